@@ -1,0 +1,55 @@
+"""What goes wrong in a way that the user can act on.
+
+The command line prints the message of an `LmoeTuneError` and exits with its `exit_code`; a broken
+invariant is an `assert`, and its traceback is for the developers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class LmoeTuneError(Exception):
+    """Base of all errors a user can act on."""
+
+    exit_code = 1
+
+
+class UsageError(LmoeTuneError):
+    """The command, the spec or the data are not as they must be; nothing was started."""
+
+    exit_code = 2
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong with a spec: `where` is file:line:column, `key` the dotted path of the setting."""
+
+    where: str
+    key: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.where} {self.key}: {self.what}" if self.key else f"{self.where} {self.what}"
+
+
+class SpecError(UsageError):
+    """A spec with problems: all of them, in the order of the file."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        assert problems, "a SpecError without a problem"
+        self.problems = list(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+class TrackingError(LmoeTuneError):
+    """The tracking server is away or refuses; the ledger holds everything, `sync` delivers it later."""
+
+
+class TrainingError(LmoeTuneError):
+    """A training run that cannot go on: it names the epoch and the term."""
+
+
+class BaselineError(TrainingError):
+    """The baseline cannot be trained, so no trial of the sweep can."""

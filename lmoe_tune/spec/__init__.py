@@ -1,0 +1,62 @@
+"""The search-space file, typed: every problem at once with its place. Imports neither torch nor Ray."""
+
+from lmoe_tune.spec.check import LoadedSpec, folder_missing, load_params, load_spec
+from lmoe_tune.spec.declaration import SHARED_PARAMETERS, Declaration, Parameter, Value
+from lmoe_tune.spec.locate import find_spec, shipped_specs
+from lmoe_tune.spec.metrics import METRICS, Direction, Metric
+from lmoe_tune.spec.model import (
+    BaselineSpec,
+    BoundSpec,
+    Budget,
+    Dataset,
+    DataSpec,
+    Distribution,
+    ModelSpec,
+    ObjectiveSpec,
+    Resources,
+    SearchSpec,
+    Spec,
+    TrackingSpec,
+    TrainSpec,
+)
+from lmoe_tune.spec.quantity import BoundExpression, duration_s, duration_text
+from lmoe_tune.spec.record import diff, identity, resolved_yaml, spec_from_resolved, with_budget
+from lmoe_tune.spec.schema import json_schema
+
+__all__ = [
+    "METRICS",
+    "SHARED_PARAMETERS",
+    "BaselineSpec",
+    "BoundExpression",
+    "BoundSpec",
+    "Budget",
+    "DataSpec",
+    "Dataset",
+    "Declaration",
+    "Direction",
+    "Distribution",
+    "LoadedSpec",
+    "Metric",
+    "ModelSpec",
+    "ObjectiveSpec",
+    "Parameter",
+    "Resources",
+    "SearchSpec",
+    "Spec",
+    "TrackingSpec",
+    "TrainSpec",
+    "Value",
+    "diff",
+    "duration_s",
+    "duration_text",
+    "find_spec",
+    "folder_missing",
+    "identity",
+    "json_schema",
+    "load_params",
+    "load_spec",
+    "resolved_yaml",
+    "shipped_specs",
+    "spec_from_resolved",
+    "with_budget",
+]

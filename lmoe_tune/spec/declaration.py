@@ -1,0 +1,126 @@
+"""What a trainable exposes: its hyperparameters with type, range, default and meaning.
+
+A declaration imports neither torch nor Ray, so that `check` and `methods` answer at once. The spec's
+`space`, `fixed` and `start_from` are validated against it, and `Declaration.resolve` completes the parameters
+of a trial.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from lmoe_tune.errors import UsageError
+from lmoe_tune.spec.quantity import bounds
+from lmoe_tune.spec.wording import shown, suggestion
+
+Value = bool | int | float | str
+"""A hyperparameter's value."""
+
+Kind = Literal["float", "int", "choice", "bool"]
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One hyperparameter. `low` and `high` are inclusive unless `low_exclusive`; None is no bound."""
+
+    name: str
+    kind: Kind
+    default: Value | None
+    """None: taken from elsewhere (`lr` from train.lr), as the help says."""
+    help: str
+    low: float | None = None
+    high: float | None = None
+    low_exclusive: bool = False
+    choices: tuple[Value, ...] = ()
+
+    def __post_init__(self) -> None:
+        assert self.name.isidentifier(), f"{self.name!r} is no name for a parameter"
+        assert bool(self.choices) == (self.kind == "choice"), f"{self.name}: choices go with the kind 'choice'"
+        assert self.low is None or self.high is None or self.low < self.high, f"{self.name}: empty range"
+        assert self.default is None or self.accepts(self.default), f"{self.name}: its default is not allowed"
+
+    def must_be(self) -> str:
+        """What a value must be, in words that follow "must be"."""
+        if self.kind == "choice":
+            return "one of " + ", ".join(shown(choice) for choice in self.choices)
+        if self.kind == "bool":
+            return "true or false"
+        noun = "a whole number" if self.kind == "int" else "a number"
+        return noun + bounds(self.low, self.high, low_exclusive=self.low_exclusive)
+
+    def accepts(self, value: object) -> bool:
+        """Whether the value has the parameter's type and lies within its bounds (a bool is no number)."""
+        if self.kind == "choice":
+            return any(type(value) is type(choice) and value == choice for choice in self.choices)
+        if self.kind == "bool":
+            return isinstance(value, bool)
+        if isinstance(value, bool) or not isinstance(value, int if self.kind == "int" else int | float):
+            return False
+        if not math.isfinite(value):
+            return False
+        if self.low is not None and (value <= self.low if self.low_exclusive else value < self.low):
+            return False
+        return self.high is None or value <= self.high
+
+    def typed(self, value: Value) -> Value:
+        """The accepted value in the parameter's own type: 1 is 1.0 for a float."""
+        return float(value) if self.kind == "float" else value
+
+
+SHARED_PARAMETERS: tuple[Parameter, ...] = (
+    Parameter("lr", "float", None, "learning rate at the start of the cosine; default: train.lr",
+              low=0, low_exclusive=True),
+    Parameter("weight_decay", "float", None, "L2 penalty of SGD; default: train.weight_decay", low=0),
+)  # fmt: skip
+"""What every trainable has; a declaration may declare one of these names itself, and that one counts."""
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """A trainable as the spec sees it."""
+
+    name: str
+    summary: str
+    parameters: tuple[Parameter, ...]
+    """The trainable's own; `all_parameters` has the shared ones too."""
+    needs_outliers: bool = True
+    """Whether it trains with outliers, so that a spec must name some."""
+
+    def __post_init__(self) -> None:
+        names = [parameter.name for parameter in self.parameters]
+        assert len(names) == len(set(names)), f"{self.name} declares a parameter twice"
+
+    @property
+    def all_parameters(self) -> dict[str, Parameter]:
+        """Every parameter by name: the trainable's own, then the shared ones."""
+        own = {parameter.name: parameter for parameter in self.parameters}
+        return own | {parameter.name: parameter for parameter in SHARED_PARAMETERS if parameter.name not in own}
+
+    def resolve(self, params: Mapping[str, Value]) -> dict[str, Value | None]:
+        """All parameters of a trial: the given values in their own types, defaults for the others.
+
+        `lr` and `weight_decay` are None where neither given nor declared with a default: as in `train`.
+        Raises UsageError that names every parameter that does not exist or has a value it cannot have.
+        """
+        available = self.all_parameters
+        faults = []
+        unknown = [name for name in params if name not in available]
+        if unknown:
+            close = [guess for name in unknown if (guess := suggestion(name, available))]
+            hint = f"; did you mean {', '.join(repr(guess) for guess in close)}?" if close else ""
+            faults.append(
+                f"Unavailable parameter(s) {', '.join(map(shown, unknown))} for {self.name}; "
+                f"available are {', '.join(available)}{hint}"
+            )
+        for name, value in params.items():
+            if name in available and not available[name].accepts(value):
+                faults.append(f"{name}: value is {shown(value)}, but must be {available[name].must_be()}")
+        if faults:
+            raise UsageError("\n".join(faults))
+        return {
+            name: parameter.typed(params[name]) if name in params else parameter.default
+            for name, parameter in available.items()
+        }

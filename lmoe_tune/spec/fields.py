@@ -1,0 +1,161 @@
+"""The fields of the spec's models by path: which keys there are, and what a value must be."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from annotated_types import Ge, Gt, Le, Lt, MaxLen
+from pydantic import BaseModel
+
+from lmoe_tune.spec.model import MustBe, Spec
+from lmoe_tune.spec.quantity import bounds
+from lmoe_tune.spec.wording import suggestion
+
+KeyPath = tuple[str | int, ...]
+
+SYNONYMS = {
+    "min": "low", "max": "high", "lower": "low", "upper": "high", "values": "choices", "options": "choices",
+    "categorical": "choices", "q": "step", "log_scale": "log", "learning_rate": "lr", "num_epochs": "epochs",
+    "n_trials": "trials", "num_trials": "trials", "max_trials": "trials", "timeout": "time",
+    "gpus": "gpu", "cpus": "cpu", "algorithm": "sampler", "scheduler": "pruner",
+    "concurrency": "max_concurrent", "n_jobs": "max_concurrent", "architecture": "arch",
+    "pretrained": "weights", "goal": "direction", "mode": "direction", "method": "trainable", "path": "root",
+    "search_space": "space", "parameters": "space", "hyperparameters": "space",
+}  # fmt: skip
+"""What other tools call a key; only where the right one is a key there."""
+
+
+def keys_at(path: KeyPath) -> tuple[str, ...]:
+    """The keys a mapping at this path may have; empty where any name goes, or where no mapping does."""
+    return _keys(_field(path)[0])
+
+
+def must_be(path: KeyPath, value: object = None) -> str:
+    """What the value at this path must be, in words that follow "must be".
+
+    Limits that only guard against slips (100,000 epochs) are named to a value that is beyond them.
+    """
+    annotation, metadata = _field(path)
+    return _words(annotation, [limit for limit in metadata if not _guards(limit) or _beyond(value, limit)])
+
+
+def takes(path: KeyPath, kind: type) -> bool:
+    """Whether values of this type (int, float, str) can stand at this path."""
+    annotation = _field(path)[0]
+    if annotation is float and kind is int:
+        return True
+    members = get_args(annotation) if _is_union(annotation) else (annotation,)
+    strings = any(get_origin(member) is Literal for member in members)
+    return kind in members or (kind is str and strings)
+
+
+def options_at(path: KeyPath) -> tuple[str, ...]:
+    """The words that the value at this path may be; empty where it is not one of a few words."""
+    annotation = _field(path)[0]
+    return tuple(map(str, get_args(annotation))) if get_origin(annotation) is Literal else ()
+
+
+def meant_key(path: KeyPath, key: str) -> str | None:
+    """What an unknown key of the mapping at this path was meant to be: a key of it, or a path elsewhere."""
+    keys = keys_at(path)
+    if SYNONYMS.get(key.lower()) in keys:
+        return SYNONYMS[key.lower()]
+    return suggestion(key, keys) or (_elsewhere(key) if len(path) < 2 else None)
+
+
+def _guards(limit: object) -> bool:
+    return isinstance(limit, MaxLen) or (isinstance(limit, Le) and float(str(limit.le)) >= 1e5)
+
+
+def _beyond(value: object, limit: object) -> bool:
+    if isinstance(limit, MaxLen):
+        return isinstance(value, tuple) and len(value) > limit.max_length
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and isinstance(limit, Le) and float(str(value)) > float(str(limit.le))
+
+
+def _elsewhere(key: str) -> str | None:
+    """The dotted path of a setting of this name in one of the sections."""
+    for name, field in Spec.model_fields.items():
+        if key in _keys(_bare(field.annotation, [])[0]):
+            return f"{name}.{key}"
+    return None
+
+
+def _keys(annotation: Any) -> tuple[str, ...]:
+    if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+        return ()
+    return tuple(field.alias or name for name, field in annotation.model_fields.items())
+
+
+def _field(path: KeyPath) -> tuple[Any, list[Any]]:
+    """Annotation and metadata of the field at a path, without None."""
+    annotation: Any = Spec
+    metadata: list[Any] = []
+    for part in path:
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            by_key = {field.alias or name: field for name, field in annotation.model_fields.items()}
+            if part not in by_key:
+                return object, []
+            annotation, metadata = (by_key[str(part)].annotation, list(by_key[str(part)].metadata))
+        elif get_origin(annotation) is dict:
+            annotation, metadata = get_args(annotation)[1], []
+        elif get_origin(annotation) is tuple:
+            annotation, metadata = get_args(annotation)[0], []
+        else:
+            return object, []
+        annotation, metadata = _bare(annotation, metadata)
+    return annotation, metadata
+
+
+def _is_union(annotation: Any) -> bool:
+    return get_origin(annotation) in (Union, types.UnionType)
+
+
+def _bare(annotation: Any, metadata: list[Any]) -> tuple[Any, list[Any]]:
+    if get_origin(annotation) is Annotated:
+        inner, *more = get_args(annotation)
+        return _bare(inner, [*metadata, *more])
+    if _is_union(annotation):
+        members = [member for member in get_args(annotation) if member is not type(None)]
+        if len(members) == 1:
+            return _bare(members[0], metadata)
+    return annotation, metadata
+
+
+def _words(annotation: Any, metadata: Iterable[Any]) -> str:
+    low: Any = None
+    high: Any = None
+    low_exclusive = high_exclusive = False
+    most = ""
+    for entry in metadata:
+        match entry:
+            case MustBe():
+                return str(entry)
+            case Gt(gt=limit):
+                low, low_exclusive = limit, True
+            case Ge(ge=limit):
+                low = limit
+            case Lt(lt=limit):
+                high, high_exclusive = limit, True
+            case Le(le=limit):
+                high = limit
+            case MaxLen(max_length=length):
+                most = f" of at most {length}"
+    if get_origin(annotation) is Literal:
+        return "one of " + ", ".join(map(str, get_args(annotation)))
+    if annotation in (int, float):
+        noun = "a whole number" if annotation is int else "a number"
+        limits = [float(limit) if limit is not None else None for limit in (low, high)]
+        return noun + bounds(*limits, low_exclusive=low_exclusive, high_exclusive=high_exclusive)
+    if annotation is bool:
+        return "true or false"
+    if annotation is str:
+        return "text"
+    if get_origin(annotation) is tuple:
+        return f"a list{most}"
+    if get_origin(annotation) is dict or _keys(annotation):
+        return "a mapping"
+    return "a number, text, true or false"

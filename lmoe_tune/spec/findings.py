@@ -1,0 +1,173 @@
+"""The problems of one document: where they are, and which parts are still fit to be checked further.
+
+One cause is reported once: a check that rests on a part with a problem asks `clean` or `plain` first.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from lmoe_tune.errors import Problem
+from lmoe_tune.spec.document import KeyPath, Mapping, Mark, Node, Scalar, Sequence, core_value
+from lmoe_tune.spec.fields import keys_at, meant_key, must_be, options_at, takes
+from lmoe_tune.spec.model import Spec
+from lmoe_tune.spec.wording import dotted, shortened, shown, suggestion
+
+MAX_GUESSES = 200  # guessing a word costs time, and nobody reads more
+
+
+class Findings:
+    """A document and what is wrong with it."""
+
+    def __init__(self, root: Mapping, problems: list[tuple[Mark, Problem]]) -> None:
+        self.root = root
+        self._problems = problems
+        self._bad: set[KeyPath] = set()
+        self._num_guesses = 0
+        self._meant: set[KeyPath] = set()  # what unknown keys were probably meant to be
+        self._touched: set[KeyPath] = set()  # the bad paths and all above them
+
+    @property
+    def problems(self) -> list[Problem]:
+        """In the order of the document, those of overrides last."""
+        return [problem for _, problem in sorted(self._problems, key=lambda found: found[0])]
+
+    def add(self, path: KeyPath, what: str, *, at: Literal["key", "value"] = "value") -> None:
+        """Report a problem with the setting at a path; an absent one is reported where it would stand."""
+        if path in self._bad:
+            return
+        mark = self._mark(path, at)
+        self._problems.append((mark, Problem(mark.where, dotted(path), what)))
+        self._bad.add(path)
+        self._touched.update(path[:length] for length in range(len(path) + 1))
+
+    def refuse(self, path: KeyPath, expected: str, *, hint: str = "") -> None:
+        """Report the value at a path: "value is X, but must be Y"."""
+        node = self.node(path)
+        value = node.plain() if node is not None else None
+        self.add(path, f"value is {shown(value)}, but must be {expected}{hint}")
+
+    def add_missing(self, path: KeyPath, what: str = "") -> None:
+        """Report an absent setting, unless a misspelt key beside it has been reported as this one."""
+        if not any(path[:length] in self._meant for length in range(1, len(path) + 1)):
+            self.add(path, f"is missing: {what}" if what else "is missing")
+
+    def clean(self, path: KeyPath) -> bool:
+        """Whether there is no problem with this setting, with anything in it, or with what it is in."""
+        return path not in self._touched and not any(path[:length] in self._bad for length in range(len(path)))
+
+    def node(self, path: KeyPath) -> Node | None:
+        """What stands at a path, or None."""
+        node: Node | None = self.root
+        for part in path:
+            if isinstance(node, Mapping) and isinstance(part, str):
+                node = node.get(part)
+            elif isinstance(node, Sequence) and isinstance(part, int) and part < len(node.items):
+                node = node.items[part]
+            else:
+                return None
+        return node
+
+    def plain(self, path: KeyPath, default: Any = None) -> Any:
+        """The value at a path; the default where there is none, or one with a problem."""
+        node = self.node(path)
+        if node is None or not self.clean(path):
+            return default
+        value = node.plain()
+        return default if value is None else value
+
+    def keys(self, path: KeyPath) -> tuple[str, ...]:
+        """The keys of the mapping at a path, in order; none where there is no mapping."""
+        node = self.node(path)
+        return tuple(node.entries) if isinstance(node, Mapping) else ()
+
+    def check_shape(self) -> None:
+        """Report unknown and missing keys and values of a wrong type or beyond a field's own bounds."""
+        try:
+            Spec.model_validate(self.root.plain())
+        except ValidationError as errors:
+            found = errors.errors(include_url=False, include_context=False)
+            # Unknown keys first: one that is a slip of a missing key is the cause of its absence.
+            for error in sorted(found, key=lambda error: error["type"] != "extra_forbidden"):
+                self._add_shape(error["type"], error["loc"])
+
+    def _add_shape(self, kind: str, loc: KeyPath) -> None:
+        path = self._standing(loc)
+        if kind == "missing":
+            expected = must_be((*path, loc[-1]))
+            words = "" if expected in ("a mapping", "text") else f"it must be {expected}"
+            self.add_missing((*path, loc[-1]), words)
+        elif kind == "extra_forbidden":
+            parent, hint = path[:-1], ""
+            if self._may_guess():
+                guess = meant_key(parent, str(path[-1]))
+                if guess is not None:
+                    self._meant.add((*parent, guess))
+                hint = f"; did you mean '{guess}'?" if guess else f"; the keys here are {', '.join(keys_at(parent))}"
+            self.add(path, f"unknown key{hint}", at="key")
+        else:
+            node = self.node(path)
+            expected = must_be(path, node.plain() if node is not None else None)
+            self.refuse(path, expected, hint=self._slip(path))
+
+    def guess(self, word: str, known: Iterable[str]) -> str | None:
+        """The known word that was probably meant."""
+        return suggestion(word, known) if self._may_guess() else None
+
+    def did_you_mean(self, word: str, known: Iterable[str]) -> str:
+        """ "; did you mean 'x'?", or nothing."""
+        guess = self.guess(word, known)
+        return f"; did you mean '{guess}'?" if guess is not None else ""
+
+    def _may_guess(self) -> bool:
+        self._num_guesses += 1
+        return self._num_guesses <= MAX_GUESSES
+
+    def _standing(self, loc: KeyPath) -> KeyPath:
+        """The part of pydantic's location that is in the document: it also names members of unions."""
+        path: KeyPath = ()
+        for part in loc:
+            if self.node((*path, part)) is None:
+                break
+            path = (*path, part)
+        return path
+
+    def _slip(self, path: KeyPath) -> str:
+        """What was probably done wrong."""
+        node = self.node(path)
+        if isinstance(node, Scalar):
+            number = takes(path, int) or takes(path, float)
+            if number and isinstance(node.value, float) and not math.isfinite(node.value):
+                return "; it must be finite"
+            if isinstance(node.value, str) and options_at(path):
+                return self.did_you_mean(node.value, options_at(path))
+            if isinstance(node.value, str) and node.quoted and number:
+                try:
+                    meant = core_value(node.value)
+                except ValueError:
+                    return ""
+                return "; leave out the quotes" if isinstance(meant, int | float) else ""
+            if isinstance(node.value, str) and "dataset" in keys_at(path):
+                return f" such as {{dataset: {shortened(node.value)}}}"
+            if node.value is not None and not isinstance(node.value, str) and takes(path, str):
+                return "; put it in quotes"
+            if len(path) == 2 and path[0] == "space" and node.value is not None:
+                return " such as {low: …, high: …}; to hold a parameter at one value, put it under fixed"
+        if isinstance(node, Sequence) and len(path) == 2 and path[0] == "space":
+            return " such as {low: …, high: …} or {choices: […]}"
+        if isinstance(node, Mapping) and must_be(path) == "a list" and keys_at((*path, 0)):
+            return "; put it in brackets, [{…}]"
+        return ""
+
+    def _mark(self, path: KeyPath, at: Literal["key", "value"]) -> Mark:
+        while (node := self.node(path)) is None:
+            path = path[:-1]
+        if at == "key" and path:
+            parent = self.node(path[:-1])
+            if isinstance(parent, Mapping):
+                return parent.entries[str(path[-1])].key_mark
+        return node.mark

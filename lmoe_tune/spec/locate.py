@@ -1,0 +1,44 @@
+"""Finding a spec: a path, or the name of a shipped search space."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path, PurePath
+
+from lmoe_tune.errors import UsageError
+from lmoe_tune.spec.wording import did_you_mean, shown
+
+SUFFIXES = (".yaml", ".yml")
+_PACKAGE = Path(__file__).resolve().parents[1]
+
+
+def shipped_folder() -> Path:
+    """Where the shipped search spaces are: inside an installed package, beside it in a checkout."""
+    inside = _PACKAGE / "search_spaces"
+    return inside if inside.is_dir() else _PACKAGE.parent / "search_spaces"
+
+
+def shipped_specs() -> dict[str, Path]:
+    """The shipped search spaces by name."""
+    folder = shipped_folder()
+    files = sorted(folder.glob("*.yaml")) if folder.is_dir() else []
+    return {file.stem: file for file in files}
+
+
+def find_spec(argument: str) -> Path:
+    """The file that a command's SPEC means: a file that exists, else the shipped space of that stem.
+
+    Raises UsageError with the shipped names where there is neither.
+    """
+    if os.path.isfile(argument):
+        return Path(argument)
+    shipped = shipped_specs()
+    name = PurePath(argument).name
+    stem = name[: name.rindex(".")] if name.lower().endswith(SUFFIXES) else name
+    if stem in shipped:
+        return shipped[stem]
+    state = "is a folder" if os.path.isdir(argument) else "there is no such file"
+    raise UsageError(
+        f"{shown(argument)}: {state}, and no shipped search space has that name{did_you_mean(stem, shipped)} "
+        f"(shipped: {', '.join(shipped) or 'none'})"
+    )

@@ -1,0 +1,61 @@
+"""The metrics of an epoch: the names that an objective or a constraint may use, and the columns in MLflow.
+
+In-distribution is the positive class: `tnr95` is the true-negative rate on out-of-distribution images at
+95% true-positive rate on in-distribution ones. `fine` means the held-out classes (val-novel), `coarse` the
+validation pool of the outliers.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+Direction = Literal["maximize", "minimize"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One number per epoch."""
+
+    name: str
+    low: float
+    high: float
+    direction: Direction | None
+    """What is better; None where neither is."""
+    help: str
+    searchable: bool = True
+    """Whether an objective or a constraint may use it: timings may not, they differ from run to run."""
+    in_baseline: bool = True
+    """Whether the baseline, which is plain cross entropy, has it too."""
+    needs_outliers: bool = False
+    """Whether it exists only where the spec names outliers."""
+
+
+_INFINITY = math.inf
+_ALL = (
+    Metric("train_loss", 0, _INFINITY, "minimize", "the whole training loss, mean over the epoch"),
+    Metric("train_id_loss", 0, _INFINITY, "minimize", "cross entropy on the in-distribution images"),
+    Metric("train_mix_loss", 0, _INFINITY, "minimize", "soft cross entropy of the mixed logits or images",
+           in_baseline=False),
+    Metric("train_consistency_loss", 0, _INFINITY, "minimize",
+           "distance between the mixed logits and the logits of the mixed input", in_baseline=False),
+    Metric("train_outlier_loss", 0, _INFINITY, "minimize",
+           "cross entropy of the outliers against the uniform distribution", in_baseline=False),
+    Metric("train_margin", -_INFINITY, _INFINITY, "maximize",
+           "mixed logit of the true class minus the largest other, mean", in_baseline=False),
+    Metric("val_accuracy", 0, 1, "maximize", "accuracy on the in-distribution validation images"),
+    Metric("val_fine_auroc", 0, 1, "maximize", "AUROC against the held-out (val-novel) classes"),
+    Metric("val_coarse_auroc", 0, 1, "maximize", "AUROC against the outliers' validation pool",
+           needs_outliers=True),
+    Metric("val_auroc", 0, 1, "maximize", "mean of val_fine_auroc and val_coarse_auroc"),
+    Metric("val_fine_tnr95", 0, 1, "maximize", "true-negative rate on val-novel at 95% true positives"),
+    Metric("val_coarse_tnr95", 0, 1, "maximize", "true-negative rate on outliers at 95% true positives",
+           needs_outliers=True),
+    Metric("lr", 0, _INFINITY, None, "learning rate at the epoch's last step", searchable=False),
+    Metric("epoch_s", 0, _INFINITY, "minimize", "wall time of the epoch, seconds", searchable=False),
+    Metric("images_per_s", 0, _INFINITY, "maximize", "images through the network per second",
+           searchable=False),
+)  # fmt: skip
+METRICS: dict[str, Metric] = {metric.name: metric for metric in _ALL}
+SEARCHABLE: tuple[str, ...] = tuple(metric.name for metric in _ALL if metric.searchable)

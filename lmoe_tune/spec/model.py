@@ -1,0 +1,308 @@
+"""The spec, typed: what a search-space file says once it has been checked and its defaults are filled in.
+
+The docstrings under the fields are the descriptions of the JSON Schema and carry the units. `findings.py`
+turns what these models refuse into messages with a place; build a `Spec` with `load_spec`, not by hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Gt, Le, Lt, MaxLen
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    WithJsonSchema,
+    model_serializer,
+)
+from pydantic_core import PydanticCustomError
+
+from lmoe_tune.spec.datasets import DatasetName
+from lmoe_tune.spec.declaration import Value
+from lmoe_tune.spec.quantity import DURATION, EXPRESSION, BoundExpression, duration_s, duration_text
+
+
+class MustBe(str):
+    """Metadata of a field: the words that follow "must be" in a message."""
+
+
+def _parsed(parse: Callable[[object], Any]) -> BeforeValidator:
+    def validate(value: object) -> Any:
+        try:
+            return parse(value)
+        except ValueError as error:
+            raise PydanticCustomError("notation", "{text}", {"text": str(error)}) from None
+
+    return BeforeValidator(validate)
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or not value.strip() or len(value) > 500 or not value.isprintable():
+        raise ValueError
+    return value
+
+
+def _name(value: object) -> str:
+    text = _text(value)
+    letters = text.replace(".", "").replace("_", "").replace("-", "")
+    plain = letters.isascii() and letters.isalnum() and text[0].isalnum()
+    if not plain or len(text) > 64 or ".." in text:
+        raise ValueError
+    return text
+
+
+NAME_PATTERN = r"^(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+
+Text = Annotated[str, _parsed(_text), MustBe("text of 1 to 500 printable characters")]
+Name = Annotated[
+    str,
+    _parsed(_name),
+    MustBe("1 to 64 letters, digits, '.', '_' or '-', a letter or digit first, without '..'"),
+    WithJsonSchema({"type": "string", "pattern": NAME_PATTERN}),
+]
+Duration = Annotated[
+    float,
+    _parsed(duration_s),
+    PlainSerializer(duration_text),
+    MustBe(DURATION),
+    WithJsonSchema({"anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"type": "string", "pattern": "^[0-9]"}]}),
+]
+Bound = Annotated[
+    BoundExpression,
+    _parsed(BoundExpression.parse),
+    PlainSerializer(BoundExpression.notation),
+    MustBe(EXPRESSION),
+    WithJsonSchema({"anyOf": [{"type": "number"}, {"type": "string", "pattern": r"^\s*baseline\s*([+-].*)?$"}]}),
+]
+Count = Annotated[int, Ge(1), Le(10**9)]
+Batch = Annotated[int, Ge(2), Le(10**6)]
+Epochs = Annotated[int, Ge(1), Le(100_000)]
+Positive = Annotated[float, Gt(0)]
+NonNegative = Annotated[float, Ge(0)]
+Seed = Annotated[int, Ge(0), Le(2**32 - 1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+        arbitrary_types_allowed=True,
+        protected_namespaces=(),
+        json_schema_serialization_defaults_required=False,
+    )
+
+
+class Dataset(_Section):
+    """A data set: one that is known by name, or a folder of class folders."""
+
+    dataset: DatasetName
+    """Its name; `folder` reads your own images as class/image.jpg."""
+    root: Text | None = None
+    """Its folder, relative to the working directory or else to the spec. Embedded sets have none."""
+    limit: Count | None = None
+    """Use a fixed subset of this many images; null: all."""
+
+
+class DataSpec(_Section):
+    """What is in-distribution, what serves as outliers, and how they are split."""
+
+    id: Dataset
+    """The in-distribution set, whose classes are learnt."""
+    outliers: Dataset | None = None
+    """The auxiliary outliers: a pool to train with and a disjoint one to validate with (val_coarse)."""
+    coarse_ood: tuple[Dataset, ...] = ()
+    """The sealed coarse test sets, never looked at by a search; [] for none."""
+    split: Annotated[int, Ge(0), Le(2**31 - 1)] = 0
+    """Which of the random splits into classes and images."""
+    resize: Count | None = None
+    """Side in pixels to which the shorter side is resized; null: as stored."""
+    crop: Count | None = None
+    """Side in pixels of the square crop; null: no crop."""
+    num_id_classes: Annotated[int, Ge(2), Le(10**6)] | None = None
+    """Classes that are in-distribution, the others being test-novel; null: the published number, else 75%."""
+    num_val_novel: Count | None = None
+    """In-distribution classes held out during the search; null: a tenth of them, at least one."""
+    duplicates: Literal["drop", "refuse"] = "drop"
+    """What to do with identical images inside the in-distribution set."""
+
+
+class BaselineSpec(_Section):
+    """The classifier that every trial starts from: plain cross entropy, trained once."""
+
+    epochs: Epochs
+    """Passes over the in-distribution images."""
+    lr: Positive = 0.01
+    """Learning rate at the start of the cosine."""
+    weight_decay: NonNegative = 1e-5
+    """L2 penalty of SGD."""
+    batch_size: Batch = 32
+    """Images per step."""
+
+
+class ModelSpec(_Section):
+    """The network."""
+
+    arch: Literal["small_cnn", "resnet18", "resnet34", "resnet50", "convnext_tiny", "vit_b_16"]
+    """Its architecture."""
+    weights: Text = "none"
+    """Where it starts: `none` (random), `imagenet`, or the path of a checkpoint."""
+    baseline: BaselineSpec
+    """How the baseline is trained."""
+
+
+class TrainSpec(_Section):
+    """A trial's training, where its parameters do not say otherwise."""
+
+    epochs: Epochs
+    """Passes over the in-distribution images."""
+    batch_size: Batch
+    """In-distribution images per step; the outliers come on top."""
+    lr: Positive
+    """Learning rate at the start of the cosine."""
+    min_lr: NonNegative = 1e-6
+    """Learning rate at the end of the cosine."""
+    momentum: Annotated[float, Gt(0), Lt(1)] = 0.9
+    """Nesterov momentum of SGD."""
+    weight_decay: NonNegative
+    """L2 penalty of SGD."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Arithmetic of the forward pass; `auto` takes bf16 where the hardware has it."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to compute; `auto` takes a GPU where the trials are given a share of one."""
+    threads: Count | None = None
+    """CPU threads of a trial; null: resources.cpu."""
+    seed: Seed | None = None
+    """Seed of the training; null: search.seed."""
+
+
+class Distribution(_Section):
+    """What values a parameter may take: a range or a choice, in Optuna's words."""
+
+    low: float | None = None
+    """The smallest value."""
+    high: float | None = None
+    """The largest value, included."""
+    log: bool = False
+    """Whether to search on a logarithmic scale."""
+    step: Positive | None = None
+    """Distance of the values from one another; null: continuous (for whole numbers 1)."""
+    int_: bool = Field(default=False, alias="int")
+    """Whether the values are whole numbers."""
+    choices: Annotated[tuple[Value, ...], MaxLen(1000)] | None = None
+    """The values to choose from, instead of a range."""
+
+    @model_serializer
+    def _notation(self) -> dict[str, Any]:
+        if self.choices is not None:
+            return {"choices": list(self.choices)}
+        ends = {"low": self.low, "high": self.high, "step": self.step}
+        numbers = {key: int(x) if self.int_ else x for key, x in ends.items() if x is not None}
+        return numbers | {"log": self.log, "int": self.int_}
+
+
+class BoundSpec(_Section):
+    """Bounds on a metric of the trial: a number, or one relative to the baseline's value of it."""
+
+    min: Bound | None = None
+    """The smallest feasible value."""
+    max: Bound | None = None
+    """The largest feasible value."""
+
+
+def _default_constraints() -> dict[str, BoundSpec]:
+    return {"val_accuracy": BoundSpec(min=BoundExpression(relative=True, offset=-0.02))}
+
+
+class ObjectiveSpec(_Section):
+    """What the search optimises, and what it must not give up for it."""
+
+    metric: str = "val_auroc"
+    """A metric of the validation set."""
+    direction: Literal["maximize", "minimize"] = "maximize"
+    """Which way is better; left out: the metric's own."""
+    constraints: dict[str, BoundSpec] = Field(default_factory=_default_constraints)
+    """Bounds by metric, else a trial is infeasible. Left out: val_accuracy at least baseline - 0.02."""
+    score: Literal["msp", "max_logit", "energy"] = "msp"
+    """The score that tells in- from out-of-distribution, computed from the logits."""
+
+
+class SearchSpec(_Section):
+    """How the space is searched."""
+
+    sampler: Literal["tpe", "random", "grid", "qmc", "cmaes", "gp"] = "tpe"
+    """Optuna's sampler; `grid` needs choices or a step for every parameter."""
+    pruner: Literal["asha", "hyperband", "median", "none"] = "asha"
+    """Which trials are stopped early."""
+    min_epochs: Count | None = None
+    """Epochs every trial is given before it may be pruned; null: a fifth of them."""
+    seed: Seed = 0
+    """Seed of the suggestions, and of the training where train.seed is not given."""
+    start_from: Annotated[tuple[dict[str, Value], ...], MaxLen(1000)] = ()
+    """Points to try first; what one leaves out is sampled."""
+    max_concurrent: Count | None = None
+    """Trials at a time; null: as many as the resources allow."""
+
+
+class Budget(_Section):
+    """When the sweep ends: whichever comes first."""
+
+    trials: Count | None = None
+    """Number of trials, pruned ones included."""
+    time: Duration | None = None
+    """Wall time, added up over resumes: seconds, or a text such as 30m, 8h, 2d."""
+    gpu_hours: Positive | None = None
+    """GPU-hours of all trials together."""
+    max_failed: Annotated[int, Ge(0), Le(10**9)] | None = None
+    """End early once more than this many trials failed; null: never."""
+
+
+class Resources(_Section):
+    """What one trial is given."""
+
+    gpu: NonNegative = 0.0
+    """GPUs: a fraction shares one GPU between trials, above 1 it must be whole."""
+    cpu: Positive = 1.0
+    """CPU cores."""
+    max_retries: Annotated[int, Ge(0), Le(1000)] = 3
+    """How often a trial whose process died is started again, from its last checkpoint."""
+    epoch_timeout: Duration | None = None
+    """An epoch that takes longer is taken for stuck, and its trial started again; null: never."""
+
+
+class TrackingSpec(_Section):
+    """Where the sweep is shown in MLflow."""
+
+    experiment: Text | None = None
+    """MLflow's experiment; null: the spec's name."""
+    uri: Text | None = None
+    """The tracking server, without credentials; null: MLFLOW_TRACKING_URI, else a database under the home."""
+    best_checkpoints: Count = 3
+    """How many of the best trials keep their last checkpoint, here and as MLflow models."""
+
+
+class Spec(_Section):
+    """A search-space file of lmoe-tune."""
+
+    name: Name
+    """The sweep's name and folder."""
+    trainable: Text
+    """The method: one that `lmoe-tune methods` lists, or package.module:Class of your own."""
+    data: DataSpec
+    model: ModelSpec
+    train: TrainSpec
+    fixed: dict[str, Value] = Field(default_factory=dict)
+    """Parameters of the trainable held at one value, the same in all trials."""
+    space: dict[str, Distribution]
+    """Parameters of the trainable that are searched."""
+    objective: ObjectiveSpec = Field(default_factory=ObjectiveSpec)
+    search: SearchSpec = Field(default_factory=SearchSpec)
+    budget: Budget
+    resources: Resources = Field(default_factory=Resources)
+    tracking: TrackingSpec = Field(default_factory=TrackingSpec)

@@ -1,0 +1,253 @@
+"""Checks of `fixed`, `space` and `search.start_from` against what the trainable declares."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from lmoe_tune.errors import SpecError
+from lmoe_tune.spec.declaration import Declaration, Parameter, Value
+from lmoe_tune.spec.document import KeyPath, Sequence
+from lmoe_tune.spec.findings import Findings
+from lmoe_tune.spec.wording import shown
+
+START_FROM: KeyPath = ("search", "start_from")
+_TOLERANCE = 1e-9  # relative, of multiples of a step: 0.3 is three steps of 0.1
+
+
+def check_parameters(findings: Findings, declaration: Declaration | None) -> None:
+    """Report what is wrong with the parameters; without a declaration only what needs none."""
+    declared = declaration.all_parameters if declaration is not None else {}
+    fixed, space = findings.keys(("fixed",)), findings.keys(("space",))
+    misspelt = set()
+    if declaration is not None:
+        for section, names in (("fixed", fixed), ("space", space)):
+            for name in names:
+                if name not in declared:
+                    _unknown(findings, (section, name), declaration)
+                    misspelt.add(findings.guess(name, declared))
+    for name in fixed:
+        path: KeyPath = ("fixed", name)
+        if name in space:
+            findings.add(path, "is both fixed and searched: keep it under fixed or under space", at="key")
+        elif name in declared and findings.clean(path):
+            _check_value(findings, path, declared[name])
+    for name in space:
+        if findings.clean(("space", name)):
+            _check_distribution(findings, ("space", name), declared.get(name))
+    if findings.node(("space",)) is not None and not space and findings.clean(("space",)):
+        hint = f": {', '.join(declared)}" if declared else ""
+        findings.add(("space",), f"there is nothing to search: name at least one parameter of the trainable{hint}")
+    _check_start_from(findings, declaration, {name for name in misspelt if name})
+
+
+def check_values(findings: Findings, declaration: Declaration) -> dict[str, Value]:
+    """The values of a document that holds nothing but parameters. Raises SpecError with every problem."""
+    declared = declaration.all_parameters
+    for name in findings.keys(()):
+        if name not in declared:
+            _unknown(findings, (name,), declaration)
+        else:
+            _check_value(findings, (name,), declared[name])
+    if findings.problems:
+        raise SpecError(findings.problems)
+    return {name: declared[name].typed(findings.plain((name,))) for name in findings.keys(())}
+
+
+def typed_space(space: Mapping[str, Mapping[str, Any]], declaration: Declaration) -> dict[str, Any]:
+    """The checked space with every number in its parameter's type, and `int` where the parameter is one."""
+    result: dict[str, Any] = {}
+    for name, entry in space.items():
+        parameter = declaration.all_parameters[name]
+        if entry.get("choices") is not None:
+            result[name] = {"choices": tuple(parameter.typed(choice) for choice in entry["choices"])}
+        else:
+            whole = {"int": True} if parameter.kind == "int" else {}
+            result[name] = {key: value for key, value in entry.items() if value is not None} | whole
+    return result
+
+
+def default_start(
+    space: Mapping[str, Mapping[str, Any]], declaration: Declaration, train: Mapping[str, Any]
+) -> tuple[dict[str, Any], ...]:
+    """The untuned defaults of the searched parameters, as far as the space has them, as a point."""
+    point = {}
+    for name, entry in space.items():
+        parameter = declaration.all_parameters[name]
+        default = train.get(name) if parameter.default is None else parameter.default
+        if default is not None and outside(default, entry, parameter) is None:
+            point[name] = parameter.typed(default)
+    return (point,) if point else ()
+
+
+def outside(value: Any, entry: Mapping[str, Any], parameter: Parameter | None) -> str | None:
+    """What the value must be to lie in a checked distribution, or None where it does."""
+    if entry.get("choices") is not None:
+        if any(_same(value, choice, parameter) for choice in entry["choices"]):
+            return None
+        return "one of " + ", ".join(shown(choice) for choice in entry["choices"])
+    low, high, step = entry["low"], entry["high"], entry.get("step")
+    whole = entry.get("int") or (parameter is not None and parameter.kind == "int")
+    number = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
+    if not number or not low <= value <= high:
+        return f"a {'whole ' if whole else ''}number between {shown(low)} and {shown(high)}, as the space has it"
+    if step is not None and not _is_multiple(value - low, step):
+        return f"{shown(low)} plus a multiple of the step {shown(step)}"
+    return None
+
+
+def _unknown(findings: Findings, path: KeyPath, declaration: Declaration) -> None:
+    name, names = str(path[-1]), declaration.all_parameters
+    hint = findings.did_you_mean(name, names) or f"; {declaration.name} has {', '.join(names)}"
+    findings.add(path, f"unknown parameter{hint}", at="key")
+
+
+def _check_value(findings: Findings, path: KeyPath, parameter: Parameter) -> bool:
+    node = findings.node(path)
+    assert node is not None
+    if parameter.accepts(node.plain()):
+        return True
+    findings.refuse(path, parameter.must_be())
+    return False
+
+
+def _same(value: Any, choice: Any, parameter: Parameter | None) -> bool:
+    if parameter is not None and parameter.kind == "float" and not isinstance(value, bool):
+        return bool(value == choice)
+    return type(value) is type(choice) and value == choice
+
+
+def _is_multiple(distance: float, step: float) -> bool:
+    count = distance / step
+    return math.isfinite(count) and abs(count - round(count)) <= _TOLERANCE * max(1.0, abs(count))
+
+
+def _check_distribution(findings: Findings, path: KeyPath, parameter: Parameter | None) -> None:
+    entry = findings.plain(path)
+    if "choices" in entry:
+        _check_choices(findings, path, entry, parameter)
+    else:
+        _check_range(findings, path, entry, parameter)
+
+
+def _check_choices(findings: Findings, path: KeyPath, entry: Mapping[str, Any], parameter: Parameter | None) -> None:
+    for key in entry:
+        if key != "choices":
+            findings.add(
+                (*path, key),
+                f"does not go with choices: give either choices or a range, not {key} too",
+                at="key",
+            )
+    choices = entry["choices"]
+    where = (*path, "choices")
+    if choices is None:
+        findings.refuse(where, "a list")
+    elif not choices:
+        findings.refuse(where, "a list of at least one value")
+    seen: set[tuple[type, Any]] = set()
+    for place, choice in enumerate(choices or ()):
+        at = (*where, place)
+        if parameter is not None and not _check_value(findings, at, parameter):
+            continue
+        value = parameter.typed(choice) if parameter is not None else choice
+        if (type(value), value) in seen:
+            findings.add(at, f"{shown(choice)} is in the list twice")
+        seen.add((type(value), value))
+
+
+def _check_range(findings: Findings, path: KeyPath, entry: Mapping[str, Any], parameter: Parameter | None) -> None:
+    low, high, step, log = (entry.get(key) for key in ("low", "high", "step", "log"))
+    if parameter is not None and parameter.kind in ("choice", "bool"):
+        options = parameter.choices if parameter.kind == "choice" else (True, False)
+        text = ", ".join(str(option) if isinstance(option, str) else shown(option) for option in options)
+        findings.add(path, f"{parameter.name} has no range: give {{choices: [{text}]}} or some of these")
+        return
+    if low is None and high is None:
+        findings.add(path, "has neither low and high nor choices: give {low: …, high: …} or {choices: […]}")
+        return
+    for key, end in (("low", low), ("high", high)):
+        if end is None:
+            findings.add((*path, key), "is missing: a range has low and high")
+    if low is None or high is None:
+        return
+    whole = bool(entry.get("int"))
+    if parameter is not None:
+        if whole and parameter.kind == "float":
+            findings.add((*path, "int"), f"{parameter.name} is no whole number: leave int out (step: 1 steps by one)")
+            whole = False
+        whole = whole or parameter.kind == "int"
+    sound = [_check_end(findings, (*path, key), parameter, whole=whole) for key in ("low", "high")]
+    if all(sound) and low >= high:
+        findings.add(
+            (*path, "low"),
+            f"the range is empty: low is {shown(low)}, but must be less than high, {shown(high)}",
+        )
+    elif sound[0] and log and low <= 0:
+        findings.refuse((*path, "low"), "greater than 0 with log: true")
+    if step is None:
+        return
+    if log:
+        findings.add((*path, "step"), "does not go with log: true: leave one of them out", at="key")
+    elif whole and step != int(step):
+        findings.refuse((*path, "step"), "a whole number")
+    elif all(sound) and low < high:
+        _check_step(findings, (*path, "step"), low, high, step)
+
+
+def _check_end(findings: Findings, path: KeyPath, parameter: Parameter | None, *, whole: bool) -> bool:
+    value = findings.plain(path)
+    if whole and value != int(value):
+        findings.refuse(path, parameter.must_be() if parameter is not None else "a whole number")
+        return False
+    typed = int(value) if whole else value
+    if parameter is not None and not parameter.accepts(typed):
+        findings.refuse(path, f"{parameter.must_be()}, as {parameter.name} is")
+        return False
+    return True
+
+
+def _check_step(findings: Findings, path: KeyPath, low: float, high: float, step: float) -> None:
+    if not math.isfinite((high - low) / step):
+        findings.refuse(path, "larger: the range has too many steps to count")
+    elif step > (high - low) * (1 + _TOLERANCE):
+        findings.refuse(path, f"at most high - low, {high - low:g}")
+    elif not _is_multiple(high - low, step):
+        last = low + math.floor((high - low) / step) * step
+        findings.add(path, f"the step {shown(step)} does not reach high: it ends at {last:.6g}, not {shown(high)}")
+
+
+def _check_start_from(findings: Findings, declaration: Declaration | None, misspelt: set[str]) -> None:
+    space, fixed = findings.keys(("space",)), findings.keys(("fixed",))
+    points = findings.node(START_FROM)
+    seen: dict[tuple[tuple[str, str], ...], int] = {}
+    for place, node in enumerate(points.items if isinstance(points, Sequence) else ()):
+        path: KeyPath = (*START_FROM, place)
+        point = node.plain()
+        if not isinstance(point, dict):
+            continue
+        if not point:
+            findings.add(path, "the point is empty: name at least one searched parameter")
+        for name, value in point.items():
+            at = (*path, name)
+            if declaration is not None and name not in declaration.all_parameters:
+                _unknown(findings, at, declaration)
+            elif name not in space:
+                if "space" in findings.root.entries and name not in misspelt:
+                    state = "fixed" if name in fixed else "not in the space"
+                    findings.add(at, f"{name} is {state}: a point names searched parameters only", at="key")
+            elif findings.clean(at) and findings.clean(("space", name)):
+                parameter = declaration.all_parameters[name] if declaration is not None else None
+                expected = outside(value, findings.plain(("space", name)), parameter)
+                if expected is not None:
+                    findings.refuse(at, expected)
+        if findings.clean(path):
+            first = seen.setdefault(_key_of(point), place)
+            if first != place:
+                findings.add(path, f"the same point as number {first}: it would be tried twice")
+
+
+def _key_of(point: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """The same for equal points, whatever the order and whether a number is written 1 or 1.0."""
+    numbers = {name: isinstance(value, int | float) and not isinstance(value, bool) for name, value in point.items()}
+    return tuple(sorted((name, repr(float(v) if numbers[name] else v)) for name, v in point.items()))

@@ -1,0 +1,124 @@
+"""A spec as a sweep keeps it: written out in full, read back, and compared with the next one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from lmoe_tune.errors import Problem, SpecError, UsageError
+from lmoe_tune.spec import document
+from lmoe_tune.spec.fields import must_be
+from lmoe_tune.spec.findings import Findings
+from lmoe_tune.spec.model import Budget, Spec
+from lmoe_tune.spec.wording import dotted, shown
+
+CHANGEABLE = ("budget", "resources", "tracking")
+"""Sections that may differ from one run of a sweep to the next."""
+
+SETTLED_AT_START = (("train", "device"), ("train", "precision"), ("train", "threads"), ("train", "seed"))
+"""Settings that a spec may leave open (`auto`, null) and a sweep's start decides for good."""
+
+_RECORD = "the recorded spec"
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes what either version of YAML would take for something else than text."""
+
+
+_Dumper.yaml_implicit_resolvers = {}
+for _tag, _pattern, _first in (
+    ("null", document.NULL, ["~", "n", "N", ""]),
+    ("bool", document.BOOL, list("tTfF")),
+    ("int", document.INT, list("-+0123456789")),
+    ("float", document.FLOAT, list("-+.0123456789")),
+):
+    _whole = re.compile(rf"(?:{_pattern.pattern})\Z")
+    _Dumper.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", _whole, _first)
+for _char, _resolvers in yaml.SafeDumper.yaml_implicit_resolvers.items():
+    _Dumper.yaml_implicit_resolvers[_char] = _Dumper.yaml_implicit_resolvers.get(_char, []) + _resolvers
+
+
+def resolved_yaml(spec: Spec) -> str:
+    """The spec with all defaults written out, in a stable order; `spec_from_resolved` reads it back."""
+    text: str = yaml.dump(
+        spec.model_dump(mode="json", by_alias=True),
+        Dumper=_Dumper,
+        sort_keys=False,
+        allow_unicode=True,
+        width=100,
+    )
+    return text
+
+
+def spec_from_resolved(text: str) -> Spec:
+    """The spec of `resolved_yaml`. Raises SpecError where the text has been damaged."""
+    problems: list[tuple[document.Mark, Problem]] = []
+    root = document.parse(text, _RECORD, problems)
+    if not isinstance(root, document.Mapping):
+        raise SpecError([Problem(f"{_RECORD}:1:1", "", "is no mapping: it has been damaged")])
+    findings = Findings(root, problems)
+    findings.check_shape()
+    if findings.problems:
+        raise SpecError(findings.problems)
+    return Spec.model_validate(root.plain())
+
+
+def identity(spec: Spec) -> dict[str, Any]:
+    """Everything that must not change between the runs of a sweep: all but budget, resources and tracking."""
+    return spec.model_dump(mode="json", by_alias=True, exclude=set(CHANGEABLE))
+
+
+def with_budget(
+    spec: Spec, *, trials: int | None = None, time_s: float | None = None, gpu_hours: float | None = None
+) -> Spec:
+    """The spec with these bounds instead; None keeps its own. Raises UsageError for an impossible one."""
+    given = {"trials": trials, "time": time_s, "gpu_hours": gpu_hours}
+    changed = {key: value for key, value in given.items() if value is not None}
+    try:
+        budget = Budget.model_validate(spec.budget.model_dump(mode="python") | changed)
+    except ValidationError as errors:
+        key = errors.errors()[0]["loc"][0]
+        expected = must_be(("budget", str(key)))
+        raise UsageError(f"budget.{key}: value is {shown(changed[str(key)])}, but must be {expected}") from None
+    return spec.model_copy(update={"budget": budget})
+
+
+def diff(old: Spec, new: Spec) -> list[str]:
+    """What keeps `new` from going on with the sweep of `old`: "train.lr: 0.001 -> 0.01", one per setting.
+
+    What `new` leaves open (device, precision, threads, seed of the training) agrees with what was decided at
+    the start.
+    """
+    before, after = dict(_leaves(identity(old), ())), dict(_leaves(identity(new), ()))
+    for path in SETTLED_AT_START:
+        if after[path] in (None, "auto"):
+            after[path] = before[path]
+    paths = [*before, *(path for path in after if path not in before)]
+    return [
+        f"{dotted(path)}: {_value(before, path)} -> {_value(after, path)}"
+        for path in paths
+        if path not in before or path not in after or before[path] != after[path]
+    ]
+
+
+def _value(leaves: dict[document.KeyPath, Any], path: document.KeyPath) -> str:
+    if path not in leaves:
+        return "not there"
+    value = leaves[path]
+    return value if isinstance(value, str) and value else "null" if value is None else shown(value)
+
+
+def _leaves(value: Any, path: document.KeyPath) -> Iterator[tuple[document.KeyPath, Any]]:
+    """The single values by path; an empty mapping or list counts as one."""
+    if isinstance(value, dict) and value:
+        for key, item in value.items():
+            yield from _leaves(item, (*path, key))
+    elif isinstance(value, list) and value:
+        for place, item in enumerate(value):
+            yield from _leaves(item, (*path, place))
+    else:
+        yield path, value

@@ -1,0 +1,265 @@
+"""Checks within and between the sections of a spec that no single field can see."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+from urllib.parse import parse_qsl, urlsplit
+
+from lmoe_tune.spec.datasets import EMBEDDED, WITHOUT_CLASSES
+from lmoe_tune.spec.declaration import Declaration
+from lmoe_tune.spec.document import KeyPath, Mapping, Sequence
+from lmoe_tune.spec.findings import Findings
+from lmoe_tune.spec.metrics import METRICS, SEARCHABLE, Metric
+from lmoe_tune.spec.model import Dataset, ObjectiveSpec, TrainSpec
+from lmoe_tune.spec.quantity import BoundExpression
+from lmoe_tune.spec.wording import masked, shown
+
+WEIGHTS = ("none", "imagenet")
+LEARNING_RATES: tuple[KeyPath, ...] = (
+    ("train", "lr"),
+    ("model", "baseline", "lr"),
+    ("fixed", "lr"),
+    ("space", "lr", "low"),
+)
+_SECRET_WORDS = ("password", "passwd", "pwd", "token", "secret", "key")
+
+
+def absolute(path: str, spec_folder: Path) -> str:
+    """A path of the spec: relative to the working directory where it exists there, else to its folder."""
+    path = os.path.expanduser(path)
+    beside = os.path.join(spec_folder, path)
+    return os.path.abspath(beside if not os.path.exists(path) and os.path.exists(beside) else path)
+
+
+def dataset_paths(findings: Findings) -> list[KeyPath]:
+    """Where the spec names data sets."""
+    sets = findings.node(("data", "coarse_ood"))
+    num_coarse = len(sets.items) if isinstance(sets, Sequence) else 0
+    places: list[KeyPath] = [("data", "id"), ("data", "outliers")]
+    places += [("data", "coarse_ood", place) for place in range(num_coarse)]
+    return [path for path in places if findings.plain((*path, "dataset")) is not None]
+
+
+def check_data(
+    findings: Findings,
+    declaration: Declaration | None,
+    spec_folder: Path,
+    missing: Callable[[Dataset], str | None] | None,
+) -> None:
+    """Roles of the data sets, their folders (`missing` None: not looked at), sizes and numbers of classes."""
+    sets: dict[tuple[str, str | None], KeyPath] = {}
+    for path in dataset_paths(findings):
+        name = findings.plain((*path, "dataset"))
+        root = findings.plain((*path, "root"))
+        if path == ("data", "id") and name in WITHOUT_CLASSES:
+            findings.add((*path, "dataset"), f"{name} has no classes to learn: it can be outliers or coarse_ood only")
+        if name in EMBEDDED:
+            if root is not None:
+                findings.add((*path, "root"), f"{name} comes with the installation: leave root out", at="key")
+        elif root is None:
+            if findings.clean((*path, "root")):
+                findings.add_missing(
+                    (*path, "root"),
+                    "the folder of your images" if name == "folder" else f"the folder of {name}",
+                )
+            continue
+        elif missing is not None and findings.clean(path):
+            fault = missing(Dataset(dataset=name, root=absolute(root, spec_folder)))
+            if fault is not None:
+                findings.add((*path, "root"), fault)
+        where = absolute(root, spec_folder) if root is not None else None
+        twin = sets.setdefault((name, where), path)
+        if twin != path:
+            role = ".".join(map(str, twin))
+            findings.add((*path, "dataset"), f"these are the images of {role}: the parts of the data must be disjoint")
+    if isinstance(findings.node(("data",)), Mapping):
+        outliers = findings.node(("data", "outliers"))
+        needed = declaration is not None and declaration.needs_outliers
+        if declaration is not None and needed and (outliers is None or outliers.plain() is None):
+            findings.add_missing(("data", "outliers"), f"{declaration.name} trains with outliers")
+        if findings.node(("data", "coarse_ood")) is None:
+            findings.add_missing(("data", "coarse_ood"), "the sealed coarse test sets; write [] to go without one")
+    resize, crop = findings.plain(("data", "resize")), findings.plain(("data", "crop"))
+    if resize is not None and crop is not None and crop > resize:
+        findings.refuse(("data", "crop"), f"at most data.resize, {resize}")
+    num_id, num_novel = (findings.plain(("data", key)) for key in ("num_id_classes", "num_val_novel"))
+    if num_id is not None and num_novel is not None and num_novel > num_id - 2:
+        text = f"at most {num_id - 2}: of data.num_id_classes, {num_id}, two must remain to be learnt"
+        findings.refuse(("data", "num_val_novel"), text)
+
+
+def check_model(findings: Findings, spec_folder: Path, *, check_files: bool) -> None:
+    """The weights: a word, or a file that exists."""
+    path: KeyPath = ("model", "weights")
+    weights = findings.plain(path)
+    if weights is None or weights == "none":
+        return
+    if weights == "imagenet":
+        if findings.plain(("model", "arch")) == "small_cnn":
+            findings.add(path, "there are no ImageNet weights of small_cnn: write none")
+        return
+    hint = findings.did_you_mean(weights, WEIGHTS)
+    is_word = not any(char in weights for char in "/\\.~")
+    if (is_word or check_files) and not os.path.isfile(absolute(weights, spec_folder)):
+        findings.refuse(path, "none, imagenet or the path of a checkpoint that exists", hint=hint)
+
+
+def check_train(findings: Findings) -> None:
+    """What the training settings ask of each other and of the resources."""
+    min_lr_path: KeyPath = ("train", "min_lr")
+    if findings.clean(min_lr_path):
+        min_lr = findings.plain(min_lr_path, TrainSpec.model_fields["min_lr"].default)
+        for path in LEARNING_RATES:
+            lr = findings.plain(path)
+            if isinstance(lr, int | float) and lr < min_lr:
+                findings.refuse(path, f"at least train.min_lr, {shown(min_lr)}, where the cosine ends")
+    gpu = findings.plain(("resources", "gpu"), 0)
+    if findings.plain(("train", "device")) == "cuda" and gpu == 0 and findings.clean(("resources", "gpu")):
+        findings.add(("train", "device"), "value is 'cuda', but resources.gpu is 0: give the trials a share of a GPU")
+    if gpu > 1 and gpu != int(gpu):
+        findings.refuse(("resources", "gpu"), "a fraction up to 1, or a whole number")
+
+
+def check_objective(findings: Findings) -> None:
+    """The metrics exist and are fit for it; the direction is the metric's; the constraints can hold."""
+    path: KeyPath = ("objective", "metric")
+    default = ObjectiveSpec.model_fields["metric"].default if findings.node(path) is None else None
+    metric = _metric(findings, path, findings.plain(path, default), at="value")
+    direction = findings.plain(("objective", "direction"))
+    if metric is not None and direction is not None and metric.direction not in (None, direction):
+        better = "higher" if metric.direction == "maximize" else "lower"
+        text = f"value is '{direction}', but {metric.name} is better when {better}: write {metric.direction}"
+        findings.add(("objective", "direction"), text)
+    for name in findings.keys(("objective", "constraints")):
+        where: KeyPath = ("objective", "constraints", name)
+        constrained = _metric(findings, where, name, at="key")
+        if constrained is not None and findings.clean(where):
+            _check_bounds(findings, where, constrained)
+
+
+def _metric(findings: Findings, path: KeyPath, name: str | None, *, at: Literal["key", "value"]) -> Metric | None:
+    if name is None:
+        return None
+    metric = METRICS.get(name)
+    if metric is None:
+        hint = findings.did_you_mean(name, SEARCHABLE) or f"; there are {', '.join(SEARCHABLE)}"
+        findings.add(path, f"there is no metric {shown(name)}{hint}", at=at)
+        return None
+    fault = ""
+    if not metric.searchable:
+        fault = f"{name} is recorded only: an objective or constraint can use {', '.join(SEARCHABLE)}"
+    elif (
+        metric.needs_outliers and findings.clean(("data", "outliers")) and findings.plain(("data", "outliers")) is None
+    ):
+        fault = f"{name} is measured on outliers, but data.outliers is not given"
+    if fault:
+        findings.add(path, fault, at=at)
+        return None
+    return metric
+
+
+def _check_bounds(findings: Findings, path: KeyPath, metric: Metric) -> None:
+    ends: dict[str, BoundExpression] = {}
+    for key in ("min", "max"):
+        value = findings.plain((*path, key))
+        if value is None:
+            continue
+        bound = BoundExpression.parse(value)
+        fault = _bound_fault(bound, metric, key)
+        if fault:
+            findings.add((*path, key), f"value is {shown(value)}, but {fault}")
+        else:
+            ends[key] = bound
+    if not any(findings.node((*path, key)) for key in ("min", "max")):
+        findings.add(path, "bounds nothing: give min, max or both")
+    low, high = ends.get("min"), ends.get("max")
+    if low is not None and high is not None and low.relative == high.relative and low.offset > high.offset:
+        text = f"cannot hold: min is {shown(low.notation())}, but must be at most max, {shown(high.notation())}"
+        findings.add((*path, "min"), text)
+
+
+def _bound_fault(bound: BoundExpression, metric: Metric, key: str) -> str:
+    """What keeps a bound on a metric from making sense: it can never hold, or always does."""
+    width = metric.high - metric.low
+    limits = f"between {metric.low:g} and {metric.high:g}"
+    if not bound.relative:
+        if metric.low <= bound.offset <= metric.high:
+            return ""
+        if math.isinf(width):
+            return f"must be at least {metric.low:g}: {metric.name} is never below it"
+        hint = ""
+        if key == "min" and -width < bound.offset < metric.low:
+            hint = f"; did you mean 'baseline - {abs(bound.offset):g}'?"
+        elif 1 < bound.offset <= 100 and metric.high == 1:
+            hint = f"; did you mean {bound.offset / 100:g}?"
+        return f"must be {limits}, as {metric.name} is{hint}"
+    if not metric.in_baseline:
+        return f"must be a number: the baseline has no {metric.name}"
+    if abs(bound.offset) > width:
+        return f"no baseline can make that hold: {metric.name} is {limits}, so add at most {width:g} to it"
+    return ""
+
+
+def check_search(findings: Findings) -> None:
+    """What the sampler and the pruner ask of the space and of the training."""
+    epochs, min_epochs = (findings.plain(("train", "epochs")), findings.plain(("search", "min_epochs")))
+    if epochs is not None and min_epochs is not None and min_epochs > epochs:
+        findings.refuse(("search", "min_epochs"), f"at most train.epochs, {epochs}")
+    sampler = findings.plain(("search", "sampler"))
+    entries = {name: findings.plain(("space", name)) for name in findings.keys(("space",))}
+    if not entries or not all(entries.values()):
+        return
+    ranges = [name for name, entry in entries.items() if "choices" not in entry]
+    continuous = [name for name in ranges if not entries[name].get("step")]
+    if sampler == "grid" and (open_ends := [name for name in continuous if not entries[name].get("int")]):
+        text = f"grid needs choices or a step for every parameter: {', '.join(open_ends)} has neither"
+        findings.add(("search", "sampler"), text)
+    elif sampler == "grid":
+        for place, point in enumerate(findings.plain(("search", "start_from")) or ()):
+            if isinstance(point, dict) and (lacking := [name for name in entries if name not in point]):
+                text = f"a grid needs whole points, but this one leaves out {', '.join(lacking)}"
+                findings.add(("search", "start_from", place), text)
+    elif sampler == "cmaes" and len(ranges) < 2:
+        findings.add(
+            ("search", "sampler"),
+            f"cmaes needs at least two ranges, but the space has {len(ranges)}: use tpe",
+        )
+    elif sampler == "qmc" and not ranges:
+        findings.add(("search", "sampler"), "qmc needs at least one range, but the space has choices only: use grid")
+
+
+def check_budget(findings: Findings, *, bounded: bool) -> None:
+    """Something ends the sweep."""
+    path: KeyPath = ("budget",)
+    gpu_hours = findings.plain((*path, "gpu_hours"))
+    if gpu_hours is not None and findings.plain(("resources", "gpu"), 0) == 0 and findings.clean(("resources", "gpu")):
+        findings.add((*path, "gpu_hours"), "resources.gpu is 0: no GPU-hours are ever used up; bound trials or time")
+    keys = ("trials", "time", "gpu_hours")
+    bounded = bounded or any(findings.plain((*path, key)) is not None for key in keys)
+    finite = bounded or findings.plain(("search", "sampler")) == "grid"
+    if findings.node(path) is not None and findings.clean(path) and not finite:
+        findings.add(path, "nothing ends the sweep: give trials, time or gpu_hours")
+
+
+def check_tracking(findings: Findings) -> None:
+    """The URI is one, and carries no credentials: the spec is written into the sweep's records."""
+    path: KeyPath = ("tracking", "uri")
+    uri = findings.plain(path)
+    if uri is None:
+        return
+    try:
+        parts = urlsplit(uri)
+        query = parse_qsl(parts.query, keep_blank_values=True)
+        secret = parts.password is not None or (parts.scheme in ("http", "https") and "@" in parts.netloc)
+    except ValueError:
+        findings.add(path, "must be a URI such as http://host:5000 or sqlite:///runs/mlflow.db")
+        return
+    if secret or masked(uri) != uri or any(word in key.lower() for key, _ in query for word in _SECRET_WORDS):
+        text = "must not hold credentials, as the spec is kept with the sweep: put it into MLFLOW_TRACKING_URI"
+        findings.add(path, text)
+    elif "://" not in uri and uri != "databricks":
+        findings.refuse(path, "a URI such as http://host:5000 or sqlite:///runs/mlflow.db")

@@ -1,0 +1,83 @@
+"""How values, keys and guesses appear in messages: on one line, short, and without a password."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Iterable, Mapping
+
+MAX_SHOWN = 60  # characters of a value in a message
+MAX_READ = 500  # characters looked at for it
+_PASSWORD = re.compile(r"://[^/\s]*@")
+_SECRET_ARGUMENT = re.compile(
+    r"([?&;][^=&;\s]*(?:password|passwd|pwd|token|secret|key|sig(?:nature)?)[^=&;\s]*=)[^&;\s]+",
+    re.IGNORECASE,
+)
+
+
+def masked(text: str) -> str:
+    """The text with the user, password and secret arguments of any URL in it replaced by '***'."""
+    return _SECRET_ARGUMENT.sub(r"\1***", _PASSWORD.sub("://***@", text))
+
+
+def printable(text: str) -> str:
+    """The text on one line: control characters, line breaks and lone surrogates as escapes."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def shortened(text: str) -> str:
+    """The text, printable, without credentials and cut to MAX_SHOWN characters."""
+    if len(text) > MAX_READ:  # the cut may take away the '@' after a password
+        text = re.sub(r"://[^/\s]*$", "://…", text[:MAX_READ])
+    text = printable(masked(text))
+    return text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 1] + "…"
+
+
+def shown(value: object) -> str:
+    """A value as the spec writes it, for "value is …": 'abc', 0.5, true, empty, a list."""
+    if value is None:
+        return "empty"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float) and not math.isfinite(value):
+        return ".nan" if math.isnan(value) else ".inf" if value > 0 else "-.inf"
+    if isinstance(value, int | float):
+        return shortened(repr(value))
+    if isinstance(value, str):
+        return f"'{shortened(value)}'"
+    if isinstance(value, Mapping):
+        return "a mapping" if value else "an empty mapping"
+    if isinstance(value, list | tuple):
+        return "a list" if value else "an empty list"
+    return type(value).__name__
+
+
+def dotted(path: Iterable[str | int]) -> str:
+    """The path of a setting as `--set` takes it: search.start_from.0.mixing_alpha."""
+    return ".".join(shortened(str(part)) for part in path)
+
+
+def suggestion(word: str, known: Iterable[str]) -> str | None:
+    """The known word that was probably meant, if any."""
+    if len(word) > MAX_SHOWN:
+        return None
+    by_lower = {name.lower(): name for name in known}
+    plain = word.strip().lower().replace("-", "_").replace(" ", "_")
+    if plain in by_lower:
+        return by_lower[plain]
+    # Swapped letters first: by difflib's measure 'lgo' is as close to 'low' as to 'log'.
+    swapped = [name for name in by_lower if len(plain) > 1 and sorted(name) == sorted(plain)]
+    close = swapped or difflib.get_close_matches(plain, by_lower, n=1, cutoff=0.6)
+    begun = [name for name in by_lower if len(plain) > 1 and name.startswith(plain)]
+    if not close and len(begun) == 1:
+        close = begun
+    return by_lower[close[0]] if close else None
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """'; did you mean 'x'?', or nothing."""
+    guess = suggestion(word, known)
+    return f"; did you mean '{guess}'?" if guess is not None else ""

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from lmoe_tune.data import SearchData, load_search_data
+from lmoe_tune.spec import Dataset, DataSpec, Spec, load_spec
+from lmoe_tune.training.platform import resolve_platform
+from trainables import declarations
+
+if TYPE_CHECKING:
+    from lmoe_tune.data.batches import Images
+
+MakeSpec = Callable[..., Spec]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """One thread and two give different bits; tests that need no torch do not pay for its import."""
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_num_threads(1)
+
+
+@pytest.fixture
+def make_spec(tmp_path: Path) -> MakeSpec:
+    """A spec over the digits on one CPU thread in fp32: two epochs each, and what `--set` overrides say."""
+
+    def make(*overrides: str) -> Spec:
+        path = tmp_path / "tiny.yaml"
+        path.write_text("name: tiny\ntrainable: logit_mixoe\ndata: {id: {dataset: digits}}\n")
+        small = ["train.epochs=2", "model.baseline.epochs=2", "train.precision=fp32", "train.device=cpu"]
+        loaded = load_spec(path, overrides=[*small, *overrides], declarations=declarations())
+        return resolve_platform(loaded.spec)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_data() -> SearchData:
+    """A few images of every part of the digits: an epoch takes milliseconds."""
+    data = load_search_data(DataSpec(id=Dataset(dataset="digits"), outliers=Dataset(dataset="photo_china")))
+    return dataclasses.replace(
+        data,
+        train_images=data.train_images[:72],
+        train_labels=data.train_labels[:72],
+        outliers=data.outliers[::60],
+        val_images=data.val_images[:40],
+        val_labels=data.val_labels[:40],
+        val_fine=data.val_fine[:30],
+        val_coarse=data.val_coarse[::7],
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_images(tiny_data: SearchData) -> Images:
+    import torch
+
+    from lmoe_tune.data.batches import Images
+
+    return Images(tiny_data, torch.device("cpu"))
