@@ -1,0 +1,170 @@
+"""What a search may see: training and validation images, and nothing of the sealed test set."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from lmoe_tune.data.catalogue import CATALOGUE, READABLE
+from lmoe_tune.data.embedded import UInt8Array, load_digits, load_photo_patches
+from lmoe_tune.data.splits import ClassSplit, derived_seed, split_classes, split_images
+from lmoe_tune.errors import UsageError
+from lmoe_tune.spec import DataSpec
+
+PHOTOS: dict[str, Literal["china", "flower"]] = {"photo_china": "china", "photo_flower": "flower"}
+
+
+@dataclass(frozen=True)
+class SearchData:
+    """Images are uint8 (N, C, H, W); labels int64 (N,), numbered 0... over the `classes` trained on.
+
+    `val_fine` holds images of in-distribution classes that are held out while searching, `val_coarse` the
+    outliers' validation pool. `mean` and `std` are those of the training images, per channel, in 0-255.
+    """
+
+    train_images: UInt8Array
+    train_labels: npt.NDArray[np.int64]
+    outliers: UInt8Array
+    val_images: UInt8Array
+    val_labels: npt.NDArray[np.int64]
+    val_fine: UInt8Array
+    val_coarse: UInt8Array
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    fingerprint: str
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.classes)
+
+    @property
+    def in_channels(self) -> int:
+        return int(self.train_images.shape[1])
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        return int(self.train_images.shape[2]), int(self.train_images.shape[3])
+
+
+@lru_cache(maxsize=2)  # a worker runs many trials of one sweep
+def load_search_data(data: DataSpec) -> SearchData:
+    """Load the training and validation part of a split.
+
+    Raises:
+        UsageError: the data set cannot be read, or the split asks for more classes than there are.
+    """
+    _refuse_unreadable(data)
+    images, labels = load_digits()
+    if data.id.limit is not None:
+        kept = _kept(len(images), data.id.limit)
+        images, labels = images[kept], labels[kept]
+    class_split = class_split_of(data)
+    image_split = split_images(labels, split=data.split)
+
+    def pick(indices: npt.NDArray[np.int64], classes: tuple[int, ...]) -> npt.NDArray[np.int64]:
+        return indices[np.isin(labels[indices], classes)]
+
+    train = pick(image_split.train, class_split.train)
+    val = pick(image_split.val, class_split.train)
+    # Nothing of a held-out class is trained on, so its training part makes the estimate steadier.
+    novel = pick(np.concatenate([image_split.train, image_split.val]), class_split.val_novel)
+    train_images = _channels_first(images[train])
+    outliers, val_coarse = _outlier_pools(data)
+    if not (len(train) and len(val) and len(novel)):
+        raise UsageError(f"data.id.limit is {data.id.limit}, but must leave images to train on and to validate with")
+    number_of = {label: number for number, label in enumerate(class_split.train)}
+    train_labels = np.array([number_of[int(label)] for label in labels[train]], dtype=np.int64)
+    val_images = _channels_first(images[val])
+    val_labels = np.array([number_of[int(label)] for label in labels[val]], dtype=np.int64)
+    val_fine = _channels_first(images[novel])
+    pixels = train_images.astype(np.float64)
+    return SearchData(
+        train_images=train_images,
+        train_labels=train_labels,
+        outliers=outliers,
+        val_images=val_images,
+        val_labels=val_labels,
+        val_fine=val_fine,
+        val_coarse=val_coarse,
+        classes=tuple(str(label) for label in class_split.train),
+        mean=tuple(float(value) for value in pixels.mean(axis=(0, 2, 3))),
+        std=tuple(float(value) for value in pixels.std(axis=(0, 2, 3))),
+        fingerprint=_fingerprint(train_images, train_labels, outliers, val_images, val_labels, val_fine, val_coarse),
+    )
+
+
+def class_split_of(data: DataSpec) -> ClassSplit:
+    """The class split a spec asks for, with the data set's own defaults filled in."""
+    info = CATALOGUE[data.id.dataset]
+    assert info.num_classes is not None, f"{data.id.dataset}: the number of classes is read from its folder"
+    num_id = data.num_id_classes or info.num_id_classes or round(0.75 * info.num_classes)
+    num_val_novel = data.num_val_novel or info.num_val_novel or max(1, round(num_id / 10))
+    try:
+        return split_classes(info.num_classes, num_id=num_id, num_val_novel=num_val_novel, split=data.split)
+    except ValueError as error:
+        raise UsageError(f"data: {error} ({info.title} has {info.num_classes} classes)") from error
+
+
+def describe_splits(data: DataSpec) -> dict[str, Any]:
+    """Classes and image counts of the parts that a search sees, for the records of a sweep."""
+    found = load_search_data(data)
+    split = class_split_of(data)
+    return {
+        "fingerprint": found.fingerprint,
+        "split": data.split,
+        "classes": {"train": split.train, "val_novel": split.val_novel, "test_novel": split.test_novel},
+        "images": {
+            "train": len(found.train_images),
+            "val": len(found.val_images),
+            "val_fine": len(found.val_fine),
+            "outliers": len(found.outliers),
+            "val_coarse": len(found.val_coarse),
+        },
+    }
+
+
+def _outlier_pools(data: DataSpec) -> tuple[UInt8Array, UInt8Array]:
+    if data.outliers is None:  # only methods that train without outliers come here; validation still needs some
+        return np.zeros((0, 1, 8, 8), np.uint8), _channels_first(load_photo_patches("china", "val"))
+    photo = PHOTOS[data.outliers.dataset]
+    train = load_photo_patches(photo, "train")
+    if data.outliers.limit is not None:
+        train = train[_kept(len(train), data.outliers.limit)]
+    return _channels_first(train), _channels_first(load_photo_patches(photo, "val"))
+
+
+def _refuse_unreadable(data: DataSpec) -> None:
+    sets = [data.id, *([data.outliers] if data.outliers else []), *data.coarse_ood]
+    for dataset in sets:
+        if not CATALOGUE[dataset.dataset].readable:
+            raise UsageError(f"data: this version cannot read {CATALOGUE[dataset.dataset].title}; {READABLE}")
+    if data.id.dataset != "digits" or (data.outliers and data.outliers.dataset not in PHOTOS):
+        raise UsageError(
+            "data: digits can be combined with the outliers photo_china and photo_flower only, "
+            f"not {data.id.dataset} with {data.outliers.dataset if data.outliers else None}"
+        )
+    if data.resize is not None or data.crop is not None:
+        raise UsageError("data: the embedded data sets are 8 x 8 pixels; leave data.resize and data.crop out")
+
+
+def _kept(count: int, limit: int) -> npt.NDArray[np.int64]:
+    """Sorted indices of a fixed subset: the same for every split and seed."""
+    return np.sort(np.random.default_rng(derived_seed("limit")).permutation(count)[:limit])
+
+
+def _channels_first(images: UInt8Array) -> UInt8Array:
+    return np.ascontiguousarray(images[:, None])
+
+
+def _fingerprint(*arrays: npt.NDArray[Any]) -> str:
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.shape}{array.dtype}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,1 @@
+"""Training objectives: one method, one module, with its formula, paper and source."""

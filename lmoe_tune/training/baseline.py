@@ -1,0 +1,121 @@
+"""The shared baseline: trained once per content hash, resumable, and the start of every trial."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lmoe_tune import checkpoint
+from lmoe_tune.data import SearchData
+from lmoe_tune.data.batches import Images
+from lmoe_tune.durable import write_durably
+from lmoe_tune.errors import BaselineError, TrainingError, UsageError
+from lmoe_tune.methods.baseline import CrossEntropy
+from lmoe_tune.model import build_model
+from lmoe_tune.spec import Spec
+from lmoe_tune.training.baseline_record import RECORD, baseline_folder, baseline_key
+from lmoe_tune.training.loop import Settings, train
+from lmoe_tune.training.watchdog import each_within
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """The trained classifier that all trials start from."""
+
+    key: str
+    model: dict[str, torch.Tensor]
+    metrics: dict[str, float]
+
+
+def acquire_baseline(spec: Spec, data: SearchData, images: Images, home: Path) -> Baseline:
+    """Load the baseline, training what is missing of it first.
+
+    Several processes may ask at once: one trains, the others wait for it. One that was killed half-way is
+    continued from its last epoch.
+
+    Raises:
+        BaselineError: it cannot be trained.
+    """
+    key = baseline_key(spec, data.fingerprint)
+    folder = baseline_folder(home, key)
+    epochs = spec.model.baseline.epochs
+    state = checkpoint.load_newest(folder)
+    if state is None or state["epoch"] < epochs or not _record_agrees(folder, state):
+        with _locked(folder):
+            state = checkpoint.load_newest(folder)  # another process may have finished it meanwhile
+            if state is None or state["epoch"] < epochs:
+                state = _train_baseline(spec, data, images, key, folder, state)
+            if not _record_agrees(folder, state):  # a kill between the checkpoint and its record
+                write_durably(folder / RECORD, state["record"].encode())
+    return Baseline(key, state["model"], state["metrics"])
+
+
+def _train_baseline(
+    spec: Spec, data: SearchData, images: Images, key: str, folder: Path, state: dict[str, Any] | None
+) -> dict[str, Any]:
+    training = spec.model.baseline
+    assert spec.train.seed is not None, "the platform is not resolved"
+    torch.manual_seed(spec.train.seed)
+    model = build_model(spec.model.arch, data.num_classes, data.in_channels)
+    if spec.model.weights != "none":
+        raise UsageError(
+            f"model.weights is '{spec.model.weights}', but this version starts from random weights only; "
+            "set model.weights: none"
+        )
+    settings = Settings(
+        epochs=training.epochs,
+        batch_size=training.batch_size,
+        lr=training.lr,
+        min_lr=spec.train.min_lr,
+        momentum=spec.train.momentum,
+        weight_decay=training.weight_decay,
+        bf16=spec.train.precision == "bf16",
+        seed=spec.train.seed,
+        score=spec.objective.score,
+    )
+    record: dict[str, Any] = {
+        "key": key,
+        "state": "running",
+        "params": {"arch": spec.model.arch, **training.model_dump(mode="json")},
+        "started_ms": time.time_ns() // 1_000_000,
+        "epochs": [],
+    }
+    if state is not None:
+        record = json.loads(state["record"])
+    try:
+        epochs = train(model, CrossEntropy(), images, settings, state)
+        for result in each_within(spec.resources.epoch_timeout, epochs):
+            record["epochs"].append(
+                {"epoch": result.epoch, "metrics": result.metrics, "time_ms": time.time_ns() // 1_000_000}
+            )
+            record["state"] = "complete" if result.epoch == training.epochs else "running"
+            state = result.state() | {"record": json.dumps(record, indent=1)}
+            checkpoint.save(folder, result.epoch, state)
+            write_durably(folder / RECORD, state["record"].encode())
+    except TrainingError as error:
+        raise BaselineError(f"the baseline cannot be trained: {error} (model.baseline in the spec)") from error
+    assert state is not None, "a baseline of no epochs"
+    return state
+
+
+def _record_agrees(folder: Path, state: dict[str, Any]) -> bool:
+    try:
+        return bool((folder / RECORD).read_text() == state["record"])
+    except FileNotFoundError:
+        return False
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as file:  # the kernel releases it if we are killed
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

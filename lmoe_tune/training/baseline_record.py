@@ -1,0 +1,41 @@
+"""Which baseline a spec means, and what is recorded of it; needs no torch, so the driver can ask."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from lmoe_tune.spec import Spec
+
+RECORD = "record.json"
+
+
+def baseline_key(spec: Spec, fingerprint: str) -> str:
+    """The content hash of everything the baseline depends on; `spec` with its platform resolved."""
+    content = {
+        "data": fingerprint,
+        "arch": spec.model.arch,
+        "weights": spec.model.weights,
+        "training": spec.model.baseline.model_dump(mode="json"),
+        "platform": [spec.train.device, spec.train.precision, spec.train.threads],
+        "optimizer": [spec.train.momentum, spec.train.min_lr],
+        "score": spec.objective.score,
+        "seed": spec.train.seed,
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def baseline_folder(home: Path, key: str) -> Path:
+    """Where a baseline's checkpoints and its record are kept, shared by all sweeps of a home."""
+    return home / "baselines" / key
+
+
+def read_baseline_record(home: Path, key: str) -> dict[str, Any] | None:
+    """The record of a baseline: its settings, state and epochs so far; None before its first epoch."""
+    try:
+        record: dict[str, Any] = json.loads((baseline_folder(home, key) / RECORD).read_text())
+    except FileNotFoundError:
+        return None
+    return record

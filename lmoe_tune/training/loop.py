@@ -1,0 +1,166 @@
+"""The training loop: one epoch per `next()`.
+
+N images, K classes, T logged terms, S steps of an epoch.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lmoe_tune.data.batches import Images, PairedBatches
+from lmoe_tune.errors import TrainingError
+from lmoe_tune.evaluation import ScoreName, validation_metrics
+from lmoe_tune.methods.objective import Objective
+from lmoe_tune.training.optimizer import NesterovSGD
+
+EVALUATION_BATCH = 512  # images per forward without gradients
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to train: SGD with Nesterov momentum and a cosine per step from `lr` to `min_lr`."""
+
+    epochs: int
+    batch_size: int
+    lr: float
+    min_lr: float
+    momentum: float
+    weight_decay: float
+    bf16: bool
+    """Autocast of the forward to bfloat16; weights, head, losses and optimizer stay in fp32."""
+    seed: int
+    score: ScoreName = "msp"
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """What one epoch gave; `state()` is everything needed to go on from here, bit for bit.
+
+    It holds the live tensors: save it before the next epoch is asked for.
+    """
+
+    epoch: int
+    """From 1."""
+    metrics: dict[str, float]
+    state: Callable[[], dict[str, Any]]
+
+
+def train(
+    model: nn.Module,
+    objective: Objective,
+    images: Images,
+    settings: Settings,
+    state: Mapping[str, Any] | None = None,
+) -> Iterator[EpochResult]:
+    """Train `model` in place, one epoch per `next()`; with a `state`, from the epoch after it.
+
+    Raises:
+        TrainingError: a loss term or the validation logits are not finite; names the epoch and the term.
+    """
+    rng = np.random.default_rng(settings.seed)
+    torch.manual_seed(settings.seed)  # dropout and the like
+    batches = PairedBatches(images, batch_size=settings.batch_size, outlier_ratio=objective.outlier_ratio, rng=rng)
+    model.to(images.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = NesterovSGD(model.parameters(), momentum=settings.momentum, weight_decay=settings.weight_decay)
+    first_epoch = 1
+    if state is not None:
+        first_epoch = state["epoch"] + 1
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        batches.load_state_dict(state["batches"])
+        _load_rng_state(state["rng"], rng, images.device)
+
+    num_steps = batches.steps_per_epoch * settings.epochs
+    for epoch in range(first_epoch, settings.epochs + 1):
+        started, num_images = time.perf_counter(), 0
+        model.train()
+        rows_T: list[Tensor] = []
+        for step, batch in enumerate(batches.epoch(), start=(epoch - 1) * batches.steps_per_epoch):
+            lr = cosine(step, num_steps, settings.lr, settings.min_lr)
+            with torch.autocast(images.device.type, torch.bfloat16, enabled=settings.bf16):
+                loss = objective.loss(model, batch, rng)
+            optimizer.zero_grad()
+            loss.total.backward()  # type: ignore[no-untyped-call]
+            optimizer.step(lr)
+            rows_T.append(torch.stack([loss.total.detach(), *loss.logged.values()]))
+            num_images += len(batch.images) + len(batch.outliers)
+        terms_ST = torch.stack(rows_T).cpu()  # GPU sync: once per epoch only
+        names = ["loss", *loss.logged]
+        _refuse_non_finite(terms_ST, names, epoch)
+        train_s = time.perf_counter() - started
+        metrics = {f"train_{name}": mean for name, mean in zip(names, terms_ST.mean(0).tolist(), strict=True)}
+        metrics |= evaluate(model, images, settings, epoch)
+        metrics["lr"] = lr
+        metrics["images_per_s"] = num_images / train_s
+        metrics["epoch_s"] = time.perf_counter() - started
+
+        def snapshot(epoch: int = epoch, metrics: dict[str, float] = metrics) -> dict[str, Any]:
+            return {
+                "epoch": epoch,
+                "metrics": metrics,
+                "model": model.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "batches": batches.state_dict(),
+                "rng": _rng_state(rng, images.device),
+            }
+
+        yield EpochResult(epoch, metrics, snapshot)
+
+
+def cosine(step: int, num_steps: int, lr: float, min_lr: float) -> float:
+    """Learning rate of `step` (from 0) out of `num_steps`: a half cosine from `lr` to `min_lr`."""
+    return min_lr + (lr - min_lr) * 0.5 * (1 + math.cos(math.pi * step / max(1, num_steps - 1)))
+
+
+@torch.inference_mode()
+def evaluate(model: nn.Module, images: Images, settings: Settings, epoch: int) -> dict[str, float]:
+    """Validation metrics of the model as it stands; all sets go through the network in one pass."""
+    model.eval()
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=settings.bf16):
+        logits_NK = torch.cat([model(chunk).float() for chunk in torch.split(images.val, EVALUATION_BATCH)]).cpu()
+    if not logits_NK.isfinite().all():
+        raise TrainingError(f"epoch {epoch}: the validation logits are not finite; try a smaller lr")
+    num_val, num_fine = images.num_val, images.num_val_fine
+    return validation_metrics(
+        logits_NK[:num_val],
+        images.val_labels.cpu(),
+        logits_NK[num_val : num_val + num_fine],
+        logits_NK[num_val + num_fine :],
+        settings.score,
+    )
+
+
+def _refuse_non_finite(terms_ST: Tensor, names: list[str], epoch: int) -> None:
+    bad = ~terms_ST.isfinite()
+    if not bad.any():
+        return
+    step = int(bad.any(dim=1).nonzero()[0])
+    terms = [name for name, is_bad in zip(names, bad[step].tolist(), strict=True) if is_bad]
+    term = next((name for name in terms if name != "loss"), "loss")  # the total only follows its terms
+    raise TrainingError(
+        f"epoch {epoch}, step {step + 1}: train_{term} is {terms_ST[step, names.index(term)].item()}; "
+        "try a smaller lr or smaller loss weights"
+    )
+
+
+def _rng_state(rng: np.random.Generator, device: torch.device) -> dict[str, Any]:
+    state: dict[str, Any] = {"numpy": json.dumps(rng.bit_generator.state), "torch": torch.get_rng_state()}
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    return state
+
+
+def _load_rng_state(state: Mapping[str, Any], rng: np.random.Generator, device: torch.device) -> None:
+    rng.bit_generator.state = json.loads(state["numpy"])
+    torch.set_rng_state(state["torch"])
+    if device.type == "cuda" and "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"], device)

@@ -1,0 +1,39 @@
+"""Where and how precisely to compute: decided once, at the start of a sweep, and then frozen in its spec.
+
+One thread and two, or fp32 and bf16, give different bits, so a resumed sweep must not decide anew.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from lmoe_tune.spec import Spec
+
+
+def resolve_platform(spec: Spec, *, cuda: bool | None = None) -> Spec:
+    """Replace every `auto` (device, precision) and default (threads, seed) by what will be used.
+
+    Args:
+        cuda: whether to use a GPU; None takes one when the trials are given a share of one.
+    """
+    train = spec.train
+    device = train.device
+    if device == "auto":
+        device = "cuda" if (spec.resources.gpu > 0 if cuda is None else cuda) else "cpu"
+    precision: Literal["auto", "fp32", "bf16"] = train.precision
+    if precision == "auto":
+        precision = "bf16" if device == "cuda" or _cpu_has_bf16() else "fp32"
+    threads = train.threads or max(1, int(spec.resources.cpu))
+    seed = spec.search.seed if train.seed is None else train.seed
+    frozen = train.model_copy(update={"device": device, "precision": precision, "threads": threads, "seed": seed})
+    return spec.model_copy(update={"train": frozen})
+
+
+def _cpu_has_bf16() -> bool:
+    """Whether the CPU multiplies bf16 natively; emulated bf16 is slower than fp32."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text().split("flags", 1)[1].split("\n", 1)[0].split()
+    except (OSError, IndexError):
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags

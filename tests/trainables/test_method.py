@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+import trainables
+from lmoe_tune.errors import UsageError
+from lmoe_tune.spec import Declaration, load_spec
+from trainables import METHODS, Method, declarations, load_method, resolve_declaration
+
+OWN = """
+    from dataclasses import dataclass
+    from lmoe_tune.methods.baseline import CrossEntropy
+    from lmoe_tune.spec import Declaration, Parameter
+    from trainables import Method
+
+    class Mine(Method):
+        declaration = Declaration(
+            name="mine",
+            summary="cross-entropy of my own",
+            parameters=(Parameter("sharpness", "float", 1.0, "how sharp", low=0),),
+            needs_outliers=False,
+        )
+
+        def objective(self, params):
+            return CrossEntropy()
+
+    class Unfinished(Method):
+        declaration = Mine.declaration
+
+    class Undeclared(Method):
+        def objective(self, params):
+            return CrossEntropy()
+
+    class Misdeclared(Mine):
+        declaration = "mine"
+
+    class NotOne:
+        pass
+
+    function = load = lambda: None
+    """
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    """A spec's folder with a package of the user's own; import path and modules are restored afterwards."""
+    path, modules = list(sys.path), set(sys.modules)
+    package = tmp_path / "my_methods"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "own.py").write_text(dedent(OWN))
+    (tmp_path / "broken_syntax.py").write_text("def f(:\n")
+    (tmp_path / "broken_import.py").write_text("import a_module_that_does_not_exist\n")
+    (tmp_path / "broken_code.py").write_text("1 / 0\n")
+    (tmp_path / "a_script.py").write_text("import sys\nsys.exit(3)\n")
+    yield tmp_path
+    sys.path[:] = path
+    for name in set(sys.modules) - modules:
+        if name.split(".")[0] in {"my_methods", "broken_syntax", "broken_import", "broken_code", "a_script"}:
+            del sys.modules[name]
+
+
+def run_python(code: str) -> str:
+    root = Path(trainables.__file__).parents[1]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+# --- the shipped ones ---
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_shipped_method_declares_itself_under_its_name(name: str) -> None:
+    method = load_method(name)
+    assert isinstance(method, Method)
+    assert method.declaration.name == name
+    assert method.declaration.summary
+    for parameter in method.declaration.parameters:
+        assert parameter.help, parameter.name
+        assert parameter.default is not None, parameter.name
+
+
+def test_the_declarations_are_those_of_all_methods() -> None:
+    found = declarations()
+    assert list(found) == list(METHODS)
+    assert all(isinstance(declaration, Declaration) for declaration in found.values())
+
+
+def test_a_shipped_method_can_be_named_by_its_path_too() -> None:
+    for name, path in METHODS.items():
+        assert load_method(path).declaration is load_method(name).declaration
+
+
+def test_declaring_imports_neither_torch_nor_ray() -> None:
+    heavy = {"torch", "ray", "optuna", "mlflow", "numpy", "sklearn"}
+    said = run_python(
+        "import sys, trainables\n"
+        "names = list(trainables.declarations())\n"
+        f"print(names, sorted({heavy!r} & set(sys.modules)))"
+    )
+    assert said == f"{list(METHODS)} []"
+
+
+@pytest.mark.slow  # imports torch in a fresh process
+def test_an_objective_needs_neither_ray_nor_optuna() -> None:
+    said = run_python(
+        "import sys, trainables\n"
+        "for name in trainables.METHODS:\n"
+        "    method = trainables.load_method(name)\n"
+        "    method.objective(method.declaration.resolve({}))\n"
+        "print(sorted({'ray', 'optuna', 'mlflow', 'sklearn'} & set(sys.modules)))"
+    )
+    assert said == "[]"
+
+
+# --- the user's own ---
+
+
+def test_a_class_of_ones_own_is_found_in_the_specs_folder(folder: Path) -> None:
+    method = load_method("my_methods.own:Mine", folder)
+    assert method.declaration.name == "mine"
+    assert type(method.objective({"sharpness": 2.0})).__name__ == "CrossEntropy"
+    assert resolve_declaration("my_methods.own:Mine", folder) == method.declaration
+
+
+def test_a_spec_may_name_it_and_its_parameters_are_checked(folder: Path) -> None:
+    spec = folder / "mine.yaml"
+    spec.write_text(
+        dedent("""
+        name: mine
+        trainable: my_methods.own:Mine
+        data: {id: {dataset: digits}}
+        space: {sharpness: {low: 0.5, high: 2}}
+        """)
+    )
+    loaded = load_spec(spec, declarations=declarations(), resolve=resolve_declaration)
+    assert loaded.spec.trainable == "my_methods.own:Mine"
+    spec.write_text(spec.read_text().replace("sharpness", "sharpnes"))
+    with pytest.raises(UsageError, match="did you mean 'sharpness'"):
+        load_spec(spec, declarations=declarations(), resolve=resolve_declaration)
+
+
+def test_the_folder_comes_last_so_that_it_hides_no_installed_package(folder: Path) -> None:
+    (folder / "json.py").write_text("raise RuntimeError('the wrong json')\n")
+    load_method("my_methods.own:Mine", folder)
+    assert sys.path[-1] == str(folder)
+    assert sys.path.count(str(folder)) == 1
+    load_method("my_methods.own:Mine", folder)
+    assert sys.path.count(str(folder)) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "cause"),
+    [
+        ("no_such_module:Mine", "ModuleNotFoundError"),
+        ("my_methods.nothing:Mine", "ModuleNotFoundError"),
+        ("broken_import:Mine", "a_module_that_does_not_exist"),
+        ("broken_syntax:Mine", "SyntaxError"),
+        ("broken_code:Mine", "ZeroDivisionError"),
+        ("a_script:Mine", "SystemExit"),
+    ],
+)
+def test_a_module_that_cannot_be_imported_is_said_with_its_cause(folder: Path, name: str, cause: str) -> None:
+    with pytest.raises(UsageError, match=cause) as caught:
+        load_method(name, folder)
+    assert f"cannot import '{name.split(':')[0]}'" in str(caught.value)
+    assert str(folder) in str(caught.value)
+
+
+@pytest.mark.parametrize("class_name", ["Nothing", "NotOne", "function", "Method", "Unfinished", ""])
+def test_what_is_no_method_is_refused(folder: Path, class_name: str) -> None:
+    """`Method` itself and a subclass without an `objective` are none: they cannot be instantiated."""
+    with pytest.raises(UsageError, match=f"'my_methods.own'.*{class_name}"):
+        load_method(f"my_methods.own:{class_name}", folder)
+
+
+@pytest.mark.parametrize("class_name", ["Undeclared", "Misdeclared"])
+def test_a_method_without_a_declaration_is_refused(folder: Path, class_name: str) -> None:
+    with pytest.raises(UsageError, match=f"{class_name}.*declaration"):
+        resolve_declaration(f"my_methods.own:{class_name}", folder)

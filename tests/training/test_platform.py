@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lmoe_tune.spec import Resources, Spec
+from lmoe_tune.training import platform
+from lmoe_tune.training.platform import resolve_platform
+
+MakeSpec = Callable[..., Spec]
+
+
+@pytest.fixture
+def undecided(make_spec: MakeSpec) -> Spec:
+    """A spec that leaves everything to us."""
+    spec = make_spec()
+    auto = {"device": "auto", "precision": "auto", "threads": None, "seed": None}
+    return spec.model_copy(update={"train": spec.train.model_copy(update=auto)})
+
+
+def with_resources(spec: Spec, **resources: float) -> Spec:
+    return spec.model_copy(update={"resources": Resources(**resources)})
+
+
+@pytest.mark.parametrize("has_bf16", [True, False])
+def test_nothing_is_left_undecided(undecided: Spec, monkeypatch: pytest.MonkeyPatch, has_bf16: bool) -> None:
+    monkeypatch.setattr(platform, "_cpu_has_bf16", lambda: has_bf16)
+    train = resolve_platform(undecided).train
+    assert (train.device, train.threads, train.seed) == ("cpu", 1, 0)
+    assert train.precision == ("bf16" if has_bf16 else "fp32")
+
+
+def test_a_gpu_is_taken_where_the_trials_are_given_a_share_of_one(undecided: Spec) -> None:
+    assert resolve_platform(with_resources(undecided, gpu=0.25)).train.device == "cuda"
+    assert resolve_platform(with_resources(undecided, gpu=0.0)).train.device == "cpu"
+
+
+@pytest.mark.parametrize("cuda", [True, False])
+def test_whoever_knows_may_say_whether_there_is_a_gpu(undecided: Spec, cuda: bool) -> None:
+    for gpu in (0.0, 1.0):
+        found = resolve_platform(with_resources(undecided, gpu=gpu), cuda=cuda)
+        assert found.train.device == ("cuda" if cuda else "cpu")
+
+
+def test_a_gpu_computes_in_bf16(undecided: Spec, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "_cpu_has_bf16", lambda: False)
+    assert resolve_platform(undecided, cuda=True).train.precision == "bf16"
+
+
+@pytest.mark.parametrize(("cpu", "threads"), [(0.5, 1), (1, 1), (2.9, 2), (8, 8)])
+def test_a_trial_has_as_many_threads_as_whole_cpus(undecided: Spec, cpu: float, threads: int) -> None:
+    assert resolve_platform(with_resources(undecided, cpu=cpu)).train.threads == threads
+
+
+def test_the_seed_of_the_search_is_that_of_the_training_unless_it_has_its_own(undecided: Spec) -> None:
+    search = undecided.search.model_copy(update={"seed": 5})
+    spec = undecided.model_copy(update={"search": search})
+    assert resolve_platform(spec).train.seed == 5
+    own = spec.model_copy(update={"train": spec.train.model_copy(update={"seed": 0})})
+    assert resolve_platform(own).train.seed == 0
+
+
+def test_what_the_spec_says_stays(make_spec: MakeSpec) -> None:
+    settings = {"device": "cuda", "precision": "fp32", "threads": 3, "seed": 9}
+    spec = make_spec("resources.gpu=1", *(f"train.{name}={value}" for name, value in settings.items()))
+    for cuda in (None, True, False):
+        found = resolve_platform(with_resources(spec, gpu=0, cpu=16), cuda=cuda).train
+        assert {name: getattr(found, name) for name in settings} == settings
+
+
+def test_deciding_twice_changes_nothing(undecided: Spec) -> None:
+    once = resolve_platform(undecided)
+    assert resolve_platform(once, cuda=True) == once
+
+
+def test_only_the_platform_is_touched(undecided: Spec) -> None:
+    found = resolve_platform(undecided)
+    assert found.model_copy(update={"train": undecided.train}) == undecided
+
+
+def test_deciding_imports_no_torch() -> None:
+    """The driver decides, and should start at once."""
+    code = (
+        "import sys, lmoe_tune.training.platform, lmoe_tune.training.baseline_record\n"
+        "print(sorted({'torch', 'ray', 'optuna', 'mlflow'} & set(sys.modules)))"
+    )
+    root = Path(platform.__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,74 @@
+"""Logit Mixture Outlier Exposure (arXiv 2509.11892); the formula is in `lmoe_tune.methods.logit_mixoe`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from lmoe_tune.spec import Declaration, Parameter
+from trainables.method import Method
+
+if TYPE_CHECKING:
+    from lmoe_tune.methods.objective import Objective
+
+PARAMETERS = (
+    Parameter(
+        "mixing_alpha",
+        "float",
+        1.0,
+        "lambda ~ Beta(alpha, alpha): small values mix little, large ones half and half",
+        low=0,
+        low_exclusive=True,
+    ),
+    Parameter("mix_weight", "float", 1.0, "beta, weight of the softened cross-entropy on mixed logits", low=0),
+    Parameter(
+        "consistency_weight",
+        "float",
+        1.0,
+        "gamma, weight of the distance between the logits of the mixed input and the mixed logits",
+        low=0,
+    ),
+    Parameter(
+        "outlier_ratio", "float", 1.0, "rho, outliers per in-distribution image of a batch", low=0, low_exclusive=True
+    ),
+    Parameter("outlier_weight", "float", 0.0, "delta, weight of CE(outlier logits, uniform)", low=0),
+    Parameter(
+        "consistency",
+        "choice",
+        "mse",
+        "the distance D between logits",
+        choices=("mse", "mse_log_softmax", "kl", "js"),
+    ),
+    Parameter("center_logits", "bool", False, "subtract each row's mean before D: a shift then costs nothing"),
+    Parameter(
+        "stop_gradient",
+        "choice",
+        "none",
+        "side of D that gets no gradient",
+        choices=("none", "mixed_logits", "mixed_input"),
+    ),
+    Parameter("per", "choice", "batch", "one lambda per batch, or one per pair", choices=("batch", "sample")),
+    Parameter(
+        "batch_norm",
+        "choice",
+        "joint",
+        "one forward for all rows; or one per group; or frozen statistics (needs a much smaller lr)",
+        choices=("joint", "separate", "frozen"),
+    ),
+)
+
+
+class LogitMixOE(Method):
+    """Mixes in-distribution and outlier images in logit space, consistent with mixing the inputs."""
+
+    declaration = Declaration(
+        name="logit_mixoe",
+        summary="outlier exposure by mixing logits, kept consistent with the logits of mixed inputs",
+        parameters=PARAMETERS,
+    )
+
+    def objective(self, params: Mapping[str, Any]) -> Objective:
+        from lmoe_tune.methods.logit_mixoe import LogitMixOE as Objective
+
+        own = {parameter.name for parameter in PARAMETERS}
+        return Objective(**{name: value for name, value in params.items() if name in own})
