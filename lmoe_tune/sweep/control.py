@@ -1,0 +1,149 @@
+"""What happens in a sweep while it runs: Ray's hooks end here, in one thread, over the ledger."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from lmoe_tune.errors import LmoeTuneError
+from lmoe_tune.sweep.ledger import Ledger, Suggestion, TrialView, now_ms
+from lmoe_tune.sweep.records import write_record
+from lmoe_tune.training.baseline_record import read_baseline_record
+
+if TYPE_CHECKING:
+    from trainables.worker import Report
+
+
+class Observer(Protocol):
+    """Whoever watches a sweep; called from the driver's event loop, so it must be quick."""
+
+    def on_start(self, trial: TrialView) -> None: ...
+    def on_epoch(self, trial: TrialView) -> None: ...
+    def on_end(self, trial: TrialView) -> None: ...
+    def on_message(self, text: str) -> None: ...
+
+
+class SweepControl:
+    """Records what trials report, and decides when the sweep stops.
+
+    Attributes:
+        interrupted: somebody asked to stop (Ctrl-C, SIGTERM); unfinished trials stay so in the ledger.
+        in_loop: the event loop runs and looks at `interrupted` several times a second.
+        fatal: an error after which nothing may be recorded any more.
+    """
+
+    def __init__(self, ledger: Ledger, observer: Observer, *, import_path: Path, deadline_ms: int | None) -> None:
+        self.ledger = ledger
+        self.observer = observer
+        self.interrupted = False
+        self.in_loop = False
+        self.fatal: BaseException | None = None
+        self.baseline = _baseline_metrics(ledger)
+        self._import_path = import_path
+        self._deadline_ms = deadline_ms
+        self._gpu_hours_used_up = False
+        self._keep = ledger.spec.tracking.best_checkpoints
+
+    @property
+    def stopping(self) -> bool:
+        return self.interrupted or self.fatal is not None
+
+    def worker_config(self, suggestion: Suggestion) -> dict[str, Any]:
+        """What a worker needs to run a trial; the rest it reads in the sweep's folder."""
+        folder = self.ledger.folder
+        return {
+            "home": str(folder.home),
+            "sweep": str(folder.path),
+            "import_path": str(self._import_path),
+            "trial": suggestion.number,
+            "params": suggestion.params,
+        }
+
+    def on_start(self, suggestion: Suggestion) -> None:
+        trial = self.ledger.trial(suggestion.number)
+        write_record(self.ledger.folder, trial)
+        self.observer.on_start(trial)
+
+    def on_report(self, report: Report) -> bool:
+        """Record what a worker tells; True when its trial ends."""
+        if self.stopping or self.ledger.is_finished(report.trial):
+            return True
+        if report.ends_sweep:
+            raise LmoeTuneError(f"{report.failure}. No trial can be trained, so the sweep has stopped")
+        if report.failure is not None:
+            self.ledger.fail(report.trial, report.failure, report.traceback)
+            ended = True
+        else:
+            self.baseline = report.baseline
+            ended = self.ledger.record_epoch(report.trial, report.epoch, report.metrics, report.baseline)
+            gpu_hours = self.ledger.budget.gpu_hours
+            self._gpu_hours_used_up = gpu_hours is not None and self.ledger.gpu_hours() >= gpu_hours
+        trial = self.ledger.trial(report.trial)
+        if ended:
+            self._ended(trial)
+        else:
+            write_record(self.ledger.folder, trial)
+            self.observer.on_epoch(trial)
+        return ended
+
+    def on_process_died(self, number: int) -> None:
+        """A trial's process died; Ray starts it again, from its newest checkpoint.
+
+        Ray counts anew in every run, the ledger does not: a trial that died too often ends here.
+        """
+        if self.stopping or self.ledger.is_finished(number):
+            return
+        if self.ledger.count_retry(number) > self.ledger.spec.resources.max_retries:
+            self.on_process_lost(number)
+        else:
+            self.observer.on_message(f"trial {number}: its process died; it continues in a new one")
+
+    def on_process_lost(self, number: int) -> None:
+        """A trial's process died more often than is retried."""
+        if self.stopping or self.ledger.is_finished(number):
+            return
+        retries = self.ledger.spec.resources.max_retries
+        self.ledger.fail(number, f"its process died {retries + 1} times (resources.max_retries is {retries})")
+        self._ended(self.ledger.trial(number))
+
+    def time_is_up(self) -> bool:
+        """Whether the time or GPU budget is used up; ends the running trials at their last epoch if so."""
+        over_time = self._deadline_ms is not None and now_ms() >= self._deadline_ms
+        if self.stopping or not (over_time or self._gpu_hours_used_up):
+            return False
+        for suggestion in self.ledger.unfinished():
+            self.ledger.end_early(suggestion.number, "the sweep's time is used up", self.baseline)
+            self._ended(self.ledger.trial(suggestion.number))
+        return True
+
+    @contextmanager
+    def fatal_errors(self) -> Iterator[None]:
+        """Ray swallows what a hook raises, or trains a trial again for it: keep the error and stop cleanly."""
+        try:
+            yield
+        except BaseException as error:
+            self.fatal = self.fatal or error
+
+    def _ended(self, trial: TrialView) -> None:
+        write_record(self.ledger.folder, trial)
+        self._drop_checkpoints()
+        self.observer.on_end(trial)
+
+    def _drop_checkpoints(self) -> None:
+        """Keep the last checkpoint of the best few trials, and nothing of the other finished ones."""
+        trials = self.ledger.trials()
+        best = {trial.number for trial in self.ledger.ranked(trials)[: self._keep]}
+        for trial in trials:
+            folder = self.ledger.folder.checkpoints(trial.number)
+            if trial.state != "running" and trial.number not in best and folder.is_dir():
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _baseline_metrics(ledger: Ledger) -> dict[str, float]:
+    """What a former run's trials started from: their time may be up before one of them reports again."""
+    key = ledger.attrs.get("baseline")
+    record = read_baseline_record(ledger.folder.home, key) if key else None
+    return dict(record["epochs"][-1]["metrics"]) if record and record["epochs"] else {}

@@ -1,0 +1,120 @@
+"""The folder of a sweep: where everything lies, and who may write in it."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from lmoe_tune.errors import LmoeTuneError, UsageError
+
+LOCK_PATIENCE_S = 1.0  # somebody who only looks whether the sweep runs holds the lock for an instant
+
+
+class SweepLockedError(LmoeTuneError):
+    """Another process works on the sweep."""
+
+
+@dataclass(frozen=True)
+class SweepFolder:
+    """`HOME/sweeps/NAME` and the files in it."""
+
+    home: Path
+    name: str
+
+    @property
+    def path(self) -> Path:
+        return self.home / "sweeps" / self.name
+
+    @property
+    def ledger(self) -> Path:
+        return self.path / "ledger.jsonl"
+
+    @property
+    def spec(self) -> Path:
+        return self.path / "spec.yaml"
+
+    @property
+    def environment(self) -> Path:
+        return self.path / "environment.json"
+
+    def trial(self, number: int) -> Path:
+        """The folder of a trial's records."""
+        return self.path / "trials" / str(number)
+
+    def checkpoints(self, number: int) -> Path:
+        """Where a trial's checkpoints are."""
+        return self.trial(number) / "checkpoints"
+
+    def exists(self) -> bool:
+        return self.ledger.is_file()
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the sweep for writing; the kernel lets go of it when this process ends, however it ends.
+
+        Raises:
+            SweepLockedError: another process holds it; names its pid and host.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / "lock").open("a+") as file:
+            patience_until = time.monotonic() + LOCK_PATIENCE_S
+            while not _try_lock(file.fileno(), fcntl.LOCK_EX):
+                if time.monotonic() > patience_until:
+                    raise SweepLockedError(
+                        f"the sweep '{self.name}' is being worked on by {_holder(self.path / 'lock')}; "
+                        "wait for it, or stop that process first"
+                    )
+                time.sleep(0.05)
+            file.truncate(0)
+            file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
+            file.flush()
+            yield
+
+    def is_running(self) -> bool:
+        """Whether a process works on the sweep right now."""
+        try:
+            file = (self.path / "lock").open("rb")
+        except FileNotFoundError:
+            return False
+        with file:
+            return not _try_lock(file.fileno(), fcntl.LOCK_SH)
+
+
+def find_sweeps(home: Path) -> list[SweepFolder]:
+    """All sweeps of a home, the one worked on last first."""
+    folders = [SweepFolder(home, path.name) for path in (home / "sweeps").glob("*") if path.is_dir()]
+    existing = [folder for folder in folders if folder.exists()]
+    return sorted(existing, key=lambda folder: folder.ledger.stat().st_mtime_ns, reverse=True)
+
+
+def find_sweep(home: Path, name: str) -> SweepFolder:
+    """The sweep of a name; raises UsageError that lists the names there are."""
+    folder = SweepFolder(home, name)
+    known = [sweep.name for sweep in find_sweeps(home)]
+    if name not in known:
+        there_are = f"there are {', '.join(known)}" if known else "there are none yet"
+        raise UsageError(f"no sweep '{name}' in {home / 'sweeps'}; {there_are}")
+    return folder
+
+
+def _try_lock(descriptor: int, kind: int) -> bool:
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _holder(path: Path) -> str:
+    try:
+        holder = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return "another process"
+    return f"process {holder.get('pid')} on {holder.get('host')}"

@@ -1,0 +1,173 @@
+"""An Optuna journal in one file, with transactions.
+
+A line is one of Optuna's records as JSON, plus two keys of ours: `left`, how many records of the same
+transaction are still to follow, and `crc`, the CRC-32 of the line without it. A transaction is written with
+one write and one fsync; opening for writing cuts back to the last whole one. So a kill leaves no half-made
+trial and no decision that was taken but not told. Optuna's stock backend still reads the file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from optuna.storages.journal import BaseJournalBackend
+
+from lmoe_tune.durable import sync_folder
+from lmoe_tune.errors import LmoeTuneError
+
+Record = dict[str, Any]
+
+_CRC_LENGTH = len(',"crc":"00000000"}')
+
+
+class LedgerError(LmoeTuneError):
+    """The ledger cannot be read or written."""
+
+
+class JournalFile(BaseJournalBackend):
+    """The backend of one ledger file.
+
+    With `writable=False` the file is only read, up to its last whole transaction, at any moment and beside a
+    writer. With `writable=True` the caller must hold the sweep's lock.
+    """
+
+    def __init__(self, path: Path, *, writable: bool) -> None:
+        self._path = path
+        self.writable = writable
+        self._unread: list[Record] = []
+        self._num_discarded = 0
+        self._buffer: list[Record] | None = None
+        self._end = 0  # bytes up to the last whole transaction seen
+        self._pull()
+        if writable and path.exists() and path.stat().st_size > self._end:
+            os.truncate(path, self._end)
+
+    def read_logs(self, log_number_from: int) -> Iterable[Record]:
+        """Records from a number on, those of an open transaction included. Read once, they are forgotten."""
+        if not self.writable:
+            self._pull()
+        skip = log_number_from - self._num_discarded
+        assert skip >= 0, "a journal file serves one storage"
+        fresh = self._unread[skip:]
+        if self._buffer is None:
+            self._num_discarded += len(self._unread)
+            self._unread = []
+        return fresh
+
+    def append_logs(self, logs: list[Record]) -> None:
+        """Append records: to the open transaction, or as a transaction of their own."""
+        assert self.writable, "this ledger was opened for reading"
+        logs = [_jsonable(log) for log in logs]
+        if self._buffer is not None:
+            self._buffer.extend(logs)
+        else:
+            self._write(logs)
+        self._unread.extend(logs)
+
+    @property
+    def in_transaction(self) -> bool:
+        return self._buffer is not None
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Write all records of the block at once.
+
+        If the block raises, the study in memory is ahead of the file, so the caller must end the process.
+        """
+        assert self._buffer is None, "a transaction within a transaction"
+        self._buffer = []
+        yield
+        records, self._buffer = self._buffer, None
+        if records:
+            self._write(records)
+
+    def _write(self, records: list[Record]) -> None:
+        content = b"".join(encode(record, left=len(records) - 1 - place) for place, record in enumerate(records))
+        created = not self._path.exists()
+        try:
+            with self._path.open("ab", buffering=0) as file:
+                written = file.write(content)
+                if written != len(content):
+                    raise OSError(f"only {written} of {len(content)} bytes written")
+                os.fsync(file.fileno())
+            if created:
+                sync_folder(self._path.parent)
+        except OSError as error:
+            self._cut_back()
+            raise LedgerError(
+                f"{self._path}: cannot write the ledger ({error}). Nothing before this is lost; "
+                "free some space or mend the permissions, then resume"
+            ) from error
+        self._end += len(content)
+
+    def _cut_back(self) -> None:
+        try:
+            os.truncate(self._path, self._end)
+        except OSError:
+            return  # the next opening cuts it back
+
+    def _pull(self) -> None:
+        try:
+            with self._path.open("rb") as file:
+                file.seek(self._end)
+                content = file.read()
+        except FileNotFoundError:
+            return
+        records, length = decode(content, origin=f"{self._path} from byte {self._end}")
+        self._unread.extend(records)
+        self._end += length
+
+
+def encode(record: Record, *, left: int) -> bytes:
+    """One line of the file."""
+    body = json.dumps({**record, "left": left}, separators=(",", ":"))
+    return f'{body[:-1]},"crc":"{zlib.crc32(body.encode()):08x}"}}\n'.encode()
+
+
+def decode(content: bytes, *, origin: str) -> tuple[list[Record], int]:
+    """The records of all whole transactions at the start of `content`, and their length in bytes.
+
+    What a kill leaves is a torn last transaction, and is left out. A bad line that is followed by a good
+    one cannot come from a kill:
+
+    Raises:
+        LedgerError: the content is damaged.
+    """
+    records: list[Record] = []
+    whole_records = whole_length = position = 0
+    lines = content.split(b"\n")[:-1]  # what follows the last newline is torn, or nothing
+    for number, line in enumerate(lines):
+        record = _decode_line(line)
+        expected = records[-1]["left"] - 1 if records and records[-1]["left"] else None
+        if record is None or (expected is not None and record["left"] != expected):  # a line may be missing
+            if any(_decode_line(later) is not None for later in lines[number + 1 :]):
+                raise LedgerError(
+                    f"{origin}: damaged at line {number + 1} (its checksum does not match). "
+                    "Run `lmoe-tune doctor` to see what can be rebuilt"
+                )
+            break
+        records.append(record)
+        position += len(line) + 1
+        if record["left"] == 0:
+            whole_records, whole_length = len(records), position
+    return records[:whole_records], whole_length
+
+
+def _decode_line(line: bytes) -> Record | None:
+    body, suffix = line[:-_CRC_LENGTH] + b"}", line[-_CRC_LENGTH:]
+    if suffix != b',"crc":"%08x"}' % zlib.crc32(body):
+        return None
+    record: Record = json.loads(line)
+    return record
+
+
+def _jsonable(record: Record) -> Record:
+    # The study must see in memory what a later process will read from the file.
+    copy: Record = json.loads(json.dumps(record))
+    return copy

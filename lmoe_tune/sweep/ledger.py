@@ -1,0 +1,426 @@
+"""The ledger of a sweep: an Optuna study that holds every trial's parameters, epochs, state and value.
+
+Only the holder of the sweep's lock writes, and every change is one transaction.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import optuna
+from optuna.trial import FrozenTrial, Trial
+from optuna.trial import TrialState as State
+
+from lmoe_tune.spec import Spec
+from lmoe_tune.sweep.folder import SweepFolder
+from lmoe_tune.sweep.journal import JournalFile, LedgerError
+from lmoe_tune.sweep.sampling import make_distributions, make_pruner, make_sampler, num_grid_trials
+from lmoe_tune.tracking import EpochRecord
+
+log = logging.getLogger(__name__)
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+SCHEMA = 1
+STUDY = "sweep"  # always: Hyperband hashes the name, and a sweep may be renamed
+CONSTRAINT_PREFIX = "constraints:"
+
+TrialStateName = Literal["running", "complete", "pruned", "failed"]
+STATES: dict[State, TrialStateName] = {
+    State.RUNNING: "running",
+    State.COMPLETE: "complete",
+    State.PRUNED: "pruned",
+    State.FAIL: "failed",
+}
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """A trial to run: its number in the study and the values of the searched parameters."""
+
+    number: int
+    params: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a sweep may use over all its runs; None is unlimited."""
+
+    trials: int | None
+    time_s: float | None
+    gpu_hours: float | None
+    max_failed: int | None
+
+    @classmethod
+    def of(cls, spec: Spec) -> Budget:
+        """A spec's budget."""
+        budget = spec.budget
+        return cls(budget.trials, budget.time, budget.gpu_hours, budget.max_failed)
+
+
+@dataclass(frozen=True)
+class TrialView:
+    """One trial as it stands in the ledger. `value` is that of its last epoch."""
+
+    number: int
+    state: TrialStateName
+    params: dict[str, Any]
+    epochs: tuple[EpochRecord, ...]
+    value: float | None
+    violation: float
+    """How far the constraints are missed, summed; 0 is feasible."""
+    failure: str | None
+    traceback: str | None
+    ended_by: str | None
+    retry_of: int | None
+    started_ms: int
+    ended_ms: int | None
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        return dict(self.epochs[-1].metrics) if self.epochs else {}
+
+
+class Ledger:
+    """The study of one sweep, opened with `writing` or `reading`."""
+
+    def __init__(
+        self, folder: SweepFolder, spec: Spec, backend: JournalFile, first_attrs: Mapping[str, Any] | None = None
+    ) -> None:
+        self.folder = folder
+        self.spec = spec
+        self._backend = backend
+        self._trials: dict[int, Trial] = {}
+        self._storage = optuna.storages.JournalStorage(backend)
+        # An idle sampler: each trial gets one of its own, and rebuilding a trial must not draw from one.
+        idle = optuna.samplers.RandomSampler(seed=0)
+        try:
+            self.study = optuna.load_study(
+                study_name=STUDY, storage=self._storage, sampler=idle, pruner=make_pruner(spec)
+            )
+        except KeyError:
+            if not backend.writable:
+                raise LedgerError(f"{folder.ledger}: holds no study yet; start the sweep again") from None
+            self._create(idle, first_attrs or {})
+        found = self.study.user_attrs.get("schema")
+        if found != SCHEMA:
+            raise LedgerError(f"{folder.ledger}: written in schema {found}, but this version reads {SCHEMA}")
+
+    @classmethod
+    def writing(cls, folder: SweepFolder, spec: Spec, first_attrs: Mapping[str, Any] | None = None) -> Ledger:
+        """Open for writing; the caller holds the sweep's lock.
+
+        Args:
+            first_attrs: what to record about the sweep together with its creation, where it is a new one.
+        """
+        return cls(folder, spec, JournalFile(folder.ledger, writable=True), first_attrs)
+
+    @classmethod
+    def reading(cls, folder: SweepFolder, spec: Spec) -> Ledger:
+        """Open for reading, at any moment, beside a writer."""
+        return cls(folder, spec, JournalFile(folder.ledger, writable=False))
+
+    # ------------------------------------------------------------------ writing
+
+    def ask(self) -> Suggestion:
+        """Create the next trial, or take the next one that waits with given parameters."""
+        waiting = self._frozen(State.WAITING)
+        number = waiting[0].number if waiting else len(self._frozen())
+        idle, self.study.sampler = self.study.sampler, make_sampler(self.spec, number)
+        with self._backend.transaction():
+            trial = self.study.ask(fixed_distributions=make_distributions(self.spec))
+        self.study.sampler = idle
+        assert trial.number == number, f"asked for trial {number}, got {trial.number}"
+        self._trials[number] = trial
+        return Suggestion(number, dict(trial.params))
+
+    def record_epoch(
+        self, number: int, epoch: int, metrics: Mapping[str, float], baseline: Mapping[str, float]
+    ) -> bool:
+        """Record one epoch, decide on pruning and tell the end, in one transaction; True when the trial ends.
+
+        An epoch is recorded once: a trial that continues from a checkpoint may deliver its last one again.
+        """
+        frozen = self._frozen_trial(number)
+        if frozen.state.is_finished():
+            return True
+        recorded = frozen.intermediate_values.get(epoch)
+        value = float(metrics[self.spec.objective.metric])
+        if recorded is not None:
+            if recorded != value:  # another machine, or a GPU: the record stands
+                log.warning("trial %d epoch %d: repeated as %r, recorded as %r", number, epoch, value, recorded)
+            return False
+        assert epoch == len(frozen.intermediate_values) + 1, f"trial {number}: epoch {epoch} is out of turn"
+        trial = self._trial(number)
+        with self._backend.transaction():
+            trial.report(value, step=epoch)
+            self._set(trial, _epoch_key(epoch), {"metrics": dict(metrics), "time_ms": now_ms()})
+            if epoch >= self.spec.train.epochs:
+                self._set_constraints(trial, metrics, baseline)
+                self.study.tell(trial, value, state=State.COMPLETE)
+                return True
+            if trial.should_prune():
+                self._set_constraints(trial, metrics, baseline)
+                self.study.tell(trial, state=State.PRUNED)
+                return True
+        return False
+
+    def end_early(self, number: int, reason: str, baseline: Mapping[str, float]) -> None:
+        """End a running trial at its last recorded epoch, for a budget that is used up."""
+        trial, epochs = self._trial(number), self.trial(number).epochs
+        with self._backend.transaction():
+            self._set(trial, "ended_by", reason)
+            if epochs:
+                self._set_constraints(trial, epochs[-1].metrics, baseline)
+            self.study.tell(trial, state=State.PRUNED)
+
+    def fail(self, number: int, message: str, traceback: str | None = None) -> None:
+        """End a trial as failed; what went wrong is kept in its records."""
+        if self._frozen_trial(number).state.is_finished():
+            return
+        trial = self._trial(number)
+        with self._backend.transaction():
+            self._set(trial, "failure", message)
+            if traceback:
+                self._set(trial, "traceback", traceback)
+            self.study.tell(trial, state=State.FAIL)
+
+    def count_retry(self, number: int) -> int:
+        """Record that a trial's process died; returns how often it has, over all runs."""
+        frozen = self._frozen_trial(number)
+        deaths = int(frozen.user_attrs.get("retries", 0)) + 1
+        if not frozen.state.is_finished():
+            with self._backend.transaction():
+                self._set(self._trial(number), "retries", deaths)
+        return deaths
+
+    def retry_failed(self) -> int:
+        """Enqueue every failed trial that was not retried yet once more, with the same parameters."""
+        trials = self.trials()
+        retried = {trial.retry_of for trial in trials}
+        retried |= {trial.user_attrs.get("retry_of") for trial in self._frozen(State.WAITING)}
+        failed = [trial for trial in trials if trial.state == "failed" and trial.number not in retried]
+        with self._backend.transaction():
+            for trial in failed:
+                self.study.enqueue_trial(trial.params, user_attrs={"retry_of": trial.number})
+        return len(failed)
+
+    def set_attr(self, key: str, value: Any) -> None:
+        """Record something about the sweep as a whole."""
+        self.set_attrs({key: value})
+
+    def set_attrs(self, attrs: Mapping[str, Any]) -> None:
+        """Record several things about the sweep at once."""
+        before = self.study.user_attrs
+        changed = {key: value for key, value in attrs.items() if key not in before or before[key] != value}
+        if changed:
+            with self._backend.transaction():
+                for key, value in changed.items():
+                    self.study.set_user_attr(key, value)
+
+    def begin_run(self, details: Mapping[str, Any]) -> int:
+        """Record that a process starts to work on the sweep; returns the run's number."""
+        run = self.num_runs()
+        self.set_attr(f"run:{run:04d}", {"started_ms": now_ms(), **details})
+        return run
+
+    def end_run(self, run: int, how: str) -> None:
+        """Record how a run ended; one that was killed has no such record."""
+        self.set_attr(f"run:{run:04d}:end", {"ended_ms": now_ms(), "how": how})
+
+    def _create(self, sampler: optuna.samplers.BaseSampler, first_attrs: Mapping[str, Any]) -> None:
+        with self._backend.transaction():
+            self.study = optuna.create_study(
+                study_name=STUDY,
+                storage=self._storage,
+                direction=self.spec.objective.direction,
+                sampler=sampler,
+                pruner=make_pruner(self.spec),
+            )
+            attrs: dict[str, Any] = {
+                "schema": SCHEMA,
+                "sweep_id": str(uuid.uuid4()),
+                "name": self.folder.name,
+                "created_ms": now_ms(),
+                "budget": vars(Budget.of(self.spec)),
+                **first_attrs,
+            }
+            for key, value in attrs.items():
+                self.study.set_user_attr(key, value)
+            for point in self.spec.search.start_from:
+                self.study.enqueue_trial(dict(point))
+
+    def _set_constraints(self, trial: Trial, metrics: Mapping[str, float], baseline: Mapping[str, float]) -> None:
+        for metric, bound in self.spec.objective.constraints.items():
+            value = metrics[metric]
+            reference = baseline.get(metric, math.nan)
+            if bound.min is not None:
+                trial.set_constraint(f"{metric}:min", bound.min.value(reference) - value)
+            if bound.max is not None:
+                trial.set_constraint(f"{metric}:max", value - bound.max.value(reference))
+
+    def _set(self, trial: Trial, key: str, value: Any) -> None:
+        self._storage.set_trial_user_attr(trial._trial_id, key, value)
+
+    def _trial(self, number: int) -> Trial:
+        if number not in self._trials:
+            self._trials[number] = Trial(self.study, self._frozen_trial(number)._trial_id)
+        return self._trials[number]
+
+    # ------------------------------------------------------------------ reading
+
+    @property
+    def in_transaction(self) -> bool:
+        return self._backend.in_transaction
+
+    @property
+    def sweep_id(self) -> str:
+        return str(self.study.user_attrs["sweep_id"])
+
+    @property
+    def created_ms(self) -> int:
+        return int(self.study.user_attrs["created_ms"])
+
+    @property
+    def budget(self) -> Budget:
+        return Budget(**self.study.user_attrs["budget"])
+
+    @property
+    def attrs(self) -> dict[str, Any]:
+        return dict(self.study.user_attrs)
+
+    def unfinished(self) -> list[Suggestion]:
+        """Trials that a former run left running, in order."""
+        return [Suggestion(trial.number, dict(trial.params)) for trial in self._frozen(State.RUNNING)]
+
+    def is_finished(self, number: int) -> bool:
+        return self._frozen_trial(number).state.is_finished()
+
+    def trial(self, number: int) -> TrialView:
+        return _view(self._frozen_trial(number))
+
+    def trials(self) -> list[TrialView]:
+        """All trials that have been started, by number."""
+        return [_view(trial) for trial in self._frozen() if trial.state != State.WAITING]
+
+    def num_started(self) -> int:
+        """Trials that have been started, those that try a failed one again left out."""
+        return sum(trial.state != State.WAITING and not _is_retry(trial) for trial in self._frozen())
+
+    def num_failed(self) -> int:
+        return len(self._frozen(State.FAIL))
+
+    def best(self, trials: Sequence[TrialView] | None = None) -> TrialView | None:
+        """The best complete trial; where none is feasible, the one that misses the constraints least."""
+        ranked = self.ranked(self.trials() if trials is None else trials)
+        return ranked[0] if ranked else None
+
+    def ranked(self, trials: Sequence[TrialView]) -> list[TrialView]:
+        """The complete trials, best first; of equal ones the earlier."""
+        sign = -1 if self.spec.objective.direction == "maximize" else 1
+        complete = [trial for trial in trials if trial.state == "complete" and trial.value is not None]
+        return sorted(complete, key=lambda trial: (trial.violation, sign * (trial.value or 0.0), trial.number))
+
+    def wall_s(self) -> float:
+        """Seconds that processes worked on the sweep, over all runs; a killed run counts to its last record."""
+        attrs = self.study.user_attrs
+        starts = [(key, record["started_ms"]) for key, record in self._runs()]
+        times = sorted(epoch.time_ms for trial in self.trials() for epoch in trial.epochs)
+        total_ms = 0
+        for place, (key, start) in enumerate(starts):
+            end = attrs.get(f"{key}:end", {}).get("ended_ms")
+            if end is None and place + 1 == len(starts) and self.folder.is_running():
+                end = now_ms()
+            elif end is None:
+                until = starts[place + 1][1] if place + 1 < len(starts) else math.inf
+                end = max((time_ms for time_ms in times if start <= time_ms < until), default=start)
+            total_ms += end - start
+        return total_ms / 1000
+
+    def num_runs(self) -> int:
+        """How many processes have worked on the sweep, one after the other."""
+        return len(self._runs())
+
+    def run_is_open(self) -> bool:
+        """Whether the last run has not recorded its end: it works, or was killed."""
+        runs = self._runs()
+        return bool(runs) and f"{runs[-1][0]}:end" not in self.study.user_attrs
+
+    def gpu_hours(self) -> float:
+        """GPU-hours of all recorded epochs, at the share of a GPU that a trial has."""
+        seconds = sum(epoch.metrics.get("epoch_s", 0.0) for trial in self.trials() for epoch in trial.epochs)
+        return seconds * self.spec.resources.gpu / 3600
+
+    def exhausted(self) -> str | None:
+        """Why no further trial may start, or None."""
+        budget = self.budget
+        if budget.max_failed is not None and self.num_failed() > budget.max_failed:
+            return "failures"
+        if budget.gpu_hours is not None and self.gpu_hours() >= budget.gpu_hours:
+            return "GPU-hours"
+        if budget.time_s is not None and self.wall_s() >= budget.time_s:
+            return "time"
+        if any(_is_retry(trial) for trial in self._frozen(State.WAITING)):
+            return None
+        if budget.trials is not None and self.num_started() >= budget.trials:
+            return "trials"
+        if self.spec.search.sampler == "grid" and self.num_started() >= num_grid_trials(self.spec):
+            return "grid"
+        return None
+
+    def is_complete(self) -> bool:
+        """Nothing runs and nothing may start any more."""
+        return not self._frozen(State.RUNNING) and self.exhausted() is not None
+
+    def _runs(self) -> list[tuple[str, dict[str, Any]]]:
+        attrs = self.study.user_attrs
+        keys = sorted(key for key in attrs if key.startswith("run:") and not key.endswith(":end"))
+        return [(key, attrs[key]) for key in keys]
+
+    def _frozen(self, *states: State) -> list[FrozenTrial]:
+        return self.study.get_trials(deepcopy=False, states=states or None)
+
+    def _frozen_trial(self, number: int) -> FrozenTrial:
+        return self._frozen()[number]
+
+
+def now_ms() -> int:
+    """Milliseconds since the epoch."""
+    return time.time_ns() // 1_000_000
+
+
+def _is_retry(trial: FrozenTrial) -> bool:
+    return "retry_of" in trial.user_attrs
+
+
+def _epoch_key(epoch: int) -> str:
+    return f"epoch:{epoch:04d}"
+
+
+def _view(trial: FrozenTrial) -> TrialView:
+    attrs = trial.user_attrs
+    epochs = [
+        EpochRecord(epoch, attrs[_epoch_key(epoch)]["metrics"], attrs[_epoch_key(epoch)]["time_ms"])
+        for epoch in sorted(trial.intermediate_values)
+    ]
+    violations = [max(0.0, value) for key, value in trial.system_attrs.items() if key.startswith(CONSTRAINT_PREFIX)]
+    assert trial.datetime_start is not None, "a trial that was never started"
+    return TrialView(
+        number=trial.number,
+        state=STATES[trial.state],
+        params=dict(trial.params),
+        epochs=tuple(epochs),
+        value=trial.intermediate_values[epochs[-1].epoch] if epochs else None,
+        violation=sum(violations),
+        failure=attrs.get("failure"),
+        traceback=attrs.get("traceback"),
+        ended_by=attrs.get("ended_by"),
+        retry_of=attrs.get("retry_of"),
+        started_ms=round(trial.datetime_start.timestamp() * 1000),
+        ended_ms=round(trial.datetime_complete.timestamp() * 1000) if trial.datetime_complete else None,
+    )

@@ -1,0 +1,225 @@
+"""The control without Ray: what its hooks would call, called by hand."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lmoe_tune.errors import LmoeTuneError
+from lmoe_tune.sweep import control as module
+from lmoe_tune.sweep.control import SweepControl
+from lmoe_tune.sweep.ledger import Ledger, Suggestion, TrialView
+from trainables.worker import Report
+
+MakeControl = Callable[..., SweepControl]
+
+
+class Watcher:
+    """An observer that notes what it is told."""
+
+    def __init__(self) -> None:
+        self.seen: list[Any] = []
+
+    def on_start(self, trial: TrialView) -> None:
+        self.seen.append(("start", trial.number))
+
+    def on_epoch(self, trial: TrialView) -> None:
+        self.seen.append(("epoch", trial.number, len(trial.epochs)))
+
+    def on_end(self, trial: TrialView) -> None:
+        self.seen.append(("end", trial.number, trial.state))
+
+    def on_message(self, text: str) -> None:
+        self.seen.append(text)
+
+
+@pytest.fixture
+def control(ledger: Callable[..., Ledger]) -> MakeControl:
+    def make(*overrides: str, deadline_ms: int | None = None) -> SweepControl:
+        written = ledger("search.pruner=none", *overrides)
+        return SweepControl(written, Watcher(), import_path=Path("/specs"), deadline_ms=deadline_ms)
+
+    return make
+
+
+def seen(control: SweepControl) -> list[Any]:
+    observer: Any = control.observer
+    found: list[Any] = observer.seen
+    return found
+
+
+def start(control: SweepControl) -> Suggestion:
+    suggestion = control.ledger.ask()
+    control.on_start(suggestion)
+    return suggestion
+
+
+def epoch(number: int, epoch: int, auroc: float = 0.9) -> Report:
+    metrics = {"val_auroc": auroc, "val_accuracy": 0.95, "epoch_s": 1.0}
+    return Report(number, epoch, metrics, {"val_accuracy": 0.95})
+
+
+def put_checkpoint(control: SweepControl, number: int) -> Path:
+    folder = control.ledger.folder.checkpoints(number)
+    folder.mkdir(parents=True)
+    path = folder / "epoch-0003-0123456789abcdef.pt"
+    path.write_bytes(b"x")
+    return path
+
+
+def test_a_trial_goes_from_start_to_end(control: MakeControl) -> None:
+    running = control()
+    start(running)
+    assert [running.on_report(epoch(0, number)) for number in (1, 2, 3)] == [False, False, True]
+    assert seen(running) == [("start", 0), ("epoch", 0, 1), ("epoch", 0, 2), ("end", 0, "complete")]
+
+
+def test_a_worker_is_told_where_everything_is(control: MakeControl) -> None:
+    running = control()
+    suggestion = start(running)
+    folder = running.ledger.folder
+    assert running.worker_config(suggestion) == {
+        "home": str(folder.home),
+        "sweep": str(folder.path),
+        "import_path": "/specs",
+        "trial": 0,
+        "params": suggestion.params,
+    }
+
+
+def test_a_failure_that_is_reported_ends_the_trial_and_not_the_sweep(control: MakeControl) -> None:
+    running = control()
+    start(running)
+    assert running.on_report(Report(0, failure="epoch 1: train_loss is nan", traceback="the trace")) is True
+    trial = running.ledger.trial(0)
+    assert (trial.state, trial.failure, trial.traceback) == (
+        "failed",
+        "epoch 1: train_loss is nan",
+        "the trace",
+    )
+    assert not running.stopping
+    assert seen(running)[-1] == ("end", 0, "failed")
+
+
+def test_a_failure_of_the_baseline_ends_the_sweep_and_no_trial(control: MakeControl) -> None:
+    running = control()
+    start(running)
+    with running.fatal_errors():
+        running.on_report(Report(0, failure="the baseline cannot be trained", ends_sweep=True))
+    assert isinstance(running.fatal, LmoeTuneError)
+    assert running.stopping
+    assert running.ledger.trial(0).state == "running", "it goes on once the cause is mended"
+
+
+def test_once_it_stops_nothing_more_is_recorded(control: MakeControl) -> None:
+    running = control()
+    start(running)
+    running.on_report(epoch(0, 1))
+    running.interrupted = True
+    assert running.on_report(epoch(0, 2)) is True
+    running.on_process_died(0)
+    running.on_process_lost(0)
+    trial = running.ledger.trial(0)
+    assert trial.state == "running" and len(trial.epochs) == 1
+
+
+def test_a_process_that_died_is_counted_and_said(control: MakeControl) -> None:
+    running = control()
+    start(running)
+    running.on_process_died(0)
+    assert running.ledger.trial(0).state == "running"
+    assert "trial 0: its process died" in seen(running)[-1]
+
+
+def test_a_process_that_died_too_often_fails_the_trial(control: MakeControl) -> None:
+    running = control("resources.max_retries=1")
+    start(running)
+    running.on_process_died(0)
+    running.on_process_lost(0)
+    assert running.ledger.trial(0).failure == "its process died 2 times (resources.max_retries is 1)"
+    assert seen(running)[-1] == ("end", 0, "failed")
+
+
+def test_when_the_time_is_up_the_running_trials_end_at_their_last_epoch(
+    control: MakeControl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = control(deadline_ms=1000)
+    monkeypatch.setattr(module, "now_ms", lambda: 999)
+    for _ in range(2):
+        start(running)
+    running.on_report(epoch(1, 1))
+    assert not running.time_is_up()
+    monkeypatch.setattr(module, "now_ms", lambda: 1000)
+    assert running.time_is_up()
+    assert running.ledger.unfinished() == []
+    assert running.ledger.trial(1).state == "pruned"
+    assert running.ledger.trial(1).ended_by == "the sweep's time is used up"
+
+
+def test_without_a_deadline_the_time_is_never_up(control: MakeControl) -> None:
+    assert not control().time_is_up()
+
+
+def test_gpu_hours_that_are_used_up_end_the_running_trials(control: MakeControl) -> None:
+    running = control("resources.gpu=1", "budget.gpu_hours=0.0001")
+    start(running)
+    assert not running.time_is_up()
+    running.on_report(epoch(0, 1))
+    assert running.time_is_up()
+    assert running.ledger.trial(0).ended_by is not None
+
+
+def test_only_the_checkpoints_of_the_best_trials_stay(control: MakeControl) -> None:
+    running = control("tracking.best_checkpoints=2")
+    paths = []
+    for number, auroc in enumerate((0.7, 0.9, 0.8, 0.6)):
+        start(running)
+        paths.append(put_checkpoint(running, number))
+        for count in (1, 2, 3):
+            running.on_report(epoch(number, count, auroc))
+    start(running)
+    paths.append(put_checkpoint(running, 4))
+    running.on_report(Report(4, failure="no"))
+    assert [path.exists() for path in paths] == [False, True, True, False, False]
+
+
+def test_those_of_running_trials_stay_as_well(control: MakeControl) -> None:
+    running = control("tracking.best_checkpoints=1")
+    start(running)
+    start(running)
+    path = put_checkpoint(running, 1)
+    running.on_report(Report(0, failure="no"))
+    assert path.exists()
+
+
+@pytest.mark.parametrize("error", [LmoeTuneError("no space left"), KeyboardInterrupt(), AssertionError()])
+def test_what_a_hook_raises_is_kept_and_stops_the_sweep(control: MakeControl, error: BaseException) -> None:
+    running = control()
+    with running.fatal_errors():
+        raise error
+    assert running.fatal is error
+    assert running.stopping
+    with running.fatal_errors():
+        raise ZeroDivisionError
+    assert running.fatal is error, "the first one is the cause"
+
+
+def test_time_that_is_up_before_a_resumed_trial_reports_ends_it_against_the_recorded_baseline(
+    control: MakeControl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = control()
+    start(first)
+    first.on_report(epoch(0, 1))
+    ledger = first.ledger
+    ledger.set_attr("baseline", "key")
+    record = ledger.folder.home / "baselines" / "key" / "record.json"
+    record.parent.mkdir(parents=True)
+    record.write_text(json.dumps({"epochs": [{"epoch": 1, "metrics": {"val_accuracy": 0.95}, "time_ms": 1}]}))
+    monkeypatch.setattr(module, "now_ms", lambda: 1000)
+    resumed = control(deadline_ms=1000)
+    assert resumed.time_is_up()
+    assert resumed.fatal is None and resumed.ledger.trial(0).state == "pruned"

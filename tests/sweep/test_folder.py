@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lmoe_tune.errors import UsageError
+from lmoe_tune.sweep import folder as module
+from lmoe_tune.sweep.folder import SweepFolder, SweepLockedError, find_sweep, find_sweeps
+
+HOLD = (
+    "import sys, time; from pathlib import Path; from lmoe_tune.sweep.folder import SweepFolder\n"
+    "with SweepFolder(Path(sys.argv[1]), sys.argv[2]).locked():\n"
+    "    print('held', flush=True); time.sleep(60)\n"
+)
+
+
+@pytest.fixture
+def holder(folder: SweepFolder) -> Iterator[subprocess.Popen[str]]:
+    """A process that works on the sweep."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(folder.home), folder.name], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+def test_a_second_holder_is_refused_with_the_pid_and_host_of_the_first(
+    folder: SweepFolder, holder: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LOCK_PATIENCE_S", 0.1)
+    who = f"process {holder.pid} on {socket.gethostname()}"
+    with pytest.raises(SweepLockedError, match=rf"'small' is being worked on by {who}"), folder.locked():
+        pass
+    assert folder.is_running()
+
+
+def test_the_lock_of_a_killed_process_is_free_at_once(folder: SweepFolder, holder: subprocess.Popen[str]) -> None:
+    os.kill(holder.pid, signal.SIGKILL)
+    holder.wait()
+    assert not folder.is_running()
+    with folder.locked():
+        assert json.loads((folder.path / "lock").read_text())["pid"] == os.getpid()
+
+
+def test_whoever_holds_it_is_seen_by_its_own_process_too(folder: SweepFolder) -> None:
+    with folder.locked():
+        assert folder.is_running()
+        started = time.monotonic()
+        with pytest.raises(SweepLockedError), folder.locked():
+            pass
+        assert time.monotonic() - started < 3
+    assert not folder.is_running()
+
+
+def test_somebody_who_looks_for_an_instant_keeps_nobody_out(folder: SweepFolder) -> None:
+    import fcntl
+    import threading
+
+    with folder.locked():
+        pass
+    looking = (folder.path / "lock").open("rb")
+    fcntl.flock(looking, fcntl.LOCK_SH)
+    threading.Timer(0.2, looking.close).start()
+    with folder.locked():
+        pass
+
+
+def test_a_lock_file_that_says_nothing_useful_is_no_obstacle(
+    folder: SweepFolder, holder: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LOCK_PATIENCE_S", 0.1)
+    (folder.path / "lock").write_text("")
+    with pytest.raises(SweepLockedError, match="another process"), folder.locked():
+        pass
+
+
+def test_a_sweep_that_nobody_started_does_not_run(tmp_path: Path) -> None:
+    assert not SweepFolder(tmp_path, "nothing").is_running()
+    assert not SweepFolder(tmp_path, "nothing").exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_sweeps_are_found_the_one_worked_on_last_first(tmp_path: Path) -> None:
+    assert find_sweeps(tmp_path) == []
+    for place, name in enumerate(("a", "b", "c")):
+        sweep = SweepFolder(tmp_path, name)
+        sweep.path.mkdir(parents=True)
+        sweep.ledger.write_bytes(b"")
+        os.utime(sweep.ledger, ns=(0, (place % 2) * 10**9 + place))
+    (tmp_path / "sweeps" / "empty").mkdir()
+    assert [sweep.name for sweep in find_sweeps(tmp_path)] == ["b", "c", "a"]
+
+
+def test_a_name_that_there_is_not_is_answered_with_those_there_are(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"no sweep 'x' in .*; there are none yet"):
+        find_sweep(tmp_path, "x")
+    sweep = SweepFolder(tmp_path, "digits")
+    sweep.path.mkdir(parents=True)
+    sweep.ledger.write_bytes(b"")
+    assert find_sweep(tmp_path, "digits") == sweep
+    for name in ("x", ".", "..", "../sweeps/digits", "digits/"):
+        with pytest.raises(UsageError, match="there are digits"):
+            find_sweep(tmp_path, name)

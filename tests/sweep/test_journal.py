@@ -1,0 +1,234 @@
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.storages.journal import JournalFileBackend
+
+from lmoe_tune.sweep.journal import JournalFile, LedgerError, decode, encode
+from lmoe_tune.sweep.ledger import Ledger
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "ledger.jsonl"
+
+
+def records(path: Path, *, writable: bool = False) -> list[dict[str, Any]]:
+    found = JournalFile(path, writable=writable).read_logs(0)
+    return [{key: value for key, value in record.items() if key not in ("left", "crc")} for record in found]
+
+
+def write_three_transactions(path: Path) -> list[int]:
+    """One record, three records, two records; returns the lengths of the file after each."""
+    journal, lengths = JournalFile(path, writable=True), [0]
+    for numbers in ([0], [1, 2, 3], [4, 5]):
+        with journal.transaction():
+            for number in numbers:
+                journal.append_logs([{"op_code": 0, "number": number, "text": 'é "quoted"\n'}])
+        lengths.append(path.stat().st_size)
+    return lengths
+
+
+def test_a_file_that_is_not_there_holds_nothing_and_is_not_made_by_reading(path: Path) -> None:
+    assert records(path) == []
+    assert not path.exists()
+
+
+def test_what_is_appended_is_read_back_in_order(path: Path) -> None:
+    write_three_transactions(path)
+    assert [record["number"] for record in records(path)] == [0, 1, 2, 3, 4, 5]
+    assert records(path)[0]["text"] == 'é "quoted"\n'
+
+
+def test_records_of_an_open_transaction_are_seen_by_the_writer_and_by_nobody_else(path: Path) -> None:
+    journal = JournalFile(path, writable=True)
+    with journal.transaction():
+        journal.append_logs([{"number": 0}])
+        journal.append_logs([{"number": 1}])
+        assert [record["number"] for record in journal.read_logs(0)] == [0, 1]
+        assert records(path) == []
+    assert [record["number"] for record in records(path)] == [0, 1]
+
+
+def test_an_empty_transaction_writes_nothing(path: Path) -> None:
+    with JournalFile(path, writable=True).transaction():
+        pass
+    assert not path.exists()
+
+
+def test_a_transaction_that_raises_writes_nothing(path: Path) -> None:
+    journal = JournalFile(path, writable=True)
+    with pytest.raises(ZeroDivisionError), journal.transaction():
+        journal.append_logs([{"number": 0}])
+        raise ZeroDivisionError
+    assert records(path) == []
+
+
+def test_every_line_says_how_many_of_its_transaction_follow(path: Path) -> None:
+    write_three_transactions(path)
+    assert [json.loads(line)["left"] for line in path.read_text().splitlines()] == [0, 2, 1, 0, 1, 0]
+
+
+def test_cut_at_any_byte_it_opens_with_the_transactions_that_are_whole(path: Path) -> None:
+    lengths = write_three_transactions(path)
+    content = path.read_bytes()
+    numbers_at = dict(zip(lengths, ([], [0], [0, 1, 2, 3], [0, 1, 2, 3, 4, 5]), strict=True))
+    for cut in range(len(content) + 1):
+        path.write_bytes(content[:cut])
+        whole = max(length for length in lengths if length <= cut)
+        assert [record["number"] for record in records(path)] == numbers_at[whole], cut
+        assert path.stat().st_size == cut, "only looking changes nothing"
+        assert [record["number"] for record in records(path, writable=True)] == numbers_at[whole], cut
+        assert path.stat().st_size == whole
+
+
+def test_after_a_cut_it_goes_on_as_if_the_torn_transaction_had_never_been(path: Path) -> None:
+    lengths = write_three_transactions(path)
+    os.truncate(path, lengths[2] - 5)
+    journal = JournalFile(path, writable=True)
+    assert [record["number"] for record in journal.read_logs(0)] == [0]
+    journal.append_logs([{"number": 7}])
+    assert [record["number"] for record in records(path)] == [0, 7]
+
+
+def test_zeros_at_the_end_as_a_power_cut_leaves_them_are_cut_off(path: Path) -> None:
+    lengths = write_three_transactions(path)
+    with path.open("ab") as file:
+        file.write(b"\0" * 4096)
+    assert len(records(path, writable=True)) == 6
+    assert path.stat().st_size == lengths[-1]
+
+
+@pytest.mark.parametrize("line", range(5))
+def test_a_damaged_line_with_good_ones_after_it_is_refused_and_left_as_it_is(path: Path, line: int) -> None:
+    write_three_transactions(path)
+    lines = path.read_bytes().splitlines(keepends=True)
+    lines[line] = lines[line].replace(b'"number":', b'"numbes":')
+    damaged = b"".join(lines)
+    path.write_bytes(damaged)
+    for writable in (False, True):
+        with pytest.raises(LedgerError, match=rf"damaged at line {line + 1}\b"):
+            JournalFile(path, writable=writable)
+    assert path.read_bytes() == damaged
+
+
+def test_any_flipped_byte_but_in_the_last_line_is_noticed(path: Path) -> None:
+    lengths = write_three_transactions(path)
+    content = path.read_bytes()
+    end_of_first_two = lengths[2]
+    for place in range(end_of_first_two):
+        flipped = bytes([*content[:place], content[place] ^ 1, *content[place + 1 :]])
+        with pytest.raises(LedgerError, match="damaged"):
+            decode(flipped, origin="ledger")
+
+
+def test_a_lost_line_within_a_transaction_is_noticed(path: Path) -> None:
+    write_three_transactions(path)
+    lines = path.read_bytes().splitlines(keepends=True)
+    with pytest.raises(LedgerError, match="damaged"):
+        decode(b"".join([*lines[:2], *lines[3:]]), origin="ledger")
+
+
+@contextmanager
+def files_limited_to(size: int) -> Iterator[None]:
+    """The kernel writes up to the limit and no further, as on a full disk; pytest's own log included."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_a_full_disk_is_said_and_what_was_half_written_is_cut_off(path: Path) -> None:
+    journal = JournalFile(path, writable=True)
+    journal.append_logs([{"number": 0}])
+    length = path.stat().st_size
+    refused = pytest.raises(LedgerError, match=r"ledger\.jsonl: cannot write the ledger .*free some space")
+    with files_limited_to(length + 20), refused:
+        journal.append_logs([{"number": 1, "text": "x" * 1000}])
+    assert path.stat().st_size == length
+    assert [record["number"] for record in records(path)] == [0]
+
+
+def test_a_failing_fsync_is_an_error_and_the_write_is_taken_back(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = JournalFile(path, writable=True)
+    journal.append_logs([{"number": 0}])
+
+    def fail(descriptor: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(LedgerError, match="Input/output error"):
+        journal.append_logs([{"number": 1}])
+    assert [record["number"] for record in records(path)] == [0]
+
+
+def test_a_reader_follows_a_writer(path: Path) -> None:
+    writer, reader = JournalFile(path, writable=True), JournalFile(path, writable=False)
+    seen = 0
+    for number in range(5):
+        with writer.transaction():
+            writer.append_logs([{"number": number}])
+            writer.append_logs([{"number": number + 100}])
+            assert list(reader.read_logs(seen)) == []
+        fresh = list(reader.read_logs(seen))
+        assert [record["number"] for record in fresh] == [number, number + 100]
+        seen += len(fresh)
+
+
+def test_a_reader_beside_a_writing_process_only_ever_sees_whole_transactions(path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from lmoe_tune.sweep.journal import JournalFile\n"
+        "journal = JournalFile(Path(sys.argv[1]), writable=True)\n"
+        "for number in range(60):\n"
+        "    with journal.transaction():\n"
+        "        for part in range(7): journal.append_logs([{'number': number, 'text': 'x' * 3000}])\n"
+    )
+    writer = subprocess.Popen([sys.executable, "-c", code, str(path)])
+    reader, seen = JournalFile(path, writable=False), 0
+    while True:
+        ended = writer.poll() is not None
+        fresh = list(reader.read_logs(seen))
+        assert len(fresh) % 7 == 0
+        seen += len(fresh)
+        if ended:
+            break
+    assert writer.returncode == 0
+    assert seen == 60 * 7
+
+
+def test_reading_for_writing_is_refused(path: Path) -> None:
+    with pytest.raises(AssertionError, match="opened for reading"):
+        JournalFile(path, writable=False).append_logs([{"number": 0}])
+
+
+def test_a_line_is_the_record_itself_and_floats_survive() -> None:
+    record = {"op_code": 6, "value": 0.1 + 0.2, "small": 5e-324}
+    found, length = decode(encode(record, left=0), origin="x")
+    assert found[0]["value"] == record["value"] and found[0]["small"] == 5e-324
+    assert length == len(encode(record, left=0))
+
+
+def test_optunas_own_backend_reads_the_file(ledger: Callable[..., Ledger], run_trial: Callable[..., Any]) -> None:
+    written = ledger("budget.trials=3", "search.pruner=median")
+    for _ in range(3):
+        run_trial(written)
+    storage = optuna.storages.JournalStorage(JournalFileBackend(str(written.folder.ledger)))
+    stock = optuna.load_study(study_name="sweep", storage=storage)
+    assert [trial.params for trial in stock.trials] == [trial.params for trial in written.study.trials]
+    assert [trial.state for trial in stock.trials] == [trial.state for trial in written.study.trials]
+    assert stock.best_value == written.study.best_value

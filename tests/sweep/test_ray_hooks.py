@@ -1,0 +1,133 @@
+"""Searcher, scheduler and watch as Tune would call them, without Tune."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from ray.tune.schedulers import TrialScheduler
+from ray.tune.search import Searcher
+
+from lmoe_tune.sweep.control import SweepControl
+from lmoe_tune.sweep.ledger import Ledger
+from lmoe_tune.sweep.scheduler import LedgerScheduler
+from lmoe_tune.sweep.searcher import LedgerSearcher
+from lmoe_tune.sweep.watch import LeaveLoop, Watch
+from trainables.worker import Report
+
+QUIET: Any = SimpleNamespace(
+    on_start=lambda trial: None,
+    on_epoch=lambda trial: None,
+    on_end=lambda trial: None,
+    on_message=lambda text: None,
+)
+NO_PROJECTOR: Any = SimpleNamespace(collect=lambda: None)
+
+
+@pytest.fixture
+def control(ledger: Callable[..., Ledger]) -> Callable[..., SweepControl]:
+    def make(*overrides: str) -> SweepControl:
+        written = ledger("search.pruner=none", "train.epochs=2", *overrides)
+        return SweepControl(written, QUIET, import_path=Path("/specs"), deadline_ms=None)
+
+    return make
+
+
+def result(number: int, epoch: int) -> dict[str, Any]:
+    metrics = {"val_auroc": 0.9, "val_accuracy": 0.95}
+    return {"report": Report(number, epoch, metrics, {"val_accuracy": 0.95})}
+
+
+def test_the_searcher_hands_out_what_the_budget_allows_and_then_finishes(control: Any) -> None:
+    searcher = LedgerSearcher(control("budget.trials=2"))
+    first, second = searcher.suggest("a"), searcher.suggest("b")
+    assert isinstance(first, dict) and isinstance(second, dict)
+    assert (first["trial"], second["trial"]) == (0, 1)
+    assert searcher.suggest("c") == Searcher.FINISHED
+
+
+def test_the_searcher_hands_out_unfinished_trials_first_even_when_the_budget_is_used_up(control: Any) -> None:
+    killed = control("budget.trials=2")
+    params = [killed.ledger.ask().params for _ in range(2)]
+    searcher = LedgerSearcher(control("budget.trials=2"))
+    again = [searcher.suggest(name) for name in "ab"]
+    assert [(config["trial"], config["params"]) for config in again] == list(enumerate(params))
+    assert searcher.suggest("c") == Searcher.FINISHED
+
+
+def test_the_searcher_finishes_when_somebody_asked_to_stop(control: Any) -> None:
+    running = control()
+    running.interrupted = True
+    assert LedgerSearcher(running).suggest("a") == Searcher.FINISHED
+    assert running.ledger.trials() == []
+
+
+def test_what_the_searcher_raises_is_fatal_and_not_swallowed(control: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    running = control()
+    monkeypatch.setattr(running.ledger, "ask", lambda: 1 / 0)
+    assert LedgerSearcher(running).suggest("a") == Searcher.FINISHED
+    assert isinstance(running.fatal, ZeroDivisionError)
+
+
+def test_the_scheduler_records_and_stops_a_trial_at_its_last_epoch(control: Any) -> None:
+    running = control()
+    LedgerSearcher(running).suggest("a")
+    scheduler = LedgerScheduler(running)
+    assert scheduler.on_trial_result(None, None, result(0, 1)) == TrialScheduler.CONTINUE
+    assert scheduler.on_trial_result(None, None, result(0, 2)) == TrialScheduler.STOP
+    assert running.ledger.trial(0).state == "complete"
+
+
+def test_what_the_scheduler_raises_is_fatal_and_stops_the_trial(control: Any) -> None:
+    running = control()
+    LedgerSearcher(running).suggest("a")
+    assert LedgerScheduler(running).on_trial_result(None, None, result(0, 2)) == TrialScheduler.STOP
+    assert isinstance(running.fatal, AssertionError), "epoch 2 is out of turn"
+    assert LedgerSearcher(running).suggest("b") == Searcher.FINISHED
+
+
+def test_a_dead_process_is_counted_and_a_lost_one_fails_the_trial(control: Any) -> None:
+    running = control()
+    searcher, scheduler = LedgerSearcher(running), LedgerScheduler(running)
+    config = searcher.suggest("a")
+    scheduler.on_trial_error(None, SimpleNamespace(config=config))
+    assert running.ledger.study.trials[0].user_attrs["retries"] == 1
+    searcher.on_trial_complete("a", error=True)
+    assert running.ledger.trial(0).state == "failed"
+    searcher.on_trial_complete("a")
+
+
+def test_the_watch_leaves_the_loop_when_the_sweep_is_complete(control: Any) -> None:
+    running = control("budget.trials=1")
+    watch = Watch(running, NO_PROJECTOR)
+    LedgerSearcher(running).suggest("a")
+    assert watch.stop_all() is False
+    LedgerScheduler(running).on_trial_result(None, None, result(0, 1))
+    LedgerScheduler(running).on_trial_result(None, None, result(0, 2))
+    with pytest.raises(LeaveLoop):
+        watch.stop_all()
+
+
+@pytest.mark.parametrize("how", ["interrupted", "fatal"])
+def test_the_watch_leaves_the_loop_when_it_must_stop(control: Any, how: str) -> None:
+    running = control()
+    setattr(running, how, True)
+    with pytest.raises(LeaveLoop):
+        Watch(running, NO_PROJECTOR).stop_all()
+
+
+def test_what_the_watch_meets_is_fatal_too(control: Any) -> None:
+    running = control()
+    with pytest.raises(LeaveLoop):
+        Watch(running, SimpleNamespace(collect=lambda: 1 / 0)).stop_all()  # type: ignore[arg-type]
+    assert isinstance(running.fatal, ZeroDivisionError)
+
+
+def test_tune_may_pickle_them_without_the_ledger(control: Any) -> None:
+    running = control()
+    for hook in (LedgerSearcher(running), LedgerScheduler(running), Watch(running, NO_PROJECTOR)):
+        assert len(pickle.dumps(hook)) < 200

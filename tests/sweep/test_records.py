@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lmoe_tune.sweep.ledger import Ledger
+from lmoe_tune.sweep.records import mend_records, write_record
+
+
+@pytest.fixture
+def written(ledger: Callable[..., Ledger], run_trial: Callable[..., Any]) -> Ledger:
+    made = ledger("search.pruner=none")
+    run_trial(made)
+    run_trial(made, epochs=1)
+    made.fail(made.ask().number, "epoch 1: train_loss is nan", "the trace")
+    return made
+
+
+def about(path: Path) -> Any:
+    return json.loads((path / "trial.json").read_text())
+
+
+def test_a_trial_is_written_with_an_epoch_a_line(written: Ledger) -> None:
+    trial = written.trial(0)
+    write_record(written.folder, trial)
+    path = written.folder.trial(0)
+    found = about(path)
+    assert (found["trial"], found["state"], found["value"]) == (0, "complete", trial.value)
+    assert found["params"] == trial.params
+    lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2, 3]
+    assert lines[-1]["metrics"] == trial.metrics
+
+
+def test_a_failed_trial_says_why(written: Ledger) -> None:
+    write_record(written.folder, written.trial(2))
+    found = about(written.folder.trial(2))
+    assert (found["state"], found["failure"], found["traceback"]) == (
+        "failed",
+        "epoch 1: train_loss is nan",
+        "the trace",
+    )
+    assert (written.folder.trial(2) / "metrics.jsonl").read_text() == ""
+
+
+def test_what_a_kill_left_out_is_mended_and_the_rest_is_not_touched(written: Ledger) -> None:
+    for trial in written.trials():
+        write_record(written.folder, trial)
+    path = written.folder.path / "trials"
+    (path / "0" / "trial.json").unlink()
+    (path / "1" / "metrics.jsonl").write_text("")
+    (path / "2" / "trial.json").write_text('{"torn')
+    before = (path / "2" / "metrics.jsonl").stat().st_ino
+    mend_records(written.folder, written.trials())
+    assert [about(path / str(number))["state"] for number in range(3)] == ["complete", "running", "failed"]
+    assert len((path / "1" / "metrics.jsonl").read_text().splitlines()) == 1
+    inodes = [(path / str(number) / "trial.json").stat().st_ino for number in range(3)]
+    mend_records(written.folder, written.trials())
+    assert [(path / str(number) / "trial.json").stat().st_ino for number in range(3)] == inodes
+    assert before != 0

@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import optuna
+import pytest
+from optuna.trial import TrialState as State
+
+from lmoe_tune.errors import SpecError
+from lmoe_tune.spec import Spec
+from lmoe_tune.sweep.folder import SweepFolder
+from lmoe_tune.sweep.ledger import Ledger
+from lmoe_tune.sweep.sampling import make_distributions, make_grid, make_pruner, make_sampler
+
+MakeSpec = Callable[..., Spec]
+SAMPLERS = ("tpe", "random", "qmc", "grid", "cmaes", "gp")
+GRID = (
+    "space.mixing_alpha={choices: [0.5, 1.0, 2.0]}",
+    "space.consistency_weight={low: 0, high: 2, step: 1}",
+    "space.outlier_ratio={choices: [0.5, 1]}",
+)
+
+
+def of_space(name: str) -> tuple[str, ...]:
+    return (f"search.sampler={name}", *(GRID if name == "grid" else ()))
+
+
+def suggestions(spec: Spec, count: int, *, told: State | None = State.COMPLETE) -> list[dict[str, Any]]:
+    """What a sweep is suggested, one trial after the other; untold they all run at once."""
+    study, found = optuna.create_study(direction="maximize"), []
+    for number in range(count):
+        study.sampler = make_sampler(spec, number)
+        trial = study.ask(fixed_distributions=make_distributions(spec))
+        found.append(dict(trial.params))
+        if told is not None:
+            study.sampler = optuna.samplers.RandomSampler()  # some end the study from within `tell`
+            study.tell(trial, float(number % 3) if told is State.COMPLETE else None, state=told)
+    return found
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_every_sampler_can_be_built(spec: MakeSpec, name: str) -> None:
+    if name == "cmaes":
+        pytest.importorskip("cmaes")
+    assert isinstance(make_sampler(spec(*of_space(name)), 0), optuna.samplers.BaseSampler)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("asha", optuna.pruners.SuccessiveHalvingPruner),
+        ("hyperband", optuna.pruners.HyperbandPruner),
+        ("median", optuna.pruners.MedianPruner),
+        ("none", optuna.pruners.NopPruner),
+    ],
+)
+def test_every_pruner_can_be_built(spec: MakeSpec, name: str, kind: type) -> None:
+    assert isinstance(make_pruner(spec(f"search.pruner={name}")), kind)
+
+
+@pytest.mark.parametrize("name", ["tpe", "random", "qmc", "grid"])
+def test_a_suggestion_is_a_function_of_the_study_the_seed_and_the_number(spec: MakeSpec, name: str) -> None:
+    chosen = spec(*of_space(name))
+    assert suggestions(chosen, 6) == suggestions(chosen, 6)
+
+
+@pytest.mark.parametrize("name", ["tpe", "random", "qmc"])
+def test_sweeps_of_two_seeds_share_no_suggestion(spec: MakeSpec, name: str) -> None:
+    chosen = [suggestions(spec(*of_space(name), f"search.seed={seed}"), 12) for seed in (1, 2)]
+    values = [{value for params in found for value in params.values()} for found in chosen]
+    assert not values[0] & values[1]
+
+
+@pytest.mark.parametrize("name", ["tpe", "random", "qmc", "grid"])
+def test_trials_that_run_at_the_same_time_are_all_different(spec: MakeSpec, name: str) -> None:
+    found = suggestions(spec(*of_space(name)), 8, told=None)
+    assert len({tuple(params.values()) for params in found}) == 8
+
+
+@pytest.mark.parametrize("told", [State.COMPLETE, State.FAIL], ids=["complete", "failed"])
+@pytest.mark.parametrize("name", ["tpe", "random", "qmc"])
+def test_the_trials_of_one_sweep_are_all_different(spec: MakeSpec, name: str, told: State) -> None:
+    found = suggestions(spec(*of_space(name)), 8, told=told)
+    assert len({tuple(params.values()) for params in found}) == 8
+
+
+def test_a_grid_is_covered_once(spec: MakeSpec) -> None:
+    chosen = spec(*of_space("grid"))
+    every = set(itertools.product(*make_grid(chosen).values()))
+    assert len(every) == 18
+    found = [tuple(params[name] for name in make_grid(chosen)) for params in suggestions(chosen, 18)]
+    assert len(found) == 18 and set(found) == every
+
+
+def test_a_grid_with_a_start_point_that_leaves_something_out_is_refused_or_runs(
+    spec: MakeSpec, folder: SweepFolder
+) -> None:
+    refused = None
+    try:
+        chosen = spec(*of_space("grid"), "search.start_from=[{mixing_alpha: 1.0}]")
+    except SpecError as error:
+        refused = str(error)
+    if refused is not None:
+        assert "start_from" in refused
+        return
+    suggestion = Ledger.writing(folder, chosen).ask()
+    assert suggestion.params["mixing_alpha"] == 1.0
+    assert set(suggestion.params) == set(chosen.space)
+
+
+def test_a_grid_reaches_the_top_of_a_range(spec: MakeSpec) -> None:
+    chosen = spec(
+        "search.sampler=grid",
+        "space.mixing_alpha={low: 1, high: 3, step: 1}",
+        "space.consistency_weight={low: 0, high: 0.3, step: 0.1}",
+        "space.outlier_ratio={choices: [0.5, 1]}",
+    )
+    grid = make_grid(chosen)
+    assert grid["mixing_alpha"] == [1, 2, 3]
+    assert grid["consistency_weight"] == pytest.approx([0, 0.1, 0.2, 0.3])
+
+
+def test_a_grid_without_a_number_of_trials_ends_when_it_is_covered(
+    spec: MakeSpec, ledger: Callable[..., Ledger], run_trial: Callable[..., Any]
+) -> None:
+    written = ledger(*of_space("grid"), "budget.trials=null", "budget.time=1h", "search.pruner=none")
+    for _ in range(18):
+        assert written.exhausted() is None
+        run_trial(written)
+    assert written.exhausted() is not None
+    assert written.is_complete()
+
+
+def test_values_stay_within_their_distributions(spec: MakeSpec) -> None:
+    chosen = spec(
+        "space.mixing_alpha={low: 0.1, high: 10, log: true}",
+        "space.consistency_weight={low: 0, high: 4, step: 2}",
+        "space.outlier_ratio={choices: [0.5, 1]}",
+    )
+    for params in suggestions(chosen, 12):
+        assert 0.1 <= params["mixing_alpha"] <= 10
+        assert params["consistency_weight"] in (0, 2, 4)
+        assert params["outlier_ratio"] in (0.5, 1)
+
+
+def test_hyperband_uses_all_epochs_and_asha_may_prune_after_a_fifth(spec: MakeSpec) -> None:
+    long = spec("train.epochs=20", "search.pruner=asha")
+    assert make_pruner(long)._min_resource == 4  # type: ignore[attr-defined]
+    hyperband = make_pruner(spec("train.epochs=20", "search.pruner=hyperband", "search.min_epochs=2"))
+    assert (hyperband._min_resource, hyperband._max_resource) == (2, 20)  # type: ignore[attr-defined]

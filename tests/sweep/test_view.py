@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from lmoe_tune.sweep import view
+from lmoe_tune.sweep.folder import SweepFolder
+from lmoe_tune.sweep.ledger import Ledger
+from lmoe_tune.sweep.lifecycle import write_records
+from lmoe_tune.tracking import SweepSnapshot
+
+Run = Callable[..., Any]
+
+
+@pytest.fixture
+def swept(
+    ledger: Callable[..., Ledger], run_trial: Run, folder: SweepFolder, monkeypatch: pytest.MonkeyPatch
+) -> Ledger:
+    """Two complete trials (the second better), a pruned, a failed and a running one."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    written = ledger("search.pruner=none", "budget.trials=9")
+    write_records(folder, written.spec)
+    run_trial(written, val_auroc=0.7, val_accuracy=0.95)
+    run_trial(written, val_auroc=0.8, val_accuracy=0.95)
+    run_trial(written, epochs=1, val_auroc=0.6)
+    written.end_early(2, "for the test", {"val_accuracy": 0.95})
+    written.fail(written.ask().number, "epoch 1: train_loss is nan")
+    run_trial(written, epochs=1, val_auroc=0.9)
+    return written
+
+
+def test_the_summary_has_the_keys_of_the_contract(swept: Ledger) -> None:
+    found = json.loads(json.dumps(view.summary(swept)))
+    assert found["sweep"] == "small"
+    assert found["state"] == "interrupted"
+    assert found["trials"] == {"planned": 9, "complete": 2, "pruned": 1, "failed": 1, "running": 1}
+    assert found["best"]["trial"] == 1
+    assert found["best"]["value"] == 0.8
+    assert found["best"]["params"] == swept.trial(1).params
+    assert found["tracking_uri"] == f"sqlite:///{swept.folder.home / 'mlflow.db'}"
+    assert found["experiment_id"] is None and found["parent_run_id"] is None
+    assert isinstance(found["wall_s"], float)
+
+
+def test_the_leaderboard_has_the_keys_of_the_contract_and_its_order(swept: Ledger) -> None:
+    rows = json.loads(json.dumps(view.leaderboard(swept)))
+    assert all({"trial", "state", "value", "params", "metrics", "epochs", "run_id"} <= set(row) for row in rows)
+    assert [(row["trial"], row["state"]) for row in rows] == [
+        (1, "complete"),
+        (0, "complete"),
+        (4, "running"),
+        (2, "pruned"),
+        (3, "failed"),
+    ]
+    assert [row["epochs"] for row in rows] == [3, 3, 1, 1, 0]
+    assert rows[0]["metrics"]["val_auroc"] == rows[0]["value"] == 0.8
+    assert rows[-1]["failure"] == "epoch 1: train_loss is nan" and rows[-1]["value"] is None
+
+
+def test_a_sweep_is_running_interrupted_or_complete(ledger: Callable[..., Ledger], run_trial: Run) -> None:
+    written = ledger("budget.trials=1", "search.pruner=none")
+    assert view.state_of(written) == "interrupted"
+    with written.folder.locked():
+        assert view.state_of(written) == "running"
+    run_trial(written)
+    assert view.state_of(written) == "complete"
+
+
+def test_an_infeasible_best_is_marked(ledger: Callable[..., Ledger], run_trial: Run) -> None:
+    written = ledger("search.pruner=none")
+    assert view.best_of(written, written.trials()) is None
+    run_trial(written, val_accuracy=0.1)
+    best = view.best_of(written, written.trials())
+    assert best is not None and best["feasible"] is False
+
+
+def test_ids_from_mlflow_are_shown_with_their_trials(swept: Ledger) -> None:
+    prefix = f"mlflow:{view.tracking_of(swept)['tracking_uri']}"
+    swept.set_attr(prefix, {"experiment_id": "1", "parent_run_id": "p", "models": {"1": "m-1"}})
+    swept.set_attr(f"{prefix}#0", "r0")
+    swept.set_attr(f"{prefix}#1", "r1")
+    found = view.summary(swept)
+    assert (found["experiment_id"], found["parent_run_id"]) == ("1", "p")
+    assert (found["best"]["run_id"], found["best"]["model_id"]) == ("r1", "m-1")
+    assert [row["run_id"] for row in view.leaderboard(swept)] == ["r1", "r0", None, None, None]
+
+
+def test_ids_of_another_server_are_not_shown(swept: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    prefix = f"mlflow:{view.tracking_of(swept)['tracking_uri']}"
+    swept.set_attr(prefix, {"experiment_id": "1", "parent_run_id": "p", "models": {}})
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:secret@elsewhere:5000")
+    found = view.summary(swept)
+    assert found["experiment_id"] is None
+    assert "elsewhere:5000" in found["tracking_uri"]
+    assert "secret" not in json.dumps(found)
+
+
+def test_the_snapshot_for_tracking_says_what_the_ledger_says(swept: Ledger) -> None:
+    picture = view.snapshot(swept, "running")
+    assert isinstance(picture, SweepSnapshot)
+    assert [trial.state for trial in picture.trials] == [
+        "complete",
+        "complete",
+        "pruned",
+        "failed",
+        "running",
+    ]
+    assert (picture.best, picture.feasible) == (1, True)
+    assert picture.searched == tuple(swept.spec.space)
+    assert picture.ended_ms is None
+    assert not any(trial.interrupted for trial in picture.trials)
+    ended = view.snapshot(swept, "interrupted")
+    assert [trial.interrupted for trial in ended.trials] == [False, False, False, False, True]
+    epochs = picture.trials[0].epochs
+    assert [epoch.epoch for epoch in epochs] == [1, 2, 3]
+    assert epochs[0].time_ms == swept.trial(0).epochs[0].time_ms, "a replay logs the identical time"
+
+
+def test_models_are_the_last_checkpoints_of_the_best(swept: Ledger) -> None:
+    assert view.models(swept) == []
+    for number, epochs in ((0, (2, 3)), (1, (2, 3)), (4, (1,))):
+        swept.folder.checkpoints(number).mkdir(parents=True)
+        for epoch in epochs:
+            (swept.folder.checkpoints(number) / f"epoch-{epoch:04d}-0123456789abcdef.pt").touch()
+    found = view.models(swept)
+    assert [(model.trial, model.checkpoint.name) for model in found] == [
+        (1, "epoch-0003-0123456789abcdef.pt"),
+        (0, "epoch-0003-0123456789abcdef.pt"),
+    ]
+
+
+def test_a_sweep_is_read_from_its_folder_alone(swept: Ledger) -> None:
+    again = view.read_sweep(swept.folder)
+    assert again.trials() == swept.trials()
+    assert again.spec == swept.spec
