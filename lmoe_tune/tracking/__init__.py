@@ -1,0 +1,26 @@
+"""The view in MLflow: a projection of the ledger that can be delivered again at any time, to any server.
+
+Importing this package costs nothing; MLflow itself (1.5 s) is imported where it is first used.
+"""
+
+from lmoe_tune.tracking.projection import Delivered, Projection
+from lmoe_tune.tracking.snapshot import (
+    BaselineSnapshot,
+    EpochRecord,
+    ModelSource,
+    SweepSnapshot,
+    TrialSnapshot,
+)
+from lmoe_tune.tracking.uri import default_uri, shown
+
+__all__ = [
+    "BaselineSnapshot",
+    "Delivered",
+    "EpochRecord",
+    "ModelSource",
+    "Projection",
+    "SweepSnapshot",
+    "TrialSnapshot",
+    "default_uri",
+    "shown",
+]

@@ -1,0 +1,217 @@
+"""The best checkpoints as MLflow logged models, logged from code: `detector.py` beside the checkpoint.
+
+Uses MlflowClient's steps (create, upload, finalize) and not `mlflow.pyfunc.log_model`, which works on global
+state (tracking address, active run) and prints; with an input example it also runs the model, which imports
+torch into this process (2.9 s). A model is PENDING until the last step: what a kill left is known by that.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import shutil
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+import lmoe_tune
+from lmoe_tune.errors import TrackingError
+from lmoe_tune.tracking.snapshot import ModelSource, SweepSnapshot, TrialSnapshot
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import LoggedModel
+
+NAME = "detector"
+_CODE = "detector.py"
+_SCORES = "msp, max_logit or energy; higher = more in-distribution"
+
+
+@dataclass(frozen=True)
+class KnownModel:
+    """A finished logged model of this sweep."""
+
+    model_id: str
+    trial: int
+    sha256: str
+    location: str
+
+
+class LoggedModels:
+    """The logged models of one sweep in one experiment."""
+
+    def __init__(self, client: MlflowClient, experiment_id: str, sweep_id: str, artifact_root: Path | None) -> None:
+        self._client = client
+        self._experiment_id = experiment_id
+        self._sweep_id = sweep_id
+        self._artifact_root = artifact_root
+        self._hashes: dict[tuple[str, int, int], str] = {}
+        self._known: dict[tuple[int, str], KnownModel] = {}
+
+    def find(self) -> None:
+        """Learn which models there are; delete those that a kill left unfinished, and doubles."""
+        self._known = {}
+        for model in sorted(self._search(), key=lambda model: (model.creation_timestamp, model.model_id)):
+            known = KnownModel(
+                model.model_id,
+                int(model.tags.get("lmoe_tune.trial", -1)),
+                model.tags.get("lmoe_tune.sha256", ""),
+                model.artifact_location,
+            )
+            if str(model.status) != "READY" or (known.trial, known.sha256) in self._known:
+                self._delete(known)
+            else:
+                self._known[known.trial, known.sha256] = known
+
+    def deliver(
+        self, snapshot: SweepSnapshot, sources: list[ModelSource], run_ids: Mapping[int, str]
+    ) -> dict[int, str]:
+        """Make the models exactly those of `sources`; without any, leave them. Returns trial -> model id.
+
+        Raises:
+            TrackingError: a checkpoint is gone.
+        """
+        trials = {trial.number: trial for trial in snapshot.trials}
+        wanted = {(source.trial, self._sha256(source.checkpoint)): source for source in sources}
+        for key, source in wanted.items():
+            if key not in self._known:
+                assert source.trial in trials, f"trial {source.trial} has a checkpoint, but no record"
+                trial, run_id = trials[source.trial], run_ids[source.trial]
+                self._known[key] = self._log(snapshot, trial, source, key[1], run_id)
+        if wanted:
+            for key in [key for key in self._known if key not in wanted]:
+                self._delete(self._known.pop(key))
+        return {known.trial: known.model_id for known in self._known.values()}
+
+    def _search(self) -> list[LoggedModel]:
+        found: list[LoggedModel] = []
+        token: str | None = None
+        while True:
+            page = self._client.search_logged_models(
+                [self._experiment_id],
+                filter_string=f"tags.`lmoe_tune.sweep_id` = '{self._sweep_id}'",
+                max_results=100,
+                page_token=token,
+            )
+            found += page
+            token = page.token
+            if not token:
+                return found
+
+    def _log(
+        self, snapshot: SweepSnapshot, trial: TrialSnapshot, source: ModelSource, sha256: str, run_id: str
+    ) -> KnownModel:
+        from mlflow.entities import LoggedModelOutput, Metric
+
+        model = self._client.create_logged_model(
+            self._experiment_id,
+            name=NAME,
+            source_run_id=run_id,
+            tags={
+                "lmoe_tune.sweep": snapshot.sweep,
+                "lmoe_tune.sweep_id": snapshot.sweep_id,
+                "lmoe_tune.trial": str(trial.number),
+                "lmoe_tune.sha256": sha256,
+            },
+            params={name: str(trial.params[name]) for name in snapshot.searched if name in trial.params},
+        )
+        with tempfile.TemporaryDirectory(prefix="lmoe-tune-") as scratch:
+            folder = Path(scratch) / "model"
+            _build(folder, source, snapshot, model, run_id)
+            self._client.log_model_artifacts(model.model_id, str(folder))
+        last = trial.epochs[-1] if trial.epochs else None
+        step = last.epoch if last else 0
+        self._client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=step)])
+        if last:  # the run has these already, identical; this links them to the model
+            metrics = [
+                Metric(name, float(value), last.time_ms, last.epoch, model_id=model.model_id, run_id=run_id)
+                for name, value in last.metrics.items()
+            ]
+            self._client.log_batch(run_id, metrics=metrics, synchronous=True)
+        self._client.finalize_logged_model(model.model_id, "READY")
+        return KnownModel(model.model_id, trial.number, sha256, model.artifact_location)
+
+    def _delete(self, known: KnownModel) -> None:
+        """Delete the model, and its files if they lie under our own root: MLflow itself keeps them."""
+        self._client.delete_logged_model(known.model_id)
+        parts = urlsplit(known.location)
+        if self._artifact_root is None or parts.scheme not in ("", "file"):
+            return  # a server's storage: `mlflow gc` frees it
+        folder = Path(unquote(parts.path))
+        if folder.name == "artifacts":
+            folder = folder.parent
+        if folder.name == known.model_id and folder.is_relative_to(self._artifact_root):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _sha256(self, path: Path) -> str:
+        try:
+            status = path.stat()
+        except FileNotFoundError:
+            raise TrackingError(f"the checkpoint {path} was to be logged as a model, but is gone") from None
+        key = (str(path), status.st_size, status.st_mtime_ns)
+        if key not in self._hashes:
+            with path.open("rb") as file:
+                self._hashes[key] = hashlib.file_digest(file, "sha256").hexdigest()
+        return self._hashes[key]
+
+
+def _build(folder: Path, source: ModelSource, snapshot: SweepSnapshot, model: LoggedModel, run_id: str) -> None:
+    """Write the folder of an MLflow pyfunc model, the one that `pyfunc.save_model(python_model=path)` writes.
+
+    That function would execute the code, copy the checkpoint twice and search all installed packages to warn
+    of versions that differ: 0.45 s of CPU.
+    """
+    import yaml
+    from mlflow import pyfunc
+    from mlflow.models import Model, ModelSignature
+    from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
+
+    folder.mkdir()
+    shutil.copyfile(Path(__file__).with_name(_CODE), folder / _CODE)
+    (folder / "checkpoint.pt").symlink_to(source.checkpoint.resolve())  # the upload copies what it points to
+    requirements = _requirements()
+    python = platform.python_version()
+    conda = {"name": NAME, "channels": ["conda-forge"], "dependencies": [f"python={python}", "pip"]}
+    conda["dependencies"].append({"pip": requirements})  # type: ignore[attr-defined]
+    (folder / "requirements.txt").write_text("\n".join(requirements) + "\n")
+    (folder / "conda.yaml").write_text(yaml.safe_dump(conda))
+    virtualenv = {"python": python, "build_dependencies": ["pip"], "dependencies": ["-r requirements.txt"]}
+    (folder / "python_env.yaml").write_text(yaml.safe_dump(virtualenv))
+
+    described = Model(
+        artifact_path=model.artifact_location,
+        run_id=run_id,
+        model_uuid=model.model_id,
+        model_id=model.model_id,
+        # No input schema: MLflow would accept one shape and type, and refuse the other forms of `predict`.
+        signature=ModelSignature(
+            outputs=Schema([ColSpec("string", "class"), ColSpec("double", "score")]),
+            params=ParamSchema([ParamSpec("score", "string", "msp")]),
+        ),
+        metadata={"lmoe_tune": {"sweep": snapshot.sweep, "trial": source.trial, "score": _SCORES}},
+    )
+    pyfunc.add_to_model(
+        described,
+        loader_module="mlflow.pyfunc.loaders.code_model",
+        model_code_path=_CODE,
+        artifacts={"checkpoint": {"path": "checkpoint.pt", "uri": "checkpoint.pt"}},
+        conda_env="conda.yaml",
+        python_env="python_env.yaml",
+        streamable=False,
+    )
+    described.save(str(folder / "MLmodel"))
+
+
+def _requirements() -> list[str]:
+    """What loading needs, by name and installed version; found without importing any of it."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    pinned = [f"lmoe-tune=={lmoe_tune.__version__}"]
+    for name in ("mlflow", "numpy", "pandas", "torch", "torchvision"):
+        with suppress(PackageNotFoundError):
+            pinned.append(f"{name}=={version(name).partition('+')[0]}")
+    return pinned

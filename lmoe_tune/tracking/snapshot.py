@@ -1,0 +1,86 @@
+"""A picture of the ledger, as the projection needs it: plain values, nothing to call.
+
+All times are milliseconds since the epoch and come from the ledger, never from the clock: MLflow stores a
+metric that is repeated with the same value, step and time only once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+TrialState = Literal["running", "complete", "pruned", "failed"]
+BaselineState = Literal["running", "complete", "failed"]
+SweepState = Literal["running", "interrupted", "complete"]
+Value = float | int | str | bool | None
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """The metrics of one epoch; epochs count from 1."""
+
+    epoch: int
+    metrics: Mapping[str, float]
+    time_ms: int
+
+
+@dataclass(frozen=True)
+class TrialSnapshot:
+    """One trial. `interrupted`: unfinished, and nobody is working on it now."""
+
+    number: int
+    state: TrialState
+    params: Mapping[str, Value]
+    epochs: tuple[EpochRecord, ...]
+    started_ms: int
+    ended_ms: int | None = None
+    failure: str | None = None
+    retry_of: int | None = None
+    interrupted: bool = False
+
+
+@dataclass(frozen=True)
+class BaselineSnapshot:
+    """The training all trials start from; `key` is its content hash."""
+
+    key: str
+    state: BaselineState
+    params: Mapping[str, Value]
+    epochs: tuple[EpochRecord, ...]
+    started_ms: int
+    ended_ms: int | None = None
+
+
+@dataclass(frozen=True)
+class SweepSnapshot:
+    """A sweep and its trials. `searched` names the parameters of the space; `best` is a trial's number."""
+
+    sweep: str
+    sweep_id: str
+    experiment: str
+    state: SweepState
+    spec_yaml: str
+    trainable: str
+    objective: str
+    direction: str
+    started_ms: int
+    ended_ms: int | None
+    trials: tuple[TrialSnapshot, ...]
+    best: int | None
+    feasible: bool
+    baseline: BaselineSnapshot | None
+    searched: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A checkpoint to keep as a logged model: a file of `torch.save({"model": …, "describes": {…}})`.
+
+    `describes` holds `arch`, `num_classes`, `in_channels`, `image_size` (one number, or [H, W]), `classes`,
+    `mean` and `std` (per channel), and optionally `scale`: the model sees (pixels / scale - mean) / std.
+    """
+
+    trial: int
+    checkpoint: Path

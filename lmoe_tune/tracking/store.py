@@ -1,0 +1,159 @@
+"""The way to the tracking store: MLflow's settings, a new SQLite store's schema, its errors in our words.
+
+Imports MLflow only inside functions: 1.3 s of CPU with its SQL store.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import gc
+import os
+import socket
+import sqlite3
+import uuid
+import warnings
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from lmoe_tune.errors import TrackingError
+from lmoe_tune.tracking.uri import is_server, scheme, shown, sqlite_path, without_secrets
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+# What a user has set stays. MLflow reads these at each call, so they hold for the whole process.
+SETTINGS = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    # The projection tries again by itself, so a server that is away must not hold it for minutes.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # stdout holds data only, and that URL its password
+    "MLFLOW_LOGGING_LEVEL": "CRITICAL",  # what it logs as an error it also raises; its log knows the password
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_UV_AUTO_DETECT": "false",  # it would copy the uv.lock of the working directory into the models
+}
+_CONNECT_TIMEOUT_S = 5.0
+_PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
+
+
+def apply_settings() -> None:
+    """Set what MLflow reads from the environment, where the user has not."""
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
+
+
+def connect(uri: str) -> MlflowClient:
+    """A client of the store, whose schema is made if it is a new SQLite file.
+
+    Safe to be called by several processes at once.
+
+    Raises:
+        TrackingError: nobody listens there, or MLflow refuses the address.
+    """
+    probe(uri)
+    apply_settings()
+    path = sqlite_path(uri)
+    with _no_collection():
+        from mlflow import MlflowClient
+
+        if path is None:
+            return MlflowClient(uri)
+        with _locked(path):
+            if not path.exists() or path.stat().st_size == 0:
+                _create_sqlite(path)
+            return MlflowClient(uri)  # inside the lock: it writes the experiment called Default
+
+
+def _create_sqlite(path: Path) -> None:
+    """Have MLflow make its tables in memory, copy them to a file aside, and rename that.
+
+    On the disk its 67 migrations cost twice the CPU and wait for hundreds of syncs, and a kill between two of
+    them leaves a database that MLflow can neither use nor mend.
+    """
+    from mlflow.db import upgrade  # the command `mlflow db upgrade`
+
+    memory = f"file:{uuid.uuid4()}?mode=memory&cache=shared"
+    aside = path.with_name(f".{path.name}.new")
+    aside.unlink(missing_ok=True)
+    with closing(sqlite3.connect(memory, uri=True)) as held:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # MLflow's, of SQLAlchemy
+            upgrade.main([f"sqlite:///{memory}&uri=true"], standalone_mode=False)
+        with closing(sqlite3.connect(aside)) as copy:
+            held.backup(copy)
+    aside.replace(path)
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Without the garbage collector: a third of the time that loading MLflow takes, and it finds nothing."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_name(f".{path.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def probe(uri: str) -> None:
+    """Fail within seconds where nobody listens: SQLAlchemy's retries inside MLflow take 100 s."""
+    if scheme(uri) not in _PORTS:
+        return
+    try:
+        parts = urlsplit(uri)
+        host, port = parts.hostname, parts.port or _PORTS[scheme(uri)]
+    except ValueError:
+        raise TrackingError(
+            f"MLflow's address {shown(uri)} cannot be read: percent-encode its user and password"
+        ) from None
+    if host is None:  # a socket file, named in the query
+        return
+    import urllib.request  # 30 ms
+
+    through_proxy = is_server(uri) and scheme(uri) in urllib.request.getproxies()
+    if through_proxy and not urllib.request.proxy_bypass(host):
+        return
+    socket.create_connection((host, port), timeout=_CONNECT_TIMEOUT_S).close()
+
+
+@contextmanager
+def translated(uri: str) -> Iterator[None]:
+    """Turn what MLflow and the libraries below it raise into a `TrackingError` without credentials."""
+    try:
+        yield
+    except TrackingError:
+        raise
+    except Exception as error:
+        if not _is_foreign(error):
+            raise
+        # `from None`: the libraries' own texts hold the address as it was given, password included.
+        reason = without_secrets(str(error), uri) or type(error).__name__
+        raise TrackingError(f"MLflow at {shown(uri)} could not be used: {reason}") from None
+
+
+def _is_foreign(error: Exception) -> bool:
+    """OSError includes what requests raises; ImportError is a database driver that is not installed."""
+    return isinstance(error, OSError | ImportError) or type(error).__module__.partition(".")[0] in (
+        "mlflow",
+        "sqlalchemy",
+        "sqlite3",
+        "urllib3",
+        "alembic",
+        "boto3",
+        "botocore",
+        "google",
+        "azure",
+    )

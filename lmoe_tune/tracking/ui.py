@@ -1,0 +1,166 @@
+"""MLflow's own user interface, on this machine only."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+
+from lmoe_tune.errors import TrackingError, UsageError
+from lmoe_tune.tracking.store import SETTINGS
+from lmoe_tune.tracking.uri import is_server, shown, sqlite_path
+
+HOST = "127.0.0.1"
+DEFAULT_PORT = 5000
+_START_TIMEOUT_S = 60.0
+_STOP_TIMEOUT_S = 5.0
+
+
+def command(port: int, artifact_root: Path) -> list[str]:
+    """The argv that starts MLflow's server on loopback; the store's address goes through `environment`."""
+    return [
+        *(sys.executable, "-m", "mlflow", "server"),
+        *("--host", HOST, "--port", str(port)),
+        *("--workers", "1"),  # one reader; each of the default four takes a second to start and 0.4 GB
+        *("--artifacts-destination", artifact_root.resolve().as_uri()),
+        *("--uvicorn-opts", "--log-level warning"),
+    ]
+
+
+def environment(tracking_uri: str) -> dict[str, str]:
+    """The environment for `command`: among the arguments, `ps` would show the password of the address."""
+    settings = {name: value for name, value in SETTINGS.items() if name != "MLFLOW_LOGGING_LEVEL"}
+    inherited = {name: value for name, value in os.environ.items() if name not in _OPENS_UP}
+    return (
+        settings
+        | inherited
+        | {
+            "MLFLOW_BACKEND_STORE_URI": tracking_uri,
+            "MLFLOW_REGISTRY_STORE_URI": tracking_uri,
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # its workers would run with nothing to do
+        }
+    )
+
+
+# Set for a server of one's own, these would make this one answer others.
+_OPENS_UP = (
+    "MLFLOW_SERVER_DISABLE_SECURITY_MIDDLEWARE",
+    "MLFLOW_SERVER_ALLOWED_HOSTS",
+    "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS",
+    "MLFLOW_HOST",
+    "MLFLOW_PORT",
+    "MLFLOW_WORKERS",
+    "MLFLOW_GUNICORN_OPTS",
+    "MLFLOW_UVICORN_OPTS",
+    "MLFLOW_ARTIFACTS_ONLY",
+    "MLFLOW_TRACKING_URI",
+)
+
+
+def serve(
+    tracking_uri: str,
+    artifact_root: Path,
+    port: int | None = None,
+    *,
+    say: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),
+) -> int:
+    """Run the user interface until SIGINT or SIGTERM; returns the exit status.
+
+    A tracking server has one of its own: its address is said, and nothing is started.
+
+    Args:
+        tracking_uri: whose store is to be shown.
+        artifact_root: where the files of runs and models are.
+        port: the default is 5000, or a free one where that is taken.
+        say: gets the lines for the user.
+
+    Raises:
+        UsageError: `port` is taken.
+        TrackingError: there is no store yet, or MLflow does not start.
+    """
+    if is_server(tracking_uri):
+        say(f"MLflow: {shown(tracking_uri)}")
+        return 0
+    path = sqlite_path(tracking_uri)
+    if path is not None and not path.exists():
+        raise TrackingError(f"there is nothing to show yet: {path} does not exist; `lmoe-tune search` makes it")
+    chosen = _choose_port(port)
+    # A session of its own: MLflow starts a second process, and a signal must reach both.
+    server = subprocess.Popen(
+        command(chosen, artifact_root),
+        env=environment(tracking_uri),
+        stdout=2,  # our stdout is for data
+        start_new_session=True,
+    )
+    stopped_by: list[int] = []
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        stopped_by.append(number)
+        _signal_group(server, signal.SIGTERM)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        if _wait_until_it_answers(server, chosen):
+            say(f"MLflow: http://{HOST}:{chosen}  (Ctrl-C stops it)")
+        status = server.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        _end(server)
+    if stopped_by:
+        return 0
+    raise TrackingError(f"MLflow's user interface ended with status {status}; its own messages are above")
+
+
+def _choose_port(port: int | None) -> int:
+    if _is_free(DEFAULT_PORT if port is None else port):
+        return DEFAULT_PORT if port is None else port
+    if port is not None:
+        raise UsageError(f"the port is {port}, but must be a free one: something else listens there")
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        chosen: int = probe.getsockname()[1]
+        return chosen
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+        return True
+
+
+def _wait_until_it_answers(server: subprocess.Popen[bytes], port: int) -> bool:
+    deadline = time.monotonic() + _START_TIMEOUT_S
+    while server.poll() is None and time.monotonic() < deadline:
+        try:
+            socket.create_connection((HOST, port), timeout=1).close()
+        except OSError:
+            time.sleep(0.1)
+        else:
+            return True
+    return False
+
+
+def _signal_group(server: subprocess.Popen[bytes], number: int) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(server.pid, number)  # the group outlives its first process
+
+
+def _end(server: subprocess.Popen[bytes]) -> None:
+    """No process of the server's is left behind."""
+    _signal_group(server, signal.SIGTERM)
+    with suppress(subprocess.TimeoutExpired):
+        server.wait(_STOP_TIMEOUT_S)
+    _signal_group(server, signal.SIGKILL)
+    server.wait()

@@ -1,0 +1,348 @@
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run, ViewType
+
+from lmoe_tune.errors import TrackingError
+from lmoe_tune.tracking import BaselineSnapshot, EpochRecord, Projection, SweepSnapshot, TrialSnapshot
+
+pytestmark = pytest.mark.timeout(20)  # importing MLflow takes a second, once
+
+MakeTrial = Callable[..., TrialSnapshot]
+MakeSweep = Callable[..., SweepSnapshot]
+
+
+def runs(uri: str, view: int = ViewType.ACTIVE_ONLY) -> dict[str, Run]:
+    """All runs of the experiment `digits`, by name."""
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name("digits")
+    assert experiment is not None
+    found = client.search_runs([experiment.experiment_id], run_view_type=view)
+    names = [run.info.run_name for run in found]
+    assert len(set(names)) == len(names), f"a run is there twice: {names}"
+    return {run.info.run_name: run for run in found}
+
+
+def counts(uri: str) -> dict[str, int]:
+    """Rows per table."""
+    with sqlite3.connect(uri.removeprefix("sqlite:///")) as database:
+        tables = [name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        return {name: database.execute(f"SELECT count(*) FROM {name}").fetchone()[0] for name in tables}
+
+
+def calls(projection: Projection, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the methods of the projection's client that are called from now on."""
+    made: list[str] = []
+    for name in ("log_batch", "create_run", "set_terminated", "update_run", "search_runs", "log_text"):
+        method = getattr(MlflowClient, name)
+
+        def spy(*arguments: Any, _name: str = name, _method: Any = method, **named: Any) -> Any:
+            made.append(_name)
+            return _method(*arguments, **named)
+
+        monkeypatch.setattr(MlflowClient, name, spy)
+    return made
+
+
+def test_a_sweep_is_a_parent_run_with_one_child_per_trial(
+    uri: str, trial: MakeTrial, sweep: MakeSweep, baseline: BaselineSnapshot, tmp_path: Path
+) -> None:
+    trials = (
+        trial(0),
+        trial(1, "pruned"),
+        trial(2, "failed", failure="epoch 2: loss is NaN"),
+        trial(3, "running"),
+    )
+    snapshot = sweep(*trials, best=0, baseline=baseline)
+    delivered = Projection(uri, tmp_path / "art").project(snapshot)
+
+    found = runs(uri)
+    assert sorted(found) == ["baseline", "digits", "trial 0", "trial 1", "trial 2", "trial 3"]
+    parent = found["digits"]
+    assert delivered.parent_run_id == parent.info.run_id
+    assert delivered.experiment_id == parent.info.experiment_id
+    assert delivered.run_ids == {number: found[f"trial {number}"].info.run_id for number in range(4)}
+    statuses = [found[f"trial {number}"].info.status for number in range(4)]
+    assert statuses == ["FINISHED", "KILLED", "FAILED", "RUNNING"]
+
+    child = found["trial 1"]
+    expected = {
+        "mlflow.parentRunId": parent.info.run_id,
+        "lmoe_tune.sweep": "digits",
+        "lmoe_tune.sweep_id": snapshot.sweep_id,
+        "lmoe_tune.trial": "1",
+        "lmoe_tune.state": "pruned",
+    }
+    assert expected.items() <= child.data.tags.items()
+    assert child.data.params == {"mixing_alpha": "1.5", "consistency_weight": "1.0"}
+    assert (child.info.start_time, child.info.end_time) == (trials[1].started_ms, trials[1].ended_ms)
+    history = MlflowClient(uri).get_metric_history(child.info.run_id, "val_auroc")
+    assert [(point.step, point.value, point.timestamp) for point in history] == [
+        (record.epoch, record.metrics["val_auroc"], record.time_ms) for record in trials[1].epochs
+    ]
+    assert found["trial 2"].data.tags["lmoe_tune.failure"] == "epoch 2: loss is NaN"
+
+    assert parent.info.status == "RUNNING"
+    assert parent.data.tags["lmoe_tune.best_trial"] == "0"
+    best_params = json.loads(parent.data.tags["lmoe_tune.best_params"])
+    assert best_params == {"mixing_alpha": 0.5, "consistency_weight": 1.0}
+    assert parent.data.metrics == {"best_val_auroc": trials[0].epochs[-1].metrics["val_auroc"]}
+    spec = tmp_path / "art" / parent.info.run_id / "artifacts" / "spec.yaml"
+    assert spec.read_text() == snapshot.spec_yaml
+
+    trained = found["baseline"]
+    assert trained.data.tags["lmoe_tune.baseline"] == "abc123"
+    assert "lmoe_tune.trial" not in trained.data.tags
+    assert trained.data.tags["mlflow.parentRunId"] == parent.info.run_id
+    assert len(MlflowClient(uri).get_metric_history(trained.info.run_id, "val_auroc")) == 3
+
+
+def test_a_second_projection_changes_nothing(
+    uri: str,
+    trial: MakeTrial,
+    sweep: MakeSweep,
+    baseline: BaselineSnapshot,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    snapshot = sweep(trial(0), trial(1, "pruned"), best=0, baseline=baseline, state="complete")
+    projection = Projection(uri)
+    first = projection.project(snapshot)
+    before = counts(uri)
+    made = calls(projection, monkeypatch)
+    assert projection.project(snapshot) == first
+    assert made == []
+    assert Projection(uri).project(snapshot) == first
+    assert made == ["search_runs"]
+    assert counts(uri) == before
+
+
+def test_metrics_that_are_sent_again_are_stored_once(uri: str, trial: MakeTrial, sweep: MakeSweep) -> None:
+    snapshot = sweep(trial(0, "running"), trial(1, "running", num_epochs=0), best=None)
+    first = Projection(uri).project(snapshot)
+    before = counts(uri)
+    assert Projection(uri).project(snapshot) == first  # a fresh one sends those of a running trial again
+    assert counts(uri) == before
+
+
+def test_only_new_epochs_are_sent_and_in_one_call(
+    uri: str, trial: MakeTrial, sweep: MakeSweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    projection = Projection(uri)
+    projection.project(sweep(trial(0), trial(1, "running", 1), best=0))
+    made = calls(projection, monkeypatch)
+    projection.project(sweep(trial(0), trial(1, "running", 3), best=0))
+    assert made == ["log_batch"]
+
+
+def test_more_metrics_than_one_call_may_carry_are_all_delivered(uri: str, trial: MakeTrial, sweep: MakeSweep) -> None:
+    epochs = tuple(EpochRecord(n, {f"m{i}": i / n for i in range(30)}, 1000 + n) for n in range(1, 41))
+    params = {f"p{i}": i for i in range(120)}
+    snapshot = sweep(trial(0, epochs=epochs, params=params), searched=tuple(params), state="complete")
+    run_id = Projection(uri).project(snapshot).run_ids[0]
+    assert counts(uri)["metrics"] == 1200
+    run = MlflowClient(uri).get_run(run_id)
+    assert len(run.data.params) == 120
+    assert run.data.tags["lmoe_tune.state"] == "complete"
+
+
+def test_long_texts_are_cut_to_what_mlflow_takes(uri: str, trial: MakeTrial, sweep: MakeSweep) -> None:
+    snapshot = sweep(trial(0, "failed", failure="x" * 20_000, params={"mixing_alpha": "y" * 9_000}))
+    projection = Projection(uri)
+    run = MlflowClient(uri).get_run(projection.project(snapshot).run_ids[0])
+    assert len(run.data.tags["lmoe_tune.failure"]) == 5_000
+    assert len(run.data.params["mixing_alpha"]) == 6_000
+
+
+def test_not_a_number_is_delivered_once(uri: str, trial: MakeTrial, sweep: MakeSweep) -> None:
+    epochs = (EpochRecord(1, {"train_loss": float("nan"), "val_auroc": float("inf")}, 5),)
+    snapshot = sweep(trial(0, "running", epochs=epochs))
+    Projection(uri).project(snapshot)
+    Projection(uri).project(snapshot)
+    assert counts(uri)["metrics"] == 2
+
+
+def test_a_resume_goes_on_in_the_same_runs(uri: str, trial: MakeTrial, sweep: MakeSweep) -> None:
+    first = Projection(uri).project(sweep(trial(0), trial(1, "running", 1), best=0))
+    snapshot = sweep(trial(0), trial(1, num_epochs=4), trial(2), best=1, state="complete", ended_ms=10**13)
+    second = Projection(uri).project(snapshot)
+    assert second.parent_run_id == first.parent_run_id
+    assert {number: second.run_ids[number] for number in (0, 1)} == first.run_ids
+    found = runs(uri)
+    assert {run.info.status for run in found.values()} == {"FINISHED"}
+    assert len(MlflowClient(uri).get_metric_history(second.run_ids[1], "val_auroc")) == 4
+    assert found["digits"].data.tags["lmoe_tune.best_trial"] == "1"
+    assert found["digits"].data.metrics["best_val_auroc"] == snapshot.trials[1].epochs[-1].metrics["val_auroc"]
+    assert found["digits"].info.end_time == 10**13
+
+
+def test_an_interrupted_sweep_has_no_running_run_and_a_resume_wakes_them(
+    uri: str, trial: MakeTrial, sweep: MakeSweep, baseline: BaselineSnapshot
+) -> None:
+    training = replace(baseline, state="running", ended_ms=None)
+    projection = Projection(uri)
+    projection.project(sweep(trial(0, "running", 1), baseline=training))
+    interrupted = sweep(trial(0, "running", 1, interrupted=True), baseline=training, state="interrupted")
+    projection.project(interrupted)
+    found = runs(uri)
+    assert {run.info.status for run in found.values()} == {"KILLED"}
+    assert found["trial 0"].data.tags["lmoe_tune.state"] == "running"
+    assert found["digits"].data.tags["lmoe_tune.state"] == "interrupted"
+
+    Projection(uri).project(sweep(trial(0, "running", 2), baseline=training))
+    assert {run.info.status for run in runs(uri).values()} == {"RUNNING"}
+    Projection(uri).project(sweep(trial(0, num_epochs=3), baseline=baseline, best=0, state="complete"))
+    assert {run.info.status for run in runs(uri).values()} == {"FINISHED"}
+
+
+def test_runs_that_exist_twice_are_deleted_but_for_one(uri: str, trial: MakeTrial, sweep: MakeSweep) -> None:
+    snapshot = sweep(trial(0), trial(1, "running"), best=0)
+    first = Projection(uri).project(snapshot)
+    client = MlflowClient(uri)
+    doubles = []
+    for run_id in (first.parent_run_id, first.run_ids[1]):  # what a repeated POST leaves
+        run = client.get_run(run_id)
+        tags = {name: value for name, value in run.data.tags.items() if name != "lmoe_tune.spec_sha256"}
+        copy = client.create_run(first.experiment_id, run.info.start_time, tags, run.info.run_name)
+        doubles.append(copy.info.run_id)
+    assert Projection(uri).project(snapshot) == first
+    assert len(runs(uri)) == 3
+    assert all(client.get_run(run_id).info.lifecycle_stage == "deleted" for run_id in doubles)
+
+
+def test_a_request_that_mlflow_repeated_is_noticed_before_the_sweep_ends(
+    uri: str, trial: MakeTrial, sweep: MakeSweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create_run = MlflowClient.create_run
+
+    def create_twice(*arguments: Any, **named: Any) -> Run:
+        create_run(*arguments, **named)
+        return create_run(*arguments, **named)
+
+    projection = Projection(uri)
+    monkeypatch.setattr(MlflowClient, "create_run", create_twice)
+    projection.project(sweep(trial(0, "running")))
+    delivered = projection.project(sweep(trial(0), best=0, state="complete"))
+    found = runs(uri)
+    assert {name: run.info.status for name, run in found.items()} == {
+        "digits": "FINISHED",
+        "trial 0": "FINISHED",
+    }
+    assert found["trial 0"].info.run_id == delivered.run_ids[0]
+
+
+def test_runs_of_other_kinds_with_the_sweeps_id_are_left_alone(uri: str, trial: MakeTrial, sweep: MakeSweep) -> None:
+    snapshot = sweep(trial(0), best=0)
+    first = Projection(uri).project(snapshot)
+    tags = {"lmoe_tune.sweep_id": snapshot.sweep_id, "lmoe_tune.kind": "confirm"}
+    MlflowClient(uri).create_run(first.experiment_id, tags=tags, run_name="confirm")
+    Projection(uri).project(sweep(trial(0), best=0, state="complete"))
+    assert runs(uri)["confirm"].info.status == "RUNNING"
+
+
+def test_a_run_that_the_ledger_does_not_know_is_not_left_running(uri: str, trial: MakeTrial, sweep: MakeSweep) -> None:
+    Projection(uri).project(sweep(trial(0), trial(1, "running"), best=0))
+    Projection(uri).project(sweep(trial(0), best=0, state="complete"))
+    assert runs(uri)["trial 1"].info.status == "KILLED"
+
+
+def test_a_view_is_rebuilt_on_an_empty_server(
+    uri: str, empty_store: Path, trial: MakeTrial, sweep: MakeSweep, baseline: BaselineSnapshot
+) -> None:
+    steps = [
+        sweep(trial(0, "running", 1), baseline=baseline),
+        sweep(trial(0), trial(1, "running", 1), best=0, baseline=baseline),
+        sweep(trial(0), trial(1, "pruned"), best=0, baseline=baseline, state="complete"),
+    ]
+    projection = Projection(uri)
+    for step in steps:
+        projection.project(step)
+    grown = runs(uri)
+
+    path = Path(uri.removeprefix("sqlite:///"))
+    other = path.with_name("other.db")
+    other.write_bytes(empty_store.read_bytes())
+    Projection(f"sqlite:///{other}").project(steps[-1])
+    rebuilt = runs(f"sqlite:///{other}")
+    assert grown.keys() == rebuilt.keys()
+    for name, run in grown.items():
+        assert run.data.metrics == rebuilt[name].data.metrics
+        assert run.data.params == rebuilt[name].data.params
+        info, other_info = run.info, rebuilt[name].info
+        assert (info.status, info.start_time, info.end_time) == (
+            other_info.status,
+            other_info.start_time,
+            other_info.end_time,
+        )
+
+
+@pytest.mark.parametrize("fails", ["create_run", "log_batch", "set_terminated", "log_text", "search_runs"])
+def test_a_delivery_that_breaks_off_anywhere_is_finished_by_the_next(
+    fails: str, uri: str, trial: MakeTrial, sweep: MakeSweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snapshot = sweep(trial(0), trial(1, "pruned"), best=0, state="complete")
+    method = getattr(MlflowClient, fails)
+    due = iter([False, True] if fails in ("create_run", "log_batch") else [True])
+
+    def carried_out_but_unanswered(*arguments: Any, **named: Any) -> Any:
+        result = method(*arguments, **named)
+        if next(due, False):
+            raise ConnectionResetError("the answer was lost")
+        return result
+
+    projection = Projection(uri)
+    monkeypatch.setattr(MlflowClient, fails, carried_out_but_unanswered)
+    with pytest.raises(TrackingError, match="the answer was lost"):
+        projection.project(snapshot)
+    projection.project(snapshot)
+    found = runs(uri)
+    assert {name: run.info.status for name, run in found.items()} == {
+        "digits": "FINISHED",
+        "trial 0": "FINISHED",
+        "trial 1": "KILLED",
+    }
+    assert counts(uri)["metrics"] == 2 * 2 * 2 + 1
+
+
+def test_a_changed_spec_is_uploaded_again(
+    uri: str, tmp_path: Path, sweep: MakeSweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    projection = Projection(uri)
+    projection.project(sweep())
+    made = calls(projection, monkeypatch)
+    run_id = projection.project(sweep(spec_yaml="name: digits\nbudget: {trials: 9}\n")).parent_run_id
+    assert made == ["log_text", "log_batch"]
+    assert "trials: 9" in (tmp_path / "mlartifacts" / run_id / "artifacts" / "spec.yaml").read_text()
+
+
+def test_two_sweeps_share_an_experiment(uri: str, trial: MakeTrial, sweep: MakeSweep) -> None:
+    one = Projection(uri).project(sweep(trial(0), best=0))
+    other = sweep(trial(0), best=0, sweep="again", sweep_id="5d0f0f0c-0000-4000-8000-000000000002")
+    two = Projection(uri).project(other)
+    assert one.experiment_id == two.experiment_id
+    assert one.parent_run_id != two.parent_run_id
+    assert one.run_ids != two.run_ids
+
+
+def test_a_deleted_experiment_is_explained(uri: str, sweep: MakeSweep) -> None:
+    experiment_id = Projection(uri).project(sweep()).experiment_id
+    MlflowClient(uri).delete_experiment(experiment_id)
+    with pytest.raises(TrackingError, match=f"was deleted; restore it with .*--experiment-id {experiment_id}`"):
+        Projection(uri).project(sweep())
+
+
+def test_nothing_lands_in_the_working_directory(
+    uri: str, trial: MakeTrial, sweep: MakeSweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    Projection(uri).project(sweep(trial(0), best=0, state="complete"))
+    assert list(elsewhere.iterdir()) == []

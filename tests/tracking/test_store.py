@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import shutil
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lmoe_tune.errors import TrackingError
+from lmoe_tune.tracking import Projection, SweepSnapshot
+from lmoe_tune.tracking.store import connect, translated
+
+pytestmark = pytest.mark.timeout(20)
+
+
+def test_importing_the_package_does_not_import_mlflow() -> None:
+    code = "import sys, lmoe_tune.tracking; sys.exit(any(m in sys.modules for m in ('mlflow', 'torch', 'ray')))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_new_store_is_made_whole_and_nothing_else_appears(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    home = tmp_path / "a home with 100% blanks"
+    (home / "sub").mkdir(parents=True)
+    (home / "sub" / ".mlflow.db.new").write_bytes(b"half of a database, left by a kill")
+    client = connect(f"sqlite:///{home}/sub/mlflow.db")
+    assert client.get_experiment_by_name("Default") is not None
+    assert sorted(path.name for path in (home / "sub").iterdir()) == [".mlflow.db.lock", "mlflow.db"]
+    assert [path.name for path in tmp_path.iterdir()] == [home.name]
+
+
+@pytest.mark.slow
+def test_several_may_start_on_a_new_store_at_once(tmp_path: Path) -> None:
+    code = f"from lmoe_tune.tracking.store import connect; connect('sqlite:///{tmp_path}/mlflow.db')"
+    starters = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(3)]
+    assert [starter.wait() for starter in starters] == [0, 0, 0]
+    with sqlite3.connect(tmp_path / "mlflow.db") as database:
+        assert database.execute("SELECT count(*) FROM experiments").fetchone() == (1,)
+
+
+@pytest.mark.parametrize("scheme", ["http", "postgresql"])
+def test_a_server_that_is_away_is_said_within_seconds_and_without_the_password(
+    scheme: str, sweep: Callable[..., SweepSnapshot]
+) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        uri = f"{scheme}://ann:hunter2@127.0.0.1:{unused.getsockname()[1]}/mlflow"
+    started = time.monotonic()
+    with pytest.raises(TrackingError, match=f"MLflow at {scheme}://127.0.0.1:.*refused") as caught:
+        Projection(uri).project(sweep())
+    assert time.monotonic() - started < 5
+    assert "hunter2" not in str(caught.value)
+    assert "ann" not in str(caught.value)
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__
+
+
+def test_a_server_that_refuses_the_password_does_not_get_it_printed(
+    sweep: Callable[..., SweepSnapshot], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        uri = f"http://ann:hunter2@127.0.0.1:{mute.getsockname()[1]}"
+        with pytest.raises(TrackingError) as caught:
+            Projection(uri).project(sweep())
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_password_that_breaks_the_address_is_explained(sweep: Callable[..., SweepSnapshot]) -> None:
+    with pytest.raises(TrackingError, match="percent-encode") as caught:
+        Projection("postgresql://ann:hun/ter2@db/mlflow").project(sweep())
+    assert "hun" not in str(caught.value)
+
+
+def test_a_file_that_is_no_database_is_a_tracking_error(tmp_path: Path, sweep: Callable[..., SweepSnapshot]) -> None:
+    (tmp_path / "mlflow.db").write_bytes(b"not a database " * 100)
+    with pytest.raises(TrackingError, match=r"mlflow\.db could not be used"):
+        Projection(f"sqlite:///{tmp_path}/mlflow.db").project(sweep())
+
+
+def test_errors_of_our_own_are_not_blamed_on_mlflow() -> None:
+    with pytest.raises(ZeroDivisionError), translated("sqlite:///x.db"):
+        1 / 0  # noqa: B018
+
+
+def test_a_store_that_vanished_comes_back(tmp_path: Path, uri: str, sweep: Callable[..., SweepSnapshot]) -> None:
+    projection = Projection(uri)
+    projection.project(sweep())
+    shutil.move(tmp_path / "mlflow.db", tmp_path / "away.db")
+    with pytest.raises(TrackingError):
+        projection.project(sweep(state="complete"))
