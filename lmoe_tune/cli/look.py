@@ -1,0 +1,150 @@
+"""Commands that only look: list, status, leaderboard, best, ui."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lmoe_tune.cli.options import FormatOption, HomeOption, NameArgument, checked_format, resolve_home
+from lmoe_tune.cli.output import duration, print_json, print_rows, say, shown
+from lmoe_tune.errors import LmoeTuneError, UsageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from lmoe_tune.sweep.ledger import Ledger
+
+app = typer.Typer()
+
+
+@app.command("list")
+def list_sweeps(form: FormatOption = "table", home: HomeOption = None) -> None:
+    """All sweeps of a home, the one worked on last first."""
+    from lmoe_tune.sweep.folder import find_sweeps
+    from lmoe_tune.sweep.view import read_sweep, summary
+
+    chosen = checked_format(form)
+    where = resolve_home(home)
+    rows = []
+    for folder in find_sweeps(where):
+        try:
+            ledger = read_sweep(folder)
+        except (LmoeTuneError, OSError) as error:
+            say(f"{folder.name}: {error}")
+            rows.append({"sweep": folder.name, "state": "damaged"})
+            continue
+        rows.append(
+            _flat(summary(ledger))
+            | {"started": datetime.fromtimestamp(ledger.created_ms / 1000).isoformat(" ", "minutes")}
+        )
+    if not rows and chosen == "table":
+        say(f"no sweeps in {where}; start one with: lmoe-tune search digits")
+        return
+    columns = (
+        "sweep",
+        "state",
+        "planned",
+        "complete",
+        "pruned",
+        "failed",
+        "running",
+        "best_trial",
+        "best_value",
+        "started",
+    )
+    print_rows(rows, columns, chosen)
+
+
+@app.command()
+def status(name: NameArgument, form: FormatOption = "table", home: HomeOption = None) -> None:
+    """How far a sweep is."""
+    from lmoe_tune.sweep.view import summary
+
+    chosen = checked_format(form)
+    found = summary(_ledger(resolve_home(home), name))
+    if chosen == "json":
+        print_json(found)
+        return
+    flat = _flat(found)
+    if chosen == "csv":
+        print_rows([flat], tuple(flat), chosen)
+        return
+    for key, value in flat.items():
+        typer.echo(f"{key:14}  {duration(value) if key == 'wall_s' else shown(value)}")
+
+
+@app.command()
+def leaderboard(name: NameArgument, form: FormatOption = "table", home: HomeOption = None) -> None:
+    """All trials of a sweep, best first."""
+    from lmoe_tune.sweep import view
+
+    chosen = checked_format(form)
+    ledger = _ledger(resolve_home(home), name)
+    rows = view.leaderboard(ledger)
+    if chosen == "json":
+        print_json(rows)
+        return
+    searched = tuple(ledger.spec.space)
+    metrics = ("val_accuracy", "val_fine_auroc", "val_coarse_auroc")
+    flat = [row | row["params"] | {metric: row["metrics"].get(metric) for metric in metrics} for row in rows]
+    columns = ("trial", "state", "value", "feasible", *metrics, *searched, "epochs")
+    print_rows(flat, columns if chosen == "table" else (*columns, "run_id"), chosen)
+
+
+@app.command()
+def best(name: NameArgument, form: FormatOption = "table", home: HomeOption = None) -> None:
+    """The best trial: parameters, metrics, checkpoint, MLflow run and model."""
+    from lmoe_tune.sweep import view
+
+    chosen = checked_format(form)
+    ledger = _ledger(resolve_home(home), name)
+    found = view.best_of(ledger, ledger.trials())
+    if found is None:
+        raise UsageError(f"the sweep '{name}' has no complete trial yet")
+    if chosen == "json":
+        print_json(found)
+        return
+    flat = {key: value for key, value in found.items() if key not in ("params", "metrics")}
+    flat |= found["params"] | found["metrics"]
+    if chosen == "csv":
+        print_rows([flat], tuple(flat), chosen)
+        return
+    for key, value in flat.items():
+        typer.echo(f"{key:20}  {shown(value)}")
+
+
+@app.command()
+def ui(
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Port on this machine; 5000 or a free one by default.")
+    ] = None,
+    home: HomeOption = None,
+) -> None:
+    """Start MLflow's own UI over the home's records, on this machine only."""
+    from lmoe_tune.tracking import default_uri
+    from lmoe_tune.tracking.ui import serve
+
+    where = resolve_home(home)
+    raise typer.Exit(serve(default_uri(where), where / "mlartifacts", port, say=say))
+
+
+def _ledger(home: Path, name: str) -> Ledger:
+    from lmoe_tune.sweep.folder import find_sweep
+    from lmoe_tune.sweep.view import read_sweep
+
+    return read_sweep(find_sweep(home, name))
+
+
+def _flat(summary: dict[str, Any]) -> dict[str, Any]:
+    best = summary["best"] or {}
+    rest = {key: value for key, value in summary.items() if key not in ("trials", "best", "sweep", "state")}
+    return {
+        "sweep": summary["sweep"],
+        "state": summary["state"],
+        **summary["trials"],
+        "best_trial": best.get("trial"),
+        "best_value": best.get("value"),
+        **rest,
+    }

@@ -1,0 +1,103 @@
+"""Options that several commands share, and what they mean."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
+
+import typer
+
+from lmoe_tune.errors import UsageError
+
+if TYPE_CHECKING:
+    from lmoe_tune.spec import Dataset, LoadedSpec
+    from lmoe_tune.sweep.folder import SweepFolder
+
+Format = Literal["table", "json", "csv"]
+
+SpecArgument = Annotated[
+    str, typer.Argument(metavar="SPEC", help="A search-space file, or the name of a shipped one (digits, cars).")
+]
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The sweep's name.")]
+OptionalNameArgument = Annotated[
+    str | None, typer.Argument(metavar="[NAME]", help="The sweep's name; the latest unfinished one by default.")
+]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="A.B=V", help="Override a setting of the spec; may be repeated.")
+]
+HomeOption = Annotated[
+    Path | None,
+    typer.Option("--home", metavar="DIR", help="Where sweeps are kept (else LMOE_TUNE_HOME, else ./lmoe_runs)."),
+]
+FormatOption = Annotated[str, typer.Option("--format", metavar="table|json|csv", help="How to print it.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+
+_home: Path | None = None  # what stood before the command: lmoe-tune --home DIR list
+
+
+def set_home(home: Path | None) -> None:
+    """Take the home given before the command's name."""
+    global _home
+    _home = home
+
+
+def resolve_home(home: Path | None) -> Path:
+    """The home: given after the command, before it, by the environment, or the default; absolute."""
+    chosen = home or _home or Path(os.environ.get("LMOE_TUNE_HOME") or "lmoe_runs")
+    return chosen.expanduser().resolve()
+
+
+def checked_format(value: str) -> Format:
+    """One of the formats; raises UsageError otherwise."""
+    for known in get_args(Format):
+        if value == known:
+            return known  # type: ignore[no-any-return]
+    raise UsageError(f"--format is '{value}', but must be one of table, json, csv")
+
+
+def load(argument: str, overrides: list[str] | None, *, bounded: bool = False) -> LoadedSpec:
+    """Find, read and check a spec; says on stderr which file it took where that is not obvious.
+
+    Args:
+        bounded: the command line ends the sweep, so the spec need not.
+    """
+    from lmoe_tune.data.catalogue import missing
+    from lmoe_tune.spec import find_spec, load_spec
+    from trainables import declarations, resolve_declaration
+
+    path = find_spec(argument)
+    if str(path) != argument:
+        typer.echo(f"using {path}", err=True)
+
+    def lacking(dataset: Dataset) -> str | None:
+        return missing(dataset.dataset, dataset.root)
+
+    return load_spec(
+        path,
+        overrides=overrides or [],
+        declarations=declarations(),
+        resolve=resolve_declaration,
+        missing=lacking,
+        bounded=bounded,
+    )
+
+
+def find_unfinished(home: Path, name: str | None, *, extending: bool) -> SweepFolder:
+    """The sweep of a name; else the unfinished one that was worked on last.
+
+    Where all are finished, or one is to be extended, it is simply the last one.
+
+    Raises:
+        UsageError: there is none.
+    """
+    from lmoe_tune.sweep.folder import find_sweep, find_sweeps
+    from lmoe_tune.sweep.view import read_sweep
+
+    if name is not None:
+        return find_sweep(home, name)
+    sweeps = find_sweeps(home)
+    if not sweeps:
+        raise UsageError(f"no sweeps in {home}; start one with: lmoe-tune search digits")
+    unfinished = [folder for folder in sweeps if not extending and not read_sweep(folder).is_complete()]
+    return (unfinished or sweeps)[0]

@@ -1,0 +1,86 @@
+"""What `search --dry-run` shows: the first configurations, the slots, and what it may cost."""
+
+from __future__ import annotations
+
+import os
+import statistics
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from lmoe_tune.cli.output import print_json, print_table, shown
+from lmoe_tune.data import describe_splits
+from lmoe_tune.spec import Spec
+from lmoe_tune.sweep.cluster import Cluster
+from lmoe_tune.sweep.ledger import Budget
+from lmoe_tune.sweep.sampling import first_suggestions
+from lmoe_tune.training.baseline_record import baseline_key, read_baseline_record
+from lmoe_tune.training.platform import resolve_platform
+
+if TYPE_CHECKING:
+    from lmoe_tune.sweep.lifecycle import BudgetChange
+
+NUM_SHOWN = 8
+
+
+def preview(spec: Spec, change: BudgetChange, home: Path, *, as_json: bool) -> None:
+    """Print what a sweep would do. Starts nothing and writes nothing."""
+    spec = resolve_platform(spec)
+    budget = change.applied(Budget.of(spec))
+    cluster = Cluster(cpus=os.cpu_count() or 1, gpus=len(list(Path("/dev").glob("nvidia[0-9]*"))), local=True)
+    slots = cluster.slots(spec.resources, spec.search.max_concurrent)
+    configurations = first_suggestions(spec, min(NUM_SHOWN, budget.trials or NUM_SHOWN))
+    cost = estimate(spec, budget.trials, slots, home)
+    if as_json:
+        print_json(
+            {
+                "sweep": spec.name,
+                "trials": budget.trials,
+                "slots": slots,
+                "configurations": configurations,
+                "cost": cost,
+            }
+        )
+        return
+    trials = budget.trials or "unlimited"
+    typer.echo(f"{spec.trainable} on {spec.data.id.dataset}: {trials} trials of {spec.train.epochs} epochs")
+    typer.echo(f"slots: {slots} at a time on this machine ({cluster.cpus:g} CPUs, {cluster.gpus:g} GPUs)")
+    typer.echo(f"device {spec.train.device}, precision {spec.train.precision}, {spec.train.threads} thread(s) a trial")
+    sampler = f"sampler {spec.search.sampler}, seed {spec.search.seed}"
+    typer.echo(f"\nfirst configurations (later ones depend on results; {sampler}):")
+    columns = list(spec.space)
+    rows = [[str(place), *(shown(row[name]) for name in columns)] for place, row in enumerate(configurations)]
+    print_table(rows, ["trial", *columns])
+    typer.echo("\ncost, without pruning:")
+    for key, value in cost.items():
+        typer.echo(f"  {key:28} {f'{value:,}' if isinstance(value, int) else shown(value)}")
+
+
+def estimate(spec: Spec, trials: int | None, slots: int, home: Path) -> dict[str, Any]:
+    """Images through the network, forward and backward; an outlier counts twice, as it is also mixed in.
+
+    The time is that of the baseline's epochs, image by image, where the home has it already.
+    """
+    splits = describe_splits(spec.data)
+    images = splits["images"]
+    ratio = spec.fixed.get("outlier_ratio", 1.0) if images["outliers"] else 0.0
+    if "outlier_ratio" in spec.space:
+        entry = spec.space["outlier_ratio"]
+        values = [float(value) for value in entry.choices] if entry.choices else [entry.low or 0.0, entry.high or 0.0]
+        ratio = sum(values) / len(values)
+    per_epoch = round(images["train"] * (1 + 2 * float(ratio)))
+    evaluated = images["val"] + images["val_fine"] + images["val_coarse"]
+    record = read_baseline_record(home, baseline_key(spec, splits["fingerprint"]))
+    trial_s = None
+    if record is not None and record["epochs"]:
+        epoch_s = statistics.median(epoch["metrics"]["epoch_s"] for epoch in record["epochs"])
+        trial_s = epoch_s * per_epoch / images["train"] * spec.train.epochs
+    return {
+        "images trained per trial": per_epoch * spec.train.epochs,
+        "images evaluated per trial": evaluated * spec.train.epochs,
+        "images trained in all": per_epoch * spec.train.epochs * trials if trials else "unlimited",
+        "baseline images": images["train"] * spec.model.baseline.epochs,
+        "seconds per trial": trial_s if trial_s is not None else "not known before the baseline is trained",
+        "hours in all": trial_s * trials / slots / 3600 if trial_s is not None and trials else "not known",
+    }

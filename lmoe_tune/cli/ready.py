@@ -1,0 +1,71 @@
+"""Commands to get ready: check, methods, schema, doctor."""
+
+from __future__ import annotations
+
+import typer
+
+from lmoe_tune.cli.options import FormatOption, HomeOption, SetOption, SpecArgument, checked_format, load, resolve_home
+from lmoe_tune.cli.output import print_json, print_rows, print_table, shown
+
+app = typer.Typer()
+
+
+@app.command()
+def check(spec: SpecArgument, overrides: SetOption = None) -> None:
+    """Report every problem of a spec at once; starts nothing."""
+    loaded = load(spec, overrides)
+    found = loaded.spec
+    searched = ", ".join(found.space) or "nothing"
+    trials = f"{found.budget.trials} trials" if found.budget.trials else "as many trials as the budget allows"
+    typer.echo(f"{loaded.path}: fine. {found.trainable} on {found.data.id.dataset}; searched: {searched}; {trials}")
+
+
+@app.command()
+def methods(form: FormatOption = "table") -> None:
+    """What each shipped trainable can tune."""
+    from lmoe_tune.spec import SHARED_PARAMETERS
+    from trainables import declarations
+
+    chosen = checked_format(form)
+    rows = [
+        {
+            "method": declaration.name,
+            "summary": declaration.summary,
+            "parameter": parameter.name,
+            "type": parameter.kind,
+            "range": parameter.must_be(),
+            "default": parameter.default,
+            "help": parameter.help,
+        }
+        for declaration in declarations().values()
+        for parameter in (*declaration.parameters, *SHARED_PARAMETERS)
+    ]
+    if chosen != "table":
+        print_rows(rows, ("method", "parameter", "type", "range", "default", "help"), chosen)
+        return
+    for declaration in declarations().values():
+        typer.echo(f"{declaration.name}: {declaration.summary}")
+        columns = ("parameter", "type", "range", "default", "help")
+        own = [[shown(row[column]) for column in columns] for row in rows if row["method"] == declaration.name]
+        print_table(own, columns)
+        typer.echo("")
+
+
+@app.command()
+def schema() -> None:
+    """The JSON Schema of the search-space file, for editors."""
+    from lmoe_tune.spec import json_schema
+
+    print_json(json_schema())
+
+
+@app.command()
+def doctor(form: FormatOption = "table", home: HomeOption = None) -> None:
+    """Check the installation, this machine, the home and the sweeps in it."""
+    from lmoe_tune.cli.health import examine
+
+    chosen = checked_format(form)
+    findings = examine(resolve_home(home))
+    print_rows(findings, ("state", "what", "found", "advice"), chosen)
+    if any(finding["state"] == "fail" for finding in findings):
+        raise typer.Exit(1)

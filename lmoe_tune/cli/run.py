@@ -1,0 +1,265 @@
+"""Commands that work on a sweep or a trial: search, resume, train, sync."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lmoe_tune.cli.options import (
+    HomeOption,
+    JsonOption,
+    NameArgument,
+    OptionalNameArgument,
+    SetOption,
+    SpecArgument,
+    find_unfinished,
+    load,
+    resolve_home,
+)
+from lmoe_tune.cli.output import duration, params_line, print_json, say, shown
+from lmoe_tune.errors import TrackingError, UsageError
+
+if TYPE_CHECKING:
+    from lmoe_tune.spec import Spec
+    from lmoe_tune.sweep.folder import SweepFolder
+    from lmoe_tune.sweep.ledger import Ledger
+    from lmoe_tune.sweep.lifecycle import BudgetChange
+    from lmoe_tune.sweep.runner import Outcome
+
+app = typer.Typer()
+
+INTERRUPTED = 130
+TOO_MANY_FAILED = 3
+
+TimeOption = Annotated[
+    str | None,
+    typer.Option("--time", metavar="8h", help="Wall time of the sweep, added up over resumes: 90s, 30m, 8h."),
+]
+GpuHoursOption = Annotated[
+    float | None, typer.Option("--gpu-hours", metavar="H", min=0, help="GPU-hours of all trials.")
+]
+AddressOption = Annotated[
+    str | None,
+    typer.Option("--address", metavar="A", help="A Ray cluster to join (else RAY_ADDRESS, else this machine)."),
+]
+
+
+@app.command()
+def search(
+    spec: SpecArgument,
+    name: Annotated[str | None, typer.Option(help="The sweep's name; the spec's by default.")] = None,
+    trials: Annotated[int | None, typer.Option(min=1, metavar="N", help="Number of trials in all.")] = None,
+    time: TimeOption = None,
+    gpu_hours: GpuHoursOption = None,
+    overrides: SetOption = None,
+    address: AddressOption = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start anew; the old sweep is kept aside.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would run; start nothing.")] = False,
+    json: JsonOption = False,
+    home: HomeOption = None,
+) -> None:
+    """Start a sweep, or resume the unfinished one of that name."""
+    from lmoe_tune.sweep.folder import SweepFolder
+    from lmoe_tune.sweep.lifecycle import BudgetChange, prepare
+
+    change = BudgetChange(trials=trials, time_s=_seconds(time), gpu_hours=gpu_hours)
+    loaded = load(spec, [*(overrides or []), *([f"name={name}"] if name else [])], bounded=change != BudgetChange())
+    if dry_run:
+        from lmoe_tune.cli.preview import preview
+
+        preview(loaded.spec, change, resolve_home(home), as_json=json)
+        return
+    folder = SweepFolder(resolve_home(home), loaded.spec.name)
+    ready: Spec = prepare(folder, loaded, fresh=fresh)
+    _work(folder, ready, loaded.path.resolve().parent, change, address=address, as_json=json)
+
+
+@app.command()
+def resume(
+    name: OptionalNameArgument = None,
+    trials: Annotated[str | None, typer.Option(metavar="+N", help="Extend by N trials, or to N in all.")] = None,
+    time: TimeOption = None,
+    gpu_hours: GpuHoursOption = None,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try failed trials once more.")] = False,
+    address: AddressOption = None,
+    json: JsonOption = False,
+    home: HomeOption = None,
+) -> None:
+    """Continue an interrupted sweep, or extend a finished one. Needs no spec."""
+    from lmoe_tune.sweep.lifecycle import BudgetChange
+    from lmoe_tune.sweep.view import read_spec
+
+    absolute, more = _trials(trials)
+    change = BudgetChange(absolute, more, _seconds(time), gpu_hours)
+    folder = find_unfinished(resolve_home(home), name, extending=change != BudgetChange() or retry_failed)
+    _work(
+        folder,
+        read_spec(folder),
+        None,
+        change,
+        retry_failed=retry_failed,
+        address=address,
+        as_json=json,
+    )
+
+
+@app.command()
+def train(
+    spec: SpecArgument,
+    params: Annotated[
+        Path | None, typer.Option("--params", metavar="P.yaml", help="Parameters; the defaults otherwise.")
+    ] = None,
+    overrides: SetOption = None,
+    json: JsonOption = False,
+    home: HomeOption = None,
+) -> None:
+    """Train one trial, without Ray; interrupted, the same command continues it."""
+    from lmoe_tune.cli.single import train_one
+
+    loaded = load(spec, overrides)
+    train_one(loaded, params, resolve_home(home), as_json=json)
+
+
+@app.command()
+def sync(
+    name: NameArgument,
+    tracking_uri: Annotated[
+        str | None, typer.Option("--tracking-uri", metavar="U", help="Another server to rebuild the sweep on.")
+    ] = None,
+    home: HomeOption = None,
+) -> None:
+    """Deliver to MLflow what it does not have yet; with another server, the whole sweep."""
+    from lmoe_tune.sweep import projector, view
+    from lmoe_tune.sweep.folder import find_sweep
+    from lmoe_tune.sweep.ledger import Ledger
+    from lmoe_tune.tracking import shown as shown_uri
+
+    folder = find_sweep(resolve_home(home), name)
+    spec = view.read_spec(folder)
+    uri = tracking_uri or view.tracking_uri(folder.home, spec)
+    with folder.locked():
+        delivered = projector.sync(Ledger.writing(folder, spec), uri, say)
+    if not delivered:
+        raise TrackingError(f"MLflow at {shown_uri(uri)} could not be reached; nothing is lost, try again later")
+    say(f"MLflow at {shown_uri(uri)} has everything of '{name}'")
+
+
+def _work(
+    folder: SweepFolder,
+    spec: Spec,
+    import_path: Path | None,
+    change: BudgetChange,
+    *,
+    address: str | None,
+    as_json: bool,
+    retry_failed: bool = False,
+) -> None:
+    from lmoe_tune.cli.progress import watching
+    from lmoe_tune.sweep import projector, view
+    from lmoe_tune.sweep.ledger import Budget, Ledger
+    from lmoe_tune.sweep.lifecycle import first_attrs, settle, write_records
+    from lmoe_tune.sweep.runner import run_sweep
+
+    with folder.locked():
+        write_records(folder, spec)
+        first = first_attrs(spec, change, import_path) if import_path else None
+        ledger = Ledger.writing(folder, spec, first)
+        settle(ledger, change, spec_budget=Budget.of(spec) if import_path else None)
+        if import_path:
+            ledger.set_attr("import_path", str(import_path))
+        else:
+            import_path = Path(ledger.attrs.get("import_path", Path.cwd()))
+        if retry_failed:
+            more = ledger.retry_failed()
+            say(f"{more} failed trial{'s' if more != 1 else ''} to be tried once more")
+        uri = view.tracking_uri(folder.home, spec)
+        if ledger.is_complete():
+            if not view.is_delivered(ledger):
+                projector.sync(ledger, uri, say)
+            if as_json:
+                print_json(view.summary(ledger))
+            else:
+                say(
+                    f"the sweep '{folder.name}' is complete ({ledger.exhausted()} used up); "
+                    f"to extend it: lmoe-tune resume {folder.name} --trials +8"
+                )
+                _print_summary(ledger, None)
+            raise typer.Exit(_exit_code(ledger))
+        started = ledger.num_started()
+        planned = f" of {ledger.budget.trials}" if ledger.budget.trials else ""
+        verb = "resuming" if started else "starting"
+        say(f"{verb} the sweep '{folder.name}' in {folder.path} ({started}{planned} trials started)")
+        with watching(ledger) as progress:
+            outcome = run_sweep(
+                ledger,
+                progress,
+                import_path=import_path,
+                address=address,
+                tracking_uri=uri,
+            )
+        if as_json:
+            print_json(view.summary(ledger) | {"state": outcome.state})
+        else:
+            _print_summary(ledger, outcome)
+        if not outcome.delivered:
+            say(f"MLflow does not have everything yet; the next run delivers it, or: lmoe-tune sync {folder.name}")
+        if outcome.state == "interrupted":
+            say(f"interrupted; to resume: lmoe-tune resume {folder.name}")
+            raise typer.Exit(INTERRUPTED)
+        raise typer.Exit(_exit_code(ledger))
+
+
+def _print_summary(ledger: Ledger, outcome: Outcome | None) -> None:
+    from lmoe_tune.sweep import view
+
+    summary = view.summary(ledger)
+    counts = summary["trials"]
+    parts = [f"{counts[state]} {state}" for state in ("complete", "pruned", "failed")]
+    parts += [f"{counts['running']} unfinished"] if counts["running"] else []
+    typer.echo(f"{', '.join(parts)}; {duration(summary['wall_s'])} in all")
+    best: dict[str, Any] | None = summary["best"]
+    if best is None:
+        typer.echo("no complete trial yet")
+    else:
+        note = "" if best["feasible"] else "  (no trial meets the constraints; this one misses them least)"
+        typer.echo(f"best: trial {best['trial']}, {ledger.spec.objective.metric} {shown(best['value'])}{note}")
+        typer.echo(f"  parameters  {params_line(best['params'])}")
+        chosen = ("val_accuracy", "val_fine_auroc", "val_coarse_auroc", "val_fine_tnr95", "val_coarse_tnr95")
+        typer.echo(f"  metrics     {params_line({key: best['metrics'].get(key) for key in chosen})}")
+        if best["checkpoint"]:
+            typer.echo(f"  checkpoint  {best['checkpoint']}")
+        if best["model_id"]:
+            typer.echo(f"  model       models:/{best['model_id']}")
+    typer.echo(f"MLflow: {summary['tracking_uri']}")
+    if outcome is None or outcome.state == "complete":
+        name = summary["sweep"]
+        typer.echo(f"next: lmoe-tune ui | lmoe-tune leaderboard {name} | lmoe-tune resume {name} --trials +8")
+
+
+def _exit_code(ledger: Ledger) -> int:
+    failed, max_failed = ledger.num_failed(), ledger.budget.max_failed
+    none_worked = failed > 0 and failed == len(ledger.trials())
+    return TOO_MANY_FAILED if none_worked or (max_failed is not None and failed > max_failed) else 0
+
+
+def _seconds(text: str | None) -> float | None:
+    from lmoe_tune.spec import duration_s
+
+    if text is None:
+        return None
+    try:
+        return duration_s(float(text) if re.fullmatch(r"\d+(\.\d+)?", text) else text)
+    except ValueError as error:
+        raise UsageError(f"--time is '{text}', but must be a duration such as 90s, 30m, 8h or 2d") from error
+
+
+def _trials(text: str | None) -> tuple[int | None, int]:
+    """(in all, more): `+8` is eight more, `24` is 24 in all."""
+    if text is None:
+        return None, 0
+    if not re.fullmatch(r"\+?[1-9]\d*", text):
+        raise UsageError(f"--trials is '{text}', but must be +N (N more) or N (N in all)")
+    return (None, int(text)) if text.startswith("+") else (int(text), 0)

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import lmoe_tune
+from lmoe_tune.spec import load_spec
+from lmoe_tune.sweep.folder import SweepFolder
+from lmoe_tune.sweep.ledger import Ledger
+from lmoe_tune.sweep.lifecycle import write_records
+from lmoe_tune.training.platform import resolve_platform
+from trainables import declarations
+
+CODE = Path(lmoe_tune.__file__).resolve().parents[1]  # also where it is not installed
+Done = subprocess.CompletedProcess[str]
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Callable[..., Done]:
+    """`lmoe-tune` with these arguments, run to its end in an empty folder."""
+
+    def run(*arguments: str, python: tuple[str, ...] = (), **more: str) -> Done:
+        drop = ("MLFLOW_", "LMOE_TUNE_", "RAY_", "TUNE_", "COLUMNS", "FORCE_COLOR")
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(drop)}
+        return subprocess.run(
+            [sys.executable, *python, "-m", "lmoe_tune.cli.main", *arguments],
+            cwd=tmp_path,
+            env=kept | {"PYTHONPATH": str(CODE)} | more,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Callable[..., Ledger]:
+    """A sweep in the default home of `cli`: trials with these values, the last still running with None."""
+
+    def make(name: str, *values: float | None, trials: int = 8) -> Ledger:
+        folder = SweepFolder(tmp_path / "lmoe_runs", name)
+        path = tmp_path / "unused.yaml"
+        path.write_text("name: digits\ntrainable: logit_mixoe\ndata: {id: {dataset: digits}}\n")
+        overrides = [f"name={name}", f"budget.trials={trials}", "train.epochs=1", "search.pruner=none"]
+        loaded = load_spec(path, overrides=overrides, declarations=declarations())
+        path.unlink()
+        spec = resolve_platform(loaded.spec)
+        write_records(folder, spec)
+        ledger = Ledger.writing(folder, spec)
+        for value in values:
+            number = ledger.ask().number
+            if value is not None:
+                metrics = {"val_auroc": value, "val_accuracy": 0.95}
+                ledger.record_epoch(number, 1, metrics, {"val_accuracy": 0.95})
+        return ledger
+
+    return make

@@ -1,0 +1,436 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+import lmoe_tune
+from lmoe_tune.cli.main import app
+from lmoe_tune.sweep.ledger import Ledger
+from lmoe_tune.sweep.view import read_sweep
+
+Cli = Callable[..., Any]
+SNAPSHOT = Path(__file__).with_name("commands.txt")
+COMMANDS = sorted(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+HEAVY = ("torch", "ray", "optuna", "mlflow", "numpy", "yaml", "sklearn", "pandas")
+
+
+def describe(command: Any, name: str) -> Iterator[str]:
+    """The command's name, arguments, options and their values, one a line."""
+    yield name
+    for parameter in command.params:
+        if parameter.param_type_name == "argument":
+            yield f"  {word(parameter)}{'' if parameter.required else ' (optional)'}"
+        elif "--help" not in parameter.opts:
+            value = "" if parameter.is_flag else f" {parameter.metavar or 'VALUE'}"
+            yield f"  {', '.join([*parameter.opts, *parameter.secondary_opts])}{value}"
+    for child, found in sorted(getattr(command, "commands", {}).items()):
+        yield from describe(found, f"{name} {child}")
+
+
+def word(argument: Any) -> str:
+    return (argument.metavar or argument.name.upper()).strip("[]")
+
+
+def test_commands_and_flags_are_those_of_the_snapshot() -> None:
+    """A change of the command line is deliberate: write the new one with UPDATE_SNAPSHOTS=1."""
+    found = "\n".join(describe(typer.main.get_command(app), "lmoe-tune")) + "\n"
+    if os.environ.get("UPDATE_SNAPSHOTS"):
+        SNAPSHOT.write_text(found)
+    assert found == SNAPSHOT.read_text()
+
+
+@pytest.mark.parametrize(
+    "promised",
+    [
+        "search SPEC --name --trials --time --gpu-hours --set --address --fresh --dry-run --json --home",
+        "resume NAME --trials --retry-failed --home",
+        "check SPEC",
+        "train SPEC --params",
+        "list --format",
+        "status NAME --format",
+        "leaderboard NAME --format",
+        "best NAME --format",
+        "sync NAME --tracking-uri",
+        "ui",
+        "methods",
+        "schema",
+        "doctor",
+    ],
+)
+def test_what_the_contract_promises_is_there(promised: str) -> None:
+    name, *wanted = promised.split()
+    command = typer.main.get_command(app).commands[name]  # type: ignore[attr-defined]
+    options = {option for parameter in command.params for option in parameter.opts}
+    arguments = {word(p) for p in command.params if p.param_type_name == "argument"}
+    assert {word for word in wanted if word.startswith("--")} <= options
+    assert {word for word in wanted if not word.startswith("--")} <= arguments
+
+
+# ------------------------------------------------------------------ help
+
+
+def test_help_imports_nothing_heavy(cli: Cli) -> None:
+    done = cli("--help", python=("-X", "importtime"))
+    assert done.returncode == 0
+    imported = {line.rpartition("|")[2].strip().split(".")[0] for line in done.stderr.splitlines() if "|" in line}
+    assert "typer" in imported, "that is what importtime prints"
+    assert not imported & {*HEAVY, "pydantic"}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_that_imports_nothing_heavy(cli: Cli, command: str) -> None:
+    done = cli(command, "--help", python=("-X", "importtime"))
+    assert done.returncode == 0
+    assert done.stdout.strip()
+    imported = {line.rpartition("|")[2].strip().split(".")[0] for line in done.stderr.splitlines() if "|" in line}
+    assert not imported & set(HEAVY)
+
+
+def test_every_command_and_option_says_what_it_is_for() -> None:
+    for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
+        assert command.help, name
+        for parameter in command.params:
+            assert getattr(parameter, "help", None), f"{name} {parameter.name}"
+
+
+def test_the_version_is_printed(cli: Cli) -> None:
+    done = cli("--version")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{lmoe_tune.__version__}\n", "")
+
+
+# ------------------------------------------------------------------ bad usage
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("search", "nonsense"), "no shipped search space"),
+        (("check", "digts"), "did you mean"),
+        (("status", "nothing"), "no sweep 'nothing'"),
+        (("leaderboard", "nothing"), "no sweep 'nothing'"),
+        (("best", "nothing"), "no sweep 'nothing'"),
+        (("resume",), "no sweeps in"),
+        (("resume", "nothing"), "no sweep 'nothing'"),
+        (("resume", "../../etc"), "no sweep '../../etc'"),
+        (("sync", "nothing"), "no sweep 'nothing'"),
+        (("list", "--format", "xml"), "--format is 'xml', but must be one of table, json, csv"),
+        (("methods", "--format", "yaml"), "must be one of table, json, csv"),
+        (("search", "digits", "--time", "soon"), "--time is 'soon', but must be a duration"),
+        (("resume", "--trials", "many"), "--trials is 'many'"),
+        (("resume", "--trials", "-3"), "--trials"),
+        (("search", "digits", "--trials", "0"), "--trials"),
+        (("search", "digits", "--set", "train.lr"), "train.lr"),
+        (("search", "digits", "--set", "train.lr=fast"), "train.lr"),
+        (("search", "digits", "--name", "../elsewhere"), "name"),
+        (("train", "digits", "--params", "missing.yaml"), "missing.yaml"),
+        (("frobnicate",), "frobnicate"),
+        (("search",), "SPEC"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_bad_usage_is_exit_code_2_with_a_message_on_stderr(
+    cli: Cli, tmp_path: Path, arguments: tuple[str, ...], said: str
+) -> None:
+    done = cli(*arguments)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == [], "nothing was written"
+
+
+def test_debug_shows_the_trace(cli: Cli) -> None:
+    done = cli("--debug", "status", "nothing")
+    assert "Traceback" in done.stderr
+    assert done.returncode != 0
+
+
+def test_a_home_that_is_a_file_is_bad_usage(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for arguments in (("search", "digits"), ("train", "digits"), ("list",)):
+        done = cli(*arguments, "--home", "file")
+        assert done.returncode == (0 if arguments == ("list",) else 2), done.stderr
+        assert "Traceback" not in done.stderr
+        assert "Error:" not in done.stderr, "a message, not the name of an exception"
+
+
+# ------------------------------------------------------------------ check
+
+
+@pytest.fixture
+def broken(tmp_path: Path) -> str:
+    path = tmp_path / "broken.yaml"
+    path.write_text(
+        "name: broken\n"
+        "trainable: logit_mixoe\n"
+        "data: {id: {dataset: digits}}\n"
+        "space:\n"
+        "  mixing_alfa: {low: 0.1, high: 10}\n"
+        "  consistency_weight: {low: 5, high: 0}\n"
+        "objective: {metric: val_auroc, direction: maximise}\n"
+        "epocs: 3\n"
+    )
+    return path.name
+
+
+def test_check_reports_every_problem_with_its_place(cli: Cli, broken: str) -> None:
+    done = cli("check", broken)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    lines = done.stderr.splitlines()
+    assert any(line.startswith("broken.yaml:5:3 space.mixing_alfa:") and "mixing_alpha" in line for line in lines)
+    assert any(line.startswith("broken.yaml:6:") and "consistency_weight" in line for line in lines)
+    assert any(line.startswith("broken.yaml:7:") and "maximize" in line for line in lines)
+    assert any(line.startswith("broken.yaml:8:1 epocs:") for line in lines)
+
+
+def test_search_reports_the_same_and_starts_nothing(cli: Cli, broken: str, tmp_path: Path) -> None:
+    checked, searched = cli("check", broken), cli("search", broken)
+    assert searched.returncode == 2
+    assert searched.stderr == checked.stderr
+    assert not (tmp_path / "lmoe_runs").exists()
+
+
+def test_an_override_is_checked_like_the_file(cli: Cli) -> None:
+    done = cli("check", "digits", "--set", "train.lr=-1", "--set", "serach.seed=1")
+    assert done.returncode == 2
+    assert "train.lr" in done.stderr and "did you mean" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["digits", "digits.yaml", "spaces/digits.yaml"])
+def test_a_shipped_spec_is_found_by_its_stem_and_the_file_is_named(cli: Cli, name: str) -> None:
+    done = cli("check", name)
+    assert done.returncode == 0, done.stderr
+    assert "search_spaces/digits.yaml" in done.stderr
+    assert "fine" in done.stdout
+
+
+def test_the_cars_space_is_found_and_says_which_data_it_looked_for(cli: Cli, tmp_path: Path) -> None:
+    for command in ("check", "search"):
+        done = cli(command, "spaces/cars.yaml")
+        assert done.returncode == 2
+        assert "search_spaces/cars.yaml" in done.stderr
+        for root in ("data/stanford_cars", "data/webvision", "data/fgvc-aircraft-2013b"):
+            assert root in done.stderr
+        assert "Traceback" not in done.stderr
+        assert list(tmp_path.iterdir()) == []
+
+
+# ------------------------------------------------------------------ methods, schema, doctor
+
+
+def test_methods_lists_every_parameter_with_its_range_and_default(cli: Cli) -> None:
+    rows = json.loads(cli("methods", "--format", "json").stdout)
+    by_name = {(row["method"], row["parameter"]): row for row in rows}
+    assert by_name["logit_mixoe", "mixing_alpha"]["default"] == 1.0
+    assert by_name["logit_mixoe", "consistency"]["range"]
+    assert ("baseline", "lr") in by_name
+    assert all(row["help"] for row in rows)
+    table = cli("methods")
+    assert "mixing_alpha" in table.stdout and table.stderr == ""
+    found = list(csv.DictReader(io.StringIO(cli("methods", "--format", "csv").stdout)))
+    assert len(found) == len(rows)
+
+
+def test_schema_is_one_json_document(cli: Cli) -> None:
+    done = cli("schema")
+    assert done.returncode == 0 and done.stderr == ""
+    assert json.loads(done.stdout)["properties"]["space"]
+
+
+@pytest.mark.slow
+def test_doctor_looks_at_everything_and_writes_nothing(cli: Cli, tmp_path: Path) -> None:
+    done = cli("doctor", "--format", "json")
+    assert done.returncode == 0, done.stdout
+    found = {row["what"]: row for row in json.loads(done.stdout)}
+    assert {"torch", "ray", "optuna", "mlflow", "CPU cores", "GPUs", "home", "free space", "MLflow"} <= set(found)
+    assert {row["state"] for row in found.values()} <= {"ok", "warn", "fail"}
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_doctor_names_an_unfinished_and_a_damaged_sweep(cli: Cli, sweep: Callable[..., Ledger]) -> None:
+    sweep("half", 0.9, None)
+    damaged = sweep("damaged", 0.9).folder.ledger
+    damaged.write_bytes(damaged.read_bytes().replace(b'"sweep"', b'"sweeq"', 1))
+    done = cli("doctor", "--format", "json")
+    found = {row["what"]: row for row in json.loads(done.stdout)}
+    assert found["sweep half"]["advice"] == "lmoe-tune resume half"
+    assert found["sweep damaged"]["state"] == "fail"
+    assert done.returncode == 1
+
+
+# ------------------------------------------------------------------ looking
+
+
+def test_list_shows_all_sweeps_the_last_one_first(cli: Cli, sweep: Callable[..., Ledger]) -> None:
+    assert cli("list").stdout == ""
+    assert json.loads(cli("list", "--format", "json").stdout) == []
+    sweep("first", 0.8, 0.9, trials=2)
+    sweep("second", 0.7, None)
+    rows = json.loads(cli("list", "--format", "json").stdout)
+    assert [(row["sweep"], row["state"]) for row in rows] == [
+        ("second", "interrupted"),
+        ("first", "complete"),
+    ]
+    assert rows[1]["best_trial"] == 1 and rows[1]["best_value"] == 0.9
+    assert len(cli("list").stdout.splitlines()) == 3
+    assert [row["sweep"] for row in csv.DictReader(io.StringIO(cli("list", "--format", "csv").stdout))] == [
+        "second",
+        "first",
+    ]
+
+
+def test_a_damaged_sweep_does_not_hide_the_others(cli: Cli, sweep: Callable[..., Ledger]) -> None:
+    sweep("good", 0.9)
+    damaged = sweep("bad", 0.9).folder.ledger
+    damaged.write_bytes(damaged.read_bytes().replace(b'"sweep"', b'"sweeq"', 1))
+    done = cli("list", "--format", "json")
+    assert done.returncode == 0
+    assert {row["sweep"]: row["state"] for row in json.loads(done.stdout)} == {
+        "good": "interrupted",
+        "bad": "damaged",
+    }
+    assert "damaged at line 1" in done.stderr
+    (damaged.parent / "spec.yaml").unlink()
+    assert cli("list").returncode == 0
+
+
+def test_status_holds_what_the_contract_promises(cli: Cli, sweep: Callable[..., Ledger]) -> None:
+    sweep("small", 0.8, 0.9, None)
+    done = cli("status", "small", "--format", "json")
+    assert done.returncode == 0 and done.stderr == ""
+    found = json.loads(done.stdout)
+    promised = {
+        "sweep",
+        "state",
+        "trials",
+        "best",
+        "tracking_uri",
+        "experiment_id",
+        "parent_run_id",
+        "wall_s",
+    }
+    assert promised <= set(found)
+    assert found["trials"] == {"planned": 8, "complete": 2, "pruned": 0, "failed": 0, "running": 1}
+    assert {"trial", "value", "params"} <= set(found["best"])
+    assert "small" in cli("status", "small").stdout
+    assert len(list(csv.DictReader(io.StringIO(cli("status", "small", "--format", "csv").stdout)))) == 1
+
+
+def test_a_uri_is_shown_without_its_password(cli: Cli, sweep: Callable[..., Ledger]) -> None:
+    sweep("small", 0.8)
+    done = cli("status", "small", "--format", "json", MLFLOW_TRACKING_URI="https://me:secret@host:5000/x")
+    assert json.loads(done.stdout)["tracking_uri"].startswith("https://")
+    assert "secret" not in done.stdout + done.stderr
+    assert "host:5000" in done.stdout
+
+
+def test_the_leaderboard_is_sorted_and_best_is_its_first_row(cli: Cli, sweep: Callable[..., Ledger]) -> None:
+    sweep("small", 0.8, 0.9, 0.7, None)
+    rows = json.loads(cli("leaderboard", "small", "--format", "json").stdout)
+    assert [row["trial"] for row in rows] == [1, 0, 2, 3]
+    assert {"trial", "state", "value", "params", "metrics", "epochs", "run_id"} <= set(rows[0])
+    best = json.loads(cli("best", "small", "--format", "json").stdout)
+    assert (best["trial"], best["value"]) == (1, 0.9)
+    assert "0.9" in cli("best", "small").stdout
+    table = cli("leaderboard", "small").stdout.splitlines()
+    assert len(table) == 5 and "mixing_alpha" in table[0]
+
+
+def test_best_without_a_complete_trial_says_so(cli: Cli, sweep: Callable[..., Ledger]) -> None:
+    sweep("small", None)
+    done = cli("best", "small", "--format", "json")
+    assert done.returncode == 2
+    assert "no complete trial" in done.stderr and done.stdout == ""
+
+
+def test_the_home_may_stand_before_or_after_the_command_or_in_the_environment(
+    cli: Cli, sweep: Callable[..., Ledger], tmp_path: Path
+) -> None:
+    sweep("small", 0.8)
+    (tmp_path / "lmoe_runs").rename(tmp_path / "elsewhere")
+    assert json.loads(cli("list", "--format", "json").stdout) == []
+    for done in (
+        cli("list", "--format", "json", "--home", "elsewhere"),
+        cli("--home", "elsewhere", "list", "--format", "json"),
+        cli("list", "--format", "json", LMOE_TUNE_HOME="elsewhere"),
+    ):
+        assert [row["sweep"] for row in json.loads(done.stdout)] == ["small"]
+
+
+# ------------------------------------------------------------------ what starts nothing
+
+
+def test_a_dry_run_starts_nothing_and_writes_nothing(cli: Cli, tmp_path: Path) -> None:
+    done = cli("search", "digits", "--dry-run", "--json", "--trials", "5", "--set", "search.seed=3")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["trials"] == 5
+    assert found["slots"] >= 1
+    assert len(found["configurations"]) == 5
+    assert found["configurations"][0] == {
+        "mixing_alpha": 1.0,
+        "consistency_weight": 1.0,
+        "outlier_ratio": 1.0,
+    }
+    assert found["cost"]
+    assert list(tmp_path.iterdir()) == []
+    text = cli("search", "digits", "--dry-run")
+    assert text.returncode == 0 and "slots" in text.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_of_more_than_the_machine_has_is_refused(cli: Cli) -> None:
+    done = cli("search", "digits", "--dry-run", "--set", "resources.cpu=100000")
+    assert done.returncode == 2
+    assert "resources" in done.stderr
+
+
+def test_a_complete_sweep_is_not_started_again(cli: Cli, sweep: Callable[..., Ledger]) -> None:
+    ledger = sweep("digits", 0.8, 0.9, trials=2)
+    trials = ledger.trials()
+    done = cli("resume", "digits", "--json")  # delivers what MLflow does not have
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["state"] == "complete"
+    size = ledger.folder.ledger.stat().st_size
+    again = cli("resume", "digits", "--json")
+    assert again.returncode == 0, again.stderr
+    assert ledger.folder.ledger.stat().st_size == size, "the second time there is nothing left to do"
+    assert read_sweep(ledger.folder).trials() == trials
+
+
+# ------------------------------------------------------------------ train
+
+
+@pytest.mark.slow
+def test_train_runs_one_trial_and_prints_one_json_document(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text("mixing_alpha: 2.0\nconsistency_weight: 1e-1\n")
+    small = ("--set", "train.epochs=1", "--set", "model.baseline.epochs=1")
+    done = cli("train", "digits", *small, "--params", "p.yaml", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["epochs"] == 1
+    assert found["params"]["mixing_alpha"] == 2.0 and found["params"]["consistency_weight"] == 0.1
+    assert 0 <= found["metrics"]["val_auroc"] <= 1
+    assert Path(found["checkpoint"]).is_file()
+    assert "epoch 1/1" in done.stderr
+    again = cli("train", "digits", *small, "--params", "p.yaml", "--json")
+    assert json.loads(again.stdout) == found, "it is finished already"
+
+
+@pytest.mark.slow
+def test_a_parameter_that_the_method_lacks_is_refused_by_train(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text("mixing_alfa: 2.0\n")
+    done = cli("train", "digits", "--params", "p.yaml")
+    assert done.returncode == 2
+    assert "p.yaml:1:1 mixing_alfa" in done.stderr and "mixing_alpha" in done.stderr
+    assert not (tmp_path / "lmoe_runs").exists()

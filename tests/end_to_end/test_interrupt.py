@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(180)]
+
+SEARCH = (
+    "search", "digits", "--trials", "5", "--set", "train.epochs=3", "--set", "model.baseline.epochs=2",
+    "--set", "search.max_concurrent=1",
+)  # fmt: skip
+BOUND_S = 20.0  # on a busy machine; a few seconds on an idle one
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+def test_a_signal_ends_it_cleanly_and_it_is_resumed(
+    command: Any, reference: Any, tracked: Callable[..., Any], number: int
+) -> None:
+    driver = command.start(*SEARCH)
+    driver.wait_until(lambda: any(trial.epochs for trial in command.trials()))
+    assert driver.end(number, BOUND_S) == 130
+    assert "lmoe-tune resume digits" in driver.output()
+    assert "Traceback" not in driver.output()
+    found = json.loads(command.run("status", "digits", "--format", "json").stdout)
+    assert found["state"] == "interrupted"
+    statuses = {run.info.status for run in tracked(command).runs}
+    assert "RUNNING" not in statuses
+    done = command.run("resume", "digits", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["state"] == "complete"
+    assert command.records() == reference.records()
+    tracked(command).agrees_with(command.trials())
+
+
+@pytest.mark.parametrize(
+    ("number", "delay_s"),
+    [(signal.SIGINT, 0.0), (signal.SIGTERM, 0.5), (signal.SIGINT, 1.5), (signal.SIGTERM, 2.5)],
+)
+def test_a_signal_while_ray_starts_ends_it_with_the_same_words(command: Any, number: int, delay_s: float) -> None:
+    driver = command.start(*SEARCH)
+    driver.wait_until(lambda: "starting the sweep" in driver.output())
+    time.sleep(delay_s)
+    assert driver.end(number, BOUND_S) == 130
+    assert "lmoe-tune resume digits" in driver.output()
+    assert "Traceback" not in driver.output()
+    assert "AssertionError" not in driver.output()
+
+
+def test_a_second_signal_ends_it_at_once_and_loses_nothing(command: Any) -> None:
+    driver = command.start(*SEARCH)
+    driver.wait_until(lambda: any(trial.epochs for trial in command.trials()))
+    before = command.trials()
+    driver.process.send_signal(signal.SIGTERM)
+    assert driver.end(signal.SIGTERM, 5.0) == 130
+    after = command.trials()
+    assert [trial.params for trial in after[: len(before)]] == [trial.params for trial in before]
