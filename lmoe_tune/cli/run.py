@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -163,7 +165,7 @@ def _work(
     from lmoe_tune.sweep.lifecycle import first_attrs, settle, write_records
     from lmoe_tune.sweep.runner import run_sweep
 
-    with folder.locked():
+    with _interruptible(folder), folder.locked():
         write_records(folder, spec)
         first = first_attrs(spec, change, import_path) if import_path else None
         ledger = Ledger.writing(folder, spec, first)
@@ -207,9 +209,18 @@ def _work(
         if not outcome.delivered:
             say(f"MLflow does not have everything yet; the next run delivers it, or: lmoe-tune sync {folder.name}")
         if outcome.state == "interrupted":
-            say(f"interrupted; to resume: lmoe-tune resume {folder.name}")
-            raise typer.Exit(INTERRUPTED)
+            raise KeyboardInterrupt
         raise typer.Exit(_exit_code(ledger))
+
+
+@contextmanager
+def _interruptible(folder: SweepFolder) -> Iterator[None]:
+    """End with how to resume, whatever moment of the block an interrupt came in."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        say(f"interrupted; to resume: lmoe-tune resume {folder.name}")
+        raise typer.Exit(INTERRUPTED) from None
 
 
 def _print_summary(ledger: Ledger, outcome: Outcome | None) -> None:

@@ -71,7 +71,7 @@ def test_killed_and_resumed_it_ends_bit_for_bit_as_the_uninterrupted_sweep(
 
 def test_killed_with_two_slots_it_finishes_what_was_planned(command: Any, tracked: Callable[..., Any]) -> None:
     driver = command.start(*SEARCH)
-    driver.wait_until(lambda: sum(len(trial.epochs) for trial in command.trials()) >= 4)
+    driver.wait_until(lambda: any(trial.epochs for trial in command.trials()[1:]))
     driver.kill()
     before = command.trials()
     done = command.run(*SEARCH, "--json")  # the same command goes on
@@ -83,7 +83,8 @@ def test_killed_with_two_slots_it_finishes_what_was_planned(command: Any, tracke
     for old, new in zip(before, trials, strict=False):
         assert new.params == old.params
         assert new.epochs[: len(old.epochs)] == old.epochs
-    assert "continues after epoch" in done.stderr
+    if any(trial.state == "running" and trial.epochs for trial in before):
+        assert "continues after epoch" in done.stderr
     tracked(command).agrees_with(trials)
 
 
