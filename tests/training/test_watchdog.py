@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from lmoe_tune.training.watchdog import each_within
+
+pytestmark = pytest.mark.slow
+
+START = """\
+import os, signal, time
+from lmoe_tune.training import watchdog
+watchdog.GRACE_S = 0.2
+"""
+
+
+def run(script: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", START + script], capture_output=True, text=True, timeout=50, check=False
+    )
+
+
+def test_all_items_come_and_their_error_too() -> None:
+    def items() -> Iterator[int]:
+        yield from (1, 2)
+        raise ValueError("three")
+
+    for seconds in (None, 1000.0):
+        found = []
+        with pytest.raises(ValueError, match="three"):
+            for item in each_within(seconds, items()):
+                found.append(item)
+        assert found == [1, 2]
+
+
+def test_a_process_that_hangs_prints_its_stacks_and_exits() -> None:
+    done = run(
+        """
+def hangs():
+    yield 1
+    time.sleep(1000)
+watchdog.GRACE_S = 100
+print(list(watchdog.each_within(0.2, hangs())))
+"""
+    )
+    assert done.returncode == 1
+    assert "in hangs" in done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the timer is Linux's")
+def test_a_process_that_is_stopped_is_killed() -> None:
+    done = run(
+        """
+def stops():
+    yield 1
+    os.kill(os.getpid(), signal.SIGSTOP)
+    time.sleep(1000)
+print(list(watchdog.each_within(0.2, stops())))
+"""
+    )
+    assert done.returncode == -signal.SIGKILL
+
+
+def test_the_time_between_items_is_not_counted() -> None:
+    done = run(
+        """
+for item in watchdog.each_within(0.5, iter([1, 2])):
+    time.sleep(1)
+print("alive")
+"""
+    )
+    assert (done.returncode, done.stdout) == (0, "alive\n")
