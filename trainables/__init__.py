@@ -4,6 +4,14 @@
 can be tuned, and the objective is imported where it trains.
 """
 
-from trainables.method import METHODS, Method, declarations, load_method, resolve_declaration
+from trainables.method import (
+    METHODS,
+    Method,
+    configured,
+    declaration_of,
+    declarations,
+    load_method,
+    resolve_declaration,
+)
 
-__all__ = ["METHODS", "Method", "declarations", "load_method", "resolve_declaration"]
+__all__ = ["METHODS", "Method", "configured", "declaration_of", "declarations", "load_method", "resolve_declaration"]

@@ -7,29 +7,63 @@ import inspect
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from lmoe_tune.errors import UsageError
-from lmoe_tune.spec import Declaration
+from lmoe_tune.spec import METHOD, Declaration, Spec, combined, own_params
 
 if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor, nn
+
+    from lmoe_tune.data.batches import Batch
     from lmoe_tune.methods.objective import Objective
 
 METHODS: dict[str, str] = {
     "logit_mixoe": "trainables.logit_mixoe:LogitMixOE",
+    "mixoe": "trainables.mixoe:MixOE",
+    "outlier_exposure": "trainables.outlier_exposure:OutlierExposure",
+    "energy_oe": "trainables.energy_oe:EnergyOE",
     "baseline": "trainables.baseline:Baseline",
 }
 
 
-class Method(ABC):
-    """Subclass this for a method of your own, and name it in a spec as `trainable: package.module:Class`."""
+class Method:
+    """Subclass this for a method of your own, and name it in a spec as `trainable: package.module:Class`.
+
+    It needs a `declaration` of its parameters and a `loss`; docs/own-method.md has an example. A method whose
+    objective is a class of its own overrides `objective` instead.
+    """
 
     declaration: ClassVar[Declaration]
 
-    @abstractmethod
+    def loss(
+        self, model: nn.Module, batch: Batch, rng: np.random.Generator, params: Mapping[str, Any]
+    ) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """The loss of one step, a scalar, and its terms by name: `{"id_loss": ...}` is logged as `train_id_loss`.
+
+        Args:
+            model: maps images (N, C, H, W) to logits (N, K); it is in training mode.
+            batch: images (B, C, H, W), labels (B,), and outliers (M, C, H, W), where `pairs[j]` is the image
+                that goes with outlier j. M is `outlier_ratio` times B on average, at least 2; 0 where the
+                declaration says `needs_outliers=False`.
+            rng: the source of all randomness: its state is in the checkpoint.
+            params: a value for every declared parameter.
+        """
+        raise NotImplementedError
+
     def objective(self, params: Mapping[str, Any]) -> Objective:
         """The training objective for one set of parameters; every declared one is in `params`."""
+        from lmoe_tune.methods.objective import LossFunction
+
+        ratio = params.get("outlier_ratio", 1.0) if self.declaration.needs_outliers else 0.0
+        return LossFunction(self.loss, dict(params), ratio)
+
+    def own(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Those of `params` that the declaration names itself, without the shared ones."""
+        return {parameter.name: params[parameter.name] for parameter in self.declaration.parameters}
 
 
 def load_method(name: str, folder: Path | None = None) -> Method:
@@ -53,9 +87,32 @@ def load_method(name: str, folder: Path | None = None) -> Method:
         raise UsageError(f"'{module_name}' has no class '{class_name}' that is a trainables.Method")
     if not isinstance(getattr(found, "declaration", None), Declaration):
         raise UsageError(f"'{module_name}': {class_name} has no `declaration` that is a lmoe_tune.spec.Declaration")
-    if inspect.isabstract(found):
-        raise UsageError(f"'{module_name}': {class_name} is unfinished, it must define the method `objective`")
+    if found.loss is Method.loss and found.objective is Method.objective:
+        raise UsageError(f"'{module_name}': {class_name} is unfinished, it must define the method `loss`")
     return found()
+
+
+def configured(spec: Spec, params: Mapping[str, Any], folder: Path) -> tuple[Method, dict[str, Any]]:
+    """The method of a trial, and every one of its hyperparameters: the trial's, the fixed ones, the defaults.
+
+    Raises:
+        UsageError: the method cannot be loaded, or has no such parameters.
+    """
+    given = {**spec.fixed, **params}
+    if METHOD not in spec.space:
+        method = load_method(spec.trainable, folder)
+        return method, method.declaration.resolve(given)
+    name = str(given.pop(METHOD, spec.trainable))
+    method = load_method(name, folder)
+    return method, method.declaration.resolve(own_params(given, name, method.declaration))
+
+
+def declaration_of(spec: Spec, folder: Path) -> Declaration:
+    """What a spec's trainable exposes, or all those together that it searches among."""
+    if METHOD not in spec.space:
+        return load_method(spec.trainable, folder).declaration
+    names = [str(name) for name in spec.space[METHOD].choices or ()]
+    return combined([replace(load_method(name, folder).declaration, name=name) for name in names])
 
 
 def resolve_declaration(name: str, folder: Path) -> Declaration:

@@ -17,7 +17,7 @@ from ray import tune
 
 from lmoe_tune.errors import BaselineError, LmoeTuneError, UsageError
 from lmoe_tune.spec import Spec, spec_from_resolved
-from trainables.method import load_method
+from trainables.method import configured
 
 if TYPE_CHECKING:
     from lmoe_tune.training.trial import TrialEpoch
@@ -89,8 +89,7 @@ def start_trial(config: dict[str, Any]) -> Iterator[TrialEpoch]:
 
     sweep = Path(config["sweep"])
     spec = _read_spec(sweep / "spec.yaml")
-    method = load_method(spec.trainable, Path(config["import_path"]))
-    params = method.declaration.resolve({**spec.fixed, **config["params"]})
+    method, params = configured(spec, config["params"], Path(config["import_path"]))
     return run_trial(
         spec,
         method.objective(params),

@@ -88,8 +88,9 @@ def leaderboard(name: NameArgument, form: FormatOption = "table", home: HomeOpti
         return
     searched = tuple(ledger.spec.space)
     metrics = ("val_accuracy", "val_fine_auroc", "val_coarse_auroc")
+    pareto = ("pareto",) if rows and "pareto" in rows[0] else ()
     flat = [row | row["params"] | {metric: row["metrics"].get(metric) for metric in metrics} for row in rows]
-    columns = ("trial", "state", "value", "feasible", *metrics, *searched, "epochs")
+    columns = ("trial", "state", "value", *pareto, "feasible", *metrics, *searched, "epochs")
     print_rows(flat, columns if chosen == "table" else (*columns, "run_id"), chosen)
 
 

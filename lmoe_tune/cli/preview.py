@@ -11,7 +11,7 @@ import typer
 
 from lmoe_tune.cli.output import print_json, print_table, shown
 from lmoe_tune.data import describe_splits
-from lmoe_tune.spec import Spec
+from lmoe_tune.spec import METHOD, Spec
 from lmoe_tune.sweep.cluster import Cluster
 from lmoe_tune.sweep.ledger import Budget
 from lmoe_tune.sweep.sampling import first_suggestions
@@ -44,13 +44,14 @@ def preview(spec: Spec, change: BudgetChange, home: Path, *, as_json: bool) -> N
         )
         return
     trials = budget.trials or "unlimited"
-    typer.echo(f"{spec.trainable} on {spec.data.id.dataset}: {trials} trials of {spec.train.epochs} epochs")
+    methods = spec.space[METHOD].choices if METHOD in spec.space else (spec.trainable,)
+    typer.echo(f"{', '.join(map(str, methods or ()))} on {spec.data.id.dataset}: {trials} trials of {spec.train.epochs} epochs")
     typer.echo(f"slots: {slots} at a time on this machine ({cluster.cpus:g} CPUs, {cluster.gpus:g} GPUs)")
     typer.echo(f"device {spec.train.device}, precision {spec.train.precision}, {spec.train.threads} thread(s) a trial")
     sampler = f"sampler {spec.search.sampler}, seed {spec.search.seed}"
     typer.echo(f"\nfirst configurations (later ones depend on results; {sampler}):")
     columns = list(spec.space)
-    rows = [[str(place), *(shown(row[name]) for name in columns)] for place, row in enumerate(configurations)]
+    rows = [[str(place), *(shown(row.get(name)) for name in columns)] for place, row in enumerate(configurations)]
     print_table(rows, ["trial", *columns])
     typer.echo("\ncost, without pruning:")
     for key, value in cost.items():

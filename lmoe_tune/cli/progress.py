@@ -135,7 +135,9 @@ def end_line(trial: TrialView, metric: str, ledger: Ledger) -> str:
     if trial.state == "failed":
         return f"{what}: {trial.failure or 'no epoch before the end'}"
     metrics = trial.metrics
-    also = ", ".join(f"{name} {shown(metrics[name])}" for name in ledger.spec.objective.constraints if name in metrics)
+    objective = ledger.spec.objective
+    named = dict.fromkeys([*objective.metrics[1:], *objective.constraints])
+    also = ", ".join(f"{name} {shown(metrics[name])}" for name in named if name in metrics)
     return (
         f"{what} at epoch {len(trial.epochs)}: {metric} {shown(trial.value)}"
         f"{f', {also}' if also else ''}  ({params_line(trial.params)})"

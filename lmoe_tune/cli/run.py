@@ -240,6 +240,11 @@ def _print_summary(ledger: Ledger, outcome: Outcome | None) -> None:
         typer.echo(f"  parameters  {params_line(best['params'])}")
         chosen = ("val_accuracy", "val_fine_auroc", "val_coarse_auroc", "val_fine_tnr95", "val_coarse_tnr95")
         typer.echo(f"  metrics     {params_line({key: best['metrics'].get(key) for key in chosen})}")
+        if "pareto_front" in summary:
+            typer.echo(f"Pareto front of {', '.join(ledger.spec.objective.metrics)}:")
+            for trial in ledger.pareto_front(ledger.trials()):
+                values = dict(zip(ledger.spec.objective.metrics, trial.values, strict=True))
+                typer.echo(f"  trial {trial.number:<4}  {params_line(values)}")
         if best["checkpoint"]:
             typer.echo(f"  checkpoint  {best['checkpoint']}")
         if best["model_id"]:

@@ -12,15 +12,15 @@ import typer
 from lmoe_tune.cli.output import params_line, print_json, say, shown
 from lmoe_tune.durable import write_durably
 from lmoe_tune.errors import UsageError
-from lmoe_tune.spec import LoadedSpec, identity, load_params, resolved_yaml
+from lmoe_tune.spec import METHOD, LoadedSpec, identity, load_params, resolved_yaml
 from lmoe_tune.training.platform import resolve_platform
-from trainables import load_method
+from trainables import configured, declaration_of
 
 
 def train_one(loaded: LoadedSpec, params_file: Path | None, home: Path, *, as_json: bool) -> None:
     """Train one trial and print its last epoch; its checkpoints and epochs are kept under `HOME/train/`."""
-    method = load_method(loaded.spec.trainable, loaded.path.resolve().parent)
-    given = load_params(params_file, method.declaration) if params_file else {}
+    import_path = loaded.path.resolve().parent
+    given = load_params(params_file, declaration_of(loaded.spec, import_path)) if params_file else {}
 
     import torch  # seconds: the parameters are looked at first
 
@@ -28,7 +28,7 @@ def train_one(loaded: LoadedSpec, params_file: Path | None, home: Path, *, as_js
 
     asked = loaded.spec.train.device
     spec = resolve_platform(loaded.spec, cuda=torch.cuda.is_available() if asked == "auto" else None)
-    params = method.declaration.resolve({**spec.fixed, **given})
+    method, params = configured(spec, given, import_path)
     key = hashlib.sha256(json.dumps([identity(spec), params], sort_keys=True).encode()).hexdigest()[:8]
     folder = home / "train" / f"{spec.name}-{key}"
     try:
@@ -48,7 +48,7 @@ def train_one(loaded: LoadedSpec, params_file: Path | None, home: Path, *, as_js
     last = epochs[max(epochs)]
     checkpoint = max((folder / "checkpoints").glob("epoch-*.pt"), default=None)
     document: dict[str, Any] = {
-        "trainable": spec.trainable,
+        "trainable": given.get(METHOD, spec.trainable),
         "params": params,
         "epochs": max(epochs),
         "metrics": last,

@@ -1,10 +1,12 @@
 """The search-space file, typed: every problem at once with its place. Imports neither torch nor Ray."""
 
+from lmoe_tune.spec.architectures import ARCHITECTURES, TIMM
 from lmoe_tune.spec.check import LoadedSpec, folder_missing, load_params, load_spec
-from lmoe_tune.spec.declaration import SHARED_PARAMETERS, Declaration, Parameter, Value
+from lmoe_tune.spec.declaration import METHOD, SHARED_PARAMETERS, Declaration, Parameter, Value, combined, own_params
 from lmoe_tune.spec.locate import find_spec, shipped_specs
 from lmoe_tune.spec.metrics import METRICS, Direction, Metric
 from lmoe_tune.spec.model import (
+    AugmentSpec,
     BaselineSpec,
     BoundSpec,
     Budget,
@@ -24,8 +26,12 @@ from lmoe_tune.spec.record import diff, identity, resolved_yaml, spec_from_resol
 from lmoe_tune.spec.schema import json_schema
 
 __all__ = [
+    "ARCHITECTURES",
+    "METHOD",
     "METRICS",
     "SHARED_PARAMETERS",
+    "TIMM",
+    "AugmentSpec",
     "BaselineSpec",
     "BoundExpression",
     "BoundSpec",
@@ -46,6 +52,7 @@ __all__ = [
     "TrackingSpec",
     "TrainSpec",
     "Value",
+    "combined",
     "diff",
     "duration_s",
     "duration_text",
@@ -55,6 +62,7 @@ __all__ = [
     "json_schema",
     "load_params",
     "load_spec",
+    "own_params",
     "resolved_yaml",
     "shipped_specs",
     "spec_from_resolved",

@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
 from lmoe_tune.errors import Problem, SpecError, UsageError
 from lmoe_tune.spec import document, sections
 from lmoe_tune.spec.datasets import DatasetName
-from lmoe_tune.spec.declaration import Declaration, Value
-from lmoe_tune.spec.defaults import DIGITS_TRAINABLE, fill_in_digits
+from lmoe_tune.spec.declaration import METHOD, Declaration, Value, combined, methods_with
+from lmoe_tune.spec.defaults import DIGITS_TRAINABLE, fill_in_digits, node_of
 from lmoe_tune.spec.findings import Findings
 from lmoe_tune.spec.metrics import METRICS
 from lmoe_tune.spec.model import Dataset, ObjectiveSpec, Spec
@@ -69,11 +69,17 @@ def load_spec(
     """
     path = Path(path)
     root, problems = _read(path)
+    fold_objectives(root)
     _complete(root, overrides, declarations)
     apply_overrides(root, overrides, problems)
+    fold_objectives(root)
+    _imply(root)
     findings = Findings(root, problems)
     findings.check_shape()
-    declaration = _declaration(findings, path, declarations, resolve)
+    methods = _methods(findings, path, declarations, resolve)
+    declaration = None
+    if methods:
+        declaration = combined(methods) if _searched_methods(findings) else methods[0]
     sections.check_data(findings, declaration, path.parent, missing if check_files else None)
     sections.check_model(findings, path.parent, check_files=check_files)
     sections.check_train(findings)
@@ -85,7 +91,7 @@ def load_spec(
     if findings.problems:
         raise SpecError(findings.problems)
     assert declaration is not None, "a spec without a declaration and without a problem"
-    return LoadedSpec(_build(root.plain(), declaration, path.parent), path)
+    return LoadedSpec(_build(root.plain(), declaration, methods, path.parent), path)
 
 
 def load_params(path: Path, declaration: Declaration) -> dict[str, Value]:
@@ -120,6 +126,7 @@ def _complete(root: document.Mapping, overrides: Sequence[str], declarations: Ma
     probe = document.copied(root)
     assert isinstance(probe, document.Mapping)
     apply_overrides(probe, overrides, [])
+    _imply(probe)
     seen = Findings(probe, [])
     dataset, trainable = (seen.plain(("data", "id", "dataset")), seen.plain(("trainable",)))
     if dataset == "digits" or dataset not in get_args(DatasetName):
@@ -127,12 +134,92 @@ def _complete(root: document.Mapping, overrides: Sequence[str], declarations: Ma
         fill_in_digits(root, with_space=trainable == DIGITS_TRAINABLE or not known)
 
 
-def _declaration(
+def fold_objectives(root: document.Mapping) -> None:
+    """Turn a list of objectives, in place, into its first entry with the others under `also`.
+
+    Constraints may stand in any entry: they hold for the trial.
+    """
+    given = root.get("objective")
+    if not isinstance(given, document.Sequence) or not given.items:
+        return
+    entries = [item for item in map(document.copied, given.items) if isinstance(item, document.Mapping)]
+    if len(entries) < len(given.items):
+        return  # its shape is reported
+    first, others = entries[0], entries[1:]
+    for other in others:
+        moved = other.entries.pop("constraints", None)
+        constraints = first.get("constraints")
+        if moved is None:
+            continue
+        if isinstance(constraints, document.Mapping) and isinstance(moved.value, document.Mapping):
+            for name, entry in moved.value.entries.items():
+                constraints.entries.setdefault(name, entry)
+        else:
+            first.entries.setdefault("constraints", moved)
+    first.entries["also"] = document.Entry(given.mark, document.Sequence(given.mark, list(others)))
+    root.entries["objective"] = document.Entry(root.entries["objective"].key_mark, first)
+
+
+def _imply(root: document.Mapping) -> None:
+    """Fill in, in place, what follows from the rest: the trainable of a sweep that searches it, no pruner for
+    several objectives, and no default constraint on what is itself an objective."""
+    space, objective = root.get("space"), root.get("objective")
+    method = space.get(METHOD) if isinstance(space, document.Mapping) else None
+    choices = method.get("choices") if isinstance(method, document.Mapping) else None
+    if "trainable" not in root.entries and isinstance(choices, document.Sequence) and choices.items:
+        root.entries["trainable"] = document.Entry(choices.mark, choices.items[0])
+    also = objective.get("also") if isinstance(objective, document.Mapping) else None
+    if not (isinstance(objective, document.Mapping) and isinstance(also, document.Sequence) and also.items):
+        return
+    search = root.entries.setdefault("search", document.Entry(root.mark, node_of({}, root.mark))).value
+    if isinstance(search, document.Mapping) and "pruner" not in search.entries:
+        search.entries["pruner"] = document.Entry(search.mark, node_of("none", search.mark))
+    named = [objective.get("metric"), *(one.get("metric") for one in also.items if isinstance(one, document.Mapping))]
+    if "constraints" not in objective.entries and "val_accuracy" in [one.plain() for one in named if one is not None]:
+        objective.entries["constraints"] = document.Entry(objective.mark, node_of({}, objective.mark))
+
+
+def _searched_methods(findings: Findings) -> list[tuple[document.KeyPath, Any]]:
+    """Where the choices of `space.method` stand, and what they are; empty where the method is not searched."""
+    path: document.KeyPath = ("space", METHOD, "choices")
+    node = findings.node(path)
+    items = node.items if isinstance(node, document.Sequence) else []
+    return [((*path, place), item.plain()) for place, item in enumerate(items)]
+
+
+def _methods(
     findings: Findings, path: Path, declarations: Mapping[str, Declaration], resolve: Resolve | None
-) -> Declaration | None:
-    """What the trainable declares; None where that has been reported as a problem."""
+) -> list[Declaration]:
+    """What the trainable, or each of those that are searched, declares; empty where a problem was reported."""
     name = findings.plain(("trainable",))
-    if name is None:
+    searched = _searched_methods(findings)
+    if not searched:
+        found = _declaration(findings, ("trainable",), name, path, declarations, resolve)
+        return [found] if found is not None else []
+    names = [choice for _, choice in searched]
+    if name is not None and name not in names:
+        findings.add(
+            ("trainable",), f"value is {shown(name)}, but must be one of space.method: {', '.join(map(str, names))}"
+        )
+    methods = [_declaration(findings, at, choice, path, declarations, resolve) for at, choice in searched]
+    known = [method for method in methods if method is not None]
+    # A class of one's own goes by the name in the spec, whatever its declaration calls it.
+    return [replace(one, name=str(choice)) for one, choice in zip(known, names, strict=False)] if all(methods) else []
+
+
+def _declaration(
+    findings: Findings,
+    at: document.KeyPath,
+    name: Any,
+    path: Path,
+    declarations: Mapping[str, Declaration],
+    resolve: Resolve | None,
+) -> Declaration | None:
+    """What a trainable declares; None where that has been reported as a problem."""
+    if name is None or not findings.clean(at):
+        return None
+    if not isinstance(name, str):
+        findings.refuse(at, f"one of {', '.join(declarations)}, or package.module:Class of your own")
         return None
     if name in declarations:
         return declarations[name]
@@ -141,27 +228,32 @@ def _declaration(
         hint = (
             findings.did_you_mean(name, declarations) or f"; there are {shipped}, or package.module:Class of your own"
         )
-        findings.add(("trainable",), f"unknown trainable {shown(name)}{hint}")
+        findings.add(at, f"unknown trainable {shown(name)}{hint}")
         return None
     if not _CLASS_PATH.fullmatch(name):
-        findings.refuse(("trainable",), f"one of {shipped}, or package.module:Class of your own")
+        findings.refuse(at, f"one of {shipped}, or package.module:Class of your own")
         return None
     if resolve is None:
-        findings.add(("trainable",), f"a trainable of your own cannot be used here; there are {shipped}")
+        findings.add(at, f"a trainable of your own cannot be used here; there are {shipped}")
         return None
     try:
         return resolve(name, path.parent)
     except UsageError as error:
-        findings.add(("trainable",), printable(" ".join(str(error).split())))
+        findings.add(at, printable(" ".join(str(error).split())))
         return None
 
 
-def _build(plain: dict[str, Any], declaration: Declaration, spec_folder: Path) -> Spec:
+def _build(plain: dict[str, Any], declaration: Declaration, methods: Sequence[Declaration], spec_folder: Path) -> Spec:
     """The typed spec of a document without problems: numbers in their parameters' types, paths absolute."""
     data = plain["data"]
     for dataset in (data["id"], data.get("outliers"), *data.get("coarse_ood", ())):
         if dataset and dataset.get("root") is not None:
             dataset["root"] = sections.absolute(dataset["root"], spec_folder)
+        if dataset and dataset.get("exclude"):
+            dataset["exclude"] = tuple(
+                sections.absolute(entry, spec_folder) if sections.is_list_file(entry) else entry
+                for entry in dataset["exclude"]
+            )
     weights = plain["model"].get("weights", "none")
     if weights not in sections.WEIGHTS:
         plain["model"]["weights"] = sections.absolute(weights, spec_folder)
@@ -169,16 +261,21 @@ def _build(plain: dict[str, Any], declaration: Declaration, spec_folder: Path) -
     if "fixed" in plain:
         plain["fixed"] = {name: parameters[name].typed(value) for name, value in plain["fixed"].items()}
     plain["space"] = typed_space(plain["space"], declaration)
+    if METHOD in plain["space"]:
+        named = (*plain["space"], *plain.get("fixed", {}))
+        for name, entry in plain["space"].items():
+            entry["only_for"] = methods_with(name, methods, named)
     search = plain.setdefault("search", {})
     if "start_from" in search:
         points = search["start_from"]
         search["start_from"] = tuple({k: parameters[k].typed(v) for k, v in point.items()} for point in points)
     elif data["id"]["dataset"] == "digits":
-        points = default_start(plain["space"], declaration, plain["train"])
+        points = default_start(plain["space"], methods, plain["train"])
         whole = all(set(point) == set(plain["space"]) for point in points)
         search["start_from"] = points if whole or search.get("sampler") != "grid" else ()
     objective = plain.setdefault("objective", {})
-    if "direction" not in objective:
-        metric = METRICS[objective.get("metric", ObjectiveSpec.model_fields["metric"].default)]
-        objective["direction"] = metric.direction or "maximize"
+    for one in (objective, *objective.get("also", ())):
+        if "direction" not in one:
+            metric = METRICS[one.get("metric", ObjectiveSpec.model_fields["metric"].default)]
+            one["direction"] = metric.direction or "maximize"
     return Spec.model_validate(plain)

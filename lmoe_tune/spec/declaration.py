@@ -8,8 +8,8 @@ of a trial.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from lmoe_tune.errors import UsageError
@@ -37,7 +37,7 @@ class Parameter:
     choices: tuple[Value, ...] = ()
 
     def __post_init__(self) -> None:
-        assert self.name.isidentifier(), f"{self.name!r} is no name for a parameter"
+        assert self.name.rpartition(".")[2].isidentifier(), f"{self.name!r} is no name for a parameter"
         assert bool(self.choices) == (self.kind == "choice"), f"{self.name}: choices go with the kind 'choice'"
         assert self.low is None or self.high is None or self.low < self.high, f"{self.name}: empty range"
         assert self.default is None or self.accepts(self.default), f"{self.name}: its default is not allowed"
@@ -124,3 +124,72 @@ class Declaration:
             name: parameter.typed(params[name]) if name in params else parameter.default
             for name, parameter in available.items()
         }
+
+
+METHOD = "method"
+"""The parameter that chooses among trainables, where a space has it."""
+
+
+def combined(declarations: Sequence[Declaration]) -> Declaration:
+    """What a sweep over several trainables exposes: `method`, and the parameters of each.
+
+    A parameter goes by its name, for every method that has it, or by `method.name` for that one alone. Where
+    methods disagree about a default, the common name has none; its bounds are those that suit all.
+    """
+    by_name: dict[str, list[Parameter]] = {}
+    for declaration in declarations:
+        for name, parameter in declaration.all_parameters.items():
+            by_name.setdefault(name, []).append(parameter)
+    names = tuple(declaration.name for declaration in declarations)
+    parameters = [Parameter(METHOD, "choice", names[0], "the trainable", choices=names)]
+    parameters += [_common(found) for found in by_name.values() if len({one.kind for one in found}) == 1]
+    for declaration in declarations:
+        for name, parameter in declaration.all_parameters.items():
+            parameters.append(replace(parameter, name=f"{declaration.name}.{name}"))
+    return Declaration(
+        name=" | ".join(names),
+        summary="one of several trainables",
+        parameters=tuple(parameters),
+        needs_outliers=any(declaration.needs_outliers for declaration in declarations),
+    )
+
+
+def methods_with(name: str, declarations: Sequence[Declaration], named: Collection[str]) -> tuple[str, ...] | None:
+    """The methods that a parameter of a combined space is for; None: all.
+
+    Args:
+        named: every name in the space and under `fixed`; `mixoe.lr` there takes mixoe out of those of `lr`.
+    """
+    if name == METHOD:
+        return None
+    qualifier, _, own = name.rpartition(".")
+    if qualifier:
+        return (qualifier,)
+    having = [one.name for one in declarations if own in one.all_parameters and f"{one.name}.{own}" not in named]
+    return None if len(having) == len(declarations) else tuple(having)
+
+
+def own_params(params: Mapping[str, Value], method: str, declaration: Declaration) -> dict[str, Value]:
+    """The parameters of a combined space that belong to one of its methods, under their own names."""
+    common = {name: value for name, value in params.items() if name in declaration.all_parameters}
+    prefix = f"{method}."
+    qualified = {name.removeprefix(prefix): value for name, value in params.items() if name.startswith(prefix)}
+    return common | qualified
+
+
+def _common(found: Sequence[Parameter]) -> Parameter:
+    """One parameter that suits all methods which have it."""
+    first = found[0]
+    lows = [one.low for one in found if one.low is not None]
+    highs = [one.high for one in found if one.high is not None]
+    low = max(lows, default=None)
+    choices = tuple(choice for choice in first.choices if all(choice in one.choices for one in found))
+    defaults = {repr(one.default) for one in found}
+    return replace(
+        first,
+        default=first.default if len(defaults) == 1 else None,
+        low=low,
+        high=min(highs, default=None),
+        low_exclusive=any(one.low_exclusive and one.low == low for one in found),
+        choices=choices or first.choices,
+    )

@@ -21,13 +21,34 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from lmoe_tune.spec.architectures import ARCHITECTURES, TIMM, is_architecture
 from lmoe_tune.spec.datasets import DatasetName
 from lmoe_tune.spec.declaration import Value
-from lmoe_tune.spec.quantity import DURATION, EXPRESSION, BoundExpression, duration_s, duration_text
+from lmoe_tune.spec.quantity import (
+    DURATION,
+    EXPRESSION,
+    SIZE,
+    BoundExpression,
+    duration_s,
+    duration_text,
+    size_bytes,
+    size_text,
+)
 
 
 class MustBe(str):
     """Metadata of a field: the words that follow "must be" in a message."""
+
+
+class OneOf(MustBe):
+    """The same for a field that takes one of a few words, or more: `options` are what may have been meant."""
+
+    options: tuple[str, ...]
+
+    def __new__(cls, text: str, options: tuple[str, ...]) -> OneOf:
+        made = super().__new__(cls, text)
+        made.options = options
+        return made
 
 
 def _parsed(parse: Callable[[object], Any]) -> BeforeValidator:
@@ -55,6 +76,12 @@ def _name(value: object) -> str:
     return text
 
 
+def _arch(value: object) -> str:
+    if not isinstance(value, str) or not is_architecture(value):
+        raise ValueError
+    return value
+
+
 NAME_PATTERN = r"^(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
 Text = Annotated[str, _parsed(_text), MustBe("text of 1 to 500 printable characters")]
@@ -70,6 +97,19 @@ Duration = Annotated[
     PlainSerializer(duration_text),
     MustBe(DURATION),
     WithJsonSchema({"anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"type": "string", "pattern": "^[0-9]"}]}),
+]
+Size = Annotated[
+    int,
+    _parsed(size_bytes),
+    PlainSerializer(size_text),
+    MustBe(SIZE),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1}, {"type": "string", "pattern": "^[0-9]"}]}),
+]
+Arch = Annotated[
+    str,
+    _parsed(_arch),
+    OneOf(f"one of {', '.join(ARCHITECTURES)}, or {TIMM}NAME of a model of timm", ARCHITECTURES),
+    WithJsonSchema({"anyOf": [{"enum": list(ARCHITECTURES)}, {"type": "string", "pattern": f"^{TIMM}[a-z0-9_.]+$"}]}),
 ]
 Bound = Annotated[
     BoundExpression,
@@ -108,6 +148,21 @@ class Dataset(_Section):
     """Its folder, relative to the working directory or else to the spec. Embedded sets have none."""
     limit: Count | None = None
     """Use a fixed subset of this many images; null: all."""
+    exclude: Annotated[tuple[Text, ...], MaxLen(100_000)] = ()
+    """What of outliers or coarse_ood to leave out: class names, synsets, image paths, or .txt files of these."""
+
+
+class AugmentSpec(_Section):
+    """How training images are varied; the defaults are those of the published protocol."""
+
+    random_crop: bool = True
+    """Whether the crop is taken at random; else from the centre, as it always is in validation."""
+    flip: bool = True
+    """Whether every second image is mirrored."""
+    brightness: Annotated[float, Ge(0), Le(1)] = 32 / 255
+    """The brightness is multiplied by a factor between 1 - this and 1 + this."""
+    saturation: Annotated[float, Ge(0), Le(1)] = 0.5
+    """The saturation is multiplied by a factor between 1 - this and 1 + this."""
 
 
 class DataSpec(_Section):
@@ -122,22 +177,51 @@ class DataSpec(_Section):
     split: Annotated[int, Ge(0), Le(2**31 - 1)] = 0
     """Which of the random splits into classes and images."""
     resize: Count | None = None
-    """Side in pixels to which the shorter side is resized; null: as stored."""
+    """Side in pixels of the square that images are resized to, whatever their aspect ratio, as the published
+    protocol does (bilinear, antialiased). null: 8/7 of the crop, else 512; embedded data stay as they are."""
     crop: Count | None = None
-    """Side in pixels of the square crop; null: no crop."""
+    """Side in pixels of the square that is cut out of it and trained on; null: no crop."""
+    augment: AugmentSpec | None = None
+    """How training images are varied; null: as the published protocol does, and embedded data not at all."""
+    normalise: Literal["imagenet", "train"] = "imagenet"
+    """Mean and deviation that are taken out: ImageNet's, or those of the training images (as for embedded data)."""
     num_id_classes: Annotated[int, Ge(2), Le(10**6)] | None = None
     """Classes that are in-distribution, the others being test-novel; null: the published number, else 75%."""
     num_val_novel: Count | None = None
     """In-distribution classes held out during the search; null: a tenth of them, at least one."""
     duplicates: Literal["drop", "refuse"] = "drop"
     """What to do with identical images inside the in-distribution set."""
+    corrupt: Literal["skip", "refuse"] = "skip"
+    """What to do with broken images; more than a tenth of a set are refused in any case."""
+    cache: Literal["disk", "device", "off"] = "disk"
+    """Where decoded images are kept: in a file that all trials of a node share, besides that in the memory of each
+    trial's device, or nowhere (every epoch decodes anew, about 50 times slower). The results are the same."""
+    cache_dir: Text | None = None
+    """Folder of that file, best on a disk of the node's own; null: cache, in the home."""
+    cache_limit: Size | None = None
+    """What the folder may take: bytes, or a text such as 200GB; null: what the disk has free."""
+
+    @property
+    def image_side(self) -> int:
+        """Side in pixels that image files are resized to."""
+        return self.resize or (round(self.crop * 8 / 7) if self.crop else 512)
+
+    @property
+    def image_crop(self) -> int:
+        """Side in pixels of what is cut out of an image file and goes through the network."""
+        return self.crop or self.image_side
+
+    @property
+    def augmentation(self) -> AugmentSpec:
+        """How image files are varied in training."""
+        return self.augment or AugmentSpec()
 
 
 class BaselineSpec(_Section):
     """The classifier that every trial starts from: plain cross entropy, trained once."""
 
-    epochs: Epochs
-    """Passes over the in-distribution images."""
+    epochs: Annotated[int, Ge(0), Le(100_000)]
+    """Passes over the in-distribution images; 0 takes the weights as they are, a classifier of your own."""
     lr: Positive = 0.01
     """Learning rate at the start of the cosine."""
     weight_decay: NonNegative = 1e-5
@@ -149,10 +233,10 @@ class BaselineSpec(_Section):
 class ModelSpec(_Section):
     """The network."""
 
-    arch: Literal["small_cnn", "resnet18", "resnet34", "resnet50", "convnext_tiny", "vit_b_16"]
-    """Its architecture."""
+    arch: Arch
+    """Its architecture: small_cnn, one of torchvision's, or timm/NAME (needs `pip install lmoe-tune[timm]`)."""
     weights: Text = "none"
-    """Where it starts: `none` (random), `imagenet`, or the path of a checkpoint."""
+    """Where it starts: `none` (random), `imagenet`, or the path of a checkpoint. A head for other classes is left out."""
     baseline: BaselineSpec
     """How the baseline is trained."""
 
@@ -197,14 +281,17 @@ class Distribution(_Section):
     """Whether the values are whole numbers."""
     choices: Annotated[tuple[Value, ...], MaxLen(1000)] | None = None
     """The values to choose from, instead of a range."""
+    only_for: tuple[str, ...] | None = None
+    """The methods that have this parameter, where `method` is searched; filled in by itself. null: all."""
 
     @model_serializer
     def _notation(self) -> dict[str, Any]:
+        condition = {"only_for": list(self.only_for)} if self.only_for is not None else {}
         if self.choices is not None:
-            return {"choices": list(self.choices)}
+            return {"choices": list(self.choices)} | condition
         ends = {"low": self.low, "high": self.high, "step": self.step}
         numbers = {key: int(x) if self.int_ else x for key, x in ends.items() if x is not None}
-        return numbers | {"log": self.log, "int": self.int_}
+        return numbers | {"log": self.log, "int": self.int_} | condition
 
 
 class BoundSpec(_Section):
@@ -220,26 +307,48 @@ def _default_constraints() -> dict[str, BoundSpec]:
     return {"val_accuracy": BoundSpec(min=BoundExpression(relative=True, offset=-0.02))}
 
 
+class FurtherObjective(_Section):
+    """One more metric to optimise."""
+
+    metric: str
+    """A metric of the validation set."""
+    direction: Literal["maximize", "minimize"] = "maximize"
+    """Which way is better; left out: the metric's own."""
+
+
 class ObjectiveSpec(_Section):
-    """What the search optimises, and what it must not give up for it."""
+    """What the search optimises, and what it must not give up for it. A list of several gives a Pareto front."""
 
     metric: str = "val_auroc"
     """A metric of the validation set."""
     direction: Literal["maximize", "minimize"] = "maximize"
     """Which way is better; left out: the metric's own."""
     constraints: dict[str, BoundSpec] = Field(default_factory=_default_constraints)
-    """Bounds by metric, else a trial is infeasible. Left out: val_accuracy at least baseline - 0.02."""
+    """Bounds by metric, else a trial is infeasible. Left out: val_accuracy at least baseline - 0.02, or none
+    where val_accuracy is itself an objective."""
     score: Literal["msp", "max_logit", "energy"] = "msp"
     """The score that tells in- from out-of-distribution, computed from the logits."""
+    also: Annotated[tuple[FurtherObjective, ...], MaxLen(3)] = ()
+    """Further objectives: what the later entries of a list of objectives become."""
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Every metric that is optimised, the first one first."""
+        return (self.metric, *(further.metric for further in self.also))
+
+    @property
+    def directions(self) -> tuple[Literal["maximize", "minimize"], ...]:
+        """The directions of `metrics`."""
+        return (self.direction, *(further.direction for further in self.also))
 
 
 class SearchSpec(_Section):
     """How the space is searched."""
 
-    sampler: Literal["tpe", "random", "grid", "qmc", "cmaes", "gp"] = "tpe"
-    """Optuna's sampler; `grid` needs choices or a step for every parameter."""
+    sampler: Literal["tpe", "random", "grid", "qmc", "cmaes", "gp", "nsga2"] = "tpe"
+    """Optuna's sampler; `grid` needs choices or a step for every parameter, `nsga2` evolves a Pareto front."""
     pruner: Literal["asha", "hyperband", "median", "none"] = "asha"
-    """Which trials are stopped early."""
+    """Which trials are stopped early. Left out: asha, or none with several objectives."""
     min_epochs: Count | None = None
     """Epochs every trial is given before it may be pruned; null: a fifth of them."""
     seed: Seed = 0

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from lmoe_tune.errors import SpecError
-from lmoe_tune.spec.declaration import Declaration, Parameter, Value
+from lmoe_tune.spec.declaration import METHOD, Declaration, Parameter, Value
 from lmoe_tune.spec.document import KeyPath, Sequence
 from lmoe_tune.spec.findings import Findings
 from lmoe_tune.spec.wording import shown
@@ -69,16 +69,25 @@ def typed_space(space: Mapping[str, Mapping[str, Any]], declaration: Declaration
 
 
 def default_start(
-    space: Mapping[str, Mapping[str, Any]], declaration: Declaration, train: Mapping[str, Any]
+    space: Mapping[str, Mapping[str, Any]], methods: Iterable[Declaration], train: Mapping[str, Any]
 ) -> tuple[dict[str, Any], ...]:
-    """The untuned defaults of the searched parameters, as far as the space has them, as a point."""
-    point = {}
-    for name, entry in space.items():
-        parameter = declaration.all_parameters[name]
-        default = train.get(name) if parameter.default is None else parameter.default
-        if default is not None and outside(default, entry, parameter) is None:
-            point[name] = parameter.typed(default)
-    return (point,) if point else ()
+    """The untuned defaults of each method's searched parameters, as far as the space has them, as points."""
+    points = []
+    for method in methods:
+        point: dict[str, Any] = {}
+        for name, entry in space.items():
+            own = name.removeprefix(f"{method.name}.")
+            if own == METHOD:
+                point[METHOD] = method.name
+            parameter = method.all_parameters.get(own)
+            if parameter is None or method.name not in (entry.get("only_for") or (method.name,)):
+                continue
+            default = train.get(own) if parameter.default is None else parameter.default
+            if default is not None and outside(default, entry, parameter) is None:
+                point[name] = parameter.typed(default)
+        if point:
+            points.append(point)
+    return tuple(points)
 
 
 def outside(value: Any, entry: Mapping[str, Any], parameter: Parameter | None) -> str | None:
@@ -133,7 +142,7 @@ def _check_distribution(findings: Findings, path: KeyPath, parameter: Parameter 
 
 def _check_choices(findings: Findings, path: KeyPath, entry: Mapping[str, Any], parameter: Parameter | None) -> None:
     for key in entry:
-        if key != "choices":
+        if key not in ("choices", "only_for"):
             findings.add(
                 (*path, key),
                 f"does not go with choices: give either choices or a range, not {key} too",

@@ -10,7 +10,7 @@ from typing import Literal
 from urllib.parse import parse_qsl, urlsplit
 
 from lmoe_tune.spec.datasets import EMBEDDED, WITHOUT_CLASSES
-from lmoe_tune.spec.declaration import Declaration
+from lmoe_tune.spec.declaration import METHOD, Declaration
 from lmoe_tune.spec.document import KeyPath, Mapping, Sequence
 from lmoe_tune.spec.findings import Findings
 from lmoe_tune.spec.metrics import METRICS, SEARCHABLE, Metric
@@ -71,6 +71,7 @@ def check_data(
             fault = missing(Dataset(dataset=name, root=absolute(root, spec_folder)))
             if fault is not None:
                 findings.add((*path, "root"), fault)
+        check_exclusions(findings, path, spec_folder, check_files=missing is not None)
         where = absolute(root, spec_folder) if root is not None else None
         twin = sets.setdefault((name, where), path)
         if twin != path:
@@ -92,10 +93,34 @@ def check_data(
         findings.refuse(("data", "num_val_novel"), text)
 
 
+def check_exclusions(findings: Findings, path: KeyPath, spec_folder: Path, *, check_files: bool) -> None:
+    """`exclude` belongs to image folders without a class to learn; its text files exist."""
+    excluded = findings.plain((*path, "exclude")) or ()
+    if excluded and path == ("data", "id"):
+        text = "only outliers and coarse_ood can leave classes out; data.num_id_classes says how many are learnt"
+        findings.add((*path, "exclude"), text, at="key")
+    elif excluded and findings.plain((*path, "dataset")) in EMBEDDED:
+        findings.add((*path, "exclude"), "the embedded images have no classes to leave out", at="key")
+    for place, entry in enumerate(excluded):
+        if isinstance(entry, str) and is_list_file(entry) and check_files:
+            file = absolute(entry, spec_folder)
+            if not os.path.isfile(file):
+                findings.add((*path, "exclude", place), f"there is no file {file}")
+
+
+def is_list_file(entry: str) -> bool:
+    """Whether an entry of `exclude` is a text file with one entry a line."""
+    return entry.lower().endswith(".txt")
+
+
 def check_model(findings: Findings, spec_folder: Path, *, check_files: bool) -> None:
     """The weights: a word, or a file that exists."""
     path: KeyPath = ("model", "weights")
     weights = findings.plain(path)
+    epochs: KeyPath = ("model", "baseline", "epochs")
+    if findings.plain(epochs) == 0 and weights in (None, *WEIGHTS) and findings.clean(path):
+        text = "takes model.weights as the baseline: give there the path of a classifier of your own"
+        findings.add(epochs, f"value is 0, which {text}")
     if weights is None or weights == "none":
         return
     if weights == "imagenet":
@@ -126,14 +151,23 @@ def check_train(findings: Findings) -> None:
 
 def check_objective(findings: Findings) -> None:
     """The metrics exist and are fit for it; the direction is the metric's; the constraints can hold."""
-    path: KeyPath = ("objective", "metric")
-    default = ObjectiveSpec.model_fields["metric"].default if findings.node(path) is None else None
-    metric = _metric(findings, path, findings.plain(path, default), at="value")
-    direction = findings.plain(("objective", "direction"))
-    if metric is not None and direction is not None and metric.direction not in (None, direction):
-        better = "higher" if metric.direction == "maximize" else "lower"
-        text = f"value is '{direction}', but {metric.name} is better when {better}: write {metric.direction}"
-        findings.add(("objective", "direction"), text)
+    others = findings.node(("objective", "also"))
+    num_others = len(others.items) if isinstance(others, Sequence) else 0
+    entries: list[KeyPath] = [("objective",), *(("objective", "also", place) for place in range(num_others))]
+    seen = set()
+    for entry in entries:
+        path: KeyPath = (*entry, "metric")
+        first = len(entry) == 1 and findings.node(path) is None
+        default = ObjectiveSpec.model_fields["metric"].default if first else None
+        metric = _metric(findings, path, findings.plain(path, default), at="value")
+        if metric is not None and metric.name in seen:
+            findings.add(path, f"{metric.name} is an objective already")
+        seen.add(metric.name if metric is not None else "")
+        direction = findings.plain((*entry, "direction"))
+        if metric is not None and direction is not None and metric.direction not in (None, direction):
+            better = "higher" if metric.direction == "maximize" else "lower"
+            text = f"value is '{direction}', but {metric.name} is better when {better}: write {metric.direction}"
+            findings.add((*entry, "direction"), text)
     for name in findings.keys(("objective", "constraints")):
         where: KeyPath = ("objective", "constraints", name)
         constrained = _metric(findings, where, name, at="key")
@@ -210,6 +244,18 @@ def check_search(findings: Findings) -> None:
     if epochs is not None and min_epochs is not None and min_epochs > epochs:
         findings.refuse(("search", "min_epochs"), f"at most train.epochs, {epochs}")
     sampler = findings.plain(("search", "sampler"))
+    several = findings.node(("objective", "also"))
+    if isinstance(several, Sequence) and several.items:
+        pruner = findings.plain(("search", "pruner"), "none")
+        if pruner != "none":
+            findings.add(
+                ("search", "pruner"), f"{pruner} judges by one metric, but there are several objectives: write none"
+            )
+        if sampler == "cmaes":
+            findings.add(("search", "sampler"), "cmaes optimises one metric, but there are several: use nsga2 or tpe")
+    if sampler == "grid" and findings.node(("space", METHOD)) is not None:
+        text = "a grid has every parameter in every trial, but each method has its own: use tpe or random"
+        findings.add(("search", "sampler"), text)
     entries = {name: findings.plain(("space", name)) for name in findings.keys(("space",))}
     if not entries or not all(entries.values()):
         return

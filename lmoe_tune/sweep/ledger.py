@@ -10,7 +10,7 @@ import math
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import optuna
@@ -20,7 +20,7 @@ from optuna.trial import TrialState as State
 from lmoe_tune.spec import Spec
 from lmoe_tune.sweep.folder import SweepFolder
 from lmoe_tune.sweep.journal import JournalFile, LedgerError
-from lmoe_tune.sweep.sampling import make_distributions, make_pruner, make_sampler, num_grid_trials
+from lmoe_tune.sweep.sampling import ask, make_pruner, make_sampler, num_grid_trials
 from lmoe_tune.tracking import EpochRecord
 
 log = logging.getLogger(__name__)
@@ -29,6 +29,7 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 SCHEMA = 1
 STUDY = "sweep"  # always: Hyperband hashes the name, and a sweep may be renamed
 CONSTRAINT_PREFIX = "constraints:"
+EPOCH_PREFIX = "epoch:"
 
 TrialStateName = Literal["running", "complete", "pruned", "failed"]
 STATES: dict[State, TrialStateName] = {
@@ -65,7 +66,10 @@ class Budget:
 
 @dataclass(frozen=True)
 class TrialView:
-    """One trial as it stands in the ledger. `value` is that of its last epoch."""
+    """One trial as it stands in the ledger.
+
+    `value` is that of its last epoch; with several objectives, of the first one, and `values` has all.
+    """
 
     number: int
     state: TrialStateName
@@ -80,6 +84,7 @@ class TrialView:
     retry_of: int | None
     started_ms: int
     ended_ms: int | None
+    values: tuple[float, ...] = ()
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -96,6 +101,7 @@ class Ledger:
         self.spec = spec
         self._backend = backend
         self._trials: dict[int, Trial] = {}
+        self._views: dict[int, TrialView] = {}
         self._storage = optuna.storages.JournalStorage(backend)
         # An idle sampler: each trial gets one of its own, and rebuilding a trial must not draw from one.
         idle = optuna.samplers.RandomSampler(seed=0)
@@ -133,7 +139,7 @@ class Ledger:
         number = waiting[0].number if waiting else len(self._frozen())
         idle, self.study.sampler = self.study.sampler, make_sampler(self.spec, number)
         with self._backend.transaction():
-            trial = self.study.ask(fixed_distributions=make_distributions(self.spec))
+            trial = ask(self.study, self.spec)
         self.study.sampler = idle
         assert trial.number == number, f"asked for trial {number}, got {trial.number}"
         self._trials[number] = trial
@@ -149,22 +155,27 @@ class Ledger:
         frozen = self._frozen_trial(number)
         if frozen.state.is_finished():
             return True
-        recorded = frozen.intermediate_values.get(epoch)
-        value = float(metrics[self.spec.objective.metric])
+        values = self._values(metrics)
+        recorded = frozen.user_attrs.get(_epoch_key(epoch))
         if recorded is not None:
-            if recorded != value:  # another machine, or a GPU: the record stands
-                log.warning("trial %d epoch %d: repeated as %r, recorded as %r", number, epoch, value, recorded)
+            for name, value, old in zip(
+                self.spec.objective.metrics, values, self._values(recorded["metrics"]), strict=True
+            ):
+                if old != value:  # another machine, or a GPU: the record stands
+                    log.warning("trial %d epoch %d: %s repeated as %r, recorded as %r", number, epoch, name, value, old)
             return False
-        assert epoch == len(frozen.intermediate_values) + 1, f"trial {number}: epoch {epoch} is out of turn"
+        assert epoch == _num_epochs(frozen) + 1, f"trial {number}: epoch {epoch} is out of turn"
         trial = self._trial(number)
+        one = len(values) == 1  # Optuna's pruners judge by one objective, and `report` takes no more
         with self._backend.transaction():
-            trial.report(value, step=epoch)
+            if one:
+                trial.report(values[0], step=epoch)
             self._set(trial, _epoch_key(epoch), {"metrics": dict(metrics), "time_ms": now_ms()})
             if epoch >= self.spec.train.epochs:
                 self._set_constraints(trial, metrics, baseline)
-                self.study.tell(trial, value, state=State.COMPLETE)
+                self.study.tell(trial, list(values), state=State.COMPLETE)
                 return True
-            if trial.should_prune():
+            if one and trial.should_prune():
                 self._set_constraints(trial, metrics, baseline)
                 self.study.tell(trial, state=State.PRUNED)
                 return True
@@ -238,7 +249,7 @@ class Ledger:
             self.study = optuna.create_study(
                 study_name=STUDY,
                 storage=self._storage,
-                direction=self.spec.objective.direction,
+                directions=self.spec.objective.directions,
                 sampler=sampler,
                 pruner=make_pruner(self.spec),
             )
@@ -254,6 +265,9 @@ class Ledger:
                 self.study.set_user_attr(key, value)
             for point in self.spec.search.start_from:
                 self.study.enqueue_trial(dict(point))
+
+    def _values(self, metrics: Mapping[str, float]) -> tuple[float, ...]:
+        return tuple(float(metrics[name]) for name in self.spec.objective.metrics)
 
     def _set_constraints(self, trial: Trial, metrics: Mapping[str, float], baseline: Mapping[str, float]) -> None:
         for metric, bound in self.spec.objective.constraints.items():
@@ -302,11 +316,19 @@ class Ledger:
         return self._frozen_trial(number).state.is_finished()
 
     def trial(self, number: int) -> TrialView:
-        return _view(self._frozen_trial(number))
+        return self._view(self._frozen_trial(number))
 
     def trials(self) -> list[TrialView]:
         """All trials that have been started, by number."""
-        return [_view(trial) for trial in self._frozen() if trial.state != State.WAITING]
+        return [self._view(trial) for trial in self._frozen() if trial.state != State.WAITING]
+
+    def _view(self, frozen: FrozenTrial) -> TrialView:
+        view = self._views.get(frozen.number)
+        if view is None:
+            view = _view(frozen, self.spec.objective.metrics)
+            if frozen.state.is_finished():  # nothing changes it any more
+                self._views[frozen.number] = view
+        return replace(view, params=dict(view.params))
 
     def num_started(self) -> int:
         """Trials that have been started, those that try a failed one again left out."""
@@ -316,15 +338,44 @@ class Ledger:
         return len(self._frozen(State.FAIL))
 
     def best(self, trials: Sequence[TrialView] | None = None) -> TrialView | None:
-        """The best complete trial; where none is feasible, the one that misses the constraints least."""
+        """The best complete trial; where none is feasible, the one that misses the constraints least.
+
+        With several objectives, the one of the Pareto front with the best first objective.
+        """
         ranked = self.ranked(self.trials() if trials is None else trials)
         return ranked[0] if ranked else None
 
     def ranked(self, trials: Sequence[TrialView]) -> list[TrialView]:
-        """The complete trials, best first; of equal ones the earlier."""
-        sign = -1 if self.spec.objective.direction == "maximize" else 1
+        """The complete trials, best first; of equal ones the earlier. A Pareto front goes before all others."""
         complete = [trial for trial in trials if trial.state == "complete" and trial.value is not None]
-        return sorted(complete, key=lambda trial: (trial.violation, sign * (trial.value or 0.0), trial.number))
+        front = {trial.number for trial in self.pareto_front(complete)}
+        costs = {trial.number: self._costs(trial) for trial in complete}
+        return sorted(
+            complete,
+            key=lambda trial: (trial.violation, trial.number not in front, costs[trial.number][0], trial.number),
+        )
+
+    def pareto_front(self, trials: Sequence[TrialView]) -> list[TrialView]:
+        """The feasible complete trials that no other one betters in every objective, by number.
+
+        With one objective, these are the trials with the best value.
+        """
+        found = [trial for trial in trials if trial.state == "complete" and trial.violation == 0 and trial.values]
+        costs = {trial.number: self._costs(trial) for trial in found}
+
+        def dominates(one: TrialView, other: TrialView) -> bool:
+            pairs = list(zip(costs[one.number], costs[other.number], strict=True))
+            return all(a <= b for a, b in pairs) and any(a < b for a, b in pairs)
+
+        if len(self.spec.objective.metrics) == 1:
+            least = min(costs.values(), default=())
+            return [trial for trial in found if costs[trial.number] == least]
+        return [trial for trial in found if not any(dominates(other, trial) for other in found)]
+
+    def _costs(self, trial: TrialView) -> tuple[float, ...]:
+        """The objectives' values, less being better."""
+        pairs = zip(trial.values, self.spec.objective.directions, strict=True)
+        return tuple(-value if direction == "maximize" else value for value, direction in pairs)
 
     def wall_s(self) -> float:
         """Seconds that processes worked on the sweep, over all runs; a killed run counts to its last record."""
@@ -399,15 +450,18 @@ def _is_retry(trial: FrozenTrial) -> bool:
 
 
 def _epoch_key(epoch: int) -> str:
-    return f"epoch:{epoch:04d}"
+    return f"{EPOCH_PREFIX}{epoch:04d}"
 
 
-def _view(trial: FrozenTrial) -> TrialView:
+def _num_epochs(trial: FrozenTrial) -> int:
+    return sum(key.startswith(EPOCH_PREFIX) for key in trial.user_attrs)
+
+
+def _view(trial: FrozenTrial, objectives: Sequence[str]) -> TrialView:
     attrs = trial.user_attrs
-    epochs = [
-        EpochRecord(epoch, attrs[_epoch_key(epoch)]["metrics"], attrs[_epoch_key(epoch)]["time_ms"])
-        for epoch in sorted(trial.intermediate_values)
-    ]
+    recorded = sorted((int(key.removeprefix(EPOCH_PREFIX)), key) for key in attrs if key.startswith(EPOCH_PREFIX))
+    epochs = [EpochRecord(epoch, attrs[key]["metrics"], attrs[key]["time_ms"]) for epoch, key in recorded]
+    values = tuple(float(epochs[-1].metrics[name]) for name in objectives) if epochs else ()
     violations = [max(0.0, value) for key, value in trial.system_attrs.items() if key.startswith(CONSTRAINT_PREFIX)]
     assert trial.datetime_start is not None, "a trial that was never started"
     return TrialView(
@@ -415,7 +469,7 @@ def _view(trial: FrozenTrial) -> TrialView:
         state=STATES[trial.state],
         params=dict(trial.params),
         epochs=tuple(epochs),
-        value=trial.intermediate_values[epochs[-1].epoch] if epochs else None,
+        value=values[0] if values else None,
         violation=sum(violations),
         failure=attrs.get("failure"),
         traceback=attrs.get("traceback"),
@@ -423,4 +477,5 @@ def _view(trial: FrozenTrial) -> TrialView:
         retry_of=attrs.get("retry_of"),
         started_ms=round(trial.datetime_start.timestamp() * 1000),
         ended_ms=round(trial.datetime_complete.timestamp() * 1000) if trial.datetime_complete else None,
+        values=values,
     )

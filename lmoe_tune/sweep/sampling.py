@@ -16,9 +16,10 @@ from optuna.distributions import (
 
 from lmoe_tune.data.splits import derived_seed
 from lmoe_tune.errors import UsageError
-from lmoe_tune.spec import Distribution, Spec
+from lmoe_tune.spec import METHOD, Distribution, Spec
 
 REDUCTION_FACTOR = 3
+POPULATION = 12  # of NSGA-II: its own default of 50 would leave most sweeps in the first, random generation
 
 
 def make_sampler(spec: Spec, number: int) -> optuna.samplers.BaseSampler:
@@ -31,7 +32,12 @@ def make_sampler(spec: Spec, number: int) -> optuna.samplers.BaseSampler:
     of_trial = derived_seed("sampler", spec.search.seed, number) % 2**32
     of_sweep = derived_seed("sampler", spec.search.seed) % 2**32
     if name == "tpe":
-        return optuna.samplers.TPESampler(seed=of_trial)
+        if METHOD not in spec.space:
+            return optuna.samplers.TPESampler(seed=of_trial)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            # Each method's parameters are modelled on the trials that have them.
+            return optuna.samplers.TPESampler(seed=of_trial, multivariate=True, group=True)
     if name == "random":
         return optuna.samplers.RandomSampler(seed=of_trial)
     if name == "qmc":
@@ -50,20 +56,47 @@ def make_sampler(spec: Spec, number: int) -> optuna.samplers.BaseSampler:
             raise UsageError(
                 "search.sampler: cmaes needs a package that is not installed: pip install 'lmoe-tune[cmaes]'"
             ) from error
+    if name == "nsga2":
+        return optuna.samplers.NSGAIISampler(seed=of_trial, population_size=POPULATION)
     assert name == "gp", f"sampler {name} is not known here"
     return optuna.samplers.GPSampler(seed=of_trial)
 
 
 def first_suggestions(spec: Spec, count: int) -> list[dict[str, Any]]:
     """The parameters of a sweep's first trials, as far as they do not depend on results."""
-    study = optuna.create_study(direction=spec.objective.direction)
+    study = optuna.create_study(directions=spec.objective.directions)
     for point in spec.search.start_from:
         study.enqueue_trial(dict(point))
     found = []
     for number in range(count):
         study.sampler = make_sampler(spec, number)
-        found.append(dict(study.ask(fixed_distributions=make_distributions(spec)).params))
+        found.append(dict(ask(study, spec).params))
     return found
+
+
+def ask(study: optuna.Study, spec: Spec) -> optuna.Trial:
+    """A new trial with a value for every parameter that it has: its method's, where the method is searched."""
+    distributions = make_distributions(spec)
+    if METHOD not in spec.space:
+        return study.ask(fixed_distributions=distributions)
+    trial = study.ask()
+    method = _suggest(trial, METHOD, distributions.pop(METHOD))
+    for name, distribution in distributions.items():
+        only_for = spec.space[name].only_for
+        if only_for is None or method in only_for:
+            _suggest(trial, name, distribution)
+    return trial
+
+
+def _suggest(trial: optuna.Trial, name: str, distribution: BaseDistribution) -> Any:
+    if isinstance(distribution, CategoricalDistribution):
+        return trial.suggest_categorical(name, distribution.choices)
+    if isinstance(distribution, IntDistribution):
+        return trial.suggest_int(
+            name, distribution.low, distribution.high, step=distribution.step, log=distribution.log
+        )
+    assert isinstance(distribution, FloatDistribution)
+    return trial.suggest_float(name, distribution.low, distribution.high, step=distribution.step, log=distribution.log)
 
 
 def make_pruner(spec: Spec) -> optuna.pruners.BasePruner:

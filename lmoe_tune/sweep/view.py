@@ -92,6 +92,11 @@ def summary(ledger: Ledger) -> dict[str, Any]:
         "tracking_uri": tracking["tracking_uri"],
         "experiment_id": tracking["experiment_id"],
         "parent_run_id": tracking["parent_run_id"],
+        **(
+            {"pareto_front": [trial.number for trial in ledger.pareto_front(trials)]}
+            if len(ledger.spec.objective.metrics) > 1
+            else {}
+        ),
         "wall_s": round(ledger.wall_s(), 3),
         "folder": str(ledger.folder.path),
     }
@@ -103,9 +108,11 @@ def best_of(ledger: Ledger, trials: list[TrialView]) -> dict[str, Any] | None:
     if best is None:
         return None
     checkpoint = checkpoint_of(ledger.folder, best.number)
+    several = len(ledger.spec.objective.metrics) > 1
     return {
         "trial": best.number,
         "value": best.value,
+        **({"values": dict(zip(ledger.spec.objective.metrics, best.values, strict=True))} if several else {}),
         "params": best.params,
         "feasible": best.violation == 0,
         "metrics": best.metrics,
@@ -120,6 +127,8 @@ def leaderboard(ledger: Ledger) -> list[dict[str, Any]]:
     trials = ledger.trials()
     run_ids = tracking_of(ledger)["run_ids"]
     ranked = ledger.ranked(trials)
+    several = len(ledger.spec.objective.metrics) > 1
+    front = {trial.number for trial in ledger.pareto_front(trials)} if several else set()
     order = {"running": 0, "pruned": 1, "failed": 2, "complete": 3}
     sign = -1 if ledger.spec.objective.direction == "maximize" else 1
     others = sorted(
@@ -131,6 +140,7 @@ def leaderboard(ledger: Ledger) -> list[dict[str, Any]]:
             "trial": trial.number,
             "state": trial.state,
             "value": trial.value,
+            **({"pareto": trial.number in front} if several else {}),
             "feasible": trial.violation == 0 if trial.state == "complete" else None,
             "params": trial.params,
             "metrics": trial.metrics,

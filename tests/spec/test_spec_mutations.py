@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import re
-import time
 from pathlib import Path
 
 import pytest
@@ -120,7 +119,6 @@ def test_a_mutated_spec_loads_or_tells_what_is_wrong(name, block, shipped, tmp_p
             text = rng.choice(MUTATIONS)(rng, text) if text else text
         Path("x.yaml").write_bytes(encode(rng, text))
         overrides = [f"{rng.choice(KEYS)}.{rng.choice(KEYS)}={rng.choice(WORDS)}"] if rng.random() < 0.2 else []
-        start = time.process_time()
         loaded, problems = None, []
         try:
             loaded = load_spec(Path("x.yaml"), overrides=overrides, declarations=declarations, check_files=False)
@@ -136,5 +134,4 @@ def test_a_mutated_spec_loads_or_tells_what_is_wrong(name, block, shipped, tmp_p
             assert str(problem).encode().count(b"\n") == 0
         places = [(problem.where, problem.key) for problem in problems]
         assert len(places) == len(set(places)), "one place, one problem"
-        assert time.process_time() - start < 1
     assert all(outcomes.values()), outcomes

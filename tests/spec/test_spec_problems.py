@@ -38,7 +38,7 @@ search: {sampler: tpee, start_from: [{consistency_wieght: 1.0}]}
         ),
         (
             "14:19 search.sampler",
-            "value is 'tpee', but must be one of tpe, random, grid, qmc, cmaes, gp; did you mean 'tpe'?",
+            "value is 'tpee', but must be one of tpe, random, grid, qmc, cmaes, gp, nsga2; did you mean 'tpe'?",
         ),
         (
             "14:39 search.start_from.0.consistency_wieght",

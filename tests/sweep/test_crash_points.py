@@ -25,6 +25,22 @@ CASES = [
     for seed, sampler in enumerate(("tpe", "random", "qmc", "grid"))
     for pruner in ("asha", "hyperband", "median", "none")
 ]
+METHODS = (
+    (
+        "space={method: {choices: [logit_mixoe, baseline]}, mixing_alpha: {low: 0.1, high: 10, log: true}, "
+        "outlier_ratio: {low: 0.25, high: 1}, baseline.lr: {low: 0.001, high: 0.1, log: true}, "
+        "weight_decay: {choices: [0, 1.0e-4]}}"
+    ),
+)  # each has parameters that the other one lacks
+TWO_OBJECTIVES = ("objective=[{metric: val_auroc}, {metric: val_accuracy}]",)
+CONSTRAINED = ("objective=[{metric: val_auroc, constraints: {val_accuracy: {min: 0.94}}}, {metric: train_loss}]",)
+SPACES = [
+    *((METHODS, sampler, pruner, 11) for sampler in ("tpe", "random") for pruner in ("asha", "hyperband")),
+    *((TWO_OBJECTIVES, sampler, "none", 12) for sampler in ("tpe", "nsga2", "random")),
+    *((CONSTRAINED, sampler, "none", 13) for sampler in ("tpe", "nsga2")),
+    ((*METHODS, *TWO_OBJECTIVES), "tpe", "none", 14),
+    ((*METHODS, *CONSTRAINED), "nsga2", "none", 15),
+]
 
 
 def work(ledger: Ledger, metrics: Metrics, baseline: dict[str, float]) -> None:
@@ -68,8 +84,11 @@ def ends_of_transactions(content: bytes) -> list[int]:
     return ends
 
 
-@pytest.mark.timeout(20)
-@pytest.mark.parametrize(("sampler", "pruner", "seed"), CASES)
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(
+    ("sampler", "pruner", "seed", "space"),
+    [(*case, ()) for case in CASES] + [(sampler, pruner, seed, space) for space, sampler, pruner, seed in SPACES],
+)
 def test_cut_after_any_transaction_a_sweep_ends_as_the_uninterrupted_one(
     spec: Callable[..., Spec],
     folder: SweepFolder,
@@ -79,6 +98,7 @@ def test_cut_after_any_transaction_a_sweep_ends_as_the_uninterrupted_one(
     sampler: str,
     pruner: str,
     seed: int,
+    space: tuple[str, ...],
 ) -> None:
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # this machine stays up
     chosen = spec(
@@ -86,8 +106,9 @@ def test_cut_after_any_transaction_a_sweep_ends_as_the_uninterrupted_one(
         f"search.pruner={pruner}",
         f"search.seed={seed}",
         "search.min_epochs=1",
-        "search.start_from=[{mixing_alpha: 1.0, consistency_weight: 1.0, outlier_ratio: 1.0}]",
-        "budget.trials=7",
+        f"search.start_from=[{{mixing_alpha: 1.0, {'' if space else 'consistency_weight: 1.0, '}outlier_ratio: 1.0}}]",
+        f"budget.trials={16 if sampler == 'nsga2' else 7}",
+        *space,
         *(GRID if sampler == "grid" else ()),
     )
     uninterrupted = Ledger.writing(folder, chosen)

@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -58,10 +57,8 @@ def test_the_lock_of_a_killed_process_is_free_at_once(folder: SweepFolder, holde
 def test_whoever_holds_it_is_seen_by_its_own_process_too(folder: SweepFolder) -> None:
     with folder.locked():
         assert folder.is_running()
-        started = time.monotonic()
         with pytest.raises(SweepLockedError), folder.locked():
             pass
-        assert time.monotonic() - started < 3
     assert not folder.is_running()
 
 

@@ -104,7 +104,7 @@ def test_a_repeated_epoch_with_another_value_is_said_and_the_record_stands(
     written.record_epoch(0, 1, values(0.7), baseline)
     written.record_epoch(0, 1, values(0.71), baseline)
     assert written.trial(0).value == 0.7
-    assert "trial 0 epoch 1: repeated as 0.71, recorded as 0.7" in caplog.text
+    assert "trial 0 epoch 1: val_auroc repeated as 0.71, recorded as 0.7" in caplog.text
 
 
 def test_an_epoch_out_of_turn_is_a_broken_invariant(ledger: MakeLedger, baseline: dict[str, float]) -> None:

@@ -15,7 +15,7 @@ from mlflow.entities import LoggedModel
 from lmoe_tune.errors import TrackingError
 from lmoe_tune.tracking import ModelSource, Projection, SweepSnapshot, TrialSnapshot
 
-pytestmark = pytest.mark.timeout(20)
+pytestmark = pytest.mark.timeout(120)
 
 MakeTrial = Callable[..., TrialSnapshot]
 MakeSweep = Callable[..., SweepSnapshot]

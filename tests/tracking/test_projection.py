@@ -14,7 +14,7 @@ from mlflow.entities import Run, ViewType
 from lmoe_tune.errors import TrackingError
 from lmoe_tune.tracking import BaselineSnapshot, EpochRecord, Projection, SweepSnapshot, TrialSnapshot
 
-pytestmark = pytest.mark.timeout(20)  # importing MLflow takes a second, once
+pytestmark = pytest.mark.timeout(120)  # importing MLflow takes a second, once
 
 MakeTrial = Callable[..., TrialSnapshot]
 MakeSweep = Callable[..., SweepSnapshot]
