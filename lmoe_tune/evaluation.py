@@ -63,17 +63,21 @@ def validation_metrics(
 ) -> dict[str, float]:
     """The validation metrics of one epoch: accuracy, and AUROC and TNR95 against fine and coarse novelty.
 
-    `val_auroc`, what a search maximises by default, is the mean of the fine and the coarse AUROC.
+    `val_auroc`, what a search maximises by default, is the mean of the fine and the coarse AUROC. Without outliers
+    there is nothing coarse (0, K): then it is the fine one, and the coarse metrics are left out.
     """
     id_scores = score(id_logits, score_name)
     fine_scores = score(fine_logits, score_name)
-    coarse_scores = score(coarse_logits, score_name)
-    fine, coarse = auroc(id_scores, fine_scores), auroc(id_scores, coarse_scores)
-    return {
+    fine = auroc(id_scores, fine_scores)
+    metrics = {
         "val_accuracy": accuracy(id_logits, labels),
         "val_fine_auroc": fine,
-        "val_coarse_auroc": coarse,
-        "val_auroc": (fine + coarse) / 2,
+        "val_auroc": fine,
         "val_fine_tnr95": tnr_at_tpr(id_scores, fine_scores),
-        "val_coarse_tnr95": tnr_at_tpr(id_scores, coarse_scores),
     }
+    if len(coarse_logits) > 0:
+        coarse_scores = score(coarse_logits, score_name)
+        coarse = auroc(id_scores, coarse_scores)
+        metrics["val_coarse_auroc"], metrics["val_auroc"] = coarse, (fine + coarse) / 2
+        metrics["val_coarse_tnr95"] = tnr_at_tpr(id_scores, coarse_scores)
+    return metrics

@@ -5,15 +5,16 @@ B in-distribution images, K outliers, C channels, H W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from lmoe_tune.data.search_data import SearchData
+from lmoe_tune.data.splits import IntArray
 
 MIN_OUTLIERS = 2  # BatchNorm over one outlier's constant channel would divide by zero
 
@@ -31,10 +32,38 @@ class Batch:
     pairs: Tensor
 
 
+@dataclass(frozen=True)
+class Step:
+    """Which in-distribution images (B,) and which outliers (K,) make a batch."""
+
+    images: IntArray
+    outliers: IntArray
+
+
+class ImageSource(Protocol):
+    """The images of a search on a device, ready to be put into batches; `mean` and `std` are per channel, in 0-255."""
+
+    device: torch.device
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    num_train: int
+    num_outliers: int
+    num_val: int
+    num_val_fine: int
+    val_labels: Tensor
+
+    def batches(self, steps: Iterator[Step], rng: np.random.Generator) -> Iterator[Batch]:
+        """The batches of an epoch; what is random about them comes from `rng`."""
+
+    def val_chunks(self, size: int) -> Iterable[Tensor]:
+        """val, val_fine and val_coarse one after the other, normalised, at most `size` images at a time."""
+
+
 class Images:
     """A split's images on the device, normalised once: small sets fit, and nothing is left to do per step."""
 
     def __init__(self, data: SearchData, device: torch.device) -> None:
+        self.mean, self.std = data.mean, data.std
         self._mean = torch.tensor(data.mean, device=device).view(1, -1, 1, 1)
         self._std = torch.tensor(data.std, device=device).view(1, -1, 1, 1)
         self.device = device
@@ -43,7 +72,24 @@ class Images:
         self.val = self._normalised(np.concatenate([data.val_images, data.val_fine, data.val_coarse]))
         self.train_labels = torch.from_numpy(data.train_labels).to(device)
         self.val_labels = torch.from_numpy(data.val_labels).to(device)
+        self.num_train, self.num_outliers = len(self.train), len(self.outliers)
         self.num_val, self.num_val_fine = len(data.val_images), len(data.val_fine)
+
+    def batches(self, steps: Iterator[Step], rng: np.random.Generator) -> Iterator[Batch]:
+        """The batches of an epoch, made as they are asked for."""
+        for step in steps:
+            images = torch.from_numpy(step.images).to(self.device)
+            outliers = torch.from_numpy(step.outliers).to(self.device)
+            yield Batch(
+                images=self.train[images],
+                labels=self.train_labels[images],
+                outliers=self.outliers[outliers],
+                pairs=paired(step, self.device),
+            )
+
+    def val_chunks(self, size: int) -> Iterable[Tensor]:
+        """All validation images, at most `size` at a time."""
+        return torch.split(self.val, size)
 
     def _normalised(self, images: np.ndarray[Any, Any]) -> Tensor:
         pixels = torch.from_numpy(images).to(self.device).float()
@@ -58,25 +104,26 @@ class PairedBatches:
     (the rounding error of a step is carried to the next); at least two outliers are drawn per step.
     """
 
-    def __init__(self, images: Images, *, batch_size: int, outlier_ratio: float, rng: np.random.Generator) -> None:
-        assert outlier_ratio == 0 or len(images.outliers) > 0, "outliers asked for, but there are none"
+    def __init__(self, images: ImageSource, *, batch_size: int, outlier_ratio: float, rng: np.random.Generator) -> None:
+        assert outlier_ratio == 0 or images.num_outliers > 0, "outliers asked for, but there are none"
         self._images = images
         self._batch_size = batch_size
         self._outlier_ratio = outlier_ratio
         self._rng = rng
-        self._outlier_order = np.zeros(0, dtype=np.int64)
+        self._outlier_order: IntArray = np.zeros(0, dtype=np.int64)
         self._outlier_position = 0
 
     @property
     def steps_per_epoch(self) -> int:
-        num_images = len(self._images.train)
-        full, rest = divmod(num_images, self._batch_size)
+        full, rest = divmod(self._images.num_train, self._batch_size)
         return full + (rest >= MIN_OUTLIERS)  # BatchNorm cannot train on a single image either
 
     def epoch(self) -> Iterator[Batch]:
         """One pass over the in-distribution images in a fresh order."""
-        images = self._images
-        order = self._rng.permutation(len(images.train))
+        return self._images.batches(self._steps(), self._rng)
+
+    def _steps(self) -> Iterator[Step]:
+        order = self._rng.permutation(self._images.num_train)
         seen = drawn = 0
         for step in range(self.steps_per_epoch):
             chosen = order[step * self._batch_size : (step + 1) * self._batch_size]
@@ -85,14 +132,7 @@ class PairedBatches:
             if self._outlier_ratio > 0:
                 num_outliers = max(MIN_OUTLIERS, round(self._outlier_ratio * seen) - drawn)
                 drawn += num_outliers
-            index = torch.from_numpy(chosen).to(images.device)
-            outliers = torch.from_numpy(self._next_outliers(num_outliers)).to(images.device)
-            yield Batch(
-                images=images.train[index],
-                labels=images.train_labels[index],
-                outliers=images.outliers[outliers],
-                pairs=torch.arange(num_outliers, device=images.device) % len(chosen),
-            )
+            yield Step(chosen, self._next_outliers(num_outliers))
 
     def state_dict(self) -> dict[str, Any]:
         """The position between two epochs; the generator's state is the caller's."""
@@ -102,14 +142,19 @@ class PairedBatches:
         self._outlier_order = state["outlier_order"].numpy()
         self._outlier_position = state["outlier_position"]
 
-    def _next_outliers(self, count: int) -> np.ndarray[Any, np.dtype[np.int64]]:
-        parts: list[np.ndarray[Any, np.dtype[np.int64]]] = []
+    def _next_outliers(self, count: int) -> IntArray:
+        parts: list[IntArray] = []
         while count > 0:
             if self._outlier_position == len(self._outlier_order):
-                self._outlier_order = self._rng.permutation(len(self._images.outliers))
+                self._outlier_order = self._rng.permutation(self._images.num_outliers)
                 self._outlier_position = 0
             part = self._outlier_order[self._outlier_position : self._outlier_position + count]
             self._outlier_position += len(part)
             count -= len(part)
             parts.append(part)
         return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
+
+
+def paired(step: Step, device: torch.device) -> Tensor:
+    """The in-distribution image (K,) that each outlier of a step is mixed with: in turn, cycling if there are more."""
+    return torch.arange(len(step.outliers), device=device) % len(step.images)

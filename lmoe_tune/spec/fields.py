@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from annotated_types import Ge, Gt, Le, Lt, MaxLen
 from pydantic import BaseModel
 
-from lmoe_tune.spec.model import MustBe, Spec
+from lmoe_tune.spec.model import MustBe, OneOf, Spec
 from lmoe_tune.spec.quantity import bounds
 from lmoe_tune.spec.wording import suggestion
 
@@ -53,7 +53,10 @@ def takes(path: KeyPath, kind: type) -> bool:
 
 def options_at(path: KeyPath) -> tuple[str, ...]:
     """The words that the value at this path may be; empty where it is not one of a few words."""
-    annotation = _field(path)[0]
+    annotation, metadata = _field(path)
+    for entry in metadata:
+        if isinstance(entry, OneOf):
+            return entry.options
     return tuple(map(str, get_args(annotation))) if get_origin(annotation) is Literal else ()
 
 

@@ -18,6 +18,10 @@ _SECONDS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 MAX_DURATION_S = 10 * 365 * 86400.0
 DURATION = "a duration greater than 0 such as 90 (seconds), 30m, 8h, 2d or 1h30m"
 
+_SIZE = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[kMGT]?)B")
+_BYTES = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+SIZE = "a number of bytes, or a text such as 500MB, 200GB or 1.5TB"
+
 _EXPRESSION = re.compile(rf"\s*baseline\s*(?:(?P<sign>[+-])\s*(?P<offset>{_NUMBER}))?\s*")
 EXPRESSION = "a number, or an expression such as 'baseline' or 'baseline - 0.02'"
 MAX_TEXT = 100  # characters: no quantity is longer, and no pattern meets more than that
@@ -64,6 +68,28 @@ def duration_text(seconds: float) -> str | float:
         count, rest = divmod(rest, size)
         text += f"{count}{unit}" if count else ""
     return text
+
+
+def size_bytes(value: object) -> int:
+    """Bytes of `1000`, `"500MB"`, `"200GB"` or `"1.5TB"`. Raises ValueError for anything else."""
+    count = 0
+    if isinstance(value, int) and not isinstance(value, bool):
+        count = value
+    elif isinstance(value, str) and len(value) <= MAX_TEXT:
+        match = _SIZE.fullmatch(value.strip())
+        if match is not None:
+            count = round(float(match["number"]) * _BYTES[match["unit"]])
+    if not 0 < count <= 10**18:
+        raise ValueError(f"must be {SIZE}")
+    return count
+
+
+def size_text(count: int) -> str | int:
+    """The shortest notation that reads back as exactly these bytes: 200000000000 is "200GB"."""
+    for unit, size in reversed(_BYTES.items()):
+        if unit and count % size == 0:
+            return f"{count // size}{unit}B"
+    return count
 
 
 @dataclass(frozen=True)

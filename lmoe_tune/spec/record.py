@@ -19,6 +19,9 @@ from lmoe_tune.spec.wording import dotted, shown
 CHANGEABLE = ("budget", "resources", "tracking")
 """Sections that may differ from one run of a sweep to the next."""
 
+CHANGEABLE_DATA = ("cache", "cache_dir", "cache_limit")
+"""Settings of `data` that may differ as well: where decoded images are kept changes no result."""
+
 SETTLED_AT_START = (("train", "device"), ("train", "precision"), ("train", "threads"), ("train", "seed"))
 """Settings that a spec may leave open (`auto`, null) and a sweep's start decides for good."""
 
@@ -68,8 +71,9 @@ def spec_from_resolved(text: str) -> Spec:
 
 
 def identity(spec: Spec) -> dict[str, Any]:
-    """Everything that must not change between the runs of a sweep: all but budget, resources and tracking."""
-    return spec.model_dump(mode="json", by_alias=True, exclude=set(CHANGEABLE))
+    """Everything that must not change between the runs of a sweep: all but budget, resources, tracking, caches."""
+    left_out: dict[str, Any] = dict.fromkeys(CHANGEABLE, True) | {"data": set(CHANGEABLE_DATA)}
+    return spec.model_dump(mode="json", by_alias=True, exclude=left_out)
 
 
 def with_budget(

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lmoe_tune.data.batches import Images, PairedBatches
+from lmoe_tune.data.batches import ImageSource, PairedBatches
 from lmoe_tune.errors import TrainingError
 from lmoe_tune.evaluation import ScoreName, validation_metrics
 from lmoe_tune.methods.objective import Objective
@@ -57,7 +57,7 @@ class EpochResult:
 def train(
     model: nn.Module,
     objective: Objective,
-    images: Images,
+    images: ImageSource,
     settings: Settings,
     state: Mapping[str, Any] | None = None,
 ) -> Iterator[EpochResult]:
@@ -122,11 +122,11 @@ def cosine(step: int, num_steps: int, lr: float, min_lr: float) -> float:
 
 
 @torch.inference_mode()
-def evaluate(model: nn.Module, images: Images, settings: Settings, epoch: int) -> dict[str, float]:
+def evaluate(model: nn.Module, images: ImageSource, settings: Settings, epoch: int) -> dict[str, float]:
     """Validation metrics of the model as it stands; all sets go through the network in one pass."""
     model.eval()
     with torch.autocast(images.device.type, torch.bfloat16, enabled=settings.bf16):
-        logits_NK = torch.cat([model(chunk).float() for chunk in torch.split(images.val, EVALUATION_BATCH)]).cpu()
+        logits_NK = torch.cat([model(chunk).float() for chunk in images.val_chunks(EVALUATION_BATCH)]).cpu()
     if not logits_NK.isfinite().all():
         raise TrainingError(f"epoch {epoch}: the validation logits are not finite; try a smaller lr")
     num_val, num_fine = images.num_val, images.num_val_fine

@@ -1,0 +1,367 @@
+"""Decoded images on disk: every image is decoded and resized once per node, and mapped into memory from then on.
+
+N images, R side of the square they are resized to, B images of a block.
+
+A cache is a folder of *segments*, for one R and one decoder. Each build adds a segment with the images that no
+segment has yet, so another split, or another spec over the same files, decodes only what is new to it. A
+segment is a folder with
+
+    images    N keys of 16 bytes: a hash of path, size, mtime and crop_bottom
+    pixels    uint8 (N, R, R, 3), written block by block by several processes
+    journal   a line "block checksum" per finished block; what it does not name is not there
+
+It is called `building-…` until all is on the disk, then `segment-…`. A build that was killed leaves the former;
+the next one checks its finished blocks against their checksums and keeps them. One process builds at a time,
+the others wait: flock, which the kernel releases. Reading takes no lock.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import logging
+import os
+import re
+import shutil
+import uuid
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lmoe_tune.data.decode import UInt8Array, decoder_name
+from lmoe_tune.data.decoding_process import decode_block
+from lmoe_tune.data.table import Part
+from lmoe_tune.data.worker_processes import run_jobs
+from lmoe_tune.durable import sync_folder, write_durably
+from lmoe_tune.errors import LmoeTuneError, UsageError
+
+log = logging.getLogger(__name__)
+
+KEY_BYTES = 16
+BLOCK_BYTES = 16 << 20  # what a process decodes at a time: a fifth of a second at 512 pixels
+SPARE_BYTES = 1 << 30  # stay free on the disk
+NUM_SHOWN = 5  # broken files named in a message
+
+_LINE = re.compile(rb"^(\d+) ([0-9a-f]{8})\n", re.MULTILINE)
+
+Progress = Callable[[int, int], None]
+"""Told (images done, images to decode) now and then."""
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """An image on the disk, and the height in pixels of a banner to cut off it."""
+
+    path: Path
+    crop_bottom: int = 0
+
+
+def files_of(part: Part) -> list[ImageFile]:
+    """The files of a part, in its order."""
+    return [ImageFile(path, part.table.crop_bottom) for path in part.files()]
+
+
+class CacheSpaceError(UsageError):
+    """The decoded images do not fit. `needed` and `available` are bytes."""
+
+    def __init__(self, folder: Path, needed: int, available: int, why: str) -> None:
+        self.folder, self.needed, self.available = folder, needed, available
+        super().__init__(f"{folder}: {gigabytes(needed)} of decoded images are to be added, but {why}")
+
+
+@dataclass(frozen=True)
+class CachedImages:
+    """Images by row: `segments` are (n, R, R, 3) arrays mapped from the disk; row i is in one of them at a slot."""
+
+    segments: tuple[UInt8Array, ...]
+    segment_of: npt.NDArray[np.int32]
+    slot_of: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.slot_of)
+
+    def __getitem__(self, row: int) -> UInt8Array:
+        """The image (R, R, 3), read from the disk where it is touched."""
+        image: UInt8Array = self.segments[self.segment_of[row]][self.slot_of[row]]
+        return image
+
+
+class DecodedCache:
+    """The decoded images of one resize under a folder."""
+
+    def __init__(self, root: Path, side: int) -> None:
+        self.root = root
+        self.side = side
+        self.folder = root / f"{side}px-{decoder_name()}"
+        self.image_bytes = side * side * 3
+
+    def find(self, files: Sequence[ImageFile]) -> CachedImages | None:
+        """The images where all of them are there, else None. Takes no lock."""
+        found = _located(self._segments(), image_keys(files), self.side)
+        return found if isinstance(found, CachedImages) else None
+
+    def num_missing(self, files: Sequence[ImageFile]) -> int:
+        """How many of the images are still to be decoded."""
+        found = _located(self._segments(), image_keys(files), self.side)
+        return 0 if isinstance(found, CachedImages) else len(found)
+
+    def acquire(
+        self,
+        files: Sequence[ImageFile],
+        *,
+        limit: int | None = None,
+        processes: int | None = None,
+        progress: Progress | None = None,
+        say: Callable[[str], None] = log.warning,
+    ) -> CachedImages:
+        """The images, decoding those that are missing first; another process that is at it is waited for.
+
+        Args:
+            limit: bytes that everything under `root` may take; None: what the disk has.
+            processes: None: as many as there are cores.
+
+        Raises:
+            CacheSpaceError: they do not fit; nothing was written.
+            UsageError: some of the images are broken, or the folder cannot be written in.
+        """
+        keys = image_keys(files)
+        found = _located(self._segments(), keys, self.side)
+        while not isinstance(found, CachedImages):
+            with self._locked(say):
+                self._settle_leftovers()
+                missing = _located(self._segments(), keys, self.side)
+                if not isinstance(missing, CachedImages):
+                    self._refuse_if_too_large(len(missing), limit)
+                    size = gigabytes(len(missing) * self.image_bytes)
+                    say(f"decoding {len(missing):,} images once, {size}, into {self.folder}")
+                    self._build([files[row] for row in missing], keys[missing], processes, progress)
+            found = _located(self._segments(), keys, self.side)
+        return found
+
+    def verify(self, *, say: Callable[[str], None] = log.warning) -> int:
+        """Check every block against its checksum and forget the damaged ones; returns how many there were."""
+        if not self.folder.is_dir():
+            return 0
+        with self._locked(say):
+            return sum(segment.forget_damaged() for segment in self._segments(whole=False))
+
+    def _segments(self, *, whole: bool = True) -> list[_Segment]:
+        """The finished segments; `whole`: only those whose pixel file has its full length, as others crash a reader."""
+        if not self.folder.is_dir():
+            return []
+        found = [_Segment(path, self.side) for path in sorted(self.folder.glob("segment-*"))]
+        return [segment for segment in found if not whole or segment.is_whole()]
+
+    def _settle_leftovers(self) -> None:
+        """Turn what killed builds have left into segments of the blocks that they finished."""
+        for folder in self.folder.glob("building-*"):
+            segment = _Segment(folder, self.side)
+            if segment.is_whole() and segment.blocks():
+                segment.forget_damaged()
+                segment.finish()
+            else:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def _refuse_if_too_large(self, num_missing: int, limit: int | None) -> None:
+        needed = num_missing * self.image_bytes
+        free = max(0, shutil.disk_usage(self.folder).free - SPARE_BYTES)
+        used = sum(path.stat().st_blocks * 512 for path in self.root.rglob("pixels"))
+        if limit is not None and used + needed > limit:
+            why = f"data.cache_limit is {gigabytes(limit)} and {gigabytes(used)} are taken"
+            raise CacheSpaceError(self.folder, needed, max(0, limit - used), why)
+        if needed > free:
+            raise CacheSpaceError(self.folder, needed, free, f"the disk has room for {gigabytes(free)}")
+
+    def _build(
+        self, files: Sequence[ImageFile], keys: npt.NDArray[np.uint8], processes: int | None, progress: Progress | None
+    ) -> None:
+        segment = _Segment.create(self.folder, self.side, keys)
+        size, num_done = segment.block_size, 0
+        jobs = [
+            {
+                "pixels": str(segment.pixels),
+                "side": self.side,
+                "block": start // size,
+                "offset": start * self.image_bytes,
+                "files": [(str(file.path), file.crop_bottom) for file in files[start : start + size]],
+            }
+            for start in range(0, len(files), size)
+        ]
+        broken: list[tuple[str, str]] = []
+        tell = progress or (lambda done, total: None)
+        tell(0, len(files))
+
+        def note(job: dict[str, Any], answer: dict[str, Any]) -> None:
+            nonlocal num_done
+            if "failure" in answer:  # such as a full disk
+                raise LmoeTuneError(f"{segment.pixels}: {answer['failure']}; the images decoded so far are kept")
+            broken.extend((path, why) for path, why in answer["broken"])
+            if not answer["broken"]:
+                segment.note(job["block"], answer["checksum"])
+            num_done += len(job["files"])
+            tell(num_done, len(files))
+
+        wanted = min(len(os.sched_getaffinity(0)) if processes is None else processes, len(jobs))
+        if wanted <= 1:  # the start of a process would be felt
+            for job in jobs:
+                note(job, decode_block(job))
+        else:
+            run_jobs("lmoe_tune.data.decoding_process", jobs, note, processes=wanted)
+        if segment.blocks():
+            segment.finish()
+        else:
+            shutil.rmtree(segment.folder)
+        if broken:
+            named = "\n".join(f"  {path}: {why}" for path, why in sorted(broken)[:NUM_SHOWN])
+            more = f"\n  … and {len(broken) - NUM_SHOWN} more" if len(broken) > NUM_SHOWN else ""
+            raise UsageError(
+                f"{len(broken)} of the images cannot be decoded:\n{named}{more}\n"
+                "they were whole when they were inspected: see lmoe-tune data inspect SPEC"
+            )
+
+    @contextmanager
+    def _locked(self, say: Callable[[str], None]) -> Iterator[None]:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            file = (self.folder / "lock").open("w")
+        except OSError as error:
+            raise UsageError(
+                f"{self.folder}: cannot be written in ({error.strerror}); set data.cache_dir to a folder that can"
+            ) from error
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                say(f"another process is decoding images into {self.folder}; waiting for it")
+                fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+
+@dataclass(frozen=True)
+class _Segment:
+    folder: Path
+    side: int
+
+    @classmethod
+    def create(cls, parent: Path, side: int, keys: npt.NDArray[np.uint8]) -> _Segment:
+        segment = cls(parent / f"building-{uuid.uuid4().hex[:12]}", side)
+        segment.folder.mkdir()
+        with segment.pixels.open("wb") as file:
+            file.truncate(len(keys) * side * side * 3)
+        segment.journal.touch()
+        write_durably(segment.folder / "images", keys.tobytes())
+        return segment
+
+    @property
+    def pixels(self) -> Path:
+        return self.folder / "pixels"
+
+    @property
+    def journal(self) -> Path:
+        return self.folder / "journal"
+
+    @property
+    def image_bytes(self) -> int:
+        return self.side * self.side * 3
+
+    @property
+    def block_size(self) -> int:
+        """B; fixed by the side alone, so it need not be written down."""
+        return min(256, max(16, BLOCK_BYTES // self.image_bytes))
+
+    def keys(self) -> list[bytes]:
+        content = (self.folder / "images").read_bytes()
+        return [content[start : start + KEY_BYTES] for start in range(0, len(content), KEY_BYTES)]
+
+    def is_whole(self) -> bool:
+        try:
+            num_images = (self.folder / "images").stat().st_size // KEY_BYTES
+            return self.pixels.stat().st_size == num_images * self.image_bytes and self.journal.exists()
+        except FileNotFoundError:
+            return False
+
+    def blocks(self) -> dict[int, int]:
+        """Checksums of the finished blocks; a line that a kill has cut short counts for nothing."""
+        return {int(block): int(checksum, 16) for block, checksum in _LINE.findall(self.journal.read_bytes())}
+
+    def note(self, block: int, checksum: int) -> None:
+        with self.journal.open("a") as file:
+            file.write(f"{block} {checksum:08x}\n")
+
+    def mapped(self) -> UInt8Array:
+        return np.memmap(self.pixels, np.uint8, "r").reshape(-1, self.side, self.side, 3)
+
+    def forget_damaged(self) -> int:
+        """Drop the blocks that do not match their checksums from the journal; returns how many."""
+        finished, pixels = self.blocks(), self.mapped() if self.is_whole() else None
+
+        def is_sound(item: tuple[int, int]) -> bool:
+            start = item[0] * self.block_size
+            return pixels is not None and zlib.crc32(pixels[start : start + self.block_size].data) == item[1]
+
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+            kept = pool.map(is_sound, finished.items())
+            sound = [item for item, is_kept in zip(finished.items(), kept, strict=True) if is_kept]
+        if len(sound) < len(finished):
+            write_durably(self.journal, "".join(f"{block} {checksum:08x}\n" for block, checksum in sound).encode())
+        return len(finished) - len(sound)
+
+    def finish(self) -> None:
+        """All on the disk first: what is called a segment is not checked again when it is opened."""
+        for path in (self.pixels, self.journal):
+            descriptor = os.open(path, os.O_RDWR)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        self.folder.rename(self.folder.with_name(self.folder.name.replace("building-", "segment-")))
+        sync_folder(self.folder.parent)
+
+
+def image_keys(files: Sequence[ImageFile]) -> npt.NDArray[np.uint8]:
+    """A key (N, 16) per file: another path, size, time or cut is another image.
+
+    Raises:
+        UsageError: a file is not there.
+    """
+    keys = bytearray()
+    for file in files:
+        try:
+            status = os.stat(file.path)
+        except OSError as error:
+            raise UsageError(f"{file.path}: {error.strerror}; see lmoe-tune data inspect SPEC") from error
+        text = f"{os.path.abspath(file.path)}\0{status.st_size}\0{status.st_mtime_ns}\0{file.crop_bottom}"
+        keys += hashlib.blake2b(text.encode(errors="surrogateescape"), digest_size=KEY_BYTES).digest()
+    return np.frombuffer(bytes(keys), np.uint8).reshape(-1, KEY_BYTES)
+
+
+def gigabytes(count: int) -> str:
+    """`6.4 GB`, or `12 MB` where that says more."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{max(1, round(count / 1e6))} MB"
+
+
+def _located(
+    segments: Sequence[_Segment], keys: npt.NDArray[np.uint8], side: int
+) -> CachedImages | npt.NDArray[np.int64]:
+    """Where every image is; or the rows that no segment has, one per image."""
+    place_of: dict[bytes, tuple[int, int]] = {}
+    for number, segment in enumerate(segments):
+        size, finished = segment.block_size, segment.blocks()
+        for slot, key in enumerate(segment.keys()):
+            if slot // size in finished:
+                place_of.setdefault(key, (number, slot))
+    wanted = [key.tobytes() for key in keys]
+    missing = {key: row for row, key in reversed(list(enumerate(wanted))) if key not in place_of}
+    if missing:
+        return np.array(sorted(missing.values()), dtype=np.int64)
+    places = np.array([place_of[key] for key in wanted], dtype=np.int64).reshape(-1, 2)
+    return CachedImages(
+        tuple(segment.mapped() for segment in segments), places[:, 0].astype(np.int32), places[:, 1].copy()
+    )

@@ -1,0 +1,102 @@
+"""The images of files in batches: crops of decoded images, augmented on the device.
+
+N images, B in-distribution images and K outliers of a batch, R side that images are resized to, H = W of the crop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lmoe_tune.data.augment import Augmentation, augment, centre, draw, normalise
+from lmoe_tune.data.batches import Batch, Step, paired
+from lmoe_tune.data.pixels import Crops, Reader, channel_statistics, open_reader, open_rows
+from lmoe_tune.data.search_data import PlannedData
+from lmoe_tune.data.splits import IntArray
+
+NUM_FOR_STATISTICS = 1000  # images whose mean and deviation stand for those of all training images
+EVALUATION_PIXELS = 1 << 24  # of a forward without gradients: 83 images of 448 x 448 fit beside other trials
+
+
+class FileImages:
+    """A split's images by row: train, outliers, val, val_fine, val_coarse, one after the other.
+
+    A batch is a pure function of its step and the generator: an epoch's crops and jitters are all drawn before
+    its first image is read, so reading ahead changes nothing, and the generator's state is all that a checkpoint
+    needs.
+    """
+
+    def __init__(self, data: PlannedData, device: torch.device, home: Path) -> None:
+        plan, spec = data.plan, data.spec
+        self.device = device
+        self._side, self._crop, self._augmentation = spec.image_side, spec.image_crop, spec.augmentation
+        self.num_train = len(plan.train)
+        self.num_outliers = len(plan.outliers) if plan.outliers is not None else 0
+        self.num_val, self.num_val_fine = len(plan.val), len(plan.val_fine)
+        self._first_val = self.num_train + self.num_outliers
+        self._num_evaluated = self.num_val + self.num_val_fine + len(plan.val_coarse)
+        rows = open_rows(
+            data.files(),
+            self._side,
+            cache=spec.cache,
+            cache_dir=spec.cache_dir,
+            limit=spec.cache_limit,
+            home=home,
+        )
+        self._reader: Reader = open_reader(rows, self._side, device, cache=spec.cache)
+        self.mean, self.std = data.mean, data.std
+        if spec.normalise == "train":
+            count = min(self.num_train, NUM_FOR_STATISTICS)
+            self.mean, self.std = channel_statistics(rows, np.arange(count) * self.num_train // count)
+        self._mean = torch.tensor(self.mean, dtype=torch.float32, device=device)
+        self._std = torch.tensor(self.std, dtype=torch.float32, device=device)
+        self._train_labels = torch.from_numpy(plan.train_labels)
+        self.val_labels = torch.from_numpy(plan.val_labels)
+
+    def batches(self, steps: Iterator[Step], rng: np.random.Generator) -> Iterator[Batch]:
+        """The batches of an epoch, read ahead of their use."""
+        planned = list(steps)
+        generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
+        augmentations = [
+            draw(
+                generator,
+                len(step.images) + len(step.outliers),
+                self._augmentation,
+                side=self._side,
+                crop=self._crop,
+            )
+            for step in planned
+        ]
+        crops = (
+            _crops(np.concatenate([step.images, self.num_train + step.outliers]), augmentation)
+            for step, augmentation in zip(planned, augmentations, strict=True)
+        )
+        read = self._reader.read(crops, self._crop)
+        for step, augmentation, pixels in zip(planned, augmentations, read, strict=True):
+            images = augment(pixels, augmentation, self._mean, self._std)
+            yield Batch(
+                images=images[: len(step.images)],
+                labels=self._train_labels[step.images].to(self.device, non_blocking=True),
+                outliers=images[len(step.images) :],
+                pairs=paired(step, self.device),
+            )
+
+    def val_chunks(self, size: int) -> Iterable[Tensor]:
+        """All validation images, cropped from the centre."""
+        size = max(1, min(size, EVALUATION_PIXELS // self._crop**2))
+        chunks = [
+            self._first_val + np.arange(start, min(start + size, self._num_evaluated))
+            for start in range(0, self._num_evaluated, size)
+        ]
+        corner = centre(self._side, self._crop)
+        crops = (Crops(rows, *(np.full(len(rows), corner),) * 2) for rows in chunks)
+        for pixels in self._reader.read(crops, self._crop):
+            yield normalise(pixels, self._mean, self._std)
+
+
+def _crops(rows: IntArray, augmentation: Augmentation) -> Crops:
+    return Crops(rows, augmentation.tops.numpy(), augmentation.lefts.numpy())

@@ -1,0 +1,193 @@
+"""Where the pixels of image files come from: a cache on the disk, the device's memory, or the files themselves.
+
+All three give the same pixels. N images, R side that they are resized to, H = W side of the crop.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lmoe_tune.data.decode import UInt8Array, decode_resized
+from lmoe_tune.data.decoded_cache import DecodedCache, ImageFile, gigabytes
+from lmoe_tune.data.splits import IntArray
+from lmoe_tune.errors import UsageError
+
+COPYING_THREADS = 4  # of a GPU's batches: one thread copies about 5 GB/s, and waits while a page is read
+AHEAD = 2  # batches that are ready or being made while one is used
+
+Item = TypeVar("Item")
+Made = TypeVar("Made")
+
+
+@dataclass(frozen=True)
+class Crops:
+    """Which images (N,) of a set to read, and the upper left corner of the crop in each, in pixels."""
+
+    rows: IntArray
+    tops: IntArray
+    lefts: IntArray
+
+
+class Rows(Protocol):
+    """Images (R, R, 3) by row."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, row: int, /) -> UInt8Array: ...
+
+
+@dataclass(frozen=True)
+class DecodedAnew:
+    """Images that are decoded whenever they are asked for."""
+
+    files: Sequence[ImageFile]
+    side: int
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, row: int) -> UInt8Array:
+        return decode_resized(self.files[row].path, self.files[row].crop_bottom, self.side)
+
+
+class Reader(Protocol):
+    """Gives the crops of one batch after the other, in the order asked for, as uint8 (N, H, W, 3) on the device."""
+
+    def read(self, batches: Iterable[Crops], crop: int) -> Iterator[Tensor]: ...
+
+
+class HostReader:
+    """Reads in the background while the batch before is used; on CUDA through pinned memory and a stream of its own.
+
+    What it gives does not depend on how far ahead it is: everything random is in the crops that it is told.
+    """
+
+    def __init__(self, rows: Rows, device: torch.device, *, threads: int) -> None:
+        self._rows = rows
+        self._device = device
+        self._threads = threads
+
+    def read(self, batches: Iterable[Crops], crop: int) -> Iterator[Tensor]:
+        on_cuda = self._device.type == "cuda"
+        stream = torch.cuda.Stream(self._device) if on_cuda else None  # type: ignore[no-untyped-call]  # torch's own
+        with ThreadPoolExecutor(self._threads) as copying:
+
+            def load(crops: Crops) -> tuple[Tensor, torch.cuda.Event | None]:
+                pixels = torch.empty((len(crops.rows), crop, crop, 3), dtype=torch.uint8, pin_memory=on_cuda)
+                self._fill(pixels.numpy(), crops, copying)
+                if stream is None:
+                    return pixels, None
+                with torch.cuda.stream(stream):
+                    moved = pixels.to(self._device, non_blocking=True)
+                    arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch's own
+                    arrived.record(stream)
+                return moved, arrived
+
+            for pixels, arrived in made_ahead(load, batches):
+                if arrived is not None:
+                    current = torch.cuda.current_stream(self._device)
+                    current.wait_event(arrived)
+                    pixels.record_stream(current)  # its memory was reserved on the other stream
+                yield pixels
+
+    def _fill(self, out: UInt8Array, crops: Crops, copying: ThreadPoolExecutor) -> None:
+        size, rows, tops, lefts = out.shape[1], crops.rows.tolist(), crops.tops.tolist(), crops.lefts.tolist()
+
+        def fill(start: int) -> None:
+            for place in range(start, len(rows), self._threads):
+                top, left = tops[place], lefts[place]
+                out[place] = self._rows[rows[place]][top : top + size, left : left + size]
+
+        if self._threads == 1:
+            fill(0)
+        else:
+            list(copying.map(fill, range(self._threads)))
+
+
+class DeviceReader:
+    """All images in the device's memory: nothing is left to move per step."""
+
+    def __init__(self, rows: Rows, side: int, device: torch.device) -> None:
+        needed = len(rows) * side * side * 3
+        if device.type == "cuda":
+            free = torch.cuda.mem_get_info(device)[0]
+            if needed > free // 2:  # the other half is for the model and what it computes
+                raise UsageError(
+                    f"data.cache is 'device', but {gigabytes(needed)} of images are more than half of the "
+                    f"{gigabytes(free)} that the GPU has free; set data.cache: disk, a smaller data.resize or "
+                    "data.outliers.limit, or give each trial a whole GPU"
+                )
+        self._pixels = torch.empty((len(rows), side, side, 3), dtype=torch.uint8, device=device)
+        for row in range(len(rows)):
+            self._pixels[row] = torch.from_numpy(np.array(rows[row]))
+
+    def read(self, batches: Iterable[Crops], crop: int) -> Iterator[Tensor]:
+        device = self._pixels.device
+        within = torch.arange(crop, device=device)
+        for crops in batches:
+            rows, tops, lefts = (
+                torch.from_numpy(values).to(device) for values in (crops.rows, crops.tops, crops.lefts)
+            )
+            down = (tops[:, None] + within)[:, :, None]
+            right = (lefts[:, None] + within)[:, None, :]
+            yield self._pixels[rows[:, None, None], down, right]
+
+
+def made_ahead(make: Callable[[Item], Made], items: Iterable[Item], *, ahead: int = AHEAD) -> Iterator[Made]:
+    """`make` of every item, in order, made in a thread of its own up to `ahead` items before it is asked for."""
+    pending: deque[Future[Made]] = deque()
+    pool = ThreadPoolExecutor(1)
+    try:
+        for item in items:
+            pending.append(pool.submit(make, item))
+            if len(pending) > ahead:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)  # also where nobody asks for the rest
+
+
+def cache_folder(cache_dir: str | None, home: Path) -> Path:
+    """Where the decoded images of a home are kept."""
+    return Path(cache_dir) if cache_dir is not None else home / "cache"
+
+
+def open_rows(
+    files: Sequence[ImageFile], side: int, *, cache: str, cache_dir: str | None, limit: int | None, home: Path
+) -> Rows:
+    """The images of some files as `data.cache` wants them kept, decoded first where they have not been yet."""
+    if cache == "off":
+        return DecodedAnew(files, side)
+    return DecodedCache(cache_folder(cache_dir, home), side).acquire(files, limit=limit)
+
+
+def open_reader(rows: Rows, side: int, device: torch.device, *, cache: str) -> Reader:
+    """A reader of images for a device."""
+    if cache == "device":
+        return DeviceReader(rows, side, device)
+    if isinstance(rows, DecodedAnew):
+        return HostReader(rows, device, threads=len(os.sched_getaffinity(0)))
+    return HostReader(rows, device, threads=COPYING_THREADS if device.type == "cuda" else 1)
+
+
+def channel_statistics(rows: Rows, chosen: IntArray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of the red, green and blue values (0-255) of some images."""
+    count, total, squares = 0, np.zeros(3), np.zeros(3)
+    for row in chosen.tolist():
+        pixels = rows[row].reshape(-1, 3).astype(np.float64)
+        count += len(pixels)
+        total += pixels.sum(axis=0)
+        squares += (pixels**2).sum(axis=0)
+    mean = total / count
+    std = np.sqrt(np.maximum(squares / count - mean**2, 1e-6))
+    return tuple(mean.tolist()), tuple(std.tolist())
