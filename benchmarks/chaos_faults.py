@@ -153,6 +153,13 @@ def while_training(rng: random.Random) -> Moment:
     return Moment("checkpoint", rng.randint(1, 6), rng.uniform(0, 0.3))
 
 
+def names(folder: Path, pattern: str) -> list[str]:
+    try:
+        return sorted(path.name for path in folder.glob(pattern))
+    except FileNotFoundError:  # a folder that goes away while it is looked through
+        return []
+
+
 def size_of(path: Path) -> int:
     try:
         return path.stat().st_size
@@ -168,11 +175,9 @@ def modified(path: Path) -> int:
 
 
 LOOKS: dict[str, Callable[[SweepFolder, Path], object]] = {
-    "baseline": lambda folder, database: sorted(path.name for path in folder.home.glob("baselines/*/.epoch-*")),
+    "baseline": lambda folder, database: names(folder.home, "baselines/*/.epoch-*"),
     "ledger": lambda folder, database: size_of(folder.ledger),
-    "checkpoint": lambda folder, database: sorted(
-        path.name for path in (folder.path / "trials").glob("*/checkpoints/*epoch-*")
-    ),
+    "checkpoint": lambda folder, database: names(folder.path / "trials", "*/checkpoints/*epoch-*"),
     "MLflow": lambda folder, database: modified(database) + modified(database.with_name(f"{database.name}-journal")),
     "end": lambda folder, database: last_bytes(folder.ledger).count(b'"how":"complete"'),
 }
