@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from lmoe_tune.spec import Declaration, Parameter
 from trainables.method import Method
+from trainables.parameters import BATCH_NORM, OUTLIER_RATIO, PER
 
 if TYPE_CHECKING:
     from lmoe_tune.methods.objective import Objective
@@ -28,9 +29,7 @@ PARAMETERS = (
         "gamma, weight of the distance between the logits of the mixed input and the mixed logits",
         low=0,
     ),
-    Parameter(
-        "outlier_ratio", "float", 1.0, "rho, outliers per in-distribution image of a batch", low=0, low_exclusive=True
-    ),
+    OUTLIER_RATIO,
     Parameter("outlier_weight", "float", 0.0, "delta, weight of CE(outlier logits, uniform)", low=0),
     Parameter(
         "consistency",
@@ -47,14 +46,8 @@ PARAMETERS = (
         "side of D that gets no gradient",
         choices=("none", "mixed_logits", "mixed_input"),
     ),
-    Parameter("per", "choice", "batch", "one lambda per batch, or one per pair", choices=("batch", "sample")),
-    Parameter(
-        "batch_norm",
-        "choice",
-        "joint",
-        "one forward for all rows; or one per group; or frozen statistics (needs a much smaller lr)",
-        choices=("joint", "separate", "frozen"),
-    ),
+    PER,
+    BATCH_NORM,
 )
 
 
@@ -70,5 +63,4 @@ class LogitMixOE(Method):
     def objective(self, params: Mapping[str, Any]) -> Objective:
         from lmoe_tune.methods.logit_mixoe import LogitMixOE as Objective
 
-        own = {parameter.name for parameter in PARAMETERS}
-        return Objective(**{name: value for name, value in params.items() if name in own})
+        return Objective(**self.own(params))

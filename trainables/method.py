@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import importlib
-import inspect
 import sys
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path

@@ -14,5 +14,5 @@ class CrossEntropy(Objective):
     """L = CE(f(x), y), the mean over the in-distribution batch."""
 
     def loss(self, model: nn.Module, batch: Batch, rng: np.random.Generator) -> StepLoss:
-        total = F.cross_entropy(model(batch.images), batch.labels)
+        total = F.cross_entropy(model(batch.images).float(), batch.labels)
         return StepLoss(total, {"id_loss": total.detach()})

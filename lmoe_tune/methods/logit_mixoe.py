@@ -16,14 +16,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lmoe_tune.data.batches import Batch
 from lmoe_tune.methods.batch_norm import BatchNormMode, forward_groups
 from lmoe_tune.methods.consistency import DISTANCES, ConsistencyName
-from lmoe_tune.methods.objective import Objective, StepLoss
+from lmoe_tune.methods.mixing import Per, draw_lam, mixup, softened_target
+from lmoe_tune.methods.objective import Objective, StepLoss, uniform_cross_entropy
 
 
 @dataclass(frozen=True)
@@ -38,17 +38,16 @@ class LogitMixOE(Objective):
     consistency: ConsistencyName = "mse"
     center_logits: bool = False
     stop_gradient: Literal["none", "mixed_logits", "mixed_input"] = "none"
-    per: Literal["batch", "sample"] = "batch"
+    per: Per = "batch"
     batch_norm: BatchNormMode = "joint"
 
     def loss(self, model: nn.Module, batch: Batch, rng: np.random.Generator) -> StepLoss:
-        lam = self.draw_lam(rng, len(batch.outliers)).to(batch.images.device)
+        lam = draw_lam(rng, self.mixing_alpha, len(batch.outliers), self.per).to(batch.images.device)
         groups = [batch.images]
         if self._needs_outliers:
             groups.append(batch.outliers)
         if self.consistency_weight > 0:
-            lam_CHW = lam.view(-1, 1, 1, 1)
-            groups.append(lam_CHW * batch.images[batch.pairs] + (1 - lam_CHW) * batch.outliers)
+            groups.append(mixup(batch.images[batch.pairs], batch.outliers, lam))
         z_id, *z_rest = forward_groups(model, groups, self.batch_norm)
         z_id = z_id.float()
 
@@ -68,15 +67,10 @@ class LogitMixOE(Objective):
             total = total + self.consistency_weight * consistency_loss
             logged["consistency_loss"] = consistency_loss.detach()
         if self.outlier_weight > 0:
-            outlier_loss = -z_out.log_softmax(dim=1).mean(dim=1).mean()
+            outlier_loss = uniform_cross_entropy(z_out)
             total, logged["outlier_loss"] = total + self.outlier_weight * outlier_loss, outlier_loss.detach()
         logged["margin"] = margin(z_mix.detach(), labels)
         return StepLoss(total, logged)
-
-    def draw_lam(self, rng: np.random.Generator, num_pairs: int) -> Tensor:
-        """Mixing weights (M,) in [0, 1]: one for the batch, or one per pair."""
-        lam = rng.beta(self.mixing_alpha, self.mixing_alpha, size=num_pairs if self.per == "sample" else 1)
-        return torch.from_numpy(lam).float().expand(num_pairs)
 
     def distance(self, input_logits: Tensor, mixed_logits: Tensor) -> Tensor:
         """D(z_in, z_mix) with the gradient stopped on the side that `stop_gradient` names; both (M, K)."""
@@ -92,12 +86,6 @@ class LogitMixOE(Objective):
     @property
     def _needs_outliers(self) -> bool:
         return max(self.mix_weight, self.consistency_weight, self.outlier_weight) > 0
-
-
-def softened_target(labels: Tensor, lam: Tensor, num_classes: int) -> Tensor:
-    """lam onehot(y) + (1 - lam) / K, shape (M, K), from labels (M,) and mixing weights (M,)."""
-    onehot = F.one_hot(labels, num_classes).float()
-    return lam[:, None] * onehot + (1 - lam[:, None]) / num_classes
 
 
 def margin(logits: Tensor, labels: Tensor) -> Tensor:

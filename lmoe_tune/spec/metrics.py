@@ -42,6 +42,8 @@ _ALL = (
            "distance between the mixed logits and the logits of the mixed input", in_baseline=False),
     Metric("train_outlier_loss", 0, _INFINITY, "minimize",
            "cross entropy of the outliers against the uniform distribution", in_baseline=False),
+    Metric("train_energy_loss", 0, _INFINITY, "minimize",
+           "squared hinges on the energies of images and outliers", in_baseline=False),
     Metric("train_margin", -_INFINITY, _INFINITY, "maximize",
            "mixed logit of the true class minus the largest other, mean", in_baseline=False),
     Metric("val_accuracy", 0, 1, "maximize", "accuracy on the in-distribution validation images"),

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from lmoe_tune.data.batches import Batch
-from lmoe_tune.methods.logit_mixoe import LogitMixOE, margin, softened_target
+from lmoe_tune.methods.logit_mixoe import LogitMixOE, margin
+from lmoe_tune.methods.mixing import draw_lam, softened_target
 
 CONSISTENCIES = ("mse", "mse_log_softmax", "kl", "js")
 
@@ -273,8 +274,8 @@ def test_what_is_logged_holds_no_graph() -> None:
 
 
 def test_one_weight_for_a_batch_or_one_per_pair() -> None:
-    per_batch = LogitMixOE().draw_lam(np.random.default_rng(0), 7)
-    per_sample = LogitMixOE(per="sample").draw_lam(np.random.default_rng(0), 7)
+    per_batch = draw_lam(np.random.default_rng(0), 1.0, 7, "batch")
+    per_sample = draw_lam(np.random.default_rng(0), 1.0, 7, "sample")
     assert per_batch.shape == per_sample.shape == (7,)
     assert len(set(per_batch.tolist())) == 1
     assert len(set(per_sample.tolist())) == 7
@@ -283,7 +284,7 @@ def test_one_weight_for_a_batch_or_one_per_pair() -> None:
 
 @pytest.mark.parametrize("alpha", [0.1, 1.0, 10.0])
 def test_the_weights_follow_a_symmetric_beta_distribution(alpha: float) -> None:
-    lam = LogitMixOE(mixing_alpha=alpha, per="sample").draw_lam(np.random.default_rng(0), 40_000)
+    lam = draw_lam(np.random.default_rng(0), alpha, 40_000, "sample")
     assert lam.min() >= 0
     assert lam.max() <= 1
     assert lam.mean().item() == pytest.approx(0.5, abs=0.01)

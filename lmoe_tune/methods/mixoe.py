@@ -1,0 +1,64 @@
+"""Mixture Outlier Exposure (MixOE; Zhang, Inkawhich, Linderman, Chen & Li, WACV 2023).
+
+B in-distribution images x with labels y over K classes, M outliers o, pairs (i, j), u = 1/K for every class:
+
+    L = CE(f(x), y) + beta SoftCE(f(mix(x[i], o[j], lam)), lam onehot(y[i]) + (1 - lam) u)
+
+with lam ~ Beta(alpha, alpha). `mixup` interpolates the pixels; `cutmix` pastes a box of the outlier into the
+in-distribution image, and lam in the target is the exact share of pixels that it left. Each term is a mean
+over its own rows. Published: alpha 1 and beta 5 with mixup, alpha 2 and beta 5 with cutmix, one lam per batch.
+The BatchNorm modes are this project's; by default every method here normalises all rows alike, so that methods
+are compared by their losses (on the digits it is also the better one for MixOE).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lmoe_tune.data.batches import Batch
+from lmoe_tune.methods.batch_norm import BatchNormMode, forward_groups
+from lmoe_tune.methods.mixing import Per, cutmix, draw_boxes, draw_lam, mixup, softened_target
+from lmoe_tune.methods.objective import Objective, StepLoss
+
+PUBLISHED_ALPHA = {"mixup": 1.0, "cutmix": 2.0}
+
+
+@dataclass(frozen=True)
+class MixOE(Objective):
+    """The objective of this module's docstring; without a weight the mixtures cost no forward."""
+
+    mixing: Literal["mixup", "cutmix"] = "mixup"
+    mixing_alpha: float | None = None
+    """None: the published value for `mixing`."""
+    mix_weight: float = 5.0
+    outlier_ratio: float = 1.0
+    per: Per = "batch"
+    batch_norm: BatchNormMode = "joint"
+
+    def loss(self, model: nn.Module, batch: Batch, rng: np.random.Generator) -> StepLoss:
+        mixed, lam = self.mixed(batch, rng)
+        groups = [batch.images, mixed] if self.mix_weight > 0 else [batch.images]
+        z_id, *z_rest = (logits.float() for logits in forward_groups(model, groups, self.batch_norm))
+        id_loss = F.cross_entropy(z_id, batch.labels)
+        total, logged = id_loss, {"id_loss": id_loss.detach()}
+        for z_mixed in z_rest:
+            target = softened_target(batch.labels[batch.pairs], lam, z_mixed.shape[1])
+            mix_loss = F.cross_entropy(z_mixed, target)
+            total, logged["mix_loss"] = total + self.mix_weight * mix_loss, mix_loss.detach()
+        return StepLoss(total, logged)
+
+    def mixed(self, batch: Batch, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """The mixtures (M, C, H, W) of a batch's pairs, and the in-distribution images' share (M,) of each."""
+        device, images = batch.images.device, batch.images[batch.pairs]
+        alpha = PUBLISHED_ALPHA[self.mixing] if self.mixing_alpha is None else self.mixing_alpha
+        lam = draw_lam(rng, alpha, len(batch.outliers), self.per)
+        if self.mixing == "mixup":
+            lam = lam.to(device)
+            return mixup(images, batch.outliers, lam), lam
+        height, width = images.shape[-2:]
+        return cutmix(images, batch.outliers, draw_boxes(rng, lam, height, width, self.per).to(device))

@@ -1,0 +1,40 @@
+"""Outlier Exposure (OE; Hendrycks, Mazeika & Dietterich, ICLR 2019).
+
+B in-distribution images x with labels y over K classes, M outliers o, u = 1/K for every class:
+
+    L = CE(f(x), y) + delta CE(f(o), u)
+
+Each term is a mean over its own rows. Published: delta 0.5 and twice as many outliers as images, in one forward;
+MixOE's fine-grained comparison has delta 1 and as many outliers as images, which are the defaults here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch.nn.functional as F
+from torch import nn
+
+from lmoe_tune.data.batches import Batch
+from lmoe_tune.methods.batch_norm import BatchNormMode, forward_groups
+from lmoe_tune.methods.objective import Objective, StepLoss, uniform_cross_entropy
+
+
+@dataclass(frozen=True)
+class OutlierExposure(Objective):
+    """The objective of this module's docstring; without a weight the outliers cost no forward."""
+
+    outlier_weight: float = 1.0
+    outlier_ratio: float = 1.0
+    batch_norm: BatchNormMode = "joint"
+
+    def loss(self, model: nn.Module, batch: Batch, rng: np.random.Generator) -> StepLoss:
+        groups = [batch.images, batch.outliers] if self.outlier_weight > 0 else [batch.images]
+        z_id, *z_rest = (logits.float() for logits in forward_groups(model, groups, self.batch_norm))
+        id_loss = F.cross_entropy(z_id, batch.labels)
+        total, logged = id_loss, {"id_loss": id_loss.detach()}
+        for z_out in z_rest:
+            outlier_loss = uniform_cross_entropy(z_out)
+            total, logged["outlier_loss"] = total + self.outlier_weight * outlier_loss, outlier_loss.detach()
+        return StepLoss(total, logged)

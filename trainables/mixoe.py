@@ -1,0 +1,48 @@
+"""Mixture Outlier Exposure (Zhang et al., WACV 2023); the formula is in `lmoe_tune.methods.mixoe`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from lmoe_tune.spec import Declaration, Parameter
+from trainables.method import Method
+from trainables.parameters import BATCH_NORM, OUTLIER_RATIO, PER
+
+if TYPE_CHECKING:
+    from lmoe_tune.methods.objective import Objective
+
+
+class MixOE(Method):
+    """Mixes in-distribution and outlier images in input space."""
+
+    declaration = Declaration(
+        name="mixoe",
+        summary="outlier exposure by mixing images, with mixup or cutmix",
+        parameters=(
+            Parameter(
+                "mixing",
+                "choice",
+                "mixup",
+                "how to mix: interpolate pixels, or paste a box of the outlier into the image",
+                choices=("mixup", "cutmix"),
+            ),
+            Parameter(
+                "mixing_alpha",
+                "float",
+                None,
+                "lambda ~ Beta(alpha, alpha); default: as published, 1 for mixup and 2 for cutmix",
+                low=0,
+                low_exclusive=True,
+            ),
+            Parameter("mix_weight", "float", 5.0, "beta, weight of the softened cross-entropy on mixed images", low=0),
+            OUTLIER_RATIO,
+            PER,
+            BATCH_NORM,
+        ),
+    )
+
+    def objective(self, params: Mapping[str, Any]) -> Objective:
+        from lmoe_tune.methods.mixoe import MixOE as Objective
+
+        return Objective(**self.own(params))

@@ -1,0 +1,32 @@
+"""Outlier Exposure (Hendrycks et al., ICLR 2019); the formula is in `lmoe_tune.methods.outlier_exposure`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from lmoe_tune.spec import Declaration, Parameter
+from trainables.method import Method
+from trainables.parameters import BATCH_NORM, OUTLIER_RATIO
+
+if TYPE_CHECKING:
+    from lmoe_tune.methods.objective import Objective
+
+
+class OutlierExposure(Method):
+    """Pushes the outliers' predictions towards the uniform distribution."""
+
+    declaration = Declaration(
+        name="outlier_exposure",
+        summary="outliers pushed towards the uniform distribution",
+        parameters=(
+            Parameter("outlier_weight", "float", 1.0, "delta, weight of CE(outlier logits, uniform)", low=0),
+            OUTLIER_RATIO,
+            BATCH_NORM,
+        ),
+    )
+
+    def objective(self, params: Mapping[str, Any]) -> Objective:
+        from lmoe_tune.methods.outlier_exposure import OutlierExposure as Objective
+
+        return Objective(**self.own(params))
