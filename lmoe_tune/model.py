@@ -6,6 +6,7 @@ logits would round away the small differences that the consistency term is about
 
 from __future__ import annotations
 
+import difflib
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lmoe_tune.errors import UsageError
+from lmoe_tune.spec.architectures import ARCHITECTURES, TIMM
 
 
 class Head(nn.Linear):
@@ -49,24 +51,32 @@ def _convolution(in_channels: int, out_channels: int) -> list[nn.Module]:
     ]
 
 
-ARCHITECTURES = ("small_cnn", "resnet18", "resnet34", "resnet50", "convnext_tiny", "vit_b_16")
-
-
-def build_model(arch: str, num_classes: int, in_channels: int) -> nn.Module:
+def build_model(arch: str, num_classes: int, in_channels: int, image_size: int | None = None) -> nn.Module:
     """A freshly initialised model (the global generator decides the weights) that maps (N, C, H, W) to (N, K).
 
+    Args:
+        arch: small_cnn, one of torchvision's in `ARCHITECTURES`, or timm/NAME.
+        image_size: H = W; only transformers are built for one size, 224 where none is given.
+
     Raises:
-        UsageError: no such architecture, or it cannot take that many channels.
+        UsageError: no such architecture, or it cannot take such images.
     """
     if arch == "small_cnn":
         return SmallCNN(num_classes, in_channels)
-    if arch not in ARCHITECTURES:
-        raise UsageError(f"model.arch is '{arch}', but must be one of {', '.join(ARCHITECTURES)}")
+    if arch not in ARCHITECTURES and not arch.startswith(TIMM):
+        raise UsageError(f"model.arch is '{arch}', but must be one of {', '.join(ARCHITECTURES)}, or {TIMM}NAME")
     if in_channels != 3:
         raise UsageError(f"model.arch: {arch} takes images of 3 channels, but these have {in_channels}; use small_cnn")
+    if arch.startswith(TIMM):
+        return _build_timm(arch, num_classes, image_size)
     import torchvision  # costs 2 s: only where one of its models is used
 
-    model: Any = getattr(torchvision.models, arch)(weights=None)
+    sized = {}
+    if arch == "vit_b_16":
+        sized["image_size"] = image_size or 224
+        if sized["image_size"] % 16:
+            raise UsageError(f"data.crop is {image_size}, but must be a multiple of 16 for vit_b_16")
+    model: Any = getattr(torchvision.models, arch)(weights=None, **sized)
     if arch.startswith("resnet"):
         model.fc = Head(model.fc.in_features, num_classes)
     elif arch == "vit_b_16":
@@ -75,3 +85,43 @@ def build_model(arch: str, num_classes: int, in_channels: int) -> nn.Module:
         model.classifier[-1] = Head(model.classifier[-1].in_features, num_classes)
     assert isinstance(model, nn.Module)
     return model
+
+
+def _build_timm(arch: str, num_classes: int, image_size: int | None) -> nn.Module:
+    model = create_timm(arch, num_classes, image_size, pretrained=False)
+    last = model.get_submodule(_timm_head(model, arch))
+    if type(last) is not nn.Linear:
+        raise UsageError(f"model.arch: {arch} ends in {type(last).__name__}, but must end in a linear layer")
+    model.set_submodule(_timm_head(model, arch), Head(last.in_features, num_classes))
+    return model
+
+
+def create_timm(arch: str, num_classes: int, image_size: int | None, *, pretrained: bool) -> nn.Module:
+    """A model of timm with its own head; one that is built for a size of images is built for this one.
+
+    Raises:
+        UsageError: timm is not installed, or has no such model.
+    """
+    try:
+        import timm
+    except ImportError:
+        raise UsageError(f"model.arch is '{arch}', but timm is not installed: pip install 'lmoe-tune[timm]'") from None
+    name = arch.removeprefix(TIMM)
+    if not timm.is_model(name):
+        close = difflib.get_close_matches(name, timm.list_models(), n=3)
+        hint = f"; did you mean {' or '.join(TIMM + found for found in close)}?" if close else ""
+        raise UsageError(f"model.arch: timm {timm.__version__} has no model '{name}'{hint}")
+    sized = {} if image_size is None else {"img_size": image_size}
+    try:
+        model = timm.create_model(name, pretrained=pretrained, num_classes=num_classes, **sized)
+    except TypeError:  # a convolutional network takes images of any size, and no such argument
+        model = timm.create_model(name, pretrained=pretrained, num_classes=num_classes)
+    assert isinstance(model, nn.Module)
+    return model
+
+
+def _timm_head(model: Any, arch: str) -> str:
+    name = model.pretrained_cfg.get("classifier")
+    if not isinstance(name, str):
+        raise UsageError(f"model.arch: {arch} has {name} as its head, but must end in one linear layer")
+    return name

@@ -63,7 +63,7 @@ def estimate(spec: Spec, trials: int | None, slots: int, home: Path) -> dict[str
 
     The time is that of the baseline's epochs, image by image, where the home has it already.
     """
-    splits = describe_splits(spec.data)
+    splits = describe_splits(spec.data, home)
     images = splits["images"]
     ratio = spec.fixed.get("outlier_ratio", 1.0) if images["outliers"] else 0.0
     if "outlier_ratio" in spec.space:
@@ -74,7 +74,7 @@ def estimate(spec: Spec, trials: int | None, slots: int, home: Path) -> dict[str
     evaluated = images["val"] + images["val_fine"] + images["val_coarse"]
     record = read_baseline_record(home, baseline_key(spec, splits["fingerprint"]))
     trial_s = None
-    if record is not None and record["epochs"]:
+    if record is not None and record["epochs"] and spec.model.baseline.epochs:
         epoch_s = statistics.median(epoch["metrics"]["epoch_s"] for epoch in record["epochs"])
         trial_s = epoch_s * per_epoch / images["train"] * spec.train.epochs
     return {

@@ -9,6 +9,7 @@ from typing import Any
 
 import typer
 
+from lmoe_tune.cli.decoding import decode_ahead
 from lmoe_tune.cli.output import params_line, print_json, say, shown
 from lmoe_tune.durable import write_durably
 from lmoe_tune.errors import UsageError
@@ -38,6 +39,7 @@ def train_one(loaded: LoadedSpec, params_file: Path | None, home: Path, *, as_js
     write_durably(folder / "spec.yaml", resolved_yaml(spec).encode())
     write_durably(folder / "params.json", json.dumps(params, indent=1).encode())
     say(f"{spec.trainable} on {spec.data.id.dataset}, {spec.train.device}, {spec.train.precision}; records in {folder}")
+    decode_ahead(spec.data, home)
     epochs: dict[int, dict[str, float]] = _read_epochs(folder)
     for result in run_trial(spec, method.objective(params), params, home=home, folder=folder / "checkpoints"):
         epochs[result.epoch] = result.metrics

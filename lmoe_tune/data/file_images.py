@@ -39,15 +39,8 @@ class FileImages:
         self.num_val, self.num_val_fine = len(plan.val), len(plan.val_fine)
         self._first_val = self.num_train + self.num_outliers
         self._num_evaluated = self.num_val + self.num_val_fine + len(plan.val_coarse)
-        rows = open_rows(
-            data.files(),
-            self._side,
-            cache=spec.cache,
-            cache_dir=spec.cache_dir,
-            limit=spec.cache_limit,
-            home=home,
-        )
-        self._reader: Reader = open_reader(rows, self._side, device, cache=spec.cache)
+        rows = open_rows(data.files(), spec, home)
+        self._reader: Reader = open_reader(rows, spec, device)
         self.mean, self.std = data.mean, data.std
         if spec.normalise == "train":
             count = min(self.num_train, NUM_FOR_STATISTICS)
@@ -80,7 +73,7 @@ class FileImages:
             images = augment(pixels, augmentation, self._mean, self._std)
             yield Batch(
                 images=images[: len(step.images)],
-                labels=self._train_labels[step.images].to(self.device, non_blocking=True),
+                labels=self._train_labels[torch.from_numpy(step.images)].to(self.device, non_blocking=True),
                 outliers=images[len(step.images) :],
                 pairs=paired(step, self.device),
             )

@@ -18,9 +18,11 @@ import torch
 from torch import Tensor
 
 from lmoe_tune.data.decode import UInt8Array, decode_resized
-from lmoe_tune.data.decoded_cache import DecodedCache, ImageFile, gigabytes
+from lmoe_tune.data.decoded_cache import ImageFile, gigabytes
+from lmoe_tune.data.decoding import acquire_decoded
 from lmoe_tune.data.splits import IntArray
 from lmoe_tune.errors import UsageError
+from lmoe_tune.spec import DataSpec
 
 COPYING_THREADS = 4  # of a GPU's batches: one thread copies about 5 GB/s, and waits while a page is read
 AHEAD = 2  # batches that are ready or being made while one is used
@@ -157,24 +159,17 @@ def made_ahead(make: Callable[[Item], Made], items: Iterable[Item], *, ahead: in
         pool.shutdown(cancel_futures=True)  # also where nobody asks for the rest
 
 
-def cache_folder(cache_dir: str | None, home: Path) -> Path:
-    """Where the decoded images of a home are kept."""
-    return Path(cache_dir) if cache_dir is not None else home / "cache"
-
-
-def open_rows(
-    files: Sequence[ImageFile], side: int, *, cache: str, cache_dir: str | None, limit: int | None, home: Path
-) -> Rows:
+def open_rows(files: Sequence[ImageFile], spec: DataSpec, home: Path) -> Rows:
     """The images of some files as `data.cache` wants them kept, decoded first where they have not been yet."""
-    if cache == "off":
-        return DecodedAnew(files, side)
-    return DecodedCache(cache_folder(cache_dir, home), side).acquire(files, limit=limit)
+    if spec.cache == "off":
+        return DecodedAnew(files, spec.image_side)
+    return acquire_decoded(files, spec, home)
 
 
-def open_reader(rows: Rows, side: int, device: torch.device, *, cache: str) -> Reader:
+def open_reader(rows: Rows, spec: DataSpec, device: torch.device) -> Reader:
     """A reader of images for a device."""
-    if cache == "device":
-        return DeviceReader(rows, side, device)
+    if spec.cache == "device":
+        return DeviceReader(rows, spec.image_side, device)
     if isinstance(rows, DecodedAnew):
         return HostReader(rows, device, threads=len(os.sched_getaffinity(0)))
     return HostReader(rows, device, threads=COPYING_THREADS if device.type == "cuda" else 1)

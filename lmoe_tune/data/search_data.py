@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from lmoe_tune.data.catalogue import CATALOGUE, READABLE
+from lmoe_tune.data.catalogue import CATALOGUE
+from lmoe_tune.data.decode import DECODER_VERSION
+from lmoe_tune.data.decoded_cache import ImageFile, files_of
 from lmoe_tune.data.embedded import UInt8Array, load_digits, load_photo_patches
+from lmoe_tune.data.plan import SearchPlan, plan_search
 from lmoe_tune.data.splits import ClassSplit, derived_seed, split_classes, split_images
 from lmoe_tune.errors import UsageError
 from lmoe_tune.spec import DataSpec
@@ -52,13 +57,73 @@ class SearchData:
         return int(self.train_images.shape[2]), int(self.train_images.shape[3])
 
 
-@lru_cache(maxsize=2)  # a worker runs many trials of one sweep
-def load_search_data(data: DataSpec) -> SearchData:
-    """Load the training and validation part of a split.
+@dataclass(frozen=True, eq=False)
+class PlannedData:
+    """What `SearchData` is, of image files: the plan says which, and their pixels stay where they are.
+
+    `mean` and `std` are ImageNet's, per channel, in 0-255.
+    """
+
+    spec: DataSpec
+    plan: SearchPlan
+    in_channels = 3
+    mean = tuple(255 * value for value in (0.485, 0.456, 0.406))
+    std = tuple(255 * value for value in (0.229, 0.224, 0.225))
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.plan.classes
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.plan.classes)
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        return self.spec.image_crop, self.spec.image_crop
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the files, and of everything that makes numbers of them."""
+        made = {
+            "files": self.plan.fingerprint,
+            "decoder": DECODER_VERSION,
+            "side": self.spec.image_side,
+            "crop": self.spec.image_crop,
+            "augmentation": self.spec.augmentation.model_dump(mode="json"),
+            "normalise": self.spec.normalise,
+        }
+        return hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()[:16]
+
+    def files(self) -> list[ImageFile]:
+        """All files a search may see: train, outliers, val, val_fine, val_coarse, one after the other."""
+        plan = self.plan
+        parts = (plan.train, *([plan.outliers] if plan.outliers else []), plan.val, plan.val_fine, plan.val_coarse)
+        return [file for part in parts for file in files_of(part)]
+
+
+def load_search_data(data: DataSpec, home: Path | None = None) -> SearchData | PlannedData:
+    """The training and validation part of a split: pixels where they are embedded, else the files and their roles.
+
+    Args:
+        home: where the hashes of image files are kept, so that they need not be read again.
 
     Raises:
         UsageError: the data set cannot be read, or the split asks for more classes than there are.
     """
+    if CATALOGUE[data.id.dataset].embedded:
+        return load_embedded(data)
+    return _planned(data, home)
+
+
+@lru_cache(maxsize=2)  # a worker runs many trials of one sweep
+def _planned(data: DataSpec, home: Path | None) -> PlannedData:
+    return PlannedData(data, plan_search(data, home))
+
+
+@lru_cache(maxsize=2)
+def load_embedded(data: DataSpec) -> SearchData:
+    """The digits, with patches of a photograph as outliers."""
     _refuse_unreadable(data)
     images, labels = load_digits()
     if data.id.limit is not None:
@@ -111,9 +176,23 @@ def class_split_of(data: DataSpec) -> ClassSplit:
         raise UsageError(f"data: {error} ({info.title} has {info.num_classes} classes)") from error
 
 
-def describe_splits(data: DataSpec) -> dict[str, Any]:
+def describe_splits(data: DataSpec, home: Path | None = None) -> dict[str, Any]:
     """Classes and image counts of the parts that a search sees, for the records of a sweep."""
-    found = load_search_data(data)
+    found = load_search_data(data, home)
+    if isinstance(found, PlannedData):
+        plan = found.plan
+        return {
+            "fingerprint": found.fingerprint,
+            "split": data.split,
+            "classes": {"train": list(plan.classes)},
+            "images": {
+                "train": len(plan.train),
+                "val": len(plan.val),
+                "val_fine": len(plan.val_fine),
+                "outliers": len(plan.outliers) if plan.outliers is not None else 0,
+                "val_coarse": len(plan.val_coarse),
+            },
+        }
     split = class_split_of(data)
     return {
         "fingerprint": found.fingerprint,
@@ -140,17 +219,13 @@ def _outlier_pools(data: DataSpec) -> tuple[UInt8Array, UInt8Array]:
 
 
 def _refuse_unreadable(data: DataSpec) -> None:
-    sets = [data.id, *([data.outliers] if data.outliers else []), *data.coarse_ood]
-    for dataset in sets:
-        if not CATALOGUE[dataset.dataset].readable:
-            raise UsageError(f"data: this version cannot read {CATALOGUE[dataset.dataset].title}; {READABLE}")
     if data.id.dataset != "digits" or (data.outliers and data.outliers.dataset not in PHOTOS):
         raise UsageError(
             "data: digits can be combined with the outliers photo_china and photo_flower only, "
             f"not {data.id.dataset} with {data.outliers.dataset if data.outliers else None}"
         )
-    if data.resize is not None or data.crop is not None:
-        raise UsageError("data: the embedded data sets are 8 x 8 pixels; leave data.resize and data.crop out")
+    if data.resize is not None or data.crop is not None or data.augment is not None:
+        raise UsageError("data: the embedded sets are 8 x 8 pixels and not augmented; leave resize, crop, augment out")
 
 
 def _kept(count: int, limit: int) -> npt.NDArray[np.int64]:

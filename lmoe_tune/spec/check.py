@@ -246,6 +246,8 @@ def _declaration(
 def _build(plain: dict[str, Any], declaration: Declaration, methods: Sequence[Declaration], spec_folder: Path) -> Spec:
     """The typed spec of a document without problems: numbers in their parameters' types, paths absolute."""
     data = plain["data"]
+    if data.get("cache_dir") is not None:
+        data["cache_dir"] = sections.absolute(data["cache_dir"], spec_folder)
     for dataset in (data["id"], data.get("outliers"), *data.get("coarse_ood", ())):
         if dataset and dataset.get("root") is not None:
             dataset["root"] = sections.absolute(dataset["root"], spec_folder)

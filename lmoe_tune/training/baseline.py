@@ -14,16 +14,17 @@ from typing import Any
 import torch
 
 from lmoe_tune import checkpoint
-from lmoe_tune.data import SearchData
-from lmoe_tune.data.batches import Images
+from lmoe_tune.data import PlannedData, SearchData
+from lmoe_tune.data.batches import ImageSource
 from lmoe_tune.durable import write_durably
-from lmoe_tune.errors import BaselineError, TrainingError, UsageError
+from lmoe_tune.errors import BaselineError, TrainingError
 from lmoe_tune.methods.baseline import CrossEntropy
 from lmoe_tune.model import build_model
 from lmoe_tune.spec import Spec
 from lmoe_tune.training.baseline_record import RECORD, baseline_folder, baseline_key
-from lmoe_tune.training.loop import Settings, train
+from lmoe_tune.training.loop import Settings, evaluate, train
 from lmoe_tune.training.watchdog import each_within
+from lmoe_tune.weights import load_weights
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Baseline:
     metrics: dict[str, float]
 
 
-def acquire_baseline(spec: Spec, data: SearchData, images: Images, home: Path) -> Baseline:
+def acquire_baseline(spec: Spec, data: SearchData | PlannedData, images: ImageSource, home: Path) -> Baseline:
     """Load the baseline, training what is missing of it first.
 
     Several processes may ask at once: one trains, the others wait for it. One that was killed half-way is
@@ -43,6 +44,7 @@ def acquire_baseline(spec: Spec, data: SearchData, images: Images, home: Path) -
 
     Raises:
         BaselineError: it cannot be trained.
+        UsageError: the weights that it starts from cannot be used.
     """
     key = baseline_key(spec, data.fingerprint)
     folder = baseline_folder(home, key)
@@ -59,17 +61,21 @@ def acquire_baseline(spec: Spec, data: SearchData, images: Images, home: Path) -
 
 
 def _train_baseline(
-    spec: Spec, data: SearchData, images: Images, key: str, folder: Path, state: dict[str, Any] | None
+    spec: Spec,
+    data: SearchData | PlannedData,
+    images: ImageSource,
+    key: str,
+    folder: Path,
+    state: dict[str, Any] | None,
 ) -> dict[str, Any]:
     training = spec.model.baseline
     assert spec.train.seed is not None, "the platform is not resolved"
     torch.manual_seed(spec.train.seed)
-    model = build_model(spec.model.arch, data.num_classes, data.in_channels)
-    if spec.model.weights != "none":
-        raise UsageError(
-            f"model.weights is '{spec.model.weights}', but this version starts from random weights only; "
-            "set model.weights: none"
-        )
+    size = data.image_size[0]
+    model = build_model(spec.model.arch, data.num_classes, data.in_channels, size)
+    if state is None:
+        is_baseline = training.epochs == 0
+        load_weights(model, spec.model.arch, spec.model.weights, image_size=size, with_head=is_baseline)
     settings = Settings(
         epochs=training.epochs,
         batch_size=training.batch_size,
@@ -91,6 +97,8 @@ def _train_baseline(
     if state is not None:
         record = json.loads(state["record"])
     try:
+        if training.epochs == 0:
+            return _as_given(model, images, settings, folder, record)
         epochs = train(model, CrossEntropy(), images, settings, state)
         for result in each_within(spec.resources.epoch_timeout, epochs):
             record["epochs"].append(
@@ -100,9 +108,22 @@ def _train_baseline(
             state = result.state() | {"record": json.dumps(record, indent=1)}
             checkpoint.save(folder, result.epoch, state)
             write_durably(folder / RECORD, state["record"].encode())
-    except TrainingError as error:
+    except (TrainingError, torch.OutOfMemoryError) as error:
         raise BaselineError(f"the baseline cannot be trained: {error} (model.baseline in the spec)") from error
     assert state is not None, "a baseline of no epochs"
+    return state
+
+
+def _as_given(
+    model: torch.nn.Module, images: ImageSource, settings: Settings, folder: Path, record: dict[str, Any]
+) -> dict[str, Any]:
+    """The classifier of the user's own, evaluated and kept like one that was trained here."""
+    model.to(images.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # as in loop.train
+    metrics = evaluate(model, images, settings, epoch=0)
+    record["epochs"].append({"epoch": 0, "metrics": metrics, "time_ms": time.time_ns() // 1_000_000})
+    record["state"] = "complete"
+    state = {"epoch": 0, "metrics": metrics, "model": model.state_dict(), "record": json.dumps(record, indent=1)}
+    checkpoint.save(folder, 0, state)
     return state
 
 

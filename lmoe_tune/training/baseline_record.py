@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ def baseline_key(spec: Spec, fingerprint: str) -> str:
     content = {
         "data": fingerprint,
         "arch": spec.model.arch,
-        "weights": spec.model.weights,
+        "weights": _weights_identity(spec.model.weights),
         "training": spec.model.baseline.model_dump(mode="json"),
         "platform": [spec.train.device, spec.train.precision, spec.train.threads],
         "optimizer": [spec.train.momentum, spec.train.min_lr],
@@ -25,6 +27,21 @@ def baseline_key(spec: Spec, fingerprint: str) -> str:
         "seed": spec.train.seed,
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _weights_identity(weights: str) -> str:
+    """A word for itself, a file for its content: it may be overwritten."""
+    try:
+        status = os.stat(weights)
+    except OSError:
+        return weights
+    return _content_hash(weights, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=4)
+def _content_hash(path: str, size: int, mtime_ns: int) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def baseline_folder(home: Path, key: str) -> Path:

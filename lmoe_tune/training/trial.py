@@ -11,9 +11,10 @@ from typing import Any
 import torch
 
 from lmoe_tune import checkpoint
-from lmoe_tune.data import SearchData, load_search_data
-from lmoe_tune.data.batches import Images
-from lmoe_tune.errors import UsageError
+from lmoe_tune.data import PlannedData, SearchData, load_search_data
+from lmoe_tune.data.batches import Images, ImageSource
+from lmoe_tune.data.file_images import FileImages
+from lmoe_tune.errors import TrainingError, UsageError
 from lmoe_tune.methods.objective import Objective
 from lmoe_tune.model import build_model
 from lmoe_tune.spec import DataSpec, Spec
@@ -34,7 +35,13 @@ class TrialEpoch:
 
 
 def run_trial(
-    spec: Spec, objective: Objective, params: Mapping[str, Any], *, home: Path, folder: Path
+    spec: Spec,
+    objective: Objective,
+    params: Mapping[str, Any],
+    *,
+    home: Path,
+    folder: Path,
+    num_recorded: int | None = None,
 ) -> Iterator[TrialEpoch]:
     """Train one trial, a checkpoint per epoch in `folder`; the checkpoint is there before the epoch is yielded.
 
@@ -44,28 +51,38 @@ def run_trial(
     Args:
         spec: with its platform resolved.
         objective: built from `params`, of which only `lr` and `weight_decay` are read here.
-        home: where the baselines are kept.
+        home: where the baselines and the decoded images are kept.
+        num_recorded: epochs in the records; from a checkpoint beyond the next one, those between would be
+            missing, so it is left alone. None: there are no records to agree with.
 
     Raises:
-        TrainingError: a non-finite loss, here or in the baseline.
+        TrainingError: a non-finite loss, here or in the baseline; or a metric that the objective needs is missing.
+        StorageError: a checkpoint cannot be written.
     """
     device = _device(spec)
     torch.set_num_threads(spec.train.threads or 1)
-    data = load_search_data(spec.data)
-    images = _images_on(spec.data, device)
+    data = load_search_data(spec.data, home)
+    images = _images_on(spec.data, device, home)
     baseline = acquire_baseline(spec, data, images, home)
 
-    model = build_model(spec.model.arch, data.num_classes, data.in_channels)
+    model = build_model(spec.model.arch, data.num_classes, data.in_channels, data.image_size[0])
     model.load_state_dict(baseline.model)
     settings = settings_of(spec, params)
-    state = checkpoint.load_newest(folder)
+    state = checkpoint.load_newest(folder, up_to=None if num_recorded is None else num_recorded + 1)
     if state is not None:
         yield TrialEpoch(state["epoch"], state["metrics"], baseline.metrics, baseline.key)
-    describes = describe_model(spec, data)
+    describes = describe_model(spec, data, images)
     epochs = train(model, objective, images, settings, state)
     for result in each_within(spec.resources.epoch_timeout, epochs):
+        _refuse_lacking(result.metrics, spec)
         checkpoint.save(folder, result.epoch, result.state() | {"describes": describes})
         yield TrialEpoch(result.epoch, result.metrics, baseline.metrics, baseline.key)
+
+
+def _refuse_lacking(metrics: Mapping[str, float], spec: Spec) -> None:
+    for name in (*spec.objective.metrics, *spec.objective.constraints):
+        if name not in metrics:
+            raise TrainingError(f"the trial gave no '{name}', which the objective needs; it gave {', '.join(metrics)}")
 
 
 def settings_of(spec: Spec, params: Mapping[str, Any]) -> Settings:
@@ -85,16 +102,21 @@ def settings_of(spec: Spec, params: Mapping[str, Any]) -> Settings:
     )
 
 
-def describe_model(spec: Spec, data: SearchData) -> dict[str, Any]:
-    """What is needed to use the weights alone: architecture, classes, and normalisation in 0-255."""
+def describe_model(spec: Spec, data: SearchData | PlannedData, images: ImageSource) -> dict[str, Any]:
+    """What is needed to use the weights alone: architecture, classes, and how an image becomes its input.
+
+    `mean` and `std` are in 0-255. An image file is resized to a square of side `resize`, of which the centre of
+    `image_size` is taken; `resize` is null where images are used as they are.
+    """
     return {
         "arch": spec.model.arch,
         "num_classes": data.num_classes,
         "in_channels": data.in_channels,
         "image_size": list(data.image_size),
+        "resize": data.spec.image_side if isinstance(data, PlannedData) else None,
         "classes": list(data.classes),
-        "mean": list(data.mean),
-        "std": list(data.std),
+        "mean": list(images.mean),
+        "std": list(images.std),
         "score": spec.objective.score,
     }
 
@@ -108,5 +130,6 @@ def _device(spec: Spec) -> torch.device:
 
 
 @lru_cache(maxsize=2)  # a reused worker process runs many trials on the same images
-def _images_on(data: DataSpec, device: torch.device) -> Images:
-    return Images(load_search_data(data), device)
+def _images_on(spec: DataSpec, device: torch.device, home: Path) -> ImageSource:
+    data = load_search_data(spec, home)
+    return FileImages(data, device, home) if isinstance(data, PlannedData) else Images(data, device)

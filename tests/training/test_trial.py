@@ -35,8 +35,8 @@ def spec(make_spec: MakeSpec) -> Spec:
 
 @pytest.fixture
 def few_images(tiny_data: SearchData, tiny_images: Images, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trial, "load_search_data", lambda data: tiny_data)
-    monkeypatch.setattr(trial, "_images_on", lambda data, device: tiny_images)
+    monkeypatch.setattr(trial, "load_search_data", lambda data, home: tiny_data)
+    monkeypatch.setattr(trial, "_images_on", lambda data, device, home: tiny_images)
 
 
 @pytest.fixture
@@ -149,7 +149,7 @@ def test_a_checkpoint_is_enough_to_use_the_weights(make_spec: MakeSpec, home: Pa
     state = checkpoint.load_newest(tmp_path)
     assert state is not None
     about, data = state["describes"], load_search_data(spec.data)
-    assert about == describe_model(spec, data)
+    assert about == describe_model(spec, data, Images(data, torch.device("cpu")))
     assert about["classes"] == list(data.classes)
     model = build_model(about["arch"], about["num_classes"], about["in_channels"])
     model.load_state_dict(state["model"])

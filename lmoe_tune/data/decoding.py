@@ -1,0 +1,60 @@
+"""Decoded images as a spec wants them kept, and what to do where they do not fit."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from lmoe_tune.data.decoded_cache import CachedImages, CacheSpaceError, DecodedCache, ImageFile, Progress, gigabytes
+from lmoe_tune.errors import UsageError
+from lmoe_tune.spec import DataSpec
+
+log = logging.getLogger(__name__)
+
+
+def cache_of(spec: DataSpec, home: Path) -> DecodedCache:
+    """Where the decoded images of a spec are kept."""
+    root = Path(spec.cache_dir) if spec.cache_dir is not None else home / "cache"
+    return DecodedCache(root, spec.image_side)
+
+
+def acquire_decoded(
+    files: Sequence[ImageFile],
+    spec: DataSpec,
+    home: Path,
+    *,
+    progress: Progress | None = None,
+    say: Callable[[str], None] = log.warning,
+) -> CachedImages:
+    """The files' images from the cache, decoded first where they are not in it.
+
+    Raises:
+        UsageError: they do not fit, with what can be done about it, or some are broken.
+    """
+    cache = cache_of(spec, home)
+    try:
+        return cache.acquire(files, limit=spec.cache_limit, progress=progress, say=say)
+    except CacheSpaceError as error:
+        num_missing = error.needed // cache.image_bytes
+        raise UsageError(f"{error}. Choose one of\n" + "\n".join(_choices(spec, num_missing, error))) from None
+
+
+def _choices(spec: DataSpec, num_missing: int, error: CacheSpaceError) -> list[str]:
+    choices = []
+    side = int((error.available / 3 / num_missing) ** 0.5) // 32 * 32
+    if side >= 32 and (spec.crop is None or side >= spec.crop):
+        choices.append(f"  data.resize={side}  ({gigabytes(num_missing * side * side * 3)})")
+    if spec.outliers is not None:
+        fewer = f", at most {spec.outliers.limit:,}" if spec.outliers.limit is not None else ""
+        choices.append(f"  data.outliers.limit=N  with fewer outliers{fewer} (10,000 take {_size_of(10_000, spec)})")
+    if spec.cache_limit is not None:
+        choices.append(f"  data.cache_limit={-(-error.needed // 10**9) + spec.cache_limit // 10**9}GB  or more")
+    choices.append("  data.cache_dir=FOLDER  on a larger disk")
+    choices.append("  data.cache=off  decodes every image in every epoch, about 50 times slower")
+    choices.append(f"  deleting what is no longer needed under {error.folder.parent}")
+    return choices
+
+
+def _size_of(count: int, spec: DataSpec) -> str:
+    return gigabytes(count * spec.image_side**2 * 3)
