@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from lmoe_tune import __version__
-from lmoe_tune.cli import look, ready, run
+from lmoe_tune.cli import data, look, ready, run
 from lmoe_tune.cli.options import HomeOption, set_home
 from lmoe_tune.errors import LmoeTuneError, SpecError
 
@@ -46,6 +46,7 @@ def options(
 
 for group in (run.app, look.app, ready.app):
     app.add_typer(group)
+app.add_typer(data.app)
 
 
 def main() -> None:

@@ -56,11 +56,14 @@ def checked_format(value: str) -> Format:
     raise UsageError(f"--format is '{value}', but must be one of table, json, csv")
 
 
-def load(argument: str, overrides: list[str] | None, *, bounded: bool = False) -> LoadedSpec:
+def load(
+    argument: str, overrides: list[str] | None, *, bounded: bool = False, look_for_data: bool = True
+) -> LoadedSpec:
     """Find, read and check a spec; says on stderr which file it took where that is not obvious.
 
     Args:
         bounded: the command line ends the sweep, so the spec need not.
+        look_for_data: whether the data must be there.
     """
     from lmoe_tune.data.catalogue import missing
     from lmoe_tune.spec import find_spec, load_spec
@@ -71,7 +74,7 @@ def load(argument: str, overrides: list[str] | None, *, bounded: bool = False) -
         typer.echo(f"using {path}", err=True)
 
     def lacking(dataset: Dataset) -> str | None:
-        return missing(dataset.dataset, dataset.root)
+        return missing(dataset.dataset, dataset.root, labelled=False) if look_for_data else None
 
     return load_spec(
         path,

@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from lmoe_tune.data.splits import IntArray
+import numpy as np
+
+from lmoe_tune.data.selection import (
+    Say,
+    SetOfImages,
+    class_split,
+    outlier_pools,
+    refuse_stopping,
+    select_id,
+    select_outliers,
+    split_id,
+)
+from lmoe_tune.data.splits import ClassSplit, IntArray
 from lmoe_tune.data.table import Part
+from lmoe_tune.errors import UsageError
 from lmoe_tune.spec import DataSpec
 
 
@@ -31,15 +45,106 @@ class SearchPlan:
     fingerprint: str
 
 
-def plan_search(data: DataSpec, home: Path | None = None) -> SearchPlan:
+def plan_search(data: DataSpec, home: Path | None = None, say: Say | None = None) -> SearchPlan:
     """The plan of a spec over image folders (`digits` has none).
 
     Broken images and duplicates are left out of it, so every file is hashed and decoded once.
 
     Args:
         home: where the hashes are kept between calls; None: nowhere, every call reads all files again.
+        say: told how far the reading is.
 
     Raises:
         UsageError: the data cannot be read, or the split leaves a part without images.
     """
-    raise NotImplementedError
+    found, outliers = select_id(data, home, say), select_outliers(data, home, say)
+    refuse_stopping([found, outliers])
+    return plan_of(data, found, outliers)
+
+
+def plan_of(data: DataSpec, found: SetOfImages, outliers: SetOfImages | None) -> SearchPlan:
+    """The plan over images that have been selected. Raises UsageError where a part has no image."""
+    table = found.table
+    classes = class_split(data, len(table.classes))
+    images = split_id(data, found)
+
+    def of(indices: IntArray, chosen: tuple[int, ...]) -> Part:
+        return Part(table, indices[np.isin(table.labels[indices], chosen)])
+
+    train, val = of(images.train, classes.train), of(images.val, classes.train)
+    # Nothing of a held-out class is trained on, so its training part makes the estimate steadier.
+    val_fine = of(np.sort(np.concatenate([images.train, images.val])), classes.val_novel)
+    pool, val_coarse = None, Part(table, np.zeros(0, dtype=np.int64))
+    if outliers is not None:
+        split = outlier_pools(outliers)
+        pool, val_coarse = Part(outliers.table, split.train), Part(outliers.table, split.val)
+    _refuse_empty(data, classes, train, val, val_fine, pool, val_coarse)
+    return SearchPlan(
+        train=train,
+        train_labels=renumbered(train, classes.train),
+        val=val,
+        val_labels=renumbered(val, classes.train),
+        val_fine=val_fine,
+        outliers=pool,
+        val_coarse=val_coarse,
+        classes=tuple(table.classes[label] for label in classes.train),
+        fingerprint=fingerprint([(found, [train, val, val_fine]), (outliers, [pool, val_coarse])]),
+    )
+
+
+def renumbered(part: Part, classes: tuple[int, ...]) -> IntArray:
+    """The labels of a part (M,), counted from 0 over these classes, which hold all of them."""
+    numbers = np.full(len(part.table.classes), -1, dtype=np.int64)
+    numbers[list(classes)] = np.arange(len(classes))
+    labels: IntArray = numbers[part.labels]
+    assert (labels >= 0).all(), "a part with an image of another class"
+    return labels
+
+
+def fingerprint(contents: list[tuple[SetOfImages | None, list[Part | None]]]) -> str:
+    """16 hexadecimal digits that tell paths, classes and content of some parts of some sets, and their order.
+
+    The folder that the sets lie in is no part of it: data may be moved.
+    """
+    digest = hashlib.sha256()
+    for found, parts in contents:
+        sha_of = dict(zip(found.indices.tolist(), (d.sha256 for d in found.digests), strict=True)) if found else {}
+        for part in parts:
+            digest.update(b"\x1epart\x1e")
+            if part is None:
+                continue
+            digest.update(f"{part.table.dataset}\x1f{part.table.crop_bottom}\x1e".encode())
+            for index in part.indices.tolist():
+                label = part.table.labels[index]
+                name = part.table.classes[label] if label >= 0 else ""
+                text = f"{part.table.paths[index]}\x1f{name}\x1f{sha_of[index]}\x1e"
+                digest.update(text.encode(errors="surrogateescape"))
+    return digest.hexdigest()[:16]
+
+
+def _refuse_empty(
+    data: DataSpec,
+    classes: ClassSplit,
+    train: Part,
+    val: Part,
+    val_fine: Part,
+    pool: Part | None,
+    val_coarse: Part,
+) -> None:
+    """Raises UsageError where there is nothing to train on or to validate with."""
+    names = train.table.classes
+    present = set(train.labels.tolist())
+    without = [names[label] for label in classes.train if label not in present]
+    if without:
+        more = f" and {len(without) - 1} more" if len(without) > 1 else ""
+        raise UsageError(f"data.id: the class '{without[0]}'{more} has no training image; {_more_images(data)}")
+    if len(train) < 2 or not len(val) or not len(val_fine):
+        counts = f"{len(train)} to train on, {len(val)} to validate with, {len(val_fine)} of held-out classes"
+        raise UsageError(f"data.id: too few images are left: {counts}; {_more_images(data)}")
+    if pool is not None and (len(pool) < 2 or not len(val_coarse)):
+        counts = f"{len(pool)} to train with and {len(val_coarse)} to validate with"
+        raise UsageError(f"data.outliers: too few images are left: {counts}; raise data.outliers.limit or add images")
+
+
+def _more_images(data: DataSpec) -> str:
+    return "raise data.id.limit" if data.id.limit is not None else "add images, or remove the class"

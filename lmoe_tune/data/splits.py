@@ -17,6 +17,8 @@ IntArray = npt.NDArray[np.int64]
 
 VAL_FRAC = 0.2
 TEST_FRAC = 0.2
+POOL_FRAC = 0.1
+"""Of the outliers, for validation and for the test each: a few thousand images measure an AUROC well enough."""
 
 
 def derived_seed(*parts: object) -> int:
@@ -95,3 +97,67 @@ def split_images(labels: Sequence[int] | IntArray, *, split: int) -> ImageSplit:
         test.extend(members[num_val : num_val + num_test])
         train.extend(members[num_val + num_test :])
     return ImageSplit(*(np.sort(np.asarray(part, dtype=np.int64)) for part in (train, val, test)))
+
+
+def split_official(labels: IntArray, official: Sequence[str], *, split: int) -> ImageSplit:
+    """The official split, with the parts that it lacks taken out of its training images, class by class.
+
+    A set without a test part is split like one without any split. One without a validation part gives a fifth
+    of each class's training images to it, at least one where a class has two; one with a validation, but no
+    test part gives a fifth to the test.
+
+    Args:
+        labels: class of every image, shape (N,).
+        official: "train", "val", "test" or "" for every image, shape (N,).
+    """
+    parts = np.asarray(official)
+    has_val, has_test = bool((parts == "val").any()), bool((parts == "test").any())
+    if not (has_val or has_test):
+        return split_images(labels, split=split)
+    train, taken = np.flatnonzero(parts == "train"), np.zeros(0, dtype=np.int64)
+    if not (has_val and has_test):
+        fraction = VAL_FRAC if has_test else TEST_FRAC
+        taken = _fraction_of_each_class(labels, train, fraction, split=split)
+        train = np.setdiff1d(train, taken)
+    val = np.flatnonzero(parts == "val") if has_val else taken
+    test = np.flatnonzero(parts == "test") if has_test else taken
+    return ImageSplit(train.astype(np.int64), np.sort(val).astype(np.int64), np.sort(test).astype(np.int64))
+
+
+def _fraction_of_each_class(labels: IntArray, members: IntArray, fraction: float, *, split: int) -> IntArray:
+    taken: list[int] = []
+    for label in np.unique(labels[members]):
+        own = members[labels[members] == label]
+        own = np.random.default_rng(derived_seed("images", split, int(label))).permutation(own)
+        taken.extend(own[: max(round(fraction * len(own)), int(len(own) > 1))])
+    return np.asarray(taken, dtype=np.int64)
+
+
+def pools(keys: Sequence[str]) -> ImageSplit:
+    """Disjoint outlier pools, 80 / 10 / 10% for train, val and test, whatever the split number.
+
+    The order is that of a hash of the keys, so where an image goes hangs on it alone, and not on the order in
+    which images are listed. From three images on no pool is empty.
+
+    Args:
+        keys: something that tells an image, such as a hash of its content, (N,).
+    """
+    order = np.argsort(np.array([hashed("pool", key) for key in keys], dtype=np.uint64), kind="stable")
+    num_held_out = max(round(POOL_FRAC * len(keys)), int(len(keys) > 2))
+    ends = (num_held_out, 2 * num_held_out)
+    val, test, train = np.split(order.astype(np.int64), ends)
+    return ImageSplit(np.sort(train), np.sort(val), np.sort(test))
+
+
+def fixed_subset(keys: Sequence[str], limit: int | None) -> IntArray:
+    """Sorted indices of at most `limit` images, chosen by a hash of their keys: the same for every split."""
+    if limit is None or limit >= len(keys):
+        return np.arange(len(keys), dtype=np.int64)
+    order = np.argsort(np.array([hashed("limit", key) for key in keys], dtype=np.uint64), kind="stable")
+    return np.sort(order[:limit]).astype(np.int64)
+
+
+def hashed(purpose: str, key: str) -> int:
+    """A 64-bit hash of a text."""
+    digest = hashlib.sha256(f"{purpose}\x1f{key}".encode(errors="surrogateescape")).digest()
+    return int.from_bytes(digest[:8], "big")

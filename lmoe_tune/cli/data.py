@@ -1,0 +1,139 @@
+"""Commands about the data: inspect, build."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from lmoe_tune.cli.options import (
+    FormatOption,
+    HomeOption,
+    JsonOption,
+    SetOption,
+    SpecArgument,
+    checked_format,
+    load,
+    resolve_home,
+)
+from lmoe_tune.cli.output import print_json, print_table, say, shown
+
+if TYPE_CHECKING:
+    from lmoe_tune.data.inspection import Inspection
+
+app = typer.Typer(name="data", help="Look at the data of a spec, and prepare them.", no_args_is_help=True)
+
+SAID_EVERY_S = 0.5  # on a terminal, where a line replaces the last one
+LOGGED_EVERY_S = 15.0
+
+
+@app.callback()
+def data() -> None:
+    """Look at the data of a spec, and prepare them."""
+
+
+@app.command()
+def inspect(
+    spec: SpecArgument, form: FormatOption = "table", overrides: SetOption = None, home: HomeOption = None
+) -> None:
+    """What is there: layouts, classes, images, splits; broken files, duplicates, leaks, and how to fix them."""
+    from lmoe_tune.data.inspection import inspect as inspect_data
+
+    chosen = checked_format(form)
+    loaded = load(spec, overrides, look_for_data=False)
+    found = inspect_data(loaded.spec.data, resolve_home(home), reading_progress())
+    if chosen == "json":
+        print_json(found.document())
+    elif chosen == "csv":
+        sys.stdout.write("split,classes,images\n")
+        for name, counts in found.splits.items():
+            sys.stdout.write(f"{name},{counts['classes']},{counts['images']}\n")
+    else:
+        _print(found)
+    if found.stops:
+        raise typer.Exit(2)
+
+
+@app.command()
+def build(spec: SpecArgument, overrides: SetOption = None, json: JsonOption = False, home: HomeOption = None) -> None:
+    """Decode the images of a search ahead; check those that are decoded, and mend damaged ones."""
+    from lmoe_tune.cli.decoding import build as build_cache
+
+    built = build_cache(load(spec, overrides).spec.data, resolve_home(home))
+    if json:
+        print_json(built)
+        return
+    new = f"{built['decoded_now']:,} of them decoded now" if built["decoded_now"] else "all of them decoded before"
+    typer.echo(f"{built['images']:,} images, {built['size']}, in {built['folder']}: {new}")
+
+
+def reading_progress() -> Any:
+    """Says on stderr how many files have been read: one line that changes on a terminal, few lines elsewhere."""
+    live = sys.stderr.isatty()
+    last = time.monotonic()
+
+    def report(where: str, seen: int, total: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if seen < total and now - last < (SAID_EVERY_S if live else LOGGED_EVERY_S):
+            return
+        if live:
+            sys.stderr.write(f"\r{where}: {seen:,} of {total:,} files read" + ("\n" if seen == total else ""))
+            sys.stderr.flush()
+        elif now - last >= LOGGED_EVERY_S:
+            say(f"{where}: {seen:,} of {total:,} files read")
+        last = now
+
+    return report
+
+
+def _print(found: Inspection) -> None:
+    sets = [("id", found.id)]
+    if found.outliers is not None:
+        sets.append(("outliers", found.outliers))
+    sets += [("coarse_ood", one) for one in found.coarse_ood["sets"]]
+    columns = ("set", "dataset", "layout", "classes", "images", "size", "median pixels", "broken", "duplicates")
+    print_table([[name, *_cells(one)] for name, one in sets], columns)
+    if found.splits:
+        typer.echo("")
+        print_table(
+            [[name, shown(one["classes"]), shown(one["images"])] for name, one in found.splits.items()],
+            ("split", "classes", "images"),
+        )
+    for name, one in sets:
+        if one.get("excluded"):
+            typer.echo(f"\nleft out of {name}, {len(one['excluded'])} classes:")
+            for class_ in one["excluded"]:
+                typer.echo(f"  {class_}")
+    for note in found.notes:
+        say(f"note: {note}")
+    for problem in found.problems:
+        say(f"{'problem' if problem.stops else 'warning'}: {problem}")
+    stopping = sum(problem.stops for problem in found.problems)
+    if stopping:
+        say(f"{stopping} problem{'s' if stopping != 1 else ''}: a search would not start")
+    else:
+        typer.echo("\nfine: a search can start")
+
+
+def _cells(one: dict[str, Any]) -> list[str]:
+    width, height = one.get("median_pixels", (None, None))
+    cells = [one.get("dataset"), one.get("layout"), one.get("classes"), one.get("images")]
+    return [
+        *map(shown, cells),
+        _size(one["bytes"]) if "bytes" in one else "-",
+        f"{width} x {height}" if width is not None else "-",
+        shown(len(one.get("broken", ()))),
+        shown(one.get("duplicates", 0)),
+    ]
+
+
+def _size(num_bytes: int) -> str:
+    size = float(num_bytes)
+    for unit in ("B", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} GB"

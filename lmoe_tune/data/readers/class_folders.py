@@ -1,0 +1,140 @@
+"""Class folders, `class/img.jpg`, with or without `train`, `val` and `test` above them.
+
+How a user's own data come, and how public sets are uploaded anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from lmoe_tune.data.readers.files import SUFFIXES, has_images, images_below, subfolders
+from lmoe_tune.data.readers.layout import Entry, Layout, LayoutError, Reading, make_reading
+
+SPLIT_FOLDERS = {
+    "train": "train", "training": "train", "trainval": "train", "val": "val", "valid": "val", "validation": "val",
+    "dev": "val", "test": "test", "testing": "test", "eval": "test",
+}  # fmt: skip
+"""What people call the parts of a split."""
+
+
+def class_folders(dataset: str, crop_bottom: int = 0) -> tuple[Layout, Layout]:
+    """The two layouts for a data set: with split folders and without."""
+
+    def split(root: Path) -> Reading:
+        return _read_split(dataset, root, crop_bottom)
+
+    def plain(root: Path) -> Reading:
+        entries, notes = _entries(root, "", "")
+        notes += _ignored(root, entries)
+        return _reading(dataset, PLAIN, root, entries, notes, crop_bottom)
+
+    return (
+        Layout(SPLIT, ("train/<class>/", "test/<class>/"), split, is_split),
+        Layout(PLAIN, ("<class>/",), plain, is_plain),
+    )
+
+
+SPLIT = "class folders in train/, val/, test/"
+PLAIN = "class folders"
+
+
+def is_split(root: Path) -> bool:
+    """Whether a folder holds train/ (and val/, test/) with class folders."""
+    parts = _split_folders(root)
+    return any(part == "train" and is_plain(root / name) for name, part in parts.items())
+
+
+def is_plain(root: Path) -> bool:
+    """Whether images lie in at least two folders of a folder, directly."""
+    found = 0
+    for name in subfolders(root):
+        found += has_images(root / name)
+        if found == 2:
+            return not _split_folders(root).keys() >= set(subfolders(root))
+    return False
+
+
+def read_any_images(root: Path) -> Reading:
+    """All images below a folder, however deep; the class of one is the folder right below the root, if any."""
+    entries = []
+    for path in images_below(root):
+        first, _, rest = path.partition("/")
+        entries.append(Entry(path, first if rest else ""))
+    notes = _ignored(root, entries)
+    return _reading("folder", "any images", root, entries, notes, 0)
+
+
+def _read_split(dataset: str, root: Path, crop_bottom: int) -> Reading:
+    entries: list[Entry] = []
+    notes: list[str] = []
+    for name, part in _split_folders(root).items():
+        if part == "test" and not is_class_parent(root / name) and has_images(root / name):
+            notes.append(f"the images in {name}/ have no class folders and are left out")
+            continue
+        more, said = _entries(root, f"{name}/", part)
+        entries += more
+        notes += said
+    others = [name for name in subfolders(root) if name.lower() not in SPLIT_FOLDERS]
+    if others:
+        notes.append(f"folders beside the split are left out: {_some(others)}")
+    trained = {entry.label for entry in entries if entry.official == "train"}
+    unseen = sorted({entry.label for entry in entries} - trained)
+    if unseen:
+        raise LayoutError(
+            f"{root} has classes in its validation or test folder that train has not: {_some(unseen)}",
+            "give every class the same name in all of them, and images in train",
+        )
+    return _reading(dataset, SPLIT, root, entries, notes, crop_bottom)
+
+
+def is_class_parent(folder: Path) -> bool:
+    """Whether at least one folder of a folder holds images directly."""
+    return any(has_images(folder / name) for name in subfolders(folder))
+
+
+def _entries(root: Path, prefix: str, official: str) -> tuple[list[Entry], list[str]]:
+    """The images of the class folders in `root/prefix`, and what was left out."""
+    entries: list[Entry] = []
+    empty: list[str] = []
+    for name in subfolders(root / prefix):
+        paths = list(images_below(root / prefix / name))
+        entries += [Entry(f"{prefix}{name}/{path}", name, official) for path in paths]
+        if not paths:
+            empty.append(f"{prefix}{name}")
+    notes = [f"folders without an image are left out: {_some(empty)}"] if empty else []
+    if has_images(root / prefix):
+        notes.append(f"images directly in {root / prefix} have no class and are left out")
+    return entries, notes
+
+
+def _reading(
+    dataset: str, layout: str, root: Path, entries: list[Entry], notes: list[str], crop_bottom: int
+) -> Reading:
+    classes = sorted({entry.label for entry in entries} - {""})
+    return make_reading(dataset, layout, root, entries, classes=classes, notes=notes, crop_bottom=crop_bottom)
+
+
+def _split_folders(root: Path) -> dict[str, str]:
+    """Folders that are parts of a split by their names, and which; the training part first."""
+    found = {name: SPLIT_FOLDERS[name.lower()] for name in subfolders(root) if name.lower() in SPLIT_FOLDERS}
+    return dict(sorted(found.items(), key=lambda item: ("train", "val", "test").index(item[1])))
+
+
+def _ignored(root: Path, entries: list[Entry]) -> list[str]:
+    """A note on files that are no images by their names, in the folders that hold images."""
+    folders = sorted({entry.path.rpartition("/")[0] for entry in entries})
+    others = [f"{folder}/{name}" for folder in folders for name in _not_images(root / folder)]
+    known = ", ".join(sorted(SUFFIXES))
+    return [f"files that are no images by their names are left out: {_some(others)} (known: {known})"] if others else []
+
+
+def _not_images(folder: Path) -> Iterator[str]:
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and not path.name.startswith(".") and path.suffix.lower() not in SUFFIXES:
+            yield path.name
+
+
+def _some(names: list[str], shown: int = 5) -> str:
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more

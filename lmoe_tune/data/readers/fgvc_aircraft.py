@@ -1,0 +1,65 @@
+"""FGVC-Aircraft (Maji et al. 2013): 100 variants, 10,000 images in thirds for train, val and test.
+
+Names of variants contain blanks ("Spitfire", "Falcon 2000", "F/A-18"), so a line is split once. The bottom 20
+pixels of every image name its photographer and must be cut off, as the set's own documentation says.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lmoe_tune.data.readers.class_folders import class_folders
+from lmoe_tune.data.readers.files import present, read_lines, read_pairs
+from lmoe_tune.data.readers.layout import Entry, Layout, LayoutError, Reading, make_reading
+
+BANNER = 20  # pixels
+NAME = "data/ with images/ and images_variant_*.txt"
+LISTS = "images_variant_{}.txt"
+
+
+def _data(root: Path) -> Path | None:
+    """The folder with the lists: `data` in the archive, which people also take for the root."""
+    for folder in (root / "data", root):
+        has_train = (folder / LISTS.format("trainval")).exists() or (folder / LISTS.format("train")).exists()
+        if has_train and (folder / LISTS.format("test")).exists() and (folder / "images").is_dir():
+            return folder
+    return None
+
+
+def _read(root: Path) -> Reading:
+    data = _data(root)
+    assert data is not None, "not the layout that was recognised"
+    prefix = "data/images" if data != root else "images"
+    lists = {part: data / LISTS.format(part) for part in ("train", "val", "trainval", "test")}
+    notes = []
+    parts = {"train": "train", "val": "val", "test": "test"}
+    if not (lists["train"].exists() and lists["val"].exists()):
+        parts = {"trainval" if lists["trainval"].exists() else "train": "train", "test": "test"}
+        notes.append(
+            "the official validation images are not listed apart: some of the training images take their place"
+        )
+    listed = [
+        Entry(f"{prefix}/{number}.jpg", variant, official)
+        for part, official in parts.items()
+        for number, variant in read_pairs(lists[part])
+    ]
+    variants = data / "variants.txt"
+    classes = read_lines(variants) if variants.exists() else sorted({entry.label for entry in listed})
+    unknown = sorted({entry.label for entry in listed} - set(classes))
+    if unknown:
+        raise LayoutError(f"{variants} lacks the variant '{unknown[0]}'", "unpack the archive anew")
+    found, absent = present(root, listed)
+    return make_reading(
+        "fgvc_aircraft", NAME, root, found, classes=classes, absent=absent, notes=notes, crop_bottom=BANNER
+    )
+
+
+LAYOUTS = (
+    Layout(
+        NAME,
+        ("data/images", "data/variants.txt", "data/images_variant_trainval.txt", "data/images_variant_test.txt"),
+        _read,
+        lambda root: _data(root) is not None,
+    ),
+    *class_folders("fgvc_aircraft", BANNER),
+)

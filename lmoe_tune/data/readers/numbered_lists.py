@@ -1,0 +1,54 @@
+"""The lists that CUB-200-2011 and NABirds share: images.txt, image_class_labels.txt, train_test_split.txt."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from lmoe_tune.data.readers.files import present, read_lines, read_pairs
+from lmoe_tune.data.readers.layout import Entry, LayoutError, Reading, make_reading
+
+HOLDS = ("images", "images.txt", "image_class_labels.txt", "train_test_split.txt")
+
+
+def exist(root: Path) -> bool:
+    """Whether the lists are there."""
+    return all((root / name).exists() for name in HOLDS)
+
+
+def first_line(path: Path) -> str:
+    """The first line of a list, or nothing."""
+    if not path.is_file():
+        return ""
+    return next(iter(read_lines(path)), "")
+
+
+def read_numbered(dataset: str, layout: str, root: Path) -> Reading:
+    """Read the lists. Class ids may have gaps: sorted, they are counted from 0.
+
+    Raises:
+        LayoutError: the lists do not fit together.
+    """
+    paths = dict(read_pairs(root / "images.txt"))
+    labels = dict(read_pairs(root / "image_class_labels.txt"))
+    trained = dict(read_pairs(root / "train_test_split.txt"))
+    for name, column in (("image_class_labels.txt", labels), ("train_test_split.txt", trained)):
+        lacking = next((image for image in paths if image not in column), None)
+        if lacking is not None:
+            raise LayoutError(f"{root / name} lacks the image {lacking} of images.txt", "unpack the archive anew")
+    names = dict(read_pairs(root / "classes.txt")) if (root / "classes.txt").exists() else {}
+    folders = {labels[image]: path.split("/")[0] for image, path in paths.items()}
+    ids = sorted(folders, key=_number)
+    name_of = {id_: names.get(id_) or folders[id_] for id_ in ids}
+    if len(set(name_of.values())) < len(ids):  # a name for two ids would make one class of them
+        name_of = {id_: f"{name} ({id_})" for id_, name in name_of.items()}
+    listed = [
+        Entry(f"images/{path}", name_of[labels[image]], "train" if trained[image] == "1" else "test")
+        for image, path in paths.items()
+    ]
+    found, absent = present(root, listed)
+    return make_reading(dataset, layout, root, found, classes=[name_of[id_] for id_ in ids], absent=absent)
+
+
+def _number(id_: str) -> tuple[int, str]:
+    return (int(id_) if re.fullmatch(r"\d+", id_) else 0, id_)

@@ -1,0 +1,132 @@
+"""Stanford Cars (Krause et al. 2013): 196 car models, 8,144 training and 8,041 test images.
+
+Source of the layouts: the original archives (devkit), the older single archive (car_ims), torchvision's
+expectations, and the mirrors that are around. Labels in the files count from 1.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from lmoe_tune.data.readers.class_folders import class_folders
+from lmoe_tune.data.readers.files import has_images, present
+from lmoe_tune.data.readers.layout import Entry, Layout, LayoutError, Reading, make_reading
+from lmoe_tune.data.readers.matlab import field, read_mat, strings
+
+DEVKIT, CAR_IMS = "cars_train, cars_test and devkit", "car_ims and cars_annos.mat"
+DEVKITS = ("devkit", "car_devkit/devkit", "car_devkit", "devkit/devkit", ".")
+TRAIN, META, TEST = "cars_train_annos.mat", "cars_meta.mat", "cars_test_annos_withlabels"
+
+
+def _devkit(root: Path) -> Path | None:
+    return next((root / name for name in DEVKITS if (root / name / TRAIN).exists()), None)
+
+
+def _images(root: Path, name: str) -> str | None:
+    """Where the images of `cars_train` are: the usual mirror has it inside itself once more."""
+    found = [folder for folder in (f"{name}/{name}", name) if (root / folder).is_dir()]
+    return next((folder for folder in found if has_images(root / folder)), found[-1] if found else None)
+
+
+def _test_labels(root: Path) -> Path | None:
+    folders = [root, *(root / name for name in DEVKITS)]
+    return next((path for folder in folders for path in sorted(folder.glob(f"{TEST}*.mat"))), None)
+
+
+def _read_devkit(root: Path) -> Reading:
+    devkit = _devkit(root)
+    assert devkit is not None, "not the layout that was recognised"
+    meta = devkit / META
+    classes = _class_names(meta, read_mat(meta))
+    notes: list[str] = []
+    train_folder, test_folder = _images(root, "cars_train"), _images(root, "cars_test")
+    assert train_folder is not None, "not the layout that was recognised"
+    test_labels = _test_labels(root)
+    official = "train"
+    entries = []
+    if test_folder is not None and test_labels is not None:
+        entries = _annotated(test_labels, classes, test_folder, "test")
+    else:
+        lacking = f"{TEST}.mat" if test_labels is None else "cars_test"
+        official = ""
+        notes.append(
+            f"there is no {lacking}, so the official test images are left out, and the training images are split "
+            "60 / 20 / 20% into train, val and test"
+        )
+    entries += _annotated(devkit / TRAIN, classes, train_folder, official)
+    found, absent = present(root, entries)
+    return make_reading("stanford_cars", DEVKIT, root, found, classes=classes, absent=absent, notes=notes)
+
+
+def _annotated(path: Path, classes: list[str], folder: str, official: str) -> list[Entry]:
+    variables = read_mat(path)
+    names = field(path, variables, "annotations", "fname", "relative_im_path")
+    labels = field(path, variables, "annotations", "class")
+    return [
+        Entry(f"{folder}/{PurePosixPath(str(name)).name}", _class(path, classes, label), official)
+        for name, label in zip(names, labels, strict=True)
+    ]
+
+
+def _class_names(path: Path, variables: dict[str, Any]) -> list[str]:
+    if "class_names" not in variables:
+        raise LayoutError(f"{path} has no class_names", f"use the original {path.name}")
+    return strings(variables["class_names"])
+
+
+def _class(path: Path, classes: list[str], label: object) -> str:
+    number = int(str(label))
+    if not 1 <= number <= len(classes):
+        raise LayoutError(
+            f"{path} has the class {number}, but there are {len(classes)} class names, counted from 1",
+            "use the original files, all of one packing",
+        )
+    return classes[number - 1]
+
+
+def _read_car_ims(root: Path) -> Reading:
+    path = root / "cars_annos.mat"
+    variables = read_mat(path)
+    classes = _class_names(path, variables)
+    names = field(path, variables, "annotations", "relative_im_path", "fname")
+    labels = field(path, variables, "annotations", "class")
+    tests = field(path, variables, "annotations", "test")
+    folder = "car_ims/car_ims" if has_images(root / "car_ims" / "car_ims") else "car_ims"
+    entries = [
+        Entry(
+            f"{folder}/{PurePosixPath(str(name)).name}", _class(path, classes, label), "test" if int(test) else "train"
+        )
+        for name, label, test in zip(names, labels, tests, strict=True)
+    ]
+    found, absent = present(root, entries)
+    return make_reading("stanford_cars", CAR_IMS, root, found, classes=classes, absent=absent)
+
+
+def _is_devkit(root: Path) -> bool:
+    devkit = _devkit(root)
+    return devkit is not None and (devkit / META).exists() and _images(root, "cars_train") is not None
+
+
+def _is_mixture(root: Path) -> bool:
+    return (root / "cars_annos.mat").exists() and (root / "cars_train").is_dir() and not (root / "car_ims").exists()
+
+
+LAYOUTS = (
+    Layout(
+        DEVKIT,
+        ("cars_train", "cars_test", f"devkit/{META}", f"devkit/{TRAIN}", f"{TEST}.mat"),
+        _read_devkit,
+        _is_devkit,
+    ),
+    Layout(CAR_IMS, ("car_ims", "cars_annos.mat"), _read_car_ims),
+    Layout(
+        "cars_train with the annotations of car_ims",
+        ("cars_train", "cars_annos.mat"),
+        _read_devkit,
+        _is_mixture,
+        fix="cars_annos.mat numbers the images of car_ims, in another order than those of cars_train: put "
+        "car_devkit.tgz's devkit/ beside cars_train, and cars_test_annos_withlabels.mat beside devkit",
+    ),
+    *class_folders("stanford_cars"),
+)

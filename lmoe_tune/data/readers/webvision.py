@@ -1,0 +1,101 @@
+"""WebVision 1.0 (Li et al. 2017): 2.4 million web images found by text queries, for ImageNet's 1,000 synsets.
+
+A folder holds what one query found, `google/q0001/`; `info/queries_synsets_map.txt` says which synset the query
+was for ("query synset" a line, both counted from 1). The images are used as outliers: a class is a synset, named
+by its line in `info/synsets.txt`. A part of the query folders is enough.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from lmoe_tune.data.readers.files import images_below, present, read_lines, read_pairs, subfolders
+from lmoe_tune.data.readers.layout import Entry, Layout, LayoutError, Reading, make_reading
+
+NAME = "google/ and flickr/ query folders"
+SOURCES = ("google", "flickr")
+_QUERY = re.compile(r"q(\d+)", re.IGNORECASE)
+_SYNSET = re.compile(r"n\d{8}")
+
+
+def _matches(root: Path) -> bool:
+    info = root / "info"
+    sources = any((root / source).is_dir() for source in SOURCES)
+    return sources and (info / "synsets.txt").exists() and (info / "queries_synsets_map.txt").exists()
+
+
+def _read(root: Path) -> Reading:
+    synsets = read_lines(root / "info" / "synsets.txt")
+    synset_of = _queries(root / "info" / "queries_synsets_map.txt", synsets)
+    notes: list[str] = []
+    found: list[Entry] = []
+    absent: list[str] = []
+    for source in SOURCES:
+        if not (root / source).is_dir():
+            notes.append(f"there is no {source}/: only the other source's images are used")
+            continue
+        folders = subfolders(root / source)
+        queries = {name: int(match[1]) for name in folders if (match := _QUERY.fullmatch(name))}
+        unknown = [name for name in folders if queries.get(name) not in synset_of]
+        if unknown:
+            notes.append(f"folders of {source}/ that queries_synsets_map.txt lacks are left out: {len(unknown)}")
+        labels = {name: synset_of[query] for name, query in queries.items() if query in synset_of}
+        listing = root / "info" / f"train_filelist_{source}.txt"
+        if listing.exists():
+            listed = _listed(listing, source, labels)
+            here, gone = present(root, listed)
+        else:
+            notes.append(f"there is no {listing.name}: all images in {source}/ are taken")
+            here, gone = (
+                [
+                    Entry(f"{source}/{name}/{path}", label)
+                    for name, label in labels.items()
+                    for path in images_below(root / source / name)
+                ],
+                [],
+            )
+        found += here
+        absent += gone
+    return make_reading(
+        "webvision",
+        NAME,
+        root,
+        found,
+        classes=synsets,
+        absent=absent,
+        notes=[note for note in notes if "classes have no image" not in note],
+    )
+
+
+def _queries(path: Path, synsets: list[str]) -> dict[int, str]:
+    """The synset of each query number."""
+    by_id = {match[0]: line for line in synsets if (match := _SYNSET.match(line))}
+    pairs = read_pairs(path)
+    numbers = [int(synset) for _, synset in pairs if synset.isdigit()]
+    first = min(numbers, default=1)
+    if numbers and max(numbers) - min(first, 1) >= len(synsets):
+        raise LayoutError(
+            f"{path} has the synset {max(numbers)}, but synsets.txt has {len(synsets)} lines", "unpack info.tar anew"
+        )
+    found = {}
+    for query, synset in pairs:
+        match = re.search(r"\d+", query)
+        if match is None or not (synset.isdigit() or synset in by_id):
+            raise LayoutError(f"{path} has the line '{query} {synset}', but must have numbers", "unpack info.tar anew")
+        found[int(match[0])] = by_id[synset] if synset in by_id else synsets[int(synset) - min(first, 1)]
+    return found
+
+
+def _listed(path: Path, source: str, labels: dict[str, str]) -> list[Entry]:
+    """The entries of a file list whose query folder is there: "google/q0001/x.jpg 0" a line."""
+    entries = []
+    for line in read_lines(path):
+        name, _, _ = line.rpartition(" ") if re.search(r" \d+$", line) else (line, "", "")
+        folder, _, file = name.removeprefix("./").removeprefix(f"{source}/").partition("/")
+        if folder in labels and file:
+            entries.append(Entry(f"{source}/{folder}/{file}", labels[folder]))
+    return entries
+
+
+LAYOUTS = (Layout(NAME, ("google", "info/synsets.txt", "info/queries_synsets_map.txt"), _read, _matches),)

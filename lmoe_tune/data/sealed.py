@@ -1,0 +1,100 @@
+"""The sealed parts of image folders: what only the final confirmation opens. Nothing of the search imports this."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from lmoe_tune.data.plan import fingerprint, renumbered
+from lmoe_tune.data.selection import (
+    Say,
+    SetOfImages,
+    class_split,
+    outlier_pools,
+    refuse_stopping,
+    select_coarse,
+    select_id,
+    select_outliers,
+    split_id,
+)
+from lmoe_tune.data.splits import IntArray
+from lmoe_tune.data.table import Part
+from lmoe_tune.spec import DataSpec
+
+
+@dataclass(frozen=True, eq=False)
+class TestPlan:
+    """Training on all in-distribution classes, those held out during the search included, and the sealed tests.
+
+    Labels count from 0 over `classes`. `val` has images of all of them. `test_fine` are test-novel classes: their
+    official test images, or all of their images where the set has no official split. `test_outliers` is the
+    outliers' test pool, `test_coarse` one part per coarse set.
+    """
+
+    __test__ = False  # no test of pytest's
+
+    train: Part
+    train_labels: IntArray
+    val: Part
+    val_labels: IntArray
+    test: Part
+    test_labels: IntArray
+    test_fine: Part
+    outliers: Part | None
+    val_coarse: Part
+    test_outliers: Part | None
+    test_coarse: tuple[Part, ...]
+    classes: tuple[str, ...]
+    fingerprint: str
+
+
+def plan_test(data: DataSpec, home: Path | None = None, say: Say | None = None) -> TestPlan:
+    """The plan of the final training and of the tests. Raises UsageError as `plan_search`."""
+    found, outliers = select_id(data, home, say), select_outliers(data, home, say)
+    coarse = [select_coarse(data, place, home, say) for place in range(len(data.coarse_ood))]
+    refuse_stopping([found, outliers, *coarse])
+    return plan_test_of(data, found, outliers, coarse)
+
+
+def plan_test_of(
+    data: DataSpec, found: SetOfImages, outliers: SetOfImages | None, coarse: list[SetOfImages]
+) -> TestPlan:
+    """The plan over images that have been selected."""
+    table = found.table
+    classes = class_split(data, len(table.classes))
+    images = split_id(data, found)
+    known = classes.in_distribution
+
+    def of(indices: IntArray, chosen: tuple[int, ...]) -> Part:
+        return Part(table, indices[np.isin(table.labels[indices], chosen)])
+
+    train, val, test = (of(part, known) for part in (images.train, images.val, images.test))
+    has_official_test = any(table.official[index] == "test" for index in found.indices)
+    test_fine = of(images.test if has_official_test else found.indices, classes.test_novel)
+    pool, test_outliers, val_coarse = None, None, Part(table, np.zeros(0, dtype=np.int64))
+    if outliers is not None:
+        split = outlier_pools(outliers)
+        pool, val_coarse, test_outliers = (Part(outliers.table, part) for part in (split.train, split.val, split.test))
+    test_coarse = tuple(Part(one.table, one.indices) for one in coarse)
+    contents: list[tuple[SetOfImages | None, list[Part | None]]] = [
+        (found, [train, val, test, test_fine]),
+        (outliers, [pool, val_coarse, test_outliers]),
+    ]
+    contents += [(one, [part]) for one, part in zip(coarse, test_coarse, strict=True)]
+    return TestPlan(
+        train=train,
+        train_labels=renumbered(train, known),
+        val=val,
+        val_labels=renumbered(val, known),
+        test=test,
+        test_labels=renumbered(test, known),
+        test_fine=test_fine,
+        outliers=pool,
+        val_coarse=val_coarse,
+        test_outliers=test_outliers,
+        test_coarse=test_coarse,
+        classes=tuple(table.classes[label] for label in known),
+        fingerprint=fingerprint(contents),
+    )

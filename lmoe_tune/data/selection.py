@@ -1,0 +1,235 @@
+"""From a spec to the images of each set that can be used: read, limited, without broken ones and duplicates.
+
+This is the data checker's view: it holds the images of every part, sealed ones too, as paths and hashes. What a
+search sees of it is `plan.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from lmoe_tune.data import readers
+from lmoe_tune.data.catalogue import CATALOGUE
+from lmoe_tune.data.digests import Digest, digest_images
+from lmoe_tune.data.exclusion import exclude, suggestion
+from lmoe_tune.data.splits import (
+    ClassSplit,
+    ImageSplit,
+    IntArray,
+    fixed_subset,
+    pools,
+    split_classes,
+    split_official,
+)
+from lmoe_tune.data.table import ImageTable
+from lmoe_tune.errors import UsageError
+from lmoe_tune.spec import Dataset, DataSpec
+
+MAX_BROKEN_FRAC = 0.1
+"""Of a set's images; more are no bad luck, but an interrupted copy."""
+SHOWN = 5
+
+Say = Callable[[str, int, int], None]
+"""Told a set, and how many files of how many have been read."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something about the data: `where` is the setting, `stops` whether a search must not start."""
+
+    where: str
+    what: str
+    fix: str
+    stops: bool = True
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}. To fix it: {self.fix}"
+
+
+@dataclass(frozen=True, eq=False)
+class SetOfImages:
+    """The usable images of one data set: `indices` (M,) into its table, and their `digests` (M,)."""
+
+    where: str
+    table: ImageTable
+    indices: IntArray
+    digests: tuple[Digest, ...]
+    broken: tuple[tuple[str, str], ...] = ()
+    """Path and why."""
+    duplicates: tuple[tuple[str, str], ...] = ()
+    """Path of an image that is left out, and of the identical one that is kept."""
+    excluded: tuple[str, ...] = ()
+    """Classes that are left out."""
+    notes: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = field(default=())
+
+    @property
+    def labels(self) -> IntArray:
+        labels: IntArray = self.table.labels[self.indices]
+        return labels
+
+    @property
+    def paths(self) -> list[str]:
+        return [self.table.paths[index] for index in self.indices]
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(digest.size for digest in self.digests)
+
+
+def select_id(data: DataSpec, home: Path | None, say: Say | None = None) -> SetOfImages:
+    """The in-distribution images, of all classes. Raises LayoutError."""
+    return _select(data, "data.id", data.id, home, say, labelled=True)
+
+
+def select_outliers(data: DataSpec, home: Path | None, say: Say | None = None) -> SetOfImages | None:
+    """The outliers of all pools. Raises LayoutError."""
+    return _select(data, "data.outliers", data.outliers, home, say, labelled=False) if data.outliers else None
+
+
+def select_coarse(data: DataSpec, place: int, home: Path | None, say: Say | None = None) -> SetOfImages:
+    """One of the sealed coarse test sets. Raises LayoutError."""
+    return _select(data, f"data.coarse_ood[{place}]", data.coarse_ood[place], home, say, labelled=False)
+
+
+def class_split(data: DataSpec, num_classes: int) -> ClassSplit:
+    """The class split of a data set with this many classes: MixOE's number where it is the published set.
+
+    Raises:
+        UsageError: the spec asks for more classes than there are.
+    """
+    info = CATALOGUE[data.id.dataset]
+    published = info.num_id_classes if info.num_classes == num_classes else None
+    num_id = data.num_id_classes or published or round(0.75 * num_classes)
+    num_val_novel = data.num_val_novel or max(1, round(num_id / 10))
+    try:
+        return split_classes(num_classes, num_id=num_id, num_val_novel=num_val_novel, split=data.split)
+    except ValueError as error:
+        raise UsageError(f"data: {error} ({info.title} has {num_classes} classes here)") from error
+
+
+def split_id(data: DataSpec, found: SetOfImages) -> ImageSplit:
+    """Indices of the in-distribution set's images (into its table) in train, val and test, all classes."""
+    official = [found.table.official[index] for index in found.indices]
+    split = split_official(found.labels, official, split=data.split)
+    return ImageSplit(*(found.indices[part] for part in (split.train, split.val, split.test)))
+
+
+def outlier_pools(found: SetOfImages) -> ImageSplit:
+    """Indices of the outliers (into their table) in the pools."""
+    split = pools([digest.sha256 for digest in found.digests])
+    return ImageSplit(*(found.indices[part] for part in (split.train, split.val, split.test)))
+
+
+def refuse_stopping(sets: Sequence[SetOfImages | None]) -> None:
+    """Raises UsageError with every finding that stops a search."""
+    stopping = [str(finding) for found in sets if found for finding in found.findings if finding.stops]
+    if stopping:
+        raise UsageError("\n".join(stopping))
+
+
+def _select(
+    data: DataSpec, where: str, dataset: Dataset, home: Path | None, say: Say | None, *, labelled: bool
+) -> SetOfImages:
+    assert dataset.root is not None, f"{dataset.dataset} has no root"
+    reading = readers.read(dataset.dataset, dataset.root, labelled=labelled)
+    table = reading.table
+    notes, findings = list(reading.notes), []
+    usable = np.ones(len(table), dtype=bool)
+    excluded: tuple[str, ...] = ()
+    if labelled:
+        usable = table.labels >= 0
+        if not usable.all():
+            notes.append(f"{int((~usable).sum())} images without a class are left out")
+    else:
+        exclusion = exclude(table, dataset.exclude, data.id.dataset)
+        usable = exclusion.kept
+        excluded = (*exclusion.by_name, *exclusion.by_kind)
+        if exclusion.by_kind:
+            kind = CATALOGUE[data.id.dataset].title
+            notes.append(f"{len(exclusion.by_kind)} synsets show what {kind} shows and are left out")
+        findings += [_unmatched(where, entry, table) for entry in exclusion.unmatched]
+    candidates = np.flatnonzero(usable)
+    chosen = candidates[fixed_subset([table.paths[index] for index in candidates], dataset.limit)]
+    digests = digest_images(
+        table.root,
+        [table.paths[index] for index in chosen],
+        crop_bottom=table.crop_bottom,
+        home=home,
+        progress=(lambda seen, total: say(where, seen, total)) if say is not None else None,
+    )
+    broken = [(table.paths[i], digest.broken) for i, digest in zip(chosen, digests, strict=True) if digest.broken]
+    broken += [(path, "is listed, but not there") for path in reading.absent]
+    findings += _broken_findings(data, where, table, broken, len(chosen) + len(reading.absent))
+    whole = [place for place, digest in enumerate(digests) if not digest.broken]
+    kept, duplicates = _without_duplicates(table, chosen, digests, whole)
+    if labelled and duplicates:
+        findings += _duplicate_findings(data, where, duplicates)
+    elif duplicates:
+        notes.append(f"{len(duplicates)} images that are there twice are left out")
+    return SetOfImages(
+        where=where,
+        table=table,
+        indices=chosen[kept].astype(np.int64),
+        digests=tuple(digests[place] for place in kept),
+        broken=tuple(broken),
+        duplicates=tuple(duplicates),
+        excluded=excluded,
+        notes=tuple(notes),
+        findings=tuple(findings),
+    )
+
+
+def _without_duplicates(
+    table: ImageTable, chosen: IntArray, digests: Sequence[Digest], whole: Sequence[int]
+) -> tuple[list[int], list[tuple[str, str]]]:
+    """Places of the images to keep, and pairs of paths: of identical files the one of the official test stays."""
+    rank = {"test": 0, "val": 1}
+    first: dict[str, int] = {}
+    for place in sorted(whole, key=lambda place: rank.get(table.official[chosen[place]], 2)):
+        first.setdefault(digests[place].sha256, place)
+    keep = set(first.values())
+    pairs = [
+        (table.paths[chosen[place]], table.paths[chosen[first[digests[place].sha256]]])
+        for place in whole
+        if place not in keep
+    ]
+    return sorted(keep), pairs
+
+
+def _duplicate_findings(data: DataSpec, where: str, duplicates: Sequence[tuple[str, str]]) -> list[Finding]:
+    pairs = _some([f"{path} is {other}" for path, other in duplicates])
+    what = f"{len(duplicates)} images are there twice: {pairs}"
+    if data.duplicates == "refuse":
+        return [Finding(where, what, "remove them, or set data.duplicates to drop", stops=True)]
+    return [Finding(where, f"{what}; one of each is left out", "nothing, or remove them", stops=False)]
+
+
+def _broken_findings(
+    data: DataSpec, where: str, table: ImageTable, broken: Sequence[tuple[str, str]], num_images: int
+) -> list[Finding]:
+    if not broken:
+        return []
+    named = _some([f"{table.root / path} {why}" for path, why in broken])
+    what = f"{len(broken)} of {num_images} images are broken: {named}"
+    if len(broken) > max(1, MAX_BROKEN_FRAC * num_images):
+        return [Finding(where, what, "this many point to an interrupted download or copy: unpack the images anew")]
+    if data.corrupt == "refuse":
+        return [Finding(where, what, "replace or remove them, or set data.corrupt to skip")]
+    return [Finding(where, f"{what}; they are left out", "nothing, or replace them", stops=False)]
+
+
+def _unmatched(where: str, entry: str, table: ImageTable) -> Finding:
+    guess = suggestion(entry, table)
+    is_synset = len(entry) == 9 and entry[0] == "n" and entry[1:].isdigit()  # of a part that is not unpacked
+    hint = f"did you mean '{guess}'? Correct it" if guess else "correct it"
+    return Finding(f"{where}.exclude", f"'{entry}' is no class here", f"{hint}, or leave it out", stops=not is_synset)
+
+
+def _some(texts: Sequence[str]) -> str:
+    more = f"; and {len(texts) - SHOWN} more" if len(texts) > SHOWN else ""
+    return "; ".join(texts[:SHOWN]) + more
