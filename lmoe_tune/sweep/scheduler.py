@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from lmoe_tune.sweep.control import SweepControl
@@ -23,6 +24,8 @@ class LedgerScheduler(FIFOScheduler):  # type: ignore[misc]
         return str(TrialScheduler.STOP)
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        if trial.status == Trial.PENDING:
+            return  # the same death once more (see `LedgerSearcher.on_trial_complete`)
         with self._control.fatal_errors():
             self._control.on_process_died(trial.config["trial"])
 

@@ -27,6 +27,8 @@ class LedgerSearcher(Searcher):  # type: ignore[misc]
                 suggestion = self._unfinished.popleft()
             elif self._control.ledger.exhausted() is None:
                 suggestion = self._control.ledger.ask()
+            elif self._control.ledger.unfinished():
+                return None  # one that runs may have to be handed out again, and FINISHED is final
             else:
                 return str(Searcher.FINISHED)
             self._numbers[trial_id] = suggestion.number
@@ -35,9 +37,19 @@ class LedgerSearcher(Searcher):  # type: ignore[misc]
         return str(Searcher.FINISHED)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        if error:  # its process died more often than is retried; everything else is told by the scheduler
+        """Tune gives a trial up: the ledger knows whether it died too often; if not, it is handed out again.
+
+        Tune also gives up when a process dies while it is reset from one trial to the next: it is told of that
+        twice, and the second time the trial already waits for another process (`_process_trial_failure`).
+        """
+        if error:
             with self._control.fatal_errors():
-                self._control.on_process_lost(self._numbers[trial_id])
+                number = self._numbers[trial_id]
+                if not self._control.stopping:
+                    again = [
+                        suggestion for suggestion in self._control.ledger.unfinished() if suggestion.number == number
+                    ]
+                    self._unfinished.extend(again)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Nothing: the scheduler records results, together with its decision."""

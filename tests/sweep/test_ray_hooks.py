@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
@@ -47,6 +48,9 @@ def test_the_searcher_hands_out_what_the_budget_allows_and_then_finishes(control
     first, second = searcher.suggest("a"), searcher.suggest("b")
     assert isinstance(first, dict) and isinstance(second, dict)
     assert (first["trial"], second["trial"]) == (0, 1)
+    assert searcher.suggest("c") is None, "while one runs, it may have to be handed out again"
+    for number in (0, 1):
+        searcher._control.ledger.fail(number, "enough of it")
     assert searcher.suggest("c") == Searcher.FINISHED
 
 
@@ -56,7 +60,7 @@ def test_the_searcher_hands_out_unfinished_trials_first_even_when_the_budget_is_
     searcher = LedgerSearcher(control("budget.trials=2"))
     again = [searcher.suggest(name) for name in "ab"]
     assert [(config["trial"], config["params"]) for config in again] == list(enumerate(params))
-    assert searcher.suggest("c") == Searcher.FINISHED
+    assert searcher.suggest("c") is None
 
 
 def test_the_searcher_finishes_when_somebody_asked_to_stop(control: Any) -> None:
@@ -90,20 +94,42 @@ def test_what_the_scheduler_raises_is_fatal_and_stops_the_trial(control: Any) ->
     assert LedgerSearcher(running).suggest("b") == Searcher.FINISHED
 
 
-def test_a_dead_process_is_counted_and_a_lost_one_fails_the_trial(control: Any) -> None:
-    running = control()
+def dead(config: dict[str, Any], status: str) -> Any:
+    """Tune's trial as its scheduler sees it after an error."""
+    return SimpleNamespace(config=config, status=status, error_file="/nowhere")
+
+
+def test_a_trial_whose_process_died_too_often_fails_and_is_not_handed_out_again(control: Any) -> None:
+    running = control("budget.trials=1", "resources.max_retries=1")
     searcher, scheduler = LedgerSearcher(running), LedgerScheduler(running)
     config = searcher.suggest("a")
-    scheduler.on_trial_error(None, SimpleNamespace(config=config))
+    scheduler.on_trial_error(None, dead(config, Trial.ERROR))
     assert running.ledger.study.trials[0].user_attrs["retries"] == 1
+    assert running.ledger.trial(0).state == "running"
+    scheduler.on_trial_error(None, dead(config, Trial.RUNNING))
     searcher.on_trial_complete("a", error=True)
     assert running.ledger.trial(0).state == "failed"
-    searcher.on_trial_complete("a")
+    assert searcher.suggest("b") == Searcher.FINISHED
+
+
+def test_a_process_that_died_between_two_trials_is_counted_once_and_the_trial_goes_on(control: Any) -> None:
+    """Tune tells of it twice, and gives the trial up (`TuneController._process_trial_failure`)."""
+    running = control("budget.trials=1")
+    searcher, scheduler = LedgerSearcher(running), LedgerScheduler(running)
+    config = searcher.suggest("a")
+    scheduler.on_trial_error(None, dead(config, Trial.ERROR))
+    scheduler.on_trial_error(None, dead(config, Trial.PENDING))
+    searcher.on_trial_complete("a", error=True)
+    assert running.ledger.study.trials[0].user_attrs["retries"] == 1
+    assert running.ledger.trial(0).state == "running"
+    again = searcher.suggest("b")
+    assert (again["trial"], again["params"]) == (0, config["params"])
+    assert searcher.suggest("c") is None
 
 
 def test_the_watch_leaves_the_loop_when_the_sweep_is_complete(control: Any) -> None:
     running = control("budget.trials=1")
-    watch = Watch(running, NO_PROJECTOR)
+    watch = Watch(running, NO_PROJECTOR, {})
     LedgerSearcher(running).suggest("a")
     assert watch.stop_all() is False
     LedgerScheduler(running).on_trial_result(None, None, result(0, 1))
@@ -117,17 +143,17 @@ def test_the_watch_leaves_the_loop_when_it_must_stop(control: Any, how: str) -> 
     running = control()
     setattr(running, how, True)
     with pytest.raises(LeaveLoop):
-        Watch(running, NO_PROJECTOR).stop_all()
+        Watch(running, NO_PROJECTOR, {}).stop_all()
 
 
 def test_what_the_watch_meets_is_fatal_too(control: Any) -> None:
     running = control()
     with pytest.raises(LeaveLoop):
-        Watch(running, SimpleNamespace(collect=lambda: 1 / 0)).stop_all()  # type: ignore[arg-type]
+        Watch(running, SimpleNamespace(collect=lambda: 1 / 0), {}).stop_all()  # type: ignore[arg-type]
     assert isinstance(running.fatal, ZeroDivisionError)
 
 
 def test_tune_may_pickle_them_without_the_ledger(control: Any) -> None:
     running = control()
-    for hook in (LedgerSearcher(running), LedgerScheduler(running), Watch(running, NO_PROJECTOR)):
+    for hook in (LedgerSearcher(running), LedgerScheduler(running), Watch(running, NO_PROJECTOR, {})):
         assert len(pickle.dumps(hook)) < 200
