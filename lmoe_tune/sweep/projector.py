@@ -6,81 +6,168 @@ runs there are, and writes their ids into the ledger.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import queue
 import select
+import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from lmoe_tune.errors import LmoeTuneError, TrackingError
 from lmoe_tune.sweep.folder import SweepFolder
 from lmoe_tune.sweep.ledger import Ledger
 
 POLL_S = 2.0  # a call costs some 10 ms of CPU that trials could use
+MAX_PAUSE_S = 15.0  # between attempts, while the server is away
 MODEL_INTERVAL_S = 60.0  # a better trial may come soon; a checkpoint can weigh hundreds of megabytes
 PATIENCE_S = 20.0  # with a server that is away at the end
+RESTART_INTERVAL_S = 30.0  # from one start of the process to the next, doubled each time: a start takes 2 s of CPU
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+AFTER_KILL = "--after-kill"
+
+
+class Reception:
+    """The driver's ear: writes the ids it is told into the ledger, and tells the user each thing once."""
+
+    def __init__(self, ledger: Ledger, on_message: Callable[[str], None]) -> None:
+        self.delivered = False
+        self._ledger = ledger
+        self._on_message = on_message
+        self._said: set[str] = set()
+        self._times_away = 0
+        self._is_away = False
+
+    def take(self, told: dict[str, Any]) -> None:
+        """One thing that the projection tells: see `deliver`."""
+        if "message" in told:
+            self.say(told["message"])
+        if "away" in told and not self._is_away:
+            self._is_away = True
+            self._times_away += 1
+            if self._times_away == 1:  # a server that comes and goes is no news
+                self.say(f"MLflow is away ({told['away']}); it is waited for, nothing is held up or lost")
+        if "attrs" in told:
+            if self._is_away and self._times_away == 1:
+                self.say("MLflow is back")
+            self._is_away = False
+            self._ledger.set_attrs(told["attrs"])  # one transaction: after an outage there may be thousands
+        if told.get("delivered"):
+            self.delivered = True
+            if self._times_away > 1:
+                self.say(f"MLflow was away {self._times_away} times; now it has everything")
+
+    def say(self, text: str) -> None:
+        """Tell the user something, unless it was told before."""
+        if text not in self._said:
+            self._said.add(text)
+            self._on_message(text)
 
 
 class Projector:
-    """The driver's side: starts the process, passes on what it says, and waits for it at the end."""
+    """The driver's side: starts the process, passes on what it says, and waits for it at the end.
 
-    def __init__(self, ledger: Ledger, tracking_uri: str, on_message: Callable[[str], None]) -> None:
-        self._ledger = ledger
-        self._on_message = on_message
+    A process that is killed or fails is started again.
+    """
+
+    def __init__(
+        self, ledger: Ledger, tracking_uri: str, on_message: Callable[[str], None], *, after_kill: bool = False
+    ) -> None:
+        """Start the process.
+
+        Args:
+            after_kill: deliver although the last run has not recorded its end.
+        """
+        self._reception = Reception(ledger, on_message)
         self._told: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
-        self.delivered = False
         folder = ledger.folder
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "lmoe_tune.sweep.projector", str(folder.home), folder.name],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=os.environ | {"MLFLOW_TRACKING_URI": tracking_uri},  # it may hold a password: never an argument
-            start_new_session=True,  # Ctrl-C in a terminal is for the driver; this one ends with it
-        )
-        self._listener = threading.Thread(target=self._listen, daemon=True)
-        self._listener.start()
+        self._command = [sys.executable, "-m", "lmoe_tune.sweep.projector", str(folder.home), folder.name]
+        self._command += [AFTER_KILL] if after_kill else []
+        # The address may hold a password: never an argument.
+        self._environment = os.environ | {"MLFLOW_TRACKING_URI": tracking_uri}
+        self._restart_interval_s = RESTART_INTERVAL_S
+        self._finishing = False
+        self._start()
+
+    @property
+    def delivered(self) -> bool:
+        """Whether MLflow has everything."""
+        return self._reception.delivered
+
+    @property
+    def pid(self) -> int:
+        """Of the process that delivers now."""
+        return self._process.pid
 
     def collect(self) -> None:
-        """Write into the ledger what the process has told since."""
+        """Write into the ledger what the process has told since, and start it again if it died."""
         while not self._told.empty():
-            told = self._told.get()
-            self.delivered = _take(self._ledger, told, self._on_message) or self.delivered
+            self._reception.take(self._told.get())
+        if not self._finishing and self._process.poll() is not None and time.monotonic() > self._restart_at:
+            self._close_stdin()
+            self._say_died()
+            self._start()
 
     def finish_soon(self) -> None:
         """Let it deliver the rest: nothing more will be recorded."""
-        if self._process.stdin is not None and not self._process.stdin.closed:
-            self._process.stdin.close()
+        self._finishing = True
+        self._close_stdin()
 
     def finish(self, patience_s: float) -> None:
         """Wait until it has delivered, and collect what it says; it is ended if that takes too long."""
+        give_up = time.monotonic() + patience_s
         self.finish_soon()
+        if self._wait(patience_s) != 0 and not self.delivered and time.monotonic() < give_up:
+            self._say_died()
+            self._start()
+            self.finish_soon()
+            self._wait(give_up - time.monotonic())
+
+    def _start(self) -> None:
+        self._process = subprocess.Popen(
+            self._command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=self._environment,
+            start_new_session=True,  # Ctrl-C in a terminal is for the driver; this one ends with it
+        )
+        self._restart_at = time.monotonic() + self._restart_interval_s
+        self._restart_interval_s *= 2
+        assert self._process.stdout is not None
+        self._listener = threading.Thread(target=self._listen, args=(self._process.stdout,), daemon=True)
+        self._listener.start()
+
+    def _close_stdin(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+
+    def _say_died(self) -> None:
+        self._reception.say("the process that delivers to MLflow was killed or failed; another one goes on")
+
+    def _wait(self, patience_s: float) -> int:
+        """Wait until the process has ended, or end it; returns its exit status."""
         try:
-            self._process.wait(patience_s)
+            self._process.wait(max(0.0, patience_s))
         except subprocess.TimeoutExpired:
             self._process.kill()
-            self._process.wait()
+        status = self._process.wait()
         self._listener.join(timeout=1.0)
         self.collect()
+        return status
 
-    def _listen(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            self._told.put(json.loads(line))
-
-
-def _take(ledger: Ledger, told: dict[str, Any], on_message: Callable[[str], None]) -> bool:
-    if "message" in told:
-        on_message(told["message"])
-    for key, value in told.get("attrs", {}).items():
-        ledger.set_attr(key, value)
-    return bool(told.get("delivered", False))
+    def _listen(self, lines: IO[bytes]) -> None:
+        with lines:
+            for line in lines:
+                if line.endswith(b"\n"):  # else it was killed in the middle of it
+                    self._told.put(json.loads(line))
 
 
 def deliver(
@@ -94,25 +181,23 @@ def deliver(
     """Project the ledger into MLflow until `finishing` says that the sweep's process is done.
 
     Args:
-        tell: takes messages for the user and attributes for the ledger.
+        tell: takes `away` (why MLflow cannot be used), `attrs` for the ledger, with `delivered` once they are
+            all, and `message` for the user.
         finishing: waits up to that many seconds; True once nothing more will be recorded.
         after_kill: deliver although the last run has not recorded its end.
     """
     from lmoe_tune.sweep import view
-    from lmoe_tune.tracking import Projection, shown
+    from lmoe_tune.tracking import CheckpointGoneError, Projection, shown
 
-    artifacts = ledger.folder.home / "mlartifacts"
-    projection = Projection(tracking_uri, artifacts)
+    projection = Projection(tracking_uri, ledger.folder.home / "mlartifacts")
     prefix = f"mlflow:{shown(tracking_uri)}"
     known: dict[str, Any] = {}
-    away = False
     models_due = time.monotonic() + MODEL_INTERVAL_S
     give_up: float | None = None
-    done = False
+    away = done = False
     pause_s = 0.0  # MLflow is imported while Ray starts, which mostly waits
     while True:
         done = done or finishing(pause_s)
-        pause_s = POLL_S
         if done and give_up is None:
             give_up = time.monotonic() + PATIENCE_S
             if ledger.run_is_open() and not after_kill:
@@ -124,16 +209,18 @@ def deliver(
         try:
             found = projection.project(view.snapshot(ledger, state), view.models(ledger) if with_models else ())
         except TrackingError as error:
-            if not away:
-                tell({"message": f"MLflow is away ({error}); it is waited for, nothing is held up or lost"})
-            away = True
-            if give_up is not None and time.monotonic() > give_up:
-                return
-            time.sleep(0.5)
+            # A checkpoint that is gone says nothing of MLflow: the sweep has found a better one meanwhile.
+            if not isinstance(error, CheckpointGoneError):
+                if not away:
+                    tell({"away": str(error)})
+                away = True
+                pause_s = min(max(POLL_S, 2 * pause_s), MAX_PAUSE_S)
+            if give_up is not None:
+                if time.monotonic() > give_up:
+                    return
+                time.sleep(0.5)
             continue
-        if away:
-            tell({"message": "MLflow is back"})
-            away = False
+        pause_s = POLL_S
         if with_models:
             models_due = time.monotonic() + MODEL_INTERVAL_S
         attrs: dict[str, Any] = {
@@ -147,9 +234,10 @@ def deliver(
         if done:
             attrs["delivered"] = {"uri": shown(tracking_uri), "runs": ledger.num_runs()}
         fresh = {key: value for key, value in attrs.items() if known.get(key) != value}
-        if fresh or done:
+        if fresh or done or away:
             tell({"attrs": fresh, "delivered": done})
         known |= fresh
+        away = False
         if done:
             return
 
@@ -157,36 +245,42 @@ def deliver(
 def sync(ledger: Ledger, tracking_uri: str, on_message: Callable[[str], None]) -> bool:
     """Deliver a sweep that nobody works on, from this process; True when MLflow has everything.
 
-    The caller holds the sweep's lock.
+    The caller holds the sweep's lock. It takes as long as the server needs, if it answers at all.
     """
-    delivered = False
+    reception = Reception(ledger, on_message)
+    deliver(ledger, tracking_uri, reception.take, finishing=lambda seconds: True, after_kill=True)
+    return reception.delivered
 
-    def tell(told: dict[str, Any]) -> None:
-        nonlocal delivered
-        delivered = _take(ledger, told, on_message) or delivered
 
-    deliver(ledger, tracking_uri, tell, finishing=lambda seconds: True, after_kill=True)
-    return delivered
+def deliver_rest(ledger: Ledger, tracking_uri: str, on_message: Callable[[str], None]) -> bool:
+    """The same with the patience that one has at the end of a sweep, whatever the server does."""
+    projector = Projector(ledger, tracking_uri, on_message, after_kill=True)
+    projector.finish(PATIENCE_S)
+    return projector.delivered
 
 
 def main() -> None:
     """The process: `python -m lmoe_tune.sweep.projector HOME NAME`, the server in MLFLOW_TRACKING_URI."""
+    if sys.platform == "linux":  # in the middle of a request too, so that a resume is alone with the server
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     from lmoe_tune.sweep import view
 
     os.nice(19)  # on a full machine the trials come first
-    home, name = sys.argv[1:]
+    home, name, *after_kill = sys.argv[1:]
     ledger = view.read_sweep(SweepFolder(Path(home), name))
+    pipe = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # libraries may print
 
     def tell(message: dict[str, Any]) -> None:
-        sys.stdout.write(json.dumps(message) + "\n")
-        sys.stdout.flush()
+        pipe.write(json.dumps(message) + "\n")
+        pipe.flush()
 
     def finishing(seconds: float) -> bool:
         readable, _, _ = select.select([sys.stdin], [], [], seconds)
         return bool(readable)  # nothing is ever sent: the pipe was closed, or the driver died
 
     try:
-        deliver(ledger, os.environ["MLFLOW_TRACKING_URI"], tell, finishing)
+        deliver(ledger, os.environ["MLFLOW_TRACKING_URI"], tell, finishing, after_kill=bool(after_kill))
     except BrokenPipeError:
         pass  # the driver died
     except Exception as error:  # an MLflow error's text may hold the server's password: ours does not

@@ -3,6 +3,7 @@
 Importing this package costs nothing; MLflow itself (1.5 s) is imported where it is first used.
 """
 
+from lmoe_tune.tracking.logged_models import CheckpointGoneError
 from lmoe_tune.tracking.projection import Delivered, Projection
 from lmoe_tune.tracking.snapshot import (
     BaselineSnapshot,
@@ -15,6 +16,7 @@ from lmoe_tune.tracking.uri import default_uri, shown
 
 __all__ = [
     "BaselineSnapshot",
+    "CheckpointGoneError",
     "Delivered",
     "EpochRecord",
     "ModelSource",

@@ -41,7 +41,7 @@ class Detector(PythonModel):
         self.scale = float(describes.get("scale", 1.0))
         self.mean_C11 = torch.tensor(describes["mean"], dtype=torch.float32).view(-1, 1, 1).to(self.device)
         self.std_C11 = torch.tensor(describes["std"], dtype=torch.float32).view(-1, 1, 1).to(self.device)
-        self.model = build_model(describes["arch"], int(describes["num_classes"]), self.in_channels)
+        self.model = build_model(describes["arch"], int(describes["num_classes"]), self.in_channels, self.height)
         self.model.load_state_dict(saved["model"])
         self.model.eval().to(self.device)
 

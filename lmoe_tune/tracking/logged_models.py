@@ -26,9 +26,14 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import LoggedModel
 
+
 NAME = "detector"
 _CODE = "detector.py"
 _SCORES = "msp, max_logit or energy; higher = more in-distribution"
+
+
+class CheckpointGoneError(TrackingError):
+    """A checkpoint was dropped meanwhile: its trial is no longer among the best. Says nothing of MLflow."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,7 @@ class KnownModel:
     trial: int
     sha256: str
     location: str
+    run_id: str
 
 
 class LoggedModels:
@@ -51,6 +57,7 @@ class LoggedModels:
         self._artifact_root = artifact_root
         self._hashes: dict[tuple[str, int, int], str] = {}
         self._known: dict[tuple[int, str], KnownModel] = {}
+        self.changed = False
 
     def find(self) -> None:
         """Learn which models there are; delete those that a kill left unfinished, and doubles."""
@@ -61,6 +68,7 @@ class LoggedModels:
                 int(model.tags.get("lmoe_tune.trial", -1)),
                 model.tags.get("lmoe_tune.sha256", ""),
                 model.artifact_location,
+                model.source_run_id or "",
             )
             if str(model.status) != "READY" or (known.trial, known.sha256) in self._known:
                 self._delete(known)
@@ -73,15 +81,22 @@ class LoggedModels:
         """Make the models exactly those of `sources`; without any, leave them. Returns trial -> model id.
 
         Raises:
-            TrackingError: a checkpoint is gone.
+            CheckpointGoneError: one of `sources` is gone.
         """
         trials = {trial.number: trial for trial in snapshot.trials}
         wanted = {(source.trial, self._sha256(source.checkpoint)): source for source in sources}
         for key, source in wanted.items():
+            if key in self._known and self._known[key].run_id != run_ids[source.trial]:
+                self._delete(self._known.pop(key))  # of a run that existed twice and was deleted
             if key not in self._known:
                 assert source.trial in trials, f"trial {source.trial} has a checkpoint, but no record"
                 trial, run_id = trials[source.trial], run_ids[source.trial]
-                self._known[key] = self._log(snapshot, trial, source, key[1], run_id)
+                try:
+                    self._known[key] = self._log(snapshot, trial, source, key[1], run_id)
+                except Exception:
+                    if not source.checkpoint.exists():
+                        raise _gone(source.checkpoint) from None
+                    raise
         if wanted:
             for key in [key for key in self._known if key not in wanted]:
                 self._delete(self._known.pop(key))
@@ -106,7 +121,9 @@ class LoggedModels:
         self, snapshot: SweepSnapshot, trial: TrialSnapshot, source: ModelSource, sha256: str, run_id: str
     ) -> KnownModel:
         from mlflow.entities import LoggedModelOutput, Metric
+        from mlflow.exceptions import MlflowException
 
+        self.changed = True
         model = self._client.create_logged_model(
             self._experiment_id,
             name=NAME,
@@ -125,7 +142,12 @@ class LoggedModels:
             self._client.log_model_artifacts(model.model_id, str(folder))
         last = trial.epochs[-1] if trial.epochs else None
         step = last.epoch if last else 0
-        self._client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=step)])
+        try:
+            self._client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=step)])
+        except MlflowException:  # refused when it was done before: MLflow repeats a POST whose answer was lost
+            outputs = self._client.get_run(run_id).outputs
+            if outputs is None or model.model_id not in [output.model_id for output in outputs.model_outputs]:
+                raise
         if last:  # the run has these already, identical; this links them to the model
             metrics = [
                 Metric(name, float(value), last.time_ms, last.epoch, model_id=model.model_id, run_id=run_id)
@@ -133,7 +155,7 @@ class LoggedModels:
             ]
             self._client.log_batch(run_id, metrics=metrics, synchronous=True)
         self._client.finalize_logged_model(model.model_id, "READY")
-        return KnownModel(model.model_id, trial.number, sha256, model.artifact_location)
+        return KnownModel(model.model_id, trial.number, sha256, model.artifact_location, run_id)
 
     def _delete(self, known: KnownModel) -> None:
         """Delete the model, and its files if they lie under our own root: MLflow itself keeps them."""
@@ -151,12 +173,16 @@ class LoggedModels:
         try:
             status = path.stat()
         except FileNotFoundError:
-            raise TrackingError(f"the checkpoint {path} was to be logged as a model, but is gone") from None
+            raise _gone(path) from None
         key = (str(path), status.st_size, status.st_mtime_ns)
         if key not in self._hashes:
             with path.open("rb") as file:
                 self._hashes[key] = hashlib.file_digest(file, "sha256").hexdigest()
         return self._hashes[key]
+
+
+def _gone(checkpoint: Path) -> CheckpointGoneError:
+    return CheckpointGoneError(f"the checkpoint {checkpoint} was to be logged as a model, but is gone")
 
 
 def _build(folder: Path, source: ModelSource, snapshot: SweepSnapshot, model: LoggedModel, run_id: str) -> None:

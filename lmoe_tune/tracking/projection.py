@@ -62,6 +62,7 @@ class _Run:
     params: set[str] = field(default_factory=set)
     metrics: dict[str, float] = field(default_factory=dict)
     num_epochs: int = 0
+    changed: bool = False
 
 
 @dataclass
@@ -74,7 +75,14 @@ class _Contact:
     parent: _Run | None
     trials: dict[int, _Run]
     baselines: dict[str, _Run]
-    created: bool = False
+    settled: set[int] = field(default_factory=set)
+    """Ended trials of which MLflow has everything: they will not change."""
+
+    @property
+    def changed(self) -> bool:
+        """Whether anything was sent since MLflow was asked what it holds."""
+        runs = [*self.trials.values(), *self.baselines.values(), *filter(None, [self.parent])]
+        return self.models.changed or any(run.changed for run in runs)
 
 
 class Projection:
@@ -114,8 +122,9 @@ class Projection:
         with translated(self._uri), self._forgetting_on_error():
             contact = self._reach(snapshot)
             delivered = self._deliver(contact, snapshot, models)
-            if snapshot.state != "running" and contact.created:
-                # MLflow repeats a POST whose answer was lost, so a run may exist twice without an error here.
+            if snapshot.state != "running" and contact.changed:
+                # MLflow repeats a POST whose answer was lost, so things may exist twice without an error here;
+                # and some proxies answer without passing a request on.
                 self._contact = None
                 contact = self._reach(snapshot)
                 delivered = self._deliver(contact, snapshot, models)
@@ -168,7 +177,8 @@ class Projection:
         if snapshot.baseline is not None:
             _deliver_baseline(contact, snapshot, snapshot.baseline, parent_run_id)
         for trial in snapshot.trials:
-            _deliver_trial(contact, snapshot, trial, parent_run_id)
+            if trial.number not in contact.settled:
+                _deliver_trial(contact, snapshot, trial, parent_run_id)
         run_ids = {trial.number: contact.trials[trial.number].run_id for trial in snapshot.trials}
         model_ids = contact.models.deliver(snapshot, list(models), run_ids)
         if snapshot.state != "running":
@@ -241,8 +251,7 @@ def _common_tags(kind: str, snapshot: SweepSnapshot, parent_run_id: str | None =
 
 def _create(contact: _Contact, name: str, started_ms: int, tags: dict[str, str]) -> _Run:
     run = contact.client.create_run(contact.experiment_id, start_time=started_ms, tags=tags, run_name=name)
-    contact.created = True
-    return _Run(run.info.run_id, "RUNNING", dict(tags))
+    return _Run(run.info.run_id, "RUNNING", dict(tags), changed=True)
 
 
 def _deliver_trial(contact: _Contact, snapshot: SweepSnapshot, trial: TrialSnapshot, parent_run_id: str) -> None:
@@ -261,6 +270,8 @@ def _deliver_trial(contact: _Contact, snapshot: SweepSnapshot, trial: TrialSnaps
     status = "KILLED" if idle else _STATUS[trial.state]
     _log(contact.client, run, tags, searched, _new_metrics(run, trial.epochs), len(trial.epochs))
     _set_status(contact.client, run, status, trial.ended_ms or _last_sign_ms(trial.epochs, trial.started_ms))
+    if trial.state != "running":
+        contact.settled.add(trial.number)
 
 
 def _deliver_baseline(
@@ -360,6 +371,7 @@ def _log(
     if metrics or new_params or new_tags:
         tag_list = [RunTag(name, value) for name, value in new_tags.items()]
         client.log_batch(run.run_id, metrics=metrics, params=new_params, tags=tag_list, synchronous=True)
+        run.changed = True
     run.tags.update(new_tags)
     run.params.update(params)
     run.num_epochs = max(run.num_epochs, num_epochs)
@@ -373,6 +385,7 @@ def _set_status(client: MlflowClient, run: _Run, status: str, ended_ms: int) -> 
     else:
         client.set_terminated(run.run_id, status=status, end_time=ended_ms)
     run.status = status
+    run.changed = True
 
 
 def _last_sign_ms(epochs: Sequence[EpochRecord], started_ms: int) -> int:

@@ -10,6 +10,7 @@ import gc
 import os
 import socket
 import sqlite3
+import traceback
 import uuid
 import warnings
 from collections.abc import Iterator
@@ -31,6 +32,7 @@ SETTINGS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER": "false",  # nor for as long as it likes
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # stdout holds data only, and that URL its password
     "MLFLOW_LOGGING_LEVEL": "CRITICAL",  # what it logs as an error it also raises; its log knows the password
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
@@ -145,15 +147,12 @@ def translated(uri: str) -> Iterator[None]:
 
 
 def _is_foreign(error: Exception) -> bool:
-    """OSError includes what requests raises; ImportError is a database driver that is not installed."""
-    return isinstance(error, OSError | ImportError) or type(error).__module__.partition(".")[0] in (
-        "mlflow",
-        "sqlalchemy",
-        "sqlite3",
-        "urllib3",
-        "alembic",
-        "boto3",
-        "botocore",
-        "google",
-        "azure",
-    )
+    """Raised by MLflow or below it: it stumbles over a strange answer with a KeyError or an AttributeError.
+
+    OSError includes what requests raises; ImportError is a database driver that is not installed.
+    """
+    if isinstance(error, OSError | ImportError):
+        return True
+    modules = [type(error).__module__]
+    modules += [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return any(module.partition(".")[0] in ("mlflow", "sqlalchemy", "sqlite3") for module in modules)

@@ -99,6 +99,7 @@ def serve(
         stdout=2,  # our stdout is for data
         start_new_session=True,
     )
+    guard = _guard(server)
     stopped_by: list[int] = []
 
     def stop(number: int, _frame: FrameType | None) -> None:
@@ -114,9 +115,25 @@ def serve(
         for number, handler in before.items():
             signal.signal(number, handler)
         _end(server)
+        guard.kill()
+        guard.wait()
     if stopped_by:
         return 0
     raise TrackingError(f"MLflow's user interface ended with status {status}; its own messages are above")
+
+
+def _guard(server: subprocess.Popen[bytes]) -> subprocess.Popen[bytes]:
+    """Ends the server when this process is gone, however it ended: the pipe to the guard is then closed.
+
+    A death signal of the kernel's would reach the server's first process only.
+    """
+    return subprocess.Popen(
+        ["/bin/sh", "-c", f"read _ || kill -KILL -{server.pid}"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
 
 
 def _choose_port(port: int | None) -> int:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import itertools
+import os
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pytest
@@ -12,8 +14,8 @@ from lmoe_tune.errors import TrackingError
 from lmoe_tune.sweep import projector
 from lmoe_tune.sweep.ledger import Ledger
 from lmoe_tune.sweep.lifecycle import write_records
-from lmoe_tune.sweep.projector import deliver, sync
-from lmoe_tune.tracking import Delivered
+from lmoe_tune.sweep.projector import Reception, deliver, sync
+from lmoe_tune.tracking import CheckpointGoneError, Delivered
 
 URI = "http://user:secret@host:5000"
 
@@ -24,12 +26,13 @@ class Server:
     def __init__(self) -> None:
         self.states: list[str] = []
         self.models: list[int] = []
-        self.away = 0.0
+        self.away: Iterable[bool] = []
+        self.error = TrackingError("connection refused")
 
     def project(self, snapshot: Any, models: Any = ()) -> Delivered:
-        if self.away > 0:
-            self.away -= 1
-            raise TrackingError("connection refused")
+        self.away = iter(self.away)
+        if next(self.away, False):
+            raise self.error
         self.states.append(snapshot.state)
         self.models.append(len(models))
         return Delivered("1", "parent", {trial.number: f"run-{trial.number}" for trial in snapshot.trials}, {})
@@ -73,17 +76,60 @@ def test_what_is_new_is_told_once_and_the_end_says_that_all_is_delivered(written
 
 
 def test_a_server_that_is_away_is_said_once_and_waited_for(written: Ledger, server: Server) -> None:
-    server.away = 3
-    told: list[dict[str, Any]] = []
-    deliver(written, URI, told.append, after(5))
-    messages = [message["message"] for message in told if "message" in message]
-    assert len(messages) == 2
-    assert "away" in messages[0] and "back" in messages[1]
-    assert told[-1]["delivered"] is True
+    server.away = [True] * 3
+    said: list[str] = []
+    reception = Reception(written, said.append)
+    deliver(written, URI, reception.take, after(5))
+    assert said == [
+        "MLflow is away (connection refused); it is waited for, nothing is held up or lost",
+        "MLflow is back",
+    ]
+    assert reception.delivered
+
+
+def test_a_server_that_comes_and_goes_is_said_in_three_lines(written: Ledger, server: Server) -> None:
+    server.away = [True, False] * 50
+    said: list[str] = []
+    deliver(written, URI, Reception(written, said.append).take, after(100))
+    assert [line.partition(" (")[0] for line in said] == [
+        "MLflow is away",
+        "MLflow is back",
+        "MLflow was away 50 times; now it has everything",
+    ]
+
+
+def test_the_longer_it_is_away_the_rarer_it_is_asked(written: Ledger, server: Server) -> None:
+    server.away = [True] * 6
+    pauses: list[float] = []
+
+    def finishing(seconds: float) -> bool:
+        pauses.append(seconds)
+        return len(pauses) == 9
+
+    deliver(written, URI, lambda told: None, finishing)
+    assert pauses == [0, 2, 4, 8, 15, 15, 15, 2, 2]
+
+
+def test_a_checkpoint_that_the_driver_dropped_meanwhile_is_no_word_to_the_user(written: Ledger, server: Server) -> None:
+    server.error = CheckpointGoneError("epoch-0003.pt is gone")
+    server.away = [False, True, False, True, False]
+    said: list[str] = []
+    reception = Reception(written, said.append)
+    deliver(written, URI, reception.take, after(3))
+    assert said == []
+    assert reception.delivered
+
+
+def test_ids_are_written_in_one_transaction(written: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    syncs: list[int] = []
+    monkeypatch.setattr(os, "fsync", syncs.append)
+    Reception(written, lambda text: None).take({"attrs": {f"mlflow:u#{number}": "id" for number in range(500)}})
+    assert len(syncs) == 1, "the event loop waits for it"
+    assert written.attrs["mlflow:u#499"] == "id"
 
 
 def test_one_that_stays_away_is_given_up_at_the_end(written: Ledger, server: Server) -> None:
-    server.away = float("inf")
+    server.away = itertools.repeat(True)
     told: list[dict[str, Any]] = []
     deliver(written, URI, told.append, after(2))
     assert not any(message.get("delivered") for message in told)
@@ -105,7 +151,7 @@ def test_sync_delivers_what_a_killed_driver_left_and_writes_the_ids(written: Led
 
 
 def test_sync_says_when_the_server_could_not_be_reached(written: Ledger, server: Server) -> None:
-    server.away = float("inf")
+    server.away = itertools.repeat(True)
     said: list[str] = []
     assert sync(written, URI, said.append) is False
     assert len(said) == 1
