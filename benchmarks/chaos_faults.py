@@ -216,7 +216,8 @@ def flip_bit(path: Path, rng: random.Random) -> None:
 def tear(ledger: Path, rng: random.Random) -> None:
     """Add what a kill in the middle of a transaction leaves: perhaps whole records, and part of one."""
     record = {"op_code": 5, "worker_id": "torn", "trial_id": 0, "user_attr": {"torn": "x" * rng.randrange(200)}}
-    lines = b"".join(encode(record, left=left) for left in (3, 2, 1))
+    number = ledger.read_bytes().count(b"\n")
+    lines = b"".join(encode(record, number=number + place, left=3 - place) for place in range(3))
     with ledger.open("ab") as file:
         file.write(lines[: rng.randrange(1, len(lines))])
 

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import logging
 import signal
 import sys
-import traceback
+import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ray import tune
 
-from lmoe_tune.errors import BaselineError, LmoeTuneError, UsageError
+from lmoe_tune.durable import keep_others_out
+from lmoe_tune.errors import BaselineError, LmoeTuneError, StorageError, TrainingError, UsageError
 from lmoe_tune.spec import Spec, spec_from_resolved
+from trainables.failure import MESSAGE_CHARS, message_of, printable, traceback_of
 from trainables.method import configured
 
 if TYPE_CHECKING:
@@ -37,6 +40,29 @@ class Report:
     traceback: str | None = None
     ends_sweep: bool = False
     """The failure is none of this trial's: every other one would fail in the same way."""
+    notes: tuple[str, ...] = ()
+    """What was warned of meanwhile."""
+
+
+class _Notes(logging.Handler):
+    """Collects warnings: what a worker logs, nobody sees."""
+
+    MOST = 20
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._texts: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if len(self._texts) < self.MOST:
+            self._texts.append(printable(record.getMessage(), MESSAGE_CHARS))
+
+    def take(self) -> tuple[str, ...]:
+        taken, self._texts = tuple(self._texts), []
+        return taken
+
+
+_notes = _Notes()  # one for the process, however many workers it has had
 
 
 class TrialWorker(tune.Trainable):  # type: ignore[misc]
@@ -44,34 +70,45 @@ class TrialWorker(tune.Trainable):  # type: ignore[misc]
 
     An error in a trial is reported, not raised: Ray would retry it, and it would only happen again. What
     Ray does retry is a process that died; the trial then continues from its newest checkpoint.
+
+    Where the config says `ended`, the trial is over and only the driver has to be told so: it died too often.
     """
 
     def setup(self, config: dict[str, Any]) -> None:
+        keep_others_out()  # of a cluster that somebody else started, too
         if sys.platform == "linux":  # when the raylet dies, so do we, and no orphan trains on
             ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if threading.current_thread() is threading.main_thread():
+            # Left to Ray, SIGTERM raises SystemExit here, which would look like an error of the trial's.
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the driver
+        logging.getLogger("lmoe_tune").addHandler(_notes)
         self._epochs: Iterator[TrialEpoch] | None = None
 
     def step(self) -> dict[str, Any]:
+        if self.config.get("ended"):
+            return {"report": Report(self.config["trial"])}
+        failed = True
         try:
-            return {"report": self._next_epoch()}
-        except Exception as error:
+            report = self._next_epoch()
+            failed = False
+        except BaseException as error:  # SystemExit and KeyboardInterrupt too: both are the trial's own here
             self._epochs = None
             if type(error).__name__ == "AcceleratorError":
                 raise  # the CUDA context is lost, and with it this process: Ray starts another
             report = Report(
                 self.config["trial"],
-                failure=str(error) if isinstance(error, LmoeTuneError) else f"{type(error).__name__}: {error}",
-                traceback=traceback.format_exc(),
-                ends_sweep=isinstance(error, BaselineError | UsageError),
+                failure=message_of(error),
+                traceback=traceback_of(error),
+                ends_sweep=isinstance(error, BaselineError | UsageError | StorageError),
             )
-            return {"report": report}
+        if failed:  # only now is the error gone, and with its frames what they held
+            _free_memory()
+        return {"report": replace(report, notes=_notes.take())}
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self._epochs = None
-        gc.collect()  # the finished trial's model
-        torch = sys.modules.get("torch")
-        if torch is not None and torch.cuda.is_initialized():
-            torch.cuda.empty_cache()
+        _free_memory()  # the finished trial's model
         return True
 
     def _next_epoch(self) -> Report:
@@ -85,18 +122,43 @@ class TrialWorker(tune.Trainable):  # type: ignore[misc]
 
 def start_trial(config: dict[str, Any]) -> Iterator[TrialEpoch]:
     """The epochs of the trial that a worker's config names."""
+    from lmoe_tune.methods.objective import Objective
     from lmoe_tune.training.trial import run_trial
+    from lmoe_tune.training.watchdog import FROZEN_MARGIN_S, kill_when_frozen
 
     sweep = Path(config["sweep"])
+    trial = sweep / "trials" / str(config["trial"])
     spec = _read_spec(sweep / "spec.yaml")
+    if spec.resources.epoch_timeout is not None:
+        kill_when_frozen(spec.resources.epoch_timeout + FROZEN_MARGIN_S)
     method, params = configured(spec, config["params"], Path(config["import_path"]))
+    objective = method.objective(params)
+    if not isinstance(objective, Objective):
+        raise TrainingError(
+            f"{type(method).__name__}.objective gave {type(objective).__name__}, but must give an Objective"
+        )
     return run_trial(
         spec,
-        method.objective(params),
+        objective,
         params,
         home=Path(config["home"]),
-        folder=sweep / "trials" / str(config["trial"]) / "checkpoints",
+        folder=trial / "checkpoints",
+        num_recorded=_num_recorded(trial / "metrics.jsonl"),
     )
+
+
+def _free_memory() -> None:
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+
+
+def _num_recorded(path: Path) -> int | None:
+    try:
+        return path.read_text().count("\n")
+    except FileNotFoundError:
+        return None
 
 
 @lru_cache(maxsize=1)

@@ -9,7 +9,7 @@ from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
 
-from lmoe_tune.errors import LmoeTuneError, TrackingError
+from lmoe_tune.errors import LmoeTuneError, TrackingError, UsageError
 
 PACKAGES = {"torch": "2.9", "torchvision": "0.24", "ray": "2.50", "optuna": "5.0", "mlflow": "3.10"}
 LITTLE_SPACE_GB = 2.0
@@ -75,20 +75,62 @@ def _home(home: Path) -> list[dict[str, Any]]:
 
 
 def _sweeps(home: Path) -> list[dict[str, Any]]:
-    from lmoe_tune.sweep.folder import find_sweeps
-    from lmoe_tune.sweep.view import read_sweep, state_of
+    from lmoe_tune.sweep.folder import SweepFolder, find_sweeps
+    from lmoe_tune.sweep.journal import LedgerError
+    from lmoe_tune.sweep.rebuild import behind, survey
+    from lmoe_tune.sweep.view import read_spec, read_sweep, state_of
 
     findings = []
-    for folder in find_sweeps(home):
+    without_ledger = [
+        SweepFolder(home, path.name)
+        for path in sorted((home / "sweeps").glob("*"))
+        if (path / "sweep.json").is_file() and not (path / "ledger.jsonl").exists()
+    ]
+    for folder in [*find_sweeps(home), *without_ledger]:
+        what, advice = f"sweep {folder.name}", f"lmoe-tune doctor --rebuild {folder.name}"
         try:
-            ledger = read_sweep(folder)
+            ledger = read_sweep(folder) if folder.exists() else None
+            lacking = behind(ledger) if ledger is not None else f"{folder.ledger} is gone"
+        except LedgerError as error:
+            ledger, lacking = None, str(error)
         except (LmoeTuneError, OSError) as error:
-            findings.append(_finding("fail", f"sweep {folder.name}", str(error)))
+            findings.append(_finding("fail", what, str(error)))
             continue
+        if lacking is not None:
+            try:
+                remains = str(survey(folder, read_spec(folder)))
+            except (LmoeTuneError, OSError) as error:
+                remains, advice = str(error), ""
+            findings.append(_finding("warn" if ledger else "fail", what, f"{lacking}; {remains}", advice))
+            continue
+        assert ledger is not None, "a ledger that lacks nothing"
         state = state_of(ledger)
         advice = f"lmoe-tune resume {folder.name}" if state == "interrupted" else ""
-        findings.append(_finding("ok", f"sweep {folder.name}", f"{state}, {len(ledger.trials())} trials", advice))
+        findings.append(_finding("ok", what, f"{state}, {len(ledger.trials())} trials", advice))
     return findings
+
+
+def rebuild_ledger(home: Path, name: str) -> str:
+    """Rebuild a sweep's ledger; returns what was done, in words.
+
+    Raises:
+        UsageError: there is no such sweep, or nothing is wrong with its ledger.
+        LmoeTuneError: somebody works on it, or nothing is left to build it from.
+    """
+    from lmoe_tune.sweep.folder import SweepFolder
+    from lmoe_tune.sweep.rebuild import rebuild, refuse_whole
+    from lmoe_tune.sweep.view import read_spec
+
+    folder = SweepFolder(home, name)
+    if not folder.spec.is_file():
+        raise UsageError(f"no sweep '{name}' in {home / 'sweeps'}: there is no {folder.spec}")
+    spec = read_spec(folder)
+    with folder.locked():
+        refuse_whole(folder, spec)
+        remains, kept = rebuild(folder, spec)
+    return (
+        f"rebuilt {folder.ledger}: {remains}. The old file is kept as {kept.name}; go on with: lmoe-tune resume {name}"
+    )
 
 
 def _tracking(home: Path) -> dict[str, Any]:

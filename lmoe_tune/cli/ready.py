@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from lmoe_tune.cli.options import FormatOption, HomeOption, SetOption, SpecArgument, checked_format, load, resolve_home
@@ -60,11 +62,21 @@ def schema() -> None:
 
 
 @app.command()
-def doctor(form: FormatOption = "table", home: HomeOption = None) -> None:
-    """Check the installation, this machine, the home and the sweeps in it."""
-    from lmoe_tune.cli.health import examine
+def doctor(
+    rebuild: Annotated[
+        str | None,
+        typer.Option("--rebuild", metavar="NAME", help="Build a sweep's damaged ledger anew from its trials' records."),
+    ] = None,
+    form: FormatOption = "table",
+    home: HomeOption = None,
+) -> None:
+    """Check the installation, this machine, the home and the sweeps in it; rebuild a damaged ledger."""
+    from lmoe_tune.cli.health import examine, rebuild_ledger
 
     chosen = checked_format(form)
+    if rebuild is not None:
+        typer.echo(rebuild_ledger(resolve_home(home), rebuild))
+        return
     findings = examine(resolve_home(home))
     print_rows(findings, ("state", "what", "found", "advice"), chosen)
     if any(finding["state"] == "fail" for finding in findings):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lmoe_tune.cli.data import reading_progress
 from lmoe_tune.cli.options import (
     HomeOption,
     JsonOption,
@@ -49,6 +50,11 @@ AddressOption = Annotated[
 ]
 
 
+ChangesOption = Annotated[
+    bool, typer.Option("--allow-changes", help="Go on although spec, code or data changed; the sweep records it.")
+]
+
+
 @app.command()
 def search(
     spec: SpecArgument,
@@ -59,6 +65,7 @@ def search(
     overrides: SetOption = None,
     address: AddressOption = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start anew; the old sweep is kept aside.")] = False,
+    allow_changes: ChangesOption = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would run; start nothing.")] = False,
     json: JsonOption = False,
     home: HomeOption = None,
@@ -75,8 +82,17 @@ def search(
         preview(loaded.spec, change, resolve_home(home), as_json=json)
         return
     folder = SweepFolder(resolve_home(home), loaded.spec.name)
-    ready: Spec = prepare(folder, loaded, fresh=fresh)
-    _work(folder, ready, loaded.path.resolve().parent, change, address=address, as_json=json)
+    ready, changed = prepare(folder, loaded, fresh=fresh, allow_changes=allow_changes, say=reading_progress())
+    _work(
+        folder,
+        ready,
+        loaded.path.resolve().parent,
+        change,
+        changed=changed,
+        allow_changes=allow_changes,
+        address=address,
+        as_json=json,
+    )
 
 
 @app.command()
@@ -86,6 +102,7 @@ def resume(
     time: TimeOption = None,
     gpu_hours: GpuHoursOption = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try failed trials once more.")] = False,
+    allow_changes: ChangesOption = False,
     address: AddressOption = None,
     json: JsonOption = False,
     home: HomeOption = None,
@@ -103,6 +120,7 @@ def resume(
         None,
         change,
         retry_failed=retry_failed,
+        allow_changes=allow_changes,
         address=address,
         as_json=json,
     )
@@ -158,29 +176,44 @@ def _work(
     address: str | None,
     as_json: bool,
     retry_failed: bool = False,
+    changed: Sequence[str] = (),
+    allow_changes: bool = False,
 ) -> None:
+    from lmoe_tune.cli.decoding import decode_ahead
     from lmoe_tune.cli.progress import watching
     from lmoe_tune.sweep import projector, view
     from lmoe_tune.sweep.ledger import Budget, Ledger
     from lmoe_tune.sweep.lifecycle import first_attrs, settle, write_records
+    from lmoe_tune.sweep.rebuild import behind, write_about
     from lmoe_tune.sweep.runner import run_sweep
 
     with _interruptible(folder), folder.locked():
-        write_records(folder, spec)
-        first = first_attrs(spec, change, import_path) if import_path else None
+        if not folder.exists():
+            write_records(folder, spec)
+        first = first_attrs(spec, change, import_path, folder.home) if import_path else None
         ledger = Ledger.writing(folder, spec, first)
-        settle(ledger, change, spec_budget=Budget.of(spec) if import_path else None)
-        if import_path:
-            ledger.set_attr("import_path", str(import_path))
-        else:
-            import_path = Path(ledger.attrs.get("import_path", Path.cwd()))
+        spec_budget = Budget.of(spec) if import_path else None
+        import_path = import_path or Path(ledger.attrs.get("import_path", Path.cwd()))
+        settle(
+            ledger,
+            change,
+            spec_budget=spec_budget,
+            import_path=import_path,
+            spec_changes=changed,
+            allow_changes=allow_changes,
+        )
+        ledger.set_attr("import_path", str(import_path))
+        write_records(folder, spec)
+        write_about(ledger)
+        if (lacking := behind(ledger)) is not None:
+            say(f"{lacking}; those epochs are done again")
         if retry_failed:
             more = ledger.retry_failed()
             say(f"{more} failed trial{'s' if more != 1 else ''} to be tried once more")
         uri = view.tracking_uri(folder.home, spec)
         if ledger.is_complete():
-            if not view.is_delivered(ledger):
-                projector.sync(ledger, uri, say)
+            if not view.is_delivered(ledger) and not projector.deliver_rest(ledger, uri, say):
+                _say_missing(folder)
             if as_json:
                 print_json(view.summary(ledger))
             else:
@@ -194,6 +227,8 @@ def _work(
         planned = f" of {ledger.budget.trials}" if ledger.budget.trials else ""
         verb = "resuming" if started else "starting"
         say(f"{verb} the sweep '{folder.name}' in {folder.path} ({started}{planned} trials started)")
+        if address is None or spec.data.cache_dir is None:  # else each node of the cluster decodes for itself
+            decode_ahead(spec.data, folder.home)
         with watching(ledger) as progress:
             outcome = run_sweep(
                 ledger,
@@ -207,10 +242,14 @@ def _work(
         else:
             _print_summary(ledger, outcome)
         if not outcome.delivered:
-            say(f"MLflow does not have everything yet; the next run delivers it, or: lmoe-tune sync {folder.name}")
+            _say_missing(folder)
         if outcome.state == "interrupted":
             raise KeyboardInterrupt
         raise typer.Exit(_exit_code(ledger))
+
+
+def _say_missing(folder: SweepFolder) -> None:
+    say(f"MLflow does not have everything yet; the next run delivers it, or: lmoe-tune sync {folder.name}")
 
 
 @contextmanager

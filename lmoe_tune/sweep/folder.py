@@ -41,6 +41,10 @@ class SweepFolder:
         return self.path / "spec.yaml"
 
     @property
+    def about(self) -> Path:
+        return self.path / "sweep.json"
+
+    @property
     def environment(self) -> Path:
         return self.path / "environment.json"
 
@@ -97,11 +101,21 @@ def find_sweeps(home: Path) -> list[SweepFolder]:
 def find_sweep(home: Path, name: str) -> SweepFolder:
     """The sweep of a name; raises UsageError that lists the names there are."""
     folder = SweepFolder(home, name)
+    refuse_lost_ledger(folder)
     known = [sweep.name for sweep in find_sweeps(home)]
     if name not in known:
         there_are = f"there are {', '.join(known)}" if known else "there are none yet"
         raise UsageError(f"no sweep '{name}' in {home / 'sweeps'}; {there_are}")
     return folder
+
+
+def refuse_lost_ledger(folder: SweepFolder) -> None:
+    """Raises UsageError where a sweep's records are there, but its ledger is not: a new one would bury them."""
+    if folder.about.exists() and not folder.exists():
+        raise UsageError(
+            f"{folder.ledger} is gone, but the sweep's records are there: rebuild it from them with "
+            f"`lmoe-tune doctor --rebuild {folder.name}`, or start anew with --fresh (the old records are kept aside)"
+        )
 
 
 def _try_lock(descriptor: int, kind: int) -> bool:

@@ -1,9 +1,9 @@
 """An Optuna journal in one file, with transactions.
 
-A line is one of Optuna's records as JSON, plus two keys of ours: `left`, how many records of the same
-transaction are still to follow, and `crc`, the CRC-32 of the line without it. A transaction is written with
-one write and one fsync; opening for writing cuts back to the last whole one. So a kill leaves no half-made
-trial and no decision that was taken but not told. Optuna's stock backend still reads the file.
+A line is one of Optuna's records as JSON, plus three keys of ours: `n`, the line's number from 0, `left`, how many
+records of the same transaction are still to follow, and `crc`, the CRC-32 of the line without it. A transaction is
+written with one write and one fsync; opening for writing cuts back to the last whole one. So a kill leaves no
+half-made trial and no decision that was taken but not told. Optuna's stock backend still reads the file.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ class JournalFile(BaseJournalBackend):
         self._num_discarded = 0
         self._buffer: list[Record] | None = None
         self._end = 0  # bytes up to the last whole transaction seen
+        self._num_lines = 0  # in these bytes
         self._pull()
         if writable and path.exists() and path.stat().st_size > self._end:
             os.truncate(path, self._end)
@@ -88,7 +89,10 @@ class JournalFile(BaseJournalBackend):
             self._write(records)
 
     def _write(self, records: list[Record]) -> None:
-        content = b"".join(encode(record, left=len(records) - 1 - place) for place, record in enumerate(records))
+        content = b"".join(
+            encode(record, number=self._num_lines + place, left=len(records) - 1 - place)
+            for place, record in enumerate(records)
+        )
         created = not self._path.exists()
         try:
             with self._path.open("ab", buffering=0) as file:
@@ -105,6 +109,7 @@ class JournalFile(BaseJournalBackend):
                 "free some space or mend the permissions, then resume"
             ) from error
         self._end += len(content)
+        self._num_lines += len(records)
 
     def _cut_back(self) -> None:
         try:
@@ -119,22 +124,23 @@ class JournalFile(BaseJournalBackend):
                 content = file.read()
         except FileNotFoundError:
             return
-        records, length = decode(content, origin=f"{self._path} from byte {self._end}")
+        records, length = decode(content, origin=f"{self._path} from byte {self._end}", first=self._num_lines)
         self._unread.extend(records)
         self._end += length
+        self._num_lines += len(records)
 
 
-def encode(record: Record, *, left: int) -> bytes:
+def encode(record: Record, *, number: int, left: int) -> bytes:
     """One line of the file."""
-    body = json.dumps({**record, "left": left}, separators=(",", ":"))
+    body = json.dumps({**record, "n": number, "left": left}, separators=(",", ":"))
     return f'{body[:-1]},"crc":"{zlib.crc32(body.encode()):08x}"}}\n'.encode()
 
 
-def decode(content: bytes, *, origin: str) -> tuple[list[Record], int]:
+def decode(content: bytes, *, origin: str, first: int = 0) -> tuple[list[Record], int]:
     """The records of all whole transactions at the start of `content`, and their length in bytes.
 
-    What a kill leaves is a torn last transaction, and is left out. A bad line that is followed by a good
-    one cannot come from a kill:
+    `first` is the number of the first line. What a kill leaves is a torn last transaction, and is left out. A bad
+    line that is followed by a good one cannot come from a kill:
 
     Raises:
         LedgerError: the content is damaged.
@@ -145,10 +151,14 @@ def decode(content: bytes, *, origin: str) -> tuple[list[Record], int]:
     for number, line in enumerate(lines):
         record = _decode_line(line)
         expected = records[-1]["left"] - 1 if records and records[-1]["left"] else None
-        if record is None or (expected is not None and record["left"] != expected):  # a line may be missing
-            if any(_decode_line(later) is not None for later in lines[number + 1 :]):
+        missing = record is not None and (
+            record["n"] != first + number or (expected is not None and record["left"] != expected)
+        )
+        if record is None or missing:
+            if missing or any(_decode_line(later) is not None for later in lines[number + 1 :]):
                 raise LedgerError(
-                    f"{origin}: damaged at line {number + 1} (its checksum does not match). "
+                    f"{origin}: damaged at line {number + 1} "
+                    f"({'a line before it is missing' if missing else 'its checksum does not match'}). "
                     "Run `lmoe-tune doctor` to see what can be rebuilt"
                 )
             break
@@ -157,6 +167,24 @@ def decode(content: bytes, *, origin: str) -> tuple[list[Record], int]:
         if record["left"] == 0:
             whole_records, whole_length = len(records), position
     return records[:whole_records], whole_length
+
+
+def whole_prefix(content: bytes) -> bytes:
+    """What stands before the first line that is damaged, up to its last whole transaction."""
+    position = length = 0
+    for place, line in enumerate(content.split(b"\n")):
+        record = _decode_line(line)
+        if record is None or record["n"] != place:
+            break
+        position += len(line) + 1
+        if record["left"] == 0:
+            length = position
+    return content[:length]
+
+
+def good_records(content: bytes) -> list[Record]:
+    """Every record whose line is undamaged, wherever it stands."""
+    return [record for line in content.split(b"\n") if (record := _decode_line(line)) is not None]
 
 
 def _decode_line(line: bytes) -> Record | None:

@@ -10,7 +10,7 @@ import math
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import optuna
@@ -85,6 +85,12 @@ class TrialView:
     started_ms: int
     ended_ms: int | None
     values: tuple[float, ...] = ()
+    retries: int = 0
+    """How often its process died."""
+    notes: tuple[str, ...] = ()
+    """What its process warned of: a damaged checkpoint, say."""
+    system_attrs: dict[str, Any] = field(default_factory=dict)
+    """What Optuna's samplers and pruners noted about it, its constraints included."""
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -95,7 +101,13 @@ class Ledger:
     """The study of one sweep, opened with `writing` or `reading`."""
 
     def __init__(
-        self, folder: SweepFolder, spec: Spec, backend: JournalFile, first_attrs: Mapping[str, Any] | None = None
+        self,
+        folder: SweepFolder,
+        spec: Spec,
+        backend: JournalFile,
+        first_attrs: Mapping[str, Any] | None = None,
+        *,
+        enqueue: bool = True,
     ) -> None:
         self.folder = folder
         self.spec = spec
@@ -112,7 +124,7 @@ class Ledger:
         except KeyError:
             if not backend.writable:
                 raise LedgerError(f"{folder.ledger}: holds no study yet; start the sweep again") from None
-            self._create(idle, first_attrs or {})
+            self._create(idle, first_attrs or {}, enqueue=enqueue)
         found = self.study.user_attrs.get("schema")
         if found != SCHEMA:
             raise LedgerError(f"{folder.ledger}: written in schema {found}, but this version reads {SCHEMA}")
@@ -156,7 +168,7 @@ class Ledger:
         if frozen.state.is_finished():
             return True
         values = self._values(metrics)
-        recorded = frozen.user_attrs.get(_epoch_key(epoch))
+        recorded = frozen.user_attrs.get(epoch_key(epoch))
         if recorded is not None:
             for name, value, old in zip(
                 self.spec.objective.metrics, values, self._values(recorded["metrics"]), strict=True
@@ -170,7 +182,7 @@ class Ledger:
         with self._backend.transaction():
             if one:
                 trial.report(values[0], step=epoch)
-            self._set(trial, _epoch_key(epoch), {"metrics": dict(metrics), "time_ms": now_ms()})
+            self._set(trial, epoch_key(epoch), {"metrics": dict(metrics), "time_ms": now_ms()})
             if epoch >= self.spec.train.epochs:
                 self._set_constraints(trial, metrics, baseline)
                 self.study.tell(trial, list(values), state=State.COMPLETE)
@@ -210,6 +222,13 @@ class Ledger:
                 self._set(self._trial(number), "retries", deaths)
         return deaths
 
+    def note(self, number: int, texts: Sequence[str]) -> None:
+        """Keep what a running trial's process warned of."""
+        frozen = self._frozen_trial(number)
+        if not frozen.state.is_finished():
+            with self._backend.transaction():
+                self._set(self._trial(number), "notes", [*frozen.user_attrs.get("notes", ()), *texts])
+
     def retry_failed(self) -> int:
         """Enqueue every failed trial that was not retried yet once more, with the same parameters."""
         trials = self.trials()
@@ -244,7 +263,7 @@ class Ledger:
         """Record how a run ended; one that was killed has no such record."""
         self.set_attr(f"run:{run:04d}:end", {"ended_ms": now_ms(), "how": how})
 
-    def _create(self, sampler: optuna.samplers.BaseSampler, first_attrs: Mapping[str, Any]) -> None:
+    def _create(self, sampler: optuna.samplers.BaseSampler, first_attrs: Mapping[str, Any], *, enqueue: bool) -> None:
         with self._backend.transaction():
             self.study = optuna.create_study(
                 study_name=STUDY,
@@ -263,7 +282,7 @@ class Ledger:
             }
             for key, value in attrs.items():
                 self.study.set_user_attr(key, value)
-            for point in self.spec.search.start_from:
+            for point in self.spec.search.start_from if enqueue else ():
                 self.study.enqueue_trial(dict(point))
 
     def _values(self, metrics: Mapping[str, float]) -> tuple[float, ...]:
@@ -449,7 +468,8 @@ def _is_retry(trial: FrozenTrial) -> bool:
     return "retry_of" in trial.user_attrs
 
 
-def _epoch_key(epoch: int) -> str:
+def epoch_key(epoch: int) -> str:
+    """The attribute of a trial that holds an epoch."""
     return f"{EPOCH_PREFIX}{epoch:04d}"
 
 
@@ -478,4 +498,7 @@ def _view(trial: FrozenTrial, objectives: Sequence[str]) -> TrialView:
         started_ms=round(trial.datetime_start.timestamp() * 1000),
         ended_ms=round(trial.datetime_complete.timestamp() * 1000) if trial.datetime_complete else None,
         values=values,
+        retries=int(attrs.get("retries", 0)),
+        notes=tuple(attrs.get("notes", ())),
+        system_attrs=dict(trial.system_attrs),
     )

@@ -8,20 +8,27 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from optuna.distributions import check_distribution_compatibility
+
 from lmoe_tune import __version__
 from lmoe_tune.data import describe_splits
+from lmoe_tune.data.inspection import refuse_unsound
+from lmoe_tune.data.selection import Say
 from lmoe_tune.durable import write_durably
 from lmoe_tune.errors import UsageError
 from lmoe_tune.spec import LoadedSpec, Spec, diff, resolved_yaml
+from lmoe_tune.spec.record import CHANGEABLE, CHANGEABLE_DATA, SETTLED_AT_START
 from lmoe_tune.sweep import view
-from lmoe_tune.sweep.folder import SweepFolder
-from lmoe_tune.sweep.ledger import Budget, Ledger
-from lmoe_tune.sweep.sampling import make_sampler
+from lmoe_tune.sweep.code import changes, code_of
+from lmoe_tune.sweep.folder import SweepFolder, refuse_lost_ledger
+from lmoe_tune.sweep.ledger import Budget, Ledger, now_ms
+from lmoe_tune.sweep.sampling import make_distributions, make_sampler
 from lmoe_tune.training.baseline_record import baseline_key
 from lmoe_tune.training.platform import resolve_platform
 
@@ -51,35 +58,72 @@ class BudgetChange:
         )
 
 
-def prepare(folder: SweepFolder, loaded: LoadedSpec, *, fresh: bool) -> Spec:
-    """The spec to run: the new sweep's, or that of the unfinished one, which must say the same.
+def prepare(
+    folder: SweepFolder, loaded: LoadedSpec, *, fresh: bool, allow_changes: bool = False, say: Say | None = None
+) -> tuple[Spec, list[str]]:
+    """The spec to run, and what is different in it from the one that the sweep was started with, a line each.
+
+    That is none unless `allow_changes`: the spec of an unfinished sweep must say the same.
+
+    Args:
+        say: told how far the reading of the data is.
 
     Raises:
-        UsageError: the sweep exists with another spec (with a line per difference), or the data cannot be read.
+        UsageError: the sweep exists with another spec (with a line per difference), or something is wrong with
+            the data.
     """
     make_sampler(loaded.spec, 0)  # refuses one whose package is missing
-    describe_splits(loaded.spec.data)  # refuses data that cannot be read
     refuse_unusable(folder.home)
-    if fresh and folder.exists():
+    refuse_unsound(loaded.spec.data, folder.home, say)
+    if fresh and (folder.exists() or folder.about.exists()):
         _set_aside(folder)
+    refuse_lost_ledger(folder)
     if not folder.exists():
-        return resolve_platform(loaded.spec)
+        return resolve_platform(loaded.spec), []
     frozen = view.read_spec(folder)
     differences = diff(frozen, loaded.spec)
-    if differences:
-        lines = "\n".join(f"  {line}" for line in differences)
+    if not differences:
+        return with_run_settings(frozen, loaded.spec), []
+    lines = "\n".join(f"  {line}" for line in differences)
+    if not allow_changes:
         raise UsageError(
             f"the sweep '{folder.name}' was started with another spec:\n{lines}\n"
-            f"Start another sweep with --name, or this one anew with --fresh (the old one is kept aside)"
+            "Start another sweep with --name, or this one anew with --fresh (the old one is kept aside), or go on "
+            "all the same with --allow-changes, which the sweep records"
         )
-    return with_run_settings(frozen, loaded.spec)
+    _refuse_incomparable(frozen, loaded.spec)
+    return resolve_platform(with_settled(frozen, loaded.spec)), differences
+
+
+def _refuse_incomparable(frozen: Spec, wanted: Spec) -> None:
+    """Changes with which the trials so far could not stand beside the next ones in one study."""
+    old, new = frozen.objective, wanted.objective
+    if (old.metrics, old.directions) != (new.metrics, new.directions):
+        raise UsageError("objective: trials judged by different metrics cannot be compared; start another sweep")
+    for name in frozen.space.keys() & wanted.space.keys():
+        before, after = make_distributions(frozen)[name], make_distributions(wanted)[name]
+        try:
+            check_distribution_compatibility(before, after)
+        except ValueError:
+            raise UsageError(
+                f"space.{name}: its choices, kind and log scale cannot change within a sweep; start another one"
+            ) from None
+
+
+def with_settled(frozen: Spec, wanted: Spec) -> Spec:
+    """The wanted spec; what it leaves open of the platform is as it was decided when the sweep was started."""
+    train = wanted.train
+    for section, key in SETTLED_AT_START:
+        assert section == "train", section
+        if getattr(train, key) in (None, "auto"):
+            train = train.model_copy(update={key: getattr(frozen.train, key)})
+    return wanted.model_copy(update={"train": train})
 
 
 def with_run_settings(frozen: Spec, wanted: Spec) -> Spec:
-    """The frozen spec with the sections that may change from one run to the next."""
-    return frozen.model_copy(
-        update={"budget": wanted.budget, "resources": wanted.resources, "tracking": wanted.tracking}
-    )
+    """The frozen spec with what may change from one run to the next."""
+    data = frozen.data.model_copy(update={key: getattr(wanted.data, key) for key in CHANGEABLE_DATA})
+    return frozen.model_copy(update={"data": data} | {name: getattr(wanted, name) for name in CHANGEABLE})
 
 
 def write_records(folder: SweepFolder, spec: Spec) -> None:
@@ -89,37 +133,66 @@ def write_records(folder: SweepFolder, spec: Spec) -> None:
     if not folder.spec.exists() or folder.spec.read_bytes() != text:
         write_durably(folder.spec, text)
     if not folder.environment.exists():
-        write_durably(folder.environment, json.dumps(environment(spec), indent=1, default=list).encode())
+        write_durably(folder.environment, json.dumps(environment(spec, folder.home), indent=1, default=list).encode())
 
 
-def first_attrs(spec: Spec, change: BudgetChange, import_path: Path) -> dict[str, Any]:
+def first_attrs(spec: Spec, change: BudgetChange, import_path: Path, home: Path) -> dict[str, Any]:
     """What a new sweep's first transaction records: a kill right after it must lose nothing of the command."""
-    fingerprint = describe_splits(spec.data)["fingerprint"]
+    fingerprint = describe_splits(spec.data, home)["fingerprint"]
     return {
         "budget": vars(change.applied(Budget.of(spec))),
         "spec_budget": vars(Budget.of(spec)),
         "fingerprint": fingerprint,
         "baseline": baseline_key(spec, fingerprint),
+        "code": code_of(spec, import_path),
         "import_path": str(import_path),
     }
 
 
-def settle(ledger: Ledger, change: BudgetChange, *, spec_budget: Budget | None) -> None:
-    """Record the budget that this run works with.
+def settle(
+    ledger: Ledger,
+    change: BudgetChange,
+    *,
+    spec_budget: Budget | None,
+    import_path: Path,
+    spec_changes: Sequence[str] = (),
+    allow_changes: bool = False,
+) -> None:
+    """Record what this run works with: its budget, its code, and what has changed since the sweep was started.
 
     Args:
         spec_budget: the spec's budget where a spec was given; it holds if it is not the one that was given last.
+        import_path: where the user's own trainables are.
+        spec_changes: what is allowed to be different in the spec, a line each.
 
     Raises:
-        UsageError: the data are not those that the sweep was started with.
+        UsageError: the data or the code are not those that the sweep was started with, and that is not allowed.
     """
-    fingerprint = describe_splits(ledger.spec.data)["fingerprint"]
+    name, attrs = ledger.folder.name, dict[str, Any]()
+    fingerprint = describe_splits(ledger.spec.data, ledger.folder.home)["fingerprint"]
+    code = code_of(ledger.spec, import_path)
+    changed = list(spec_changes)
     if ledger.attrs.get("fingerprint", fingerprint) != fingerprint:
+        if not allow_changes:
+            raise UsageError(
+                f"the data of the sweep '{name}' have changed since it was started, so its trials could not be "
+                "compared: bring the old data back, start another sweep with --name, or go on all the same with "
+                "--allow-changes, which the sweep records"
+            )
+        changed.append(f"data: {ledger.attrs['fingerprint']} -> {fingerprint}")
+    in_code = changes(ledger.attrs.get("code", code), code)
+    if in_code and not allow_changes:
+        lines = "\n".join(f"  {line}" for line in in_code)
         raise UsageError(
-            f"the data of the sweep '{ledger.folder.name}' have changed since it was started, so its trials could "
-            "not be compared: bring the old data back, or start another sweep with --name"
+            f"the code of the sweep '{name}' has changed since it was started:\n{lines}\n"
+            "Bring the old code back, start another sweep with --name, or go on all the same with --allow-changes, "
+            "which the sweep records"
         )
-    budget, attrs = ledger.budget, {}
+    changed += in_code
+    if changed:
+        attrs[f"change:{ledger.num_runs():04d}"] = {"time_ms": now_ms(), "lines": changed}
+    attrs |= {"fingerprint": fingerprint, "code": code, "baseline": baseline_key(ledger.spec, fingerprint)}
+    budget = ledger.budget
     if spec_budget is not None:
         attrs["spec_budget"] = vars(spec_budget)
         if ledger.attrs.get("spec_budget", attrs["spec_budget"]) != attrs["spec_budget"]:
@@ -140,7 +213,7 @@ def refuse_unusable(home: Path) -> None:
         raise UsageError(f"{home}: cannot be written in; choose another home with --home")
 
 
-def environment(spec: Spec) -> dict[str, Any]:
+def environment(spec: Spec, home: Path) -> dict[str, Any]:
     """Versions, hardware, data and the code's commit; nothing that is secret."""
     return {
         "lmoe_tune": __version__,
@@ -148,7 +221,7 @@ def environment(spec: Spec) -> dict[str, Any]:
         "platform": platform.platform(),
         "packages": {name: _version(name) for name in PACKAGES},
         "git_commit": _git_commit(),
-        "data": describe_splits(spec.data),
+        "data": describe_splits(spec.data, home),
     }
 
 

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from lmoe_tune.durable import write_aside, writing
 from lmoe_tune.sweep.folder import SweepFolder
 from lmoe_tune.sweep.ledger import TrialView
+from lmoe_tune.tracking import EpochRecord
 
 METRICS = "metrics.jsonl"
+_SAME = (
+    "state", "value", "params", "violation", "failure", "traceback", "ended_by", "retry_of", "started_ms",
+    "ended_ms", "retries",
+)  # fmt: skip
 TRIAL = "trial.json"
 
 
@@ -19,7 +25,8 @@ def write_record(folder: SweepFolder, trial: TrialView) -> None:
     They are renamed into place, but not synced: the ledger is, and `mend_records` writes what a kill left out.
     """
     path = folder.trial(trial.number)
-    path.mkdir(parents=True, exist_ok=True)
+    with writing(path):
+        path.mkdir(parents=True, exist_ok=True)
     about = {
         "trial": trial.number,
         "state": trial.state,
@@ -32,17 +39,43 @@ def write_record(folder: SweepFolder, trial: TrialView) -> None:
         "retry_of": trial.retry_of,
         "started_ms": trial.started_ms,
         "ended_ms": trial.ended_ms,
+        "retries": trial.retries,
+        "notes": trial.notes,
+        "optuna": trial.system_attrs,
     }
     lines = [
         json.dumps({"epoch": epoch.epoch, "time_ms": epoch.time_ms, "metrics": epoch.metrics}) for epoch in trial.epochs
     ]
-    _replace(path / METRICS, "".join(f"{line}\n" for line in lines))
-    _replace(path / TRIAL, json.dumps(about, indent=1) + "\n")
+    write_aside(path / METRICS, "".join(f"{line}\n" for line in lines).encode())
+    write_aside(path / TRIAL, (json.dumps(about, indent=1) + "\n").encode())
+
+
+def read_record(path: Path, objectives: Sequence[str]) -> TrialView | None:
+    """A trial as its record has it; None where that is missing or damaged."""
+    try:
+        about = json.loads((path / TRIAL).read_text())
+        epochs = []
+        for line in (path / METRICS).read_text().splitlines():
+            epoch = json.loads(line)
+            epochs.append(EpochRecord(epoch["epoch"], epoch["metrics"], epoch["time_ms"]))
+        values = tuple(float(epochs[-1].metrics[name]) for name in objectives) if epochs else ()
+        return TrialView(
+            number=about["trial"],
+            values=values,
+            epochs=tuple(epochs),
+            system_attrs=about["optuna"],
+            notes=tuple(about["notes"]),
+            **{name: about[name] for name in _SAME},
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def mend_records(folder: SweepFolder, trials: Iterable[TrialView]) -> None:
     """Write again what does not agree with the ledger."""
     for trial in trials:
+        for stale in folder.trial(trial.number).glob(".*.tmp"):  # a kill in the middle of a write left it
+            stale.unlink(missing_ok=True)
         if _recorded(folder.trial(trial.number)) != (trial.state, len(trial.epochs)):
             write_record(folder, trial)
 
@@ -52,9 +85,3 @@ def _recorded(path: Path) -> tuple[str, int] | None:
         return json.loads((path / TRIAL).read_text())["state"], (path / METRICS).read_text().count("\n")
     except (OSError, ValueError, KeyError):
         return None
-
-
-def _replace(path: Path, text: str) -> None:
-    aside = path.with_name(f".{path.name}.tmp")
-    aside.write_text(text)
-    aside.replace(path)

@@ -97,6 +97,12 @@ def summary(ledger: Ledger) -> dict[str, Any]:
             if len(ledger.spec.objective.metrics) > 1
             else {}
         ),
+        "changes": [
+            line
+            for key, change in sorted(ledger.attrs.items())
+            if key.startswith("change:")
+            for line in change["lines"]
+        ],
         "wall_s": round(ledger.wall_s(), 3),
         "folder": str(ledger.folder.path),
     }

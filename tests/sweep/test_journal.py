@@ -218,9 +218,9 @@ def test_reading_for_writing_is_refused(path: Path) -> None:
 
 def test_a_line_is_the_record_itself_and_floats_survive() -> None:
     record = {"op_code": 6, "value": 0.1 + 0.2, "small": 5e-324}
-    found, length = decode(encode(record, left=0), origin="x")
+    found, length = decode(encode(record, number=0, left=0), origin="x")
     assert found[0]["value"] == record["value"] and found[0]["small"] == 5e-324
-    assert length == len(encode(record, left=0))
+    assert length == len(encode(record, number=0, left=0))
 
 
 def test_optunas_own_backend_reads_the_file(ledger: Callable[..., Ledger], run_trial: Callable[..., Any]) -> None:

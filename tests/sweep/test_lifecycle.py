@@ -11,9 +11,10 @@ from lmoe_tune.errors import UsageError
 from lmoe_tune.spec import LoadedSpec, Spec, spec_from_resolved
 from lmoe_tune.sweep import folder as folder_module
 from lmoe_tune.sweep import lifecycle
-from lmoe_tune.sweep.folder import SweepFolder, SweepLockedError
+from lmoe_tune.sweep.folder import SweepFolder, SweepLockedError, find_sweep
 from lmoe_tune.sweep.ledger import Budget, Ledger
 from lmoe_tune.sweep.lifecycle import BudgetChange, first_attrs, prepare, settle, write_records
+from lmoe_tune.sweep.rebuild import write_about
 
 MakeSpec = Callable[..., Spec]
 
@@ -22,19 +23,36 @@ def loaded(spec: Spec) -> LoadedSpec:
     return LoadedSpec(spec, Path("small.yaml"))
 
 
-def begin(folder: SweepFolder, spec: Spec, change: BudgetChange | None = None, *, fresh: bool = False) -> Ledger:
+def begin(
+    folder: SweepFolder,
+    spec: Spec,
+    change: BudgetChange | None = None,
+    *,
+    fresh: bool = False,
+    allow_changes: bool = False,
+    import_path: Path = Path("/specs"),
+) -> Ledger:
     """What a command does before the first trial."""
-    ready = prepare(folder, loaded(spec), fresh=fresh)
-    write_records(folder, ready)
-    first = first_attrs(ready, change or BudgetChange(), Path("/specs"))
+    ready, changed = prepare(folder, loaded(spec), fresh=fresh, allow_changes=allow_changes)
+    first = first_attrs(ready, change or BudgetChange(), import_path, folder.home)
+    if not folder.exists():
+        write_records(folder, ready)
     ledger = Ledger.writing(folder, ready, first)
-    settle(ledger, change or BudgetChange(), spec_budget=Budget.of(ready))
+    settle(
+        ledger,
+        change or BudgetChange(),
+        spec_budget=Budget.of(ready),
+        import_path=import_path,
+        spec_changes=changed,
+        allow_changes=allow_changes,
+    )
+    write_records(folder, ready)
     return ledger
 
 
 def resume(folder: SweepFolder, change: BudgetChange | None = None) -> Ledger:
     ledger = Ledger.writing(folder, spec_from_resolved(folder.spec.read_text()))
-    settle(ledger, change or BudgetChange(), spec_budget=None)
+    settle(ledger, change or BudgetChange(), spec_budget=None, import_path=Path("/specs"))
     return ledger
 
 
@@ -44,13 +62,13 @@ def test_what_is_automatic_is_decided_at_the_start_and_frozen(folder: SweepFolde
     assert frozen.device == "cpu"
     assert frozen.precision in ("fp32", "bf16")
     assert (frozen.threads, frozen.seed) == (1, 7)
-    again = prepare(folder, loaded(spec("search.seed=7")), fresh=False)
+    again, _ = prepare(folder, loaded(spec("search.seed=7")), fresh=False)
     assert again.train == frozen
 
 
 def test_other_resources_do_not_change_the_frozen_threads(folder: SweepFolder, spec: MakeSpec) -> None:
     begin(folder, spec("resources.cpu=1"))
-    again = prepare(folder, loaded(spec("resources.cpu=4")), fresh=False)
+    again, _ = prepare(folder, loaded(spec("resources.cpu=4")), fresh=False)
     assert again.resources.cpu == 4
     assert again.train.threads == 1
 
@@ -113,17 +131,17 @@ def test_fresh_does_not_touch_a_sweep_that_is_worked_on(
     assert folder.exists()
 
 
-def test_a_sweep_whose_data_cannot_be_read_writes_nothing(
+def test_a_sweep_whose_data_cannot_be_read_is_not_begun(
     tmp_path: Path, spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(data: object) -> dict[str, Any]:
-        raise UsageError("data/id: no images")
+    def refuse(data: object, home: Path, say: object) -> None:
+        raise UsageError("data.id: no images")
 
-    monkeypatch.setattr(lifecycle, "describe_splits", refuse)
+    monkeypatch.setattr(lifecycle, "refuse_unsound", refuse)
     folder = SweepFolder(tmp_path / "other", "small")
     with pytest.raises(UsageError, match="no images"):
         prepare(folder, loaded(spec()), fresh=False)
-    assert not (tmp_path / "other").exists()
+    assert not folder.path.exists()
 
 
 def test_the_environment_is_described_and_holds_no_secret(
@@ -198,7 +216,74 @@ def test_the_baseline_that_the_trials_start_from_is_recorded(folder: SweepFolder
 
 
 def test_a_sweep_killed_in_its_first_moment_is_resumed(folder: SweepFolder, spec: MakeSpec) -> None:
-    ready = prepare(folder, loaded(spec()), fresh=False)
+    ready, _ = prepare(folder, loaded(spec()), fresh=False)
     write_records(folder, ready)
     Ledger.writing(folder, ready)  # killed here: nothing is settled yet
     assert begin(folder, spec()).budget.trials == 16
+
+
+def test_a_changed_spec_goes_on_where_that_is_allowed_and_is_recorded(folder: SweepFolder, spec: MakeSpec) -> None:
+    begin(folder, spec())
+    changed = spec("train.lr=0.5", "space.mixing_alpha.high=5")
+    ledger = begin(folder, changed, allow_changes=True)
+    (lines,) = [value["lines"] for key, value in ledger.attrs.items() if key.startswith("change:")]
+    assert lines[0] == "train.lr: 0.01 -> 0.5"
+    frozen = spec_from_resolved(folder.spec.read_text())
+    assert frozen.train.lr == 0.5
+    assert frozen.train.threads == 1, "what was decided at the start stays"
+    assert "change:" not in "".join(begin(folder, changed).attrs.keys() - ledger.attrs.keys())
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("objective.metric=val_fine_auroc", "different metrics cannot be compared"),
+        ("objective=[{metric: val_auroc}, {metric: val_accuracy}]", "different metrics cannot be compared"),
+        ("space.mixing_alpha={choices: [1.0, 2.0]}", "space.mixing_alpha: its choices, kind and log scale"),
+    ],
+)
+def test_what_would_make_the_trials_incomparable_is_never_allowed(
+    folder: SweepFolder, spec: MakeSpec, override: str, words: str
+) -> None:
+    begin(folder, spec())
+    with pytest.raises(UsageError, match=words):
+        begin(folder, spec(override), allow_changes=True)
+
+
+def test_changed_code_is_refused_by_name_unless_it_is_allowed(
+    folder: SweepFolder, spec: MakeSpec, tmp_path: Path
+) -> None:
+    (tmp_path / "helper.py").write_text("FACTOR = 1\n")
+    (tmp_path / "mine.py").write_text("from helper import FACTOR\nimport math\n")
+    own = spec().model_copy(update={"trainable": "mine:Mine"})
+    begin(folder, own, import_path=tmp_path)
+    begin(folder, own, import_path=tmp_path)
+    (tmp_path / "helper.py").write_text("FACTOR = 2\n")
+    with pytest.raises(UsageError, match="helper.py: changed") as refused:
+        begin(folder, own, import_path=tmp_path)
+    assert "--allow-changes" in str(refused.value)
+    assert "mine.py" not in str(refused.value)
+    ledger = begin(folder, own, import_path=tmp_path, allow_changes=True)
+    assert [value["lines"] for key, value in ledger.attrs.items() if key.startswith("change:")] == [
+        ["helper.py: changed"]
+    ]
+    begin(folder, own, import_path=tmp_path)
+
+
+def test_another_version_of_torch_is_a_change(
+    folder: SweepFolder, spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = begin(folder, spec())
+    ledger.set_attr("code", ledger.attrs["code"] | {"torch": "1.0", "lmoe_tune/model.py": "0"})
+    with pytest.raises(UsageError, match=r"lmoe_tune/model.py: changed\n  torch: 1.0 -> "):
+        begin(folder, spec())
+
+
+def test_a_sweep_whose_ledger_is_gone_is_not_begun_over_its_records(folder: SweepFolder, spec: MakeSpec) -> None:
+    write_about(begin(folder, spec()))
+    folder.ledger.unlink()
+    with pytest.raises(UsageError, match="doctor --rebuild small"):
+        begin(folder, spec())
+    with pytest.raises(UsageError, match="doctor --rebuild small"):
+        find_sweep(folder.home, "small")
+    assert begin(folder, spec(), fresh=True).trials() == []

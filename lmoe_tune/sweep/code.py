@@ -1,0 +1,91 @@
+"""The code that a sweep's numbers come from, so that a resume notices when it is no longer the same."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+from collections.abc import Iterator, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import lmoe_tune
+import trainables
+from lmoe_tune.spec import METHOD, Spec
+
+PARTS = (
+    "data", "methods", "training", "evaluation", "evaluation.py", "model.py", "checkpoint.py", "sweep/sampling.py",
+)  # fmt: skip
+"""What of the package decides on suggestions and results; the rest may change between two runs."""
+PACKAGES = ("torch", "torchvision", "numpy", "optuna")
+
+
+def code_of(spec: Spec, import_path: Path) -> dict[str, str]:
+    """Checksums of the source files by name, and versions of the packages, that a sweep's numbers depend on."""
+    package = Path(lmoe_tune.__file__).parent
+    files = {f"lmoe_tune/{path.relative_to(package)}": path for part in PARTS for path in _sources(package / part)}
+    shipped = Path(trainables.__file__).parent
+    files |= {f"trainables/{path.name}": path for path in _sources(shipped)}
+    for path in _own_sources(spec, import_path):
+        files[str(path.relative_to(import_path))] = path
+    found = {name: hashlib.sha256(path.read_bytes()).hexdigest()[:12] for name, path in sorted(files.items())}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """One line for each file or package that is not what it was."""
+    lines = []
+    for name in sorted({*before, *now}):
+        old, new = before.get(name), now.get(name)
+        if old != new and name in PACKAGES:
+            lines.append(f"{name}: {old} -> {new}")
+        elif old != new:
+            lines.append(f"{name}: {'changed' if old and new else 'new' if new else 'gone'}")
+    return lines
+
+
+def _sources(path: Path) -> list[Path]:
+    return [path] if path.is_file() else sorted(path.rglob("*.py"))
+
+
+def _own_sources(spec: Spec, import_path: Path) -> Iterator[Path]:
+    """The files of the user's own trainables, and what they import from beside the spec."""
+    names = spec.space[METHOD].choices or () if METHOD in spec.space else (spec.trainable,)
+    queue = [str(name).partition(":")[0] for name in names if ":" in str(name)]
+    seen: set[Path] = set()
+    while queue:
+        module = queue.pop()
+        for path in _files_of(module, import_path):
+            if path not in seen:
+                seen.add(path)
+                yield path
+                queue.extend(_imported(path, module))
+
+
+def _files_of(module: str, folder: Path) -> list[Path]:
+    """The module's file, with the `__init__.py` of the packages it is in; none where it is not beside the spec."""
+    parts = module.split(".")
+    packages = [folder.joinpath(*parts[:length], "__init__.py") for length in range(1, len(parts) + 1)]
+    return [path for path in (*packages, folder.joinpath(*parts).with_suffix(".py")) if path.is_file()]
+
+
+def _imported(path: Path, module: str) -> list[str]:
+    try:
+        tree = ast.parse(path.read_bytes())
+    except SyntaxError:  # what is wrong with it is said where it is imported
+        return []
+    package = module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]
+    names: list[str] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            stem = ".".join([*base, *([node.module] if node.module else [])])
+            names += [stem, *(f"{stem}.{alias.name}" for alias in node.names)]
+    return [name for name in names if name]

@@ -1,0 +1,235 @@
+"""A damaged ledger, built again from what is whole in it and from the records beside it.
+
+Every trial has its own record (`trials/N/trial.json`, `metrics.jsonl`), written after each change of the ledger;
+`sweep.json` has what the ledger says of the sweep as a whole.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from optuna.distributions import BaseDistribution
+from optuna.storages.journal._storage import JournalOperation
+from optuna.trial import FrozenTrial
+from optuna.trial import TrialState as State
+
+from lmoe_tune.durable import sync_folder, write_durably
+from lmoe_tune.errors import UsageError
+from lmoe_tune.spec import Spec
+from lmoe_tune.sweep.folder import SweepFolder
+from lmoe_tune.sweep.journal import JournalFile, LedgerError, good_records, whole_prefix
+from lmoe_tune.sweep.ledger import STATES, Ledger, TrialView, epoch_key, now_ms
+from lmoe_tune.sweep.records import read_record
+from lmoe_tune.sweep.sampling import make_distributions
+
+PASSING = ("mlflow:", "delivered")  # attributes that tracking finds out again
+
+
+@dataclass(frozen=True)
+class Remains:
+    """What is left of a sweep whose ledger is damaged."""
+
+    attrs: dict[str, Any]
+    """Of the sweep as a whole."""
+    system_attrs: dict[str, Any]
+    """Optuna's, of the study."""
+    trials: dict[int, TrialView]
+    lost: tuple[int, ...]
+    """Numbers of trials of which nothing is left."""
+    num_from_records: int
+    """Trials whose record knows more than what is whole of the ledger."""
+
+    def __str__(self) -> str:
+        epochs = sum(len(trial.epochs) for trial in self.trials.values())
+        text = f"{len(self.trials)} trials with {epochs} epochs can be rebuilt"
+        return f"{text}; nothing is left of trial {', '.join(map(str, self.lost))}" if self.lost else text
+
+
+def survey(folder: SweepFolder, spec: Spec) -> Remains:
+    """What can be rebuilt; changes nothing.
+
+    Raises:
+        LedgerError: not even the sweep's identity is left.
+    """
+    content = folder.ledger.read_bytes() if folder.ledger.is_file() else b""
+    before = _read_prefix(whole_prefix(content), spec, folder)
+    attrs, system_attrs = dict(before.attrs), dict[str, Any]()
+    for record in good_records(content):  # the damage is mostly small: what follows it counts too
+        if record.get("op_code") == JournalOperation.SET_STUDY_USER_ATTR:
+            attrs.update(record["user_attr"])
+        elif record.get("op_code") == JournalOperation.SET_STUDY_SYSTEM_ATTR:
+            system_attrs.update(record["system_attr"])
+    if "sweep_id" not in attrs:
+        attrs |= _read_about(folder)
+    if "sweep_id" not in attrs:
+        raise LedgerError(f"{folder.path}: neither the ledger nor {folder.about.name} says which sweep this is")
+    trials, from_records = dict(before.trials), 0
+    for path in (folder.path / "trials").glob("[0-9]*"):
+        record_of_trial = read_record(path, spec.objective.metrics)
+        if record_of_trial is None:
+            continue
+        known = trials.get(record_of_trial.number)
+        if known is None or _extent(record_of_trial) > _extent(known):
+            trials[record_of_trial.number] = record_of_trial
+            from_records += 1
+    expected = range(max(trials, default=-1) + 1)
+    waiting = len(spec.search.start_from)
+    lost = tuple(number for number in expected if number not in trials and number >= waiting)
+    return Remains(attrs, system_attrs, dict(sorted(trials.items())), lost, from_records)
+
+
+def rebuild(folder: SweepFolder, spec: Spec) -> tuple[Remains, Path]:
+    """Write the ledger anew; the caller holds the lock. Returns what it holds, and where the damaged one is kept.
+
+    Raises:
+        LedgerError: nothing is left to build it from.
+    """
+    remains = survey(folder, spec)
+    aside = folder.ledger.with_name("ledger.jsonl.rebuilt")
+    aside.unlink(missing_ok=True)
+    backend = JournalFile(aside, writable=True)
+    ledger = Ledger(folder, spec, backend, remains.attrs, enqueue=False)
+    distributions = make_distributions(spec)
+    with backend.transaction():
+        for key, value in remains.system_attrs.items():
+            ledger.study._storage.set_study_system_attr(ledger.study._study_id, key, value)
+        for number in range(max([*remains.trials, *remains.lost], default=-1) + 1):
+            trial = remains.trials.get(number)
+            if trial is not None:
+                ledger.study.add_trial(_frozen(trial, spec, distributions))
+            elif number < len(spec.search.start_from):
+                ledger.study.enqueue_trial(dict(spec.search.start_from[number]))
+            else:
+                ledger.study.add_trial(_lost(number))
+        for point in spec.search.start_from[len(ledger.study.get_trials(deepcopy=False)) :]:
+            ledger.study.enqueue_trial(dict(point))
+    kept = folder.ledger.with_name(f"ledger.jsonl.damaged-{time.strftime('%Y%m%d-%H%M%S')}")
+    if folder.ledger.is_file():
+        write_durably(kept, folder.ledger.read_bytes())
+    aside.replace(folder.ledger)
+    sync_folder(folder.path)
+    return remains, kept
+
+
+def write_about(ledger: Ledger) -> None:
+    """Write `sweep.json`: what the ledger says of the sweep as a whole."""
+    attrs = {key: value for key, value in ledger.attrs.items() if not key.startswith(PASSING)}
+    content = json.dumps(attrs, indent=1).encode()
+    if _bytes(ledger.folder.about) != content:
+        write_durably(ledger.folder.about, content)
+
+
+def behind(ledger: Ledger) -> str | None:
+    """What the trials' records know and the ledger does not, in words; None where it knows everything.
+
+    The ledger is written first and synced, so it can only be behind when it has lost something.
+    """
+    known = {trial.number: trial for trial in ledger.trials()}
+    ahead = []
+    for path in (ledger.folder.path / "trials").glob("[0-9]*"):
+        record = read_record(path, ledger.spec.objective.metrics)
+        if record is None or (record.number in known and _extent(record) <= _extent(known[record.number])):
+            continue
+        ahead.append(record.number)
+    if not ahead:
+        return None
+    numbers = ", ".join(map(str, sorted(ahead)[:8])) + (", …" if len(ahead) > 8 else "")
+    return f"the ledger lacks what the records of trial {numbers} hold: it has lost its end"
+
+
+@dataclass(frozen=True)
+class _Before:
+    attrs: dict[str, Any] = field(default_factory=dict)
+    trials: dict[int, TrialView] = field(default_factory=dict)
+
+
+def _read_prefix(content: bytes, spec: Spec, folder: SweepFolder) -> _Before:
+    """What a ledger said before it was damaged."""
+    with tempfile.TemporaryDirectory(prefix="lmoe-tune-") as scratch:
+        path = Path(scratch) / "ledger.jsonl"
+        path.write_bytes(content)
+        try:
+            ledger = Ledger(folder, spec, JournalFile(path, writable=False))
+            trials = {trial.number: trial for trial in ledger.trials()}
+            return _Before(ledger.attrs, trials)
+        except (LedgerError, KeyError):
+            return _Before()
+
+
+def _extent(trial: TrialView) -> tuple[bool, int]:
+    return trial.state != "running", len(trial.epochs)
+
+
+def _frozen(trial: TrialView, spec: Spec, distributions: Mapping[str, BaseDistribution]) -> FrozenTrial:
+    """The trial as Optuna keeps it."""
+    attrs: dict[str, Any] = {
+        epoch_key(epoch.epoch): {"metrics": epoch.metrics, "time_ms": epoch.time_ms} for epoch in trial.epochs
+    }
+    notes: dict[str, Any] = {"failure": trial.failure, "traceback": trial.traceback, "ended_by": trial.ended_by}
+    notes |= {"retry_of": trial.retry_of, "retries": trial.retries or None}
+    notes |= {"notes": list(trial.notes) or None}
+    attrs |= {key: value for key, value in notes.items() if value is not None}
+    state = next(state for state, name in STATES.items() if name == trial.state)
+    one = len(spec.objective.metrics) == 1
+    reported = {epoch.epoch: float(epoch.metrics[spec.objective.metric]) for epoch in trial.epochs} if one else {}
+    values = list(trial.values) if trial.state == "complete" or (trial.state == "pruned" and one) else None
+    return FrozenTrial(
+        number=trial.number,
+        trial_id=trial.number,
+        state=state,
+        value=None,
+        values=values,
+        datetime_start=_datetime(trial.started_ms),
+        datetime_complete=_datetime(trial.ended_ms or now_ms()) if trial.state != "running" else None,
+        params=dict(trial.params),
+        distributions={name: distributions[name] for name in trial.params},
+        user_attrs=attrs,
+        system_attrs=dict(trial.system_attrs),
+        intermediate_values=reported,
+    )
+
+
+def _lost(number: int) -> FrozenTrial:
+    """In the place of a trial of which nothing is left."""
+    now = _datetime(now_ms())
+    return FrozenTrial(
+        number=number, trial_id=number, state=State.FAIL, value=None, datetime_start=now, datetime_complete=now,
+        params={}, distributions={}, user_attrs={"failure": "its records were lost with the ledger"},
+        system_attrs={}, intermediate_values={},
+    )  # fmt: skip
+
+
+def _datetime(ms: int) -> datetime:
+    return datetime.fromtimestamp(ms / 1000, tz=UTC).astimezone().replace(tzinfo=None)
+
+
+def _read_about(folder: SweepFolder) -> dict[str, Any]:
+    try:
+        found = json.loads(folder.about.read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _bytes(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return None
+
+
+def refuse_whole(folder: SweepFolder, spec: Spec) -> None:
+    """Raises UsageError where the ledger is whole and knows everything: there is nothing to rebuild."""
+    try:
+        ledger = Ledger.reading(folder, spec)
+    except LedgerError:
+        return
+    if behind(ledger) is None:
+        raise UsageError(f"the ledger of '{folder.name}' is whole: there is nothing to rebuild")
