@@ -150,17 +150,20 @@ class DecodedCache:
         if not self.folder.is_dir():
             return 0
         with self._locked(say):
-            return sum(segment.forget_damaged() for segment in self._segments(whole=False))
+            return sum(segment.forget_damaged() for segment in self._segments())
 
-    def _segments(self, *, whole: bool = True) -> list[_Segment]:
-        """The finished segments; `whole`: only those whose pixel file has its full length, as others crash a reader."""
+    def _segments(self) -> list[_Segment]:
+        """The finished segments, less those whose pixel file is cut short: mapped, it would end the process."""
         if not self.folder.is_dir():
             return []
         found = [_Segment(path, self.side) for path in sorted(self.folder.glob("segment-*"))]
-        return [segment for segment in found if not whole or segment.is_whole()]
+        return [segment for segment in found if segment.is_whole()]
 
     def _settle_leftovers(self) -> None:
-        """Turn what killed builds have left into segments of the blocks that they finished."""
+        """Turn what killed builds have left into segments of the blocks that they finished; remove what is spoilt."""
+        for folder in self.folder.glob("segment-*"):
+            if not _Segment(folder, self.side).is_whole():
+                shutil.rmtree(folder, ignore_errors=True)
         for folder in self.folder.glob("building-*"):
             segment = _Segment(folder, self.side)
             if segment.is_whole() and segment.blocks():
@@ -296,15 +299,15 @@ class _Segment:
             file.write(f"{block} {checksum:08x}\n")
 
     def mapped(self) -> UInt8Array:
-        return np.memmap(self.pixels, np.uint8, "r").reshape(-1, self.side, self.side, 3)
+        return np.asarray(np.memmap(self.pixels, np.uint8, "r")).reshape(-1, self.side, self.side, 3)
 
     def forget_damaged(self) -> int:
         """Drop the blocks that do not match their checksums from the journal; returns how many."""
-        finished, pixels = self.blocks(), self.mapped() if self.is_whole() else None
+        finished, pixels = self.blocks(), self.mapped()
 
         def is_sound(item: tuple[int, int]) -> bool:
             start = item[0] * self.block_size
-            return pixels is not None and zlib.crc32(pixels[start : start + self.block_size].data) == item[1]
+            return zlib.crc32(pixels[start : start + self.block_size].data) == item[1]
 
         with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
             kept = pool.map(is_sound, finished.items())
@@ -344,7 +347,7 @@ def image_keys(files: Sequence[ImageFile]) -> npt.NDArray[np.uint8]:
 
 def gigabytes(count: int) -> str:
     """`6.4 GB`, or `12 MB` where that says more."""
-    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{max(1, round(count / 1e6))} MB"
+    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.3g} MB"
 
 
 def _located(
