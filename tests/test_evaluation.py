@@ -1,14 +1,32 @@
 from __future__ import annotations
 
 import math
+import sys
 
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import roc_auc_score, roc_curve
+from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 from torch import Tensor
 
-from lmoe_tune.evaluation import accuracy, auroc, score, threshold_at_tpr, tnr_at_tpr, validation_metrics
+from lmoe_tune import evaluation
+from lmoe_tune.errors import UsageError
+from lmoe_tune.evaluation import (
+    accuracy,
+    aupr_in,
+    aupr_out,
+    auroc,
+    ece,
+    outputs,
+    percentile_interval,
+    resampled_test_metrics,
+    score,
+    threshold_at_tpr,
+    tnr_at_tpr,
+    validation_metrics,
+)
+from lmoe_tune.evaluation.detection import auprs_in, aurocs, tnrs_at_tpr
+from lmoe_tune.evaluation.pytorch_ood import detector_score
 from lmoe_tune.spec import METRICS
 
 SHAPES = [(1, 1), (1, 5), (5, 1), (2, 3), (19, 20), (20, 20), (21, 40), (100, 7), (333, 333), (1000, 1000)]
@@ -30,7 +48,7 @@ def scores(kind: str, num_id: int, num_ood: int, seed: int = 0) -> tuple[Tensor,
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("num_id", "num_ood"), SHAPES)
-def test_auroc_and_tnr95_are_those_of_scikit_learn(kind: str, num_id: int, num_ood: int) -> None:
+def test_the_metrics_are_those_of_scikit_learn(kind: str, num_id: int, num_ood: int) -> None:
     for seed in range(3):
         id_scores, ood_scores = scores(kind, num_id, num_ood, seed)
         truth = [1] * num_id + [0] * num_ood
@@ -38,6 +56,10 @@ def test_auroc_and_tnr95_are_those_of_scikit_learn(kind: str, num_id: int, num_o
         fpr, tpr, _ = roc_curve(truth, values, drop_intermediate=False)
         assert auroc(id_scores, ood_scores) == pytest.approx(roc_auc_score(truth, values), abs=1e-12)
         assert tnr_at_tpr(id_scores, ood_scores) == pytest.approx(1 - fpr[tpr >= 0.95][0], abs=1e-12)
+        expected_in = average_precision_score(truth, values)
+        expected_out = average_precision_score(truth, -values, pos_label=0)
+        assert aupr_in(id_scores, ood_scores) == pytest.approx(expected_in, abs=1e-12)
+        assert aupr_out(id_scores, ood_scores) == pytest.approx(expected_out, abs=1e-12)
 
 
 def test_auroc_by_hand() -> None:
@@ -138,17 +160,14 @@ def test_accuracy_by_hand() -> None:
 
 
 def test_the_metrics_of_an_epoch_by_hand() -> None:
-    """MaxLogit scores: in-distribution 4, 3; fine 3, 1, 5; coarse 0, 2."""
-    found = validation_metrics(
-        id_logits=torch.tensor([[4.0, 0], [3, 0]]),
-        labels=torch.tensor([0, 1]),
-        fine_logits=torch.tensor([[3.0, 0], [1, 0], [0, 5]]),
-        coarse_logits=torch.tensor([[0.0, -1], [2, 0]]),
-        score_name="max_logit",
-    )
+    """MaxLogit scores: in-distribution 4, 3; fine 3, 1, 5; coarse 0, 2. The second image's class is missed."""
+    logits = [[4.0, 0], [3, 0], [3, 0], [1, 0], [0, 5], [0, -1], [2, 0]]
+    found = validation_metrics(outputs(torch.tensor(logits), "max_logit"), labels=torch.tensor([0, 1]), num_fine=3)
+    surer, less_sure = math.exp(4) / (math.exp(4) + 1), math.exp(3) / (math.exp(3) + 1)  # in the bins 15 and 15
     assert found == pytest.approx(
         {
             "val_accuracy": 1 / 2,
+            "val_ece": (surer + less_sure - 1) / 2,
             "val_fine_auroc": (3 + 1 / 2) / 6,
             "val_coarse_auroc": 1.0,
             "val_auroc": (3.5 / 6 + 1) / 2,
@@ -157,3 +176,237 @@ def test_the_metrics_of_an_epoch_by_hand() -> None:
         }
     )
     assert set(found) == {name for name in METRICS if name.startswith("val_")}
+    assert all(type(value) is float for value in found.values())
+
+
+def test_without_outliers_there_is_nothing_coarse() -> None:
+    found = validation_metrics(outputs(LOGITS.repeat(3, 1), "msp"), labels=torch.tensor([0, 1]), num_fine=4)
+    assert found["val_auroc"] == found["val_fine_auroc"]
+    assert not any("coarse" in name for name in found)
+
+
+# --- precision and recall, calibration ---
+
+
+def test_aupr_by_hand() -> None:
+    """In order of the score: ID 3; a tie of ID 2 and OOD 2; OOD 1; ID 0."""
+    id_scores, ood_scores = torch.tensor([3.0, 2.0, 0.0]), torch.tensor([2.0, 1.0])
+    assert aupr_in(id_scores, ood_scores) == pytest.approx((1 / 1 + 2 / 3 + 3 / 5) / 3)
+    assert aupr_out(id_scores, ood_scores) == pytest.approx((1 / 2 + 2 / 4) / 2)  # from below: ID, OOD, then the tie
+
+
+def test_aupr_of_all_ties_is_the_share_of_the_positives() -> None:
+    assert aupr_in(torch.zeros(6), torch.zeros(2)) == 6 / 8
+    assert aupr_out(torch.zeros(6), torch.zeros(2)) == 2 / 8
+
+
+def ece_by_bins(logits: Tensor, labels: Tensor) -> float:
+    """As the paper has it: bin by bin, the share of images times |accuracy - confidence|."""
+    probabilities = logits.double().softmax(1).numpy()
+    confidence, hit = probabilities.max(1), probabilities.argmax(1) == labels.numpy()
+    total = 0.0
+    for number in range(15):
+        inside = (confidence > number / 15) & (confidence <= (number + 1) / 15)
+        if inside.any():
+            total += inside.mean() * abs(hit[inside].mean() - confidence[inside].mean())
+    return total
+
+
+@pytest.mark.parametrize("num_classes", [2, 3, 20])
+@pytest.mark.parametrize("num_images", [1, 2, 30, 500])
+def test_the_calibration_error_is_that_of_its_definition(num_images: int, num_classes: int) -> None:
+    for seed in range(5):
+        generator = torch.Generator().manual_seed(seed)
+        logits = (1 + seed) * torch.randn(num_images, num_classes, generator=generator)
+        labels = torch.randint(num_classes, (num_images,), generator=generator)
+        assert ece(logits, labels) == pytest.approx(ece_by_bins(logits, labels), abs=1e-12)
+
+
+def test_the_calibration_error_by_hand() -> None:
+    """Two images at .8 confidence (bin 12) with one right, and two at .6 (bin 9) with both right."""
+    logits = torch.tensor([[math.log(4), 0.0]] * 2 + [[math.log(1.5), 0.0]] * 2)
+    assert ece(logits, torch.tensor([0, 1, 0, 0])) == pytest.approx(2 / 4 * abs(0.5 - 0.8) + 2 / 4 * abs(1 - 0.6))
+
+
+def test_certain_and_right_is_calibrated_certain_and_wrong_is_not() -> None:
+    logits = torch.tensor([[1000.0, 0.0], [0.0, 1000.0]])
+    assert ece(logits, torch.tensor([0, 1])) == 0
+    assert ece(logits, torch.tensor([1, 0])) == 1
+
+
+# --- in one pass, without the logits ---
+
+
+@pytest.mark.parametrize("name", ["msp", "max_logit", "energy"])
+def test_chunks_of_logits_give_what_all_of_them_give(name) -> None:
+    logits = torch.randn(40, 6, generator=torch.Generator().manual_seed(0))
+    whole, chunked = outputs(logits, name), outputs(iter(logits.split(16)), name)
+    assert torch.equal(whole.scores, score(logits, name))
+    assert torch.equal(whole.confidence, score(logits, "msp"))
+    assert torch.equal(whole.predicted, logits.argmax(1))
+    for field, value in vars(whole).items():
+        assert torch.equal(value, getattr(chunked, field)), field
+    assert whole.finite
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_logits_that_are_not_finite_are_noticed_in_any_chunk(bad: float) -> None:
+    logits = torch.zeros(40, 6)
+    logits[35, 2] = bad
+    assert not outputs(logits.split(16), "max_logit").finite
+
+
+def test_bf16_logits_are_scored_as_the_numbers_they_are() -> None:
+    logits = torch.randn(40, 6, generator=torch.Generator().manual_seed(0)).bfloat16()
+    for name in ("msp", "max_logit", "energy"):
+        assert torch.equal(score(logits, name), score(logits.double(), name))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_many_resamples_at_once_are_each_measured_as_if_alone(kind: str) -> None:
+    id_scores, ood_scores = scores(kind, 30, 20)
+    rng = np.random.default_rng(0)
+    ids = id_scores[torch.from_numpy(rng.integers(30, size=(7, 30)))]
+    oods = ood_scores[torch.from_numpy(rng.integers(20, size=(7, 20)))]
+    assert aurocs(ids, oods).tolist() == [auroc(*pair) for pair in zip(ids, oods, strict=True)]
+    assert tnrs_at_tpr(ids, oods).tolist() == [tnr_at_tpr(*pair) for pair in zip(ids, oods, strict=True)]
+    assert auprs_in(ids, oods).tolist() == pytest.approx([aupr_in(*pair) for pair in zip(ids, oods, strict=True)])
+
+
+# --- the test split ---
+
+
+def sealed(seed: int = 0, num_id: int = 60, shift: float = 1.0) -> dict:
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(num_id) % 4
+    logits_id = torch.randn(num_id, 4, generator=generator)
+    logits_id[torch.arange(num_id), labels] += shift
+    return {
+        "logits_id": logits_id,
+        "labels": labels,
+        "logits_fine": torch.randn(50, 4, generator=generator),
+        "logits_coarse": {
+            "birds": 0.5 * torch.randn(40, 4, generator=generator),
+            "planes": 2 * torch.randn(30, 4, generator=generator),
+        },
+    }
+
+
+def test_the_test_metrics_are_those_of_each_set_and_their_means() -> None:
+    sets = sealed()
+    found = evaluation.test_metrics(**sets, score="energy")
+    id_scores, fine = score(sets["logits_id"], "energy"), score(sets["logits_fine"], "energy")
+    coarse = {name: score(logits, "energy") for name, logits in sets["logits_coarse"].items()}
+    expected = {
+        "test_accuracy": accuracy(sets["logits_id"], sets["labels"]),
+        "test_ece": ece(sets["logits_id"], sets["labels"]),
+        "test_coarse_birds_auroc": auroc(id_scores, coarse["birds"]),
+        "test_coarse_planes_auroc": auroc(id_scores, coarse["planes"]),
+    }
+    for name, measure in {"auroc": auroc, "tnr95": tnr_at_tpr, "aupr_in": aupr_in, "aupr_out": aupr_out}.items():
+        expected[f"test_fine_{name}"] = measure(id_scores, fine)
+        expected[f"test_coarse_{name}"] = sum(measure(id_scores, of) for of in coarse.values()) / 2
+    expected["test_auroc"] = (expected["test_fine_auroc"] + expected["test_coarse_auroc"]) / 2
+    assert found == pytest.approx(expected, abs=1e-12)
+    assert all(type(value) is float for value in found.values())
+
+
+def test_an_empty_set_is_left_out() -> None:
+    sets = sealed()
+    nothing = torch.zeros(0, 4)
+    fine = evaluation.test_metrics(**sets | {"logits_coarse": {}}, score="msp")
+    assert fine["test_auroc"] == fine["test_fine_auroc"]
+    assert not any("coarse" in name for name in fine)
+    coarse = evaluation.test_metrics(**sets | {"logits_fine": nothing}, score="msp")
+    assert coarse["test_auroc"] == coarse["test_coarse_auroc"]
+    known = evaluation.test_metrics(**sets | {"logits_fine": nothing, "logits_coarse": {}}, score="msp")
+    assert set(known) == {"test_accuracy", "test_ece"}
+
+
+def test_resamples_have_every_metric_around_its_value() -> None:
+    sets = sealed()
+    found = resampled_test_metrics(**sets, score="msp", num_resamples=400)
+    exact = evaluation.test_metrics(**sets, score="msp")
+    assert list(found) == list(exact)
+    for name, values in found.items():
+        assert values.shape == (400,)
+        low, high = percentile_interval(values, 0.999)
+        assert low <= exact[name] <= high or name == "test_ece"  # which is biased upwards by resampling
+
+
+def test_the_interval_of_the_accuracy_is_the_binomial_one() -> None:
+    sets = sealed(num_id=200)
+    accuracies = resampled_test_metrics(**sets, score="msp", num_resamples=1500)["test_accuracy"]
+    p = evaluation.test_metrics(**sets, score="msp")["test_accuracy"]
+    assert accuracies.std() == pytest.approx(math.sqrt(p * (1 - p) / 200), rel=0.05)
+    low, high = percentile_interval(accuracies)
+    assert high - low == pytest.approx(2 * 1.96 * math.sqrt(p * (1 - p) / 200), rel=0.08)
+
+
+def test_the_bootstrap_spread_of_auroc_is_that_of_new_samples() -> None:
+    """Against new draws from the same two distributions."""
+    rng = np.random.default_rng(0)
+    drawn = [torch.from_numpy(rng.normal(shift, 1, (600, 80))) for shift in (1, 0)]
+    truth = aurocs(*drawn).numpy().std()
+    logits = [torch.stack([values[0], -values[0]], 1).float() for values in drawn]
+    labels = torch.zeros(80, dtype=torch.int64)
+    resampled = resampled_test_metrics(logits[0], labels, logits[1], {}, lambda z: z[:, 0], num_resamples=600)
+    assert resampled["test_auroc"].std() == pytest.approx(truth, rel=0.2)
+
+
+def test_resampling_is_repeatable_and_the_same_images_for_every_model() -> None:
+    """The same model's scores under a monotone change keep every AUROC, resample by resample."""
+    sets = sealed()
+    found, again = (resampled_test_metrics(**sets, score="msp", num_resamples=50, seed=3) for _ in range(2))
+    stretched = resampled_test_metrics(**sets, score=lambda logits: score(logits, "msp") ** 3, num_resamples=50, seed=3)
+    other = resampled_test_metrics(**sets, score="msp", num_resamples=50, seed=4)
+    for name, values in found.items():
+        assert np.array_equal(values, again[name])
+        assert np.allclose(values, stretched[name])
+        assert not np.array_equal(values, other[name])
+
+
+def test_the_resamples_of_one_set_do_not_hang_on_the_other_sets() -> None:
+    sets = sealed()
+    fewer = sets | {"logits_coarse": {"birds": sets["logits_coarse"]["birds"]}}
+    with_both, with_one = (resampled_test_metrics(**of, score="msp", num_resamples=20) for of in (sets, fewer))
+    assert np.array_equal(with_both["test_fine_auroc"], with_one["test_fine_auroc"])
+    assert np.array_equal(with_both["test_coarse_birds_auroc"], with_one["test_coarse_auroc"])
+
+
+def test_resamples_do_not_depend_on_how_many_are_in_memory_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    sets = sealed()
+    at_once = resampled_test_metrics(**sets, score="msp", num_resamples=25)
+    monkeypatch.setattr("lmoe_tune.evaluation.splits._ROWS_AT_ONCE", 400)
+    in_parts = resampled_test_metrics(**sets, score="msp", num_resamples=25)
+    for name, values in at_once.items():
+        assert np.allclose(values, in_parts[name], rtol=0, atol=1e-12), name
+
+
+# --- pytorch-ood ---
+
+
+@pytest.mark.slow  # imports pytorch-ood and torchvision
+@pytest.mark.timeout(180)
+def test_the_detectors_of_pytorch_ood_are_scores() -> None:
+    pytest.importorskip("pytorch_ood")
+    sets = sealed()
+    logits, labels = sets["logits_id"], sets["labels"]
+    for theirs, ours in {"MaxSoftmax": "msp", "MaxLogit": "max_logit", "EnergyBased": "energy"}.items():
+        torch.testing.assert_close(detector_score(theirs)(logits), score(logits, ours))
+    p = logits.double().softmax(1)
+    torch.testing.assert_close(detector_score("Entropy")(logits), (p * p.log()).sum(1))
+    for name in ("Entropy", "GEN", "KLMatching", "TemperatureScaling", "OpenMax"):
+        metrics = evaluation.test_metrics(**sets, score=detector_score(name, logits, labels))
+        assert all(math.isfinite(value) for value in metrics.values()), name
+    assert not torch.equal(detector_score("GEN", gamma=2.0)(logits), detector_score("GEN")(logits))
+    with pytest.raises(UsageError, match="no detector of logits 'Mahalanobis'; there are EnergyBased, "):
+        detector_score("Mahalanobis")
+    with pytest.raises(UsageError, match="KLMatching is fitted first"):
+        detector_score("KLMatching")
+
+
+def test_without_pytorch_ood_it_is_said_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pytorch_ood", None)
+    with pytest.raises(UsageError, match=r"pip install 'lmoe-tune\[pytorch-ood\]'"):
+        detector_score("GEN")

@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from lmoe_tune.data.batches import Batch
+from lmoe_tune.errors import TrainingError
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,34 @@ class LossFunction(Objective):
     outlier_ratio: float
 
     def loss(self, model: nn.Module, batch: Batch, rng: np.random.Generator) -> StepLoss:
-        total, terms = self.function(model, batch, rng, self.params)
+        given = self.function(model, batch, rng, self.params)
+        if not (isinstance(given, tuple) and len(given) == 2 and isinstance(given[1], Mapping)):
+            raise TrainingError(f"the method's loss gave {_kind(given)}, but must give the loss and its terms by name")
+        total, terms = given
+        _refuse_malformed({"the loss": total, **terms})
         return StepLoss(total, {name: value.detach().float() for name, value in terms.items()})
+
+
+def checked(loss: StepLoss) -> StepLoss:
+    """The loss of a step, as it was; raises TrainingError when it is none that can be trained on."""
+    if not isinstance(loss, StepLoss):
+        raise TrainingError(f"the objective gave {_kind(loss)}, but must give a StepLoss")
+    _refuse_malformed({"the loss": loss.total, **loss.logged})
+    if not loss.total.requires_grad:
+        raise TrainingError("the loss has no gradient: it does not depend on the model's output")
+    return loss
+
+
+def _refuse_malformed(terms: Mapping[str, object]) -> None:
+    for name, value in terms.items():
+        if not isinstance(value, Tensor) or value.dim() != 0:
+            raise TrainingError(f"{name} is {_kind(value)}, but must be a tensor with one number in it")
+
+
+def _kind(value: object) -> str:
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {tuple(value.shape)}"
+    return "None" if value is None else f"of type {type(value).__name__}"
 
 
 def uniform_cross_entropy(logits: Tensor) -> Tensor:

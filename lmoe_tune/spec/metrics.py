@@ -47,6 +47,7 @@ _ALL = (
     Metric("train_margin", -_INFINITY, _INFINITY, "maximize",
            "mixed logit of the true class minus the largest other, mean", in_baseline=False),
     Metric("val_accuracy", 0, 1, "maximize", "accuracy on the in-distribution validation images"),
+    Metric("val_ece", 0, 1, "minimize", "expected calibration error on the same images, 15 bins"),
     Metric("val_fine_auroc", 0, 1, "maximize", "AUROC against the held-out (val-novel) classes"),
     Metric("val_coarse_auroc", 0, 1, "maximize", "AUROC against the outliers' validation pool",
            needs_outliers=True),

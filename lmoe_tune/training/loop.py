@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from lmoe_tune.data.batches import ImageSource, PairedBatches
 from lmoe_tune.errors import TrainingError
-from lmoe_tune.evaluation import ScoreName, validation_metrics
-from lmoe_tune.methods.objective import Objective
+from lmoe_tune.evaluation import ScoreName, outputs, validation_metrics
+from lmoe_tune.methods.objective import Objective, checked
 from lmoe_tune.training.optimizer import NesterovSGD
 
 EVALUATION_BATCH = 512  # images per forward without gradients
@@ -87,7 +87,7 @@ def train(
         for step, batch in enumerate(batches.epoch(), start=(epoch - 1) * batches.steps_per_epoch):
             lr = cosine(step, num_steps, settings.lr, settings.min_lr)
             with torch.autocast(images.device.type, torch.bfloat16, enabled=settings.bf16):
-                loss = objective.loss(model, batch, rng)
+                loss = checked(objective.loss(model, batch, rng))
             optimizer.zero_grad()
             loss.total.backward()  # type: ignore[no-untyped-call]
             optimizer.step(lr)
@@ -123,20 +123,13 @@ def cosine(step: int, num_steps: int, lr: float, min_lr: float) -> float:
 
 @torch.inference_mode()
 def evaluate(model: nn.Module, images: ImageSource, settings: Settings, epoch: int) -> dict[str, float]:
-    """Validation metrics of the model as it stands; all sets go through the network in one pass."""
+    """Validation metrics of the model as it stands; all sets go through the network in one pass, on the device."""
     model.eval()
     with torch.autocast(images.device.type, torch.bfloat16, enabled=settings.bf16):
-        logits_NK = torch.cat([model(chunk).float() for chunk in images.val_chunks(EVALUATION_BATCH)]).cpu()
-    if not logits_NK.isfinite().all():
+        found = outputs((model(chunk).float() for chunk in images.val_chunks(EVALUATION_BATCH)), settings.score)
+    if not found.finite:
         raise TrainingError(f"epoch {epoch}: the validation logits are not finite; try a smaller lr")
-    num_val, num_fine = images.num_val, images.num_val_fine
-    return validation_metrics(
-        logits_NK[:num_val],
-        images.val_labels.cpu(),
-        logits_NK[num_val : num_val + num_fine],
-        logits_NK[num_val + num_fine :],
-        settings.score,
-    )
+    return validation_metrics(found, images.val_labels, images.num_val_fine)
 
 
 def _refuse_non_finite(terms_ST: Tensor, names: list[str], epoch: int) -> None:

@@ -1,0 +1,33 @@
+"""How well scores tell in-distribution from out-of-distribution, and how well the classes are told apart.
+
+A score is higher for in-distribution, everywhere in this project, and in-distribution is the positive class.
+What is measured, and what it does not say: docs/evaluation.md.
+"""
+
+from lmoe_tune.evaluation.detection import aupr_in, aupr_out, auroc, threshold_at_tpr, tnr_at_tpr
+from lmoe_tune.evaluation.scores import Outputs, Score, ScoreName, accuracy, ece, outputs, score
+from lmoe_tune.evaluation.splits import (
+    percentile_interval,
+    resampled_test_metrics,
+    test_metrics,
+    validation_metrics,
+)
+
+__all__ = [
+    "Outputs",
+    "Score",
+    "ScoreName",
+    "accuracy",
+    "aupr_in",
+    "aupr_out",
+    "auroc",
+    "ece",
+    "outputs",
+    "percentile_interval",
+    "resampled_test_metrics",
+    "score",
+    "test_metrics",
+    "threshold_at_tpr",
+    "tnr_at_tpr",
+    "validation_metrics",
+]

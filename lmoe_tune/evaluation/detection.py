@@ -1,0 +1,75 @@
+"""How well scores tell in-distribution (ID, the positive class) from out-of-distribution (OOD), ties counted exactly.
+
+Scores are (..., N) of ID and (..., M) of OOD images; the functions named in the plural give one number for each
+leading index, so that a thousand resamples cost one call. Sorting and counting only, all on the scores' device.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def auroc(id_scores: Tensor, ood_scores: Tensor) -> float:
+    """P(ID score > OOD score) + P(tie) / 2 over all pairs; inputs (N,) and (M,), neither empty."""
+    return aurocs(id_scores, ood_scores).item()
+
+
+def tnr_at_tpr(id_scores: Tensor, ood_scores: Tensor, tpr: float = 0.95) -> float:
+    """True-negative rate on OOD at the highest threshold that keeps `tpr` of the ID scores (score >= threshold)."""
+    return tnrs_at_tpr(id_scores, ood_scores, tpr).item()
+
+
+def threshold_at_tpr(id_scores: Tensor, tpr: float = 0.95) -> float:
+    """The highest threshold with at least `tpr` of the ID scores (N,) at or above it."""
+    return _thresholds(id_scores, tpr).item()
+
+
+def aupr_in(id_scores: Tensor, ood_scores: Tensor) -> float:
+    """Area under precision and recall, ID positive: average precision, as scikit-learn defines it."""
+    return auprs_in(id_scores, ood_scores).item()
+
+
+def aupr_out(id_scores: Tensor, ood_scores: Tensor) -> float:
+    """The same with OOD positive, by the negative score."""
+    return auprs_in(-ood_scores, -id_scores).item()
+
+
+def aurocs(id_scores: Tensor, ood_scores: Tensor) -> Tensor:
+    """AUROC (...,); see `auroc`."""
+    _refuse_empty(id_scores, ood_scores)
+    ordered, ood_scores = id_scores.sort(dim=-1).values, ood_scores.contiguous()
+    below = torch.searchsorted(ordered, ood_scores, side="left")
+    not_above = torch.searchsorted(ordered, ood_scores, side="right")
+    # in half pairs, so that the sum is exact in integers
+    half_pairs = (2 * ordered.shape[-1] - below - not_above).sum(dim=-1)
+    return half_pairs.double() / (2 * ordered.shape[-1] * ood_scores.shape[-1])
+
+
+def tnrs_at_tpr(id_scores: Tensor, ood_scores: Tensor, tpr: float = 0.95) -> Tensor:
+    """True-negative rates (...,); see `tnr_at_tpr`."""
+    _refuse_empty(id_scores, ood_scores)
+    return (ood_scores < _thresholds(id_scores, tpr)[..., None]).double().mean(dim=-1)
+
+
+def auprs_in(id_scores: Tensor, ood_scores: Tensor) -> Tensor:
+    """Average precisions (...,); see `aupr_in`.
+
+    The recall rises by 1 / N at every ID image, where the precision is that of all images that score at least
+    as high: hence the mean of these precisions over the ID images.
+    """
+    _refuse_empty(id_scores, ood_scores)
+    ordered, ood_ordered = id_scores.sort(dim=-1).values, ood_scores.sort(dim=-1).values
+    true = ordered.shape[-1] - torch.searchsorted(ordered, ordered, side="left")
+    false = ood_ordered.shape[-1] - torch.searchsorted(ood_ordered, ordered, side="left")
+    return (true.double() / (true + false)).mean(dim=-1)
+
+
+def _thresholds(id_scores: Tensor, tpr: float) -> Tensor:
+    _refuse_empty(id_scores)
+    kept = -int(-tpr * id_scores.shape[-1] // 1)  # ceil
+    return id_scores.sort(dim=-1, descending=True).values[..., kept - 1]
+
+
+def _refuse_empty(*score_sets: Tensor) -> None:
+    assert all(scores.shape[-1] > 0 for scores in score_sets), "scores of an empty set"

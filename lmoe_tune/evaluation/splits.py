@@ -1,0 +1,155 @@
+"""The metrics of the validation split, of the test split, and of resamples of the test split."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from lmoe_tune.evaluation.detection import auprs_in, aurocs, tnrs_at_tpr
+from lmoe_tune.evaluation.scores import Outputs, Score, calibration_errors, outputs
+
+Floats = npt.NDArray[np.float64]
+
+_ROWS_AT_ONCE = 1_000_000  # resampled scores in memory at a time: 8 MB a copy
+
+
+def validation_metrics(found: Outputs, labels: Tensor, num_fine: int) -> dict[str, float]:
+    """The validation metrics of one epoch: accuracy and calibration, AUROC and TNR95 against fine and coarse novelty.
+
+    `val_auroc`, what a search maximises by default, is the mean of the fine and the coarse AUROC. Without outliers
+    there is nothing coarse: then it is the fine one, and the coarse metrics are left out.
+
+    Args:
+        found: of the in-distribution images first, then `num_fine` of held-out classes, then the coarse ones.
+        labels: (N,) of the in-distribution images.
+    """
+    num_id = len(labels)
+    id_scores, fine_scores, coarse_scores = found.scores.tensor_split([num_id, num_id + num_fine])
+    correct = found.predicted[:num_id] == labels.to(found.predicted.device)
+    fine = aurocs(id_scores, fine_scores)
+    metrics = {
+        "val_accuracy": correct.double().mean(),
+        "val_ece": calibration_errors(found.confidence[:num_id], correct),
+        "val_fine_auroc": fine,
+        "val_auroc": fine,
+        "val_fine_tnr95": tnrs_at_tpr(id_scores, fine_scores),
+    }
+    if len(coarse_scores) > 0:
+        coarse = aurocs(id_scores, coarse_scores)
+        metrics["val_coarse_auroc"], metrics["val_auroc"] = coarse, (fine + coarse) / 2
+        metrics["val_coarse_tnr95"] = tnrs_at_tpr(id_scores, coarse_scores)
+    values = torch.stack(list(metrics.values())).tolist()  # GPU sync: once per evaluation only
+    return dict(zip(metrics, values, strict=True))
+
+
+def test_metrics(
+    logits_id: Tensor,
+    labels: Tensor,
+    logits_fine: Tensor,
+    logits_coarse: Mapping[str, Tensor],
+    score: Score,
+) -> dict[str, float]:
+    """The metrics of the sealed test split, from logits (N, K) of each set.
+
+    `test_accuracy` and `test_ece` of the in-distribution images; `test_fine_*` against the test-novel classes;
+    `test_coarse_*` the means over the coarse sets, and `test_coarse_<set>_auroc` of each; `test_auroc` the mean of
+    fine and coarse. * is auroc, tnr95, aupr_in or aupr_out. What is empty is left out, and `test_auroc` is then
+    what remains.
+    """
+    sets = _sets(logits_id, logits_fine, logits_coarse, score)
+    metrics = _measured({name: found.scores for name, found in sets.items()}, *_certainty(sets["id"], labels))
+    values = torch.stack(list(metrics.values())).tolist()
+    return dict(zip(metrics, values, strict=True))
+
+
+def resampled_test_metrics(
+    logits_id: Tensor,
+    labels: Tensor,
+    logits_fine: Tensor,
+    logits_coarse: Mapping[str, Tensor],
+    score: Score,
+    *,
+    num_resamples: int = 1000,
+    seed: int = 0,
+) -> dict[str, Floats]:
+    """`test_metrics` of bootstrap resamples of the test images, (R,) each.
+
+    Each set is resampled by itself, with a stream that depends on `seed` and its name alone. So resample r has
+    the same images for every model that is given the same sets and seed: differences between models can be
+    taken resample by resample.
+    """
+    sets = _sets(logits_id, logits_fine, logits_coarse, score)
+    confidence, correct = _certainty(sets["id"], labels)
+    streams = {name: np.random.default_rng([seed, zlib.crc32(name.encode())]) for name in sets}
+    num_rows = sum(len(found.scores) for found in sets.values())
+    at_once = max(1, _ROWS_AT_ONCE // max(1, num_rows))
+    parts: list[Tensor] = []
+    names: list[str] = []
+    for start in range(0, num_resamples, at_once):
+        count = min(at_once, num_resamples - start)
+        chosen = {name: _drawn(streams[name], count, found.scores) for name, found in sets.items()}
+        scores = {name: found.scores[chosen[name]] for name, found in sets.items()}
+        metrics = _measured(scores, confidence[chosen["id"]], correct[chosen["id"]])
+        names = list(metrics)
+        parts.append(torch.stack(list(metrics.values())))
+    table = torch.cat(parts, dim=1).cpu().numpy()
+    return dict(zip(names, table, strict=True))
+
+
+def percentile_interval(resampled: Floats, level: float = 0.95) -> tuple[float, float]:
+    """The percentile interval of a bootstrap's values (R,) (Efron & Tibshirani, 1993, chapter 13)."""
+    low, high = np.percentile(resampled, [50 * (1 - level), 50 * (1 + level)])
+    return float(low), float(high)
+
+
+def _sets(
+    logits_id: Tensor, logits_fine: Tensor, logits_coarse: Mapping[str, Tensor], score: Score
+) -> dict[str, Outputs]:
+    """The outputs of each set that is not empty: `id`, `fine`, `coarse_<name>`."""
+    sets = {"id": logits_id, "fine": logits_fine} | {f"coarse_{name}": of for name, of in logits_coarse.items()}
+    return {name: outputs(of, score) for name, of in sets.items() if name == "id" or len(of) > 0}
+
+
+def _certainty(of_id: Outputs, labels: Tensor) -> tuple[Tensor, Tensor]:
+    return of_id.confidence, of_id.predicted == labels.to(of_id.predicted.device)
+
+
+def _drawn(rng: np.random.Generator, count: int, values: Tensor) -> Tensor:
+    return torch.from_numpy(rng.integers(len(values), size=(count, len(values)))).to(values.device)
+
+
+def _measured(scores: Mapping[str, Tensor], confidence: Tensor, correct: Tensor) -> dict[str, Tensor]:
+    """The test metrics (...,) of scores (..., N) by set, and of the in-distribution images' confidence and hits."""
+    id_scores = scores["id"]
+    metrics = {
+        "test_accuracy": correct.double().mean(dim=-1),
+        "test_ece": calibration_errors(confidence, correct),
+    }
+    against = {name: _detection(id_scores, of) for name, of in scores.items() if name != "id"}
+    coarse = {name: of for name, of in against.items() if name != "fine"}
+    aurocs_of = []
+    if "fine" in against:
+        metrics |= {f"test_fine_{name}": value for name, value in against["fine"].items()}
+        aurocs_of.append(metrics["test_fine_auroc"])
+    if coarse:
+        for name in next(iter(coarse.values())):
+            metrics[f"test_coarse_{name}"] = torch.stack([of[name] for of in coarse.values()]).mean(dim=0)
+        metrics |= {f"test_{name}_auroc": of["auroc"] for name, of in coarse.items()}
+        aurocs_of.append(metrics["test_coarse_auroc"])
+    if aurocs_of:
+        metrics["test_auroc"] = torch.stack(aurocs_of).mean(dim=0)
+    return metrics
+
+
+def _detection(id_scores: Tensor, ood_scores: Tensor) -> dict[str, Tensor]:
+    return {
+        "auroc": aurocs(id_scores, ood_scores),
+        "tnr95": tnrs_at_tpr(id_scores, ood_scores),
+        "aupr_in": auprs_in(id_scores, ood_scores),
+        "aupr_out": auprs_in(-ood_scores, -id_scores),
+    }
