@@ -147,10 +147,10 @@ class _Found:
     def add_error(self, error: UsageError) -> None:
         """An error with the words "setting: what is wrong; what to do"."""
         where, _, rest = str(error).partition(": ")
+        if not where.startswith("data") or " " in where:
+            where, rest = "data", str(error)
         what, _, fix = rest.rpartition("; ")
-        if not where.startswith("data") or " " in where or not what:
-            where, what, fix = "data", str(error), "change the setting that it names"
-        self.add(where, what, fix, stops=True)
+        self.add(where, what or rest, fix if what else "change the setting that it names", stops=True)
 
     def selected(self, where: str, select: Any) -> SetOfImages | None:
         """What a selection gives, its findings and notes taken over; None where the set cannot be read."""

@@ -1,9 +1,14 @@
 """Images that are in two sets which must be disjoint: the same file, the same bytes, or a copy encoded anew.
 
 A copy is found in two steps. Pairs whose 8 x 8 grey thumbnails differ by little are candidates. A candidate is
-confirmed at up to 64 x 64: the difference must be small against the fine detail of both pictures, which copies
-share and different photographs, however alike their composition, do not. What is cropped, mirrored or recoloured
-is not found, nor are pictures that are next to uniform, of which any two look like copies.
+confirmed at up to 64 x 64: their fine detail must agree, as it does in copies, and does not in different
+photographs, however alike their composition. What is cropped, mirrored or recoloured is not found, nor are
+pictures that are next to uniform, of which any two look like copies.
+
+Measured on two photographs: copies encoded at quality 10 to 95, resized by 0.25 to 1.5, squared or turned grey
+correlate by .94 and more in their fine detail, the same view shifted by 1% of its width by .5 to .6 with a
+difference too large, shifted by 2% by .25 and less; pictures with the same smooth pattern under different noise by
+0.
 """
 
 from __future__ import annotations
@@ -27,8 +32,11 @@ VERSION = 1
 MIN_CONTRAST = 4.0  # standard deviation of the 8 x 8 thumbnail, in levels of 255
 MAX_DIFFERENCE = 6.0  # root mean square between 8 x 8 thumbnails, in levels
 CONFIRMING_SIDE = 64  # pixels
-MAX_NOISE = 3.0  # levels that encoding anew may add at that size
-MAX_DETAIL_FRAC = 0.25  # of the energy of the fine detail
+MIN_AGREEMENT = 0.4  # correlation of the fine detail
+MAX_NOISE = 3.0  # levels that encoding anew may add at that size,
+MAX_DETAIL_FRAC = 0.8  # ... and how much of the detail's energy besides
+SMOOTH = 1.0  # energy below which there is no detail to compare,
+MAX_SMOOTH_NOISE = 2.0  # ... but pictures must be the same within so many levels
 MAX_CANDIDATES = 20_000  # two decodings each; the nearest ones are looked at
 BLOCK = 4096  # images compared at a time with all others
 
@@ -113,8 +121,12 @@ def _copies(first: SetOfImages, second: SetOfImages, known: set[int]) -> Iterato
 def same_picture(one: Floats, other: Floats) -> bool:
     """Whether two grey pictures (S, S) of the same size are one, apart from what encoding anew does to it."""
     difference = float(np.mean((one - other) ** 2))
-    detail = min(float(np.mean((picture - _blurred(picture)) ** 2)) for picture in (one, other))
-    return difference <= MAX_NOISE**2 + MAX_DETAIL_FRAC * detail
+    details = [picture - _blurred(picture) for picture in (one, other)]
+    energies = [float(np.mean(detail**2)) for detail in details]
+    if max(energies) < SMOOTH:
+        return difference <= MAX_SMOOTH_NOISE**2
+    agreement = float(np.mean(details[0] * details[1])) / max(energies[0] * energies[1], 1e-6) ** 0.5
+    return agreement >= MIN_AGREEMENT and difference <= MAX_NOISE**2 + MAX_DETAIL_FRAC * max(energies)
 
 
 def _blurred(picture: Floats) -> Floats:

@@ -109,7 +109,10 @@ def class_split(data: DataSpec, num_classes: int) -> ClassSplit:
     try:
         return split_classes(num_classes, num_id=num_id, num_val_novel=num_val_novel, split=data.split)
     except ValueError as error:
-        raise UsageError(f"data: {error} ({info.title} has {num_classes} classes here)") from error
+        raise UsageError(
+            f"data: {error} ({info.title} has {num_classes} classes here); set data.num_id_classes and "
+            "data.num_val_novel to numbers that leave two classes to train on, or add classes"
+        ) from error
 
 
 def split_id(data: DataSpec, found: SetOfImages) -> ImageSplit:

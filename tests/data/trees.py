@@ -228,5 +228,5 @@ def class_folders(
     """class/img.jpg."""
     for number, name in enumerate(classes):
         for place in range(per_class):
-            save(root / name / f"img {place}{suffix}", picture(seed + 100_000 + 1000 * number + place))
+            save(root / name / f"img {place}{suffix}", picture(10_000_000 * (seed + 1) + 1000 * number + place))
     return root

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lmoe_tune.data.exclusion import KINDS, exclude, plain_name, same_classes, shows
+from lmoe_tune.data.readers import read
+from tests.data import trees
+
+BIRDS = ("n01514668 cock", "n02012849 crane", "n01608432 kite", "n02058221 albatross, mollymawk", "n01847000 drake")
+CARS = (
+    "n04285008 sports car, sport car",
+    "n02930766 cab, hack, taxi, taxicab",
+    "n03594945 jeep, landrover",
+    "n03777568 Model T",
+    "n02814533 beach wagon, station wagon, wagon, estate car, beach waggon, station waggon, waggon",
+    "n03770679 minivan",
+    "n03459775 grille, radiator grille",
+)
+AIRCRAFT = ("n02690373 airliner", "n04552348 warplane, military plane", "n04592741 wing")
+BUTTERFLIES = ("n02276258 admiral", "n02281787 lycaenid, lycaenid butterfly", "n02277742 ringlet, ringlet butterfly")
+OTHERS = (
+    "n03126707 crane",
+    "n03954731 plane, carpenter's plane, woodworking plane",
+    "n01440764 tench, Tinca tinca",
+    "n02268443 dragonfly, darning needle, devil's darning needle",
+    "n02123045 tabby, tabby cat",
+    "n04461879 toyshop",
+    "n02963159 cardigan",
+    "n02965783x carton",
+    "n07753592 banana",
+    "n01629819 European fire salamander, Salamandra salamandra",
+    "n01871265 tusker",
+    "n02066245 grey whale, gray whale",
+    "n02317335 starfish, sea star",
+)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "shown"),
+    [
+        ("stanford_cars", CARS),
+        ("fgvc_aircraft", AIRCRAFT),
+        ("nabirds", BIRDS),
+        ("cub200", BIRDS),
+        ("butterfly200", BUTTERFLIES),
+    ],
+)
+def test_synsets_of_what_is_learnt_are_told_from_others(dataset: str, shown: tuple[str, ...]) -> None:
+    others = [
+        synset for group in (BIRDS, CARS, AIRCRAFT, BUTTERFLIES, OTHERS) for synset in group if synset not in shown
+    ]
+    assert [synset for synset in shown if not shows(synset, KINDS[dataset])] == []
+    assert [synset for synset in others if shows(synset, KINDS[dataset])] == []
+
+
+def test_both_cranes_are_told_apart_by_their_numbers(tmp_path: Path) -> None:
+    table = read("webvision", str(trees.webvision(tmp_path)), labelled=False).table
+    found = exclude(table, (), "nabirds")
+    assert found.by_kind == ("n01514668 cock", "n02012849 crane")
+    assert {table.classes[label] for label in table.labels[found.kept]} == set(trees.SYNSETS) - set(found.by_kind)
+    assert exclude(table, (), "folder").kept.all()
+
+
+@pytest.mark.parametrize("entry", ["n07753592", "banana", "Banana", "n07753592 banana"])
+def test_a_synset_is_named_by_its_number_or_one_of_its_names(tmp_path: Path, entry: str) -> None:
+    table = read("webvision", str(trees.webvision(tmp_path, 2)), labelled=False).table
+    assert exclude(table, (entry,), None).by_name == ("n07753592 banana",)
+
+
+def test_an_ambiguous_name_leaves_out_all_that_have_it(tmp_path: Path) -> None:
+    table = read("webvision", str(trees.webvision(tmp_path, 2)), labelled=False).table
+    assert exclude(table, ("crane",), None).by_name == ("n02012849 crane", "n03126707 crane")
+
+
+def test_single_images_are_left_out_by_their_paths(tmp_path: Path) -> None:
+    table = read("folder", str(trees.class_folders(tmp_path)), labelled=False).table
+    (tmp_path / "list.txt").write_text("ant/img 0.jpg\nbee/img 1.jpg\n")
+    found = exclude(table, (str(tmp_path / "list.txt"), "cat/img 5.jpg"), None)
+    assert [table.paths[index] for index in (~found.kept).nonzero()[0]] == [
+        "ant/img 0.jpg",
+        "bee/img 1.jpg",
+        "cat/img 5.jpg",
+    ]
+    assert not found.unmatched
+
+
+def test_names_are_compared_without_case_punctuation_and_numbers() -> None:
+    assert plain_name("001.Black_footed_Albatross") == plain_name("black-footed albatross") == "black footed albatross"
+    assert plain_name("n04285008 sports car") == "sports car"
+    assert plain_name("707-320") == "707 320"
+
+
+def test_classes_of_the_same_name_are_found_but_not_numbered_ones(tmp_path: Path) -> None:
+    tables = [
+        read("folder", str(trees.class_folders(tmp_path / place, names, 1))).table
+        for place, names in (("a", ("class_1", "02", "Sports_Car")), ("b", ("class_1", "02", "sports car")))
+    ]
+    assert same_classes(*tables) == [("Sports_Car", "sports car")]

@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lmoe_tune.data.inspection import inspect, refuse_unsound
+from lmoe_tune.data.plan import plan_search
+from lmoe_tune.errors import UsageError
+from lmoe_tune.spec import Dataset, DataSpec
+from tests.data import trees
+
+
+@pytest.fixture
+def cars(tmp_path: Path) -> DataSpec:
+    """Stanford Cars against WebVision, with FGVC-Aircraft sealed."""
+    trees.cars(tmp_path / "cars")
+    trees.webvision(tmp_path / "web")
+    trees.aircraft(tmp_path / "planes", per_class=2)
+    return DataSpec(
+        id=Dataset(dataset="stanford_cars", root=str(tmp_path / "cars")),
+        outliers=Dataset(dataset="webvision", root=str(tmp_path / "web"), limit=50),
+        coarse_ood=(Dataset(dataset="fgvc_aircraft", root=str(tmp_path / "planes")),),
+    )
+
+
+def test_what_is_there_is_counted(cars: DataSpec, tmp_path: Path) -> None:
+    found = inspect(cars, tmp_path / "home").document()
+    assert {key: found["id"][key] for key in ("layout", "classes", "images")} == {
+        "layout": "cars_train, cars_test and devkit",
+        "classes": 6,
+        "images": 60,
+    }
+    assert found["outliers"]["images"] == 50
+    assert found["coarse_ood"]["images"] == 36
+    assert found["problems"] == []
+    # of 6 classes round(.75 * 6) = 4 are in-distribution, one of them held out; a fifth of 5 images a class is 1
+    assert found["splits"] == {
+        "train": {"classes": 3, "images": 12},
+        "val": {"classes": 3, "images": 3},
+        "val_fine": {"classes": 1, "images": 5},
+        "outliers": {"classes": found["splits"]["outliers"]["classes"], "images": 40},
+        "val_coarse": {"classes": found["splits"]["val_coarse"]["classes"], "images": 5},
+        "test": {"classes": 4, "images": 20},
+        "test_fine": {"classes": 2, "images": 10},
+        "test_outliers": {"classes": found["splits"]["test_outliers"]["classes"], "images": 5},
+        "test_coarse": {"classes": 6, "images": 36},
+    }
+    assert found["outliers"]["excluded"] == ["n04285008 sports car, sport car"]
+    assert found["id"]["bytes"] == sum(path.stat().st_size for path in (tmp_path / "cars").rglob("*.jpg"))
+    assert found["id"]["median_pixels"] == [48, 40]
+    assert found["fingerprint"] == plan_search(cars, tmp_path / "home").fingerprint
+
+
+def test_a_second_inspection_reads_no_image(cars: DataSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lmoe_tune.data import digests, leaks
+
+    first = inspect(cars, tmp_path / "home")
+    monkeypatch.setattr(digests, "_examine", lambda path: pytest.fail(f"{path} was read again"))
+    monkeypatch.setattr(leaks, "_copies", lambda *sets: pytest.fail("looked for copies again"))
+    assert inspect(cars, tmp_path / "home") == first
+
+
+def test_images_of_every_kind_are_read(tmp_path: Path) -> None:
+    trees.class_folders(tmp_path, ("ant", "bee", "cat", "dog"), per_class=8)
+    image = trees.picture(1)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    kinds = {
+        "grey.jpg": (image.convert("L"), {}),
+        "print.jpg": (trees.picture(2).convert("CMYK"), {}),
+        "palette.png": (trees.picture(3).convert("P"), {}),
+        "alpha.png": (trees.picture(4).convert("RGBA"), {}),
+        "turned.jpg": (trees.picture(5), {"exif": exif}),
+        "deep.png": (Image.fromarray(np.asarray(trees.picture(6).convert("L")).astype(np.uint16) * 257), {}),
+        "bits.png": (trees.picture(7).convert("1"), {}),
+        "moving.gif": (trees.picture(8).convert("P"), {}),
+        "odd.JPEG": (trees.picture(9), {"format": "JPEG"}),
+        "really_a_png.jpg": (trees.picture(10), {"format": "PNG", "quality": None}),
+        "progressive.jpg": (trees.picture(11), {"progressive": True}),
+        "many.tiff": (trees.picture(12), {}),
+    }
+    for name, (kind, options) in kinds.items():
+        kept = {key: value for key, value in options.items() if value is not None}
+        (tmp_path / "ant").mkdir(exist_ok=True)
+        kind.save(tmp_path / "ant" / name, **kept)
+    found = inspect(DataSpec(id=Dataset(dataset="folder", root=str(tmp_path))), tmp_path / "home")
+    assert found.id["images"] == 32 + len(kinds)
+    assert not found.problems
+
+
+def test_broken_files_are_named_with_what_is_wrong(cars: DataSpec, tmp_path: Path) -> None:
+    folder = tmp_path / "cars/cars_train"
+    (folder / "00001.jpg").write_bytes(b"")
+    (folder / "00002.jpg").write_bytes((folder / "00002.jpg").read_bytes()[:500])
+    (folder / "00003.jpg").write_text("<html>not found</html>")
+    (folder / "00004.jpg").unlink()
+    found = inspect(cars, tmp_path / "home")
+    (problem,) = found.problems
+    assert not problem.stops and problem.where == "data.id"
+    for name, why in (
+        ("00001", "is empty"),
+        ("00002", "cannot be decoded"),
+        ("00003", "is no image"),
+        ("00004", "not there"),
+    ):
+        assert f"{name}.jpg {why}" in problem.what.replace("is listed, but ", "")
+    assert found.id["images"] == 56
+    refusing = inspect(cars.model_copy(update={"corrupt": "refuse"}), tmp_path / "home")
+    assert refusing.stops and "set data.corrupt to skip" in refusing.problems[0].fix
+
+
+def test_a_leak_is_a_problem_that_its_fix_mends(cars: DataSpec, tmp_path: Path) -> None:
+    trees.save(tmp_path / "web/google/q0001/0abc.jpg", Image.open(tmp_path / "cars/cars_test/00003.jpg"), quality=70)
+    shutil.copy(tmp_path / "cars/cars_train/00004.jpg", tmp_path / "web/google/q0001/1abc.jpg")
+    whole = cars.model_copy(update={"outliers": cars.outliers and cars.outliers.model_copy(update={"limit": None})})
+    found = inspect(whole, tmp_path / "home")
+    (problem,) = found.problems
+    assert found.stops and problem.where == "data.outliers"
+    assert "google/q0001/0abc.jpg is cars_test/00003.jpg (a copy, encoded anew)" in problem.what
+    assert "google/q0001/1abc.jpg is cars_train/00004.jpg (the same bytes)" in problem.what
+    with pytest.raises(
+        UsageError, match=r"the data cannot be searched on:\ndata.outliers: 2 images are in-distribution"
+    ):
+        refuse_unsound(whole, tmp_path / "home")
+    listed = problem.fix.split("[")[1].split("]")[0]
+    assert whole.outliers is not None
+    mended = whole.model_copy(update={"outliers": whole.outliers.model_copy(update={"exclude": (listed,)})})
+    assert not inspect(mended, tmp_path / "home").stops
+
+
+def test_leaks_into_the_sealed_coarse_set_are_found(cars: DataSpec, tmp_path: Path) -> None:
+    plane = tmp_path / "planes/data/images/0000005.jpg"
+    shutil.copy(plane, tmp_path / "web/google/q0001/0abc.jpg")
+    shutil.copy(tmp_path / "cars/cars_test/00007.jpg", tmp_path / "planes/data/images/0000006.jpg")
+    whole = cars.model_copy(update={"outliers": cars.outliers and cars.outliers.model_copy(update={"limit": None})})
+    found = inspect(whole, tmp_path / "home")
+    assert [(problem.where, problem.stops) for problem in found.problems] == [("data.coarse_ood[0]", True)] * 2
+    assert "in-distribution images as well: data/images/0000006.jpg" in found.problems[0].what
+    assert "outliers as well: data/images/0000005.jpg is google/q0001/0abc.jpg" in found.problems[1].what
+
+
+def test_an_in_distribution_class_in_the_outliers_is_a_problem(tmp_path: Path) -> None:
+    trees.class_folders(tmp_path / "id", ("red_fox", "grey_wolf", "brown_bear", "lynx"))
+    trees.class_folders(tmp_path / "out", ("Red Fox", "chair"), seed=3)
+    data = DataSpec(
+        id=Dataset(dataset="folder", root=str(tmp_path / "id")),
+        outliers=Dataset(dataset="folder", root=str(tmp_path / "out")),
+    )
+    (problem,) = inspect(data, tmp_path / "home").problems
+    assert problem.stops and problem.fix == "leave them out with exclude: [Red Fox]"
+
+
+def test_duplicates_are_said_and_do_not_stop(cars: DataSpec, tmp_path: Path) -> None:
+    folder = tmp_path / "cars/cars_train"
+    shutil.copy(folder / "00001.jpg", folder / "00002.jpg")
+    found = inspect(cars, tmp_path / "home")
+    (problem,) = found.problems
+    assert not problem.stops and "cars_train/00002.jpg is cars_train/00001.jpg" in problem.what
+    assert (found.id["images"], found.id["duplicates"]) == (59, 1)
+
+
+def test_every_wrong_folder_is_reported_at_once(cars: DataSpec, tmp_path: Path) -> None:
+    wrong = cars.model_copy(
+        update={
+            "id": Dataset(dataset="stanford_cars", root=str(tmp_path / "planes")),
+            "coarse_ood": (Dataset(dataset="fgvc_aircraft", root=str(tmp_path / "nowhere")),),
+        }
+    )
+    found = inspect(wrong, tmp_path / "home")
+    assert [problem.where for problem in found.problems] == ["data.id.root", "data.coarse_ood[0].root"]
+    assert "is FGVC-Aircraft, not Stanford Cars" in found.problems[0].what
+    assert found.stops and found.splits == {} and found.document()["id"]["images"] == 0
+
+
+def test_too_few_images_are_a_problem_with_a_fix(tmp_path: Path) -> None:
+    data = DataSpec(id=Dataset(dataset="folder", root=str(tmp_path / "id")))
+    trees.class_folders(tmp_path / "id", ("ant", "bee", "cat"), per_class=1)
+    (problem,) = inspect(data, tmp_path / "home").problems
+    assert problem.stops and problem.where == "data" and "set data.num_id_classes" in problem.fix
+    trees.class_folders(tmp_path / "id", ("dog",), per_class=1, seed=1)
+    (problem,) = inspect(data, tmp_path / "home").problems
+    assert problem.stops and problem.where == "data.id" and "add images" in problem.fix
+
+
+@pytest.mark.parametrize("outliers", ["photo_china", None])
+def test_digits_are_inspected_as_well(tmp_path: Path, outliers: Any) -> None:
+    data = DataSpec(
+        id=Dataset(dataset="digits"),
+        outliers=Dataset(dataset=outliers) if outliers else None,
+        coarse_ood=(Dataset(dataset="photo_flower"),),
+    )
+    found = inspect(data, tmp_path / "home").document()
+    assert (found["id"]["classes"], found["id"]["images"]) == (10, 1797)
+    assert found["splits"]["train"]["classes"] == 5 and found["splits"]["test_fine"]["classes"] == 3
+    assert found["coarse_ood"]["images"] > 0
+    assert not (tmp_path / "home").exists()
+
+
+def test_a_split_that_the_digits_cannot_give_is_a_problem(tmp_path: Path) -> None:
+    data = DataSpec(id=Dataset(dataset="digits"), num_id_classes=11)
+    (problem,) = inspect(data, tmp_path / "home").problems
+    assert problem.stops and "num_id_classes is 11" in problem.what

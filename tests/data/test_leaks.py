@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from lmoe_tune.data import leaks
+from lmoe_tune.data.leaks import Leak, find_leaks
+from lmoe_tune.data.selection import SetOfImages, select_id, select_outliers
+from lmoe_tune.spec import Dataset, DataSpec
+from tests.data import trees
+
+
+def photograph(name: str) -> Image.Image:
+    """One of scikit-learn's two photographs, 640 x 427."""
+    found = importlib.util.find_spec("sklearn")
+    assert found is not None and found.submodule_search_locations
+    return Image.open(Path(found.submodule_search_locations[0]) / "datasets/images" / f"{name}.jpg").convert("RGB")
+
+
+@pytest.fixture
+def learnt(tmp_path: Path) -> SetOfImages:
+    """Class folders, the two photographs among them."""
+    trees.class_folders(tmp_path / "id", ("ant", "bee"), per_class=12)
+    for name in ("china", "flower"):
+        trees.save(tmp_path / "id" / "ant" / f"{name}.jpg", photograph(name))
+    return select_id(DataSpec(id=Dataset(dataset="folder", root=str(tmp_path / "id"))), None)
+
+
+@pytest.fixture
+def outliers(tmp_path: Path) -> Any:
+    """What a folder of outliers holds after a function has put images there."""
+
+    def make(*files: tuple[str, Image.Image, dict[str, object]]) -> SetOfImages:
+        trees.class_folders(tmp_path / "out", ("house",), per_class=20, seed=7)
+        for name, image, options in files:
+            trees.save(tmp_path / "out" / name, image, **options)
+        both = DataSpec(
+            id=Dataset(dataset="folder", root=str(tmp_path / "id")),
+            outliers=Dataset(dataset="folder", root=str(tmp_path / "out")),
+        )
+        found = select_outliers(both, None)
+        assert found is not None
+        return found
+
+    return make
+
+
+def test_different_images_do_not_leak(learnt: SetOfImages, outliers: Any) -> None:
+    assert find_leaks(learnt, outliers()) == []
+
+
+def test_the_same_bytes_are_found(learnt: SetOfImages, outliers: Any, tmp_path: Path) -> None:
+    copy = tmp_path / "out" / "house" / "copy.png"
+    copy.parent.mkdir(parents=True)
+    copy.write_bytes((tmp_path / "id/bee/img 3.jpg").read_bytes())
+    assert find_leaks(learnt, outliers()) == [Leak("house/copy.png", "bee/img 3.jpg", "the same bytes")]
+
+
+def test_the_same_file_is_found_through_a_link(learnt: SetOfImages, outliers: Any, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "linked").symlink_to(tmp_path / "id" / "bee")
+    assert {(leak.path, leak.how) for leak in find_leaks(learnt, outliers())} == {
+        (f"linked/img {place}.jpg", "the same file") for place in range(12)
+    }
+
+
+@pytest.mark.parametrize("name", ["china", "flower"])
+def test_copies_encoded_anew_are_found(learnt: SetOfImages, outliers: Any, name: str) -> None:
+    image = photograph(name)
+    turned = ImageOps.exif_transpose(image).transpose(Image.Transpose.ROTATE_90)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees clockwise
+    copies = (
+        ("q30.jpg", image, {"quality": 30}),
+        ("q95.jpg", image, {"quality": 95}),
+        ("lossless.png", image, {}),
+        ("half.jpg", image.resize((320, 213)), {}),
+        ("square.jpg", image.resize((512, 512)), {}),
+        ("large.webp", image.resize((960, 640)), {}),
+        ("grey.png", image.convert("L"), {}),
+        ("turned.jpg", turned, {"exif": exif}),
+        ("print.jpg", image.convert("CMYK"), {}),
+    )
+    found = find_leaks(learnt, outliers(*copies))
+    assert {leak.path for leak in found} == {file for file, _, _ in copies}
+    assert {leak.other for leak in found} == {f"ant/{name}.jpg"}
+    assert {leak.how for leak in found} == {"a copy, encoded anew"}
+
+
+def test_small_noisy_images_encoded_anew_are_found(learnt: SetOfImages, outliers: Any, tmp_path: Path) -> None:
+    files = [
+        (f"{place}.png", Image.open(tmp_path / f"id/bee/img {place}.jpg").convert("RGB").resize((96, 80)), {})
+        for place in range(12)
+    ]
+    assert len(find_leaks(learnt, outliers(*files))) == 12
+
+
+@pytest.mark.parametrize("name", ["china", "flower"])
+def test_another_view_of_the_same_scene_is_no_copy(tmp_path: Path, outliers: Any, name: str) -> None:
+    image = photograph(name)
+    trees.class_folders(tmp_path / "id", ("ant", "bee"), per_class=2)
+    trees.save(tmp_path / "id/ant/view.jpg", image.crop((0, 0, 400, 400)))
+    learnt = select_id(DataSpec(id=Dataset(dataset="folder", root=str(tmp_path / "id"))), None)
+    views = [(f"{by}.jpg", image.crop((by, by // 2, 400 + by, 400 + by // 2)), {}) for by in (5, 8, 12, 20, 40)]
+    assert find_leaks(learnt, outliers(*views)) == []
+
+
+@pytest.mark.parametrize("size", [48, 224])
+def test_the_same_pattern_under_different_noise_is_no_copy(tmp_path: Path, outliers: Any, size: int) -> None:
+    rng = np.random.default_rng(0)
+    pattern = np.asarray(trees.picture(3).resize((4, 4)).resize((size, size), Image.Resampling.BICUBIC)).astype(float)
+    noisy = [
+        Image.fromarray(np.clip(pattern + rng.normal(0, 12, pattern.shape), 0, 255).astype(np.uint8)) for _ in range(8)
+    ]
+    trees.class_folders(tmp_path / "id", ("ant", "bee"), per_class=2)
+    trees.save(tmp_path / "id/ant/noisy.jpg", noisy[0])
+    learnt = select_id(DataSpec(id=Dataset(dataset="folder", root=str(tmp_path / "id"))), None)
+    files = [(f"{place}.jpg", image, {}) for place, image in enumerate(noisy[1:])]
+    assert find_leaks(learnt, outliers(*files)) == []
+
+
+def test_uniform_images_are_copies_only_byte_for_byte(tmp_path: Path, outliers: Any) -> None:
+    trees.class_folders(tmp_path / "id", ("ant", "bee"), per_class=2)
+    trees.save(tmp_path / "id/ant/white.jpg", Image.new("RGB", (60, 60), (250, 250, 250)))
+    learnt = select_id(DataSpec(id=Dataset(dataset="folder", root=str(tmp_path / "id"))), None)
+    assert find_leaks(learnt, outliers(("white.png", Image.new("RGB", (60, 60), (250, 250, 250)), {}))) == []
+
+
+def test_what_was_found_is_kept_as_long_as_the_files_are_the_same(
+    learnt: SetOfImages, outliers: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "home"
+    found = outliers(("copy.png", photograph("china"), {}))
+    first = find_leaks(learnt, found, home)
+    assert len(first) == 1
+    with monkeypatch.context() as patch:
+        patch.setattr(leaks, "_copies", lambda *sets: pytest.fail("looked again"))
+        assert find_leaks(learnt, found, home) == first
+    more = outliers(("another.png", photograph("flower"), {}))
+    assert len(find_leaks(learnt, more, home)) == 2

@@ -1,0 +1,278 @@
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lmoe_tune.data.plan import SearchPlan, plan_search
+from lmoe_tune.data.readers import read
+from lmoe_tune.data.sealed import TestPlan, plan_test
+from lmoe_tune.data.selection import class_split
+from lmoe_tune.data.splits import pools, split_official
+from lmoe_tune.data.table import Part
+from lmoe_tune.errors import UsageError
+from lmoe_tune.spec import Dataset, DataSpec
+from tests.data import trees
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Any:
+    """A spec over a tree of Stanford Cars with a folder of outliers and one of coarse OOD."""
+    trees.cars(tmp_path / "cars")
+    trees.class_folders(tmp_path / "outliers", ("house", "tree", "cloud"), per_class=10, seed=1)
+    trees.class_folders(tmp_path / "coarse", ("pot", "pan"), seed=2)
+
+    def make(**settings: Any) -> DataSpec:
+        id_ = settings.pop("id", {})
+        outliers = settings.pop("outliers", {})
+        return DataSpec(
+            **{
+                "id": Dataset(**{"dataset": "stanford_cars", "root": str(tmp_path / "cars"), **id_}),
+                "outliers": Dataset(**{"dataset": "folder", "root": str(tmp_path / "outliers"), **outliers})
+                if outliers is not None
+                else None,
+                "coarse_ood": (Dataset(dataset="folder", root=str(tmp_path / "coarse")),),
+                **settings,
+            }
+        )
+
+    return make
+
+
+def names(part: Part | None) -> set[tuple[str, str]]:
+    return {(part.table.dataset, part.table.paths[index]) for index in part.indices} if part is not None else set()
+
+
+def parts(plan: SearchPlan | TestPlan) -> dict[str, set[tuple[str, str]]]:
+    found = {name: names(value) for name, value in vars(plan).items() if isinstance(value, Part)}
+    return {name: of_part for name, of_part in found.items() if of_part}
+
+
+@pytest.mark.parametrize("split", range(4))
+def test_the_parts_share_no_image(data: Any, split: int) -> None:
+    found = parts(plan_search(data(split=split)))
+    assert set(found) == {"train", "val", "val_fine", "outliers", "val_coarse"}
+    assert sum(map(len, found.values())) == len(set.union(*found.values()))
+
+
+@pytest.mark.parametrize("split", range(4))
+def test_nothing_sealed_is_in_a_search_plan(data: Any, split: int) -> None:
+    spec = data(split=split)
+    shown = set.union(*parts(plan_search(spec)).values())
+    sealed = plan_test(spec)
+    assert sealed.test_outliers is not None
+    for part in (sealed.test, sealed.test_fine, sealed.test_outliers, *sealed.test_coarse):
+        assert len(part) and not names(part) & shown
+    table = sealed.train.table
+    official_test = {
+        (table.dataset, path) for path, part in zip(table.paths, table.official, strict=True) if part == "test"
+    }
+    assert not official_test & shown
+    assert not official_test & names(sealed.train)
+
+
+def test_labels_count_over_the_classes_trained_on(data: Any) -> None:
+    plan = plan_search(data(split=1))
+    split = class_split(data(split=1), 6)
+    assert plan.classes == tuple(plan.train.table.classes[label] for label in split.train)
+    for part, labels in ((plan.train, plan.train_labels), (plan.val, plan.val_labels)):
+        assert [plan.classes[label] for label in labels] == [part.table.classes[label] for label in part.labels]
+    assert set(plan.train_labels.tolist()) == set(range(len(plan.classes)))
+    assert set(plan.val_fine.labels.tolist()) == set(split.val_novel)
+
+
+def test_every_class_has_a_validation_image_without_an_official_validation_part(data: Any) -> None:
+    plan = plan_search(data())
+    assert Counter(plan.val_labels.tolist()) == dict.fromkeys(range(len(plan.classes)), 1)
+    assert Counter(plan.train_labels.tolist()) == dict.fromkeys(range(len(plan.classes)), 4)
+
+
+def test_the_final_training_has_all_in_distribution_classes(data: Any) -> None:
+    spec = data()
+    sealed, split = plan_test(spec), class_split(spec, 6)
+    assert set(sealed.train.labels.tolist()) == set(split.in_distribution)
+    assert set(sealed.test.labels.tolist()) == set(split.in_distribution)
+    assert set(sealed.test_fine.labels.tolist()) == set(split.test_novel)
+    assert sealed.classes == tuple(sealed.train.table.classes[label] for label in split.in_distribution)
+    assert names(plan_search(spec).train) < names(sealed.train)
+
+
+def test_official_parts_are_kept(tmp_path: Path) -> None:
+    trees.aircraft(tmp_path)
+    plan = plan_search(DataSpec(id=Dataset(dataset="fgvc_aircraft", root=str(tmp_path)), outliers=None))
+    official = plan.train.table.official
+    assert {official[index] for index in plan.train.indices} == {"train"}
+    assert {official[index] for index in plan.val.indices} == {"val"}
+    assert {official[index] for index in plan.val_fine.indices} == {"train", "val"}
+    assert plan.outliers is None and len(plan.val_coarse) == 0
+
+
+def test_without_an_official_split_every_class_is_split_60_20_20(tmp_path: Path) -> None:
+    trees.class_folders(tmp_path, ("a1b", "c2d", "e3f", "g4h", "i5j"), per_class=10)
+    sealed = plan_test(DataSpec(id=Dataset(dataset="folder", root=str(tmp_path)), num_id_classes=4))
+    counts = [Counter(part.labels.tolist()).values() for part in (sealed.train, sealed.val, sealed.test)]
+    assert [set(count) for count in counts] == [{6}, {2}, {2}]
+    assert len(sealed.test_fine) == 10
+
+
+@pytest.mark.parametrize(
+    ("parts_there", "sizes"),
+    [
+        (("train", "test"), (8, 2, 10)),
+        (("train", "val"), (8, 10, 2)),
+        (("train", "val", "test"), (10, 10, 10)),
+        (("train",), (6, 2, 2)),
+    ],
+)
+def test_what_an_official_split_lacks_is_taken_from_its_training_images(
+    parts_there: tuple[str, ...], sizes: tuple[int, ...]
+) -> None:
+    official = [part for part in parts_there for _ in range(20)]
+    labels = np.tile([0, 1], len(official) // 2)
+    found = split_official(labels, official, split=0)
+    for part, size in zip((found.train, found.val, found.test), sizes, strict=True):
+        assert [int((labels[part] == label).sum()) for label in (0, 1)] == [size, size]
+    assert len(np.unique(np.concatenate([found.train, found.val, found.test]))) == len(official)
+
+
+def test_the_published_class_numbers_are_used_where_the_class_count_is_the_published_one() -> None:
+    cars = DataSpec(id=Dataset(dataset="stanford_cars", root="/x"), split=3)
+    found = class_split(cars, 196)
+    chosen = np.random.RandomState(3).choice(196, 150, replace=False)
+    assert found.in_distribution == tuple(sorted(chosen.tolist()))
+    assert len(found.val_novel) == 15
+    assert len(class_split(cars, 100).in_distribution) == 75
+    birds = DataSpec(id=Dataset(dataset="nabirds", root="/x"))
+    assert len(class_split(birds, 555).in_distribution) == 416
+    butterflies = DataSpec(id=Dataset(dataset="butterfly200", root="/x"))
+    assert max(class_split(butterflies, 200).in_distribution) <= 199
+    assert len(class_split(butterflies, 200).in_distribution) == 150
+
+
+def test_a_plan_is_repeatable_and_another_split_gives_another(data: Any) -> None:
+    first, second = plan_search(data()), plan_search(data())
+    assert first.fingerprint == second.fingerprint
+    np.testing.assert_array_equal(first.train.indices, second.train.indices)
+    others = [
+        data(split=1),
+        data(num_id_classes=5),
+        data(outliers={"limit": 20}),
+        data(outliers={"exclude": ("tree",)}),
+    ]
+    assert len({first.fingerprint, *(plan_search(other).fingerprint for other in others)}) == 5
+
+
+def test_the_fingerprint_follows_the_content_and_not_the_place(data: Any, tmp_path: Path) -> None:
+    before = plan_search(data())
+    shutil.move(tmp_path / "cars", tmp_path / "elsewhere")
+    moved = plan_search(data(id={"root": str(tmp_path / "elsewhere")}))
+    assert moved.fingerprint == before.fingerprint
+    trees.save(moved.train.files()[0], trees.picture(99))
+    changed = plan_search(data(id={"root": str(tmp_path / "elsewhere")}))
+    assert changed.fingerprint != before.fingerprint
+
+
+def test_what_is_known_of_the_files_is_kept_under_the_home(data: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    from lmoe_tune.data import digests
+
+    read_files: list[Path] = []
+    examine = digests._examine
+    monkeypatch.setattr(digests, "_examine", lambda path: (read_files.append(path), examine(path))[1])
+    home = tmp_path / "home"
+    first = plan_search(data(), home)
+    assert len(read_files) == 60 + 30
+    read_files.clear()
+    assert plan_search(data(split=1), home).fingerprint != first.fingerprint
+    assert not read_files
+    trees.save(first.train.files()[3], trees.picture(5))
+    store = max((home / "data" / "digests").iterdir(), key=lambda path: path.stat().st_size)
+    with store.open("ab") as file:
+        file.write(b'["torn')
+    plan_search(data(), home)
+    assert read_files == [first.train.files()[3]]
+    read_files.clear()
+    plan_search(data(), home)
+    assert not read_files
+
+
+def test_several_processes_find_the_same(tmp_path: Path) -> None:
+    from lmoe_tune.data.digests import digest_images
+
+    trees.class_folders(tmp_path, ("a", "b"), per_class=140)
+    (tmp_path / "a" / "img 7.jpg").write_bytes(b"")
+    paths = read("folder", str(tmp_path)).table.paths
+    seen: list[tuple[int, int]] = []
+    there = digest_images(tmp_path, paths, processes=2, progress=lambda *counts: seen.append(counts))
+    assert there == digest_images(tmp_path, paths, processes=1)
+    assert seen[-1] == (280, 280)
+    assert [path for path, digest in zip(paths, there, strict=True) if digest.broken] == ["a/img 7.jpg"]
+
+
+def test_outlier_pools_hang_on_the_content_alone() -> None:
+    keys = [f"{number:x}" for number in range(200)]
+    found = pools(keys)
+    assert [len(part) for part in (found.train, found.val, found.test)] == [160, 20, 20]
+    backwards = pools(keys[::-1])
+    assert {keys[::-1][index] for index in backwards.val} == {keys[index] for index in found.val}
+    assert [len(part) for part in vars(pools(keys[:3])).values()] == [1, 1, 1]
+
+
+def test_limits_take_a_fixed_subset(data: Any) -> None:
+    whole, few = plan_search(data()), plan_search(data(outliers={"limit": 20}))
+    assert few.outliers is not None and len(few.outliers) + len(few.val_coarse) == 18
+    again = plan_search(data(outliers={"limit": 20}, split=2))
+    assert names(again.outliers) == names(few.outliers)
+    assert len(whole.val_coarse) == 3
+
+
+def test_classes_are_left_out_of_the_outliers(data: Any, tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("Cloud\nouter/none.jpg\n")
+    plan = plan_search(data(outliers={"exclude": (str(tmp_path / "list.txt"), "house")}))
+    assert {name.split("/")[0] for _, name in names(plan.outliers) | names(plan.val_coarse)} == {"tree"}
+
+
+def test_a_misspelt_class_to_leave_out_is_refused(data: Any) -> None:
+    with pytest.raises(UsageError, match=r"'hous' is no class here.*did you mean 'house'"):
+        plan_search(data(outliers={"exclude": ("hous",)}))
+
+
+def test_identical_images_are_dropped_or_refused(data: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "cars/cars_train"
+    shutil.copy(folder / "00001.jpg", folder / "00007.jpg")
+    shutil.copy(folder / "00002.jpg", tmp_path / "cars/cars_test/00002.jpg")
+    sealed = plan_test(data())
+    shown = set.union(*(parts(sealed).values()))
+    kept = {path for dataset, path in shown if dataset == "stanford_cars"}
+    assert "cars_train/00007.jpg" not in kept
+    assert "cars_train/00002.jpg" not in kept  # the official test image stays
+    with pytest.raises(UsageError, match="2 images are there twice"):
+        plan_search(data(duplicates="refuse"))
+
+
+@pytest.mark.parametrize("content", [b"", b"no image", None])
+def test_broken_images_are_skipped_or_refused(data: Any, tmp_path: Path, content: bytes | None) -> None:
+    victim = tmp_path / "cars/cars_train/00001.jpg"
+    victim.write_bytes(victim.read_bytes()[:-300] if content is None else content)
+    assert ("stanford_cars", "cars_train/00001.jpg") not in set.union(*parts(plan_test(data())).values())
+    with pytest.raises(UsageError, match=r"1 of 60 images are broken: .*00001.jpg"):
+        plan_search(data(corrupt="refuse"))
+
+
+def test_many_broken_images_are_refused_in_any_case(data: Any, tmp_path: Path) -> None:
+    for number in range(1, 9):
+        (tmp_path / f"cars/cars_train/{number:05d}.jpg").write_bytes(b"")
+    with pytest.raises(UsageError, match="interrupted download or copy"):
+        plan_search(data())
+
+
+def test_a_part_without_images_is_refused(data: Any) -> None:
+    with pytest.raises(UsageError, match=r"no training image; raise data\.id\.limit"):
+        plan_search(data(id={"limit": 4}))
+    with pytest.raises(UsageError, match=r"data\.outliers: too few images"):
+        plan_search(data(outliers={"limit": 2}))
+    with pytest.raises(UsageError, match="num_id_classes is 7"):
+        plan_search(data(num_id_classes=7))
