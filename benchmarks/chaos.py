@@ -199,7 +199,7 @@ def report(
         if kind == KILL:
             yield from (f"{'':>5}  {number:>5}  {when}" for when, number in tally.phases.most_common())
         if kind == WORKER_STOPPED and tally.bench_killed:
-            yield f"{'':>5}  {tally.bench_killed:>5}  between two epochs, ended by this bench"
+            yield f"{'':>5}  {tally.bench_killed:>5}  that nothing but this bench ended"
     yield ""
     against = "the undisturbed sweep, bit for bit" if slots == 1 else "what was recorded before each fault"
     yield f"audit of ledger, disk and MLflow against each other and against {against}"
