@@ -38,7 +38,7 @@ def aupr_out(id_scores: Tensor, ood_scores: Tensor) -> float:
 def aurocs(id_scores: Tensor, ood_scores: Tensor) -> Tensor:
     """AUROC (...,); see `auroc`."""
     _refuse_empty(id_scores, ood_scores)
-    ordered, ood_scores = id_scores.sort(dim=-1).values, ood_scores.contiguous()
+    ordered, ood_scores = id_scores.contiguous().sort(dim=-1).values, ood_scores.contiguous()
     below = torch.searchsorted(ordered, ood_scores, side="left")
     not_above = torch.searchsorted(ordered, ood_scores, side="right")
     # in half pairs, so that the sum is exact in integers
@@ -59,7 +59,7 @@ def auprs_in(id_scores: Tensor, ood_scores: Tensor) -> Tensor:
     as high: hence the mean of these precisions over the ID images.
     """
     _refuse_empty(id_scores, ood_scores)
-    ordered, ood_ordered = id_scores.sort(dim=-1).values, ood_scores.sort(dim=-1).values
+    ordered, ood_ordered = (scores.contiguous().sort(dim=-1).values for scores in (id_scores, ood_scores))
     true = ordered.shape[-1] - torch.searchsorted(ordered, ordered, side="left")
     false = ood_ordered.shape[-1] - torch.searchsorted(ood_ordered, ordered, side="left")
     return (true.double() / (true + false)).mean(dim=-1)
