@@ -98,7 +98,7 @@ def _sweeps(home: Path) -> list[dict[str, Any]]:
             continue
         if lacking is not None:
             try:
-                remains = str(survey(folder, read_spec(folder)))
+                remains = f"{survey(folder, read_spec(folder))} can be rebuilt"
             except (LmoeTuneError, OSError) as error:
                 remains, advice = str(error), ""
             findings.append(_finding("warn" if ledger else "fail", what, f"{lacking}; {remains}", advice))

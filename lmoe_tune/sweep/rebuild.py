@@ -48,7 +48,7 @@ class Remains:
 
     def __str__(self) -> str:
         epochs = sum(len(trial.epochs) for trial in self.trials.values())
-        text = f"{len(self.trials)} trials with {epochs} epochs can be rebuilt"
+        text = f"{len(self.trials)} trials with {epochs} epochs"
         return f"{text}; nothing is left of trial {', '.join(map(str, self.lost))}" if self.lost else text
 
 

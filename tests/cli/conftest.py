@@ -13,6 +13,8 @@ from lmoe_tune.spec import load_spec
 from lmoe_tune.sweep.folder import SweepFolder
 from lmoe_tune.sweep.ledger import Ledger
 from lmoe_tune.sweep.lifecycle import write_records
+from lmoe_tune.sweep.rebuild import write_about
+from lmoe_tune.sweep.records import mend_records
 from lmoe_tune.training.platform import resolve_platform
 from trainables import declarations
 
@@ -59,6 +61,8 @@ def sweep(tmp_path: Path) -> Callable[..., Ledger]:
             if value is not None:
                 metrics = {"val_auroc": value, "val_accuracy": 0.95}
                 ledger.record_epoch(number, 1, metrics, {"val_accuracy": 0.95})
+        write_about(ledger)
+        mend_records(folder, ledger.trials())
         return ledger
 
     return make

@@ -265,7 +265,25 @@ def test_doctor_names_an_unfinished_and_a_damaged_sweep(cli: Cli, sweep: Callabl
     found = {row["what"]: row for row in json.loads(done.stdout)}
     assert found["sweep half"]["advice"] == "lmoe-tune resume half"
     assert found["sweep damaged"]["state"] == "fail"
+    assert "1 trials with 1 epochs can be rebuilt" in found["sweep damaged"]["found"]
+    assert found["sweep damaged"]["advice"] == "lmoe-tune doctor --rebuild damaged"
     assert done.returncode == 1
+
+
+def test_doctor_rebuilds_a_damaged_ledger_and_leaves_a_whole_one_alone(cli: Cli, sweep: Callable[..., Ledger]) -> None:
+    damaged = sweep("damaged", 0.9, None).folder.ledger
+    damaged.write_bytes(damaged.read_bytes().replace(b'"sweep"', b'"sweeq"', 1))
+    refused = cli("status", "damaged")
+    assert refused.returncode == 1
+    assert "doctor" in refused.stderr
+    done = cli("doctor", "--rebuild", "damaged")
+    assert done.returncode == 0, done.stderr
+    assert "2 trials with 1 epochs" in done.stdout
+    assert json.loads(cli("leaderboard", "damaged", "--format", "json").stdout)[0]["value"] == 0.9
+    again = cli("doctor", "--rebuild", "damaged")
+    assert again.returncode == 2
+    assert "nothing to rebuild" in again.stderr
+    assert cli("doctor", "--rebuild", "none").returncode == 2
 
 
 # ------------------------------------------------------------------ looking
