@@ -62,6 +62,8 @@ class _Run:
     params: set[str] = field(default_factory=set)
     metrics: dict[str, float] = field(default_factory=dict)
     num_epochs: int = 0
+    sent_ms: dict[int, int] = field(default_factory=dict)
+    """Epochs that MLflow has, and their times: sent again with another time, one would be there twice."""
     changed: bool = False
 
 
@@ -212,6 +214,9 @@ def _find_runs(
         number, key = run.data.tags.get("lmoe_tune.trial"), run.data.tags.get("lmoe_tune.baseline")
         if kind == "trial" and number is not None and int(number) not in contact.trials:
             contact.trials[int(number)] = _as_known(run)
+            if contact.trials[int(number)].num_epochs == 0 and snapshot.objective in run.data.metrics:
+                history = client.get_metric_history(run.info.run_id, snapshot.objective)
+                contact.trials[int(number)].sent_ms = {metric.step: metric.timestamp for metric in history}
         elif kind == "baseline" and key is not None and key not in contact.baselines:
             contact.baselines[key] = _as_known(run)
         elif kind == "sweep" and contact.parent is None:
@@ -339,7 +344,7 @@ def _new_metrics(run: _Run, epochs: Sequence[EpochRecord]) -> list[Metric]:
     from mlflow.entities import Metric
 
     return [
-        Metric(name, float(value), record.time_ms, record.epoch)
+        Metric(name, float(value), run.sent_ms.get(record.epoch, record.time_ms), record.epoch)
         for record in epochs[run.num_epochs :]
         for name, value in record.metrics.items()
     ]

@@ -346,3 +346,14 @@ def test_nothing_lands_in_the_working_directory(
     monkeypatch.chdir(elsewhere)
     Projection(uri).project(sweep(trial(0), best=0, state="complete"))
     assert list(elsewhere.iterdir()) == []
+
+
+def test_an_epoch_that_the_ledger_lost_and_recorded_anew_is_there_once(
+    uri: str, trial: MakeTrial, sweep: MakeSweep
+) -> None:
+    Projection(uri).project(sweep(trial(0, "running", 3)))
+    again = trial(0, "running", 3)
+    later = tuple(replace(epoch, time_ms=epoch.time_ms + 60_000) for epoch in again.epochs)
+    delivered = Projection(uri).project(sweep(replace(again, epochs=later)))
+    history = MlflowClient(tracking_uri=uri).get_metric_history(delivered.run_ids[0], "val_auroc")
+    assert [metric.step for metric in history] == [1, 2, 3]
