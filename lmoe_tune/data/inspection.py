@@ -74,7 +74,7 @@ def inspect(data: DataSpec, home: Path, say: Say | None = None) -> Inspection:
     own = found.selected("data.id", lambda: select_id(data, home, say))
     outliers = found.selected("data.outliers", lambda: select_outliers(data, home, say)) if data.outliers else None
     coarse = [
-        found.selected(f"data.coarse_ood[{place}]", lambda place=place: select_coarse(data, place, home, say))
+        found.selected(f"data.coarse_ood.{place}", lambda place=place: select_coarse(data, place, home, say))
         for place in range(len(data.coarse_ood))
     ]
     if own is not None:
@@ -200,7 +200,7 @@ class _Found:
 
 def _listed(leaks: Sequence[Leak], found: SetOfImages, home: Path) -> Path:
     """A file that lists the leaking images of a set, in the notation of `exclude`."""
-    place = found.where.removeprefix("data.").replace("[", "-").replace("]", "")
+    place = found.where.removeprefix("data.").replace(".", "-")
     path = home / "data" / "leaks" / f"{found.table.dataset}-{place}.txt"
     path.parent.mkdir(parents=True, exist_ok=True)
     before = path.read_text().splitlines() if path.exists() else []

@@ -93,7 +93,7 @@ def select_outliers(data: DataSpec, home: Path | None, say: Say | None = None) -
 
 def select_coarse(data: DataSpec, place: int, home: Path | None, say: Say | None = None) -> SetOfImages:
     """One of the sealed coarse test sets. Raises LayoutError."""
-    return _select(data, f"data.coarse_ood[{place}]", data.coarse_ood[place], home, say, labelled=False)
+    return _select(data, f"data.coarse_ood.{place}", data.coarse_ood[place], home, say, labelled=False)
 
 
 def class_split(data: DataSpec, num_classes: int) -> ClassSplit:

@@ -139,7 +139,7 @@ def test_leaks_into_the_sealed_coarse_set_are_found(cars: DataSpec, tmp_path: Pa
     shutil.copy(tmp_path / "cars/cars_test/00007.jpg", tmp_path / "planes/data/images/0000006.jpg")
     whole = cars.model_copy(update={"outliers": cars.outliers and cars.outliers.model_copy(update={"limit": None})})
     found = inspect(whole, tmp_path / "home")
-    assert [(problem.where, problem.stops) for problem in found.problems] == [("data.coarse_ood[0]", True)] * 2
+    assert [(problem.where, problem.stops) for problem in found.problems] == [("data.coarse_ood.0", True)] * 2
     assert "in-distribution images as well: data/images/0000006.jpg" in found.problems[0].what
     assert "outliers as well: data/images/0000005.jpg is google/q0001/0abc.jpg" in found.problems[1].what
 
@@ -172,7 +172,7 @@ def test_every_wrong_folder_is_reported_at_once(cars: DataSpec, tmp_path: Path) 
         }
     )
     found = inspect(wrong, tmp_path / "home")
-    assert [problem.where for problem in found.problems] == ["data.id.root", "data.coarse_ood[0].root"]
+    assert [problem.where for problem in found.problems] == ["data.id.root", "data.coarse_ood.0.root"]
     assert "is FGVC-Aircraft, not Stanford Cars" in found.problems[0].what
     assert found.stops and found.splits == {} and found.document()["id"]["images"] == 0
 

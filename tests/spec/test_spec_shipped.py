@@ -55,3 +55,22 @@ def test_shared_parameters_default_to_the_training_settings():
         "lr": None,
         "weight_decay": None,
     }
+
+
+@pytest.mark.parametrize(
+    ("name", "dataset"),
+    [
+        ("cars", "stanford_cars"),
+        ("aircraft", "fgvc_aircraft"),
+        ("birds", "nabirds"),
+        ("butterfly", "butterfly200"),
+        ("folder", "folder"),
+    ],
+)
+def test_the_spaces_of_image_folders_start_from_the_published_protocol(loaded, name, dataset):
+    spec = loaded(f"{name}.yaml")
+    assert (spec.name, spec.data.id.dataset, spec.data.outliers.limit) == (name, dataset, 40_000)
+    assert (spec.data.resize, spec.data.crop, spec.model.arch, spec.model.weights) == (512, 448, "resnet50", "imagenet")
+    assert (spec.train.epochs, spec.train.batch_size, spec.train.lr, spec.train.weight_decay) == (10, 32, 1e-3, 1e-5)
+    assert (spec.train.min_lr, spec.model.baseline.epochs) == (1e-6, 90)
+    assert set(spec.space) == {"mixing_alpha", "consistency_weight", "outlier_ratio"}

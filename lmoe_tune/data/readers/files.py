@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from lmoe_tune.data.readers.layout import Entry, LayoutError
@@ -66,20 +66,25 @@ def present(root: Path, entries: Sequence[Entry]) -> tuple[list[Entry], list[str
     Lists every folder once instead of asking for every file. A name that differs in case, or in its suffix
     (a copy that was converted), is taken for the file.
     """
-    listed: dict[str, dict[str, str]] = {}
+    names: dict[str, set[str]] = {}
+    others: dict[str, dict[str, str]] = {}
     found: list[Entry] = []
     absent: list[str] = []
     for entry in entries:
         folder, _, name = entry.path.rpartition("/")
-        if folder not in listed:
-            listed[folder] = _names_in(root / folder)
-        names = listed[folder]
-        actual = names.get(name) or names.get(name.lower()) or names.get(os.path.splitext(name)[0].lower())
+        if folder not in names:
+            names[folder] = _names_in(root / folder)
+        if name in names[folder]:
+            found.append(entry)
+            continue
+        if folder not in others:
+            others[folder] = _other_names(names[folder])
+        actual = others[folder].get(name.lower()) or others[folder].get(os.path.splitext(name)[0].lower())
         if actual is None:
             absent.append(entry.path)
         else:
             path = f"{folder}/{actual}" if folder else actual
-            found.append(entry if actual == name else Entry(path, entry.label, entry.official))
+            found.append(Entry(path, entry.label, entry.official))
     return found, absent
 
 
@@ -106,12 +111,15 @@ def read_pairs(path: Path) -> list[tuple[str, str]]:
     return pairs
 
 
-def _names_in(folder: Path) -> dict[str, str]:
-    """Actual names in a folder by themselves, in lower case, and in lower case without the suffix."""
+def _names_in(folder: Path) -> set[str]:
     try:
-        names = sorted(os.listdir(folder), reverse=True)
+        return set(os.listdir(folder))
     except OSError:
-        return {}
-    images = [name for name in names if is_image(name)]
+        return set()
+
+
+def _other_names(names: Iterable[str]) -> dict[str, str]:
+    """The images' actual names by their names in lower case, with and without suffix."""
+    images = sorted((name for name in names if is_image(name)), reverse=True)
     stems = {os.path.splitext(name)[0].lower(): name for name in images}
-    return stems | {name.lower(): name for name in images} | {name: name for name in images}
+    return stems | {name.lower(): name for name in images}

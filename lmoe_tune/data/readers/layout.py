@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -50,8 +51,7 @@ class Layout:
         return all((root / name).exists() for name in self.holds)
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):  # there may be millions
     """One listed image: its path relative to the root, its class and its part of the official split."""
 
     path: str

@@ -91,11 +91,11 @@ def _listed(path: Path, source: str, labels: dict[str, str]) -> list[Entry]:
     """The entries of a file list whose query folder is there: "google/q0001/x.jpg 0" a line."""
     entries = []
     for line in read_lines(path):
-        name, _, _ = line.rpartition(" ") if re.search(r" \d+$", line) else (line, "", "")
-        folder, _, file = name.removeprefix("./").removeprefix(f"{source}/").partition("/")
-        if folder in labels and file:
-            entries.append(Entry(f"{source}/{folder}/{file}", labels[folder]))
+        name, blank, label = line.rpartition(" ")
+        parts = (name if blank and label.isdigit() else line).split("/")
+        if len(parts) >= 2 and parts[-2] in labels:
+            entries.append(Entry(f"{source}/{parts[-2]}/{parts[-1]}", labels[parts[-2]]))
     return entries
 
 
-LAYOUTS = (Layout(NAME, ("google", "info/synsets.txt", "info/queries_synsets_map.txt"), _read, _matches),)
+LAYOUTS = (Layout(NAME, ("google", "flickr", "info/synsets.txt", "info/queries_synsets_map.txt"), _read, _matches),)
