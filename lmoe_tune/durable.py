@@ -2,23 +2,51 @@
 
 from __future__ import annotations
 
+import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from lmoe_tune.errors import StorageError
+
+ADVICE = {
+    errno.ENOSPC: "make room on that disk",
+    errno.EDQUOT: "make room: your quota there is used up",
+    errno.EFBIG: "raise the limit on the size of files",
+    errno.EROFS: "make it writable",
+    errno.EACCES: "make it writable",
+    errno.EPERM: "make it writable",
+}
 
 
 def write_durably(path: Path, content: bytes | memoryview) -> None:
-    """Write `path` aside and rename it into place; its folder must exist."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    """Write `path` aside and rename it into place; its folder must exist.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    _replace(path, content, sync=True)
+
+
+def write_aside(path: Path, content: bytes) -> None:
+    """Like `write_durably`, but a power cut may lose it: for what can be written again from something else."""
+    _replace(path, content, sync=False)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Says of an OSError in the block that `path` cannot be written, and what to do about it, as a StorageError."""
     try:
-        with aside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-        sync_folder(path.parent)
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise
+        yield
+    except OSError as error:
+        advice = ADVICE.get(error.errno or 0, "see what is wrong with that disk")
+        raise StorageError(f"{path}: cannot be written ({error.strerror or error}); {advice}, then resume") from error
+
+
+def keep_others_out() -> None:
+    """What this process and those it starts create is never writable for everyone, whatever the user's umask."""
+    os.umask(os.umask(0o077) | 0o002)
 
 
 def sync_folder(folder: Path) -> None:
@@ -28,3 +56,21 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _replace(path: Path, content: bytes | memoryview, *, sync: bool) -> None:
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with writing(path):
+        try:
+            with aside.open("wb") as file:
+                file.write(content)
+                if sync:
+                    file.flush()
+                    os.fsync(file.fileno())
+            aside.replace(path)
+            if sync:
+                sync_folder(path.parent)
+        except BaseException:
+            with suppress(OSError):
+                aside.unlink(missing_ok=True)
+            raise

@@ -47,6 +47,10 @@ class TrackingError(LmoeTuneError):
     """The tracking server is away or refuses; the ledger holds everything, `sync` delivers it later."""
 
 
+class StorageError(LmoeTuneError):
+    """A file cannot be written: the disk is full, read-only or broken. What was there before is unharmed."""
+
+
 class TrainingError(LmoeTuneError):
     """A training run that cannot go on: it names the epoch and the term."""
 

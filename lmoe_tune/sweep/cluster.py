@@ -5,20 +5,26 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import stat
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from unittest import mock
 
 from lmoe_tune.errors import LmoeTuneError, UsageError
 from lmoe_tune.spec import Resources
+from lmoe_tune.sweep.guard import Vitals
+from lmoe_tune.sweep.processes import descendants, running
 
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_worker_niceness": "0",  # 15 by default: whatever else runs on the machine would go before the trials
     "RAY_AIR_NEW_OUTPUT": "0",
+    # How long to wait for whether a process died alone or with its node; 1000 is too short on a busy machine.
+    "RAY_timeout_ms_task_wait_for_death_info": "30000",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the TensorBoardX logger imports torch into the driver
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # signals are ours: the ledger needs no saving
@@ -42,6 +48,7 @@ class Cluster:
     cpus: float
     gpus: float
     local: bool
+    vitals: Vitals = field(default_factory=lambda: Vitals({}))
 
     def slots(self, resources: Resources, max_concurrent: int | None) -> int:
         """How many trials fit at a time; raises UsageError when not even one does."""
@@ -69,6 +76,8 @@ def started(address: str | None) -> Iterator[Cluster]:
     address = address or os.environ.get("RAY_ADDRESS") or None
     for name, value in (ENVIRONMENT if address else ENVIRONMENT | LOCAL_ENVIRONMENT).items():
         os.environ.setdefault(name, value)
+    if address and (Path.home() / ".ray" / "auth_token").exists():
+        os.environ.setdefault("RAY_AUTH_MODE", "token")  # `ray start` finds the token by itself, joining does not
     # Importing Tune takes a second and waits for nothing; starting Ray mostly waits.
     importing = threading.Thread(target=_import_tune, daemon=True)
     importing.start()
@@ -76,6 +85,7 @@ def started(address: str | None) -> Iterator[Cluster]:
 
     try:
         with ExitStack() as stack:
+            stack.enter_context(_without_cluster_messages())
             if address is None:
                 stack.enter_context(_without_side_processes())
                 ray.init(
@@ -84,6 +94,7 @@ def started(address: str | None) -> Iterator[Cluster]:
                     log_to_driver=False,
                     logging_level=logging.ERROR,
                     object_store_memory=OBJECT_STORE_BYTES,
+                    _temp_dir=str(_private_folder() / "ray"),
                 )
             else:
                 ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
@@ -93,55 +104,57 @@ def started(address: str | None) -> Iterator[Cluster]:
             raise
         where = f"joined at {address}" if address else "started on this machine"
         raise LmoeTuneError(f"Ray cannot be {where}: {error}") from error
+    vitals = _vitals(local=address is None)
     try:
         importing.join()
         resources = ray.cluster_resources()
-        yield Cluster(resources.get("CPU", 0.0), resources.get("GPU", 0.0), local=address is None)
+        yield Cluster(resources.get("CPU", 0.0), resources.get("GPU", 0.0), local=address is None, vitals=vitals)
     finally:
-        _shut_down(local=address is None)
+        _shut_down(local=address is None, lost=vitals.check() is not None)
 
 
-def _shut_down(*, local: bool) -> None:
+def _private_folder() -> Path:
+    """A folder that nobody else may enter, for Ray's: Ray makes its own writable for everyone, sockets included.
+
+    Its path must be short: those of the sockets in it may have 107 characters.
+    """
+    base = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir())
+    folder = base / f"lmoe-tune-{os.getuid()}"
+    with suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    status = folder.lstat()
+    if stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and stat.S_IMODE(status.st_mode) == 0o700:
+        return folder
+    return Path(tempfile.mkdtemp(prefix="lmoe-tune-", dir=base))  # somebody else was there first
+
+
+def _vitals(*, local: bool) -> Vitals:
+    """What must live: on this machine all of Ray's own, of a cluster its head and the raylet that we use."""
     import ray
 
-    helpers = _descendants(os.getpid()) if local else []
+    if local:
+        names = {"gcs_server": "Ray's head", "raylet": "Ray's raylet"}
+        ours = {Path(process.command.split(" ")[0]).name: process for process in descendants(os.getpid())}
+        return Vitals({said: ours[name] for name, said in names.items() if name in ours})
+    host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
+    socket = f"--raylet_socket_name={ray._private.worker.global_worker.node.raylet_socket_name} "
+    raylet = next((process for process in running() if socket in process.command), None)
+    return Vitals({"Ray's raylet": raylet} if raylet is not None else {}, (host.strip("[]"), int(port)))
+
+
+def _shut_down(*, local: bool, lost: bool = False) -> None:
+    import ray
+
+    helpers = descendants(os.getpid()) if local else []
+    if lost:  # it would wait for what is dead; this process ends soon anyway
+        for process in helpers:
+            if "/ray/core/src/ray/" in process.command or process.command.startswith("ray::"):
+                process.send(signal.SIGKILL)
+        return
     ray.shutdown()
-    for pid, started in helpers:  # Ray's agents notice only after some 15 s that their raylet is gone
-        if _start_time(pid) == started and _name(pid).startswith("ray::"):
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGTERM)
-
-
-def _descendants(ancestor: int) -> list[tuple[int, str]]:
-    """Pid and start time of every process that this one or its children started; Linux only, else none."""
-    parents = {int(path.name): _stat(int(path.name))[1:2] for path in Path("/proc").glob("[0-9]*")}
-    found: list[tuple[int, str]] = []
-    queue = [ancestor]
-    while queue:
-        parent = queue.pop()
-        children = [pid for pid, parent_of in parents.items() if parent_of == [str(parent)]]
-        queue.extend(children)
-        found.extend((pid, _start_time(pid)) for pid in children)
-    return found
-
-
-def _stat(pid: int) -> list[str]:
-    """The fields of /proc/PID/stat after the name: state, parent, …; empty when it is gone."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return []
-
-
-def _start_time(pid: int) -> str:
-    return (_stat(pid)[19:20] or [""])[0]
-
-
-def _name(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0].decode(errors="replace")
-    except OSError:
-        return ""
+    for process in helpers:  # Ray's agents notice only after some 15 s that their raylet is gone
+        if process.command.startswith("ray::"):
+            process.send(signal.SIGTERM)
 
 
 def _import_tune() -> None:
@@ -170,6 +183,21 @@ def _without_side_processes() -> Iterator[None]:
         ):
             if hasattr(Node, name):
                 stack.enter_context(mock.patch.object(Node, name, replacement))
+        yield
+
+
+@contextmanager
+def _without_cluster_messages() -> Iterator[None]:
+    """Do not print what Ray tells every driver: pages of a raylet's log when a node dies. We say it in a line."""
+    from ray._private import worker
+
+    def silent(*_: object, **__: object) -> None:
+        return
+
+    if not hasattr(worker, "listen_error_messages"):
+        yield
+        return
+    with mock.patch.object(worker, "listen_error_messages", silent):
         yield
 
 

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from lmoe_tune.errors import LmoeTuneError
+from lmoe_tune.sweep.guard import ClusterLostError
+from lmoe_tune.sweep.journal import LedgerError
 from lmoe_tune.sweep.ledger import Ledger, Suggestion, TrialView, now_ms
 from lmoe_tune.sweep.records import write_record
 from lmoe_tune.training.baseline_record import read_baseline_record
 
 if TYPE_CHECKING:
     from trainables.worker import Report
+
+NODE_DEATHS = 20  # a trial that brings its nodes down must not do so for ever
 
 
 class Observer(Protocol):
@@ -32,7 +37,7 @@ class SweepControl:
     Attributes:
         interrupted: somebody asked to stop (Ctrl-C, SIGTERM); unfinished trials stay so in the ledger.
         in_loop: the event loop runs and looks at `interrupted` several times a second.
-        fatal: an error after which nothing may be recorded any more.
+        fatal: an error that ends this run; the unfinished trials stay so in the ledger.
     """
 
     def __init__(self, ledger: Ledger, observer: Observer, *, import_path: Path, deadline_ms: int | None) -> None:
@@ -45,11 +50,23 @@ class SweepControl:
         self._import_path = import_path
         self._deadline_ms = deadline_ms
         self._gpu_hours_used_up = False
+        self._said: set[str] = set()
+        self._node_deaths: Counter[int] = Counter()
         self._keep = ledger.spec.tracking.best_checkpoints
 
     @property
     def stopping(self) -> bool:
         return self.interrupted or self.fatal is not None
+
+    @property
+    def can_record(self) -> bool:
+        """Whether the ledger can still be written: not once its memory is ahead of its file."""
+        return not self.ledger.in_transaction and not isinstance(self.fatal, LedgerError)
+
+    def on_cluster_lost(self, what: str) -> None:
+        """Ray has died. Called from another thread."""
+        resume = f"lmoe-tune resume {self.ledger.folder.name}"
+        self.fatal = self.fatal or ClusterLostError(f"{what}. Nothing that was reported is lost; to go on: {resume}")
 
     def worker_config(self, suggestion: Suggestion) -> dict[str, Any]:
         """What a worker needs to run a trial; the rest it reads in the sweep's folder."""
@@ -71,8 +88,12 @@ class SweepControl:
         """Record what a worker tells; True when its trial ends."""
         if self.stopping or self.ledger.is_finished(report.trial):
             return True
+        self._keep_notes(report)
         if report.ends_sweep:
-            raise LmoeTuneError(f"{report.failure}. No trial can be trained, so the sweep has stopped")
+            raise LmoeTuneError(
+                f"{report.failure}. No trial can be trained, so the sweep has stopped; once that is mended: "
+                f"lmoe-tune resume {self.ledger.folder.name}"
+            )
         if report.failure is not None:
             self.ledger.fail(report.trial, report.failure, report.traceback)
             ended = True
@@ -89,17 +110,31 @@ class SweepControl:
             self.observer.on_epoch(trial)
         return ended
 
-    def on_process_died(self, number: int) -> None:
-        """A trial's process died; Ray starts it again, from its newest checkpoint.
+    def _keep_notes(self, report: Report) -> None:
+        if report.notes:
+            self.ledger.note(report.trial, report.notes)
+        for note in report.notes:
+            if note not in self._said:  # each process may say it again
+                self._said.add(note)
+                self.observer.on_message(f"trial {report.trial}: {note}")
 
-        Ray counts anew in every run, the ledger does not: a trial that died too often ends here.
+    def on_process_died(self, number: int, *, with_node: bool = False) -> bool:
+        """A trial's process died; it is started again, from its newest checkpoint. True when it has too often.
+
+        The ledger counts, over all runs. A process that died with its node does not count, as nothing says
+        that it was the trial's fault; unless it happens NODE_DEATHS times in a run.
         """
         if self.stopping or self.ledger.is_finished(number):
-            return
+            return True
+        self._node_deaths[number] += with_node
+        if with_node and self._node_deaths[number] <= NODE_DEATHS:
+            self.observer.on_message(f"trial {number}: its node died; it continues on another one")
+            return False
         if self.ledger.count_retry(number) > self.ledger.spec.resources.max_retries:
             self.on_process_lost(number)
-        else:
-            self.observer.on_message(f"trial {number}: its process died; it continues in a new one")
+            return True
+        self.observer.on_message(f"trial {number}: its process died; it continues in a new one")
+        return False
 
     def on_process_lost(self, number: int) -> None:
         """A trial's process died more often than is retried."""

@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 import signal
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from pathlib import Path
 from lmoe_tune.errors import LmoeTuneError
 from lmoe_tune.sweep import cluster
 from lmoe_tune.sweep.control import Observer, SweepControl
+from lmoe_tune.sweep.guard import guarded
 from lmoe_tune.sweep.ledger import Ledger, now_ms
 from lmoe_tune.sweep.projector import PATIENCE_S, Projector
 from lmoe_tune.sweep.records import mend_records
@@ -54,8 +56,9 @@ def run_sweep(
                 install()  # Ray put its own in their place
                 slots = resources.slots(ledger.spec.resources, ledger.spec.search.max_concurrent)
                 observer.on_message(f"{slots} trial{'s' if slots > 1 else ''} at a time")
-                _tune(control, projector, slots, run)
-                if control.fatal is None:
+                with guarded(resources.vitals, control.on_cluster_lost, lambda: _give_up(control)):
+                    _tune(control, projector, slots, run)
+                if control.can_record and ledger.run_is_open():
                     ledger.end_run(run, _state(ledger))
                     projector.finish_soon()  # while Ray shuts down
         except KeyboardInterrupt:
@@ -65,15 +68,22 @@ def run_sweep(
                 raise
             control.interrupted = True
         finally:
-            if control.fatal is None and ledger.run_is_open():
+            if control.can_record and ledger.run_is_open():
                 ledger.end_run(run, _state(ledger))
             try:
-                projector.finish(INTERRUPTED_PATIENCE_S if control.interrupted else PATIENCE_S)
+                projector.finish(INTERRUPTED_PATIENCE_S if control.stopping else PATIENCE_S)
             except KeyboardInterrupt:
                 projector.finish(0)  # whoever resumes or syncs delivers the rest
     if control.fatal is not None:
         raise control.fatal
     return Outcome(_state(ledger), projector.delivered)
+
+
+def _give_up(control: SweepControl) -> None:
+    """Ray is dead and the event loop waits for it: end the process as it stands, which loses nothing."""
+    sys.stderr.write(f"error: {control.fatal}\n")
+    sys.stderr.flush()
+    os._exit(1)
 
 
 def _state(ledger: Ledger) -> str:
@@ -93,11 +103,12 @@ def _tune(control: SweepControl, projector: Projector, slots: int, run: int) -> 
     scratch = control.ledger.folder.path / ".ray"
     shutil.rmtree(scratch, ignore_errors=True)  # what a killed run left; we hold the lock
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    scheduler = LedgerScheduler(control)
     tuner = tune.Tuner(
         tune.with_resources(TrialWorker, {"cpu": resources.cpu, "gpu": resources.gpu}),
         tune_config=tune.TuneConfig(
             search_alg=LedgerSearcher(control),
-            scheduler=LedgerScheduler(control),
+            scheduler=scheduler,
             num_samples=-1,
             max_concurrent_trials=slots,
             reuse_actors=True,
@@ -108,9 +119,9 @@ def _tune(control: SweepControl, projector: Projector, slots: int, run: int) -> 
             name=f"run-{run}-{os.getpid()}",
             storage_path=str(scratch),
             verbose=0,
-            stop=Watch(control, projector),
+            stop=Watch(control, projector, scheduler.trials),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # the workers write their own
-            failure_config=tune.FailureConfig(max_failures=resources.max_retries),
+            failure_config=tune.FailureConfig(max_failures=-1),  # the ledger counts, over all runs
         ),
     )
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from ray.tune.experiment import Trial
@@ -11,11 +12,19 @@ from lmoe_tune.sweep.control import SweepControl
 
 
 class LedgerScheduler(FIFOScheduler):  # type: ignore[misc]
-    """Records every result and stops a trial that failed, was pruned or reached its last epoch."""
+    """Records every result and stops a trial that failed, was pruned or reached its last epoch.
+
+    Attributes:
+        trials: Tune's own objects of the trials that were handed out.
+    """
 
     def __init__(self, control: SweepControl) -> None:
         super().__init__()
         self._control = control
+        self.trials: dict[int, Any] = {}
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        self.trials[trial.config["trial"]] = trial
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         with self._control.fatal_errors():
@@ -27,7 +36,22 @@ class LedgerScheduler(FIFOScheduler):  # type: ignore[misc]
         if trial.status == Trial.PENDING:
             return  # the same death once more (see `LedgerSearcher.on_trial_complete`)
         with self._control.fatal_errors():
-            self._control.on_process_died(trial.config["trial"])
+            if self._control.on_process_died(trial.config["trial"], with_node=_node_died(trial)):
+                # Tune starts it again nevertheless, on whose word no end of this is to depend.
+                trial.config["ended"] = True
+                trial.max_failures = 0
+
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        self.trials.pop(trial.config["trial"], None)
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
+
+
+def _node_died(trial: Any) -> bool:
+    """Whether it was the node that took the trial's process with it."""
+    try:
+        said = Path(trial.error_file).read_text(errors="replace").rpartition("Failure # ")[2]
+    except OSError:
+        return False
+    return "its node has died" in said or "is unavailable: " in said  # of the latter Ray heard nothing any more

@@ -5,13 +5,19 @@ from __future__ import annotations
 import ctypes
 import faulthandler
 import signal
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import TypeVar
 
 Item = TypeVar("Item")
 STDERR = 2  # the descriptor: sys.stderr may be replaced by something without one
 GRACE_S = 1.0  # for the stacks to be printed
+
+FROZEN_MARGIN_S = 30.0  # beside the epochs: imports and readers may hold the interpreter lock for long
+BEAT_S = 1.0
 
 CLOCK_MONOTONIC = 1  # linux/time.h
 
@@ -61,20 +67,49 @@ class _Times(ctypes.Structure):
     _fields_ = tuple((name, ctypes.c_long) for name in ("interval_s", "interval_ns", "seconds", "nanoseconds"))
 
 
+class _KillTimer:
+    """SIGKILL from a timer of the kernel's; does nothing where there is no such timer (not Linux)."""
+
+    def __init__(self) -> None:
+        self._libc = ctypes.CDLL(None)
+        self._timer = ctypes.c_void_p()
+        event = _Event(signal=signal.SIGKILL)
+        self._made = hasattr(self._libc, "timer_create") and not self._libc.timer_create(
+            CLOCK_MONOTONIC, ctypes.byref(event), ctypes.byref(self._timer)
+        )
+
+    def set(self, seconds: float) -> None:
+        """Kill after so long from now, instead of what was set before."""
+        if self._made:
+            times = _Times(seconds=int(seconds), nanoseconds=int(seconds % 1 * 1e9))
+            self._libc.timer_settime(self._timer, 0, ctypes.byref(times), None)
+
+    def delete(self) -> None:
+        if self._made:
+            self._libc.timer_delete(self._timer)
+
+
 @contextmanager
 def _killed_after(seconds: float) -> Iterator[None]:
-    """SIGKILL from a timer of the kernel's; nothing where there is no such timer (not Linux)."""
-    libc = ctypes.CDLL(None)
-    timer = ctypes.c_void_p()
-    event = _Event(signal=signal.SIGKILL)
-    if not hasattr(libc, "timer_create") or libc.timer_create(
-        CLOCK_MONOTONIC, ctypes.byref(event), ctypes.byref(timer)
-    ):
-        yield
-        return
-    times = _Times(seconds=int(seconds), nanoseconds=int(seconds % 1 * 1e9))
-    libc.timer_settime(timer, 0, ctypes.byref(times), None)
+    timer = _KillTimer()
+    timer.set(seconds)
     try:
         yield
     finally:
-        libc.timer_delete(timer)
+        timer.delete()
+
+
+@cache
+def kill_when_frozen(seconds: float) -> None:
+    """From now on the kernel kills this process when no Python has run in it for `seconds`.
+
+    For a process that is stopped between its epochs or before the first: no timer of an epoch's runs there.
+    """
+    timer = _KillTimer()
+
+    def beat() -> None:
+        while True:
+            timer.set(seconds)
+            time.sleep(BEAT_S)
+
+    threading.Thread(target=beat, daemon=True).start()
