@@ -12,6 +12,7 @@ import typer
 from lmoe_tune import __version__
 from lmoe_tune.cli import data, look, ready, run
 from lmoe_tune.cli.options import HomeOption, set_home
+from lmoe_tune.durable import keep_others_out
 from lmoe_tune.errors import LmoeTuneError, SpecError
 
 app = typer.Typer(
@@ -52,6 +53,7 @@ app.add_typer(data.app)
 def main() -> None:
     """Run the command line; every expected error is one message and an exit code."""
     code = 0
+    keep_others_out()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # until a sweep installs its own
     try:
         app()

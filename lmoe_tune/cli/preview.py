@@ -45,7 +45,9 @@ def preview(spec: Spec, change: BudgetChange, home: Path, *, as_json: bool) -> N
         return
     trials = budget.trials or "unlimited"
     methods = spec.space[METHOD].choices if METHOD in spec.space else (spec.trainable,)
-    typer.echo(f"{', '.join(map(str, methods or ()))} on {spec.data.id.dataset}: {trials} trials of {spec.train.epochs} epochs")
+    typer.echo(
+        f"{', '.join(map(str, methods or ()))} on {spec.data.id.dataset}: {trials} trials of {spec.train.epochs} epochs"
+    )
     typer.echo(f"slots: {slots} at a time on this machine ({cluster.cpus:g} CPUs, {cluster.gpus:g} GPUs)")
     typer.echo(f"device {spec.train.device}, precision {spec.train.precision}, {spec.train.threads} thread(s) a trial")
     sampler = f"sampler {spec.search.sampler}, seed {spec.search.seed}"

@@ -236,7 +236,7 @@ class ModelSpec(_Section):
     arch: Arch
     """Its architecture: small_cnn, one of torchvision's, or timm/NAME (needs `pip install lmoe-tune[timm]`)."""
     weights: Text = "none"
-    """Where it starts: `none` (random), `imagenet`, or the path of a checkpoint. A head for other classes is left out."""
+    """Where it starts: `none` (random), `imagenet`, or the path of a checkpoint; a head for other classes is left."""
     baseline: BaselineSpec
     """How the baseline is trained."""
 

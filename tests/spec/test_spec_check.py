@@ -278,9 +278,6 @@ def test_a_parameter_file_is_checked_against_the_declaration(tmp_path, monkeypat
 
 @pytest.mark.timeout(30)
 def test_importing_the_spec_is_light():
-    code = (
-        "import sys; import lmoe_tune.spec; "
-        "print(*{'torch', 'ray', 'optuna', 'mlflow', 'numpy'} & set(sys.modules))"
-    )
+    code = "import sys; import lmoe_tune.spec; print(*{'torch', 'ray', 'optuna', 'mlflow', 'numpy'} & set(sys.modules))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.split() == []

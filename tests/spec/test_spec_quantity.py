@@ -5,7 +5,7 @@ import math
 import pytest
 
 from lmoe_tune.spec import BoundExpression, duration_s, duration_text
-from lmoe_tune.spec.quantity import bounds
+from lmoe_tune.spec.quantity import bounds, size_bytes, size_text
 
 
 @pytest.mark.parametrize(
@@ -111,3 +111,24 @@ def test_bounds_have_words():
     assert bounds(0, 1, low_exclusive=True) == " greater than 0 and at most 1"
     assert bounds(None, 4_294_967_295) == " of at most 4294967295"
     assert bounds(None, None) == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [(5, 5), ("7B", 7), ("500MB", 500_000_000), ("1.5TB", 1_500_000_000_000), (" 2 kB ", 2000), ("200GB", 200 * 10**9)],
+)
+def test_a_size_in_all_its_notations(text: object, count: int) -> None:
+    assert size_bytes(text) == count
+    assert size_bytes(size_text(count)) == count
+
+
+@pytest.mark.parametrize(
+    "value", [0, -1, 1.5, True, "", "GB", "5", "5 gb", "1e9", "5GiB", "0GB", None, "9" * 40 + "TB"]
+)
+def test_what_is_no_size(value: object) -> None:
+    with pytest.raises(ValueError, match="a number of bytes, or a text such as 500MB"):
+        size_bytes(value)
+
+
+def test_sizes_are_written_in_their_largest_unit() -> None:
+    assert [size_text(count) for count in (200 * 10**9, 1500, 2 * 10**6, 999)] == ["200GB", 1500, "2MB", 999]
