@@ -84,3 +84,12 @@ def test_a_network_of_torchvisions_maps_images_to_logits() -> None:
     model = build_model("resnet18", 7, 3).eval()
     with torch.inference_mode():
         assert model(torch.zeros(2, 3, 32, 32)).shape == (2, 7)
+
+
+@pytest.mark.slow
+def test_a_vision_transformer_is_built_for_the_size_of_its_images() -> None:
+    with torch.device("meta"):
+        model = build_model("vit_b_16", 7, 3, 448)
+        assert model.encoder.pos_embedding.shape == (1, 1 + 28**2, 768)
+        with pytest.raises(UsageError, match="data.crop is 450, but must be a multiple of 16 for vit_b_16"):
+            build_model("vit_b_16", 7, 3, 450)

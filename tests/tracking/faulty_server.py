@@ -23,7 +23,12 @@ _HOP_BY_HOP = ("connection", "keep-alive", "transfer-encoding", "content-length"
 class TrackingServer:
     """MLflow's own web application over one SQLite file. There can be one in a process at a time."""
 
-    def __init__(self, folder: Path, empty_store: Path) -> None:
+    def __init__(self, folder: Path, empty_store: Path | None = None) -> None:
+        from lmoe_tune.tracking.store import SETTINGS, connect
+
+        self._patch = pytest.MonkeyPatch()
+        for name, value in SETTINGS.items():
+            self._patch.setenv(name, value)
         from mlflow.server import app, handlers
         from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
         from werkzeug.serving import WSGIRequestHandler, make_server
@@ -33,10 +38,13 @@ class TrackingServer:
                 pass
 
         folder.mkdir()
+        self.folder = folder
         self.artifacts = folder / "artifacts"
         self.uri = f"sqlite:///{folder / 'mlflow.db'}"  # for the tests, which look past the proxy
-        shutil.copyfile(empty_store, folder / "mlflow.db")
-        self._patch = pytest.MonkeyPatch()
+        if empty_store is None:
+            connect(self.uri)
+        else:
+            shutil.copyfile(empty_store, folder / "mlflow.db")
         self._patch.setenv("_MLFLOW_SERVER_SERVE_ARTIFACTS", "true")
         self._patch.setenv("_MLFLOW_SERVER_ARTIFACT_DESTINATION", str(self.artifacts))
         self._patch.setattr(handlers, "_tracking_store", SqlAlchemyStore(self.uri, "mlflow-artifacts:/"))

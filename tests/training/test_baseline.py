@@ -351,3 +351,40 @@ def test_pretrained_weights_are_refused_as_long_as_there_are_none(
     spec = spec.model_copy(update={"model": spec.model.model_copy(update={"weights": "imagenet"})})
     with pytest.raises(UsageError, match="model.weights is 'imagenet', but .* set model.weights: none"):
         acquire(spec)
+
+
+def test_a_classifier_of_ones_own_is_taken_as_it_is(
+    acquire: Callable[..., Baseline],
+    epochs: Epochs,
+    make_spec: MakeSpec,
+    tiny_data: SearchData,
+    tmp_path: Path,
+) -> None:
+    trained = acquire()
+    path = tmp_path / "mine.pt"
+    torch.save(trained.model, path)
+    spec = make_spec("model.baseline.epochs=0", f"model.weights={path}")
+    epochs.trained.clear()
+    given = acquire(spec)
+    assert not epochs.trained
+    assert all(torch.equal(value, trained.model[name]) for name, value in given.model.items())
+    assert given.metrics == {name: trained.metrics[name] for name in given.metrics}
+    record = read_baseline_record(tmp_path / "home", given.key)
+    assert record is not None
+    assert record["state"] == "complete"
+    assert [epoch["metrics"] for epoch in record["epochs"]] == [given.metrics]
+    again = acquire(spec)
+    assert (again.key, again.metrics) == (given.key, given.metrics)
+
+    torch.save({name: value + 1 for name, value in trained.model.items()}, path)
+    assert baseline_key(spec, tiny_data.fingerprint) != given.key, "another content is another baseline"
+
+
+def test_a_baseline_is_trained_from_weights_of_ones_own(
+    acquire: Callable[..., Baseline], make_spec: MakeSpec, tmp_path: Path
+) -> None:
+    path = tmp_path / "mine.pt"
+    torch.save(acquire().model, path)
+    found = acquire(make_spec("model.baseline.epochs=1", f"model.weights={path}"))
+    cold = acquire(make_spec("model.baseline.epochs=1"))
+    assert found.metrics["train_loss"] < cold.metrics["train_loss"]
