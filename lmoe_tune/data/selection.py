@@ -139,7 +139,10 @@ def _select(
     data: DataSpec, where: str, dataset: Dataset, home: Path | None, say: Say | None, *, labelled: bool
 ) -> SetOfImages:
     assert dataset.root is not None, f"{dataset.dataset} has no root"
-    reading = readers.read(dataset.dataset, dataset.root, labelled=labelled)
+    try:
+        reading = readers.read(dataset.dataset, dataset.root, labelled=labelled)
+    except readers.LayoutError as error:
+        raise readers.LayoutError(error.what, error.fix, f"{where}.root") from error
     table = reading.table
     notes, findings = list(reading.notes), []
     usable = np.ones(len(table), dtype=bool)

@@ -14,7 +14,7 @@ import lmoe_tune
 from lmoe_tune import checkpoint
 from lmoe_tune.data import SearchData
 from lmoe_tune.data.batches import Images
-from lmoe_tune.errors import TrainingError, UsageError
+from lmoe_tune.errors import TrainingError
 from lmoe_tune.spec import Spec, resolved_yaml
 from lmoe_tune.training import baseline
 from lmoe_tune.training.baseline import Baseline, acquire_baseline
@@ -342,15 +342,6 @@ def test_a_baseline_that_cannot_be_trained_says_where_to_look(
 ) -> None:
     with pytest.raises(TrainingError, match=r"the baseline cannot be trained: epoch 1.*model\.baseline"):
         acquire(make_spec("model.baseline.lr=1e30"))
-
-
-def test_pretrained_weights_are_refused_as_long_as_there_are_none(
-    acquire: Callable[..., Baseline], make_spec: MakeSpec
-) -> None:
-    spec = make_spec()
-    spec = spec.model_copy(update={"model": spec.model.model_copy(update={"weights": "imagenet"})})
-    with pytest.raises(UsageError, match="model.weights is 'imagenet', but .* set model.weights: none"):
-        acquire(spec)
 
 
 def test_a_classifier_of_ones_own_is_taken_as_it_is(

@@ -14,12 +14,12 @@ from lmoe_tune.errors import UsageError
 
 
 class LayoutError(UsageError):
-    """A folder is not what it should be: `what` it is instead, and the `fix`."""
+    """A folder is not what it should be: `what` it is instead, the `fix`, and `where` the spec names it."""
 
-    def __init__(self, what: str, fix: str) -> None:
+    def __init__(self, what: str, fix: str, where: str = "") -> None:
         self.what = what
         self.fix = fix
-        super().__init__(f"{what}. To fix it: {fix}")
+        super().__init__(f"{f'{where}: ' if where else ''}{what}. To fix it: {fix}")
 
 
 @dataclass(frozen=True, eq=False)
