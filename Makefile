@@ -28,8 +28,14 @@ demo: $(READY)
 	@$(BIN)/lmoe-tune search digits
 	@echo "(lmoe-tune is $(BIN)/lmoe-tune here; source $(BIN)/activate to have it by its name)"
 
+# What starts Ray runs one after the other: each of these sweeps has both cores.
 test: $(READY_DEV)
+ifdef ARGS
 	@$(BIN)/python -m pytest $(ARGS)
+else
+	@$(BIN)/python -m pytest -q -n 2 --dist loadgroup -m "not ray"
+	@$(BIN)/python -m pytest -q -m ray
+endif
 
 lint: $(READY_DEV)
 	@$(BIN)/ruff check .

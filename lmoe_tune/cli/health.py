@@ -117,13 +117,14 @@ def rebuild_ledger(home: Path, name: str) -> str:
         UsageError: there is no such sweep, or nothing is wrong with its ledger.
         LmoeTuneError: somebody works on it, or nothing is left to build it from.
     """
-    from lmoe_tune.sweep.folder import SweepFolder
+    from lmoe_tune.spec.wording import masked, printable
+    from lmoe_tune.sweep.folder import SweepFolder, is_name
     from lmoe_tune.sweep.rebuild import rebuild, refuse_whole
     from lmoe_tune.sweep.view import read_spec
 
     folder = SweepFolder(home, name)
-    if not folder.spec.is_file():
-        raise UsageError(f"no sweep '{name}' in {home / 'sweeps'}: there is no {folder.spec}")
+    if not (is_name(name) and folder.spec.is_file()):
+        raise UsageError(f"no sweep '{printable(masked(name))}' in {home / 'sweeps'}")
     spec = read_spec(folder)
     with folder.locked():
         refuse_whole(folder, spec)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lmoe_tune.errors import LmoeTuneError, UsageError
+from lmoe_tune.spec.wording import masked, printable
 
 LOCK_PATIENCE_S = 1.0  # somebody who only looks whether the sweep runs holds the lock for an instant
 
@@ -100,13 +101,18 @@ def find_sweeps(home: Path) -> list[SweepFolder]:
 
 def find_sweep(home: Path, name: str) -> SweepFolder:
     """The sweep of a name; raises UsageError that lists the names there are."""
-    folder = SweepFolder(home, name)
-    refuse_lost_ledger(folder)
     known = [sweep.name for sweep in find_sweeps(home)]
     if name not in known:
         there_are = f"there are {', '.join(known)}" if known else "there are none yet"
-        raise UsageError(f"no sweep '{name}' in {home / 'sweeps'}; {there_are}")
-    return folder
+        if is_name(name):
+            refuse_lost_ledger(SweepFolder(home, name))
+        raise UsageError(f"no sweep '{printable(masked(name))}' in {home / 'sweeps'}; {there_are}")
+    return SweepFolder(home, name)
+
+
+def is_name(text: str) -> bool:
+    """Whether this can be a sweep's name: one folder of the home's `sweeps`, and none beyond it."""
+    return text == Path(text).name and text not in ("", ".", "..")
 
 
 def refuse_lost_ledger(folder: SweepFolder) -> None:

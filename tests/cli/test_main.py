@@ -284,6 +284,7 @@ def test_doctor_rebuilds_a_damaged_ledger_and_leaves_a_whole_one_alone(cli: Cli,
     assert again.returncode == 2
     assert "nothing to rebuild" in again.stderr
     assert cli("doctor", "--rebuild", "none").returncode == 2
+    assert cli("doctor", "--rebuild", "../sweeps/damaged").returncode == 2
 
 
 # ------------------------------------------------------------------ looking
