@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import random
 import warnings
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import optuna
@@ -48,7 +51,7 @@ def make_sampler(spec: Spec, number: int) -> optuna.samplers.BaseSampler:
                 seed=of_sweep, scramble=True, independent_sampler=independent, warn_independent_sampling=False
             )
     if name == "grid":
-        return optuna.samplers.GridSampler(make_grid(spec), seed=of_sweep)
+        return optuna.samplers.RandomSampler(seed=of_sweep)  # never asked: `ask` gives the points
     if name == "cmaes":
         try:
             return optuna.samplers.CmaEsSampler(seed=of_trial, warn_independent_sampling=False)
@@ -77,6 +80,8 @@ def first_suggestions(spec: Spec, count: int) -> list[dict[str, Any]]:
 def ask(study: optuna.Study, spec: Spec) -> optuna.Trial:
     """A new trial with a value for every parameter that it has: its method's, where the method is searched."""
     distributions = make_distributions(spec)
+    if spec.search.sampler == "grid" and not study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.WAITING]):
+        study.enqueue_trial(next_grid_point(spec, [trial.params for trial in study.get_trials(deepcopy=False)]))
     if METHOD not in spec.space:
         return study.ask(fixed_distributions=distributions)
     trial = study.ask()
@@ -123,6 +128,17 @@ def make_distributions(spec: Spec) -> dict[str, BaseDistribution]:
 def make_grid(spec: Spec) -> dict[str, list[Any]]:
     """Every value of every parameter, for a grid; the spec was checked to have steps or choices everywhere."""
     return {name: _grid_values(entry) for name, entry in make_distributions(spec).items()}
+
+
+def next_grid_point(spec: Spec, tried: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The first point of the shuffled grid that was not tried yet; the first of all where there is none left.
+
+    Optuna's GridSampler goes by trial numbers: it would try a start point on the grid twice, and another never.
+    """
+    grid = make_grid(spec)
+    points = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+    random.Random(derived_seed("grid", spec.search.seed)).shuffle(points)
+    return next((point for point in points if point not in tried), points[0])
 
 
 def num_grid_trials(spec: Spec) -> int:

@@ -12,7 +12,7 @@ from lmoe_tune.errors import SpecError
 from lmoe_tune.spec import Spec
 from lmoe_tune.sweep.folder import SweepFolder
 from lmoe_tune.sweep.ledger import Ledger
-from lmoe_tune.sweep.sampling import make_distributions, make_grid, make_pruner, make_sampler
+from lmoe_tune.sweep.sampling import ask, first_suggestions, make_grid, make_pruner, make_sampler
 
 MakeSpec = Callable[..., Spec]
 SAMPLERS = ("tpe", "random", "qmc", "grid", "cmaes", "gp")
@@ -32,7 +32,7 @@ def suggestions(spec: Spec, count: int, *, told: State | None = State.COMPLETE) 
     study, found = optuna.create_study(direction="maximize"), []
     for number in range(count):
         study.sampler = make_sampler(spec, number)
-        trial = study.ask(fixed_distributions=make_distributions(spec))
+        trial = ask(study, spec)
         found.append(dict(trial.params))
         if told is not None:
             study.sampler = optuna.samplers.RandomSampler()  # some end the study from within `tell`
@@ -92,6 +92,16 @@ def test_a_grid_is_covered_once(spec: MakeSpec) -> None:
     assert len(every) == 18
     found = [tuple(params[name] for name in make_grid(chosen)) for params in suggestions(chosen, 18)]
     assert len(found) == 18 and set(found) == every
+
+
+def test_a_start_point_on_the_grid_is_not_tried_twice(spec: MakeSpec) -> None:
+    chosen = spec(
+        *of_space("grid"), "search.start_from=[{mixing_alpha: 1.0, consistency_weight: 1.0, outlier_ratio: 1.0}]"
+    )
+    every = set(itertools.product(*make_grid(chosen).values()))
+    found = [tuple(params[name] for name in make_grid(chosen)) for params in first_suggestions(chosen, len(every))]
+    assert found[0] == (1.0, 1.0, 1.0)
+    assert set(found) == every
 
 
 def test_a_grid_with_a_start_point_that_leaves_something_out_is_refused_or_runs(
