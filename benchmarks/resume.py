@@ -82,7 +82,7 @@ def make_home(folder: Path, finished: int, template: Path) -> None:
     with place.locked():
         ledger = Ledger.writing(place, quick)
         metrics = ledger.trial(0).metrics
-        ledger.set_attrs({"budget": {**ledger.attrs["budget"], "trials": finished + 1}, "import_path": str(folder)})
+        ledger.set_attr("budget", {**ledger.attrs["budget"], "trials": finished + 1})
         while ledger.num_started() < finished:
             number = ledger.ask().number
             level, epoch, ended = rng.gauss(0.95, 0.02), 0, False
@@ -97,30 +97,30 @@ def make_home(folder: Path, finished: int, template: Path) -> None:
             raise BenchmarkError("MLflow did not take the synthetic trials")
 
 
-def make_template(folder: Path) -> None:
-    """A sweep of one real trial, with its baseline."""
+def make_template(folder: Path, specs: Path) -> None:
+    """A sweep of one real trial, with its baseline; the spec and its trainable lie in `specs`."""
+    specs.mkdir()
+    shutil.copy(ROOT / "benchmarks" / "marked_steps.py", specs)
+    (specs / "resume.yaml").write_text(SPEC)
     folder.mkdir()
-    shutil.copy(ROOT / "benchmarks" / "marked_steps.py", folder)
-    (folder / "resume.yaml").write_text(SPEC)
-    driver = Driver(["search", "resume.yaml", "--trials", "1"], folder, environment(), str(folder))
+    driver = Driver(["search", str(specs / "resume.yaml"), "--trials", "1"], folder, environment(), str(folder))
     code = driver.wait(PATIENCE_S)
     driver.kill_tree()
     if code != 0:
         raise BenchmarkError(f"the first trial failed:\n{driver.output()}")
-    (folder / LOG.name).unlink()
 
 
 # The sides
 
 
-def resume(home: Path, folder: Path) -> float:
+def resume(home: Path, folder: Path, specs: Path) -> float:
     """Seconds to the first step of a copy of the sweep, which is then killed."""
     shutil.copytree(home, folder)
-    (home / LOG.name).unlink(missing_ok=True)  # the copy still takes the trainable from there
+    (specs / LOG.name).unlink(missing_ok=True)
     driver = Driver(["resume", NAME], folder, environment(), str(folder))
     give_up = time.monotonic() + PATIENCE_S
     try:
-        while not (marks := read_marks(home)):
+        while not (marks := read_marks(specs)):
             if not driver.running or time.monotonic() > give_up:
                 raise BenchmarkError(f"the resumed sweep made no step:\n{driver.output()}")
             time.sleep(0.05)
@@ -158,9 +158,9 @@ def bench(args: argparse.Namespace, folder: Path) -> int:
     load = os.getloadavg()[0]
     if load > 0.5:
         say(f"this machine is busy (load {load:.1f}): the differences will be rough")
-    template = folder / "template"
+    template, specs = folder / "template", folder / "specs"
     say("training a baseline")
-    make_template(template)
+    make_template(template, specs)
     homes = {side_of(finished): folder / str(finished) for finished in args.finished}
     for finished in args.finished:
         began = time.monotonic()
@@ -171,7 +171,7 @@ def bench(args: argparse.Namespace, folder: Path) -> int:
     for round_ in range(-1, args.rounds):  # one to warm the disk, whose times do not count
         shift = round_ % len(sides)
         for side in [*sides[shift:], *sides[:shift]]:
-            found = peer(folder / "peer") if side == PEER else resume(homes[side], folder / "copy")
+            found = peer(folder / "peer") if side == PEER else resume(homes[side], folder / "copy", specs)
             if round_ >= 0:
                 seconds.add(side, found)
             say(f"round {round_ + 1} of {args.rounds}, {side}: {found:.2f} s")
