@@ -12,11 +12,12 @@ ELSEWHERE := elsewhere
 endif
 
 .NOTPARALLEL:
-.PHONY: help demo test lint check format wheel clean elsewhere
+.PHONY: help demo test test-long lint check format wheel clean elsewhere
 
 help:
 	@echo "make demo    a whole search on embedded data, every trial in MLflow (installs itself into .venv first)"
 	@echo "make test    the tests; ARGS is handed to pytest: make test ARGS='-k ledger'"
+	@echo "make test-long  the tests of sweeps that take minutes, which \`make test\` leaves out"
 	@echo "make check   what CI runs: ruff, mypy --strict, the layers, the tests"
 	@echo "make lint    the same without the tests"
 	@echo "make format  put the code into shape"
@@ -34,8 +35,11 @@ ifdef ARGS
 	@$(BIN)/python -m pytest $(ARGS)
 else
 	@$(BIN)/python -m pytest -q -n 2 --dist loadgroup -m "not ray"
-	@$(BIN)/python -m pytest -q -m ray
+	@$(BIN)/python -m pytest -q -m "ray and not long"
 endif
+
+test-long: $(READY_DEV)
+	@$(BIN)/python -m pytest -q -m long
 
 lint: $(READY_DEV)
 	@$(BIN)/ruff check .

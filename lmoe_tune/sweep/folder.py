@@ -67,8 +67,14 @@ class SweepFolder:
         Raises:
             SweepLockedError: another process holds it; names its pid and host.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / "lock").open("a+") as file:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            opened = (self.path / "lock").open("a+")
+        except OSError as error:
+            raise UsageError(
+                f"{self.path}: cannot be written in ({error.strerror}); make it writable, or copy the home elsewhere"
+            ) from error
+        with opened as file:
             patience_until = time.monotonic() + LOCK_PATIENCE_S
             while not _try_lock(file.fileno(), fcntl.LOCK_EX):
                 if time.monotonic() > patience_until:

@@ -26,7 +26,7 @@ from lmoe_tune.tracking.snapshot import (
     SweepSnapshot,
     TrialSnapshot,
 )
-from lmoe_tune.tracking.store import connect, translated
+from lmoe_tune.tracking.store import connect, follow_home, translated
 from lmoe_tune.tracking.uri import is_server, shown, sqlite_path
 
 if TYPE_CHECKING:
@@ -39,7 +39,8 @@ _PARENT_STATUS = {"running": "RUNNING", "interrupted": "KILLED", "complete": "FI
 # MLflow's limits, per call and per value.
 _MAX_METRICS, _MAX_PARAMS, _MAX_PARAM_CHARS, _MAX_TAG_CHARS = 1000, 100, 6000, 5000
 _ALL_EPOCHS = 1 << 31
-_EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}  # the UI opens on runs, not on traces
+EXPERIMENT_TAG = "mlflow.experimentKind"
+_EXPERIMENT_TAGS = {EXPERIMENT_TAG: "custom_model_development"}  # the UI opens on runs, not on traces
 
 
 @dataclass(frozen=True)
@@ -144,6 +145,8 @@ class Projection:
         key = (snapshot.experiment, snapshot.sweep_id)
         if self._contact is None or self._contact_key != key:
             if self._client is None:
+                if self._artifact_root is not None:
+                    follow_home(self._uri, self._artifact_root, EXPERIMENT_TAG)
                 self._client = connect(self._uri)
             experiment_id = self._find_experiment(self._client, snapshot.experiment)
             self._contact = _find_runs(self._client, experiment_id, snapshot, self._artifact_root)

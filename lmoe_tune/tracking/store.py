@@ -70,6 +70,36 @@ def connect(uri: str) -> MlflowClient:
             return MlflowClient(uri)  # inside the lock: it writes the experiment called Default
 
 
+def follow_home(uri: str, artifact_root: Path, tag: str) -> None:
+    """Let a SQLite store that lies beside its artifacts point to them where they are now.
+
+    MLflow keeps absolute addresses, so a home that was moved or copied would still write into the old one.
+
+    Args:
+        artifact_root: where the artifacts are now.
+        tag: of the experiments whose artifacts these are.
+    """
+    path = sqlite_path(uri)
+    if path is None or not path.exists() or path.stat().st_size == 0:
+        return
+    if path.resolve().parent != artifact_root.parent:
+        return
+    new = artifact_root.as_uri()
+    places = (("experiments", "artifact_location"), ("runs", "artifact_uri"), ("logged_models", "artifact_location"))
+    of_ours = (
+        "SELECT DISTINCT artifact_location FROM experiments JOIN experiment_tags USING (experiment_id) "
+        "WHERE key = ? AND artifact_location LIKE 'file:///%/' || ? AND artifact_location != ?"
+    )
+    with _locked(path), closing(sqlite3.connect(path, timeout=30)) as database, database:
+        for (old,) in database.execute(of_ours, (tag, artifact_root.name, new)).fetchall():
+            for table, column in places:
+                database.execute(
+                    f"UPDATE {table} SET {column} = ? || substr({column}, ?) "
+                    f"WHERE {column} = ? OR substr({column}, 1, ?) = ?",
+                    (new, len(old) + 1, old, len(old) + 1, f"{old}/"),
+                )
+
+
 def _create_sqlite(path: Path) -> None:
     """Have MLflow make its tables in memory, copy them to a file aside, and rename that.
 

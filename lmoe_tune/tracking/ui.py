@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -14,7 +15,8 @@ from pathlib import Path
 from types import FrameType
 
 from lmoe_tune.errors import TrackingError, UsageError
-from lmoe_tune.tracking.store import SETTINGS
+from lmoe_tune.tracking.projection import EXPERIMENT_TAG
+from lmoe_tune.tracking.store import SETTINGS, follow_home
 from lmoe_tune.tracking.uri import is_server, shown, sqlite_path
 
 HOST = "127.0.0.1"
@@ -91,6 +93,8 @@ def serve(
     path = sqlite_path(tracking_uri)
     if path is not None and not path.exists():
         raise TrackingError(f"there is nothing to show yet: {path} does not exist; `lmoe-tune search` makes it")
+    with suppress(OSError, sqlite3.Error):  # of a read-only home: it can be shown as it is
+        follow_home(tracking_uri, artifact_root.resolve(), EXPERIMENT_TAG)
     chosen = _choose_port(port)
     # A session of its own: MLflow starts a second process, and a signal must reach both.
     server = subprocess.Popen(

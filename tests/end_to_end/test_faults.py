@@ -76,7 +76,11 @@ def test_without_mlflow_a_sweep_completes_and_its_ids_are_null(command: Any, clo
         assert not path.is_file() or b"secret" not in path.read_bytes(), path
 
 
-@pytest.mark.parametrize("again", [("sync", "digits"), ("resume", "digits")], ids=["sync", "resume"])
+@pytest.mark.parametrize(
+    "again",
+    [("sync", "digits"), pytest.param(("resume", "digits"), marks=pytest.mark.long)],
+    ids=["sync", "resume"],
+)
 def test_what_mlflow_missed_is_delivered_later(
     command: Any, closed_port: int, tracked: Callable[..., Any], again: tuple[str, ...]
 ) -> None:

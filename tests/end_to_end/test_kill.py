@@ -42,7 +42,7 @@ def all_have_started(command: Any) -> bool:
     [
         (ledger_is_there, an_epoch_is_recorded),
         (baseline_has_begun, a_trial_has_ended),
-        (all_have_started,),
+        pytest.param((all_have_started,), marks=pytest.mark.long),
     ],
     ids=["while it starts and after an epoch", "in the baseline and after a trial", "in the last trial"],
 )

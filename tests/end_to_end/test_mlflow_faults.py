@@ -65,6 +65,7 @@ def told(stderr: str) -> list[str]:
     return [line for line in stderr.splitlines() if line.startswith(("MLflow is", "MLflow was", "the process that"))]
 
 
+@pytest.mark.long
 def test_a_slow_server_holds_up_nothing_and_sync_delivers_what_is_missing(
     command: Any, tracked: Callable[..., Any], server: TrackingServer, proxy: FaultyProxy, tmp_path: Path
 ) -> None:
@@ -140,6 +141,7 @@ def models(store: Any) -> list[tuple[str, str]]:
     return sorted((model.tags["lmoe_tune.trial"], model.tags["lmoe_tune.sha256"]) for model in found)
 
 
+@pytest.mark.long
 def test_a_complete_sweep_is_not_held_up_by_a_server_that_never_answers(copy_of_reference: Any) -> None:
     with FaultyProxy(0, lambda request: HANGS).closing() as mute:
         done = copy_of_reference.run("search", "digits", *reference_overrides(), MLFLOW_TRACKING_URI=mute.uri)

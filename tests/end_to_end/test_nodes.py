@@ -106,6 +106,7 @@ def cluster(command: Command, tmp_path_factory: pytest.TempPathFactory) -> Itera
     made.stop()
 
 
+@pytest.mark.long
 def test_the_trials_of_a_node_that_dies_go_on_elsewhere(command: Any, cluster: Cluster, tracked: Any) -> None:
     arguments = ("--trials", "3", "--set", "train.epochs=12", "--set", "search.pruner=none")
     baseline = ("--set", "model.baseline.epochs=2", "--address", cluster.address)

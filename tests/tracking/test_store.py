@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 
 from lmoe_tune.errors import TrackingError
 from lmoe_tune.tracking import Projection, SweepSnapshot
@@ -92,3 +93,19 @@ def test_a_store_that_vanished_comes_back(tmp_path: Path, uri: str, sweep: Calla
     shutil.move(tmp_path / "mlflow.db", tmp_path / "away.db")
     with pytest.raises(TrackingError):
         projection.project(sweep(state="complete"))
+
+
+def test_a_home_that_was_copied_keeps_its_artifacts_to_itself(
+    tmp_path: Path, sweep: Callable[..., SweepSnapshot]
+) -> None:
+    old, new = tmp_path / "old", tmp_path / "new home"
+    old.mkdir()
+    first = Projection(f"sqlite:///{old / 'mlflow.db'}").project(sweep())
+    shutil.copytree(old, new)
+    second = Projection(f"sqlite:///{new / 'mlflow.db'}").project(sweep())
+    assert second == first
+    for home in (old, new):
+        client = MlflowClient(tracking_uri=f"sqlite:///{home / 'mlflow.db'}")
+        assert client.get_experiment(first.experiment_id).artifact_location == (home / "mlartifacts").as_uri()
+        run = client.get_run(first.parent_run_id)
+        assert run.info.artifact_uri.startswith(f"{(home / 'mlartifacts').as_uri()}/")
