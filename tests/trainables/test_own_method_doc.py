@@ -1,0 +1,45 @@
+"""The example of docs/own-method.md, as it stands there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lmoe_tune.data.batches import Batch
+from lmoe_tune.model import build_model
+from lmoe_tune.spec import load_spec
+from trainables import declarations, load_method, resolve_declaration
+
+DOC = Path(__file__).resolve().parents[2] / "docs" / "own-method.md"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (code,) = re.findall(r"```python\n(.*?)```", DOC.read_text(), re.DOTALL)
+    (spec,) = re.findall(r"```yaml\n(.*?)```", DOC.read_text(), re.DOTALL)
+    (tmp_path / "my_methods.py").write_text(code)
+    (tmp_path / "mine.yaml").write_text(spec)
+    return tmp_path
+
+
+def test_its_spec_is_fine_and_its_loss_trains(folder: Path) -> None:
+    loaded = load_spec(folder / "mine.yaml", declarations=declarations(), resolve=resolve_declaration)
+    assert set(loaded.spec.space) == {"margin", "outlier_ratio"}
+    method = load_method(loaded.spec.trainable, folder)
+    params = method.declaration.resolve({"margin": 1.2})
+    objective = method.objective(params)
+    assert objective.outlier_ratio == 1.0
+    torch.manual_seed(0)
+    model = build_model("small_cnn", 3, 1)
+    batch = Batch(torch.randn(6, 1, 8, 8), torch.tensor([0, 1, 2] * 2), torch.randn(4, 1, 8, 8), torch.arange(4))
+    loss = objective.loss(model, batch, np.random.default_rng(0))
+    assert set(loss.logged) == {"id_loss", "outlier_loss"}
+    assert float(loss.total.detach()) == pytest.approx(
+        float(loss.logged["id_loss"] + 0.5 * loss.logged["outlier_loss"])
+    )
+    loss.total.backward()
+    assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in model.parameters())
