@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import nn
 
-from lmoe_tune.data.batches import Batch
+from lmoe_tune.data.batches import Batch, Images, PairedBatches
 from lmoe_tune.methods.objective import Objective
 from lmoe_tune.model import SmallCNN
-from lmoe_tune.spec import SHARED_PARAMETERS, Parameter
+from lmoe_tune.spec import METRICS, SHARED_PARAMETERS, Parameter
 from trainables import METHODS, load_method
 
 SHARED = {parameter.name for parameter in SHARED_PARAMETERS}
@@ -170,3 +170,169 @@ def test_a_few_steps_lower_the_loss(name: str) -> None:
         optimizer.step()
         losses.append(found.total.item())
     assert losses[-1] < 0.8 * losses[0]
+
+
+# --- the logged terms, and what they cost ---
+
+TERMS = {
+    "logit_mixoe": {
+        "mix_weight": "mix_loss",
+        "consistency_weight": "consistency_loss",
+        "outlier_weight": "outlier_loss",
+    },
+    "mixoe": {"mix_weight": "mix_loss"},
+    "outlier_exposure": {"outlier_weight": "outlier_loss"},
+    "energy_oe": {"energy_weight": "energy_loss"},
+    "baseline": {},
+}
+"""Of every method: which weight belongs to which term."""
+
+
+class Counted(nn.Module):
+    """The network, and how many rows each of its forwards had."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network, self.rows = network(), list[int]()
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.rows.append(len(images))
+        logits: torch.Tensor = self.network(images)
+        return logits
+
+
+def batched(name: str, mode: str, **params: Any) -> Objective:
+    """The objective with a BatchNorm mode, where the method has any."""
+    has_mode = "batch_norm" in {parameter.name for parameter in load_method(name).declaration.parameters}
+    return objective_of(name, **params, **({"batch_norm": mode} if has_mode else {}))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_says_which_terms_its_weights_belong_to(name: str) -> None:
+    parameters = load_method(name).declaration.parameters
+    assert set(TERMS[name]) == {parameter.name for parameter in parameters if parameter.name.endswith("_weight")}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_what_is_logged_is_a_metric_of_the_records(name: str) -> None:
+    found = objective_of(name, **dict.fromkeys(TERMS[name], 1.0)).loss(network(), batch(), np.random.default_rng(0))
+    assert set(found.logged) == {"id_loss", *TERMS[name].values()} | ({"margin"} if name == "logit_mixoe" else set())
+    assert {f"train_{term}" for term in found.logged} <= set(METRICS)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_loss_is_the_weighted_sum_of_its_terms(name: str) -> None:
+    weights = {weight: 0.3 + 0.4 * place for place, weight in enumerate(TERMS[name])}
+    found = objective_of(name, **weights).loss(network(), batch(), np.random.default_rng(0))
+    expected = found.logged["id_loss"] + sum(value * found.logged[TERMS[name][key]] for key, value in weights.items())
+    torch.testing.assert_close(found.total.detach(), expected)
+
+
+@pytest.mark.parametrize("mode", ["joint", "separate", "frozen"])
+@pytest.mark.parametrize("name", METHODS)
+def test_without_its_weights_a_method_is_the_baseline_and_costs_no_more(name: str, mode: str) -> None:
+    model = Counted()
+    objective = batched(name, mode, **dict.fromkeys(TERMS[name], 0.0))
+    found = objective.loss(model, batch(), np.random.default_rng(0))
+    assert model.rows == [6]
+    assert set(found.logged) == {"id_loss"}
+    if mode != "frozen":
+        expected = objective_of("baseline").loss(network(), batch(), np.random.default_rng(0))
+        assert torch.equal(found.total, expected.total)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_batches_do_not_depend_on_the_weights(name: str) -> None:
+    """Two trials that differ in a weight alone see the same images and the same draws."""
+    states = []
+    for weight in (0.0, 1.0):
+        rng = np.random.default_rng(0)
+        objective_of(name, **dict.fromkeys(TERMS[name], weight)).loss(network(), batch(), rng)
+        states.append(rng.bit_generator.state)
+    assert states[0] == states[1]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_nothing_random_comes_from_elsewhere(name: str) -> None:
+    torch.manual_seed(0)
+    model, before = network(), torch.get_rng_state()
+    objective_of(name).loss(model, batch(), np.random.default_rng(0))
+    assert torch.equal(before, torch.get_rng_state())
+
+
+# --- BatchNorm ---
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_modes_of_batch_norm_are_honoured(name: str) -> None:
+    """joint: one forward, and all rows move the statistics; separate: the images' alone; frozen: none."""
+    plain = network()
+    plain(batch().images)
+    of_images = {key: value for key, value in plain.state_dict().items() if "running" in key}
+    untouched = network().state_dict()
+    for mode in ("joint", "separate", "frozen"):
+        model = Counted()
+        batched(name, mode).loss(model, batch(), np.random.default_rng(0))
+        found = model.network.state_dict()
+        is_images = all(torch.allclose(found[key], value) for key, value in of_images.items())
+        is_untouched = all(torch.equal(found[key], untouched[key]) for key in of_images)
+        if name == "baseline":
+            assert is_images
+        elif mode == "joint":
+            assert len(model.rows) == 1
+            assert not is_images and not is_untouched
+        elif mode == "separate":
+            assert model.rows[0] == 6 and len(model.rows) > 1
+            assert is_images
+        else:
+            assert len(model.rows) == 1
+            assert is_untouched
+
+
+# --- awkward batches ---
+
+
+@pytest.mark.parametrize("mode", ["joint", "separate", "frozen"])
+@pytest.mark.parametrize(("size", "num_outliers"), [(6, 2), (3, 7), (2, 2), (5, 5)])
+@pytest.mark.parametrize("name", METHODS)
+def test_fewer_and_more_outliers_than_images(name: str, size: int, num_outliers: int, mode: str) -> None:
+    objective = batched(name, mode)
+    assert_sound(
+        objective, batch_for(objective, size=size, **({"num_outliers": num_outliers} if name != "baseline" else {}))
+    )
+
+
+@pytest.mark.parametrize("ratio", [0.3, 1.0, 2.5])
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "baseline"])
+def test_the_outlier_ratio_decides_how_many_are_drawn(name: str, ratio: float, tiny_images: Images) -> None:
+    objective = objective_of(name, outlier_ratio=ratio)
+    rng = np.random.default_rng(0)
+    batches = list(PairedBatches(tiny_images, batch_size=24, outlier_ratio=objective.outlier_ratio, rng=rng).epoch())
+    assert sum(len(data.outliers) for data in batches) == pytest.approx(ratio * 72, abs=1)
+    assert_sound(objective, batches[0])
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_two_classes(name: str) -> None:
+    objective, data = objective_of(name), batch()
+    model = SmallCNN(num_classes=2, in_channels=1)
+    found = objective.loss(model, dataclasses.replace(data, labels=data.labels % 2), np.random.default_rng(0))
+    found.total.backward()
+    assert found.total.isfinite()
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("mode", ["joint", "separate", "frozen"])
+@pytest.mark.parametrize("value", [0.0, 1.0])
+@pytest.mark.parametrize("name", METHODS)
+def test_constant_images(name: str, value: float, mode: str) -> None:
+    """BatchNorm then divides by a variance of 0."""
+    data = batch()
+    data = dataclasses.replace(
+        data, images=torch.full_like(data.images, value), outliers=torch.full_like(data.outliers, value)
+    )
+    model = network()
+    found = batched(name, mode).loss(model, data, np.random.default_rng(0))
+    found.total.backward()
+    assert found.total.isfinite()
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
