@@ -12,7 +12,9 @@ import torch
 from lmoe_tune.data.batches import Batch
 from lmoe_tune.model import build_model
 from lmoe_tune.spec import load_spec
-from trainables import declarations, load_method, resolve_declaration
+from lmoe_tune.training.platform import resolve_platform
+from lmoe_tune.training.trial import run_trial
+from trainables import configured, declarations, load_method, resolve_declaration
 
 DOC = Path(__file__).resolve().parents[2] / "docs" / "own-method.md"
 
@@ -43,3 +45,15 @@ def test_its_spec_is_fine_and_its_loss_trains(folder: Path) -> None:
     )
     loss.total.backward()
     assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in model.parameters())
+
+
+@pytest.mark.slow  # trains a baseline and a trial of one epoch each
+def test_it_trains_like_a_shipped_method(folder: Path, tmp_path: Path) -> None:
+    small = ["train.epochs=1", "model.baseline.epochs=1", "train.precision=fp32", "train.device=cpu"]
+    path = folder / "mine.yaml"
+    loaded = load_spec(path, overrides=small, declarations=declarations(), resolve=resolve_declaration)
+    spec = resolve_platform(loaded.spec)
+    method, params = configured(spec, {"margin": 1.2}, folder)
+    (epoch,) = run_trial(spec, method.objective(params), params, home=tmp_path / "home", folder=tmp_path / "trial")
+    assert {"train_id_loss", "train_outlier_loss", "val_auroc"} <= set(epoch.metrics)
+    assert epoch.metrics["train_outlier_loss"] < 1.2  # the hinge can be no larger than its margin
