@@ -8,7 +8,7 @@ import pytest
 
 from lmoe_tune.data import describe_splits, load_search_data
 from lmoe_tune.data.embedded import load_digits, load_photo_patches
-from lmoe_tune.data.search_data import SearchData, class_split_of
+from lmoe_tune.data.search_data import SearchData, class_split_of, load_embedded
 from lmoe_tune.data.splits import split_images
 from lmoe_tune.errors import UsageError
 from lmoe_tune.spec import Dataset, DataSpec
@@ -102,9 +102,9 @@ def test_mean_and_deviation_are_those_of_the_training_images() -> None:
 
 
 def test_the_fingerprint_tells_what_is_in_the_data() -> None:
-    load_search_data.cache_clear()
+    load_embedded.cache_clear()
     first = load_search_data(digits()).fingerprint
-    load_search_data.cache_clear()
+    load_embedded.cache_clear()
     assert load_search_data(digits()).fingerprint == first
     others = [digits(split=1), digits(num_val_novel=3), digits(num_id_classes=8), digits("photo_flower")]
     prints = {load_search_data(data).fingerprint for data in others}

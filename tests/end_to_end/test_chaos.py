@@ -34,6 +34,7 @@ SEARCH = (
 )
 
 
+@pytest.mark.long
 def test_a_sweep_under_random_faults_ends_as_the_undisturbed_one(command: Any, reference: Any) -> None:
     """Moments differ from machine to machine, and a fault may miss; what must hold at the end does not."""
     victim, tally, rng = Victim(command.cwd, "digits", SEARCH), Tally(), random.Random(3)
