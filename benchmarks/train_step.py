@@ -1,0 +1,220 @@
+"""Seconds of a training step of Logit MixOE: three forwards in fp32 against every mode of ours, on a CPU.
+
+    python benchmarks/train_step.py [--arch resnet18 resnet50] [--crop 112] [--rounds 5] [--out FILE]
+    python benchmarks/train_step.py --arch resnet18 --crop 64 --batch 8 --rounds 1      # a first look
+
+A step is forward, backward and optimizer on a batch of B images and B outliers (and their B mixtures) that lie in
+memory already; `input_pipeline.py` has the rest.
+
+    reference   a forward each for images, outliers and mixtures; fp32, torch's own memory format, torch.optim.SGD
+    ours        lmoe_tune's objective and optimizer: `separate` (a forward each) or `joint` (one of all rows, as
+                a search does it), channels last, fp32 or bf16
+
+Before anything is timed, `separate` in fp32 must give the reference's loss and gradients, to rounding; how far the
+other modes are from it is printed beside them (`joint` normalises over other rows, bf16 rounds). Modes take turns in
+every round, each figure is the median over the rounds, each ratio the median of the rounds' ratios.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from machine import machine
+from peers.published_protocol import loss_of_three_forwards, optimizer_of
+from torch import Tensor, nn
+
+ROOT = Path(__file__).resolve().parents[1]
+if str(ROOT) not in sys.path:
+    sys.path.insert(0, str(ROOT))
+
+from lmoe_tune.data.batches import Batch  # noqa: E402 (after the checkout is on the path)
+from lmoe_tune.methods.logit_mixoe import LogitMixOE  # noqa: E402
+from lmoe_tune.model import build_model  # noqa: E402
+from lmoe_tune.training.optimizer import NesterovSGD  # noqa: E402
+
+NUM_CLASSES = 90
+LR = 1e-3
+LAM_SEED = 0
+LOSS_TOLERANCE, GRADIENT_TOLERANCE = 1e-5, 1e-2  # relative; of all gradients together, which rounding moves by 1e-3
+
+
+@dataclass(frozen=True)
+class Mode:
+    """One way of ours to compute the step."""
+
+    batch_norm: str
+    channels_last: bool
+    bf16: bool
+
+    @property
+    def name(self) -> str:
+        layout = "channels last" if self.channels_last else "contiguous"
+        return f"ours, {self.batch_norm}, {layout}, {'bf16' if self.bf16 else 'fp32'}"
+
+
+MODES = tuple(
+    Mode(batch_norm, channels_last, bf16)
+    for bf16 in (False, True)
+    for batch_norm, channels_last in (("separate", False), ("separate", True), ("joint", True))
+)
+
+
+class Reference:
+    """The loop that people write."""
+
+    name = "reference: three forwards, fp32"
+
+    def __init__(self, model: nn.Module, batch: Batch) -> None:
+        self.model = copy.deepcopy(model).train()
+        self.optimizer = optimizer_of(self.model, LR)
+        self.batch = batch
+        self.rng = np.random.default_rng(LAM_SEED)
+
+    def loss(self) -> Tensor:
+        batch, lam = self.batch, float(self.rng.beta(1.0, 1.0))
+        return loss_of_three_forwards(
+            self.model, batch.images, batch.labels, batch.outliers, lam, mix=1.0, consistency=1.0
+        )
+
+    def step(self) -> None:
+        self.optimizer.zero_grad()
+        self.loss().backward()
+        self.optimizer.step()
+
+
+class Ours:
+    """The body of lmoe_tune's training loop."""
+
+    def __init__(self, model: nn.Module, batch: Batch, mode: Mode) -> None:
+        layout = torch.channels_last if mode.channels_last else torch.contiguous_format
+        self.name, self.mode = mode.name, mode
+        self.model = copy.deepcopy(model).train().to(memory_format=layout)
+        self.optimizer = NesterovSGD(self.model.parameters(), momentum=0.9, weight_decay=1e-5)
+        images = (batch.images.contiguous(memory_format=layout), batch.outliers.contiguous(memory_format=layout))
+        self.batch = Batch(images[0], batch.labels, images[1], batch.pairs)
+        self.objective = LogitMixOE(batch_norm=mode.batch_norm)  # type: ignore[arg-type]  # one of its literals
+        self.rng = np.random.default_rng(LAM_SEED)
+
+    def loss(self) -> Tensor:
+        with torch.autocast(self.batch.images.device.type, torch.bfloat16, enabled=self.mode.bf16):
+            return self.objective.loss(self.model, self.batch, self.rng).total
+
+    def step(self) -> None:
+        self.optimizer.zero_grad()
+        self.loss().backward()
+        self.optimizer.step(LR)
+
+
+Side = Reference | Ours
+
+
+def make_batch(size: int, crop: int, device: str = "cpu") -> Batch:
+    """Random images: the arithmetic does not depend on what they show."""
+    generator = torch.Generator().manual_seed(0)
+    images, outliers = torch.randn(2, size, 3, crop, crop, generator=generator)
+    labels = torch.randint(NUM_CLASSES, (size,), generator=generator)
+    return Batch(images.to(device), labels.to(device), outliers.to(device), torch.arange(size, device=device))
+
+
+def make_sides(arch: str, batch: Batch) -> list[Side]:
+    """Reference first; all from the same weights."""
+    torch.manual_seed(0)
+    model = build_model(arch, NUM_CLASSES, 3, batch.images.shape[-1]).to(batch.images.device)
+    return [Reference(model, batch), *(Ours(model, batch, mode) for mode in MODES)]
+
+
+def gradients(side: Side) -> tuple[float, Tensor]:
+    """The first step's loss and gradients, without the step."""
+    state = copy.deepcopy(side.model.state_dict())
+    side.model.zero_grad()
+    loss = side.loss()
+    loss.backward()
+    found = torch.cat([param.grad.flatten() for param in side.model.parameters() if param.grad is not None])
+    side.model.zero_grad()
+    side.model.load_state_dict(state)  # BatchNorm's statistics have moved
+    side.rng = np.random.default_rng(LAM_SEED)
+    return float(loss.detach()), found
+
+
+def differences(sides: list[Side]) -> dict[str, tuple[float, float]]:
+    """Relative difference of loss and gradients from the reference's; refuses another `separate` in fp32."""
+    wanted_loss, wanted = gradients(sides[0])
+    found = {}
+    for side in sides[1:]:
+        loss, gradient = gradients(side)
+        apart = (abs(loss - wanted_loss) / abs(wanted_loss), float((gradient - wanted).norm() / wanted.norm()))
+        found[side.name] = apart
+        is_same_maths = isinstance(side, Ours) and side.mode.batch_norm == "separate" and not side.mode.bf16
+        if is_same_maths and (apart[0] > LOSS_TOLERANCE or apart[1] > GRADIENT_TOLERANCE):
+            raise SystemExit(f"{side.name}: loss and gradients are {apart} from the reference's; timing says nothing")
+    return found
+
+
+def timed(
+    sides: list[Side], rounds: int, steps: int, wait: Callable[[], None] = lambda: None
+) -> dict[str, list[float]]:
+    """Seconds of a step by side, one figure a round; another side begins in every round."""
+    times: dict[str, list[float]] = {side.name: [] for side in sides}
+    for side in sides:
+        side.step()
+    for number in range(rounds):
+        turn = number % len(sides)
+        for side in sides[turn:] + sides[:turn]:
+            wait()
+            started = time.perf_counter()
+            for _ in range(steps):
+                side.step()
+            wait()
+            times[side.name].append((time.perf_counter() - started) / steps)
+    return times
+
+
+def table(sides: list[Side], apart: dict[str, tuple[float, float]], times: dict[str, list[float]]) -> list[str]:
+    reference = times[sides[0].name]
+    lines = [f"{'':44}{'s a step':>10}{'ratio':>9}{'loss differs':>15}{'gradients differ':>18}"]
+    for side in sides:
+        found = times[side.name]
+        ratio = statistics.median(slow / fast for slow, fast in zip(reference, found, strict=True))
+        rest = f"{apart[side.name][0]:15.1e}{apart[side.name][1]:18.1e}" if side.name in apart else ""
+        lines.append(f"{side.name:44}{statistics.median(found):10.3f}{ratio:7.2f} x{rest}")
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--arch", nargs="+", default=["resnet18", "resnet50"])
+    parser.add_argument("--crop", type=int, default=112)
+    parser.add_argument("--batch", type=int, default=16, help="images; as many outliers come on top")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=1, help="of a side in a round")
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    lines = ["training step on a CPU", *machine("torch", "torchvision")]
+    for arch in options.arch:
+        batch = make_batch(options.batch, options.crop)
+        sides = make_sides(arch, batch)
+        apart = differences(sides)
+        times = timed(sides, options.rounds, options.steps)
+        size = f"{options.batch} + {options.batch} images of {options.crop} x {options.crop}"
+        lines += ["", f"{arch}, {size}, {options.threads} threads, {options.rounds} rounds"]
+        lines += table(sides, apart, times)
+    text = "\n".join(lines) + "\n"
+    print(text, end="")
+    if options.out:
+        options.out.write_text(text)
+
+
+if __name__ == "__main__":
+    main()
