@@ -9,6 +9,7 @@ N images, H W pixels of the crop. Pixels are 0-255 throughout, also as floats.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -73,47 +74,55 @@ def augment(pixels: Tensor, augmentation: Augmentation, mean: Tensor, std: Tenso
     Returns:
         Normalised float32 (N, 3, H, W), channels last in memory.
     """
-    device = pixels.device
-    if augmentation.flips.any():
-        flips_N111 = _on(augmentation.flips, device)
-        pixels = torch.where(flips_N111, pixels.flip(2), pixels)
-    images = pixels.float()
-    first = augmentation.brightness_first
-    jitters = {
-        True: bool((augmentation.brightness != 1).any()),
-        False: bool((augmentation.saturation != 1).any()),
-    }
-    if jitters[True] and jitters[False]:
-        for is_first in (True, False):
-            is_brightness = first if is_first else ~first
-            factor = torch.where(is_brightness, augmentation.brightness, augmentation.saturation)
-            blend_with_grey(images, _on(factor, device), _on((1 - factor) * ~is_brightness, device))
-    elif jitters[True]:
-        images.mul_(_on(augmentation.brightness, device)).clamp_(0, 255)
-    elif jitters[False]:
-        blend_with_grey(images, _on(augmentation.saturation, device), _on(1 - augmentation.saturation, device))
-    return _normalised(images, mean, std)
+    count, height, width, _ = pixels.shape
+    images = torch.empty((count, 3, height, width), device=pixels.device, memory_format=torch.channels_last)
+    # On a CPU one image at a time: it stays in the cache, which makes this twice as fast; a GPU takes all at once.
+    at_once = 1 if pixels.device.type == "cpu" else max(1, count)
+    for start in range(0, count, at_once):
+        some = slice(start, start + at_once)
+        # Planes, as the grey of an image is a sum over them.
+        planes = pixels[some].permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+        flips = augmentation.flips[some]
+        if flips.any():
+            planes = torch.where(_on(flips, planes), planes.flip(3), planes)
+        for factor, grey_factor in _blends(augmentation, some):
+            blend_with_grey(planes, factor, grey_factor)
+        planes.sub_(mean.view(3, 1, 1)).div_(std.view(3, 1, 1))
+        images[some] = planes
+    return images
 
 
 def normalise(pixels: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """uint8 (N, H, W, 3) to float32 (N, 3, H, W), channels last in memory."""
-    return _normalised(pixels.float(), mean, std)
+    return pixels.float().sub_(mean).div_(std).permute(0, 3, 1, 2)
 
 
-def blend_with_grey(images: Tensor, factor: Tensor, grey_factor: Tensor) -> Tensor:
-    """images * factor + grey * grey_factor, clamped to 0-255, in place; images (N, H, W, 3), factors (N, 1, 1, 1).
+def blend_with_grey(planes: Tensor, factor: Tensor, grey_factor: Tensor) -> None:
+    """planes * factor + grey * grey_factor, clamped to 0-255, in place.
 
     A brightness of b is (b, 0), a saturation of s is (s, 1 - s): one formula for both, so that each image of a
     batch may have them in its own order.
+
+    Args:
+        planes: (N, 3, H, W).
+        factor, grey_factor: (N,), on the CPU, so that what changes nothing is left out without a GPU sync.
     """
-    weights = torch.tensor(GREY, device=images.device)
-    grey = (images @ weights).unsqueeze(3).mul_(grey_factor)
-    return images.mul_(factor).add_(grey).clamp_(0, 255)
+    if (grey_factor != 0).any():
+        red, green, blue = planes.unbind(1)
+        grey = (red * GREY[0]).add_(green, alpha=GREY[1]).add_(blue, alpha=GREY[2]).unsqueeze(1)
+        planes.mul_(_on(factor, planes)).add_(grey.mul_(_on(grey_factor, planes))).clamp_(0, 255)
+    elif (factor != 1).any():
+        planes.mul_(_on(factor, planes)).clamp_(0, 255)
 
 
-def _normalised(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    return images.sub_(mean).div_(std).permute(0, 3, 1, 2)
+def _blends(augmentation: Augmentation, some: slice) -> Iterator[tuple[Tensor, Tensor]]:
+    """`factor` and `grey_factor` of the first operation of some of the images, then of the second one."""
+    brightness, saturation = augmentation.brightness[some], augmentation.saturation[some]
+    first = augmentation.brightness_first[some]
+    for is_brightness in (first, ~first):
+        factor = torch.where(is_brightness, brightness, saturation)
+        yield factor, (1 - factor) * ~is_brightness
 
 
-def _on(values: Tensor, device: torch.device) -> Tensor:
-    return values.view(-1, 1, 1, 1).to(device, non_blocking=True)
+def _on(values: Tensor, planes: Tensor) -> Tensor:
+    return values.view(-1, 1, 1, 1).to(planes.device, non_blocking=True)
