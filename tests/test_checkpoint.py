@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import logging
@@ -100,10 +101,48 @@ def test_a_damaged_newest_is_said_and_the_one_before_it_used(
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_where_all_are_damaged_there_is_none(tmp_path: Path, damage) -> None:
+def test_where_all_are_damaged_there_is_none_and_it_is_said(
+    tmp_path: Path, damage, caplog: pytest.LogCaptureFixture
+) -> None:
     for path in save(tmp_path, 1, 2):
         damage(path)
-    assert newest_epoch(tmp_path) is None
+    with caplog.at_level(logging.WARNING):
+        assert newest_epoch(tmp_path) is None
+    assert "training starts again with the first epoch" in caplog.text
+
+
+def test_one_that_was_renamed_to_another_epoch_is_damaged(tmp_path: Path) -> None:
+    before, newest = save(tmp_path, 1, 2)
+    renamed = newest.rename(tmp_path / newest.name.replace("0002", "0009"))
+    with pytest.raises(ValueError, match="its content is of epoch 2"):
+        checkpoint.load(renamed)
+    assert newest_epoch(tmp_path) == 1
+    assert before.exists()
+
+
+def test_one_that_cannot_be_read_is_damaged(tmp_path: Path) -> None:
+    _, newest = save(tmp_path, 1, 2)
+    newest.unlink()
+    newest.mkdir()
+    with pytest.raises(ValueError, match="cannot be read"):
+        checkpoint.load(newest)
+    assert newest_epoch(tmp_path) == 1
+
+
+@pytest.mark.parametrize(("number", "said"), [(errno.ENOSPC, "make room"), (errno.EROFS, "make it writable")])
+def test_a_disk_that_takes_nothing_is_said_with_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, said: str
+) -> None:
+    save(tmp_path, 1)
+
+    def fail(descriptor: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fail)
+        with pytest.raises(StorageError, match=rf"epoch-0002-.*{os.strerror(number)}.*{said}"):
+            save(tmp_path, 2)
+    assert newest_epoch(tmp_path) == 1
 
 
 @pytest.mark.parametrize("damage", DAMAGES)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from lmoe_tune.durable import cannot_write, writing
 from lmoe_tune.errors import LmoeTuneError, UsageError
 from lmoe_tune.spec.wording import masked, printable
 
@@ -67,10 +69,13 @@ class SweepFolder:
         Raises:
             SweepLockedError: another process holds it; names its pid and host.
         """
+        lock = self.path / "lock"
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            opened = (self.path / "lock").open("a+")
+            opened = lock.open("a+")
         except OSError as error:
+            if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST):
+                raise cannot_write(lock, error) from error
             raise UsageError(
                 f"{self.path}: cannot be written in ({error.strerror}); make it writable, or copy the home elsewhere"
             ) from error
@@ -79,13 +84,14 @@ class SweepFolder:
             while not _try_lock(file.fileno(), fcntl.LOCK_EX):
                 if time.monotonic() > patience_until:
                     raise SweepLockedError(
-                        f"the sweep '{self.name}' is being worked on by {_holder(self.path / 'lock')}; "
+                        f"the sweep '{self.name}' is being worked on by {_holder(lock)}; "
                         "wait for it, or stop that process first"
                     )
                 time.sleep(0.05)
-            file.truncate(0)
-            file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
-            file.flush()
+            with writing(lock):
+                file.truncate(0)
+                file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
+                file.flush()
             yield
 
     def is_running(self) -> bool:
@@ -94,8 +100,9 @@ class SweepFolder:
             file = (self.path / "lock").open("rb")
         except FileNotFoundError:
             return False
-        with file:
+        with file, suppress(LmoeTuneError):
             return not _try_lock(file.fileno(), fcntl.LOCK_SH)
+        return False  # where nobody can lock, nobody works
 
 
 def find_sweeps(home: Path) -> list[SweepFolder]:
@@ -135,6 +142,11 @@ def _try_lock(descriptor: int, kind: int) -> bool:
         fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError as error:  # a network file system without a lock service
+        raise LmoeTuneError(
+            f"the sweep cannot be locked against other processes ({error.strerror or error}): its file system must "
+            "support flock; choose another home with --home, or have its server's lock service started"
+        ) from error
     return True
 
 

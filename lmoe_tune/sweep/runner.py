@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from lmoe_tune.durable import ADVICE, cannot_write
 from lmoe_tune.errors import LmoeTuneError
 from lmoe_tune.sweep import cluster
 from lmoe_tune.sweep.control import Observer, SweepControl
@@ -132,6 +133,8 @@ def _tune(control: SweepControl, projector: Projector, slots: int, run: int) -> 
     except LeaveLoop:
         pass
     except Exception as error:
+        if control.fatal is None and isinstance(error, OSError) and error.errno in ADVICE:
+            raise cannot_write(scratch, error) from error
         if control.fatal is None:
             raise LmoeTuneError(f"Ray stopped the sweep: {error}. Resume it to go on") from error
     finally:

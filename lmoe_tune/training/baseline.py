@@ -16,7 +16,7 @@ import torch
 from lmoe_tune import checkpoint
 from lmoe_tune.data import PlannedData, SearchData
 from lmoe_tune.data.batches import ImageSource
-from lmoe_tune.durable import write_durably
+from lmoe_tune.durable import write_durably, writing
 from lmoe_tune.errors import BaselineError, TrainingError
 from lmoe_tune.methods.baseline import CrossEntropy
 from lmoe_tune.model import build_model
@@ -136,7 +136,11 @@ def _record_agrees(folder: Path, state: dict[str, Any]) -> bool:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as file:  # the kernel releases it if we are killed
-        fcntl.flock(file, fcntl.LOCK_EX)
+    lock = folder / "lock"
+    with writing(lock):
+        folder.mkdir(parents=True, exist_ok=True)
+        file = lock.open("w")
+    with file:
+        with writing(lock):
+            fcntl.flock(file, fcntl.LOCK_EX)  # the kernel releases it if we are killed
         yield

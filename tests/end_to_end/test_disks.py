@@ -105,3 +105,26 @@ def test_a_home_that_was_moved_is_resumed_where_it_is_now(
     best = json.loads(done.stdout)["best"]
     assert Path(best["checkpoint"]).is_relative_to(moved.home)
     tracked(moved).agrees_with(moved.trials())
+
+
+def test_damaged_checkpoints_are_said_and_trained_again_to_the_same_values(
+    command: Any, reference: Any, tracked: Callable[..., Any]
+) -> None:
+    driver = command.start(*SEARCH)
+    driver.wait_until(lambda: any(trial.epochs for trial in command.trials()))
+    driver.kill()
+    unfinished = {trial.number for trial in command.trials() if trial.state == "running"}
+    baselines = list((command.home / "baselines").rglob("epoch-*.pt"))
+    trained = {number: list(command.folder.checkpoints(number).glob("epoch-*.pt")) for number in unfinished}
+    for path in [*baselines, *(path for paths in trained.values() for path in paths)]:
+        path.write_bytes(os.urandom(path.stat().st_size))
+    done = command.run("resume", "digits", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["state"] == "complete"
+    assert command.records() == reference.records()
+    for path in baselines:
+        assert f"{path}: damaged" in done.stderr
+    for number, paths in trained.items():
+        record = json.loads((command.folder.trial(number) / "trial.json").read_text())
+        assert all(f"{path}: damaged" in " ".join(record["notes"]) for path in paths)
+    tracked(command).agrees_with(command.trials())

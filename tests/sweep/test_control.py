@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from lmoe_tune.errors import LmoeTuneError
 from lmoe_tune.sweep import control as module
 from lmoe_tune.sweep.control import SweepControl
+from lmoe_tune.sweep.journal import LedgerError
 from lmoe_tune.sweep.ledger import Ledger, Suggestion, TrialView
 from trainables.worker import Report
 
@@ -223,3 +225,50 @@ def test_time_that_is_up_before_a_resumed_trial_reports_ends_it_against_the_reco
     resumed = control(deadline_ms=1000)
     assert resumed.time_is_up()
     assert resumed.fatal is None and resumed.ledger.trial(0).state == "pruned"
+
+
+def test_deaths_of_a_process_are_counted_over_all_runs(control: MakeControl) -> None:
+    limit = "resources.max_retries=2"
+    start(control(limit))
+    assert [control(limit).on_process_died(0) for _ in range(3)] == [False, False, True]
+    assert control(limit).ledger.trial(0).failure == "its process died 3 times (resources.max_retries is 2)"
+
+
+def test_a_process_that_dies_with_its_node_counts_only_when_that_goes_on_and_on(
+    control: MakeControl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "NODE_DEATHS", 2)
+    running = control("resources.max_retries=0")
+    start(running)
+    assert [running.on_process_died(0, with_node=True) for _ in range(3)] == [False, False, True]
+    assert seen(running)[1:3] == ["trial 0: its node died; it continues on another one"] * 2
+    assert running.ledger.trial(0).state == "failed"
+
+
+def test_what_a_worker_warned_of_is_said_once_and_kept_in_the_records(control: MakeControl) -> None:
+    running = control()
+    for number in (0, 1):
+        start(running)
+        running.on_report(replace(epoch(number, 1), notes=("a checkpoint is damaged",)))
+    said = [text for text in seen(running) if isinstance(text, str)]
+    assert said == ["trial 0: a checkpoint is damaged"]
+    for number in (0, 1):
+        record = json.loads((running.ledger.folder.trial(number) / "trial.json").read_text())
+        assert record["notes"] == ["a checkpoint is damaged"]
+
+
+def test_when_ray_has_died_the_run_ends_with_how_to_resume_and_the_ledger_can_be_written(control: MakeControl) -> None:
+    running = control()
+    start(running)
+    running.on_cluster_lost("Ray's head has died")
+    assert running.stopping and running.can_record
+    assert "Ray's head has died" in str(running.fatal) and "lmoe-tune resume small" in str(running.fatal)
+    assert running.on_process_died(0) is True
+    assert running.ledger.trial(0).retries == 0, "it was not the trial's process that died"
+
+
+def test_a_ledger_whose_memory_is_ahead_of_its_file_is_not_written_any_more(control: MakeControl) -> None:
+    running = control()
+    with running.fatal_errors():
+        raise LedgerError("no space left")
+    assert not running.can_record

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 import signal
@@ -11,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from lmoe_tune.errors import UsageError
+from lmoe_tune.errors import LmoeTuneError, StorageError, UsageError
 from lmoe_tune.sweep import folder as module
 from lmoe_tune.sweep.folder import SweepFolder, SweepLockedError, find_sweep, find_sweeps
 
@@ -111,3 +113,34 @@ def test_a_name_that_there_is_not_is_answered_with_those_there_are(tmp_path: Pat
     for name in ("x", ".", "..", "../sweeps/digits", "digits/"):
         with pytest.raises(UsageError, match="there are digits"):
             find_sweep(tmp_path, name)
+
+
+def test_a_file_system_without_locks_is_said(folder: SweepFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(descriptor: int, kind: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(LmoeTuneError, match="cannot be locked .*No locks available.*--home"), folder.locked():
+        pass
+    assert not folder.is_running()
+
+
+@pytest.mark.parametrize(
+    ("number", "kind", "said"),
+    [
+        (errno.EROFS, UsageError, "make it writable"),
+        (errno.EACCES, UsageError, "make it writable"),
+        (errno.ENOSPC, StorageError, "make room"),
+        (errno.EDQUOT, StorageError, "make room"),
+        (errno.EIO, StorageError, "see what is wrong"),
+    ],
+)
+def test_a_lock_that_cannot_be_written_is_said_with_what_to_do(
+    folder: SweepFolder, monkeypatch: pytest.MonkeyPatch, number: int, kind: type[Exception], said: str
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(kind, match=said), folder.locked():
+        pass

@@ -13,6 +13,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
+from lmoe_tune.sweep import watch as watch_module
 from lmoe_tune.sweep.control import SweepControl
 from lmoe_tune.sweep.ledger import Ledger
 from lmoe_tune.sweep.scheduler import LedgerScheduler
@@ -157,3 +158,53 @@ def test_tune_may_pickle_them_without_the_ledger(control: Any) -> None:
     running = control()
     for hook in (LedgerSearcher(running), LedgerScheduler(running), Watch(running, NO_PROJECTOR, {})):
         assert len(pickle.dumps(hook)) < 200
+
+
+@pytest.mark.parametrize(
+    ("said", "retries"),
+    [
+        ("The actor is dead because its worker process has died. Worker exit type: SYSTEM_ERROR", 1),
+        ("The actor died because its node has died. Node Id: 1a3d", 0),
+        ("The actor 67c0 is unavailable: The actor is temporarily unavailable: RpcError: Socket closed", 0),
+    ],
+)
+def test_a_process_that_died_with_its_node_is_told_from_one_that_died_alone(
+    control: Any, tmp_path: Path, said: str, retries: int
+) -> None:
+    """In Ray's words, as Tune appends them to a trial's error file; the last one counts."""
+    running = control()
+    config = LedgerSearcher(running).suggest("a")
+    trial = dead(config, Trial.ERROR)
+    trial.error_file = str(tmp_path / "error.txt")
+    Path(trial.error_file).write_text(f"Failure # 1 (occurred at …)\nits node has died\nFailure # 2 (…)\n{said}\n")
+    LedgerScheduler(running).on_trial_error(None, trial)
+    assert running.ledger.trial(0).retries == retries
+
+
+def test_a_trial_that_died_too_often_is_not_trained_even_where_ray_starts_it_again(control: Any) -> None:
+    running = control("resources.max_retries=0")
+    trial = dead(LedgerSearcher(running).suggest("a"), Trial.ERROR)
+    LedgerScheduler(running).on_trial_error(None, trial)
+    assert trial.config["ended"] is True
+    assert trial.max_failures == 0
+
+
+def test_waiting_for_room_in_the_cluster_is_said_once_and_so_is_its_end(
+    control: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    running = control("budget.trials=1")
+    running.observer = SimpleNamespace(**vars(QUIET) | {"on_message": said.append})
+    LedgerSearcher(running).suggest("a")
+    trial = SimpleNamespace(status=Trial.PENDING)
+    watch = Watch(running, NO_PROJECTOR, {0: trial})
+    watch.stop_all()
+    assert said == []
+    monkeypatch.setattr(watch_module, "WAITING_S", -1.0)
+    for _ in range(3):
+        watch.stop_all()
+    assert len(said) == 1 and "cpu 1 and gpu 0" in said[0]
+    trial.status = Trial.RUNNING
+    for _ in range(3):
+        watch.stop_all()
+    assert said[1:] == ["there is room again: the trials go on"]

@@ -3,10 +3,13 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 
+from lmoe_tune.training import watchdog
 from lmoe_tune.training.watchdog import each_within
 
 pytestmark = pytest.mark.slow
@@ -74,3 +77,25 @@ print("alive")
 """
     )
     assert (done.returncode, done.stdout) == (0, "alive\n")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the timer is Linux's")
+def test_a_process_that_is_stopped_outside_its_epochs_is_killed() -> None:
+    done = run(
+        """
+watchdog.kill_when_frozen(2.0)
+os.kill(os.getpid(), signal.SIGSTOP)
+time.sleep(1000)
+"""
+    )
+    assert done.returncode == -signal.SIGKILL
+
+
+def test_the_time_until_then_starts_again_as_long_as_python_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    again = threading.Semaphore(0)
+    timer = SimpleNamespace(set=lambda seconds: again.release())
+    monkeypatch.setattr(watchdog, "_KillTimer", lambda: timer)
+    monkeypatch.setattr(watchdog, "BEAT_S", 0.05)
+    watchdog.kill_when_frozen(123.0)
+    for _ in range(3):
+        assert again.acquire(timeout=30)

@@ -1,0 +1,152 @@
+"""A worker's steps without Ray: what it reports of every kind of error."""
+
+from __future__ import annotations
+
+import errno
+import logging
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from lmoe_tune.errors import BaselineError, StorageError, TrainingError, UsageError
+from trainables import worker as module
+from trainables.failure import MESSAGE_CHARS, TRACEBACK_CHARS, message_of, printable, traceback_of
+from trainables.worker import Report, TrialWorker
+
+EPOCH = SimpleNamespace(epoch=1, metrics={"val_auroc": 0.9}, baseline={"val_auroc": 0.8})
+
+
+class Unprintable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+class AcceleratorError(RuntimeError):
+    """Called like torch's own."""
+
+
+@pytest.fixture
+def step(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Report]]:
+    """One step of a worker whose trial does this; without `setup`, which is for a process of its own."""
+    logger = logging.getLogger("lmoe_tune")
+    logger.addHandler(module._notes)
+    module._notes.take()
+
+    def make(trial: Callable[[], Any], **config: Any) -> Report:
+        def epochs() -> Iterator[Any]:
+            yield trial()
+
+        monkeypatch.setattr(module, "start_trial", lambda config: epochs())
+        worker = object.__new__(TrialWorker)
+        worker.config = {"trial": 7, **config}
+        worker._epochs = None
+        report: Report = worker.step()["report"]
+        return report
+
+    yield make
+    logger.removeHandler(module._notes)
+
+
+def raising(error: BaseException) -> Callable[[], Any]:
+    def trial() -> None:
+        raise error
+
+    return trial
+
+
+def test_an_epoch_is_reported(step: Any) -> None:
+    assert step(lambda: EPOCH) == Report(7, 1, EPOCH.metrics, EPOCH.baseline)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("no such margin"),
+        MemoryError(),
+        RecursionError("too deep"),
+        SystemExit(3),
+        KeyboardInterrupt(),
+        TrainingError("epoch 1: train_loss is nan"),
+        PermissionError(errno.EACCES, "a file of the method's own"),
+        Unprintable(),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_whatever_a_trial_raises_is_its_own_failure_with_its_traceback(step: Any, error: BaseException) -> None:
+    report = step(raising(error))
+    assert report.failure
+    assert "in trial" in report.traceback
+    assert not report.ends_sweep
+
+
+@pytest.mark.parametrize(
+    "error", [BaselineError("b"), UsageError("cannot import 'mine'"), StorageError("disk full: make room")]
+)
+def test_what_every_other_trial_would_meet_too_ends_the_sweep(step: Any, error: Exception) -> None:
+    report = step(raising(error))
+    assert report.ends_sweep
+    assert report.failure == str(error)
+
+
+def test_a_lost_gpu_context_ends_the_process_and_so_is_retried(step: Any) -> None:
+    with pytest.raises(AcceleratorError):
+        step(raising(AcceleratorError("CUDA error: an illegal memory access was encountered")))
+
+
+def test_what_is_warned_of_comes_with_the_report_once(step: Any) -> None:
+    def warns() -> Any:
+        logging.getLogger("lmoe_tune.checkpoint").warning("epoch-0002.pt: damaged\x1b[31m")
+        return EPOCH
+
+    assert step(warns).notes == ("epoch-0002.pt: damaged\\x1b[31m",)
+    assert step(lambda: EPOCH).notes == ()
+
+
+def test_warnings_without_end_are_bounded(step: Any) -> None:
+    def warns() -> Any:
+        for number in range(50):
+            logging.getLogger("lmoe_tune").warning("%d %s", number, "x" * 10_000)
+        raise ValueError
+
+    report = step(warns)
+    assert report.failure == "ValueError"
+    assert len(report.notes) == module._Notes.MOST
+    assert max(map(len, report.notes)) < 2 * MESSAGE_CHARS
+
+
+def test_a_trial_that_is_over_is_not_trained(step: Any) -> None:
+    assert step(raising(AssertionError("it was")), ended=True) == Report(7)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ValueError("plain"), "ValueError: plain"),
+        (ValueError(), "ValueError"),
+        (TrainingError("our own"), "our own"),
+        (Unprintable(), "Unprintable: its text cannot be made"),
+        (ValueError("\x1b[2J\udcff\0"), "ValueError: \\x1b[2J\\udcff\\x00"),
+        (ValueError("two\nlines and a ü"), "ValueError: two\nlines and a ü"),
+    ],
+)
+def test_a_message_can_be_printed_and_kept(error: Exception, said: str) -> None:
+    assert message_of(error) == said
+    message_of(error).encode()
+
+
+def test_a_huge_message_keeps_both_ends_and_says_how_much_is_missing() -> None:
+    text = printable("a" * 5000 + "b" * 5000, 100)
+    assert text.startswith("a" * 50) and text.endswith("b" * 50)
+    assert "(9900 characters)" in text
+
+
+def test_a_traceback_is_bounded_even_of_an_exception_without_text() -> None:
+    for error in (Unprintable(), ValueError("x" * 1_000_000)):
+        try:
+            raise error
+        except Exception as caught:
+            text = traceback_of(caught)
+        assert "test_a_traceback_is_bounded" in text
+        assert len(text) < 2 * TRACEBACK_CHARS
