@@ -67,9 +67,9 @@ class Images:
         self._mean = torch.tensor(data.mean, device=device).view(1, -1, 1, 1)
         self._std = torch.tensor(data.std, device=device).view(1, -1, 1, 1)
         self.device = device
-        self.train = self._normalised(data.train_images)
-        self.outliers = self._normalised(data.outliers)
-        self.val = self._normalised(np.concatenate([data.val_images, data.val_fine, data.val_coarse]))
+        self.train = self.normalised(data.train_images)
+        self.outliers = self.normalised(data.outliers)
+        self.val = self.normalised(np.concatenate([data.val_images, data.val_fine, data.val_coarse]))
         self.train_labels = torch.from_numpy(data.train_labels).to(device)
         self.val_labels = torch.from_numpy(data.val_labels).to(device)
         self.num_train, self.num_outliers = len(self.train), len(self.outliers)
@@ -91,7 +91,8 @@ class Images:
         """All validation images, at most `size` at a time."""
         return torch.split(self.val, size)
 
-    def _normalised(self, images: np.ndarray[Any, Any]) -> Tensor:
+    def normalised(self, images: np.ndarray[Any, Any]) -> Tensor:
+        """uint8 (N, C, H, W) as a network of this split sees them, on the device."""
         pixels = torch.from_numpy(images).to(self.device).float()
         return ((pixels - self._mean) / self._std).contiguous(memory_format=torch.channels_last)
 

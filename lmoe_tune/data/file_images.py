@@ -80,14 +80,15 @@ class FileImages:
 
     def val_chunks(self, size: int) -> Iterable[Tensor]:
         """All validation images, cropped from the centre."""
+        return self.centred(self._reader, self._first_val, self._num_evaluated, size)
+
+    def centred(self, reader: Reader, first: int, count: int, size: int) -> Iterator[Tensor]:
+        """The rows from `first` on of a reader, cropped from the centre and normalised as this split's images are."""
         size = max(1, min(size, EVALUATION_PIXELS // self._crop**2))
-        chunks = [
-            self._first_val + np.arange(start, min(start + size, self._num_evaluated))
-            for start in range(0, self._num_evaluated, size)
-        ]
+        chunks = [first + np.arange(start, min(start + size, count)) for start in range(0, count, size)]
         corner = centre(self._side, self._crop)
         crops = (Crops(rows, *(np.full(len(rows), corner),) * 2) for rows in chunks)
-        for pixels in self._reader.read(crops, self._crop):
+        for pixels in reader.read(crops, self._crop):
             yield normalise(pixels, self._mean, self._std)
 
 

@@ -17,7 +17,7 @@ from lmoe_tune.data.decode import DECODER_VERSION
 from lmoe_tune.data.decoded_cache import ImageFile, files_of
 from lmoe_tune.data.embedded import UInt8Array, load_digits, load_photo_patches
 from lmoe_tune.data.plan import SearchPlan, plan_search
-from lmoe_tune.data.splits import ClassSplit, derived_seed, split_classes, split_images
+from lmoe_tune.data.splits import ClassSplit, IntArray, derived_seed, split_classes, split_images
 from lmoe_tune.errors import UsageError
 from lmoe_tune.spec import DataSpec
 
@@ -124,30 +124,57 @@ def _planned(data: DataSpec, home: Path | None) -> PlannedData:
 @lru_cache(maxsize=2)
 def load_embedded(data: DataSpec) -> SearchData:
     """The digits, with patches of a photograph as outliers."""
+    images, labels = embedded_images(data)
+    class_split = class_split_of(data)
+    image_split = split_images(labels, split=data.split)
+    # Nothing of a held-out class is trained on, so its training part makes the estimate steadier.
+    unseen = np.concatenate([image_split.train, image_split.val])
+    return embedded_data(
+        data,
+        images,
+        labels,
+        train=of_classes(labels, image_split.train, class_split.train),
+        val=of_classes(labels, image_split.val, class_split.train),
+        val_fine=of_classes(labels, unseen, class_split.val_novel),
+        classes=class_split.train,
+    )
+
+
+def embedded_images(data: DataSpec) -> tuple[UInt8Array, IntArray]:
+    """The digits that a spec leaves in: images (N, 8, 8), labels (N,). Raises UsageError for what they cannot be."""
     _refuse_unreadable(data)
     images, labels = load_digits()
     if data.id.limit is not None:
-        kept = _kept(len(images), data.id.limit)
-        images, labels = images[kept], labels[kept]
-    class_split = class_split_of(data)
-    image_split = split_images(labels, split=data.split)
+        chosen = kept(len(images), data.id.limit)
+        images, labels = images[chosen], labels[chosen]
+    return images, labels
 
-    def pick(indices: npt.NDArray[np.int64], classes: tuple[int, ...]) -> npt.NDArray[np.int64]:
-        return indices[np.isin(labels[indices], classes)]
 
-    train = pick(image_split.train, class_split.train)
-    val = pick(image_split.val, class_split.train)
-    # Nothing of a held-out class is trained on, so its training part makes the estimate steadier.
-    novel = pick(np.concatenate([image_split.train, image_split.val]), class_split.val_novel)
-    train_images = _channels_first(images[train])
+def of_classes(labels: IntArray, indices: IntArray, classes: tuple[int, ...]) -> IntArray:
+    """Those of the indices whose images are of these classes; labels (N,) of all images."""
+    chosen: IntArray = indices[np.isin(labels[indices], classes)]
+    return chosen
+
+
+def embedded_data(
+    data: DataSpec,
+    images: UInt8Array,
+    labels: IntArray,
+    *,
+    train: IntArray,
+    val: IntArray,
+    val_fine: IntArray,
+    classes: tuple[int, ...],
+) -> SearchData:
+    """The digits with these indices in each part, and the outliers' pools for training and validation."""
+    train_images = channels_first(images[train])
     outliers, val_coarse = _outlier_pools(data)
-    if not (len(train) and len(val) and len(novel)):
+    none_held_out = classes == class_split_of(data).in_distribution
+    if not (len(train) and len(val) and (len(val_fine) or none_held_out)):
         raise UsageError(f"data.id.limit is {data.id.limit}, but must leave images to train on and to validate with")
-    number_of = {label: number for number, label in enumerate(class_split.train)}
-    train_labels = np.array([number_of[int(label)] for label in labels[train]], dtype=np.int64)
-    val_images = _channels_first(images[val])
-    val_labels = np.array([number_of[int(label)] for label in labels[val]], dtype=np.int64)
-    val_fine = _channels_first(images[novel])
+    train_labels, val_labels = numbered(labels[train], classes), numbered(labels[val], classes)
+    val_images = channels_first(images[val])
+    val_fine_images = channels_first(images[val_fine])
     pixels = train_images.astype(np.float64)
     return SearchData(
         train_images=train_images,
@@ -155,13 +182,20 @@ def load_embedded(data: DataSpec) -> SearchData:
         outliers=outliers,
         val_images=val_images,
         val_labels=val_labels,
-        val_fine=val_fine,
+        val_fine=val_fine_images,
         val_coarse=val_coarse,
-        classes=tuple(str(label) for label in class_split.train),
+        classes=tuple(str(label) for label in classes),
         mean=tuple(float(value) for value in pixels.mean(axis=(0, 2, 3))),
         std=tuple(float(value) for value in pixels.std(axis=(0, 2, 3))),
-        fingerprint=_fingerprint(train_images, train_labels, outliers, val_images, val_labels, val_fine, val_coarse),
+        fingerprint=fingerprint_of(
+            train_images, train_labels, outliers, val_images, val_labels, val_fine_images, val_coarse
+        ),
     )
+
+
+def numbered(labels: IntArray, classes: tuple[int, ...]) -> IntArray:
+    """Labels (N,) of these classes, numbered 0... over them."""
+    return np.searchsorted(np.asarray(classes), labels).astype(np.int64)
 
 
 def class_split_of(data: DataSpec) -> ClassSplit:
@@ -210,12 +244,12 @@ def describe_splits(data: DataSpec, home: Path | None = None) -> dict[str, Any]:
 
 def _outlier_pools(data: DataSpec) -> tuple[UInt8Array, UInt8Array]:
     if data.outliers is None:  # only methods that train without outliers come here; validation still needs some
-        return np.zeros((0, 1, 8, 8), np.uint8), _channels_first(load_photo_patches("china", "val"))
+        return np.zeros((0, 1, 8, 8), np.uint8), channels_first(load_photo_patches("china", "val"))
     photo = PHOTOS[data.outliers.dataset]
     train = load_photo_patches(photo, "train")
     if data.outliers.limit is not None:
-        train = train[_kept(len(train), data.outliers.limit)]
-    return _channels_first(train), _channels_first(load_photo_patches(photo, "val"))
+        train = train[kept(len(train), data.outliers.limit)]
+    return channels_first(train), channels_first(load_photo_patches(photo, "val"))
 
 
 def _refuse_unreadable(data: DataSpec) -> None:
@@ -228,16 +262,18 @@ def _refuse_unreadable(data: DataSpec) -> None:
         raise UsageError("data: the embedded sets are 8 x 8 pixels and not augmented; leave resize, crop, augment out")
 
 
-def _kept(count: int, limit: int) -> npt.NDArray[np.int64]:
+def kept(count: int, limit: int) -> npt.NDArray[np.int64]:
     """Sorted indices of a fixed subset: the same for every split and seed."""
     return np.sort(np.random.default_rng(derived_seed("limit")).permutation(count)[:limit])
 
 
-def _channels_first(images: UInt8Array) -> UInt8Array:
+def channels_first(images: UInt8Array) -> UInt8Array:
+    """(N, H, W) to (N, 1, H, W)."""
     return np.ascontiguousarray(images[:, None])
 
 
-def _fingerprint(*arrays: npt.NDArray[Any]) -> str:
+def fingerprint_of(*arrays: npt.NDArray[Any]) -> str:
+    """16 hexadecimal digits that tell the shapes and the content of some arrays."""
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(f"{array.shape}{array.dtype}".encode())

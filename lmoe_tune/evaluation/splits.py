@@ -22,7 +22,8 @@ def validation_metrics(found: Outputs, labels: Tensor, num_fine: int) -> dict[st
     """The validation metrics of one epoch: accuracy and calibration, AUROC and TNR95 against fine and coarse novelty.
 
     `val_auroc`, what a search maximises by default, is the mean of the fine and the coarse AUROC. Without outliers
-    there is nothing coarse: then it is the fine one, and the coarse metrics are left out.
+    there is nothing coarse: then it is the fine one, and the coarse metrics are left out; and the other way round
+    where no class is held out.
 
     Args:
         found: of the in-distribution images first, then `num_fine` of held-out classes, then the coarse ones.
@@ -31,17 +32,18 @@ def validation_metrics(found: Outputs, labels: Tensor, num_fine: int) -> dict[st
     num_id = len(labels)
     id_scores, fine_scores, coarse_scores = found.scores.tensor_split([num_id, num_id + num_fine])
     correct = found.predicted[:num_id] == labels.to(found.predicted.device)
-    fine = aurocs(id_scores, fine_scores)
     metrics = {
         "val_accuracy": correct.double().mean(),
         "val_ece": calibration_errors(found.confidence[:num_id], correct),
-        "val_fine_auroc": fine,
-        "val_auroc": fine,
-        "val_fine_tnr95": tnrs_at_tpr(id_scores, fine_scores),
     }
+    if num_fine > 0:
+        fine = aurocs(id_scores, fine_scores)
+        metrics["val_fine_auroc"], metrics["val_auroc"] = fine, fine
+        metrics["val_fine_tnr95"] = tnrs_at_tpr(id_scores, fine_scores)
     if len(coarse_scores) > 0:
         coarse = aurocs(id_scores, coarse_scores)
-        metrics["val_coarse_auroc"], metrics["val_auroc"] = coarse, (fine + coarse) / 2
+        metrics["val_coarse_auroc"] = coarse
+        metrics["val_auroc"] = (fine + coarse) / 2 if num_fine > 0 else coarse
         metrics["val_coarse_tnr95"] = tnrs_at_tpr(id_scores, coarse_scores)
     values = torch.stack(list(metrics.values())).tolist()  # GPU sync: once per evaluation only
     return dict(zip(metrics, values, strict=True))
