@@ -1,0 +1,164 @@
+"""The folder of an exported detector, and the detector that it is loaded as."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import math
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from lmoe_tune.detector.archive import UnsafeArchiveError, refuse_code
+from lmoe_tune.detector.preprocessing import Preprocessing
+from lmoe_tune.detector.scoring import is_ood, score_pixels
+from lmoe_tune.errors import UsageError
+from lmoe_tune.evaluation.scores import ScoreName
+
+ABOUT, MODEL, ONNX = "detector.json", "model.pt2", "model.onnx"
+FORMAT, VERSION = "lmoe-tune detector", 1
+DEVICE = "LMOE_TUNE_DEVICE"
+"""Environment variable: where detectors run. `cpu` by default, where they were measured; a GPU's last bits differ."""
+_SCORES: tuple[ScoreName, ...] = ("msp", "max_logit", "energy")
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a detector says of one image."""
+
+    label: str
+    """The class, as `detector.json` names it."""
+    score: float
+    """Higher: more in-distribution."""
+    is_ood: bool
+    """score < threshold, exactly."""
+
+
+@dataclass(frozen=True, eq=False)
+class Detector:
+    """A network with all that is needed to ask it."""
+
+    classes: tuple[str, ...]
+    score: ScoreName
+    threshold: float
+    preprocessing: Preprocessing
+    network: Callable[[Tensor], Tensor]
+    """From pixels (N, C, H, W) in 0-255 to logits (N, K)."""
+    device: torch.device
+    about: dict[str, Any]
+    """All of `detector.json`: metrics and provenance too."""
+
+    def predict(self, pixels: npt.NDArray[Any]) -> list[Prediction]:
+        """Of images (N, C, H, W) with values in 0-255, one prediction each. The same for one image and for many.
+
+        Raises:
+            ValueError: another shape, or a pixel that is no finite number.
+        """
+        shape = self.preprocessing.shape
+        if pixels.ndim != 4 or pixels.shape[1:] != shape:
+            raise ValueError(f"the images have the shape {pixels.shape}, but must be (N, {str(shape)[1:]}")
+        found = score_pixels(self.network, pixels, self.score, self.device)
+        scores = found.scores.numpy()
+        decided = is_ood(scores, self.threshold)
+        return [
+            Prediction(self.classes[number], float(value), bool(outside))
+            for number, value, outside in zip(found.predicted.tolist(), scores, decided, strict=True)
+        ]
+
+    def predict_files(self, paths: Sequence[Path | str]) -> list[Prediction]:
+        """Of image files. Raises CorruptImageError for the first that cannot be read."""
+        if not paths:
+            return []
+        return self.predict(np.stack([self.preprocessing.read(path) for path in paths]))
+
+    def predict_file(self, path: Path | str) -> Prediction:
+        """Of an image file. Raises CorruptImageError where it cannot be read."""
+        return self.predict_files([path])[0]
+
+
+def load_detector(folder: Path | str, device: str | None = None) -> Detector:
+    """The detector of a folder that `lmoe-tune export` has written. No code in it is run, and nothing unpickled.
+
+    Args:
+        device: `cpu`, `cuda`, …; else the environment's LMOE_TUNE_DEVICE, else `cpu`.
+
+    Raises:
+        UsageError: it is no such folder, or not as it was written.
+    """
+    folder = Path(folder)
+    about = read_about(folder)
+    try:
+        classes, score, threshold = about["classes"], about["score"], about["threshold"]
+        preprocessing = Preprocessing.of_document(about["preprocessing"])
+        if not classes or not all(isinstance(name, str) for name in classes):
+            raise ValueError("classes must be names")
+        if score not in _SCORES:
+            raise ValueError(f"score must be one of {', '.join(_SCORES)}")
+        if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not math.isfinite(threshold):
+            raise ValueError("threshold must be a finite number")
+        content = _checked(folder / MODEL, about["files"][MODEL]["sha256"])
+    except (KeyError, TypeError, ValueError) as error:
+        what = f"{error} is missing" if isinstance(error, KeyError) else error
+        raise UsageError(f"{folder / ABOUT}: is not as it was written ({what}); export the detector again") from error
+    where = torch.device(device or os.environ.get(DEVICE) or "cpu")
+    try:
+        refuse_code(content)
+        network = torch.export.load(io.BytesIO(content)).module()
+    except UnsafeArchiveError as error:
+        raise UsageError(f"{folder / MODEL}: is not loaded, {error}; export the detector again") from error
+    except Exception as error:  # torch raises anything; one case is a version that is too old for the file
+        written = about.get("provenance", {}).get("versions", {}).get("torch")
+        raise UsageError(
+            f"{folder / MODEL}: torch {torch.__version__} cannot load it ({type(error).__name__}: "
+            f"{str(error).splitlines()[0] if str(error) else ''}); it was written by torch {written}"
+        ) from error
+    network.to(where)
+    return Detector(tuple(classes), score, float(threshold), preprocessing, network, where, about)
+
+
+def read_about(folder: Path) -> dict[str, Any]:
+    """`detector.json`. Raises UsageError where there is none of ours."""
+    path = folder / ABOUT
+    try:
+        about = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UsageError(
+            f"{folder}: holds no detector ({ABOUT} is not there); make one with: lmoe-tune export NAME --out {folder}"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path}: cannot be read ({error})") from error
+    if not isinstance(about, dict) or about.get("format") != FORMAT:
+        raise UsageError(f"{path}: is not by lmoe-tune export")
+    if about.get("version") != VERSION:
+        raise UsageError(
+            f"{path}: is of version {about.get('version')}, but this lmoe-tune reads version {VERSION}; "
+            "use the lmoe-tune that it was exported with, or export it again"
+        )
+    return about
+
+
+def is_export(folder: Path) -> bool:
+    """Whether a folder was written by `lmoe-tune export`, of whatever version."""
+    try:
+        about = json.loads((folder / ABOUT).read_text())
+    except (OSError, ValueError):
+        return False
+    return isinstance(about, dict) and about.get("format") == FORMAT
+
+
+def _checked(path: Path, sha256: str) -> bytes:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror}); export the detector again") from error
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise UsageError(f"{path}: is damaged (its checksum is not the one in {ABOUT}); export the detector again")
+    return content
