@@ -107,6 +107,7 @@ def test_a_home_that_was_moved_is_resumed_where_it_is_now(
     tracked(moved).agrees_with(moved.trials())
 
 
+@pytest.mark.long
 def test_damaged_checkpoints_are_said_and_trained_again_to_the_same_values(
     command: Any, reference: Any, tracked: Callable[..., Any]
 ) -> None:

@@ -41,7 +41,7 @@ def all_have_started(command: Any) -> bool:
     "moments",
     [
         (ledger_is_there, an_epoch_is_recorded),
-        (baseline_has_begun, a_trial_has_ended),
+        pytest.param((baseline_has_begun, a_trial_has_ended), marks=pytest.mark.long),
         pytest.param((all_have_started,), marks=pytest.mark.long),
     ],
     ids=["while it starts and after an epoch", "in the baseline and after a trial", "in the last trial"],

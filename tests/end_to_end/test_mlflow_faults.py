@@ -99,6 +99,7 @@ def test_a_slow_server_holds_up_nothing_and_sync_delivers_what_is_missing(
     tracked(SimpleNamespace(home=server.folder)).agrees_with(command.trials())
 
 
+@pytest.mark.long
 def test_a_server_that_comes_and_goes_a_projector_that_is_killed_and_another_server(
     command: Any, tracked: Callable[..., Any], server: TrackingServer, proxy: FaultyProxy, tmp_path: Path
 ) -> None:
