@@ -148,14 +148,14 @@ def decode(content: bytes, *, origin: str, first: int = 0) -> tuple[list[Record]
     records: list[Record] = []
     whole_records = whole_length = position = 0
     lines = content.split(b"\n")[:-1]  # what follows the last newline is torn, or nothing
-    for number, line in enumerate(lines):
-        record = _decode_line(line)
+    decoded = _decode_lines(lines)
+    for number, (line, record) in enumerate(zip(lines, decoded, strict=True)):
         expected = records[-1]["left"] - 1 if records and records[-1]["left"] else None
         missing = record is not None and (
             record["n"] != first + number or (expected is not None and record["left"] != expected)
         )
         if record is None or missing:
-            if missing or any(_decode_line(later) is not None for later in lines[number + 1 :]):
+            if missing or any(later is not None for later in decoded[number + 1 :]):
                 raise LedgerError(
                     f"{origin}: damaged at line {number + 1} "
                     f"({'a line before it is missing' if missing else 'its checksum does not match'}). "
@@ -172,8 +172,8 @@ def decode(content: bytes, *, origin: str, first: int = 0) -> tuple[list[Record]
 def whole_prefix(content: bytes) -> bytes:
     """What stands before the first line that is damaged, up to its last whole transaction."""
     position = length = 0
-    for place, line in enumerate(content.split(b"\n")):
-        record = _decode_line(line)
+    lines = content.split(b"\n")
+    for place, (line, record) in enumerate(zip(lines, _decode_lines(lines), strict=True)):
         if record is None or record["n"] != place:
             break
         position += len(line) + 1
@@ -184,15 +184,19 @@ def whole_prefix(content: bytes) -> bytes:
 
 def good_records(content: bytes) -> list[Record]:
     """Every record whose line is undamaged, wherever it stands."""
-    return [record for line in content.split(b"\n") if (record := _decode_line(line)) is not None]
+    return [record for record in _decode_lines(content.split(b"\n")) if record is not None]
 
 
-def _decode_line(line: bytes) -> Record | None:
-    body, suffix = line[:-_CRC_LENGTH] + b"}", line[-_CRC_LENGTH:]
-    if suffix != b',"crc":"%08x"}' % zlib.crc32(body):
-        return None
-    record: Record = json.loads(line)
-    return record
+def _decode_lines(lines: list[bytes]) -> list[Record | None]:
+    """Each line's record; None for one that is damaged."""
+    sound = [_is_sound(line) for line in lines]
+    # One document is parsed in half the time that its lines take one by one.
+    parsed = iter(json.loads(b"[%s]" % b",".join(line for line, good in zip(lines, sound, strict=True) if good)))
+    return [next(parsed) if good else None for good in sound]
+
+
+def _is_sound(line: bytes) -> bool:
+    return line[-_CRC_LENGTH:] == b',"crc":"%08x"}' % zlib.crc32(b"}", zlib.crc32(line[:-_CRC_LENGTH]))
 
 
 def _jsonable(record: Record) -> Record:

@@ -26,7 +26,7 @@ from lmoe_tune.spec import Spec
 from lmoe_tune.sweep.folder import SweepFolder
 from lmoe_tune.sweep.journal import JournalFile, LedgerError, good_records, whole_prefix
 from lmoe_tune.sweep.ledger import STATES, Ledger, TrialView, epoch_key, now_ms
-from lmoe_tune.sweep.records import read_record
+from lmoe_tune.sweep.records import read_record, recorded_extent
 from lmoe_tune.sweep.sampling import make_distributions
 
 PASSING = ("mlflow:", "delivered")  # attributes that tracking finds out again
@@ -131,13 +131,16 @@ def behind(ledger: Ledger) -> str | None:
 
     The ledger is written first and synced, so it can only be behind when it has lost something.
     """
-    known = {trial.number: trial for trial in ledger.trials()}
+    known = {trial.number: (trial.state != "running", len(trial.epochs)) for trial in ledger.trials()}
     ahead = []
     for path in (ledger.folder.path / "trials").glob("[0-9]*"):
-        record = read_record(path, ledger.spec.objective.metrics)
-        if record is None or (record.number in known and _extent(record) <= _extent(known[record.number])):
+        recorded = recorded_extent(path) if path.name.isdigit() else None
+        if recorded is None:
             continue
-        ahead.append(record.number)
+        state, num_epochs = recorded
+        number = int(path.name)
+        if number not in known or (state != "running", num_epochs) > known[number]:
+            ahead.append(number)
     if not ahead:
         return None
     numbers = ", ".join(map(str, sorted(ahead)[:8])) + (", …" if len(ahead) > 8 else "")

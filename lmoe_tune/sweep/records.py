@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -74,14 +75,25 @@ def read_record(path: Path, objectives: Sequence[str]) -> TrialView | None:
 def mend_records(folder: SweepFolder, trials: Iterable[TrialView]) -> None:
     """Write again what does not agree with the ledger."""
     for trial in trials:
-        for stale in folder.trial(trial.number).glob(".*.tmp"):  # a kill in the middle of a write left it
-            stale.unlink(missing_ok=True)
-        if _recorded(folder.trial(trial.number)) != (trial.state, len(trial.epochs)):
+        path = folder.trial(trial.number)
+        for name in _names_in(path):
+            if name.startswith(".") and name.endswith(".tmp"):  # a kill in the middle of a write left it
+                (path / name).unlink(missing_ok=True)
+        if recorded_extent(path) != (trial.state, len(trial.epochs)):
             write_record(folder, trial)
 
 
-def _recorded(path: Path) -> tuple[str, int] | None:
+def recorded_extent(path: Path) -> tuple[str, int] | None:
+    """A trial's state and number of epochs as its record has them; None where that is missing or damaged."""
     try:
-        return json.loads((path / TRIAL).read_text())["state"], (path / METRICS).read_text().count("\n")
-    except (OSError, ValueError, KeyError):
+        with open(f"{path}/{TRIAL}", "rb") as about, open(f"{path}/{METRICS}", "rb") as metrics:
+            return json.loads(about.read())["state"], metrics.read().count(b"\n")
+    except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _names_in(path: Path) -> list[str]:
+    try:
+        return os.listdir(path)
+    except OSError:
+        return []
