@@ -51,7 +51,6 @@ class Cluster:
         self._environment = environment | {
             "RAY_AUTH_MODE": "disabled",
             "RAY_USAGE_STATS_ENABLED": "0",
-            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
             "RAY_TMPDIR": str(folder),
         }
         with socket.socket() as listener:
