@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import importlib
 import logging
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -20,9 +21,10 @@ from lmoe_tune.durable import keep_others_out
 from lmoe_tune.errors import BaselineError, LmoeTuneError, StorageError, TrainingError, UsageError
 from lmoe_tune.spec import Spec, spec_from_resolved
 from trainables.failure import MESSAGE_CHARS, message_of, printable, traceback_of
-from trainables.method import configured
+from trainables.method import Method, configured
 
 if TYPE_CHECKING:
+    from lmoe_tune.methods.objective import Objective
     from lmoe_tune.training.trial import TrialEpoch
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -72,6 +74,7 @@ class TrialWorker(tune.Trainable):  # type: ignore[misc]
     Ray does retry is a process that died; the trial then continues from its newest checkpoint.
 
     Where the config says `ended`, the trial is over and only the driver has to be told so: it died too often.
+    Where it names a `job`, that function (`module:function`) gives the epochs: a search's config never does.
     """
 
     def setup(self, config: dict[str, Any]) -> None:
@@ -113,7 +116,7 @@ class TrialWorker(tune.Trainable):  # type: ignore[misc]
 
     def _next_epoch(self) -> Report:
         if self._epochs is None:
-            self._epochs = start_trial(self.config)
+            self._epochs = _starter(self.config)(self.config)
         result = next(self._epochs, None)
         if result is None:
             raise LmoeTuneError("the trial ended without an epoch's result")
@@ -122,29 +125,54 @@ class TrialWorker(tune.Trainable):  # type: ignore[misc]
 
 def start_trial(config: dict[str, Any]) -> Iterator[TrialEpoch]:
     """The epochs of the trial that a worker's config names."""
-    from lmoe_tune.methods.objective import Objective
     from lmoe_tune.training.trial import run_trial
+
+    trial = trial_folder(config)
+    spec = read_spec(config)
+    method, params = configured(spec, config["params"], Path(config["import_path"]))
+    return run_trial(
+        spec,
+        objective_of(method, params),
+        params,
+        home=Path(config["home"]),
+        folder=trial / "checkpoints",
+        num_recorded=num_recorded(trial),
+    )
+
+
+def _starter(config: dict[str, Any]) -> Callable[[dict[str, Any]], Iterator[TrialEpoch]]:
+    if "job" not in config:
+        return start_trial
+    module, _, function = config["job"].partition(":")
+    starter: Callable[[dict[str, Any]], Iterator[TrialEpoch]] = getattr(importlib.import_module(module), function)
+    return starter
+
+
+def trial_folder(config: dict[str, Any]) -> Path:
+    """Where the records and checkpoints of a worker's trial are."""
+    return Path(config["sweep"]) / "trials" / str(config["trial"])
+
+
+def read_spec(config: dict[str, Any]) -> Spec:
+    """The spec of the sweep that a worker's config names; its `epoch_timeout` holds from now on."""
     from lmoe_tune.training.watchdog import FROZEN_MARGIN_S, kill_when_frozen
 
-    sweep = Path(config["sweep"])
-    trial = sweep / "trials" / str(config["trial"])
-    spec = _read_spec(sweep / "spec.yaml")
+    spec = _read_spec(Path(config["sweep"]) / "spec.yaml")
     if spec.resources.epoch_timeout is not None:
         kill_when_frozen(spec.resources.epoch_timeout + FROZEN_MARGIN_S)
-    method, params = configured(spec, config["params"], Path(config["import_path"]))
+    return spec
+
+
+def objective_of(method: Method, params: dict[str, Any]) -> Objective:
+    """The training objective for these parameters; raises TrainingError where a method gives something else."""
+    from lmoe_tune.methods.objective import Objective
+
     objective = method.objective(params)
     if not isinstance(objective, Objective):
         raise TrainingError(
             f"{type(method).__name__}.objective gave {type(objective).__name__}, but must give an Objective"
         )
-    return run_trial(
-        spec,
-        objective,
-        params,
-        home=Path(config["home"]),
-        folder=trial / "checkpoints",
-        num_recorded=_num_recorded(trial / "metrics.jsonl"),
-    )
+    return objective
 
 
 def _free_memory() -> None:
@@ -154,9 +182,10 @@ def _free_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def _num_recorded(path: Path) -> int | None:
+def num_recorded(trial: Path) -> int | None:
+    """Epochs in the records of the trial in this folder; None where there are none."""
     try:
-        return path.read_text().count("\n")
+        return (trial / "metrics.jsonl").read_text().count("\n")
     except FileNotFoundError:
         return None
 

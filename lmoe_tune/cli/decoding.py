@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from lmoe_tune.cli.output import duration, say
 from lmoe_tune.data import PlannedData, load_search_data
-from lmoe_tune.data.decoded_cache import Progress, gigabytes
+from lmoe_tune.data.decoded_cache import ImageFile, Progress, gigabytes
 from lmoe_tune.data.decoding import acquire_decoded, cache_of
 from lmoe_tune.errors import UsageError
 from lmoe_tune.spec import DataSpec
@@ -22,8 +23,14 @@ LOGGED_EVERY_S = 15.0
 def decode_ahead(spec: DataSpec, home: Path) -> None:
     """Decode what a search will read, so that its trials need not wait for one another; embedded data need nothing."""
     data = load_search_data(spec, home)
-    if isinstance(data, PlannedData) and spec.cache != "off":
-        acquire_decoded(data.files(), spec, home, progress=progress_bar(), say=say)
+    if isinstance(data, PlannedData):
+        decode_files(data.files(), spec, home)
+
+
+def decode_files(files: Sequence[ImageFile], spec: DataSpec, home: Path) -> None:
+    """Decode these image files, if there are any, unless `data.cache` is off."""
+    if files and spec.cache != "off":
+        acquire_decoded(files, spec, home, progress=progress_bar(), say=say)
 
 
 def build(spec: DataSpec, home: Path) -> dict[str, Any]:

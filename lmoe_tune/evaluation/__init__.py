@@ -7,7 +7,9 @@ What is measured, and what it does not say: docs/evaluation.md.
 from lmoe_tune.evaluation.detection import aupr_in, aupr_out, auroc, threshold_at_tpr, tnr_at_tpr
 from lmoe_tune.evaluation.scores import Outputs, Score, ScoreName, accuracy, ece, outputs, score
 from lmoe_tune.evaluation.splits import (
+    metrics_of_scores,
     percentile_interval,
+    resampled_metrics_of_scores,
     resampled_test_metrics,
     test_metrics,
     validation_metrics,
@@ -22,8 +24,10 @@ __all__ = [
     "aupr_out",
     "auroc",
     "ece",
+    "metrics_of_scores",
     "outputs",
     "percentile_interval",
+    "resampled_metrics_of_scores",
     "resampled_test_metrics",
     "score",
     "test_metrics",

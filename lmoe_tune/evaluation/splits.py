@@ -64,7 +64,18 @@ def test_metrics(
     what remains.
     """
     sets = _sets(logits_id, logits_fine, logits_coarse, score)
-    metrics = _measured({name: found.scores for name, found in sets.items()}, *_certainty(sets["id"], labels))
+    return metrics_of_scores({name: found.scores for name, found in sets.items()}, *_certainty(sets["id"], labels))
+
+
+def metrics_of_scores(scores: Mapping[str, Tensor], confidence: Tensor, correct: Tensor) -> dict[str, float]:
+    """`test_metrics` from what was kept of the logits.
+
+    Args:
+        scores: (N,) of the sets `id`, `fine` and `coarse_<set>`.
+        confidence: (N,), the largest probabilities of the in-distribution images.
+        correct: (N,) bool, whether their predicted classes are right.
+    """
+    metrics = _measured({name: of for name, of in scores.items() if name == "id" or len(of)}, confidence, correct)
     values = torch.stack(list(metrics.values())).tolist()
     return dict(zip(metrics, values, strict=True))
 
@@ -86,17 +97,25 @@ def resampled_test_metrics(
     taken resample by resample.
     """
     sets = _sets(logits_id, logits_fine, logits_coarse, score)
-    confidence, correct = _certainty(sets["id"], labels)
+    scores = {name: found.scores for name, found in sets.items()}
+    return resampled_metrics_of_scores(scores, *_certainty(sets["id"], labels), num_resamples=num_resamples, seed=seed)
+
+
+def resampled_metrics_of_scores(
+    scores: Mapping[str, Tensor], confidence: Tensor, correct: Tensor, *, num_resamples: int = 1000, seed: int = 0
+) -> dict[str, Floats]:
+    """`resampled_test_metrics` from what was kept of the logits: see `metrics_of_scores`."""
+    sets = {name: of for name, of in scores.items() if name == "id" or len(of)}
     streams = {name: np.random.default_rng([seed, zlib.crc32(name.encode())]) for name in sets}
-    num_rows = sum(len(found.scores) for found in sets.values())
+    num_rows = sum(len(of) for of in sets.values())
     at_once = max(1, _ROWS_AT_ONCE // max(1, num_rows))
     parts: list[Tensor] = []
     names: list[str] = []
     for start in range(0, num_resamples, at_once):
         count = min(at_once, num_resamples - start)
-        chosen = {name: _drawn(streams[name], count, found.scores) for name, found in sets.items()}
-        scores = {name: found.scores[chosen[name]] for name, found in sets.items()}
-        metrics = _measured(scores, confidence[chosen["id"]], correct[chosen["id"]])
+        chosen = {name: _drawn(streams[name], count, of) for name, of in sets.items()}
+        drawn = {name: of[chosen[name]] for name, of in sets.items()}
+        metrics = _measured(drawn, confidence[chosen["id"]], correct[chosen["id"]])
         names = list(metrics)
         parts.append(torch.stack(list(metrics.values())))
     table = torch.cat(parts, dim=1).cpu().numpy()

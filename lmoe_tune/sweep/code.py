@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,10 @@ PARTS = (
 PACKAGES = ("torch", "torchvision", "numpy", "optuna")
 
 
-def code_of(spec: Spec, import_path: Path) -> dict[str, str]:
+def code_of(spec: Spec, import_path: Path, parts: Sequence[str] = PARTS) -> dict[str, str]:
     """Checksums of the source files by name, and versions of the packages, that a sweep's numbers depend on."""
     package = Path(lmoe_tune.__file__).parent
-    files = {f"lmoe_tune/{path.relative_to(package)}": path for part in PARTS for path in _sources(package / part)}
+    files = {f"lmoe_tune/{path.relative_to(package)}": path for part in parts for path in _sources(package / part)}
     shipped = Path(trainables.__file__).parent
     files |= {f"trainables/{path.name}": path for path in _sources(shipped)}
     for path in _own_sources(spec, import_path):

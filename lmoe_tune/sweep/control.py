@@ -19,6 +19,8 @@ from lmoe_tune.training.baseline_record import read_baseline_record
 if TYPE_CHECKING:
     from trainables.worker import Report
 
+JOB_ATTRS = ("job", "candidates")
+"""What a ledger says, where it is no search's, of how its trials run (`TrialWorker`)."""
 NODE_DEATHS = 20  # a trial that brings its nodes down must not do so for ever
 
 
@@ -52,7 +54,7 @@ class SweepControl:
         self._gpu_hours_used_up = False
         self._said: set[str] = set()
         self._node_deaths: Counter[int] = Counter()
-        self._keep = ledger.spec.tracking.best_checkpoints
+        self._keep = ledger.spec.tracking.best_checkpoints if ledger.kind == "sweep" else 0
 
     @property
     def stopping(self) -> bool:
@@ -65,13 +67,15 @@ class SweepControl:
 
     def on_cluster_lost(self, what: str) -> None:
         """Ray has died. Called from another thread."""
-        resume = f"lmoe-tune resume {self.ledger.folder.name}"
-        self.fatal = self.fatal or ClusterLostError(f"{what}. Nothing that was reported is lost; to go on: {resume}")
+        self.fatal = self.fatal or ClusterLostError(
+            f"{what}. Nothing that was reported is lost; to go on: {self.ledger.resume_command}"
+        )
 
     def worker_config(self, suggestion: Suggestion) -> dict[str, Any]:
         """What a worker needs to run a trial; the rest it reads in the sweep's folder."""
-        folder = self.ledger.folder
+        folder, attrs = self.ledger.folder, self.ledger.attrs
         return {
+            **{key: attrs[key] for key in JOB_ATTRS if key in attrs},
             "home": str(folder.home),
             "sweep": str(folder.path),
             "import_path": str(self._import_path),
@@ -92,7 +96,7 @@ class SweepControl:
         if report.ends_sweep:
             raise LmoeTuneError(
                 f"{report.failure}. No trial can be trained, so the sweep has stopped; once that is mended: "
-                f"lmoe-tune resume {self.ledger.folder.name}"
+                f"{self.ledger.resume_command}"
             )
         if report.failure is not None:
             self.ledger.fail(report.trial, report.failure, report.traceback)

@@ -59,6 +59,15 @@ class SweepFolder:
         """Where a trial's checkpoints are."""
         return self.trial(number) / "checkpoints"
 
+    @property
+    def confirmation(self) -> SweepFolder:
+        """The second study of the sweep: its best trials trained again, and tested."""
+        return SweepFolder(self.home, f"{self.name}/confirm")
+
+    def tuned(self, method: str) -> SweepFolder:
+        """Where a method that the sweep is compared with is tuned."""
+        return SweepFolder(self.home, f"{self.name}/tuned/{method.replace(':', '.')}")
+
     def exists(self) -> bool:
         return self.ledger.is_file()
 
@@ -110,6 +119,12 @@ def find_sweeps(home: Path) -> list[SweepFolder]:
     folders = [SweepFolder(home, path.name) for path in (home / "sweeps").glob("*") if path.is_dir()]
     existing = [folder for folder in folders if folder.exists()]
     return sorted(existing, key=lambda folder: folder.ledger.stat().st_mtime_ns, reverse=True)
+
+
+def parts_of(folder: SweepFolder) -> list[SweepFolder]:
+    """The studies that belong to a sweep: its confirmation, and the methods tuned for that."""
+    tuned = [SweepFolder(folder.home, f"{folder.name}/tuned/{path.name}") for path in folder.path.glob("tuned/*")]
+    return [part for part in (folder.confirmation, *sorted(tuned, key=lambda one: one.name)) if part.exists()]
 
 
 def find_sweep(home: Path, name: str) -> SweepFolder:

@@ -145,6 +145,14 @@ class Ledger:
 
     # ------------------------------------------------------------------ writing
 
+    def points(self) -> list[dict[str, Any]]:
+        """The parameters of all trials that were started or wait with given ones, those tried again left out."""
+        return [
+            dict(trial.params or trial.system_attrs.get("fixed_params", {}))
+            for trial in self._frozen()
+            if not _is_retry(trial)
+        ]
+
     def ask(self) -> Suggestion:
         """Create the next trial, or take the next one that waits with given parameters."""
         waiting = self._frozen(State.WAITING)
@@ -240,6 +248,16 @@ class Ledger:
                 self.study.enqueue_trial(trial.params, user_attrs={"retry_of": trial.number})
         return len(failed)
 
+    def enqueue(self, points: Sequence[Mapping[str, Any]], attrs: Mapping[str, Any]) -> None:
+        """Have these points tried next, and the budget of trials grow by them; `attrs` are recorded with that."""
+        budget = self.study.user_attrs["budget"]
+        trials = sum(not _is_retry(trial) for trial in self._frozen()) + len(points)
+        with self._backend.transaction():
+            for key, value in {**attrs, "budget": {**budget, "trials": trials}}.items():
+                self.study.set_user_attr(key, value)
+            for point in points:
+                self.study.enqueue_trial(dict(point))
+
     def set_attr(self, key: str, value: Any) -> None:
         """Record something about the sweep as a whole."""
         self.set_attrs({key: value})
@@ -314,6 +332,16 @@ class Ledger:
     @property
     def sweep_id(self) -> str:
         return str(self.study.user_attrs["sweep_id"])
+
+    @property
+    def kind(self) -> str:
+        """`sweep`, or `confirm` where the trials are a confirmation's jobs."""
+        return str(self.study.user_attrs.get("kind", "sweep"))
+
+    @property
+    def resume_command(self) -> str:
+        """What to run to go on with it."""
+        return str(self.study.user_attrs.get("resume_command", f"lmoe-tune resume {self.folder.name}"))
 
     @property
     def created_ms(self) -> int:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from lmoe_tune.spec import Spec, spec_from_resolved
 from lmoe_tune.sweep.folder import SweepFolder
-from lmoe_tune.sweep.ledger import Ledger, TrialView
+from lmoe_tune.sweep.ledger import Ledger, TrialView, now_ms
 from lmoe_tune.tracking import (
     BaselineSnapshot,
     EpochRecord,
@@ -18,6 +19,8 @@ from lmoe_tune.tracking import (
     shown,
 )
 from lmoe_tune.training.baseline_record import read_baseline_record
+
+OPENING_PREFIX = "test_opening:"
 
 
 def read_sweep(folder: SweepFolder) -> Ledger:
@@ -43,6 +46,8 @@ def snapshot(ledger: Ledger, state: str) -> SweepSnapshot:
     trials = ledger.trials()
     best = ledger.best(trials)
     ends = [trial.ended_ms for trial in trials if trial.ended_ms is not None]
+    if ledger.kind == "confirm":
+        return _confirm_snapshot(ledger, state)
     return SweepSnapshot(
         sweep=ledger.folder.name,
         sweep_id=ledger.sweep_id,
@@ -64,7 +69,9 @@ def snapshot(ledger: Ledger, state: str) -> SweepSnapshot:
 
 def models(ledger: Ledger) -> list[ModelSource]:
     """The last checkpoints of the best trials, as far as they are there."""
-    found = []
+    found: list[ModelSource] = []
+    if ledger.kind == "confirm":
+        return found  # its checkpoints are gone; the winner's weights are in the folder of its job
     for trial in ledger.ranked(ledger.trials())[: ledger.spec.tracking.best_checkpoints]:
         path = checkpoint_of(ledger.folder, trial.number)
         if path is not None:
@@ -97,15 +104,28 @@ def summary(ledger: Ledger) -> dict[str, Any]:
             if len(ledger.spec.objective.metrics) > 1
             else {}
         ),
-        "changes": [
-            line
-            for key, change in sorted(ledger.attrs.items())
-            if key.startswith("change:")
-            for line in change["lines"]
-        ],
+        "changes": changes_of(ledger),
+        "test_openings": test_openings(ledger),
         "wall_s": round(ledger.wall_s(), 3),
         "folder": str(ledger.folder.path),
     }
+
+
+def changes_of(ledger: Ledger) -> list[str]:
+    """What was allowed to be different from the start of it, a line each."""
+    changes = [change for key, change in sorted(ledger.attrs.items()) if key.startswith("change:")]
+    return [line for change in changes for line in change["lines"]]
+
+
+def test_openings(ledger: Ledger) -> list[dict[str, Any]]:
+    """Every time that the sealed test set was opened: `time_ms`, `who`, `command`, and how many `jobs` it was for."""
+    return [opening for key, opening in sorted(ledger.attrs.items()) if key.startswith(OPENING_PREFIX)]
+
+
+def record_opening(ledger: Ledger, who: str, command: str, jobs: int) -> None:
+    """Record in the sweep that its test set is about to be opened. The caller holds the sweep's lock."""
+    key = f"{OPENING_PREFIX}{len(test_openings(ledger)):04d}"
+    ledger.set_attr(key, {"time_ms": now_ms(), "who": who, "command": command, "jobs": jobs})
 
 
 def best_of(ledger: Ledger, trials: list[TrialView]) -> dict[str, Any] | None:
@@ -197,6 +217,40 @@ def _trial_snapshot(trial: TrialView, state: str) -> TrialSnapshot:
         failure=trial.failure,
         retry_of=trial.retry_of,
         interrupted=state == "interrupted" and trial.state == "running",
+    )
+
+
+def _confirm_snapshot(ledger: Ledger, state: str) -> SweepSnapshot:
+    """The picture of a confirmation: its runs name the sweep, and carry no number of a trial of its."""
+    spec, attrs, trials = ledger.spec, ledger.attrs, ledger.trials()
+    candidates = attrs["candidates"]
+    jobs = []
+    for trial in trials:
+        candidate = candidates[trial.params["candidate"]]
+        about = {"candidate": candidate["name"], "method": candidate["method"]}
+        about |= {"split": trial.params["split"], "seed": trial.params["seed"]}
+        about |= {key: value for key, value in candidate["params"].items() if value is not None}
+        name = f"confirm {candidate['name']}, split {about['split']}, seed {about['seed']}"
+        jobs.append(replace(_trial_snapshot(trial, state), params=about, name=name))
+    ends = [trial.ended_ms for trial in trials if trial.ended_ms is not None]
+    return SweepSnapshot(
+        sweep=attrs["of_sweep"],
+        sweep_id=attrs["of_sweep_id"],
+        experiment=spec.tracking.experiment or spec.name,
+        state=state,  # type: ignore[arg-type]
+        spec_yaml=ledger.folder.spec.read_text(),
+        trainable=spec.trainable,
+        objective=spec.objective.metric,
+        direction=spec.objective.direction,
+        started_ms=ledger.created_ms,
+        ended_ms=max(ends, default=ledger.created_ms) if state == "complete" else None,
+        trials=tuple(jobs),
+        best=None,
+        feasible=False,
+        baseline=None,
+        searched=tuple(dict.fromkeys(name for job in jobs for name in job.params)),
+        kind="confirm",
+        tags={f"lmoe_tune.{key}": str(attrs[key]) for key in ("verdict",) if key in attrs},
     )
 
 

@@ -40,6 +40,8 @@ _PARENT_STATUS = {"running": "RUNNING", "interrupted": "KILLED", "complete": "FI
 _MAX_METRICS, _MAX_PARAMS, _MAX_PARAM_CHARS, _MAX_TAG_CHARS = 1000, 100, 6000, 5000
 _ALL_EPOCHS = 1 << 31
 EXPERIMENT_TAG = "mlflow.experimentKind"
+_TRIAL_KIND = {"sweep": "trial", "confirm": "confirm_job"}
+"""The kind of the runs of its trials; the tag with their numbers is called after it."""
 _EXPERIMENT_TAGS = {EXPERIMENT_TAG: "custom_model_development"}  # the UI opens on runs, not on traces
 
 
@@ -76,6 +78,8 @@ class _Contact:
     experiment_id: str
     models: LoggedModels
     parent: _Run | None
+    grandparent: str | None
+    """Of a confirmation: the id of the sweep's run."""
     trials: dict[int, _Run]
     baselines: dict[str, _Run]
     settled: set[int] = field(default_factory=set)
@@ -109,7 +113,7 @@ class Projection:
             self._artifact_root = artifact_root.resolve()
         self._client: MlflowClient | None = None
         self._contact: _Contact | None = None
-        self._contact_key: tuple[str, str] | None = None
+        self._contact_key: tuple[str, str, str] | None = None
 
     def project(self, snapshot: SweepSnapshot, models: Sequence[ModelSource] = ()) -> Delivered:
         """Make MLflow show `snapshot`. Repeating it changes nothing.
@@ -142,7 +146,7 @@ class Projection:
             raise
 
     def _reach(self, snapshot: SweepSnapshot) -> _Contact:
-        key = (snapshot.experiment, snapshot.sweep_id)
+        key = (snapshot.experiment, snapshot.sweep_id, snapshot.kind)
         if self._contact is None or self._contact_key != key:
             if self._client is None:
                 if self._artifact_root is not None:
@@ -176,8 +180,10 @@ class Projection:
 
     def _deliver(self, contact: _Contact, snapshot: SweepSnapshot, models: Sequence[ModelSource]) -> Delivered:
         if contact.parent is None:
-            tags = _common_tags("sweep", snapshot) | {"lmoe_tune.trainable": snapshot.trainable}
-            contact.parent = _create(contact, snapshot.sweep, snapshot.started_ms, tags)
+            tags = _common_tags(snapshot.kind, snapshot, contact.grandparent)
+            tags |= {"lmoe_tune.trainable": snapshot.trainable}
+            name = snapshot.sweep if snapshot.kind == "sweep" else f"{snapshot.sweep} {snapshot.kind}"
+            contact.parent = _create(contact, name, snapshot.started_ms, tags)
         parent_run_id = contact.parent.run_id
         if snapshot.baseline is not None:
             _deliver_baseline(contact, snapshot, snapshot.baseline, parent_run_id)
@@ -185,7 +191,7 @@ class Projection:
             if trial.number not in contact.settled:
                 _deliver_trial(contact, snapshot, trial, parent_run_id)
         run_ids = {trial.number: contact.trials[trial.number].run_id for trial in snapshot.trials}
-        model_ids = contact.models.deliver(snapshot, list(models), run_ids)
+        model_ids = contact.models.deliver(snapshot, list(models), run_ids) if snapshot.kind == "sweep" else {}
         if snapshot.state != "running":
             _end_strays(contact, snapshot)
         _deliver_parent(contact, snapshot, contact.parent)
@@ -209,22 +215,27 @@ def _find_runs(
     # Doubles have the same start, the ledger's; of those the one that has been filled is the older.
     found.sort(key=lambda run: (run.info.start_time, -len(run.data.metrics), run.info.run_id))
     models = LoggedModels(client, experiment_id, snapshot.sweep_id, artifact_root)
-    if found:  # a sweep without runs has no models either
+    if found and snapshot.kind == "sweep":  # a sweep without runs has no models either
         models.find()
-    contact = _Contact(client, experiment_id, models, None, {}, {})
+    contact = _Contact(client, experiment_id, models, None, None, {}, {})
+    trial_kind = _TRIAL_KIND[snapshot.kind]
+    ours = ("trial", "baseline", "sweep") if snapshot.kind == "sweep" else (trial_kind, snapshot.kind)
     for run in found:
         kind = run.data.tags.get("lmoe_tune.kind")
-        number, key = run.data.tags.get("lmoe_tune.trial"), run.data.tags.get("lmoe_tune.baseline")
-        if kind == "trial" and number is not None and int(number) not in contact.trials:
+        number, key = run.data.tags.get(f"lmoe_tune.{trial_kind}"), run.data.tags.get("lmoe_tune.baseline")
+        if kind not in ours:  # a confirmation's are none of the sweep's, and the other way round
+            if kind == "sweep" and contact.grandparent is None:
+                contact.grandparent = run.info.run_id
+        elif kind == trial_kind and number is not None and int(number) not in contact.trials:
             contact.trials[int(number)] = _as_known(run)
             if contact.trials[int(number)].num_epochs == 0 and snapshot.objective in run.data.metrics:
                 history = client.get_metric_history(run.info.run_id, snapshot.objective)
                 contact.trials[int(number)].sent_ms = {metric.step: metric.timestamp for metric in history}
         elif kind == "baseline" and key is not None and key not in contact.baselines:
             contact.baselines[key] = _as_known(run)
-        elif kind == "sweep" and contact.parent is None:
+        elif kind == snapshot.kind and contact.parent is None:
             contact.parent = _as_known(run)
-        elif kind in ("trial", "baseline", "sweep"):  # other kinds, as confirm's, are none of ours
+        else:
             client.delete_run(run.info.run_id)
     return contact
 
@@ -265,8 +276,10 @@ def _create(contact: _Contact, name: str, started_ms: int, tags: dict[str, str])
 def _deliver_trial(contact: _Contact, snapshot: SweepSnapshot, trial: TrialSnapshot, parent_run_id: str) -> None:
     run = contact.trials.get(trial.number)
     if run is None:
-        tags = _common_tags("trial", snapshot, parent_run_id) | {"lmoe_tune.trial": str(trial.number)}
-        run = contact.trials[trial.number] = _create(contact, f"trial {trial.number}", trial.started_ms, tags)
+        kind = _TRIAL_KIND[snapshot.kind]
+        tags = _common_tags(kind, snapshot, parent_run_id) | {f"lmoe_tune.{kind}": str(trial.number)}
+        name = trial.name or f"trial {trial.number}"
+        run = contact.trials[trial.number] = _create(contact, name, trial.started_ms, tags)
     tags = {"mlflow.parentRunId": parent_run_id, "lmoe_tune.state": trial.state}
     if trial.failure is not None:
         tags["lmoe_tune.failure"] = trial.failure
@@ -312,6 +325,7 @@ def _deliver_parent(contact: _Contact, snapshot: SweepSnapshot, parent: _Run) ->
         "lmoe_tune.objective": snapshot.objective,
         "lmoe_tune.direction": snapshot.direction,
         "lmoe_tune.spec_sha256": digest,
+        **snapshot.tags,
     }
     metrics: list[Metric] = []
     best = next((trial for trial in snapshot.trials if trial.number == snapshot.best), None)

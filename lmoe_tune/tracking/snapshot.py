@@ -7,13 +7,14 @@ metric that is repeated with the same value, step and time only once.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 TrialState = Literal["running", "complete", "pruned", "failed"]
 BaselineState = Literal["running", "complete", "failed"]
 SweepState = Literal["running", "interrupted", "complete"]
+SweepKind = Literal["sweep", "confirm"]
 Value = float | int | str | bool | None
 
 
@@ -39,6 +40,8 @@ class TrialSnapshot:
     failure: str | None = None
     retry_of: int | None = None
     interrupted: bool = False
+    name: str | None = None
+    """What its run is called; None: by its number."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,10 @@ class BaselineSnapshot:
 
 @dataclass(frozen=True)
 class SweepSnapshot:
-    """A sweep and its trials. `searched` names the parameters of the space; `best` is a trial's number."""
+    """A sweep and its trials. `searched` names the parameters of the space; `best` is a trial's number.
+
+    Or the sweep's confirmation and its jobs: these have runs of their own kind, below the sweep's.
+    """
 
     sweep: str
     sweep_id: str
@@ -72,6 +78,9 @@ class SweepSnapshot:
     feasible: bool
     baseline: BaselineSnapshot | None
     searched: tuple[str, ...]
+    kind: SweepKind = "sweep"
+    tags: Mapping[str, str] = field(default_factory=dict)
+    """More to say on its own run."""
 
 
 @dataclass(frozen=True)

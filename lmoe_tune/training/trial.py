@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -21,6 +21,19 @@ from lmoe_tune.spec import DataSpec, Spec
 from lmoe_tune.training.baseline import acquire_baseline
 from lmoe_tune.training.loop import Settings, train
 from lmoe_tune.training.watchdog import each_within
+
+Load = Callable[[DataSpec, Path], SearchData | PlannedData]
+"""What gives the images to train on and to validate with."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model after its last epoch, on the device of the images."""
+
+    model: torch.nn.Module
+    images: ImageSource
+    describes: dict[str, Any]
+    """See `describe_model`."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +55,8 @@ def run_trial(
     home: Path,
     folder: Path,
     num_recorded: int | None = None,
+    load: Load = load_search_data,
+    at_end: Callable[[Trained], Mapping[str, float]] | None = None,
 ) -> Iterator[TrialEpoch]:
     """Train one trial, a checkpoint per epoch in `folder`; the checkpoint is there before the epoch is yielded.
 
@@ -54,6 +69,9 @@ def run_trial(
         home: where the baselines and the decoded images are kept.
         num_recorded: epochs in the records; from a checkpoint beyond the next one, those between would be
             missing, so it is left alone. None: there are no records to agree with.
+        load: gives the images; those of the search, where nothing else is said.
+        at_end: measures the trained model, again where a trial that was killed at its end is continued; what it
+            returns joins the metrics of the last epoch.
 
     Raises:
         TrainingError: a non-finite loss, here or in the baseline; or a metric that the objective needs is missing.
@@ -61,22 +79,30 @@ def run_trial(
     """
     device = _device(spec)
     torch.set_num_threads(spec.train.threads or 1)
-    data = load_search_data(spec.data, home)
-    images = _images_on(spec.data, device, home)
+    data = load(spec.data, home)
+    images = _images_on(load, spec.data, device, home)
     baseline = acquire_baseline(spec, data, images, home)
 
     model = build_model(spec.model.arch, data.num_classes, data.in_channels, data.image_size[0])
     model.load_state_dict(baseline.model)
     settings = settings_of(spec, params)
+    describes = describe_model(spec, data, images)
+
+    def recorded(epoch: int, metrics: dict[str, float]) -> TrialEpoch:
+        if at_end is not None and epoch == settings.epochs:
+            model.to(images.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # as in loop.train
+            metrics = metrics | dict(at_end(Trained(model, images, describes)))
+        return TrialEpoch(epoch, metrics, baseline.metrics, baseline.key)
+
     state = checkpoint.load_newest(folder, up_to=None if num_recorded is None else num_recorded + 1)
     if state is not None:
-        yield TrialEpoch(state["epoch"], state["metrics"], baseline.metrics, baseline.key)
-    describes = describe_model(spec, data, images)
+        model.load_state_dict(state["model"])
+        yield recorded(state["epoch"], state["metrics"])
     epochs = train(model, objective, images, settings, state)
     for result in each_within(spec.resources.epoch_timeout, epochs):
         _refuse_lacking(result.metrics, spec)
         checkpoint.save(folder, result.epoch, result.state() | {"describes": describes})
-        yield TrialEpoch(result.epoch, result.metrics, baseline.metrics, baseline.key)
+        yield recorded(result.epoch, result.metrics)
 
 
 def _refuse_lacking(metrics: Mapping[str, float], spec: Spec) -> None:
@@ -130,6 +156,6 @@ def _device(spec: Spec) -> torch.device:
 
 
 @lru_cache(maxsize=2)  # a reused worker process runs many trials on the same images
-def _images_on(spec: DataSpec, device: torch.device, home: Path) -> ImageSource:
-    data = load_search_data(spec, home)
+def _images_on(load: Load, spec: DataSpec, device: torch.device, home: Path) -> ImageSource:
+    data = load(spec, home)
     return FileImages(data, device, home) if isinstance(data, PlannedData) else Images(data, device)

@@ -36,7 +36,7 @@ def spec(make_spec: MakeSpec) -> Spec:
 @pytest.fixture
 def few_images(tiny_data: SearchData, tiny_images: Images, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trial, "load_search_data", lambda data, home: tiny_data)
-    monkeypatch.setattr(trial, "_images_on", lambda data, device, home: tiny_images)
+    monkeypatch.setattr(trial, "_images_on", lambda load, data, device, home: tiny_images)
 
 
 @pytest.fixture

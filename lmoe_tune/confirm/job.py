@@ -1,0 +1,119 @@
+"""One job of a confirmation, in a worker: train a candidate on all in-distribution classes, and test it.
+
+Nothing else in the package gives test images to a model, and no worker of a search imports this module.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from lmoe_tune.confirm.plan import DESCRIPTION, MODEL, RESAMPLED, SCORES, fresh_seeds
+from lmoe_tune.data import PlannedData, SearchData
+from lmoe_tune.data.opened import ID, TestImages, open_test_data
+from lmoe_tune.durable import write_durably
+from lmoe_tune.errors import TrainingError
+from lmoe_tune.evaluation import metrics_of_scores, outputs, resampled_metrics_of_scores
+from lmoe_tune.spec import DataSpec, Spec
+from lmoe_tune.training.loop import EVALUATION_BATCH
+from lmoe_tune.training.trial import Trained, TrialEpoch, run_trial
+from trainables import load_method
+from trainables.worker import num_recorded, objective_of, read_spec, trial_folder
+
+NUM_RESAMPLES = 1000
+
+
+def run_job(config: dict[str, Any]) -> Iterator[TrialEpoch]:
+    """The epochs of the job that a worker's config names; the metrics of the last one have those of the test.
+
+    A job that is killed before its last epoch is recorded is tested again from its checkpoint, with the same result.
+    """
+    spec, folder, home = read_spec(config), trial_folder(config), Path(config["home"])
+    point = config["params"]
+    candidate = config["candidates"][point["candidate"]]
+    assert spec.train.seed is not None, "the platform is not resolved"
+    is_first = point["seed"] == fresh_seeds(spec.train.seed, 1)[0]
+    job_spec = spec.model_copy(
+        update={
+            "data": spec.data.model_copy(update={"split": point["split"]}),
+            "train": spec.train.model_copy(update={"seed": point["seed"]}),
+        }
+    )
+    method, params = load_method(candidate["method"], Path(config["import_path"])), dict(candidate["params"])
+
+    def at_end(trained: Trained) -> dict[str, float]:
+        test = open_test_data(job_spec.data, home).test
+        metrics, arrays = measure(trained, job_spec, test, home)
+        if is_first and candidate["trial"] is not None:
+            _keep_model(folder, trained)
+        content = io.BytesIO()
+        np.savez_compressed(content, allow_pickle=False, **arrays)
+        write_durably(folder / SCORES, content.getvalue())
+        return metrics
+
+    return run_trial(
+        job_spec,
+        objective_of(method, params),
+        params,
+        home=home,
+        folder=folder / "checkpoints",
+        num_recorded=num_recorded(folder),
+        load=_training_data,
+        at_end=at_end,
+    )
+
+
+@torch.inference_mode()
+def measure(
+    trained: Trained, spec: Spec, test: TestImages, home: Path
+) -> tuple[dict[str, float], dict[str, npt.NDArray[Any]]]:
+    """The test metrics of a model, and what is kept of its test.
+
+    The arrays: `scores_<set>` (N,) of each set; `labels`, `predicted` and `confidence` (N,) of the in-distribution
+    images; `fingerprint` of the test images; `resampled_<metric>` (R,), the same images for all models of a split.
+
+    Raises:
+        TrainingError: the model's logits are not finite.
+    """
+    model, images = trained.model, trained.images
+    model.eval()
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=spec.train.precision == "bf16"):
+        chunks = test.chunks(images, spec.data, home, EVALUATION_BATCH)
+        found = outputs((model(chunk).float() for chunk in chunks), spec.objective.score)
+    if not found.finite:
+        raise TrainingError("the logits of the test images are not finite")
+    scores = test.parts(found.scores)
+    confidence, predicted = test.parts(found.confidence)[ID], test.parts(found.predicted)[ID]
+    correct = predicted == torch.from_numpy(test.labels).to(predicted.device)
+    metrics = metrics_of_scores(scores, confidence, correct)
+    resampled = resampled_metrics_of_scores(
+        scores, confidence, correct, num_resamples=NUM_RESAMPLES, seed=spec.data.split
+    )
+    arrays: dict[str, npt.NDArray[Any]] = {f"scores_{name}": of.cpu().numpy() for name, of in scores.items()}
+    arrays |= {
+        "labels": test.labels,
+        "predicted": predicted.cpu().numpy(),
+        "confidence": confidence.cpu().numpy(),
+        "fingerprint": np.array(test.fingerprint),
+    }
+    arrays |= {f"{RESAMPLED}{name}": values for name, values in resampled.items()}
+    return metrics, arrays
+
+
+def _training_data(data: DataSpec, home: Path) -> SearchData | PlannedData:
+    return open_test_data(data, home).training
+
+
+def _keep_model(folder: Path, trained: Trained) -> None:
+    state = {name: value.cpu().contiguous() for name, value in trained.model.state_dict().items()}
+    content = io.BytesIO()
+    torch.save(state, content)
+    write_durably(folder / MODEL, content.getbuffer())
+    write_durably(folder / DESCRIPTION, json.dumps(trained.describes).encode())

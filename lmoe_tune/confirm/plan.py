@@ -1,0 +1,200 @@
+"""What a confirmation trains: the rows of its table, and the seeds and splits of each."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lmoe_tune.errors import UsageError
+from lmoe_tune.spec import (
+    METHOD,
+    SHARED_PARAMETERS,
+    Declaration,
+    Distribution,
+    ObjectiveSpec,
+    SearchSpec,
+    Spec,
+    own_params,
+)
+from lmoe_tune.spec.model import Budget
+from trainables import METHODS, configured, load_method
+
+if TYPE_CHECKING:
+    from lmoe_tune.sweep.ledger import Ledger, TrialView
+
+FIRST_SEED = 1000  # fresh: far from what anybody tunes on, and the one of the search is left out
+MAX_CANDIDATES = 100_000
+SCORES, MODEL, DESCRIPTION = "test.npz", "model.pt", "model.json"
+"""What a job keeps in its folder: of its test, of the winner's weights, and of what these need."""
+RESAMPLED = "resampled_"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A configuration to train: a method, and a value for every one of its hyperparameters."""
+
+    name: str
+    method: str
+    params: Mapping[str, Any]
+    """None: as in `train`."""
+    trial: int | None = None
+    """The number of the search's trial that it is."""
+
+    def as_record(self) -> dict[str, Any]:
+        return {"name": self.name, "method": self.method, "params": dict(self.params), "trial": self.trial}
+
+    def is_same(self, record: Mapping[str, Any]) -> bool:
+        """Whether a recorded candidate is the same configuration, whatever its name."""
+        return bool(record["method"] == self.method and record["params"] == dict(self.params))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The rows of a confirmation's table, the winner first, and what each is trained on."""
+
+    top: tuple[Candidate, ...]
+    own_defaults: Candidate
+    """The winner's method, untuned: what the verdict compares it with."""
+    others: tuple[Candidate, ...]
+    splits: tuple[int, ...]
+    seeds: tuple[int, ...]
+    notes: tuple[str, ...] = field(default=())
+    """What is not as it was asked for."""
+
+    @property
+    def winner(self) -> Candidate:
+        return self.top[0]
+
+    @property
+    def rows(self) -> tuple[Candidate, ...]:
+        return (*self.top, self.own_defaults, *self.others)
+
+    def cells(self) -> Iterator[tuple[int, int]]:
+        """Every (split, seed)."""
+        return itertools.product(self.splits, self.seeds)
+
+
+def make_plan(
+    ledger: Ledger,
+    import_path: Path,
+    *,
+    top: int,
+    num_seeds: int,
+    splits: Sequence[int] | None = None,
+    tuned: Sequence[Candidate] = (),
+) -> Plan:
+    """The plan of a sweep's confirmation.
+
+    Args:
+        import_path: where the user's own trainables are.
+        splits: other splits than the spec's.
+        tuned: further rows, at the end.
+
+    Raises:
+        UsageError: the sweep has no complete trial.
+    """
+    spec = ledger.spec
+    assert spec.train.seed is not None, "the platform is not resolved"
+    best = best_of(ledger, import_path, top)
+    if not best:
+        raise UsageError(
+            f"the sweep '{ledger.folder.name}' has no complete trial, so there is nothing to confirm; "
+            f"see `lmoe-tune leaderboard {ledger.folder.name}`"
+        )
+    notes = []
+    if len(best) < top:
+        number = "one complete trial" if len(best) == 1 else f"{len(best)} complete trials"
+        notes.append(f"the sweep has {number} with parameters of their own, fewer than --top {top}: all are taken")
+    winner = next(trial for trial in ledger.trials() if trial.number == best[0].trial)
+    if winner.violation > 0:
+        notes.append("no trial meets the constraints: the winner is the one that misses them least")
+    own = untuned(spec, best[0].method, import_path)
+    names = [name for name in METHODS if name != best[0].method]
+    without = [name for name in names if spec.data.outliers is None and _declared(name, import_path).needs_outliers]
+    if without:
+        notes.append(f"{', '.join(without)}: left out, as the spec has no outliers to train with")
+    others = tuple(untuned(spec, name, import_path) for name in names if name not in without)
+    if own.is_same(best[0].as_record()):
+        notes.append(f"the winner, {best[0].name}, has its method's defaults: the search found nothing better")
+    asked = tuple(dict.fromkeys(splits or (spec.data.split,)))
+    if set(asked) - {spec.data.split}:
+        notes.append(
+            f"the search saw images that are test images in other splits than {spec.data.split}: there the winner "
+            "has an advantage that its comparators lack"
+        )
+    return Plan(
+        top=tuple(best),
+        own_defaults=own,
+        others=(*others, *tuned),
+        splits=asked,
+        seeds=fresh_seeds(spec.train.seed, num_seeds),
+        notes=tuple(notes),
+    )
+
+
+def best_of(ledger: Ledger, import_path: Path, top: int) -> list[Candidate]:
+    """The best trials of a search, by validation, as far as their parameters differ."""
+    found: list[Candidate] = []
+    for trial in ledger.ranked(ledger.trials()):
+        candidate = candidate_of(ledger.spec, trial, import_path)
+        if len(found) < top and not any(candidate.is_same(other.as_record()) for other in found):
+            found.append(candidate)
+    return found
+
+
+def candidate_of(spec: Spec, trial: TrialView, import_path: Path, name: str | None = None) -> Candidate:
+    """The configuration of a trial."""
+    _, params = configured(spec, trial.params, import_path)
+    method = str(trial.params.get(METHOD, spec.trainable))
+    return Candidate(name or f"trial {trial.number}", method, params, trial.number)
+
+
+def untuned(spec: Spec, method: str, import_path: Path) -> Candidate:
+    """A method at its defaults.
+
+    What the spec holds fixed stays so for the sweep's own methods: nobody tuned it. Of others it fixes only what
+    is no method's own, as the learning rate.
+    """
+    declaration = _declared(method, import_path)
+    if METHOD in spec.space:
+        fixed = own_params(spec.fixed, method, declaration)
+    elif method == spec.trainable:
+        fixed = dict(spec.fixed)
+    else:
+        shared = {parameter.name for parameter in SHARED_PARAMETERS}
+        fixed = {name: value for name, value in spec.fixed.items() if name in shared}
+    return Candidate(f"{method} untuned", method, declaration.resolve(fixed))
+
+
+def fresh_seeds(seed_of_search: int, count: int) -> tuple[int, ...]:
+    """Seeds that no trial of the search was trained with; the first of more are those of fewer."""
+    fresh = (seed for seed in itertools.count(FIRST_SEED) if seed != seed_of_search)
+    return tuple(itertools.islice(fresh, count))
+
+
+def spec_of(spec: Spec) -> Spec:
+    """The spec of a sweep's confirmation: as the sweep's, with jobs in the place of parameters."""
+    whole = {"low": 0, "int": True}
+    space = {
+        "candidate": Distribution.model_validate(whole | {"high": MAX_CANDIDATES}),
+        "split": Distribution.model_validate(whole | {"high": 2**31 - 1}),
+        "seed": Distribution.model_validate(whole | {"high": 2**32 - 1}),
+    }
+    changed = {
+        "fixed": {},
+        "space": space,
+        # All that a trial without novelty of its own has; nothing is chosen by it.
+        "objective": ObjectiveSpec(metric="val_accuracy", constraints={}, score=spec.objective.score),
+        "search": SearchSpec(
+            sampler="random", pruner="none", seed=spec.search.seed, max_concurrent=spec.search.max_concurrent
+        ),
+        "budget": Budget(trials=1),
+    }
+    return spec.model_copy(update=changed)
+
+
+def _declared(method: str, import_path: Path) -> Declaration:
+    return load_method(method, import_path).declaration

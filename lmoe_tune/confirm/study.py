@@ -1,0 +1,183 @@
+"""The second study in a sweep's folder: its jobs, and the record of every opening of the test set."""
+
+from __future__ import annotations
+
+import getpass
+import socket
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from lmoe_tune.confirm.plan import Candidate, Plan, spec_of
+from lmoe_tune.data import describe_splits
+from lmoe_tune.data.decoded_cache import ImageFile
+from lmoe_tune.data.inspection import refuse_unsound
+from lmoe_tune.data.opened import open_test_data
+from lmoe_tune.data.selection import Say
+from lmoe_tune.errors import UsageError
+from lmoe_tune.spec import DataSpec, Spec, diff
+from lmoe_tune.sweep import view
+from lmoe_tune.sweep.code import PARTS, changes, code_of
+from lmoe_tune.sweep.ledger import Ledger, TrialView, now_ms
+from lmoe_tune.sweep.lifecycle import with_run_settings, write_records
+from lmoe_tune.sweep.rebuild import write_about
+
+JOB = "lmoe_tune.confirm.job:run_job"
+CODE = (*PARTS, "confirm/job.py")
+Point = dict[str, Any]
+"""A job: `candidate` (its place in the study's list), `split` and `seed`."""
+
+
+class Study:
+    """A sweep's confirmation, opened for writing; the caller holds both locks.
+
+    Candidates and jobs are only ever added, so that a later confirmation with more of them trains what is missing.
+    """
+
+    def __init__(self, sweep: Ledger, import_path: Path) -> None:
+        self.sweep = sweep
+        self.folder = sweep.folder.confirmation
+        self._import_path = import_path
+        self._wanted_spec = spec_of(sweep.spec)
+        self._ledger: Ledger | None = None
+        if self.folder.exists():
+            self._ledger = Ledger.writing(self.folder, view.read_spec(self.folder))
+
+    @property
+    def ledger(self) -> Ledger:
+        assert self._ledger is not None, "the confirmation has not been begun"
+        return self._ledger
+
+    def is_done(self, plan: Plan) -> bool:
+        """Whether all jobs of the plan have ended well."""
+        ended = {trial.state for trial in self.jobs(plan).values() if trial is not None}
+        return None not in self.jobs(plan).values() and ended == {"complete"}
+
+    def jobs(self, plan: Plan) -> dict[tuple[str, int, int], TrialView | None]:
+        """The trial of each job (row's name, split, seed); of a failed job that was tried again the last one."""
+        if self._ledger is None:
+            return {(row.name, split, seed): None for row in plan.rows for split, seed in plan.cells()}
+        records = self._ledger.attrs["candidates"]
+        found = {
+            (trial.params["candidate"], trial.params["split"], trial.params["seed"]): trial
+            for trial in self._ledger.trials()
+        }
+        places = {row.name: _place(records, row) for row in plan.rows}
+        return {
+            (row.name, split, seed): found.get((places[row.name], split, seed))
+            for row in plan.rows
+            for split, seed in plan.cells()
+        }
+
+    def begin(self, plan: Plan, command: str, *, allow_changes: bool = False, say: Say | None = None) -> int:
+        """Queue the jobs that are missing, and record that the test set is about to be opened.
+
+        Returns how many jobs there are to do, those of former plans included.
+
+        Raises:
+            UsageError: spec, code or data are not those of the sweep, or not those of the jobs so far; or the data
+                of a split cannot be used.
+        """
+        self._refuse_changes(command, allow_changes)
+        for split in plan.splits:
+            if split != self.sweep.spec.data.split:
+                refuse_unsound(_at_split(self.sweep.spec, split), self.folder.home, say)
+        ledger = self.ledger
+        records = list(ledger.attrs["candidates"])
+        for row in plan.rows:
+            if _place(records, row) is None:
+                records.append(row.as_record())
+        known = {_key(point) for point in ledger.points()}
+        points = [
+            {"candidate": _place(records, row), "split": split, "seed": seed}
+            for row in plan.rows
+            for split, seed in plan.cells()
+        ]
+        missing = {_key(point): point for point in points if _key(point) not in known}
+        ledger.enqueue(list(missing.values()), {"candidates": records, "resume_command": command})
+        ledger.retry_failed()
+        num_jobs = sum(1 for _ in self._to_do())
+        view.record_opening(self.sweep, who(), command, num_jobs)
+        write_about(self.sweep)
+        return num_jobs
+
+    def files(self, plan: Plan) -> Iterator[tuple[DataSpec, Sequence[ImageFile]]]:
+        """Split by split the image files that the jobs will read; the opening is recorded before."""
+        assert view.test_openings(self.sweep), "the test set is about to be opened, and nothing says so"
+        for split in plan.splits:
+            data = _at_split(self.sweep.spec, split)
+            yield data, open_test_data(data, self.folder.home).files()
+
+    def _to_do(self) -> Iterator[int]:
+        study = self.ledger.study
+        return (trial.number for trial in study.get_trials(deepcopy=False) if not trial.state.is_finished())
+
+    def _refuse_changes(self, command: str, allow_changes: bool) -> None:
+        """Bring the study's spec and code up to date where that changes nothing, or is allowed; create it if new."""
+        home, name = self.folder.home, self.sweep.folder.name
+        now = {
+            "code": code_of(self.sweep.spec, self._import_path, CODE),
+            "fingerprint": describe_splits(self.sweep.spec.data, home)["fingerprint"],
+        }
+        if self._ledger is None:
+            before, code = self.sweep.attrs, code_of(self.sweep.spec, self._import_path)
+        else:
+            before, code = self._ledger.attrs, now["code"]
+        changed = changes(before["code"], code)
+        if before["fingerprint"] != now["fingerprint"]:
+            changed.append(f"data: {before['fingerprint']} -> {now['fingerprint']}")
+        spec = self._wanted_spec
+        if self._ledger is not None:
+            frozen = self._ledger.spec
+            differences = diff(frozen, spec)
+            changed += differences
+            spec = spec if differences else with_run_settings(frozen, spec).model_copy(update={"search": spec.search})
+        if changed and not allow_changes:
+            since = "it was searched" if self._ledger is None else "its confirmation was begun"
+            lines = "\n".join(f"  {line}" for line in changed)
+            raise UsageError(
+                f"not everything of the sweep '{name}' is as it was when {since}:\n{lines}\n"
+                "Bring the old state back, or go on all the same with --allow-changes, which the confirmation records"
+            )
+        self.folder.path.mkdir(parents=True, exist_ok=True)
+        write_records(self.folder, spec)
+        if self._ledger is None:
+            first = {
+                "kind": "confirm",
+                "of_sweep": name,
+                "of_sweep_id": self.sweep.sweep_id,
+                "job": JOB,
+                "candidates": [],
+                "import_path": str(self._import_path),
+                "resume_command": command,
+                "budget": {"trials": 0, "time_s": None, "gpu_hours": None, "max_failed": None},
+                **now,
+            }
+            self._ledger = Ledger.writing(self.folder, spec, first)
+        else:
+            self._ledger = Ledger.writing(self.folder, spec)
+        attrs: dict[str, Any] = dict(now)
+        if changed:
+            attrs[f"change:{self._ledger.num_runs():04d}"] = {"time_ms": now_ms(), "lines": changed}
+        self._ledger.set_attrs(attrs)
+
+
+def who() -> str:
+    """Who works here: user and host."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container whose user has no name
+        user = "somebody"
+    return f"{user}@{socket.gethostname()}"
+
+
+def _place(records: Sequence[dict[str, Any]], candidate: Candidate) -> int | None:
+    return next((place for place, record in enumerate(records) if candidate.is_same(record)), None)
+
+
+def _key(point: Point) -> tuple[int, int, int]:
+    return point["candidate"], point["split"], point["seed"]
+
+
+def _at_split(spec: Spec, split: int) -> DataSpec:
+    return spec.data.model_copy(update={"split": split})
