@@ -152,6 +152,8 @@ def _shut_down(*, local: bool, lost: bool = False) -> None:
                 process.send(signal.SIGKILL)
         return
     ray.shutdown()
+    # Ray has set SIGTERM to end the process at once, behind Python's back: put back what Python knows.
+    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
     for process in helpers:  # Ray's agents notice only after some 15 s that their raylet is gone
         if process.command.startswith("ray::"):
             process.send(signal.SIGTERM)

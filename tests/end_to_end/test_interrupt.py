@@ -2,11 +2,16 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.end_to_end.conftest import PATIENCE_S
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(180)]
 
@@ -66,3 +71,18 @@ def test_a_second_signal_ends_it_at_once_and_loses_nothing(command: Any) -> None
     assert driver.end(signal.SIGTERM, BOUND_S) == 130
     after = command.trials()
     assert [trial.params for trial in after[: len(before)]] == [trial.params for trial in before]
+
+
+SIGTERM_AFTER_RAY = """
+import os, signal, sys
+from lmoe_tune.sweep import cluster
+with cluster.started(None):
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(77))
+os.kill(os.getpid(), signal.SIGTERM)
+"""
+
+
+def test_when_ray_has_shut_down_a_signal_is_still_handled(tmp_path: Path) -> None:
+    """Ray leaves SIGTERM to end the process at once, and what delivers the rest comes after it."""
+    done = subprocess.run([sys.executable, "-c", SIGTERM_AFTER_RAY], cwd=tmp_path, timeout=PATIENCE_S, check=False)
+    assert done.returncode == 77
