@@ -7,21 +7,20 @@ import io
 import re
 import shlex
 import sys
-from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lmoe_tune.cli.data import reading_progress
 from lmoe_tune.cli.options import Format, FormatOption, HomeOption, NameArgument, checked_format, resolve_home
-from lmoe_tune.cli.output import print_json, print_table, say, shown
+from lmoe_tune.cli.output import openings_line, print_json, print_table, say, shown
 from lmoe_tune.cli.run import INTERRUPTED, TOO_MANY_FAILED, AddressOption, ChangesOption
 from lmoe_tune.errors import UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from lmoe_tune.confirm.plan import Plan
+    from lmoe_tune.confirm.plan import Candidate, Plan
     from lmoe_tune.confirm.study import Study
     from lmoe_tune.sweep.folder import SweepFolder
     from lmoe_tune.sweep.ledger import Ledger, TrialView
@@ -109,7 +108,7 @@ def _confirm(
         sweep = Ledger.writing(folder, view.read_spec(folder))
         import_path = Path(sweep.attrs.get("import_path", Path.cwd()))
         notes = _refuse_unfinished(sweep, allow_unfinished)
-        more = _tune(sweep, import_path, command, address) if tuned else []
+        more = _tune(sweep, import_path, command, allow_changes=allow_changes, address=address) if tuned else []
         plan = make_plan(sweep, import_path, top=top, num_seeds=seeds, splits=splits, tuned=more)
         for note in plan.notes:
             say(note)
@@ -118,7 +117,21 @@ def _confirm(
             _work(study, plan, command, import_path, allow_changes=allow_changes, address=address)
         document = make_document(study, plan, notes=notes)
         write_document(study, document)
+        _deliver(study, document)
         return document
+
+
+def _deliver(study: Study, document: dict[str, Any]) -> None:
+    """Have MLflow show the verdict, and whatever a killed run left undelivered."""
+    from lmoe_tune.sweep import projector, view
+
+    found = {"verdict": document["verdict"], "verdict_sentence": document["sentence"]}
+    is_news = any(study.ledger.attrs.get(key) != value for key, value in found.items())
+    study.ledger.set_attrs(found)
+    if is_news or not view.is_delivered(study.ledger):
+        uri = view.tracking_uri(study.folder.home, study.ledger.spec)
+        if not projector.deliver_rest(study.ledger, uri, say):
+            say(f"MLflow does not have everything yet; to deliver it: lmoe-tune sync {study.sweep.folder.name}")
 
 
 def _refuse_unfinished(sweep: Ledger, allowed: bool) -> list[str]:
@@ -156,14 +169,39 @@ def _work(
     outcome = run_sweep(
         study.ledger, JobProgress(study.ledger), import_path=import_path, address=address, tracking_uri=uri
     )
-    if not outcome.delivered:
-        say(f"MLflow does not have everything yet; to deliver it: lmoe-tune sync {study.sweep.folder.name}")
     if outcome.state == "interrupted":
         raise KeyboardInterrupt
 
 
-def _tune(sweep: Ledger, import_path: Path, command: str, address: str | None) -> list[Any]:
-    raise NotImplementedError
+def _tune(
+    sweep: Ledger, import_path: Path, command: str, *, allow_changes: bool, address: str | None
+) -> list[Candidate]:
+    """The other methods, tuned: those whose search is not complete are searched now, one after the other."""
+    from lmoe_tune.cli.progress import watching
+    from lmoe_tune.confirm.tuned import open_search, tunable, tuned_candidate
+    from lmoe_tune.sweep import projector, view
+    from lmoe_tune.sweep.runner import run_sweep
+
+    found = []
+    for method in tunable(sweep.spec):
+        folder = sweep.folder.tuned(method)
+        with folder.locked():
+            ledger = open_search(sweep, method, import_path, command, allow_changes=allow_changes)
+            uri = view.tracking_uri(folder.home, ledger.spec)
+            if not ledger.is_complete():
+                say(f"tuning {method} in {folder.path} ({ledger.budget.trials or 'no fixed number of'} trials)")
+                with watching(ledger) as progress:
+                    outcome = run_sweep(ledger, progress, import_path=import_path, address=address, tracking_uri=uri)
+                if outcome.state == "interrupted":
+                    raise KeyboardInterrupt
+            elif not view.is_delivered(ledger):
+                projector.deliver_rest(ledger, uri, say)
+            candidate = tuned_candidate(ledger, import_path)
+            if candidate is None:
+                say(f"{method}: no trial of its search is complete, so it is not in the table")
+            else:
+                found.append(candidate)
+    return found
 
 
 class JobProgress:
@@ -214,8 +252,8 @@ def _print(document: dict[str, Any], form: Format) -> None:
 def _print_tables(document: dict[str, Any]) -> None:
     rows = document["rows"]
     metrics = [name for name in SHOWN if any(name in row["metrics"] for row in rows)]
-    columns = ("", "seeds", *(name.removeprefix("test_") for name in metrics))
-    typer.echo("sealed test set, mean ± standard deviation over the seeds")
+    columns = ("", "runs", *(name.removeprefix("test_") for name in metrics))
+    typer.echo("sealed test set, mean ± standard deviation over the runs")
     print_table([[row["name"], shown(row["runs"]), *(_mean(row, name) for name in metrics)] for row in rows], columns)
     typer.echo("\n95% intervals of the means (bootstrap over seeds and test images)")
     columns = ("", *columns[2:])
@@ -245,16 +283,6 @@ def _print_tables(document: dict[str, Any]) -> None:
     for line in document["changes"]:
         typer.echo(f"changed since it was begun: {line}")
     typer.echo(openings_line(document["test_openings"]))
-
-
-def openings_line(openings: list[dict[str, Any]]) -> str:
-    """How often the sealed test set was opened, and by whom last."""
-    if not openings:
-        return "the sealed test set was never opened"
-    last = openings[-1]
-    when = datetime.fromtimestamp(last["time_ms"] / 1000).isoformat(" ", "minutes")
-    times = "once" if len(openings) == 1 else f"{len(openings)} times"
-    return f"the sealed test set was opened {times}, {'' if len(openings) == 1 else 'last '}on {when} by {last['who']}"
 
 
 def _print_csv(document: dict[str, Any]) -> None:

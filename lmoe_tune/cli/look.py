@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lmoe_tune.cli.options import FormatOption, HomeOption, NameArgument, checked_format, resolve_home
-from lmoe_tune.cli.output import duration, print_json, print_rows, say, shown
+from lmoe_tune.cli.output import duration, openings_line, print_json, print_rows, say, shown
 from lmoe_tune.errors import LmoeTuneError, UsageError
 
 if TYPE_CHECKING:
@@ -73,6 +73,7 @@ def status(name: NameArgument, form: FormatOption = "table", home: HomeOption = 
         return
     for key, value in flat.items():
         typer.echo(f"{key:14}  {duration(value) if key == 'wall_s' else shown(value)}")
+    _say_openings(found["test_openings"])
 
 
 @app.command()
@@ -83,6 +84,7 @@ def leaderboard(name: NameArgument, form: FormatOption = "table", home: HomeOpti
     chosen = checked_format(form)
     ledger = _ledger(resolve_home(home), name)
     rows = view.leaderboard(ledger)
+    _say_openings(view.test_openings(ledger))
     if chosen == "json":
         print_json(rows)
         return
@@ -104,6 +106,7 @@ def best(name: NameArgument, form: FormatOption = "table", home: HomeOption = No
     found = view.best_of(ledger, ledger.trials())
     if found is None:
         raise UsageError(f"the sweep '{name}' has no complete trial yet")
+    _say_openings(view.test_openings(ledger))
     if chosen == "json":
         print_json(found)
         return
@@ -138,6 +141,12 @@ def _ledger(home: Path, name: str) -> Ledger:
     return read_sweep(find_sweep(home, name))
 
 
+def _say_openings(openings: list[dict[str, Any]]) -> None:
+    """Whoever looks at a sweep is told that its test set is known to somebody."""
+    if openings:
+        say(openings_line(openings))
+
+
 def _flat(summary: dict[str, Any]) -> dict[str, Any]:
     best = summary["best"] or {}
     rest = {key: value for key, value in summary.items() if key not in ("trials", "best", "sweep", "state")}
@@ -148,4 +157,5 @@ def _flat(summary: dict[str, Any]) -> dict[str, Any]:
         "best_trial": best.get("trial"),
         "best_value": best.get("value"),
         **rest,
+        "test_openings": len(summary["test_openings"]),
     }

@@ -22,7 +22,7 @@ from lmoe_tune.cli.options import (
     load,
     resolve_home,
 )
-from lmoe_tune.cli.output import duration, params_line, print_json, say, shown
+from lmoe_tune.cli.output import duration, openings_line, params_line, print_json, say, shown
 from lmoe_tune.errors import TrackingError, UsageError
 
 if TYPE_CHECKING:
@@ -153,15 +153,17 @@ def sync(
 ) -> None:
     """Deliver to MLflow what it does not have yet; with another server, the whole sweep."""
     from lmoe_tune.sweep import projector, view
-    from lmoe_tune.sweep.folder import find_sweep
+    from lmoe_tune.sweep.folder import find_sweep, parts_of
     from lmoe_tune.sweep.ledger import Ledger
     from lmoe_tune.tracking import shown as shown_uri
 
     folder = find_sweep(resolve_home(home), name)
     spec = view.read_spec(folder)
     uri = tracking_uri or view.tracking_uri(folder.home, spec)
-    with folder.locked():
-        delivered = projector.sync(Ledger.writing(folder, spec), uri, say)
+    delivered = True
+    for part in (folder, *parts_of(folder)):
+        with part.locked():
+            delivered = delivered and projector.sync(Ledger.writing(part, view.read_spec(part)), uri, say)
     if not delivered:
         raise TrackingError(f"MLflow at {shown_uri(uri)} could not be reached; nothing is lost, try again later")
     say(f"MLflow at {shown_uri(uri)} has everything of '{name}'")
@@ -289,6 +291,8 @@ def _print_summary(ledger: Ledger, outcome: Outcome | None) -> None:
         if best["model_id"]:
             typer.echo(f"  model       models:/{best['model_id']}")
     typer.echo(f"MLflow: {summary['tracking_uri']}")
+    if summary["test_openings"]:
+        say(openings_line(summary["test_openings"]))
     if outcome is None or outcome.state == "complete":
         name = summary["sweep"]
         typer.echo(f"next: lmoe-tune ui | lmoe-tune leaderboard {name} | lmoe-tune resume {name} --trials +8")

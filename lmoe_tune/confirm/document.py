@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -172,10 +174,10 @@ def _comparable(runs: Sequence[Run], plan: Plan) -> list[str]:
 def _read(folder: SweepFolder, row: str, split: int, seed: int, trial: TrialView) -> _Tested:
     path = folder.trial(trial.number) / SCORES
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
             resampled = {name.removeprefix(RESAMPLED): arrays[name] for name in arrays if name.startswith(RESAMPLED)}
             return _Tested(row, split, seed, trial, resampled, str(arrays["fingerprint"]))
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise LmoeTuneError(
             f"{path}: cannot be read ({error}); move {folder.path} aside and run the confirmation again"
         ) from error

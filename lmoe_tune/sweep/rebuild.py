@@ -28,6 +28,7 @@ from lmoe_tune.sweep.journal import JournalFile, LedgerError, good_records, whol
 from lmoe_tune.sweep.ledger import STATES, Ledger, TrialView, epoch_key, now_ms
 from lmoe_tune.sweep.records import read_record, recorded_extent
 from lmoe_tune.sweep.sampling import make_distributions
+from lmoe_tune.sweep.view import OPENING_PREFIX
 
 PASSING = ("mlflow:", "delivered")  # attributes that tracking finds out again
 
@@ -70,6 +71,8 @@ def survey(folder: SweepFolder, spec: Spec) -> Remains:
         attrs |= _read_about(folder)
     if "sweep_id" not in attrs:
         raise LedgerError(f"{folder.path}: neither the ledger nor {folder.about.name} says which sweep this is")
+    # Whatever is lost, it stays known that the test set was opened.
+    attrs = {key: of for key, of in _read_about(folder).items() if key.startswith(OPENING_PREFIX)} | attrs
     trials, from_records = dict(before.trials), 0
     for path in (folder.path / "trials").glob("[0-9]*"):
         record_of_trial = read_record(path, spec.objective.metrics)

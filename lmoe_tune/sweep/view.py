@@ -250,7 +250,7 @@ def _confirm_snapshot(ledger: Ledger, state: str) -> SweepSnapshot:
         baseline=None,
         searched=tuple(dict.fromkeys(name for job in jobs for name in job.params)),
         kind="confirm",
-        tags={f"lmoe_tune.{key}": str(attrs[key]) for key in ("verdict",) if key in attrs},
+        tags={f"lmoe_tune.{key}": str(attrs[key]) for key in ("verdict", "verdict_sentence") if key in attrs},
     )
 
 

@@ -55,7 +55,7 @@ def run_trial(
     home: Path,
     folder: Path,
     num_recorded: int | None = None,
-    load: Load = load_search_data,
+    load: Load | None = None,
     at_end: Callable[[Trained], Mapping[str, float]] | None = None,
 ) -> Iterator[TrialEpoch]:
     """Train one trial, a checkpoint per epoch in `folder`; the checkpoint is there before the epoch is yielded.
@@ -69,7 +69,7 @@ def run_trial(
         home: where the baselines and the decoded images are kept.
         num_recorded: epochs in the records; from a checkpoint beyond the next one, those between would be
             missing, so it is left alone. None: there are no records to agree with.
-        load: gives the images; those of the search, where nothing else is said.
+        load: gives the images; None: `load_search_data`, those that a search may see.
         at_end: measures the trained model, again where a trial that was killed at its end is continued; what it
             returns joins the metrics of the last epoch.
 
@@ -79,6 +79,7 @@ def run_trial(
     """
     device = _device(spec)
     torch.set_num_threads(spec.train.threads or 1)
+    load = load or load_search_data
     data = load(spec.data, home)
     images = _images_on(load, spec.data, device, home)
     baseline = acquire_baseline(spec, data, images, home)

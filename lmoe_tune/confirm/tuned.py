@@ -1,0 +1,114 @@
+"""Searches of the methods that the winner is compared with: tuned against untuned would flatter it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lmoe_tune.confirm.plan import Candidate, candidate_of
+from lmoe_tune.spec import METHOD, SHARED_PARAMETERS, Budget, Distribution, LoadedSpec, Spec
+from lmoe_tune.spec.parameters import default_start
+from lmoe_tune.sweep.ledger import Budget as Bounds
+from lmoe_tune.sweep.ledger import Ledger
+from lmoe_tune.sweep.lifecycle import BudgetChange, first_attrs, prepare, settle, write_records
+from trainables import METHODS, load_method
+
+SPACES: dict[str, dict[str, dict[str, Any]]] = {
+    "logit_mixoe": {
+        "mixing_alpha": {"low": 0.1, "high": 10.0, "log": True},
+        "consistency_weight": {"low": 0.01, "high": 100.0, "log": True},
+    },
+    "mixoe": {
+        "mixing_alpha": {"low": 0.1, "high": 10.0, "log": True},
+        "mix_weight": {"low": 0.5, "high": 50.0, "log": True},
+    },
+    "outlier_exposure": {"outlier_weight": {"low": 0.05, "high": 5.0, "log": True}},
+    "energy_oe": {"energy_weight": {"low": 0.005, "high": 1.0, "log": True}},
+    "baseline": {},
+}
+"""What is searched of each method: one to two decades on both sides of its default. Parameters that several methods
+share (`outlier_ratio`, `lr`, ...) come on top where the sweep searches them, over its own range."""
+
+
+def tunable(sweep: Spec) -> list[str]:
+    """The shipped methods, other than the sweep's own, that have something to tune."""
+    own = sweep.space[METHOD].choices or () if METHOD in sweep.space else (sweep.trainable,)
+    usable = [name for name in METHODS if sweep.data.outliers is not None or not _needs_outliers(name)]
+    return [name for name in usable if name not in own and space_of(sweep, name)]
+
+
+def space_of(sweep: Spec, method: str) -> dict[str, Distribution]:
+    """What is searched of a method beside this sweep."""
+    space = {name: Distribution.model_validate(entry) for name, entry in SPACES[method].items()}
+    theirs = load_method(method).declaration.all_parameters
+    common = {parameter.name for parameter in SHARED_PARAMETERS}
+    for other in METHODS:  # the same parameter with the same default in every method that has it
+        for parameter in load_method(other).declaration.parameters:
+            if theirs.get(parameter.name) == parameter and other != method:
+                common.add(parameter.name)
+    for name in common - SPACES[method].keys():
+        if name in sweep.space and name in theirs:
+            space[name] = sweep.space[name].model_copy(update={"only_for": None})
+    return space
+
+
+def spec_of_method(sweep: Spec, bounds: Bounds, method: str) -> Spec:
+    """The sweep's spec for another method, with the same budget."""
+    space = space_of(sweep, method)
+    declaration = load_method(method).declaration
+    plain: Mapping[str, Any] = {name: entry.model_dump() for name, entry in space.items()}
+    start = default_start(plain, [declaration], sweep.train.model_dump())
+    shared = {parameter.name for parameter in SHARED_PARAMETERS}
+    sampler = "tpe" if sweep.search.sampler == "grid" else sweep.search.sampler  # a grid needs steps
+    return sweep.model_copy(
+        update={
+            "trainable": method,
+            "fixed": {name: value for name, value in sweep.fixed.items() if name in shared and name not in space},
+            "space": space,
+            "search": sweep.search.model_copy(update={"sampler": sampler, "start_from": start}),
+            "budget": Budget(
+                trials=bounds.trials, time=bounds.time_s, gpu_hours=bounds.gpu_hours, max_failed=bounds.max_failed
+            ),
+        }
+    )
+
+
+def open_search(sweep: Ledger, method: str, import_path: Path, command: str, *, allow_changes: bool) -> Ledger:
+    """The search of a method, begun or continued; the caller holds its lock.
+
+    Raises:
+        UsageError: the sweep, the code or the data have changed since it was begun.
+    """
+    folder = sweep.folder.tuned(method)
+    wanted = spec_of_method(sweep.spec, sweep.budget, method)
+    loaded = LoadedSpec(wanted, folder.spec)
+    spec, changed = prepare(folder, loaded, fresh=False, allow_changes=allow_changes)
+    first = first_attrs(spec, BudgetChange(), import_path, folder.home)
+    if not folder.exists():
+        write_records(folder, spec)
+    ledger = Ledger.writing(folder, spec, first)
+    settle(
+        ledger,
+        BudgetChange(),
+        spec_budget=Bounds.of(spec),
+        import_path=import_path,
+        spec_changes=changed,
+        allow_changes=allow_changes,
+    )
+    ledger.set_attr("resume_command", command)
+    write_records(folder, spec)
+    return ledger
+
+
+def tuned_candidate(search: Ledger, import_path: Path) -> Candidate | None:
+    """The best of a method's search, or None where no trial is complete."""
+    best = search.best()
+    if best is None:
+        return None
+    found = candidate_of(search.spec, best, import_path)
+    return Candidate(f"{found.method} tuned", found.method, found.params)
+
+
+def _needs_outliers(method: str) -> bool:
+    return load_method(method).declaration.needs_outliers

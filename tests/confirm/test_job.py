@@ -1,0 +1,167 @@
+"""One job for real: a training on the digits, and its test."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import accuracy_score, roc_auc_score, roc_curve
+
+from lmoe_tune.confirm.job import run_job
+from lmoe_tune.confirm.plan import DESCRIPTION, MODEL, RESAMPLED, SCORES, make_plan
+from lmoe_tune.confirm.study import JOB, Study
+from lmoe_tune.data.batches import Images
+from lmoe_tune.data.opened import open_test_data
+from lmoe_tune.evaluation import resampled_metrics_of_scores
+from lmoe_tune.model import build_model
+from lmoe_tune.sweep.ledger import Ledger
+from lmoe_tune.training.trial import TrialEpoch
+from trainables.worker import Report, TrialWorker
+
+SETS = ("id", "fine", "coarse_photo_flower")
+
+
+@pytest.fixture
+def config(sweep: Ledger, tmp_path: Path) -> dict[str, Any]:
+    """Of the winner's first job, as a worker gets it."""
+    study = Study(sweep, tmp_path)
+    study.begin(make_plan(sweep, tmp_path, top=1, num_seeds=2), "lmoe-tune confirm small")
+    suggestion = study.ledger.ask()
+    return {
+        "job": JOB,
+        "candidates": study.ledger.attrs["candidates"],
+        "home": str(study.folder.home),
+        "sweep": str(study.folder.path),
+        "import_path": str(tmp_path),
+        "trial": suggestion.number,
+        "params": suggestion.params,
+    }
+
+
+def folder_of(config: dict[str, Any]) -> Path:
+    return Path(config["sweep"]) / "trials" / str(config["trial"])
+
+
+def last(config: dict[str, Any]) -> TrialEpoch:
+    *_, result = run_job(config)
+    return result
+
+
+def of_test(result: TrialEpoch) -> dict[str, float]:
+    return {name: value for name, value in result.metrics.items() if name.startswith("test_")}
+
+
+def test_the_last_epoch_has_the_test_metrics_that_scikit_learn_computes_from_what_is_kept(
+    config: dict[str, Any],
+) -> None:
+    result = last(config)
+    with np.load(folder_of(config) / SCORES, allow_pickle=False) as kept:
+        arrays = dict(kept)
+    for name in SETS:
+        assert arrays[f"scores_{name}"].dtype == np.float64
+    assert arrays["labels"].dtype == arrays["predicted"].dtype == np.int64
+    assert set(arrays["labels"].tolist()) == set(range(7)), "all in-distribution classes, those held out too"
+    id_scores = arrays["scores_id"]
+    for name in ("fine", "coarse"):
+        ood = arrays["scores_fine" if name == "fine" else "scores_coarse_photo_flower"]
+        truth, scores = np.r_[np.ones(len(id_scores)), np.zeros(len(ood))], np.r_[id_scores, ood]
+        assert result.metrics[f"test_{name}_auroc"] == pytest.approx(roc_auc_score(truth, scores), abs=1e-12)
+        fpr, tpr, _ = roc_curve(truth, scores, drop_intermediate=False)
+        assert result.metrics[f"test_{name}_tnr95"] == pytest.approx(1 - fpr[np.argmax(tpr >= 0.95)], abs=1e-12)
+    assert result.metrics["test_accuracy"] == accuracy_score(arrays["labels"], arrays["predicted"])
+    both = (result.metrics["test_fine_auroc"] + result.metrics["test_coarse_auroc"]) / 2
+    assert result.metrics["test_auroc"] == pytest.approx(both)
+    assert "val_accuracy" in result.metrics
+
+    scores = {name: torch.from_numpy(arrays[f"scores_{name}"]) for name in SETS}
+    correct = torch.from_numpy(arrays["predicted"] == arrays["labels"])
+    again = resampled_metrics_of_scores(scores, torch.from_numpy(arrays["confidence"]), correct, seed=0)
+    for name, values in again.items():
+        np.testing.assert_array_equal(arrays[f"{RESAMPLED}{name}"], values)
+
+
+def test_killed_between_the_test_and_its_record_it_gives_the_same_once_more(config: dict[str, Any]) -> None:
+    first, scores = last(config), folder_of(config) / SCORES
+    content = scores.read_bytes()
+    scores.unlink()
+    (again,) = run_job(config)  # from the checkpoint of the last epoch
+    assert of_test(again) == of_test(first)
+    assert again.epoch == first.epoch == 1
+    with np.load(scores) as arrays:
+        kept = {name: arrays[name] for name in arrays}
+    scores.write_bytes(content)
+    with np.load(scores) as arrays:
+        for name in arrays:
+            np.testing.assert_array_equal(arrays[name], kept[name])
+
+
+def test_the_winners_weights_are_kept_and_give_what_was_tested(config: dict[str, Any], sweep: Ledger) -> None:
+    import json
+
+    last(config)
+    folder = folder_of(config)
+    described = json.loads((folder / DESCRIPTION).read_text())
+    model = build_model(
+        described["arch"], described["num_classes"], described["in_channels"], described["image_size"][0]
+    )
+    model.load_state_dict(torch.load(folder / MODEL, weights_only=True))
+    model.eval()
+    opened = open_test_data(sweep.spec.data, Path(config["home"]))
+    images = Images(opened.training, torch.device("cpu"))  # type: ignore[arg-type]
+    with torch.inference_mode():
+        chunks = opened.test.chunks(images, sweep.spec.data, Path(config["home"]), 512)
+        logits = torch.cat([model(chunk) for chunk in chunks])
+    predicted = opened.test.parts(logits.argmax(dim=1))["id"]
+    with np.load(folder / SCORES) as arrays:
+        np.testing.assert_array_equal(arrays["predicted"], predicted.numpy())
+    assert described["classes"] == list(opened.training.classes)
+
+
+@pytest.mark.parametrize(("candidate", "seed"), [(0, 1001), (1, 1000)], ids=["another seed", "a comparator"])
+def test_no_other_weights_are_kept(config: dict[str, Any], candidate: int, seed: int) -> None:
+    config["params"] = {"candidate": candidate, "split": 0, "seed": seed}
+    last(config)
+    assert (folder_of(config) / SCORES).is_file()
+    assert not (folder_of(config) / MODEL).exists()
+
+
+def test_every_seed_has_a_baseline_training_of_its_own_and_every_split_its_images(config: dict[str, Any]) -> None:
+    found = {}
+    for split, seed in ((0, 1000), (0, 1001), (1, 1000)):
+        config |= {"params": {"candidate": 5, "split": split, "seed": seed}, "trial": len(found)}
+        result = last(config)
+        found[split, seed] = result.baseline_key, of_test(result)
+    assert len({key for key, _ in found.values()}) == 3
+    assert len({metrics["test_fine_auroc"] for _, metrics in found.values()}) == 3
+    assert len(list((Path(config["home"]) / "baselines").iterdir())) == 3
+
+
+def test_a_worker_runs_the_job_that_its_config_names(config: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = object.__new__(TrialWorker)
+    worker.config, worker._epochs = config, None
+    report: Report = worker.step()["report"]
+    assert report.failure is None, report.traceback
+    assert report.epoch == 1
+    assert {"test_auroc", "val_accuracy"} <= report.metrics.keys()
+
+
+@pytest.fixture
+def not_finite(monkeypatch: pytest.MonkeyPatch) -> None:
+    from lmoe_tune.confirm import job
+
+    whole = job.outputs
+
+    def broken(logits: Any, name: Any) -> Any:
+        return whole((chunk * float("nan") for chunk in logits), name)
+
+    monkeypatch.setattr(job, "outputs", broken)
+
+
+def test_a_model_without_finite_logits_fails_its_job(config: dict[str, Any], not_finite: None) -> None:
+    from lmoe_tune.errors import TrainingError
+
+    with pytest.raises(TrainingError, match="the logits of the test images are not finite"):
+        last(config)
