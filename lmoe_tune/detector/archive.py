@@ -18,7 +18,7 @@ import torch
 
 _OPERATORS = re.compile(r"torch\.ops\.aten\.\w+\.\w+|_operator\.(getitem|add|sub|mul|floordiv|mod|neg|eq|ge|le|gt|lt)")
 _SYMBOL = r"Symbol\('[su]\d+', positive=True, integer=True\)|[su]\d+"
-_SIZE = re.compile(rf"(?:{_SYMBOL}|Mul|Add|Integer|FloorDiv|Mod|[\d+\-*/(), ])*")
+_SIZE = re.compile(rf"(?:{_SYMBOL}|Mul|Add|Min|Max|Integer|FloorDiv|Mod|[\d+\-*/(), ])*")
 _NAME = re.compile(r"[\w.]*")
 _CONTAINERS = {"builtins.tuple", "builtins.list", "builtins.dict"}
 

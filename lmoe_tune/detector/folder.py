@@ -108,7 +108,7 @@ def load_detector(folder: Path | str, device: str | None = None) -> Detector:
     except (KeyError, TypeError, ValueError) as error:
         what = f"{error} is missing" if isinstance(error, KeyError) else error
         raise UsageError(f"{folder / ABOUT}: is not as it was written ({what}); export the detector again") from error
-    where = torch.device(device or os.environ.get(DEVICE) or "cpu")
+    where = device_of(device)
     try:
         refuse_code(content)
         network = torch.export.load(io.BytesIO(content)).module()
@@ -122,6 +122,11 @@ def load_detector(folder: Path | str, device: str | None = None) -> Detector:
         ) from error
     network.to(where)
     return Detector(tuple(classes), score, float(threshold), preprocessing, network, where, about)
+
+
+def device_of(device: str | None) -> torch.device:
+    """The device asked for, else the environment's, else the CPU."""
+    return torch.device(device or os.environ.get(DEVICE) or "cpu")
 
 
 def read_about(folder: Path) -> dict[str, Any]:

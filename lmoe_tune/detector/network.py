@@ -7,17 +7,22 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from lmoe_tune.model import Head
+
 
 class Network(nn.Module):
     """A classifier with its normalisation: pixels (N, C, H, W) in 0-255, floats or uint8, to logits (N, K).
 
-    The normalisation and the memory format are those of the evaluation during training, so on one machine the
-    logits are the same, bit for bit.
+    The normalisation and the memory format are those of the evaluation during training. It computes in fp32, and its
+    `Head`s become plain linear layers: nothing is left of what mixed precision needs.
     """
 
     def __init__(self, model: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
         self.model = model
+        for name, module in list(model.named_modules()):
+            if isinstance(module, Head):
+                model.set_submodule(name, _plain(module))
         self.mean: Tensor
         self.std: Tensor
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1))
@@ -29,3 +34,9 @@ class Network(nn.Module):
         images = (pixels.float() - self.mean) / self.std
         logits: Tensor = self.model(images.contiguous(memory_format=torch.channels_last))
         return logits
+
+
+def _plain(head: Head) -> nn.Linear:
+    plain = nn.Linear(head.in_features, head.out_features)
+    plain.weight, plain.bias = head.weight, head.bias
+    return plain

@@ -1,7 +1,7 @@
 """A trained classifier as MLflow runs it. MLflow copies this file into every logged model and executes it.
 
-It runs wherever the model is loaded, so it needs torch and `lmoe_tune.model` only, and imports both no sooner
-than the model is loaded: logging a model executes this file too, and must not cost the import of torch.
+It imports torch and what computes the scores, the same as for exported detectors, no sooner than the model is
+loaded: logging a model executes this file too, and must not cost the import of torch.
 
 N images, C channels, H W pixels, K classes.
 """
@@ -17,33 +17,29 @@ from mlflow.pyfunc import PythonModel  # type: ignore[attr-defined]
 
 if TYPE_CHECKING:
     from mlflow.pyfunc import PythonModelContext  # type: ignore[attr-defined]
-    from torch import Tensor
-
-_BATCH_SIZE = 256  # images at a time: bounds the memory, whatever the caller hands over
 
 
 class Detector(PythonModel):
     """Predicts for each image its class, and a score that is higher for in-distribution images."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Build the model and load the checkpoint's weights, on the GPU where there is one."""
+        """Build the model and load the checkpoint's weights. It runs where exported detectors do: see `device_of`."""
         import torch
 
+        from lmoe_tune.detector.folder import device_of
+        from lmoe_tune.detector.network import Network
         from lmoe_tune.model import build_model
 
         saved = torch.load(context.artifacts["checkpoint"], map_location="cpu", weights_only=True)
         describes: dict[str, Any] = saved["describes"]
         self.classes = np.asarray(describes["classes"])
         self.in_channels = int(describes["in_channels"])
-        size = describes["image_size"]
-        self.height, self.width = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.scale = float(describes.get("scale", 1.0))
-        self.mean_C11 = torch.tensor(describes["mean"], dtype=torch.float32).view(-1, 1, 1).to(self.device)
-        self.std_C11 = torch.tensor(describes["std"], dtype=torch.float32).view(-1, 1, 1).to(self.device)
-        self.model = build_model(describes["arch"], int(describes["num_classes"]), self.in_channels, self.height)
-        self.model.load_state_dict(saved["model"])
-        self.model.eval().to(self.device)
+        self.height, self.width = (int(side) for side in describes["image_size"])
+        self.score = describes["score"]
+        self.device = device_of(None)
+        model = build_model(describes["arch"], int(describes["num_classes"]), self.in_channels, self.height)
+        model.load_state_dict(saved["model"])
+        self.network = Network(model, describes["mean"], describes["std"]).to(self.device)
 
     # MLflow reads the annotation of `model_input`: any but this one or none at all makes it warn or validate.
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
@@ -53,7 +49,7 @@ class Detector(PythonModel):
             context: not used; `load_context` has read it.
             model_input: raw pixel values, as an array (N, C, H, W) or, of one channel, (N, H, W), or as a
                 DataFrame whose rows are flattened images.
-            params: `score` is msp (default: the largest probability), max_logit or energy.
+            params: `score` is msp, max_logit or energy; the one that the search went by is the default.
 
         Returns:
             A DataFrame with the columns `class` and `score` (higher = more in-distribution).
@@ -61,22 +57,14 @@ class Detector(PythonModel):
         Raises:
             ValueError: another shape, or another score.
         """
-        import torch
+        from lmoe_tune.detector.scoring import score_pixels
 
         images_NCHW = self._as_images(model_input)
-        score = (params or {}).get("score", "msp")
+        score = (params or {}).get("score") or self.score
         if score not in ("msp", "max_logit", "energy"):
             raise ValueError(f"score is '{score}', but must be msp, max_logit or energy")
-        predicted, scores = [], []
-        with torch.inference_mode():
-            for start in range(0, len(images_NCHW), _BATCH_SIZE):
-                batch = torch.as_tensor(images_NCHW[start : start + _BATCH_SIZE]).to(self.device)
-                logits_NK = self.model((batch / self.scale - self.mean_C11) / self.std_C11).float()
-                predicted.append(logits_NK.argmax(dim=1).cpu().numpy())
-                scores.append(_score(logits_NK, score).cpu().numpy())
-        order = np.concatenate(predicted) if predicted else np.zeros(0, dtype=np.int64)
-        values = np.concatenate(scores) if scores else np.zeros(0, dtype=np.float32)
-        return pd.DataFrame({"class": self.classes[order], "score": values.astype(np.float64)})
+        found = score_pixels(self.network, images_NCHW, score, self.device)
+        return pd.DataFrame({"class": self.classes[found.predicted.numpy()], "score": found.scores.numpy()})
 
     def _as_images(self, model_input: Any) -> np.ndarray[Any, Any]:
         array = np.asarray(model_input)
@@ -92,12 +80,6 @@ class Detector(PythonModel):
                 f" {' or '.join(f'(N, {str(one)[1:]}' for one in accepted)}"
             )
         return np.ascontiguousarray(array.reshape(len(array), *shape), dtype=np.float32)
-
-
-def _score(logits_NK: Tensor, score: str) -> Tensor:
-    if score == "msp":
-        return logits_NK.softmax(dim=1).amax(dim=1)
-    return logits_NK.amax(dim=1) if score == "max_logit" else logits_NK.logsumexp(dim=1)
 
 
 set_model(Detector())

@@ -199,11 +199,11 @@ def _build(folder: Path, source: ModelSource, snapshot: SweepSnapshot, model: Lo
     folder.mkdir()
     shutil.copyfile(Path(__file__).with_name(_CODE), folder / _CODE)
     (folder / "checkpoint.pt").symlink_to(source.checkpoint.resolve())  # the upload copies what it points to
-    requirements = _requirements()
+    needed = requirements()
     python = platform.python_version()
     conda = {"name": NAME, "channels": ["conda-forge"], "dependencies": [f"python={python}", "pip"]}
-    conda["dependencies"].append({"pip": requirements})  # type: ignore[attr-defined]
-    (folder / "requirements.txt").write_text("\n".join(requirements) + "\n")
+    conda["dependencies"].append({"pip": needed})  # type: ignore[attr-defined]
+    (folder / "requirements.txt").write_text("\n".join(needed) + "\n")
     (folder / "conda.yaml").write_text(yaml.safe_dump(conda))
     virtualenv = {"python": python, "build_dependencies": ["pip"], "dependencies": ["-r requirements.txt"]}
     (folder / "python_env.yaml").write_text(yaml.safe_dump(virtualenv))
@@ -216,7 +216,7 @@ def _build(folder: Path, source: ModelSource, snapshot: SweepSnapshot, model: Lo
         # No input schema: MLflow would accept one shape and type, and refuse the other forms of `predict`.
         signature=ModelSignature(
             outputs=Schema([ColSpec("string", "class"), ColSpec("double", "score")]),
-            params=ParamSchema([ParamSpec("score", "string", "msp")]),
+            params=ParamSchema([ParamSpec("score", "string", "")]),
         ),
         metadata={"lmoe_tune": {"sweep": snapshot.sweep, "trial": source.trial, "score": _SCORES}},
     )
@@ -232,12 +232,12 @@ def _build(folder: Path, source: ModelSource, snapshot: SweepSnapshot, model: Lo
     described.save(str(folder / "MLmodel"))
 
 
-def _requirements() -> list[str]:
-    """What loading needs, by name and installed version; found without importing any of it."""
+def requirements() -> list[str]:
+    """What loading a model needs, by name and installed version; found without importing any of it."""
     from importlib.metadata import PackageNotFoundError, version
 
     pinned = [f"lmoe-tune=={lmoe_tune.__version__}"]
-    for name in ("mlflow", "numpy", "pandas", "torch", "torchvision"):
+    for name in ("mlflow", "numpy", "pandas", "pillow", "torch", "torchvision"):
         with suppress(PackageNotFoundError):
             pinned.append(f"{name}=={version(name).partition('+')[0]}")
     return pinned

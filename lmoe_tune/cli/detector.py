@@ -1,0 +1,107 @@
+"""What goes into production: export and predict."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from lmoe_tune.cli.options import HomeOption, JsonOption, NameArgument, resolve_home
+from lmoe_tune.cli.output import print_json, print_table, say, shown
+
+app = typer.Typer()
+
+
+@app.command()
+def export(
+    name: NameArgument,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="The folder to write; an older export there is replaced.")],
+    trial: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=0, help="A trial; the confirmed winner by default, else the best trial."),
+    ] = None,
+    onnx: Annotated[bool, typer.Option("--onnx", help="Write model.onnx as well.")] = False,
+    register: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Register it in MLflow's model registry under this name.")
+    ] = None,
+    as_json: JsonOption = False,
+    home: HomeOption = None,
+) -> None:
+    """Write a sweep's winner as a detector that runs by itself: model, preprocessing, classes, score, threshold."""
+    from lmoe_tune.export import winner_of, write_detector
+    from lmoe_tune.sweep import view
+    from lmoe_tune.sweep.folder import find_sweep
+
+    folder = find_sweep(resolve_home(home), name)
+    ledger = view.read_sweep(folder)
+    if not ledger.is_complete():
+        say(f"the sweep '{name}' is not complete; this is the best so far")
+    winner = winner_of(ledger, trial)
+    about = write_detector(ledger, winner, out, onnx=onnx)
+    registered: dict[str, Any] | None = None
+    if register is not None:
+        from lmoe_tune.tracking.registry import register_detector
+
+        registered = register_detector(
+            view.tracking_uri(folder.home, ledger.spec),
+            out,
+            model_name=register,
+            tracked=view.tracking_of(ledger),
+            trial=winner.trial,
+            artifact_root=folder.home / "mlartifacts",
+        )
+    if as_json:
+        print_json({"folder": str(out), **about, "registered": registered})
+        return
+    typer.echo(str(out))
+    confirmed = winner.confirmed
+    say(f"{about['name']} ({confirmed['verdict'] if confirmed else 'not confirmed'})")
+    measured = about["threshold_measured"]
+    say(
+        f"is_ood is {about['score']} < {about['threshold']:.6g}, which keeps {measured['tpr']:.1%} of "
+        f"{measured['images']} in-distribution validation images"
+    )
+    if registered is not None:
+        say(f"registered as models:/{registered['name']}/{registered['version']}")
+    say(f"to ask it: lmoe-tune predict {out} IMAGE…")
+
+
+@app.command()
+def predict(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that lmoe-tune export has written.")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE…", help="Image files.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Ask an exported detector: class, score, and whether an image is out-of-distribution."""
+    import numpy as np
+
+    from lmoe_tune.data.decode import CorruptImageError
+    from lmoe_tune.detector import load_detector
+    from lmoe_tune.detector.scoring import BATCH
+
+    detector = load_detector(folder)
+    rows: list[dict[str, Any]] = []
+    broken: list[str] = []
+    for start in range(0, len(images), BATCH):
+        pixels, read = [], []
+        for path in images[start : start + BATCH]:
+            try:
+                pixels.append(detector.preprocessing.read(path))
+                read.append(path)
+            except CorruptImageError as error:
+                broken.append(str(error))
+        if pixels:
+            rows += [
+                {"image": str(path), "class": found.label, "score": found.score, "is_ood": found.is_ood}
+                for path, found in zip(read, detector.predict(np.stack(pixels)), strict=True)
+            ]
+    if as_json:
+        print_json(rows)
+    elif rows:
+        cells = [[row["image"], row["class"], f"{row['score']:.6g}", shown(row["is_ood"])] for row in rows]
+        print_table(cells, ("image", "class", "score", "is_ood"))
+    for text in broken:
+        say(f"error: {text}")
+    if broken:
+        raise typer.Exit(2)

@@ -1,0 +1,361 @@
+"""`lmoe-tune export`: a sweep's winner as a folder that runs by itself (`lmoe_tune.detector` loads it).
+
+What is exported is the confirmed winner once there is one, else the best trial of the search. The threshold is
+measured here, on validation images and with the very network that is written, so `is_ood` means the same everywhere.
+N images, C channels, H W pixels of the model's input, K classes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import logging
+import os
+import shutil
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import lmoe_tune
+from lmoe_tune import checkpoint
+from lmoe_tune.data.augment import centre
+from lmoe_tune.data.validation import ValidationImages, of_all_classes, of_search
+from lmoe_tune.detector.folder import ABOUT, FORMAT, MODEL, ONNX, VERSION, is_export
+from lmoe_tune.detector.network import Network
+from lmoe_tune.detector.preprocessing import Preprocessing
+from lmoe_tune.detector.scoring import BATCH, score_pixels
+from lmoe_tune.durable import write_durably, writing
+from lmoe_tune.errors import UsageError
+from lmoe_tune.evaluation import Outputs, threshold_at_tpr
+from lmoe_tune.model import build_model
+from lmoe_tune.spec import DataSpec
+from lmoe_tune.sweep import view
+from lmoe_tune.sweep.ledger import Ledger
+
+TPR = 0.95
+OPSET = 18
+_AT_ONCE = 256  # validation images that are held as pixels
+_ONNX_TOLERANCE = 1e-3  # of logits: two runtimes round differently
+
+Logits = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Winner:
+    """What is exported: weights, what they need, and where they come from."""
+
+    name: str
+    """`trial 3`, or that with what confirmed it."""
+    trial: int
+    method: str
+    params: dict[str, Any]
+    weights: dict[str, Tensor]
+    describes: dict[str, Any]
+    """See `lmoe_tune.training.trial.describe_model`."""
+    data: DataSpec
+    metrics: dict[str, Any]
+    confirmed: dict[str, Any] | None
+    """What a confirmation said of it; None where there was none."""
+
+
+def winner_of(ledger: Ledger, trial: int | None = None) -> Winner:
+    """The confirmed winner, else the best trial; or the trial of a number, as the search left it.
+
+    Raises:
+        UsageError: there is none yet, or its weights are gone.
+    """
+    if trial is None and (document := _confirmation(ledger)) is not None:
+        return _confirmed(ledger, document)
+    return _searched(ledger, trial)
+
+
+def write_detector(ledger: Ledger, winner: Winner, out: Path, *, onnx: bool = False) -> dict[str, Any]:
+    """Write the folder `out` and return its `detector.json`. An older export there is replaced, whole or not at all.
+
+    Raises:
+        UsageError: there is something else in `out`, the data cannot be read, or ONNX's packages are missing.
+        StorageError: the folder cannot be written.
+    """
+    out = out.absolute()
+    _refuse_foreign(out)
+    describes = winner.describes
+    preprocessing = preprocessing_of(describes)
+    model = build_model(describes["arch"], len(describes["classes"]), *_size(describes))
+    model.load_state_dict(winner.weights)
+    network = Network(model, describes["mean"], describes["std"])
+    program = _traced(network, preprocessing.shape)
+    buffer = io.BytesIO()
+    with _quiet():
+        torch.export.save(program, buffer)
+        deployed: Logits = torch.export.load(io.BytesIO(buffer.getvalue())).module()
+    measured = _measured(deployed, winner, ledger.folder.home)
+    files = {MODEL: buffer.getvalue()}
+    if onnx:
+        files[ONNX] = _as_onnx(network, preprocessing.shape)
+    about = {
+        "format": FORMAT,
+        "version": VERSION,
+        "name": winner.name,
+        "classes": list(describes["classes"]),
+        "score": describes["score"],
+        **measured,
+        "preprocessing": preprocessing.document(),
+        "metrics": winner.metrics,
+        "provenance": _provenance(ledger, winner),
+        "files": {
+            name: {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+            for name, content in files.items()
+        },
+    }
+    _write(out, files | {ABOUT: (json.dumps(about, indent=2) + "\n").encode()})
+    return about
+
+
+def preprocessing_of(describes: dict[str, Any]) -> Preprocessing:
+    """How files become the input of a model, from what its checkpoint says."""
+    height, width = describes["image_size"]
+    resize = describes["resize"]
+    corner = (0, 0) if resize is None else (centre(resize, height), centre(resize, width))
+    return Preprocessing(
+        channels=describes["in_channels"],
+        resize=resize,
+        crop=(height, width),
+        corner=corner,
+        mean=tuple(describes["mean"]),
+        std=tuple(describes["std"]),
+    )
+
+
+# What is exported
+
+
+def _confirmation(ledger: Ledger) -> dict[str, Any] | None:
+    try:
+        document: dict[str, Any] = json.loads((ledger.folder.confirmation.path / "confirm.json").read_text())
+    except (OSError, ValueError):
+        return None
+    return document if document.get("winner", {}).get("model") else None
+
+
+def _confirmed(ledger: Ledger, document: dict[str, Any]) -> Winner:
+    winner = document["winner"]
+    path = ledger.folder.confirmation.path / winner["model"]
+    try:
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises anything for a damaged file
+        raise UsageError(
+            f"{path}: the confirmed winner's weights cannot be read ({type(error).__name__}); confirm the sweep again, "
+            f"or export what the search found with --trial {winner['trial']}"
+        ) from error
+    (row,) = (row for row in document["rows"] if row["name"] == winner["name"])
+    data = ledger.spec.data.model_copy(update={"split": winner["split"]})
+    told = ("verdict", "sentence", "metric", "compared_with")
+    about: dict[str, Any] = {key: document[key] for key in told if key in document}
+    about |= {"split": winner["split"], "seed": winner["seed"], "seeds": row["seeds"]}
+    return Winner(
+        name=f"{ledger.folder.name}, trial {winner['trial']}, confirmed",
+        trial=winner["trial"],
+        method=winner["method"],
+        params=winner["params"],
+        weights=weights,
+        describes=winner["describes"],
+        data=data,
+        metrics=row["metrics"],
+        confirmed=about,
+    )
+
+
+def _searched(ledger: Ledger, number: int | None) -> Winner:
+    name, trials = ledger.folder.name, {trial.number: trial for trial in ledger.trials()}
+    best = ledger.best(list(trials.values()))
+    if number is None and best is None:
+        raise UsageError(f"the sweep '{name}' has no complete trial yet, so there is nothing to export")
+    if number is not None and number not in trials:
+        raise UsageError(f"--trial is {number}, but the sweep '{name}' has no such trial")
+    trial = trials[number] if number is not None else best
+    assert trial is not None
+    state = checkpoint.load_newest(ledger.folder.checkpoints(trial.number))
+    if state is None:
+        kept = [place.number for place in ledger.ranked(list(trials.values())) if _has_checkpoint(ledger, place.number)]
+        there = f"there are those of trial {', '.join(map(str, kept))} (--trial)" if kept else "there are none"
+        raise UsageError(
+            f"the weights of trial {trial.number} are not kept: a sweep keeps those of its best "
+            f"{ledger.spec.tracking.best_checkpoints} trials (tracking.best_checkpoints); {there}. To have others: "
+            f"lmoe-tune train {ledger.folder.spec} --params, with the parameters of that trial"
+        )
+    method = ledger.spec.trainable
+    return Winner(
+        name=f"{name}, trial {trial.number}",
+        trial=trial.number,
+        method=trial.params.get("method", method),
+        params=trial.params,
+        weights=state["model"],
+        describes=state["describes"],
+        data=ledger.spec.data,
+        metrics=trial.metrics,
+        confirmed=None,
+    )
+
+
+def _has_checkpoint(ledger: Ledger, number: int) -> bool:
+    return view.checkpoint_of(ledger.folder, number) is not None
+
+
+def _size(describes: dict[str, Any]) -> tuple[int, int]:
+    return describes["in_channels"], describes["image_size"][0]
+
+
+# The network
+
+
+def _traced(network: Network, shape: tuple[int, int, int]) -> torch.export.ExportedProgram:
+    some = torch.zeros(BATCH, *shape)
+    with torch.no_grad(), _quiet():
+        program = torch.export.export(network, (some,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},))
+    for node in program.graph.nodes:  # which lines of which file it came from is nobody's business
+        node.meta = {key: value for key, value in node.meta.items() if key == "val"}
+    return program
+
+
+def _measured(deployed: Logits, winner: Winner, home: Path) -> dict[str, Any]:
+    """The threshold, and what it gives on the images that it was measured on."""
+    images: ValidationImages = (of_search if winner.confirmed is None else of_all_classes)(winner.data, home)
+    if list(images.classes) != list(winner.describes["classes"]):
+        raise UsageError(
+            f"data: the classes are not those that trial {winner.trial} was trained on; has the data been changed?"
+        )
+    found = [
+        score_pixels(deployed, pixels, winner.describes["score"], torch.device("cpu"))
+        for pixels in images.chunks(winner.data, home, _AT_ONCE)
+    ]
+    scores = torch.cat([some.scores for some in found])
+    threshold = threshold_at_tpr(scores, TPR)
+    return {
+        "threshold": threshold,
+        "threshold_measured": {
+            "target_tpr": TPR,
+            "tpr": (scores >= threshold).double().mean().item(),
+            "images": len(scores),
+            "of": "in-distribution validation images",
+            "accuracy": _accuracy(found, images),
+        },
+    }
+
+
+def _accuracy(found: list[Outputs], images: ValidationImages) -> float:
+    predicted = torch.cat([some.predicted for some in found])
+    return (predicted == torch.from_numpy(images.labels)).double().mean().item()
+
+
+def _as_onnx(network: Network, shape: tuple[int, int, int]) -> bytes:
+    """The network in ONNX, checked against itself in ONNX's own runtime."""
+    try:
+        import onnx
+        import onnxruntime
+        import onnxscript  # noqa: F401  # torch's exporter needs it
+    except ImportError as error:
+        raise UsageError(f"--onnx needs the package {error.name}: pip install 'lmoe-tune[onnx]'") from None
+    some = torch.randint(0, 256, (BATCH, *shape), generator=torch.Generator().manual_seed(0)).float()
+    with torch.no_grad(), _quiet():
+        made = torch.onnx.export(
+            network,
+            (some,),
+            dynamo=True,
+            input_names=["pixels"],
+            output_names=["logits"],
+            dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
+            opset_version=OPSET,
+            verbose=False,
+        )
+        expected = network(some)
+    assert made is not None
+    buffer = io.BytesIO()
+    proto = made.model_proto
+    for node in proto.graph.node:  # source lines, as above
+        del node.metadata_props[:]
+        node.doc_string = ""
+    buffer.write(proto.SerializeToString())
+    onnx.checker.check_model(proto)
+    session = onnxruntime.InferenceSession(buffer.getvalue(), providers=["CPUExecutionProvider"])
+    (logits,) = session.run(["logits"], {"pixels": some.numpy()})
+    difference = float((torch.from_numpy(logits) - expected).abs().max() / (1 + expected.abs().max()))
+    if difference > _ONNX_TOLERANCE:
+        raise UsageError(f"--onnx: the logits in ONNX's runtime differ by {difference:.2g}; nothing was written")
+    return buffer.getvalue()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """torch's exporters warn and log of their own affairs."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+# The folder
+
+
+def _provenance(ledger: Ledger, winner: Winner) -> dict[str, Any]:
+    environment: dict[str, Any] = {}
+    with suppress(OSError, ValueError):
+        environment = json.loads((ledger.folder.path / "environment.json").read_text())
+    return {
+        "sweep": ledger.folder.name,
+        "sweep_id": ledger.sweep_id,
+        "trial": winner.trial,
+        "method": winner.method,
+        "params": winner.params,
+        "confirmed": winner.confirmed,
+        "arch": winner.describes["arch"],
+        "data": {"id": winner.data.id.dataset, "split": winner.data.split}
+        | {"fingerprint": ledger.attrs.get("fingerprint")},
+        "test_openings": len(view.test_openings(ledger)),
+        "trained_with": environment.get("packages", {}) | {"git_commit": environment.get("git_commit")},
+        "versions": {name: metadata.version(name) for name in ("torch", "numpy", "pillow")}
+        | {"lmoe-tune": lmoe_tune.__version__},
+        "exported": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+
+
+def _refuse_foreign(out: Path) -> None:
+    if out.is_symlink() or (out.exists() and not out.is_dir()):
+        raise UsageError(f"{out}: is not a folder; give another one with --out")
+    if out.is_dir() and any(out.iterdir()) and not is_export(out):
+        raise UsageError(f"{out}: has files that no export wrote, and is left alone; give another folder with --out")
+
+
+def _write(out: Path, files: dict[str, bytes]) -> None:
+    with writing(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        for name, content in files.items():
+            write_durably(aside / name, content)
+        with writing(out):
+            mask = os.umask(0)
+            os.umask(mask)
+            aside.chmod(0o777 & ~mask)  # mkdtemp's are private
+            if out.exists():
+                old = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+                out.rename(old / "old")
+                aside.rename(out)
+                shutil.rmtree(old, ignore_errors=True)
+            else:
+                aside.rename(out)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)

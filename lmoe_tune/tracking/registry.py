@@ -1,0 +1,93 @@
+"""An exported detector in MLflow's model registry, from where `mlflow models serve` runs it."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lmoe_tune.errors import TrackingError
+from lmoe_tune.tracking.logged_models import requirements
+from lmoe_tune.tracking.projection import EXPERIMENT_TAG
+from lmoe_tune.tracking.store import connect, follow_home, translated
+from lmoe_tune.tracking.uri import shown
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+NAME = "exported-detector"
+_CODE = Path(__file__).with_name("exported.py")
+
+
+def register_detector(
+    uri: str, folder: Path, *, model_name: str, tracked: dict[str, Any], trial: int, artifact_root: Path
+) -> dict[str, Any]:
+    """Log the folder of an exported detector as a model of its trial's run, and register a new version of it.
+
+    Args:
+        tracked: where the sweep is in MLflow: `experiment_id`, `run_ids`, `parent_run_id`.
+        artifact_root: where a SQLite store beside it keeps its artifacts.
+
+    Returns:
+        `name`, `version`, `model_id` and `uri`.
+
+    Raises:
+        TrackingError: MLflow cannot be reached, does not have the sweep, or refuses the name.
+    """
+    run_id = tracked["run_ids"].get(trial) or tracked["parent_run_id"]
+    if run_id is None or tracked["experiment_id"] is None:
+        raise TrackingError(f"MLflow at {shown(uri)} does not have this sweep yet: run lmoe-tune sync first")
+    with translated(uri):
+        follow_home(uri, artifact_root, EXPERIMENT_TAG)
+        return _register(connect(uri), uri, folder, model_name, tracked["experiment_id"], run_id, trial)
+
+
+def _register(
+    client: MlflowClient, uri: str, folder: Path, model_name: str, experiment_id: str, run_id: str, trial: int
+) -> dict[str, Any]:
+    from mlflow import pyfunc, set_tracking_uri
+    from mlflow.exceptions import MlflowException
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, Schema
+
+    try:
+        client.create_registered_model(model_name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    model = client.create_logged_model(
+        experiment_id,
+        name=NAME,
+        source_run_id=run_id,
+        tags={"lmoe_tune.kind": "export", "lmoe_tune.exported_trial": str(trial)},
+    )
+    columns = Schema([ColSpec("string", "class"), ColSpec("double", "score"), ColSpec("boolean", "is_ood")])
+    with tempfile.TemporaryDirectory(prefix="lmoe-tune-") as scratch, warnings.catch_warnings():
+        saved = Path(scratch) / "model"
+        before = logging.root.manager.disable
+        logging.disable(logging.WARNING)
+        try:
+            warnings.simplefilter("ignore")  # that there is no example of an input
+            pyfunc.save_model(
+                str(saved),
+                python_model=str(_CODE),
+                artifacts={"detector": str(folder)},
+                pip_requirements=requirements(),
+                # No input schema: MLflow would accept one form of input, and refuse the others.
+                signature=ModelSignature(outputs=columns),
+            )
+        finally:
+            logging.disable(before)
+        client.log_model_artifacts(model.model_id, str(saved))
+    client.finalize_logged_model(model.model_id, "READY")
+    source = f"models:/{model.model_id}"  # which MLflow looks up where the whole process tracks
+    set_tracking_uri(uri)
+    version = client.create_model_version(model_name, source, run_id=run_id, model_id=model.model_id)
+    return {
+        "name": model_name,
+        "version": int(version.version),
+        "model_id": model.model_id,
+        "uri": f"models:/{model_name}/{version.version}",
+    }

@@ -1,0 +1,339 @@
+"""`export` and `predict`, over a sweep whose trials are made up and whose weights are random."""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lmoe_tune import checkpoint, export
+from lmoe_tune.data import SearchData, load_search_data
+from lmoe_tune.data.validation import of_all_classes, of_search
+from lmoe_tune.detector import Detector, load_detector
+from lmoe_tune.detector.archive import UnsafeArchiveError, refuse_code
+from lmoe_tune.detector.network import Network
+from lmoe_tune.errors import UsageError
+from lmoe_tune.evaluation import outputs, threshold_at_tpr
+from lmoe_tune.model import build_model
+from lmoe_tune.sweep.ledger import Ledger
+
+BEST = 1
+
+
+def a_model(num_classes: int) -> torch.nn.Module:
+    torch.manual_seed(0)
+    model = build_model("small_cnn", num_classes, 1, 8)
+    with torch.no_grad():
+        for _ in range(3):  # BatchNorm's running statistics become other than the first ones
+            model(torch.randn(64, 1, 8, 8))
+    return model.eval()
+
+
+def describes(classes: tuple[str, ...], score: str = "msp") -> dict[str, Any]:
+    return {
+        "arch": "small_cnn", "num_classes": len(classes), "in_channels": 1, "image_size": [8, 8], "resize": None,
+        "classes": list(classes), "mean": [77.5], "std": [96.5], "score": score,
+    }  # fmt: skip
+
+
+@pytest.fixture
+def ledger(sweep: Callable[..., Ledger]) -> Ledger:
+    """Three complete trials, of which number 1 is the best and has a checkpoint."""
+    made = sweep("digits", 0.9, 0.95, 0.7, trials=3)
+    data = load_search_data(made.spec.data, made.folder.home)
+    state = {"model": a_model(data.num_classes).state_dict(), "epoch": 1, "describes": describes(data.classes)}
+    checkpoint.save(made.folder.checkpoints(BEST), 1, state)
+    return made
+
+
+@pytest.fixture
+def folder(ledger: Ledger, tmp_path: Path) -> Path:
+    export.write_detector(ledger, export.winner_of(ledger), tmp_path / "out")
+    return tmp_path / "out"
+
+
+@pytest.fixture
+def detector(folder: Path) -> Detector:
+    return load_detector(folder)
+
+
+@pytest.fixture
+def data(ledger: Ledger) -> SearchData:
+    found = load_search_data(ledger.spec.data, ledger.folder.home)
+    assert isinstance(found, SearchData)
+    return found
+
+
+def test_it_says_what_the_trained_model_says(detector: Detector, data: SearchData) -> None:
+    pixels = (torch.from_numpy(data.val_images).float() - 77.5) / 96.5
+    with torch.inference_mode():
+        expected = outputs(a_model(data.num_classes)(pixels), "msp")
+    found = detector.predict(data.val_images)
+    assert [one.label for one in found] == [data.classes[number] for number in expected.predicted]
+    np.testing.assert_allclose([one.score for one in found], expected.scores.numpy(), rtol=1e-5)
+
+
+def test_the_threshold_keeps_95_percent_and_is_ood_is_below_it_exactly(detector: Detector, data: SearchData) -> None:
+    found = detector.predict(data.val_images)
+    scores = torch.tensor([one.score for one in found], dtype=torch.float64)
+    assert detector.threshold == threshold_at_tpr(scores, 0.95)
+    assert (scores >= detector.threshold).double().mean() >= 0.95
+    assert detector.threshold in scores  # an image lies on it, and is in-distribution
+    assert [one.is_ood for one in found] == (scores < detector.threshold).tolist()
+    assert detector.about["threshold_measured"]["tpr"] == (scores >= detector.threshold).double().mean()
+
+
+def test_one_image_and_many_give_the_same(detector: Detector, data: SearchData) -> None:
+    some = data.val_images[:11]
+    together = detector.predict(some)
+    assert [detector.predict(some[place : place + 1])[0] for place in range(11)] == together
+    assert detector.predict(some[:0]) == []
+
+
+def test_another_shape_or_a_pixel_that_is_no_number_is_refused(detector: Detector) -> None:
+    with pytest.raises(ValueError, match=r"\(2, 8, 8\).*must be \(N, 1, 8, 8\)"):
+        detector.predict(np.zeros((2, 8, 8)))
+    with pytest.raises(ValueError, match="finite"):
+        detector.predict(np.full((2, 1, 8, 8), np.nan))
+
+
+def test_files_of_any_mode_are_read_and_others_are_named(detector: Detector, tmp_path: Path) -> None:
+    grey = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    Image.fromarray(grey).save(tmp_path / "grey.png")
+    Image.fromarray(np.stack([grey] * 3, axis=2)).save(tmp_path / "rgb.png")
+    Image.fromarray(np.zeros((9, 8), np.uint8)).save(tmp_path / "tall.png")
+    assert detector.predict_file(tmp_path / "grey.png") == detector.predict(grey[None, None])[0]
+    assert detector.predict_file(tmp_path / "rgb.png") == detector.predict_file(tmp_path / "grey.png")
+    with pytest.raises(UsageError, match=r"tall\.png: is 8 x 9 pixels, but must be 8 x 8"):
+        detector.predict_file(tmp_path / "tall.png")
+
+
+def test_the_document_has_what_is_promised(folder: Path, ledger: Ledger) -> None:
+    about = json.loads((folder / "detector.json").read_text())
+    assert {"classes", "score", "threshold", "preprocessing", "metrics", "provenance"} <= set(about)
+    assert about["metrics"] == ledger.trial(BEST).metrics
+    assert about["provenance"]["trial"] == BEST
+    assert about["provenance"]["sweep_id"] == ledger.sweep_id
+    assert about["provenance"]["params"] == ledger.trial(BEST).params
+    assert about["provenance"]["confirmed"] is None
+    assert str(Path(export.__file__).parent) not in (folder / "model.pt2").read_bytes().decode("latin-1")
+
+
+def test_a_trial_is_chosen_or_the_lack_of_its_weights_is_said(ledger: Ledger) -> None:
+    assert export.winner_of(ledger, BEST).trial == BEST
+    with pytest.raises(UsageError, match=r"weights of trial 0 are not kept.*there are those of trial 1"):
+        export.winner_of(ledger, 0)
+    with pytest.raises(UsageError, match="no such trial"):
+        export.winner_of(ledger, 99)
+
+
+def test_a_sweep_without_a_complete_trial_has_nothing_to_export(sweep: Callable[..., Ledger]) -> None:
+    with pytest.raises(UsageError, match="no complete trial yet"):
+        export.winner_of(sweep("empty", None))
+
+
+def test_the_confirmed_winner_goes_before_the_best_trial(ledger: Ledger, tmp_path: Path) -> None:
+    images = of_all_classes(ledger.spec.data, ledger.folder.home)
+    assert len(images.classes) == 7
+    job = ledger.folder.confirmation.trial(0)
+    job.mkdir(parents=True)
+    torch.save(a_model(7).state_dict(), job / "model.pt")
+    winner = {
+        "trial": 2, "name": "trial 2", "method": "logit_mixoe", "params": {"mixing_alpha": 2.0}, "job": 0,
+        "model": "trials/0/model.pt", "describes": describes(images.classes, "energy"), "split": 0, "seed": 5,
+    }  # fmt: skip
+    row = {"name": "trial 2", "seeds": 5, "metrics": {"test_auroc": {"mean": 0.9}}}
+    document = {"verdict": "real", "winner": winner, "rows": [row]}
+    (ledger.folder.confirmation.path / "confirm.json").write_text(json.dumps(document))
+    about = export.write_detector(ledger, export.winner_of(ledger), tmp_path / "out")
+    assert (about["score"], about["metrics"]) == ("energy", row["metrics"])
+    assert about["provenance"]["confirmed"]["verdict"] == "real"
+    assert about["threshold_measured"]["images"] == len(images.labels)
+    assert load_detector(tmp_path / "out").classes == images.classes
+    assert export.winner_of(ledger, BEST).confirmed is None
+
+
+def test_the_validation_images_are_those_of_the_search_and_no_test_image_is_among_them(data: SearchData) -> None:
+    from lmoe_tune.data.opened import open_test_data
+    from lmoe_tune.spec import Dataset, DataSpec
+
+    spec = DataSpec(id=Dataset(dataset="digits"), outliers=Dataset(dataset="photo_china"))
+    found, all_classes = of_search(spec, Path()), of_all_classes(spec, Path())
+    assert found.pixels is not None and all_classes.pixels is not None
+    np.testing.assert_array_equal(found.pixels, data.val_images)
+    opened = open_test_data(spec)
+    assert isinstance(opened.training, SearchData) and opened.test.pixels is not None
+    np.testing.assert_array_equal(all_classes.pixels, opened.training.val_images)
+    np.testing.assert_array_equal(all_classes.labels, opened.training.val_labels)
+    assert all_classes.classes == opened.training.classes
+    tested = {image.tobytes() for image in opened.test.pixels}
+    # a few digits are drawn alike to the pixel
+    assert sum(image.tobytes() in tested for image in all_classes.pixels) <= 2
+
+
+def test_an_older_export_is_replaced_whole_and_anything_else_is_left_alone(
+    ledger: Ledger, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    winner = export.winner_of(ledger)
+    (folder / "detector.json").write_text((folder / "detector.json").read_text() + " ")
+    export.write_detector(ledger, winner, folder)
+    load_detector(folder)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with monkeypatch.context() as patch:
+        patch.setattr(export, "_provenance", lambda *_: (_ for _ in ()).throw(OSError("gone")))
+        with pytest.raises(OSError, match="gone"):
+            export.write_detector(ledger, winner, folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "notes.txt").write_text("mine")
+    with pytest.raises(UsageError, match="files that no export wrote"):
+        export.write_detector(ledger, winner, mine)
+    assert [path.name for path in mine.iterdir()] == ["notes.txt"]
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_it_loads_without_what_trains_searches_or_tracks(folder: Path) -> None:
+    code = f"""
+import sys, numpy
+from lmoe_tune.detector import load_detector
+load_detector({str(folder)!r}).predict(numpy.zeros((1, 1, 8, 8)))
+barred = ("ray", "optuna", "mlflow", "trainables", "torchvision", "lmoe_tune.training", "lmoe_tune.sweep",
+          "lmoe_tune.methods", "lmoe_tune.tracking", "lmoe_tune.model")
+print([name for name in sys.modules if any(name == one or name.startswith(one + ".") for one in barred)])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
+
+
+# What is refused
+
+
+def test_a_damaged_model_and_a_strange_document_are_refused(folder: Path) -> None:
+    model, about = folder / "model.pt2", folder / "detector.json"
+    content, text = bytearray(model.read_bytes()), about.read_text()
+    content[len(content) // 2] ^= 1
+    model.write_bytes(content)
+    with pytest.raises(UsageError, match=r"model\.pt2: is damaged"):
+        load_detector(folder)
+    for change, said in (
+        ({"version": 99}, "version 99"),
+        ({"format": "other"}, "not by lmoe-tune export"),
+        ({"threshold": "high"}, "threshold must be a finite number"),
+        ({"score": "odd"}, "score must be one of"),
+    ):
+        about.write_text(json.dumps(json.loads(text) | change))
+        with pytest.raises(UsageError, match=said):
+            load_detector(folder)
+    about.unlink()
+    with pytest.raises(UsageError, match="holds no detector"):
+        load_detector(folder)
+
+
+class Bomb:
+    def __reduce__(self) -> Any:
+        return (open, ("/tmp/must-not-exist", "w"))
+
+
+def rewritten(content: bytes, change: Callable[[str, bytes], tuple[str, bytes]], more: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(buffer, "w") as new:
+        for name in old.namelist():
+            new.writestr(*change(name, old.read(name)))
+        for name, extra in more.items():
+            new.writestr(f"{old.namelist()[0].partition('/')[0]}/{name}", extra)
+    return buffer.getvalue()
+
+
+def test_an_archive_that_would_run_code_is_refused(folder: Path) -> None:
+    content = (folder / "model.pt2").read_bytes()
+    refuse_code(content)
+    bomb = pickle.dumps(Bomb())
+
+    def as_pickle(name: str, old: bytes) -> tuple[str, bytes]:
+        return name, old.replace(b'"use_pickle": false', b'"use_pickle": true')
+
+    def as_call(name: str, old: bytes) -> tuple[str, bytes]:
+        return name, old.replace(b"torch.ops.aten.sub.Tensor", b"os.system")
+
+    def as_guard(name: str, old: bytes) -> tuple[str, bytes]:
+        if not name.endswith("models/model.json"):
+            return name, old
+        return name, json.dumps(json.loads(old) | {"guards_code": ["__import__('os')"]}).encode()
+
+    def as_sample(name: str, old: bytes) -> tuple[str, bytes]:
+        return name, bomb if "sample_inputs" in name else old
+
+    def same(name: str, old: bytes) -> tuple[str, bytes]:
+        return name, old
+
+    hostile = [rewritten(content, change, {}) for change in (as_pickle, as_call, as_guard, as_sample)]
+    hostile += [rewritten(content, same, {"data/constants/custom_obj_0": bomb}), bomb, b""]
+    for one in hostile:
+        assert one != content
+        with pytest.raises(UnsafeArchiveError):
+            refuse_code(one)
+
+
+@pytest.mark.parametrize(
+    "arch", ["resnet18", *(pytest.param(arch, marks=pytest.mark.long) for arch in ("convnext_tiny", "vit_b_16"))]
+)
+def test_every_architecture_can_be_exported_and_is_let_in(arch: str) -> None:
+    torch.manual_seed(0)
+    network = Network(build_model(arch, 5, 3, 32), [100.0, 110.0, 120.0], [50.0, 51.0, 52.0])
+    buffer = io.BytesIO()
+    torch.export.save(export._traced(network, (3, 32, 32)), buffer)
+    refuse_code(buffer.getvalue())
+    loaded = torch.export.load(io.BytesIO(buffer.getvalue())).module()
+    pixels = torch.randint(0, 256, (8, 3, 32, 32)).float()
+    with torch.inference_mode():
+        torch.testing.assert_close(loaded(pixels), network(pixels), rtol=1e-4, atol=1e-4)
+
+
+def test_onnx_says_the_same_or_which_package_is_missing(ledger: Ledger, detector: Detector, tmp_path: Path) -> None:
+    winner = export.winner_of(ledger)
+    try:
+        import onnxruntime
+        import onnxscript  # noqa: F401
+    except ImportError:
+        with pytest.raises(UsageError, match=r"pip install 'lmoe-tune\[onnx\]'"):
+            export.write_detector(ledger, winner, tmp_path / "onnx", onnx=True)
+        assert not (tmp_path / "onnx").exists()
+        return
+    export.write_detector(ledger, winner, tmp_path / "onnx", onnx=True)
+    session = onnxruntime.InferenceSession(tmp_path / "onnx" / "model.onnx")
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 1, 8, 8)).astype(np.float32)
+    (logits,) = session.run(["logits"], {"pixels": pixels})
+    expected = [one.score for one in detector.predict(pixels)]
+    np.testing.assert_allclose(outputs(torch.from_numpy(logits), "msp").scores.numpy(), expected, rtol=1e-4)
+
+
+# As a user does it
+
+
+def test_export_and_predict_from_the_command_line(ledger: Ledger, cli: Any, tmp_path: Path) -> None:
+    done = cli("export", "digits", "--out", "det")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "det\n"
+    assert "lmoe-tune predict det" in done.stderr
+    grey = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    Image.fromarray(grey).save(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes(b"no image")
+    done = cli("predict", "det", "a.png", "b.png", "a.png", "--json")
+    assert done.returncode == 2
+    assert "b.png: is no image" in done.stderr
+    expected = load_detector(tmp_path / "det").predict_file(tmp_path / "a.png")
+    row = {"image": "a.png", "class": expected.label, "score": expected.score, "is_ood": expected.is_ood}
+    assert json.loads(done.stdout) == [row, row]
+    assert "Traceback" not in done.stderr
