@@ -123,8 +123,8 @@ class Study:
             before, code = self.sweep.attrs, code_of(self.sweep.spec, self._import_path)
         else:
             before, code = self._ledger.attrs, now["code"]
-        changed = changes(before["code"], code)
-        if before["fingerprint"] != now["fingerprint"]:
+        changed = changes(before.get("code", code), code)
+        if before.get("fingerprint", now["fingerprint"]) != now["fingerprint"]:
             changed.append(f"data: {before['fingerprint']} -> {now['fingerprint']}")
         spec = self._wanted_spec
         if self._ledger is not None:

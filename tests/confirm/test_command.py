@@ -1,0 +1,273 @@
+"""The command, with jobs that have ended or must not begin: Ray is never started."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from lmoe_tune.cli.main import app
+from lmoe_tune.confirm.plan import make_plan
+from lmoe_tune.confirm.study import Study
+from lmoe_tune.confirm.tuned import open_search, space_of, spec_of_method, tunable, tuned_candidate
+from lmoe_tune.errors import LmoeTuneError, UsageError
+from lmoe_tune.spec import Distribution, resolved_yaml, spec_from_resolved
+from lmoe_tune.sweep import folder as folder_module
+from lmoe_tune.sweep import projector, runner, view
+from lmoe_tune.sweep.folder import SweepLockedError
+from lmoe_tune.sweep.ledger import Ledger
+from lmoe_tune.sweep.runner import Outcome
+
+Run = Callable[..., Result]
+NOISE = {1000: 0.001, 1001: -0.002, 1002: 0.0015}
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """`lmoe-tune` with these arguments, MLflow left alone; it raises what the command raises."""
+    monkeypatch.setattr(projector, "deliver_rest", lambda *arguments: True)
+
+    def invoke(*arguments: str) -> Result:
+        result = CliRunner().invoke(app, [*arguments, "--home", str(tmp_path / "home")])
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result
+
+    return invoke
+
+
+def better(name: str, split: int, seed: int) -> float:
+    return 0.9 + (0.05 + NOISE[seed] if name == "trial 2" else 0.0)
+
+
+@pytest.fixture
+def jobs_end(monkeypatch: pytest.MonkeyPatch, run_jobs: Callable[..., None], tmp_path: Path) -> Callable[..., None]:
+    """In the place of Ray: all waiting jobs end with these AUROCs, the state being `how`."""
+
+    def make(auroc: Callable[..., float | None] = better, how: str = "complete") -> None:
+        def run_sweep(ledger: Ledger, observer: Any, **more: Any) -> Outcome:
+            assert ledger.kind == "confirm"
+            sweep = view.read_sweep(folder_module.find_sweep(ledger.folder.home, "small"))
+            assert view.test_openings(sweep), "the opening is recorded before anything runs"
+            if how == "complete":
+                study = Study(sweep, tmp_path)
+                study._ledger = ledger
+                run_jobs(study, auroc)
+                for trial in ledger.trials():
+                    observer.on_end(trial)
+            return Outcome(how, delivered=True)
+
+        monkeypatch.setattr(runner, "run_sweep", run_sweep)
+
+    return make
+
+
+def test_it_prints_tables_a_sentence_and_who_opened_the_test_set(
+    sweep: Ledger, run: Run, jobs_end: Callable[..., None]
+) -> None:
+    jobs_end()
+    done = run("confirm", "small", "--top", "1", "--seeds", "3")
+    assert done.exit_code == 0
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("sealed test set, mean ± standard deviation")
+    assert any(line.startswith("trial 2 ") and "0.9502 ± 0.0019" in line for line in lines)
+    assert any(line.startswith("logit_mixoe untuned ") and "+0.0502" in line for line in lines)
+    assert any(line.startswith("Real: trial 2 is better than logit_mixoe untuned") for line in lines)
+    assert lines[-1].startswith("the sealed test set was opened once, on 20")
+    assert "this is opening 1 of its test set" in done.stderr
+    assert "[18 of 18] baseline untuned, split 0, seed 1002: done" in done.stderr
+
+
+def test_json_and_csv_hold_the_same_and_nothing_is_opened_for_them(
+    sweep: Ledger, run: Run, jobs_end: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs_end()
+    arguments = ("confirm", "small", "--top", "1", "--seeds", "3")
+    document = json.loads(run(*arguments, "--format", "json").stdout)
+    monkeypatch.setattr(runner, "run_sweep", None)  # not called any more
+    assert json.loads(run(*arguments, "--format", "json").stdout) == document
+    assert len(document["test_openings"]) == 1
+    rows = list(csv.DictReader(io.StringIO(run(*arguments, "--format", "csv").stdout)))
+    assert [row["name"] for row in rows] == [row["name"] for row in document["rows"]]
+    assert float(rows[0]["test_auroc_mean"]) == document["rows"][0]["metrics"]["test_auroc"]["mean"]
+    assert [row["verdict"] for row in rows] == ["", "real", "", "", "", ""]
+    assert float(rows[1]["difference"]) == document["paired"][0]["difference"]
+
+
+def test_openings_are_shown_by_the_commands_that_look(sweep: Ledger, run: Run, jobs_end: Callable[..., None]) -> None:
+    assert json.loads(run("status", "small", "--format", "json").stdout)["test_openings"] == []
+    assert "opened" not in run("leaderboard", "small").stderr
+    jobs_end()
+    run("confirm", "small", "--top", "1", "--seeds", "2")
+    run("confirm", "small", "--top", "1", "--seeds", "3")
+    assert len(json.loads(run("status", "small", "--format", "json").stdout)["test_openings"]) == 2
+    for command in ("status", "leaderboard", "best"):
+        assert "the sealed test set was opened 2 times, last on 20" in run(command, "small").stderr
+    assert json.loads(run("list", "--format", "json").stdout)[0]["test_openings"] == 2
+
+
+def test_interrupted_it_says_how_to_go_on(sweep: Ledger, run: Run, jobs_end: Callable[..., None]) -> None:
+    jobs_end(how="interrupted")
+    stopped = run("confirm", "small", "--seeds", "2", "--splits", "0,2")
+    assert stopped.exit_code == 130
+    assert stopped.stderr.endswith("interrupted; to go on: lmoe-tune confirm small --top 3 --seeds 2 --splits 0,2\n")
+    assert stopped.stdout == ""
+
+
+def test_failed_jobs_are_named_with_an_exit_code_of_their_own(
+    sweep: Ledger, run: Run, jobs_end: Callable[..., None]
+) -> None:
+    jobs_end(lambda name, split, seed: None if name == "mixoe untuned" else better(name, split, seed))
+    done = run("confirm", "small", "--seeds", "3")
+    assert done.exit_code == 3
+    assert "failed: mixoe untuned, split 0, seed 1000: it diverged" in done.stderr
+    assert "the same command tries the failed jobs once more" in done.stderr
+    assert "Real: trial 2" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("nosuch",), "no sweep 'nosuch'"),
+        (("small", "--seeds", "1"), "--seeds is 1, but must be at least 2"),
+        (("small", "--top", "0"), "--top is 0, but must be at least 1"),
+        (("small", "--splits", "0;1"), "--splits is '0;1', but must be numbers of splits"),
+        (("small", "--splits", "9999999999"), "--splits is '9999999999'"),
+        (("small", "--format", "xml"), "--format is 'xml'"),
+        (("small/confirm",), "no sweep 'small/confirm'"),
+    ],
+)
+def test_what_cannot_be_is_said(sweep: Ledger, run: Run, arguments: tuple[str, ...], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        run("confirm", *arguments)
+    assert view.test_openings(sweep) == []
+
+
+def test_a_search_that_is_not_complete_is_refused_unless_that_is_allowed(
+    make_ledger: Callable[..., Ledger], add_trial: Callable[..., int], run: Run, jobs_end: Callable[..., None]
+) -> None:
+    ledger = make_ledger("budget.trials=5")
+    for value in (0.90, 0.91, 0.95):
+        add_trial(ledger, value)
+    with pytest.raises(UsageError, match="not complete.*`lmoe-tune resume small`, or go on with --allow-unfinished"):
+        run("confirm", "small")
+    assert not ledger.folder.confirmation.path.exists() or not ledger.folder.confirmation.exists()
+    jobs_end()
+    done = run("confirm", "small", "--seeds", "3", "--allow-unfinished", "--format", "json")
+    assert json.loads(done.stdout)["notes"] == ["the search was not complete: 3 trials of 5"]
+
+
+def test_a_sweep_that_is_worked_on_is_left_alone(sweep: Ledger, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folder_module, "LOCK_PATIENCE_S", 0.05)
+    with sweep.folder.locked(), pytest.raises(SweepLockedError, match="'small' is being worked on by process"):
+        run("confirm", "small")
+
+
+def test_sync_delivers_the_confirmation_too(sweep: Ledger, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    Study(sweep, Path("/nowhere")).begin(
+        make_plan(sweep, Path("/nowhere"), top=1, num_seeds=2), "lmoe-tune confirm small"
+    )
+    delivered = []
+    monkeypatch.setattr(projector, "sync", lambda ledger, uri, say: delivered.append(ledger.folder.name) or True)
+    run("sync", "small")
+    assert delivered == ["small", "small/confirm"]
+
+
+# ------------------------------------------------------------------ tuned comparators
+
+
+def test_every_other_method_with_something_to_tune_is_tuned(sweep: Ledger) -> None:
+    assert tunable(sweep.spec) == ["mixoe", "outlier_exposure", "energy_oe"]
+    space = space_of(sweep.spec, "outlier_exposure")
+    assert set(space) == {"outlier_weight", "outlier_ratio"}
+    assert space["outlier_ratio"] == sweep.spec.space["outlier_ratio"], "what methods share has the sweep's range"
+    assert space_of(sweep.spec, "mixoe")["mixing_alpha"].high == 10.0
+
+
+def test_where_the_learning_rate_is_searched_it_is_for_all(sweep: Ledger) -> None:
+    lr = Distribution(low=0.001, high=0.1, log=True)
+    spec = sweep.spec.model_copy(update={"space": {**sweep.spec.space, "lr": lr}})
+    assert "baseline" in tunable(spec)
+    assert space_of(spec, "baseline") == {"lr": lr}
+    assert space_of(spec, "energy_oe")["lr"] == lr
+
+
+def test_a_comparators_search_has_the_sweeps_budget_and_starts_from_its_own_defaults(sweep: Ledger) -> None:
+    spec = spec_of_method(sweep.spec, sweep.budget, "mixoe")
+    assert spec.trainable == "mixoe"
+    assert spec.budget.trials == sweep.budget.trials
+    assert (spec.data, spec.train, spec.objective) == (sweep.spec.data, sweep.spec.train, sweep.spec.objective)
+    assert spec.search.start_from == ({"mix_weight": 5.0, "outlier_ratio": 1.0},)
+    assert spec_from_resolved(resolved_yaml(spec)) == spec
+
+
+def test_the_best_of_its_search_is_a_row(sweep: Ledger, add_trial: Callable[..., int], tmp_path: Path) -> None:
+    ledger = open_search(sweep, "mixoe", tmp_path, "lmoe-tune confirm small", allow_changes=False)
+    assert ledger.folder.name == "small/tuned/mixoe"
+    assert ledger.resume_command == "lmoe-tune confirm small"
+    assert tuned_candidate(ledger, tmp_path) is None
+    for value in (0.9, 0.95, 0.8):
+        add_trial(ledger, value)
+    assert ledger.is_complete()
+    again = open_search(sweep, "mixoe", tmp_path, "lmoe-tune confirm small", allow_changes=False)
+    assert len(again.trials()) == 3
+    found = tuned_candidate(again, tmp_path)
+    assert found is not None
+    assert (found.name, found.method, found.trial) == ("mixoe tuned", "mixoe", None)
+    assert found.params["mix_weight"] == again.trial(1).params["mix_weight"]
+    plan = make_plan(sweep, tmp_path, top=1, num_seeds=2, tuned=[found])
+    assert plan.rows[-1] == found
+
+
+def test_the_command_tunes_first_and_opens_the_test_set_afterwards(
+    sweep: Ledger, run: Run, run_jobs: Callable[..., None], add_trial: Callable[..., int], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    worked_on = []
+
+    def run_sweep(ledger: Ledger, observer: Any, **more: Any) -> Outcome:
+        worked_on.append(ledger.folder.name)
+        home = ledger.folder.home
+        openings = view.test_openings(view.read_sweep(folder_module.find_sweep(home, "small")))
+        if ledger.kind == "confirm":
+            study = Study(sweep, tmp_path)
+            study._ledger = ledger
+            run_jobs(study, better)
+            assert len(openings) == 1
+        else:
+            assert openings == []
+            while ledger.exhausted() is None:
+                add_trial(ledger, 0.9)
+        return Outcome("complete", delivered=True)
+
+    monkeypatch.setattr(runner, "run_sweep", run_sweep)
+    done = run("confirm", "small", "--top", "1", "--seeds", "3", "--tuned-comparators", "--format", "json")
+    methods = ["mixoe", "outlier_exposure", "energy_oe"]
+    assert worked_on == [*(f"small/tuned/{method}" for method in methods), "small/confirm"]
+    names = [row["name"] for row in json.loads(done.stdout)["rows"]]
+    # A search whose first trial is never bettered gives its defaults back, under both names.
+    assert names[-3:] == [f"{method} tuned" for method in methods]
+
+
+def test_an_interrupted_search_of_a_comparator_is_gone_on_with_by_the_same_command(
+    sweep: Ledger, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "run_sweep", lambda *args, **more: Outcome("interrupted", delivered=True))
+    stopped = run("confirm", "small", "--tuned-comparators")
+    assert stopped.exit_code == 130
+    assert "lmoe-tune confirm small --top 3 --seeds 5 --tuned-comparators" in stopped.stderr
+    assert view.test_openings(sweep) == []
+
+
+def test_an_unreadable_confirmation_says_so(sweep: Ledger, run: Run, jobs_end: Callable[..., None]) -> None:
+    jobs_end()
+    run("confirm", "small", "--seeds", "2")
+    (sweep.folder.confirmation.trial(0) / "test.npz").unlink()
+    with pytest.raises(LmoeTuneError, match="test.npz: cannot be read"):
+        run("confirm", "small", "--seeds", "2")
