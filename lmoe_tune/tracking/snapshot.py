@@ -87,8 +87,8 @@ class SweepSnapshot:
 class ModelSource:
     """A checkpoint to keep as a logged model: a file of `torch.save({"model": …, "describes": {…}})`.
 
-    `describes` holds `arch`, `num_classes`, `in_channels`, `image_size` (one number, or [H, W]), `classes`,
-    `mean` and `std` (per channel), and optionally `scale`: the model sees (pixels / scale - mean) / std.
+    `describes` holds `arch`, `num_classes`, `in_channels`, `image_size` ([H, W]), `classes`,
+    `mean` and `std` (per channel, in 0-255), and `score`: the model sees (pixels - mean) / std.
     """
 
     trial: int

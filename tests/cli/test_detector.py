@@ -337,3 +337,51 @@ def test_export_and_predict_from_the_command_line(ledger: Ledger, cli: Any, tmp_
     row = {"image": "a.png", "class": expected.label, "score": expected.score, "is_ood": expected.is_ood}
     assert json.loads(done.stdout) == [row, row]
     assert "Traceback" not in done.stderr
+
+
+def test_what_is_registered_says_the_same_and_a_sweep_that_mlflow_lacks_is_said(
+    ledger: Ledger, folder: Path, detector: Detector, data: SearchData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import base64
+
+    import mlflow
+    import pandas as pd
+
+    from lmoe_tune.errors import TrackingError
+    from lmoe_tune.sweep import projector, view
+    from lmoe_tune.tracking.registry import register_detector
+
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    uri, root = view.tracking_uri(ledger.folder.home, ledger.spec), ledger.folder.home / "mlartifacts"
+
+    def register() -> dict[str, Any]:
+        tracked = view.tracking_of(view.read_sweep(ledger.folder))
+        return register_detector(uri, folder, model_name="mine", tracked=tracked, trial=BEST, artifact_root=root)
+
+    with pytest.raises(TrackingError, match="lmoe-tune sync"):
+        register()
+    assert projector.sync(ledger, uri, print)
+    try:
+        assert [register()["version"], register()["version"]] == [1, 2]
+        model = mlflow.pyfunc.load_model("models:/mine/2")
+    finally:
+        mlflow.set_tracking_uri(None)
+    pixels = data.val_images[:9]
+    expected = [(one.label, one.score, one.is_ood) for one in detector.predict(pixels)]
+
+    def said(found: Any) -> list[Any]:
+        return list(found[["class", "score", "is_ood"]].itertuples(index=False, name=None))
+
+    assert said(model.predict(pixels)) == expected
+    assert said(model.predict(pixels[:, 0])) == expected
+    assert said(model.predict(pixels[0])) == expected[:1]
+    assert said(model.predict(pd.DataFrame(pixels.reshape(9, 64)))) == expected
+    content = io.BytesIO()
+    Image.fromarray(pixels[3, 0]).save(content, "png")
+    files = [content.getvalue(), base64.b64encode(content.getvalue()).decode()]
+    assert said(model.predict(pd.DataFrame({"image": files}))) == [expected[3]] * 2
+    for bad in (np.zeros((2, 7, 7)), pd.DataFrame({"image": ["/etc/hostname"]}), pd.DataFrame({"image": [b"abc"]})):
+        with pytest.raises(ValueError, match="must be|must hold|cannot be read"):
+            model.predict(bad)
+    assert projector.sync(view.read_sweep(ledger.folder), uri, print)  # it is none of the sweep's own models
+    assert len(mlflow.MlflowClient(uri).search_model_versions("name = 'mine'")) == 2

@@ -129,8 +129,8 @@ import torch
 from lmoe_tune.model import build_model
 torch.manual_seed(0)
 model = build_model("small_cnn", 3, 1).eval()
-describes = dict(arch="small_cnn", num_classes=3, in_channels=1, image_size=8, classes=["0", "1", "7"],
-                 mean=[0.3], std=[0.4], scale=16.0)
+describes = dict(arch="small_cnn", num_classes=3, in_channels=1, image_size=[8, 8], classes=["0", "1", "7"],
+                 mean=[4.8], std=[6.4], score="msp")
 torch.save(dict(model=model.state_dict(), describes=describes), {str(checkpoint)!r})
 """
     subprocess.run([sys.executable, "-c", script], check=True, env=environment(uri))
@@ -148,7 +148,7 @@ energy = detector.predict(images, params={{"score": "energy"}})
 torch.manual_seed(0)
 model = build_model("small_cnn", 3, 1).eval()
 with torch.no_grad():
-    logits = model(((torch.tensor(images).float() / 16 - 0.3) / 0.4)[:, None])
+    logits = model(((torch.tensor(images).float() - 4.8) / 6.4)[:, None])
 errors = []
 for bad in (images[:, :4], np.zeros((2, 3, 8, 8)), pd.DataFrame(np.zeros((2, 63)))):
     try:
