@@ -80,8 +80,7 @@ class Study:
         """
         self._refuse_changes(command, allow_changes)
         for split in plan.splits:
-            if split != self.sweep.spec.data.split:
-                refuse_unsound(_at_split(self.sweep.spec, split), self.folder.home, say)
+            refuse_unsound(_at_split(self.sweep.spec, split), self.folder.home, say)
         ledger = self.ledger
         records = list(ledger.attrs["candidates"])
         for row in plan.rows:

@@ -13,6 +13,7 @@ from sklearn.metrics import accuracy_score, roc_auc_score
 from lmoe_tune.errors import LmoeTuneError
 from lmoe_tune.sweep.ledger import TrialView
 from lmoe_tune.sweep.view import read_sweep
+from tests.end_to_end.conftest import EPOCHS
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 
@@ -28,17 +29,21 @@ def jobs_of(command: Any) -> list[TrialView]:
 
 
 @pytest.fixture
-def two_slots(copy_of_reference: Any) -> Any:
-    """The finished sweep; its jobs may use both cores."""
+def quick(copy_of_reference: Any) -> Any:
+    """The finished sweep, as if its trials had one epoch and both cores: so has every job."""
     path = copy_of_reference.folder.spec
-    path.write_text(path.read_text().replace("max_concurrent: 1", "max_concurrent: 2"))
+    text = path.read_text()
+    assert "max_concurrent: 1\n" in text and f"epochs: {EPOCHS}\n" in text
+    path.write_text(
+        text.replace("max_concurrent: 1\n", "max_concurrent: 2\n").replace(f"epochs: {EPOCHS}\n", "epochs: 1\n")
+    )
     return copy_of_reference
 
 
 def test_killed_and_resumed_it_gives_one_document_that_agrees_with_everything(
-    two_slots: Any, reference: Any, tracked: Callable[..., Any]
+    quick: Any, reference: Any, tracked: Callable[..., Any]
 ) -> None:
-    command = two_slots
+    command = quick
     driver = command.start(*CONFIRM)
     driver.wait_until(lambda: any(job.state == "complete" for job in jobs_of(command)))
     driver.kill()
