@@ -323,6 +323,24 @@ def test_an_empty_set_is_left_out() -> None:
     assert set(known) == {"test_accuracy", "test_ece"}
 
 
+@pytest.mark.parametrize("with_fine", [True, False])
+def test_what_is_kept_of_the_logits_gives_the_same_metrics_and_resamples(with_fine: bool) -> None:
+    sets = sealed()
+    if not with_fine:
+        sets["logits_fine"] = torch.zeros(0, 4)
+    coarse = {f"coarse_{name}": score(logits, "energy") for name, logits in sets["logits_coarse"].items()}
+    scores = {"id": score(sets["logits_id"], "energy"), "fine": score(sets["logits_fine"], "energy"), **coarse}
+    probabilities = sets["logits_id"].double().softmax(dim=1)
+    certainty = probabilities.amax(dim=1), probabilities.argmax(dim=1) == sets["labels"]
+    found = evaluation.metrics_of_scores(scores, *certainty)
+    assert found == evaluation.test_metrics(**sets, score="energy")
+    resampled = evaluation.resampled_metrics_of_scores(scores, *certainty, num_resamples=50, seed=3)
+    expected = resampled_test_metrics(**sets, score="energy", num_resamples=50, seed=3)
+    assert resampled.keys() == expected.keys()
+    for name, values in expected.items():
+        assert (resampled[name] == values).all(), name
+
+
 def test_resamples_have_every_metric_around_its_value() -> None:
     sets = sealed()
     found = resampled_test_metrics(**sets, score="msp", num_resamples=400)

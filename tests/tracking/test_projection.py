@@ -247,6 +247,43 @@ def test_runs_of_other_kinds_with_the_sweeps_id_are_left_alone(uri: str, trial: 
     assert runs(uri)["confirm"].info.status == "RUNNING"
 
 
+def test_a_confirmations_runs_are_below_the_sweeps_and_no_trials_of_it(
+    uri: str, trial: MakeTrial, sweep: MakeSweep
+) -> None:
+    whole = sweep(trial(0), trial(1), best=0, state="complete")
+    above = Projection(uri).project(whole)
+    job = trial(0, params={"candidate": "trial 7", "seed": 1000}, name="confirm trial 7, seed 1000")
+    confirmation = sweep(
+        job, state="complete", kind="confirm", searched=("candidate", "seed"), tags={"lmoe_tune.verdict": "noise"}
+    )
+    projection = Projection(uri)
+    delivered = projection.project(confirmation)
+    assert Projection(uri).project(confirmation) == projection.project(confirmation) == delivered, "found again"
+    assert Projection(uri).project(whole) == above, "and not taken for the sweep's"
+    found = runs(uri)
+    assert sorted(found) == ["confirm trial 7, seed 1000", "digits", "digits confirm", "trial 0", "trial 1"]
+    parent, child = found["digits confirm"], found["confirm trial 7, seed 1000"]
+    assert parent.data.tags["mlflow.parentRunId"] == above.parent_run_id
+    assert parent.data.tags["lmoe_tune.verdict"] == "noise"
+    assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id == delivered.parent_run_id
+    assert child.data.tags["lmoe_tune.confirm_job"] == "0"
+    assert "lmoe_tune.trial" not in child.data.tags
+    assert child.data.params == {"candidate": "trial 7", "seed": "1000"}
+    assert child.info.status == "FINISHED"
+
+
+def test_a_confirmations_run_that_is_there_twice_is_deleted_once(uri: str, trial: MakeTrial, sweep: MakeSweep) -> None:
+    confirmation = sweep(trial(0), state="complete", kind="confirm")
+    delivered = Projection(uri).project(confirmation)
+    (job,) = [run for name, run in runs(uri).items() if name == "trial 0"]
+    tags = {name: value for name, value in job.data.tags.items() if name.startswith(("lmoe_tune.", "mlflow.parent"))}
+    client = MlflowClient(uri)
+    double = client.create_run(delivered.experiment_id, start_time=job.info.start_time, tags=tags, run_name="double")
+    assert Projection(uri).project(confirmation) == delivered
+    assert "double" not in runs(uri)
+    assert client.get_run(double.info.run_id).info.lifecycle_stage == "deleted"
+
+
 def test_a_run_that_the_ledger_does_not_know_is_not_left_running(uri: str, trial: MakeTrial, sweep: MakeSweep) -> None:
     Projection(uri).project(sweep(trial(0), trial(1, "running"), best=0))
     Projection(uri).project(sweep(trial(0), best=0, state="complete"))

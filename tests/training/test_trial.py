@@ -129,6 +129,50 @@ def test_a_trial_that_was_finished_only_tells_its_last_epoch(start) -> None:
     assert list(start()) == results[-1:]
 
 
+@pytest.fixture
+def measured(
+    few_images: None, spec: Spec, home: Path, tmp_path: Path
+) -> Callable[[], tuple[list[TrialEpoch], list[Any]]]:
+    """A trial whose model is measured at its end: its epochs, and the models that were."""
+
+    def run() -> tuple[list[TrialEpoch], list[Any]]:
+        found: list[Any] = []
+
+        def at_end(trained: trial.Trained) -> dict[str, float]:
+            state = trained.model.state_dict()
+            found.append({name: tensor.clone() for name, tensor in state.items()})
+            return {"test_sum": float(sum(tensor.double().sum() for tensor in state.values()))}
+
+        objective = LogitMixOE(outlier_ratio=0.6)
+        epochs = run_trial(spec, objective, {}, home=home, folder=tmp_path / "measured", at_end=at_end)
+        return list(epochs), found
+
+    return run
+
+
+def test_what_is_measured_at_the_end_joins_the_last_epoch_and_is_measured_again_after_a_kill(measured) -> None:
+    whole, models = measured()
+    assert [("test_sum" in result.metrics) for result in whole] == [False, False, True]
+    assert len(models) == 1
+    again, models_again = measured()  # killed before its last epoch was recorded
+    assert again == whole[-1:]
+    for name, tensor in models[0].items():
+        assert torch.equal(tensor, models_again[0][name]), name
+
+
+def test_the_images_may_come_from_elsewhere(spec: Spec, home: Path, tmp_path: Path, tiny_data: SearchData) -> None:
+    asked = []
+
+    def load(data: Any, where: Path) -> SearchData:
+        asked.append((data, where))
+        return tiny_data
+
+    one = spec.model_copy(update={"train": spec.train.model_copy(update={"epochs": 1})})
+    (result,) = run_trial(one, LogitMixOE(), {}, home=home, folder=tmp_path / "other", load=load)
+    assert set(asked) == {(spec.data, home)}
+    assert result.epoch == 1
+
+
 def test_with_a_damaged_newest_checkpoint_it_goes_on_from_the_one_before(start, tmp_path: Path) -> None:
     whole = list(start())
     newest = checkpoint.list_newest_first(tmp_path / "trial")[0]
