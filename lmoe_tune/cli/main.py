@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from lmoe_tune import __version__
-from lmoe_tune.cli import confirm, data, detector, look, ready, run
+from lmoe_tune.cli import confirm, data, detector, look, ready, report, run
 from lmoe_tune.cli.options import HomeOption, set_home
 from lmoe_tune.durable import keep_others_out
 from lmoe_tune.errors import LmoeTuneError, SpecError
@@ -45,7 +45,7 @@ def options(
         os.environ[DEBUG] = "1"
 
 
-for group in (run.app, look.app, confirm.app, detector.app, ready.app):
+for group in (run.app, look.app, confirm.app, report.app, detector.app, ready.app):
     app.add_typer(group)
 app.add_typer(data.app)
 

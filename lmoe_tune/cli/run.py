@@ -152,6 +152,7 @@ def sync(
     home: HomeOption = None,
 ) -> None:
     """Deliver to MLflow what it does not have yet; with another server, the whole sweep."""
+    from lmoe_tune.cli.report import deliver_report
     from lmoe_tune.sweep import projector, view
     from lmoe_tune.sweep.folder import find_sweep, parts_of
     from lmoe_tune.sweep.ledger import Ledger
@@ -164,6 +165,8 @@ def sync(
     for part in (folder, *parts_of(folder)):
         with part.locked():
             delivered = delivered and projector.sync(Ledger.writing(part, view.read_spec(part)), uri, say)
+    if delivered:
+        delivered = deliver_report(folder, uri)
     if not delivered:
         raise TrackingError(f"MLflow at {shown_uri(uri)} could not be reached; nothing is lost, try again later")
     say(f"MLflow at {shown_uri(uri)} has everything of '{name}'")

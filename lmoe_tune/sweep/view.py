@@ -184,9 +184,9 @@ def tracking_uri(home: Path, spec: Spec) -> str:
     return spec.tracking.uri or default_uri(home)
 
 
-def tracking_of(ledger: Ledger) -> dict[str, Any]:
-    """Where the sweep is shown in MLflow, as far as the tracking server has answered."""
-    uri = shown(tracking_uri(ledger.folder.home, ledger.spec))
+def tracking_of(ledger: Ledger, server: str | None = None) -> dict[str, Any]:
+    """Where the sweep is shown in MLflow, as far as the tracking server, its own by default, has answered."""
+    uri = shown(server or tracking_uri(ledger.folder.home, ledger.spec))
     attrs = ledger.attrs
     prefix = f"mlflow:{uri}"
     found: dict[str, Any] = attrs.get(prefix) or {}

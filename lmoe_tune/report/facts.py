@@ -1,0 +1,91 @@
+"""What a report shows, gathered from the ledger and from a confirmation: plain values, nothing drawn yet."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lmoe_tune.spec import Spec
+from lmoe_tune.sweep import view
+from lmoe_tune.sweep.importance import importances
+from lmoe_tune.sweep.ledger import Ledger, TrialView
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """What `lmoe-tune confirm` has found."""
+
+    document: dict[str, Any]
+    folder: Path
+
+    def jobs(self, row: str) -> list[dict[str, Any]]:
+        """The tested trainings of a row."""
+        return [job for job in self.document["jobs"] if job["row"] == row]
+
+    def scores(self, job: dict[str, Any]) -> dict[str, Floats]:
+        """The test scores of a job by set: `id`, `fine`, `coarse_<set>`; empty where they are gone."""
+        try:
+            with np.load(self.folder / job["scores"], allow_pickle=False) as arrays:
+                prefix = "scores_"
+                return {name.removeprefix(prefix): arrays[name] for name in arrays if name.startswith(prefix)}
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+            return {}
+
+
+@dataclass(frozen=True)
+class Facts:
+    """A sweep at one moment."""
+
+    spec: Spec
+    summary: dict[str, Any]
+    leaderboard: list[dict[str, Any]]
+    trials: list[TrialView]
+    """By number."""
+    best: TrialView | None
+    front: list[TrialView]
+    baseline: dict[str, float]
+    """The metrics of the baseline after its last epoch; empty where it is not known."""
+    importances: dict[str, float]
+    confirmation: Confirmation | None
+    fingerprint: str | None
+
+    @property
+    def searched(self) -> list[str]:
+        """The searched parameters that a trial has, in the order of the spec."""
+        return [name for name in self.spec.space if any(name in trial.params for trial in self.trials)]
+
+
+def gather(ledger: Ledger) -> Facts:
+    """The facts of a sweep that may still run."""
+    trials = ledger.trials()
+    snapshot = view.snapshot(ledger, view.state_of(ledger))
+    baseline = snapshot.baseline.epochs[-1].metrics if snapshot.baseline and snapshot.baseline.epochs else {}
+    return Facts(
+        spec=ledger.spec,
+        summary=view.summary(ledger),
+        leaderboard=view.leaderboard(ledger),
+        trials=trials,
+        best=ledger.best(trials),
+        front=ledger.pareto_front(trials),
+        baseline=dict(baseline),
+        importances=importances(ledger),
+        confirmation=_confirmation(ledger),
+        fingerprint=ledger.attrs.get("fingerprint"),
+    )
+
+
+def _confirmation(ledger: Ledger) -> Confirmation | None:
+    folder = ledger.folder.confirmation.path
+    try:
+        document = json.loads((folder / "confirm.json").read_text())
+    except (OSError, ValueError):
+        return None
+    return Confirmation(document, folder) if isinstance(document, dict) and "rows" in document else None

@@ -1,0 +1,149 @@
+"""The best trial and the baseline asked again, about validation images: what the figures of scores and logits show.
+
+N images, C channels, H W pixels, K classes, L points along lambda. Nothing of a test is read here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from lmoe_tune import checkpoint
+from lmoe_tune.data import PlannedData, SearchData, load_search_data
+from lmoe_tune.data.decode import UInt8Array
+from lmoe_tune.data.decoded_cache import files_of
+from lmoe_tune.data.table import Part
+from lmoe_tune.data.validation import ValidationImages
+from lmoe_tune.detector.network import Network
+from lmoe_tune.evaluation import score
+from lmoe_tune.model import build_model
+from lmoe_tune.spec import DataSpec
+from lmoe_tune.sweep.ledger import Ledger, TrialView
+from lmoe_tune.training.baseline_record import baseline_folder
+
+MAX_IMAGES = 1000
+"""Of each set that are looked at."""
+MAX_PAIRS = 64
+"""An in-distribution image with an outlier each, mixed at every lambda."""
+LAMBDAS = np.linspace(0, 1, 21)
+_AT_ONCE = 1 << 22  # pixels of a forward
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """What one network says of the validation images."""
+
+    scores: dict[str, Floats]
+    """(N,) of `id`, `fine` and `coarse`, those that there are."""
+    logits: dict[str, Floats]
+    """(N, K) of `id`, `coarse` and `mixed`."""
+    confidence: Floats
+    """(L, pairs): largest probability along lambda from outlier (0) to in-distribution (1); L = 0 without outliers."""
+    num_classes: int
+
+
+@dataclass(frozen=True)
+class Compared:
+    """The best trial and the baseline; None for one whose weights are not there."""
+
+    best: Answers | None
+    baseline: Answers | None
+    lacking: tuple[str, ...]
+    """Why something is missing, a sentence each."""
+
+
+def compare_networks(ledger: Ledger, best: TrialView | None) -> Compared:
+    """Run both over at most `MAX_IMAGES` of each validation set. Raises UsageError where the data cannot be read."""
+    if best is None:
+        return Compared(None, None, ("no trial is complete yet",))
+    lacking = []
+    state = checkpoint.load_newest(ledger.folder.checkpoints(best.number))
+    if state is None:
+        return Compared(None, None, (f"the weights of trial {best.number} are not kept",))
+    sets = _pixels(ledger.spec.data, ledger.folder.home)
+    found = _answers(state["model"], state["describes"], sets)
+    key = ledger.attrs.get("baseline")
+    before = checkpoint.load_newest(baseline_folder(ledger.folder.home, key)) if key else None
+    if before is None:
+        lacking.append("the weights of the baseline are gone")
+        return Compared(found, None, tuple(lacking))
+    return Compared(found, _answers(before["model"], state["describes"], sets), ())
+
+
+def _pixels(data: DataSpec, home: Path) -> dict[str, UInt8Array]:
+    """uint8 (N, C, H, W) of each validation set."""
+    found = load_search_data(data, home)
+    if isinstance(found, SearchData):
+        sets = {"id": found.val_images, "fine": found.val_fine, "coarse": found.val_coarse}
+        chosen = {name: images[_spread(len(images), MAX_IMAGES)] for name, images in sets.items()}
+    else:
+        chosen = {name: _of_files(part, data, home) for name, part in _parts(found).items() if len(part)}
+    return {name: images for name, images in chosen.items() if len(images)}
+
+
+def _parts(found: PlannedData) -> dict[str, Part]:
+    return {"id": found.plan.val, "fine": found.plan.val_fine, "coarse": found.plan.val_coarse}
+
+
+def _of_files(part: Part, data: DataSpec, home: Path) -> UInt8Array:
+    files = files_of(part)
+    limit = max(MAX_PAIRS, min(MAX_IMAGES, (1 << 30) // (3 * data.image_crop**2)))  # a gigabyte of a set
+    chosen = tuple(files[place] for place in _spread(len(files), limit))
+    images = ValidationImages(np.zeros(len(chosen), np.int64), (), files=chosen)
+    return np.concatenate(list(images.chunks(data, home, 64)))
+
+
+def _spread(count: int, limit: int) -> npt.NDArray[np.int64]:
+    """At most `limit` places of `count`, evenly over them."""
+    return np.arange(min(count, limit)) * count // max(1, min(count, limit))
+
+
+@torch.inference_mode()
+def _answers(weights: dict[str, Tensor], describes: dict[str, Any], sets: dict[str, UInt8Array]) -> Answers:
+    num_classes = len(describes["classes"])
+    model = build_model(describes["arch"], num_classes, describes["in_channels"], describes["image_size"][0])
+    model.load_state_dict(weights)
+    network = Network(model, describes["mean"], describes["std"])
+    logits = {name: _through(network, images) for name, images in sets.items()}
+    confidence, mixed = np.zeros((0, 0)), torch.zeros(0, num_classes)
+    if "coarse" in sets:
+        confidence, mixed = _along_lambda(network, sets["id"], sets["coarse"])
+    shown = logits | {"mixed": mixed}
+    return Answers(
+        scores={name: score(found, describes["score"]).numpy() for name, found in logits.items()},
+        logits={name: found.double().numpy() for name, found in shown.items() if name != "fine"},
+        confidence=confidence,
+        num_classes=num_classes,
+    )
+
+
+def _along_lambda(network: Network, images: UInt8Array, outliers: UInt8Array) -> tuple[Floats, Tensor]:
+    """The confidences (L, pairs), and the logits of the mixtures in the middle of the way."""
+    pairs = min(len(images), len(outliers), MAX_PAIRS)
+    known = torch.from_numpy(images[_spread(len(images), pairs)]).float()
+    unknown = torch.from_numpy(outliers[_spread(len(outliers), pairs)]).float()
+    rows, mixed = [], []
+    for weight in LAMBDAS.tolist():
+        logits = _through(network, (weight * known + (1 - weight) * unknown).numpy())
+        rows.append(logits.double().softmax(dim=1).amax(dim=1).numpy())
+        if 0.2 < weight < 0.8:
+            mixed.append(logits[::2])
+    return np.stack(rows), torch.cat(mixed)
+
+
+def _through(network: Network, images: npt.NDArray[np.uint8] | npt.NDArray[np.float32]) -> Tensor:
+    def chunks() -> Iterator[Tensor]:
+        size = max(1, _AT_ONCE // (images.shape[2] * images.shape[3]))
+        for start in range(0, len(images), size):
+            yield network(torch.from_numpy(images[start : start + size])).float()
+
+    return torch.cat(list(chunks()))

@@ -1,0 +1,49 @@
+"""Gather, draw and write: the page last, so that what it links to is there."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from lmoe_tune.durable import write_durably, writing
+from lmoe_tune.report.facts import gather
+from lmoe_tune.report.figures import draw_all
+from lmoe_tune.report.networks import compare_networks
+from lmoe_tune.report.page import make_page
+from lmoe_tune.sweep.folder import SweepFolder
+from lmoe_tune.sweep.ledger import Ledger
+
+INDEX = "index.html"
+
+
+def report_folder(folder: SweepFolder) -> Path:
+    """Where a sweep's report is."""
+    return folder.path / "report"
+
+
+def write_report(ledger: Ledger) -> Path:
+    """Write `index.html` and a PNG for each figure that can be drawn; returns the page's path.
+
+    Raises:
+        UsageError: the data of the sweep cannot be read.
+        StorageError: the report cannot be written.
+    """
+    facts = gather(ledger)
+    drawings = draw_all(facts, compare_networks(ledger, facts.best))
+    environment: dict[str, Any] = {}
+    with suppress(OSError, ValueError):
+        environment = json.loads((ledger.folder.path / "environment.json").read_text())
+    page = make_page(facts, drawings, ledger.folder.spec.read_text(), environment)
+    folder = report_folder(ledger.folder)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    for drawing in drawings:
+        path = folder / f"{drawing.name}.png"
+        if drawing.png is not None:
+            write_durably(path, drawing.png)
+        else:
+            path.unlink(missing_ok=True)  # of an earlier report
+    write_durably(folder / INDEX, page.encode())
+    return folder / INDEX
