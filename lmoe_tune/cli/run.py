@@ -298,7 +298,9 @@ def _print_summary(ledger: Ledger, outcome: Outcome | None) -> None:
         say(openings_line(summary["test_openings"]))
     if outcome is None or outcome.state == "complete":
         name = summary["sweep"]
-        typer.echo(f"next: lmoe-tune confirm {name} | lmoe-tune leaderboard {name} | lmoe-tune resume {name} --trials +8")
+        typer.echo(
+            f"next: lmoe-tune confirm {name} | lmoe-tune leaderboard {name} | lmoe-tune resume {name} --trials +8"
+        )
 
 
 def _exit_code(ledger: Ledger) -> int:
