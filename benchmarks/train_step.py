@@ -147,15 +147,26 @@ def gradients(side: Side) -> tuple[float, Tensor]:
 
 
 def differences(sides: list[Side]) -> dict[str, tuple[float, float]]:
-    """Relative difference of loss and gradients from the reference's; refuses another `separate` in fp32."""
+    """Relative difference of loss and gradients from the reference's; refuses another `separate` in fp32.
+
+    The refusal compares within one memory format: another one rounds otherwise, and a deep network with random
+    weights makes up to 3% of that in its gradients, with the reference's own formula as well.
+    """
     wanted_loss, wanted = gradients(sides[0])
+    moved = copy.deepcopy(sides[0])
+    moved.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
+    moved_loss, moved_gradient = gradients(moved)
     found = {}
     for side in sides[1:]:
         loss, gradient = gradients(side)
         apart = (abs(loss - wanted_loss) / abs(wanted_loss), float((gradient - wanted).norm() / wanted.norm()))
         found[side.name] = apart
         is_same_maths = isinstance(side, Ours) and side.mode.batch_norm == "separate" and not side.mode.bf16
-        if is_same_maths and (apart[0] > LOSS_TOLERANCE or apart[1] > GRADIENT_TOLERANCE):
+        if not is_same_maths:
+            continue
+        same = (moved_loss, moved_gradient) if side.mode.channels_last else (wanted_loss, wanted)
+        apart = (abs(loss - same[0]) / abs(same[0]), float((gradient - same[1]).norm() / same[1].norm()))
+        if apart[0] > LOSS_TOLERANCE or apart[1] > GRADIENT_TOLERANCE:
             raise SystemExit(f"{side.name}: loss and gradients are {apart} from the reference's; timing says nothing")
     return found
 

@@ -34,7 +34,7 @@ from lmoe_tune.detector.folder import ABOUT, FORMAT, MODEL, ONNX, VERSION, is_ex
 from lmoe_tune.detector.network import Network
 from lmoe_tune.detector.preprocessing import Preprocessing
 from lmoe_tune.detector.scoring import BATCH, score_pixels
-from lmoe_tune.durable import write_durably, writing
+from lmoe_tune.durable import sync_folder, write_durably, writing
 from lmoe_tune.errors import UsageError
 from lmoe_tune.evaluation import Outputs, threshold_at_tpr
 from lmoe_tune.model import build_model
@@ -144,11 +144,19 @@ def _confirmation(ledger: Ledger) -> dict[str, Any] | None:
         document: dict[str, Any] = json.loads((ledger.folder.confirmation.path / "confirm.json").read_text())
     except (OSError, ValueError):
         return None
-    return document if document.get("winner", {}).get("model") else None
+    if len(document.get("test_openings", ())) < len(view.test_openings(ledger)):
+        return None  # a later confirmation has begun, and not ended: the winner may be another one
+    return document if document.get("winner") else None
 
 
 def _confirmed(ledger: Ledger, document: dict[str, Any]) -> Winner:
     winner = document["winner"]
+    if winner["model"] is None:
+        raise UsageError(
+            f"the confirmation of the sweep '{ledger.folder.name}' has kept no weights of its winner, trial "
+            f"{winner['trial']}: its first job failed; confirm the sweep again, or export what the search found with "
+            f"--trial {winner['trial']}"
+        )
     path = ledger.folder.confirmation.path / winner["model"]
     try:
         weights = torch.load(path, map_location="cpu", weights_only=True)
@@ -335,7 +343,8 @@ def _provenance(ledger: Ledger, winner: Winner) -> dict[str, Any]:
 def _refuse_foreign(out: Path) -> None:
     if out.is_symlink() or (out.exists() and not out.is_dir()):
         raise UsageError(f"{out}: is not a folder; give another one with --out")
-    if out.is_dir() and any(out.iterdir()) and not is_export(out):
+    there = {path.name for path in out.iterdir()} if out.is_dir() else set()
+    if there and not (is_export(out) and there <= {ABOUT, MODEL, ONNX}):
         raise UsageError(f"{out}: has files that no export wrote, and is left alone; give another folder with --out")
 
 
@@ -353,9 +362,15 @@ def _write(out: Path, files: dict[str, bytes]) -> None:
             if out.exists():
                 old = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
                 out.rename(old / "old")
-                aside.rename(out)
-                shutil.rmtree(old, ignore_errors=True)
+                try:
+                    aside.rename(out)
+                except OSError:
+                    (old / "old").rename(out)
+                    raise
+                finally:
+                    shutil.rmtree(old, ignore_errors=True)
             else:
                 aside.rename(out)
+            sync_folder(out.parent)
     finally:
         shutil.rmtree(aside, ignore_errors=True)

@@ -2,7 +2,8 @@
 
 `torch.export.load` (torch 2.15) keeps weights as plain bytes, but unpickles objects where an archive says so, takes
 the sample inputs with `weights_only=True` and, where that fails, without; it evaluates symbolic sizes and guards as
-Python. Nothing of that kind is in what `lmoe-tune export` writes, so an archive that has it is refused.
+Python. Two of aten's operators open any file that they are told to. Nothing of that kind is in what
+`lmoe-tune export` writes, so an archive that has it is refused.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from typing import Any
 
 import torch
 
-_OPERATORS = re.compile(r"torch\.ops\.aten\.\w+\.\w+|_operator\.(getitem|add|sub|mul|floordiv|mod|neg|eq|ge|le|gt|lt)")
+_OPERATORS = re.compile(
+    r"torch\.ops\.aten\.(?!from_file\b|save\b)\w+\.\w+|_operator\.(getitem|add|sub|mul|floordiv|mod|neg|eq|ge|le|gt|lt)"
+)
 _SYMBOL = r"Symbol\('[su]\d+', positive=True, integer=True\)|[su]\d+"
 _SIZE = re.compile(rf"(?:{_SYMBOL}|Mul|Add|Min|Max|Integer|FloorDiv|Mod|[\d+\-*/(), ])*")
 _NAME = re.compile(r"[\w.]*")

@@ -26,6 +26,7 @@ from lmoe_tune.detector.network import Network
 from lmoe_tune.errors import UsageError
 from lmoe_tune.evaluation import outputs, threshold_at_tpr
 from lmoe_tune.model import build_model
+from lmoe_tune.sweep import view
 from lmoe_tune.sweep.ledger import Ledger
 
 BEST = 1
@@ -162,6 +163,13 @@ def test_the_confirmed_winner_goes_before_the_best_trial(ledger: Ledger, tmp_pat
     assert about["threshold_measured"]["images"] == len(images.labels)
     assert load_detector(tmp_path / "out").classes == images.classes
     assert export.winner_of(ledger, BEST).confirmed is None
+    (ledger.folder.confirmation.path / "confirm.json").write_text(
+        json.dumps(document | {"winner": winner | {"model": None}})
+    )
+    with pytest.raises(UsageError, match=r"kept no weights of its winner, trial 2.*--trial 2"):
+        export.winner_of(ledger)
+    view.record_opening(ledger, "somebody", "lmoe-tune confirm digits", 3)  # a later one that has not ended
+    assert export.winner_of(ledger).confirmed is None
 
 
 def test_the_validation_images_are_those_of_the_search_and_no_test_image_is_among_them(data: SearchData) -> None:
@@ -201,6 +209,10 @@ def test_an_older_export_is_replaced_whole_and_anything_else_is_left_alone(
     with pytest.raises(UsageError, match="files that no export wrote"):
         export.write_detector(ledger, winner, mine)
     assert [path.name for path in mine.iterdir()] == ["notes.txt"]
+    (folder / "notes.txt").write_text("mine")  # beside what an export wrote
+    with pytest.raises(UsageError, match="files that no export wrote"):
+        export.write_detector(ledger, winner, folder)
+    assert (folder / "notes.txt").read_text() == "mine"
     assert not list(tmp_path.glob(".*"))
 
 
@@ -267,6 +279,9 @@ def test_an_archive_that_would_run_code_is_refused(folder: Path) -> None:
     def as_call(name: str, old: bytes) -> tuple[str, bytes]:
         return name, old.replace(b"torch.ops.aten.sub.Tensor", b"os.system")
 
+    def as_file(name: str, old: bytes) -> tuple[str, bytes]:
+        return name, old.replace(b"torch.ops.aten.sub.Tensor", b"torch.ops.aten.from_file.default")
+
     def as_guard(name: str, old: bytes) -> tuple[str, bytes]:
         if not name.endswith("models/model.json"):
             return name, old
@@ -278,7 +293,7 @@ def test_an_archive_that_would_run_code_is_refused(folder: Path) -> None:
     def same(name: str, old: bytes) -> tuple[str, bytes]:
         return name, old
 
-    hostile = [rewritten(content, change, {}) for change in (as_pickle, as_call, as_guard, as_sample)]
+    hostile = [rewritten(content, change, {}) for change in (as_pickle, as_call, as_file, as_guard, as_sample)]
     hostile += [rewritten(content, same, {"data/constants/custom_obj_0": bomb}), bomb, b""]
     for one in hostile:
         assert one != content
@@ -348,7 +363,7 @@ def test_what_is_registered_says_the_same_and_a_sweep_that_mlflow_lacks_is_said(
     import pandas as pd
 
     from lmoe_tune.errors import TrackingError
-    from lmoe_tune.sweep import projector, view
+    from lmoe_tune.sweep import projector
     from lmoe_tune.tracking.registry import register_detector
 
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)

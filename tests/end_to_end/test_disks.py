@@ -90,6 +90,7 @@ def test_a_read_only_home_can_be_looked_at_and_not_worked_in(
     assert command.records() == reference.records()
 
 
+@pytest.mark.long
 def test_a_home_that_was_moved_is_resumed_where_it_is_now(
     command: Any, reference: Any, tmp_path_factory: pytest.TempPathFactory, tracked: Callable[..., Any]
 ) -> None:

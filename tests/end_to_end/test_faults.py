@@ -78,7 +78,10 @@ def test_without_mlflow_a_sweep_completes_and_its_ids_are_null(command: Any, clo
 
 @pytest.mark.parametrize(
     "again",
-    [("sync", "digits"), pytest.param(("resume", "digits"), marks=pytest.mark.long)],
+    [
+        pytest.param(("sync", "digits"), marks=pytest.mark.long),
+        pytest.param(("resume", "digits"), marks=pytest.mark.long),
+    ],
     ids=["sync", "resume"],
 )
 def test_what_mlflow_missed_is_delivered_later(

@@ -25,6 +25,7 @@ SEARCH = (
 )  # fmt: skip
 
 
+@pytest.mark.long
 def test_when_rays_own_process_dies_the_sweep_ends_with_how_to_resume(command: Any, reference: Any) -> None:
     driver = command.start(*SEARCH)
     driver.wait_until(lambda: any(trial.epochs for trial in command.trials()))
