@@ -106,10 +106,11 @@ def kill_when_frozen(seconds: float) -> None:
     For a process that is stopped between its epochs or before the first: no timer of an epoch's runs there.
     """
     timer = _KillTimer()
+    timer.set(seconds)  # the process may be stopped before the thread has run at all
 
     def beat() -> None:
         while True:
-            timer.set(seconds)
             time.sleep(BEAT_S)
+            timer.set(seconds)
 
     threading.Thread(target=beat, daemon=True).start()
