@@ -76,17 +76,18 @@ def main() -> None:
         assert rows is not None
         check_pixels(paths, rows, options)
         lines.append("pixels of both sides: equal")
+        reader = HostReader(rows, CPU, threads=1)  # a trial has one for all its epochs, too
         sides: dict[str, Callable[[], None]] = {
             "published, loading": lambda: consume(
                 DataLoader(Photographs(paths, loading(options.resize, options.crop)), BATCH, shuffle=True)
             ),
-            "ours, loading": lambda: read(rows, options, augmented=False),
+            "ours, loading": lambda: read(rows, reader, options, augmented=False),
             "published, with augmentation": lambda: consume(
                 DataLoader(
                     Photographs(paths, loading_and_augmenting(options.resize, options.crop)), BATCH, shuffle=True
                 )
             ),
-            "ours, with augmentation": lambda: read(rows, options, augmented=True),
+            "ours, with augmentation": lambda: read(rows, reader, options, augmented=True),
         }
         times: dict[str, list[float]] = {name: [] for name in sides}
         for side in sides.values():
@@ -95,7 +96,7 @@ def main() -> None:
             for name, side in sides.items():
                 repeats = 10 if name == "ours, loading" else 1  # an epoch of it is too short to time
                 times[name].append(sum(seconds(side) for _ in range(repeats)) / repeats)
-        cold = cold_reading(cache, rows, options)
+        cold = cold_reading(cache, rows, reader, options)
     per_image = {name: statistics.median(values) / len(paths) for name, values in times.items()}
     per_image["ours, building (once)"] = statistics.median(builds) / len(paths)
     lines += report(per_image, times, cold / len(paths))
@@ -135,7 +136,7 @@ def consume(loader: DataLoader[torch.Tensor]) -> None:
         pass
 
 
-def read(rows: CachedImages, options: argparse.Namespace, *, augmented: bool) -> None:
+def read(rows: CachedImages, reader: HostReader, options: argparse.Namespace, *, augmented: bool) -> None:
     """An epoch as a trial reads it."""
     order = np.random.default_rng().permutation(len(rows))
     batches = [order[start : start + BATCH] for start in range(0, len(rows), BATCH)]
@@ -143,18 +144,18 @@ def read(rows: CachedImages, options: argparse.Namespace, *, augmented: bool) ->
     drawn = [draw(generator, len(batch), AugmentSpec(), side=options.resize, crop=options.crop) for batch in batches]
     crops = (Crops(batch, one.tops.numpy(), one.lefts.numpy()) for batch, one in zip(batches, drawn, strict=True))
     mean, std = 255 * torch.tensor(MEAN), 255 * torch.tensor(STD)
-    for pixels, one in zip(HostReader(rows, CPU, threads=1).read(crops, options.crop), drawn, strict=True):
+    for pixels, one in zip(reader.read(crops, options.crop), drawn, strict=True):
         if augmented:
             augment(pixels, one, mean, std)
 
 
-def cold_reading(cache: DecodedCache, rows: CachedImages, options: argparse.Namespace) -> float:
+def cold_reading(cache: DecodedCache, rows: CachedImages, reader: HostReader, options: argparse.Namespace) -> float:
     """Seconds of an epoch whose pages have been given back to the kernel: what the disk adds."""
     for path in cache.folder.rglob("pixels"):
         descriptor = os.open(path, os.O_RDONLY)
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
         os.close(descriptor)
-    return seconds(lambda: read(rows, options, augmented=False))
+    return seconds(lambda: read(rows, reader, options, augmented=False))
 
 
 def seconds(what: Callable[[], object]) -> float:

@@ -7,11 +7,11 @@ N images, C channels, H W pixels of the model's input, K classes.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import io
 import json
 import logging
-import os
 import shutil
 import tempfile
 import time
@@ -44,6 +44,7 @@ from lmoe_tune.sweep.ledger import Ledger
 
 TPR = 0.95
 OPSET = 18
+_LOCK, _NEW, _OLD = "lock", "new", "old"  # beside `out` while it is written; the lock's holder is at work
 _AT_ONCE = 256  # validation images that are held as pixels
 _ONNX_TOLERANCE = 1e-3  # of logits: two runtimes round differently
 
@@ -87,6 +88,7 @@ def write_detector(ledger: Ledger, winner: Winner, out: Path, *, onnx: bool = Fa
         StorageError: the folder cannot be written.
     """
     out = out.absolute()
+    _mend(out)
     _refuse_foreign(out)
     describes = winner.describes
     preprocessing = preprocessing_of(describes)
@@ -351,26 +353,42 @@ def _refuse_foreign(out: Path) -> None:
 def _write(out: Path, files: dict[str, bytes]) -> None:
     with writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+        aside = Path(tempfile.mkdtemp(prefix=_aside(out), dir=out.parent))
     try:
-        for name, content in files.items():
-            write_durably(aside / name, content)
         with writing(out):
-            mask = os.umask(0)
-            os.umask(mask)
-            aside.chmod(0o777 & ~mask)  # mkdtemp's are private
-            if out.exists():
-                old = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-                out.rename(old / "old")
+            lock = (aside / _LOCK).open("w")
+        with lock:
+            with writing(out):
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                (aside / _NEW).mkdir()
+            for name, content in files.items():
+                write_durably(aside / _NEW / name, content)
+            with writing(out):
+                if out.exists():
+                    out.rename(aside / _OLD)
                 try:
-                    aside.rename(out)
+                    (aside / _NEW).rename(out)
                 except OSError:
-                    (old / "old").rename(out)
+                    if (aside / _OLD).exists():
+                        (aside / _OLD).rename(out)
                     raise
-                finally:
-                    shutil.rmtree(old, ignore_errors=True)
-            else:
-                aside.rename(out)
-            sync_folder(out.parent)
+                sync_folder(out.parent)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def _mend(out: Path) -> None:
+    """After a kill: bring back the export that was being replaced, and remove what was being written."""
+    if not out.parent.is_dir():
+        return
+    with writing(out):
+        for aside in (path for path in out.parent.iterdir() if path.name.startswith(_aside(out))):
+            with suppress(FileNotFoundError, BlockingIOError), (aside / _LOCK).open("r+") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # held by an export that still runs
+                if (aside / _OLD).is_dir() and not out.exists():
+                    (aside / _OLD).rename(out)
+                shutil.rmtree(aside, ignore_errors=True)
+
+
+def _aside(out: Path) -> str:
+    return f".{out.name}.export-"

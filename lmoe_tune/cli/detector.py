@@ -29,6 +29,7 @@ def export(
     home: HomeOption = None,
 ) -> None:
     """Write a sweep's winner as a detector that runs by itself: model, preprocessing, classes, score, threshold."""
+    from lmoe_tune.errors import TrackingError
     from lmoe_tune.export import winner_of, write_detector
     from lmoe_tune.sweep import view
     from lmoe_tune.sweep.folder import find_sweep
@@ -38,19 +39,25 @@ def export(
     if not ledger.is_complete():
         say(f"the sweep '{name}' is not complete; this is the best so far")
     winner = winner_of(ledger, trial)
+    uri, tracked = view.tracking_uri(folder.home, ledger.spec), view.tracking_of(ledger)
+    if register is not None:
+        from lmoe_tune.tracking.registry import register_detector, run_to_register
+
+        run_to_register(uri, tracked, winner.trial)  # before anything is written
     about = write_detector(ledger, winner, out, onnx=onnx)
     registered: dict[str, Any] | None = None
     if register is not None:
-        from lmoe_tune.tracking.registry import register_detector
-
-        registered = register_detector(
-            view.tracking_uri(folder.home, ledger.spec),
-            out,
-            model_name=register,
-            tracked=view.tracking_of(ledger),
-            trial=winner.trial,
-            artifact_root=folder.home / "mlartifacts",
-        )
+        try:
+            registered = register_detector(
+                uri,
+                out,
+                model_name=register,
+                tracked=tracked,
+                trial=winner.trial,
+                artifact_root=folder.home / "mlartifacts",
+            )
+        except TrackingError as error:
+            raise TrackingError(f"{error}; the detector itself is in {out}, but is not registered") from error
     if as_json:
         print_json({"folder": str(out), **about, "registered": registered})
         return

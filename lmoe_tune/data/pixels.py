@@ -5,7 +5,9 @@ All three give the same pixels. N images, R side that they are resized to, H = W
 
 from __future__ import annotations
 
+import math
 import os
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -77,6 +79,7 @@ class HostReader:
         self._rows = rows
         self._device = device
         self._threads = threads
+        self._spare = _SpareMemory()
 
     def read(self, batches: Iterable[Crops], crop: int) -> Iterator[Tensor]:
         on_cuda = self._device.type == "cuda"
@@ -84,7 +87,8 @@ class HostReader:
         with ThreadPoolExecutor(self._threads) as copying:
 
             def load(crops: Crops) -> tuple[Tensor, torch.cuda.Event | None]:
-                pixels = torch.empty((len(crops.rows), crop, crop, 3), dtype=torch.uint8, pin_memory=on_cuda)
+                shape = (len(crops.rows), crop, crop, 3)
+                pixels = torch.empty(shape, dtype=torch.uint8, pin_memory=True) if on_cuda else self._spare.get(shape)
                 self._fill(pixels.numpy(), crops, copying)
                 if stream is None:
                     return pixels, None
@@ -113,6 +117,29 @@ class HostReader:
             fill(0)
         else:
             list(copying.map(fill, range(self._threads)))
+
+
+class _SpareMemory:
+    """Tensors in memory that earlier ones have left: the kernel takes longer to give new pages than a batch to fill.
+
+    Memory is used again once nothing refers to the tensor that had it, nor to a view of it.
+    """
+
+    def __init__(self) -> None:
+        self._free: deque[UInt8Array] = deque(maxlen=AHEAD + 2)
+
+    def get(self, shape: tuple[int, ...]) -> Tensor:
+        """An uninitialised uint8 tensor."""
+        size = math.prod(shape)
+        try:
+            memory = self._free.pop()
+        except IndexError:
+            memory = np.empty(0, np.uint8)
+        if len(memory) < size:
+            memory = np.empty(size, np.uint8)
+        given = memory[:size].reshape(shape)
+        weakref.finalize(given, self._free.append, memory).atexit = False  # the tensor's storage refers to it
+        return torch.from_numpy(given)
 
 
 class DeviceReader:

@@ -88,4 +88,8 @@ def _confirmation(ledger: Ledger) -> Confirmation | None:
         document = json.loads((folder / "confirm.json").read_text())
     except (OSError, ValueError):
         return None
-    return Confirmation(document, folder) if isinstance(document, dict) and "rows" in document else None
+    if not isinstance(document, dict) or "rows" not in document:
+        return None
+    if len(document.get("test_openings", ())) < len(view.test_openings(ledger)):
+        return None  # a later confirmation has begun, and not ended: this one may not be the last word
+    return Confirmation(document, folder)

@@ -121,6 +121,13 @@ def _verdict(facts: Facts) -> str:
     openings = _openings(facts.summary["test_openings"])
     if facts.confirmation is None:
         name = escape(str(facts.summary["sweep"]))
+        begun = facts.summary["test_openings"]
+        if begun:
+            return (
+                '<h2 id="verdict">Verdict</h2><div class="card verdict"><strong>Not confirmed yet.</strong>'
+                "<p>A confirmation was begun and has not ended, so what follows is of the search alone; to go on: "
+                f"<code>{escape(str(begun[-1]['command']))}</code></p>{openings}</div>"
+            )
         return (
             '<h2 id="verdict">Verdict</h2><div class="card verdict"><strong>Not confirmed.</strong>'
             "<p>The best of many trials is always lucky, too. Whether this one is better than its method's defaults, "

@@ -21,13 +21,28 @@ NAME = "exported-detector"
 _CODE = Path(__file__).with_name("exported.py")
 
 
+def run_to_register(uri: str, tracked: dict[str, Any], trial: int) -> str:
+    """The run that a registered detector belongs to: its trial's, else the sweep's.
+
+    Args:
+        tracked: where the sweep is in MLflow: `experiment_id`, `run_ids`, `parent_run_id`.
+
+    Raises:
+        TrackingError: MLflow does not have the sweep.
+    """
+    run_id: str | None = tracked["run_ids"].get(trial) or tracked["parent_run_id"]
+    if run_id is None or tracked["experiment_id"] is None:
+        raise TrackingError(f"MLflow at {shown(uri)} does not have this sweep yet: run lmoe-tune sync first")
+    return run_id
+
+
 def register_detector(
     uri: str, folder: Path, *, model_name: str, tracked: dict[str, Any], trial: int, artifact_root: Path
 ) -> dict[str, Any]:
     """Log the folder of an exported detector as a model of its trial's run, and register a new version of it.
 
     Args:
-        tracked: where the sweep is in MLflow: `experiment_id`, `run_ids`, `parent_run_id`.
+        tracked: see `run_to_register`.
         artifact_root: where a SQLite store beside it keeps its artifacts.
 
     Returns:
@@ -36,9 +51,7 @@ def register_detector(
     Raises:
         TrackingError: MLflow cannot be reached, does not have the sweep, or refuses the name.
     """
-    run_id = tracked["run_ids"].get(trial) or tracked["parent_run_id"]
-    if run_id is None or tracked["experiment_id"] is None:
-        raise TrackingError(f"MLflow at {shown(uri)} does not have this sweep yet: run lmoe-tune sync first")
+    run_id = run_to_register(uri, tracked, trial)
     with translated(uri):
         follow_home(uri, artifact_root, EXPERIMENT_TAG)
         return _register(connect(uri), uri, folder, model_name, tracked["experiment_id"], run_id, trial)

@@ -216,6 +216,53 @@ def test_an_older_export_is_replaced_whole_and_anything_else_is_left_alone(
     assert not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.parametrize("renamed", [0, 1, 2])
+def test_an_export_that_was_killed_is_mended_by_the_next(ledger: Ledger, folder: Path, renamed: int) -> None:
+    """Killed before the first rename, between the two, or after the second."""
+    before = (folder / "detector.json").read_text()
+    program = f"""if True:
+        import os, pathlib, sys
+        from lmoe_tune import export
+        from lmoe_tune.sweep import view
+        from lmoe_tune.sweep.folder import find_sweep
+        ledger = view.read_sweep(find_sweep(pathlib.Path(sys.argv[1]), "digits"))
+        rename, renamed = pathlib.Path.rename, []
+        def count(path, target):
+            if len(renamed) == {renamed}:
+                os._exit(9)
+            renamed.append(rename(path, target))
+            if len(renamed) == 2:
+                os._exit(9)
+        pathlib.Path.rename = count
+        export.write_detector(ledger, export.winner_of(ledger), pathlib.Path(sys.argv[2]))
+    """
+    done = subprocess.run([sys.executable, "-c", program, str(ledger.folder.home), str(folder)], check=False)
+    assert done.returncode == 9
+    left = [path for path in folder.parent.iterdir() if path.name.startswith(".out.")]
+    assert len(left) == 1 and folder.exists() == (renamed != 1)
+    theirs = folder.parent / ".out.mine"
+    theirs.mkdir()
+    export._mend(folder)
+    after = (folder / "detector.json").read_text()
+    assert (after == before) == (renamed < 2)
+    load_detector(folder)
+    export.write_detector(ledger, export.winner_of(ledger), folder)
+    assert [path.name for path in folder.parent.iterdir() if path.name.startswith(".out.")] == [".out.mine"]
+
+
+def test_an_export_that_still_runs_is_left_alone(ledger: Ledger, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write, seen = export.write_durably, []
+
+    def meanwhile(path: Path, content: bytes) -> None:
+        export._mend(folder)
+        seen.append(path.parent.exists())
+        write(path, content)
+
+    monkeypatch.setattr(export, "write_durably", meanwhile)
+    export.write_detector(ledger, export.winner_of(ledger), folder)
+    assert seen == [True, True]
+
+
 def test_it_loads_without_what_trains_searches_or_tracks(folder: Path) -> None:
     code = f"""
 import sys, numpy
@@ -352,6 +399,23 @@ def test_export_and_predict_from_the_command_line(ledger: Ledger, cli: Any, tmp_
     row = {"image": "a.png", "class": expected.label, "score": expected.score, "is_ood": expected.is_ood}
     assert json.loads(done.stdout) == [row, row]
     assert "Traceback" not in done.stderr
+
+
+def test_a_detector_that_cannot_be_registered_is_said_before_or_after_it_is_written(
+    ledger: Ledger, cli: Any, tmp_path: Path
+) -> None:
+    from lmoe_tune.sweep import projector
+
+    done = cli("export", "digits", "--out", "det", "--register", "mine")
+    assert done.returncode != 0
+    assert "run lmoe-tune sync first" in done.stderr
+    assert not (tmp_path / "det").exists()
+    assert projector.sync(ledger, view.tracking_uri(ledger.folder.home, ledger.spec), print)
+    done = cli("export", "digits", "--out", "det", "--register", "a/b:c")  # which MLflow refuses
+    assert done.returncode != 0
+    assert "the detector itself is in det, but is not registered" in done.stderr
+    assert "Traceback" not in done.stderr
+    load_detector(tmp_path / "det")
 
 
 def test_what_is_registered_says_the_same_and_a_sweep_that_mlflow_lacks_is_said(

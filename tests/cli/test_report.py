@@ -87,8 +87,9 @@ def confirmed(ledger: Ledger) -> Ledger:
         "compared_with": "logit_mixoe untuned", "rows": rows, "paired": [paired], "jobs": jobs, "notes": [HOSTILE],
         "winner": {"trial": 1, "name": "trial 1", "method": "logit_mixoe", "params": {}, "job": 0, "seed": 5},
     }  # fmt: skip
-    (folder.path / "confirm.json").write_text(json.dumps(document))
     view.record_opening(ledger, "ada@host", f"lmoe-tune confirm digits {HOSTILE}", jobs=4)
+    document["test_openings"] = view.test_openings(ledger)
+    (folder.path / "confirm.json").write_text(json.dumps(document))
     return ledger
 
 
@@ -150,6 +151,16 @@ def test_the_page_holds_every_figure_and_loads_nothing(confirmed: Ledger) -> Non
         assert content == (path.parent / f"{name}.png").read_bytes()
         pixels = np.asarray(Image.open(io.BytesIO(content)).convert("L"))
         assert min(pixels.shape) > 150 and pixels.std() > 3, name
+
+
+def test_a_confirmation_that_has_not_ended_says_nothing_yet(confirmed: Ledger) -> None:
+    view.record_opening(confirmed, "ada@host", "lmoe-tune confirm digits --seeds 9", jobs=4)
+    path = write_report(confirmed)
+    page, facts = read(path)
+    assert facts["confirm"] is None
+    assert not any(page.figures[name] for name in OF_CONFIRM)
+    assert "Not confirmed yet." in path.read_text()
+    assert "<code>lmoe-tune confirm digits --seeds 9</code>" in path.read_text()
 
 
 def test_its_numbers_are_the_ledgers(ledger: Ledger) -> None:
