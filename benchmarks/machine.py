@@ -11,21 +11,30 @@ from pathlib import Path
 
 def machine(*packages: str) -> list[str]:
     """Lines about processor, load, Python and versions."""
-    model, bf16 = platform.processor() or "an unknown processor", "no bf16 instructions"
+    model = platform.processor() or "an unknown processor"
     try:
         text = Path("/proc/cpuinfo").read_text()
         model = next(line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("model name"))
-        bf16 = next((f"with {flag}" for flag in ("amx_bf16", "avx512_bf16") if flag in text), bf16)
     except (OSError, StopIteration):
         pass
     load = os.getloadavg()[0]
     busy = "  (busy: repeat this on a quiet machine)" if load > 0.5 else ""
     versions = ", ".join(f"{name} {_version(name)}" for name in packages)
     return [
-        f"machine: {model}, {len(os.sched_getaffinity(0))} cores, {bf16}",
+        f"machine: {model}, {len(os.sched_getaffinity(0))} cores, "
+        + ("with bf16 instructions" if has_bf16() else "no bf16 instructions"),
         f"load before: {load:.2f}{busy}",
         f"python {platform.python_version()}, {versions}; commit {_commit()}",
     ]
+
+
+def has_bf16() -> bool:
+    """Whether the CPU multiplies bf16 itself; Linux only."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    return "amx_bf16" in flags or "avx512_bf16" in flags
 
 
 def _version(name: str) -> str:

@@ -61,6 +61,10 @@ def find_layout(dataset: str, root: Path, *, labelled: bool = True) -> Layout:
     Raises:
         LayoutError: none of the set's.
     """
+    if root.is_file():
+        raise LayoutError(
+            f"{root} is a file, but must be a folder", "unpack it if it is an archive, and set root to that"
+        )
     if not root.is_dir():
         raise LayoutError(f"there is no folder {root}", "put the images there, or set root to where they are")
     own, general = _known(dataset), _general(dataset)
