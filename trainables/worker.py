@@ -176,7 +176,10 @@ def objective_of(method: Method, params: dict[str, Any]) -> Objective:
 
 
 def _free_memory() -> None:
+    from lmoe_tune.training.memory import return_freed_memory
+
     gc.collect()
+    return_freed_memory()
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
         torch.cuda.empty_cache()

@@ -77,7 +77,7 @@ def export(
 @app.command()
 def predict(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that lmoe-tune export has written.")],
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE…", help="Image files.")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE…", help="Image files, or folders of them.")],
     as_json: JsonOption = False,
 ) -> None:
     """Ask an exported detector: class, score, and whether an image is out-of-distribution."""
@@ -88,6 +88,7 @@ def predict(
     from lmoe_tune.detector.scoring import BATCH
 
     detector = load_detector(folder)
+    images = [image for path in images for image in (_images_below(path) if path.is_dir() else (path,))]
     rows: list[dict[str, Any]] = []
     broken: list[str] = []
     for start in range(0, len(images), BATCH):
@@ -112,3 +113,13 @@ def predict(
         say(f"error: {text}")
     if broken:
         raise typer.Exit(2)
+
+
+def _images_below(folder: Path) -> list[Path]:
+    from lmoe_tune.data.readers.files import images_below
+    from lmoe_tune.errors import UsageError
+
+    found = [folder / name for name in images_below(folder)]
+    if not found:
+        raise UsageError(f"{folder}: there is no image in this folder; name image files, or a folder with some")
+    return found

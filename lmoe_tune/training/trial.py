@@ -20,6 +20,7 @@ from lmoe_tune.model import build_model
 from lmoe_tune.spec import DataSpec, Spec
 from lmoe_tune.training.baseline import acquire_baseline
 from lmoe_tune.training.loop import Settings, train
+from lmoe_tune.training.memory import keep_freed_memory
 from lmoe_tune.training.watchdog import each_within
 
 Load = Callable[[DataSpec, Path], SearchData | PlannedData]
@@ -79,6 +80,7 @@ def run_trial(
     """
     device = _device(spec)
     torch.set_num_threads(spec.train.threads or 1)
+    keep_freed_memory()
     load = load or load_search_data
     data = load(spec.data, home)
     images = _images_on(load, spec.data, device, home)

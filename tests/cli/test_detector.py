@@ -399,6 +399,14 @@ def test_export_and_predict_from_the_command_line(ledger: Ledger, cli: Any, tmp_
     row = {"image": "a.png", "class": expected.label, "score": expected.score, "is_ood": expected.is_ood}
     assert json.loads(done.stdout) == [row, row]
     assert "Traceback" not in done.stderr
+    (tmp_path / "many" / "below").mkdir(parents=True)
+    (tmp_path / "empty").mkdir()
+    Image.fromarray(grey).save(tmp_path / "many" / "below" / "c.PNG")
+    done = cli("predict", "det", "many", "a.png", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == [row | {"image": "many/below/c.PNG"}, row]
+    done = cli("predict", "det", "empty")
+    assert done.returncode == 2 and "empty: there is no image in this folder" in done.stderr
 
 
 def test_a_detector_that_cannot_be_registered_is_said_before_or_after_it_is_written(

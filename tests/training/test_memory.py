@@ -1,0 +1,50 @@
+"""Freed memory is kept: seen from outside, in a process of its own, as the setting holds for all of it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import resource, sys, threading
+import torch
+from lmoe_tune.training.memory import keep_freed_memory, return_freed_memory
+
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
+
+def use():
+    torch.ones(100 << 20, dtype=torch.uint8)
+
+use()
+before = faults()
+for _ in range(5):
+    use()
+mapped = faults() - before
+keep_freed_memory()
+for _ in range(20):  # glibc needs some tries until a hole fits, as an aligned block is asked for with room around it
+    use()
+before = faults()
+for _ in range(5):
+    use()
+kept, held = faults() - before, resident()
+thread = threading.Thread(target=use)  # where glibc has another arena
+thread.start()
+thread.join()
+return_freed_memory()
+print(mapped, kept, held - resident())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="of glibc")
+def test_what_is_freed_is_used_again_and_goes_back_when_asked_to() -> None:
+    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
+    mapped, kept, returned = map(int, done.stdout.split())
+    assert mapped > 1000  # else glibc no longer does what this is there to avoid
+    assert kept < mapped / 20
+    assert returned > 50 << 20
