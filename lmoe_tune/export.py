@@ -239,8 +239,11 @@ def _traced(network: Network, shape: tuple[int, int, int]) -> torch.export.Expor
 
 def _measured(deployed: Logits, winner: Winner, home: Path) -> dict[str, Any]:
     """The threshold, and what it gives on the images that it was measured on."""
-    images: ValidationImages = (of_search if winner.confirmed is None else of_all_classes)(winner.data, home)
-    if list(images.classes) != list(winner.describes["classes"]):
+    # A confirmation trains on all classes, unless it starts from a classifier of the user's own.
+    places = (of_search,) if winner.confirmed is None else (of_all_classes, of_search)
+    known = tuple(winner.describes["classes"])
+    images = next((found for found in (of(winner.data, home) for of in places) if tuple(found.classes) == known), None)
+    if images is None:
         raise UsageError(
             f"data: the classes are not those that trial {winner.trial} was trained on; has the data been changed?"
         )

@@ -1,4 +1,4 @@
-"""One job of a confirmation, in a worker: train a candidate on all in-distribution classes, and test it.
+"""One job of a confirmation, in a worker: train a candidate on the in-distribution classes, and test it.
 
 Nothing else in the package gives test images to a model, and no worker of a search imports this module.
 """
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from lmoe_tune.confirm.plan import DESCRIPTION, MODEL, RESAMPLED, SCORES, fresh_seeds
+from lmoe_tune.confirm.plan import DESCRIPTION, MODEL, RESAMPLED, SCORES, fresh_seeds, trains_held_out
 from lmoe_tune.data import PlannedData, SearchData
 from lmoe_tune.data.opened import ID, TestImages, open_test_data
 from lmoe_tune.durable import write_durably
@@ -46,10 +46,11 @@ def run_job(config: dict[str, Any]) -> Iterator[TrialEpoch]:
             "train": spec.train.model_copy(update={"seed": point["seed"]}),
         }
     )
+    with_held_out = trains_held_out(spec)
     method, params = load_method(candidate["method"], Path(config["import_path"])), dict(candidate["params"])
 
     def at_end(trained: Trained) -> dict[str, float]:
-        test = open_test_data(job_spec.data, home).test
+        test = open_test_data(job_spec.data, home, with_held_out=with_held_out).test
         metrics, arrays = measure(trained, job_spec, test, home)
         if is_first and candidate["trial"] is not None:
             _keep_model(folder, trained)
@@ -65,7 +66,7 @@ def run_job(config: dict[str, Any]) -> Iterator[TrialEpoch]:
         home=home,
         folder=folder / "checkpoints",
         num_recorded=num_recorded(folder),
-        load=_training_data,
+        load=_all_classes if with_held_out else _searched_classes,
         at_end=at_end,
     )
 
@@ -107,8 +108,12 @@ def measure(
     return metrics, arrays
 
 
-def _training_data(data: DataSpec, home: Path) -> SearchData | PlannedData:
-    return open_test_data(data, home).training
+def _all_classes(data: DataSpec, home: Path) -> SearchData | PlannedData:
+    return open_test_data(data, home, with_held_out=True).training
+
+
+def _searched_classes(data: DataSpec, home: Path) -> SearchData | PlannedData:
+    return open_test_data(data, home, with_held_out=False).training
 
 
 def _keep_model(folder: Path, trained: Trained) -> None:

@@ -94,7 +94,7 @@ def make_plan(
         tuned: further rows, at the end.
 
     Raises:
-        UsageError: the sweep has no complete trial.
+        UsageError: the sweep has no complete trial, or its own classifier does not go with the splits.
     """
     spec = ledger.spec
     assert spec.train.seed is not None, "the platform is not resolved"
@@ -125,6 +125,17 @@ def make_plan(
             f"the search saw images that are test images in other splits than {spec.data.split}: there the winner "
             "has an advantage that its comparators lack"
         )
+    if not trains_held_out(spec):
+        if set(asked) - {spec.data.split}:
+            raise UsageError(
+                f"--splits: model.baseline.epochs is 0, so all rows start from {spec.model.weights}, which has learned "
+                f"the classes of split {spec.data.split}: in other splits it would be tested on some of them as novel "
+                "ones. Leave --splits out"
+            )
+        notes.append(
+            f"all rows start from {spec.model.weights} (model.baseline.epochs is 0), so they are trained on the classes "
+            "that it knows: those that the search held out are in no set, and a seed decides on the fine-tuning only"
+        )
     return Plan(
         top=tuple(best),
         own_defaults=own,
@@ -133,6 +144,12 @@ def make_plan(
         seeds=fresh_seeds(spec.train.seed, num_seeds),
         notes=tuple(notes),
     )
+
+
+def trains_held_out(spec: Spec) -> bool:
+    """Whether a confirmation trains on the classes that the search held out: not where the user's classifier, which
+    knows none of them, is the baseline itself."""
+    return spec.model.baseline.epochs > 0
 
 
 def best_of(ledger: Ledger, import_path: Path, top: int) -> list[Candidate]:

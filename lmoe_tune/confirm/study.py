@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from lmoe_tune.confirm.plan import Candidate, Plan, spec_of
+from lmoe_tune.confirm.plan import Candidate, Plan, spec_of, trains_held_out
 from lmoe_tune.data import describe_splits
 from lmoe_tune.data.decoded_cache import ImageFile
 from lmoe_tune.data.inspection import refuse_unsound
@@ -105,7 +105,7 @@ class Study:
         assert view.test_openings(self.sweep), "the test set is about to be opened, and nothing says so"
         for split in plan.splits:
             data = _at_split(self.sweep.spec, split)
-            yield data, open_test_data(data, self.folder.home).files()
+            yield data, open_test_data(data, self.folder.home, with_held_out=trains_held_out(self.sweep.spec)).files()
 
     def _to_do(self) -> Iterator[int]:
         study = self.ledger.study

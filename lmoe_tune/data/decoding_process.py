@@ -50,5 +50,5 @@ def _write(path: str, offset: int, content: memoryview) -> None:
         os.close(descriptor)
 
 
-if __name__ == "__main__":
+def main() -> None:
     serve(decode_block)

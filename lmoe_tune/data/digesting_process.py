@@ -5,5 +5,6 @@ from __future__ import annotations
 from lmoe_tune.data.digests import examine
 from lmoe_tune.data.worker_processes import serve
 
-if __name__ == "__main__":
+
+def main() -> None:
     serve(examine)

@@ -86,7 +86,7 @@ class TestImages:
 
 @dataclass(frozen=True, eq=False)
 class Opened:
-    """What a confirmation trains on, all in-distribution classes, and what it measures at the end."""
+    """What a confirmation trains on, and what it measures at the end."""
 
     training: SearchData | PlannedData
     test: TestImages
@@ -98,29 +98,31 @@ class Opened:
 
 
 @lru_cache(maxsize=2)  # a worker runs many jobs of one split
-def open_test_data(data: DataSpec, home: Path | None = None) -> Opened:
+def open_test_data(data: DataSpec, home: Path | None = None, *, with_held_out: bool = True) -> Opened:
     """The data of a split with its seal broken. Whoever calls this has recorded it before.
+
+    Args:
+        with_held_out: the classes that the search held out are in-distribution, too; else they are left out.
 
     Raises:
         UsageError: the data set cannot be read, or a part has no image.
     """
     if CATALOGUE[data.id.dataset].embedded:
-        return _open_embedded(data)
-    return _open_planned(data, plan_test(data, home))
+        return _open_embedded(data, with_held_out=with_held_out)
+    return _open_planned(data, plan_test(data, home, with_held_out=with_held_out))
 
 
-def _open_embedded(data: DataSpec) -> Opened:
+def _open_embedded(data: DataSpec, *, with_held_out: bool) -> Opened:
     images, labels = embedded_images(data)
     classes, split = class_split_of(data), split_images(labels, split=data.split)
-    known = classes.in_distribution
-    nothing: IntArray = np.zeros(0, dtype=np.int64)
+    known = classes.in_distribution if with_held_out else classes.train
     training = embedded_data(
         data,
         images,
         labels,
         train=of_classes(labels, split.train, known),
         val=of_classes(labels, split.val, known),
-        val_fine=nothing,
+        val_fine=None,
         classes=known,
     )
     test = of_classes(labels, split.test, known)

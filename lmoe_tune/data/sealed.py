@@ -26,7 +26,7 @@ from lmoe_tune.spec import DataSpec
 
 @dataclass(frozen=True, eq=False)
 class TestPlan:
-    """Training on all in-distribution classes, those held out during the search included, and the sealed tests.
+    """Training on all in-distribution classes, those held out during the search included or not, and the sealed tests.
 
     Labels count from 0 over `classes`. `val` has images of all of them. `test_fine` are test-novel classes: their
     official test images, or all of their images where the set has no official split. `test_outliers` is the
@@ -50,22 +50,33 @@ class TestPlan:
     fingerprint: str
 
 
-def plan_test(data: DataSpec, home: Path | None = None, say: Say | None = None) -> TestPlan:
-    """The plan of the final training and of the tests. Raises UsageError as `plan_search`."""
+def plan_test(
+    data: DataSpec, home: Path | None = None, say: Say | None = None, *, with_held_out: bool = True
+) -> TestPlan:
+    """The plan of the final training and of the tests. Raises UsageError as `plan_search`.
+
+    Args:
+        with_held_out: the classes that the search held out are trained on and tested, too; else they are nowhere.
+    """
     found, outliers = select_id(data, home, say), select_outliers(data, home, say)
     coarse = [select_coarse(data, place, home, say) for place in range(len(data.coarse_ood))]
     refuse_stopping([found, outliers, *coarse])
-    return plan_test_of(data, found, outliers, coarse)
+    return plan_test_of(data, found, outliers, coarse, with_held_out=with_held_out)
 
 
 def plan_test_of(
-    data: DataSpec, found: SetOfImages, outliers: SetOfImages | None, coarse: list[SetOfImages]
+    data: DataSpec,
+    found: SetOfImages,
+    outliers: SetOfImages | None,
+    coarse: list[SetOfImages],
+    *,
+    with_held_out: bool = True,
 ) -> TestPlan:
     """The plan over images that have been selected."""
     table = found.table
     classes = class_split(data, len(table.classes))
     images = split_id(data, found)
-    known = classes.in_distribution
+    known = classes.in_distribution if with_held_out else classes.train
 
     def of(indices: IntArray, chosen: tuple[int, ...]) -> Part:
         return Part(table, indices[np.isin(table.labels[indices], chosen)])

@@ -163,18 +163,20 @@ def embedded_data(
     *,
     train: IntArray,
     val: IntArray,
-    val_fine: IntArray,
+    val_fine: IntArray | None,
     classes: tuple[int, ...],
 ) -> SearchData:
-    """The digits with these indices in each part, and the outliers' pools for training and validation."""
+    """The digits with these indices in each part, and the outliers' pools for training and validation.
+
+    `val_fine` is None where no class is held out to validate with.
+    """
     train_images = channels_first(images[train])
     outliers, val_coarse = _outlier_pools(data)
-    none_held_out = classes == class_split_of(data).in_distribution
-    if not (len(train) and len(val) and (len(val_fine) or none_held_out)):
+    if not (len(train) and len(val) and (val_fine is None or len(val_fine))):
         raise UsageError(f"data.id.limit is {data.id.limit}, but must leave images to train on and to validate with")
     train_labels, val_labels = numbered(labels[train], classes), numbered(labels[val], classes)
     val_images = channels_first(images[val])
-    val_fine_images = channels_first(images[val_fine])
+    val_fine_images = channels_first(images[[] if val_fine is None else val_fine])
     pixels = train_images.astype(np.float64)
     return SearchData(
         train_images=train_images,

@@ -20,7 +20,7 @@ from lmoe_tune.errors import LmoeTuneError
 
 
 def serve(work: Callable[[Any], Any]) -> None:
-    """Be a worker: answer every job on stdin until it ends."""
+    """Be a worker: answer every job on stdin until it ends. What the module `run_jobs` names does when it is run."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the parent ends us
     for line in sys.stdin:
         print(json.dumps(work(json.loads(line))), flush=True)
@@ -32,7 +32,8 @@ def run_jobs(module: str, jobs: Sequence[Any], done: Callable[[Any, Any], None],
     Raises:
         LmoeTuneError: a process died.
     """
-    command = [sys.executable, "-m", module]
+    # With -m, runpy would warn of a module that its package has imported already.
+    command = [sys.executable, "-c", f"from {module} import main; main()"]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     waiting, lock = iter(jobs), threading.Lock()
     started: list[subprocess.Popen[str]] = []

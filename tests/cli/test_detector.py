@@ -163,6 +163,13 @@ def test_the_confirmed_winner_goes_before_the_best_trial(ledger: Ledger, tmp_pat
     assert about["threshold_measured"]["images"] == len(images.labels)
     assert load_detector(tmp_path / "out").classes == images.classes
     assert export.winner_of(ledger, BEST).confirmed is None
+    # A confirmation of the user's own classifier knows the classes of the search only.
+    own = of_search(ledger.spec.data, ledger.folder.home)
+    torch.save(a_model(len(own.classes)).state_dict(), job / "model.pt")
+    document_of_own = document | {"winner": winner | {"describes": describes(own.classes, "energy")}}
+    (ledger.folder.confirmation.path / "confirm.json").write_text(json.dumps(document_of_own))
+    about = export.write_detector(ledger, export.winner_of(ledger), tmp_path / "own")
+    assert about["classes"] == list(own.classes) and about["threshold_measured"]["images"] == len(own.labels)
     (ledger.folder.confirmation.path / "confirm.json").write_text(
         json.dumps(document | {"winner": winner | {"model": None}})
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,10 @@ from sklearn.metrics import accuracy_score, roc_auc_score, roc_curve
 from lmoe_tune.confirm.job import run_job
 from lmoe_tune.confirm.plan import DESCRIPTION, MODEL, RESAMPLED, SCORES, make_plan
 from lmoe_tune.confirm.study import JOB, Study
+from lmoe_tune.data import load_search_data
 from lmoe_tune.data.batches import Images
 from lmoe_tune.data.opened import open_test_data
+from lmoe_tune.errors import UsageError
 from lmoe_tune.evaluation import resampled_metrics_of_scores
 from lmoe_tune.model import build_model
 from lmoe_tune.sweep.ledger import Ledger
@@ -29,13 +33,18 @@ def config(sweep: Ledger, tmp_path: Path) -> dict[str, Any]:
     """Of the winner's first job, as a worker gets it."""
     study = Study(sweep, tmp_path)
     study.begin(make_plan(sweep, tmp_path, top=1, num_seeds=2), "lmoe-tune confirm small")
+    return config_of(study, tmp_path)
+
+
+def config_of(study: Study, import_path: Path) -> dict[str, Any]:
+    """Of the next job."""
     suggestion = study.ledger.ask()
     return {
         "job": JOB,
         "candidates": study.ledger.attrs["candidates"],
         "home": str(study.folder.home),
         "sweep": str(study.folder.path),
-        "import_path": str(tmp_path),
+        "import_path": str(import_path),
         "trial": suggestion.number,
         "params": suggestion.params,
     }
@@ -126,6 +135,35 @@ def test_no_other_weights_are_kept(config: dict[str, Any], candidate: int, seed:
     last(config)
     assert (folder_of(config) / SCORES).is_file()
     assert not (folder_of(config) / MODEL).exists()
+
+
+def test_a_classifier_of_the_users_own_is_confirmed_on_the_classes_that_it_knows(
+    make_ledger: Callable[..., Ledger], add_trial: Callable[..., int], tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    own = tmp_path / "own.pt"
+    torch.save(build_model("small_cnn", 5, 1, 8).state_dict(), own)
+    ledger = make_ledger("budget.trials=1", "model.baseline.epochs=0", f"model.weights={own}")
+    add_trial(ledger, 0.9)
+    study, plan = Study(ledger, tmp_path), make_plan(ledger, tmp_path, top=1, num_seeds=2)
+    assert "knows: those that the search held out are in no set" in plan.notes[-1]
+    with pytest.raises(UsageError, match=r"--splits: model\.baseline\.epochs is 0"):
+        make_plan(ledger, tmp_path, top=1, num_seeds=2, splits=(0, 1))
+    study.begin(plan, "lmoe-tune confirm small")
+    assert not next(study.files(plan))[1]
+    found = []
+    for _ in range(2):
+        config = config_of(study, tmp_path)
+        found.append(last(config))
+        searched = load_search_data(ledger.spec.data, ledger.folder.home)
+        with np.load(folder_of(config) / SCORES) as arrays:
+            assert set(arrays["labels"].tolist()) == set(range(5))
+            whole = open_test_data(ledger.spec.data).test
+            assert len(arrays["scores_id"]) < whole.sizes["id"]
+            assert len(arrays["scores_fine"]) == whole.sizes["fine"]
+    assert json.loads((study.folder.trial(0) / DESCRIPTION).read_text())["classes"] == list(searched.classes)
+    assert found[0].baseline == found[1].baseline
+    assert of_test(found[0]) != of_test(found[1])
 
 
 def test_every_seed_has_a_baseline_training_of_its_own_and_every_split_its_images(config: dict[str, Any]) -> None:

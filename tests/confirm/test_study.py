@@ -49,7 +49,7 @@ def test_the_opening_is_recorded_before_the_test_data_are_opened(
 ) -> None:
     study, plan = Study(sweep, NOWHERE), plan_of(sweep)
 
-    def opened(data: Any, home: Path) -> Any:
+    def opened(data: Any, home: Path, *, with_held_out: bool) -> Any:
         assert len(openings(sweep)) == 1, "opened, and nobody knows"
         raise UsageError("not here")
 

@@ -101,6 +101,19 @@ def test_the_final_training_has_all_in_distribution_classes(data: Any) -> None:
     assert names(plan_search(spec).train) < names(sealed.train)
 
 
+def test_it_can_leave_out_what_the_search_held_out(data: Any) -> None:
+    spec = data()
+    sealed, searched = plan_test(spec, with_held_out=False), plan_search(spec)
+    whole, split = plan_test(spec), class_split(spec, 6)
+    assert sealed.classes == searched.classes
+    assert names(sealed.train) == names(searched.train) and names(sealed.val) == names(searched.val)
+    np.testing.assert_array_equal(sealed.train_labels, searched.train_labels)
+    assert set(sealed.test.labels.tolist()) == set(split.train)
+    assert names(sealed.test) < names(whole.test)
+    assert names(sealed.test_fine) == names(whole.test_fine)
+    assert sealed.fingerprint != whole.fingerprint
+
+
 def test_official_parts_are_kept(tmp_path: Path) -> None:
     trees.aircraft(tmp_path)
     plan = plan_search(DataSpec(id=Dataset(dataset="fgvc_aircraft", root=str(tmp_path)), outliers=None))
