@@ -134,8 +134,8 @@ def make_plan(
             )
         notes.append(
             f"all rows start from {spec.model.weights} (model.baseline.epochs is 0), so they are trained on the "
-            "classes that it knows: those that the search held out are in no set, and a seed decides on the fine-tuning "
-            "only"
+            "classes that it knows: those that the search held out are in no set, and a seed decides on the "
+            "fine-tuning only"
         )
     return Plan(
         top=tuple(best),
