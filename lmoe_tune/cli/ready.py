@@ -1,4 +1,4 @@
-"""Commands to get ready: check, methods, schema, doctor."""
+"""Commands to get ready: init, check, methods, schema, doctor."""
 
 from __future__ import annotations
 
@@ -7,9 +7,31 @@ from typing import Annotated
 import typer
 
 from lmoe_tune.cli.options import FormatOption, HomeOption, SetOption, SpecArgument, checked_format, load, resolve_home
-from lmoe_tune.cli.output import print_json, print_rows, print_table, shown
+from lmoe_tune.cli.output import print_json, print_rows, print_table, say, shown
 
 app = typer.Typer()
+
+
+@app.command()
+def init(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The sweep's name, and the file's.")],
+    space: Annotated[
+        str | None,
+        typer.Option(
+            "--from", metavar="SPACE", help="The shipped space to copy; that of this name by default, else 'folder'."
+        ),
+    ] = None,
+) -> None:
+    """Write spaces/NAME.yaml, a commented spec to edit: a shipped search space, or one for images of your own."""
+    from lmoe_tune.spec.starter import write_starter
+
+    path, chosen = write_starter(name, space)
+    typer.echo(str(path))
+    say(f"a copy of the search space '{chosen}'")
+    if chosen == "digits":
+        say(f"next: lmoe-tune search {path}")
+    else:
+        say(f"next: say in it where your images are (each root), then: lmoe-tune data inspect {path}")
 
 
 @app.command()

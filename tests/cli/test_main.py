@@ -53,6 +53,7 @@ def test_commands_and_flags_are_those_of_the_snapshot() -> None:
         "search SPEC --name --trials --time --gpu-hours --set --address --fresh --dry-run --json --home",
         "resume NAME --trials --retry-failed --home",
         "check SPEC",
+        "init NAME",
         "train SPEC --params",
         "list --format",
         "status NAME --format",
@@ -123,6 +124,8 @@ def test_the_version_is_printed(cli: Cli) -> None:
         (("sync", "nothing"), "no sweep 'nothing'"),
         (("list", "--format", "xml"), "--format is 'xml', but must be one of table, json, csv"),
         (("methods", "--format", "yaml"), "must be one of table, json, csv"),
+        (("init", "../mine"), "NAME is '../mine', but must be"),
+        (("init", "mine", "--from", "digts"), "must be one of aircraft, birds"),
         (("search", "digits", "--time", "soon"), "--time is 'soon', but must be a duration"),
         (("resume", "--trials", "many"), "--trials is 'many'"),
         (("resume", "--trials", "-3"), "--trials"),
@@ -160,6 +163,43 @@ def test_a_home_that_is_a_file_is_bad_usage(cli: Cli, tmp_path: Path) -> None:
         assert done.returncode == (0 if arguments == ("list",) else 2), done.stderr
         assert "Traceback" not in done.stderr
         assert "Error:" not in done.stderr, "a message, not the name of an exception"
+
+
+# ------------------------------------------------------------------ init
+
+
+def test_init_writes_a_spec_that_check_accepts(cli: Cli, tmp_path: Path) -> None:
+    written = cli("init", "mine", "--from", "digits")
+    assert (written.returncode, written.stdout) == (0, "spaces/mine.yaml\n"), written.stderr
+    assert "lmoe-tune search spaces/mine.yaml" in written.stderr
+    checked = cli("check", "spaces/mine.yaml")
+    assert checked.returncode == 0, checked.stderr
+    assert (tmp_path / "spaces" / "mine.yaml").stat().st_mode & 0o002 == 0
+
+
+def test_init_of_a_name_of_ones_own_is_for_ones_own_images(cli: Cli, tmp_path: Path) -> None:
+    for name, dataset in (("finches", "folder"), ("cars", "stanford_cars")):
+        written = cli("init", name)
+        assert f"lmoe-tune data inspect spaces/{name}.yaml" in written.stderr
+        assert f"id: {{dataset: {dataset}," in (tmp_path / "spaces" / f"{name}.yaml").read_text()
+
+
+def test_init_leaves_a_file_that_is_there_alone(cli: Cli, tmp_path: Path) -> None:
+    cli("init", "mine")
+    path = tmp_path / "spaces" / "mine.yaml"
+    path.write_text("edited")
+    again = cli("init", "mine.yaml")
+    assert (again.returncode, again.stdout) == (2, "")
+    assert "spaces/mine.yaml is there already" in again.stderr
+    assert path.read_text() == "edited"
+
+
+def test_init_where_spaces_is_a_file_says_so(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "spaces").touch()
+    done = cli("init", "mine")
+    assert done.returncode == 2
+    assert "spaces is a file, but must be a folder" in done.stderr or "cannot be written" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 # ------------------------------------------------------------------ check

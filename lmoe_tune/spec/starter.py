@@ -1,0 +1,65 @@
+"""A spec to begin with: a shipped search space under a name of the user's."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import yaml
+
+from lmoe_tune.errors import UsageError
+from lmoe_tune.spec.locate import SUFFIXES, shipped_specs
+from lmoe_tune.spec.model import NAME_PATTERN
+from lmoe_tune.spec.wording import did_you_mean, shown
+
+FOLDER = Path("spaces")  # of the working directory
+OWN_IMAGES = "folder"  # the space for a name that is no shipped one's
+
+
+def write_starter(name: str, space: str | None) -> tuple[Path, str]:
+    """Write `spaces/NAME.yaml`, a copy of a shipped search space with its comments.
+
+    Args:
+        name: the sweep's name, with or without `.yaml`.
+        space: the shipped space; None is that of this name, else the one for images of one's own.
+
+    Returns:
+        The file, and the space that it was made from.
+
+    Raises:
+        UsageError: there is such a file already, no such space, or no file can be written there.
+    """
+    stem = name.removesuffix(SUFFIXES[0]).removesuffix(SUFFIXES[1])
+    if not re.fullmatch(NAME_PATTERN, stem):
+        raise UsageError(
+            f"NAME is {shown(name)}, but must be 1 to 64 letters, digits, '.', '_' or '-', a letter or digit first, "
+            "without '..'"
+        )
+    shipped = shipped_specs()
+    chosen = space or (stem if stem in shipped else OWN_IMAGES)
+    if chosen not in shipped:
+        raise UsageError(
+            f"--from is {shown(chosen)}, but must be one of {', '.join(shipped)}{did_you_mean(chosen, shipped)}"
+        )
+    path = FOLDER / f"{stem}{SUFFIXES[0]}"
+    content = renamed(shipped[chosen].read_text(encoding="utf-8"), chosen, stem, path)
+    try:
+        FOLDER.mkdir(exist_ok=True)
+        with path.open("x", encoding="utf-8") as file:
+            file.write(content)
+    except FileExistsError as error:
+        if os.path.lexists(path):
+            raise UsageError(f"{path} is there already; edit it, or choose another name") from error
+        raise UsageError(f"{FOLDER} is a file, but must be a folder; move it, or work in another folder") from error
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be written ({error.strerror})") from error
+    return path, chosen
+
+
+def renamed(text: str, space: str, name: str, path: Path) -> str:
+    """The text of the space `space` with another name, experiment and, in its comments, path."""
+    word = name if name[0].isalpha() and isinstance(yaml.safe_load(name), str) else f'"{name}"'
+    text = re.sub(rf"^name: {space}$", f"name: {word}", text, flags=re.MULTILINE)
+    text = re.sub(rf"experiment: {space}\b", f"experiment: {word}", text)
+    return re.sub(rf"`lmoe-tune ([a-z ]+) {space}`", rf"`lmoe-tune \1 {path}`", text)
