@@ -82,13 +82,14 @@ def _arch(value: object) -> str:
     return value
 
 
+NAME_MUST_BE = "1 to 64 letters, digits, '.', '_' or '-', a letter or digit first, without '..'"
 NAME_PATTERN = r"^(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
 Text = Annotated[str, _parsed(_text), MustBe("text of 1 to 500 printable characters")]
 Name = Annotated[
     str,
     _parsed(_name),
-    MustBe("1 to 64 letters, digits, '.', '_' or '-', a letter or digit first, without '..'"),
+    MustBe(NAME_MUST_BE),
     WithJsonSchema({"type": "string", "pattern": NAME_PATTERN}),
 ]
 Duration = Annotated[

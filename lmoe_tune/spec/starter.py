@@ -8,9 +8,10 @@ from pathlib import Path
 
 import yaml
 
+from lmoe_tune.durable import cannot_write, write_durably
 from lmoe_tune.errors import UsageError
 from lmoe_tune.spec.locate import SUFFIXES, shipped_specs
-from lmoe_tune.spec.model import NAME_PATTERN
+from lmoe_tune.spec.model import NAME_MUST_BE, NAME_PATTERN
 from lmoe_tune.spec.wording import did_you_mean, shown
 
 FOLDER = Path("spaces")  # of the working directory
@@ -28,14 +29,12 @@ def write_starter(name: str, space: str | None) -> tuple[Path, str]:
         The file, and the space that it was made from.
 
     Raises:
-        UsageError: there is such a file already, no such space, or no file can be written there.
+        UsageError: there is such a file already, or no such space.
+        StorageError: it cannot be written; then there is none.
     """
     stem = name.removesuffix(SUFFIXES[0]).removesuffix(SUFFIXES[1])
     if not re.fullmatch(NAME_PATTERN, stem):
-        raise UsageError(
-            f"NAME is {shown(name)}, but must be 1 to 64 letters, digits, '.', '_' or '-', a letter or digit first, "
-            "without '..'"
-        )
+        raise UsageError(f"NAME is {shown(name)}, but must be {NAME_MUST_BE}")
     shipped = shipped_specs()
     chosen = space or (stem if stem in shipped else OWN_IMAGES)
     if chosen not in shipped:
@@ -43,17 +42,16 @@ def write_starter(name: str, space: str | None) -> tuple[Path, str]:
             f"--from is {shown(chosen)}, but must be one of {', '.join(shipped)}{did_you_mean(chosen, shipped)}"
         )
     path = FOLDER / f"{stem}{SUFFIXES[0]}"
+    if os.path.lexists(path):
+        raise UsageError(f"{path} is there already; edit it, or choose another name")
     content = renamed(shipped[chosen].read_text(encoding="utf-8"), chosen, stem, path)
     try:
         FOLDER.mkdir(exist_ok=True)
-        with path.open("x", encoding="utf-8") as file:
-            file.write(content)
     except FileExistsError as error:
-        if os.path.lexists(path):
-            raise UsageError(f"{path} is there already; edit it, or choose another name") from error
         raise UsageError(f"{FOLDER} is a file, but must be a folder; move it, or work in another folder") from error
     except OSError as error:
-        raise UsageError(f"{path}: cannot be written ({error.strerror})") from error
+        raise cannot_write(FOLDER, error) from error
+    write_durably(path, content.encode())
     return path, chosen
 
 
