@@ -46,6 +46,7 @@ lint: $(READY_DEV)
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/python .ci/style.py
 
 check: lint test
 

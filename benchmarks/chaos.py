@@ -72,7 +72,9 @@ resources: {{cpu: 1, max_retries: 1000, epoch_timeout: {timeout_s}s}}
 """
 
 
-def draw_plan(rng: random.Random, kills_left: int, others_left: int, *, server: bool, fresh: bool) -> Plan:
+def draw_plan(
+    rng: random.Random, kills_left: int, others_left: int, *, server: bool, fresh: bool
+) -> Plan:
     """The faults of the next run; none of a sort that was enough."""
     mlflow = [f"MLflow {mode}" for mode in MODES] if server else [DATABASE_LOCKED] * 2
     sorts = [WORKER_KILLED] * 3 + [WORKER_STOPPED] + [PROJECTOR_KILLED] * 2 + mlflow
@@ -83,11 +85,17 @@ def draw_plan(rng: random.Random, kills_left: int, others_left: int, *, server: 
             kind = rng.choice(sorts)
             worker = kind in (WORKER_KILLED, WORKER_STOPPED)
             during.append((kind, while_training(rng) if worker else any_moment(rng, fresh=fresh)))
-    weights = {kind: weight for kind, weight in ENDS.items() if (kills_left if kind == KILL else others_left) > 0}
+    weights = {
+        kind: weight
+        for kind, weight in ENDS.items()
+        if (kills_left if kind == KILL else others_left) > 0
+    }
     finish = 0.5 if kills_left + others_left > 0 else 1.0
     kind = rng.choices([*weights, ""], [*weights.values(), finish])[0]
     end = (kind, any_moment(rng, fresh=fresh)) if kind else None
-    damage = rng.choice([TRUNCATED, FLIPPED, TORN]) if kind and rng.random() < 0.6 * wanted else None
+    damage = (
+        rng.choice([TRUNCATED, FLIPPED, TORN]) if kind and rng.random() < 0.6 * wanted else None
+    )
     return Plan(tuple(during), end, damage)
 
 
@@ -111,7 +119,8 @@ def epochs_repeated(victim: Victim, steps_per_epoch: float) -> dict[int, float]:
     """By trial: the epochs' worth of steps that were made more than once."""
     steps = steps_of(victim)
     return {
-        trial.number: steps[repr(trial.params["mixing_alpha"])] / steps_per_epoch - len(trial.epochs)
+        trial.number: steps[repr(trial.params["mixing_alpha"])] / steps_per_epoch
+        - len(trial.epochs)
         for trial in victim.trials()
     }
 
@@ -121,11 +130,15 @@ def sweep_under_faults(victim: Victim, number: int, args: argparse.Namespace, ta
     for run in range(1000):
         rng = random.Random(f"{args.seed}:{number}:{run}")
         kills_left, others_left = args.kills - tally.kills, args.others - tally.others
-        plan = draw_plan(rng, kills_left, others_left, server=victim.proxy is not None, fresh=not victim.seen)
+        plan = draw_plan(
+            rng, kills_left, others_left, server=victim.proxy is not None, fresh=not victim.seen
+        )
         run_once(victim, plan, tally, rng)
         done = sum(len(trial.epochs) for trial in victim.trials())
         what = ", ".join([*(kind for kind, _ in plan.during), *([plan.end[0]] if plan.end else [])])
-        say(f"sweep {number} run {run}: {done} epochs; {tally.kills} kills, {tally.others} others; planned: {what}")
+        say(
+            f"sweep {number} run {run}: {done} epochs; {tally.kills} kills, {tally.others} others; planned: {what}"
+        )
         if len(tally.failures) > 5:
             return
         if victim.is_done():
@@ -148,7 +161,9 @@ def chaos(args: argparse.Namespace, folder: Path) -> int:
         while (tally.kills < args.kills or tally.others < args.others) and not tally.failures[5:]:
             server = sweeps % 2 == 1
             database = folder / "mlflow.db"
-            victim = make_victim(folder / str(sweeps), args.slots, proxy if server else None, database)
+            victim = make_victim(
+                folder / str(sweeps), args.slots, proxy if server else None, database
+            )
             interruptions = tally.interruptions
             sweep_under_faults(victim, sweeps, args, tally)
             found = audit(
@@ -163,7 +178,9 @@ def chaos(args: argparse.Namespace, folder: Path) -> int:
             problems += found
             again = epochs_repeated(victim, steps_per_epoch)
             repeated += sum(again.values())
-            too_often += sum(epochs > tally.interruptions - interruptions for epochs in again.values())
+            too_often += sum(
+                epochs > tally.interruptions - interruptions for epochs in again.values()
+            )
             sweeps += 1
             if not found and not args.keep:
                 shutil.rmtree(victim.cwd)
@@ -172,7 +189,15 @@ def chaos(args: argparse.Namespace, folder: Path) -> int:
             *machine(load),
             f"asked for --kills {args.kills} --others {args.others} --seed {args.seed} --slots {args.slots}",
             "",
-            *report(tally, problems, sweeps, repeated, too_often, time.monotonic() - started_s, args.slots),
+            *report(
+                tally,
+                problems,
+                sweeps,
+                repeated,
+                too_often,
+                time.monotonic() - started_s,
+                args.slots,
+            ),
         ]
     )
     print(text)
@@ -194,14 +219,22 @@ def report(
     yield f"{sweeps} sweeps of {TRIALS} trials x {EPOCHS} epochs in {tally.num_runs} runs, {wall_s / 60:.0f} min"
     yield ""
     yield f"{tally.kills + tally.others:>5}  faults injected"
-    for kind, count in sorted(tally.faults.items(), key=lambda item: (item[0] != KILL, -item[1], item[0])):
+    for kind, count in sorted(
+        tally.faults.items(), key=lambda item: (item[0] != KILL, -item[1], item[0])
+    ):
         yield f"{count:>5}  {kind}"
         if kind == KILL:
-            yield from (f"{'':>5}  {number:>5}  {when}" for when, number in tally.phases.most_common())
+            yield from (
+                f"{'':>5}  {number:>5}  {when}" for when, number in tally.phases.most_common()
+            )
         if kind == WORKER_STOPPED and tally.bench_killed:
             yield f"{'':>5}  {tally.bench_killed:>5}  that nothing but this bench ended"
     yield ""
-    against = "the undisturbed sweep, bit for bit" if slots == 1 else "what was recorded before each fault"
+    against = (
+        "the undisturbed sweep, bit for bit"
+        if slots == 1
+        else "what was recorded before each fault"
+    )
     yield f"audit of ledger, disk and MLflow against each other and against {against}"
     columns = Counter(problem.column for problem in problems)
     for column, meaning in zip(COLUMNS, MEANINGS, strict=True):
@@ -237,7 +270,11 @@ def main() -> int:
     with contextlib.ExitStack() as stack:
         folder = args.keep
         if folder is None:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="chaos-", ignore_cleanup_errors=True)))
+            folder = Path(
+                stack.enter_context(
+                    tempfile.TemporaryDirectory(prefix="chaos-", ignore_cleanup_errors=True)
+                )
+            )
         return chaos(args, folder)
 
 
@@ -246,9 +283,13 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--kills", type=int, default=50, help="kills of whole drivers (default 50)")
     parser.add_argument("--others", type=int, help="other faults (default: as many as kills)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--slots", type=int, choices=(1, 2), default=1, help="trials at a time (default 1)")
+    parser.add_argument(
+        "--slots", type=int, choices=(1, 2), default=1, help="trials at a time (default 1)"
+    )
     parser.add_argument("--out", type=Path, metavar="FILE", help="also write the report there")
-    parser.add_argument("--keep", type=Path, metavar="DIR", help="keep all homes there, which must be empty")
+    parser.add_argument(
+        "--keep", type=Path, metavar="DIR", help="keep all homes there, which must be empty"
+    )
     args = parser.parse_args()
     if args.others is None:
         args.others = args.kills

@@ -35,7 +35,12 @@ class Problem:
 
 
 def audit(
-    folder: SweepFolder, database: Path, *, planned: int, reference: SweepFolder | None, seen: list[list[TrialView]]
+    folder: SweepFolder,
+    database: Path,
+    *,
+    planned: int,
+    reference: SweepFolder | None,
+    seen: list[list[TrialView]],
 ) -> list[Problem]:
     """All that is wrong with a sweep that says it is complete.
 
@@ -68,14 +73,19 @@ def compare_counts(ledger: Ledger, planned: int) -> Iterator[Problem]:
         yield Problem("lost", f"trial {number} is not in the ledger")
     for number in sorted(number for number in numbers if number >= planned or numbers[number] > 1):
         yield Problem("doubled", f"trial {number} is in the ledger, but {planned} were planned")
-    for parameters, count in Counter(json.dumps(trial.params, sort_keys=True) for trial in trials).items():
+    for parameters, count in Counter(
+        json.dumps(trial.params, sort_keys=True) for trial in trials
+    ).items():
         if count > 1:
             yield Problem("doubled", f"{count} trials have the parameters {parameters}")
     for trial in trials:
         if trial.state not in ("complete", "pruned"):
             yield Problem("lost", f"trial {trial.number} is {trial.state}: {trial.failure}")
         if [epoch.epoch for epoch in trial.epochs] != list(range(1, len(trial.epochs) + 1)):
-            yield Problem("differing", f"trial {trial.number} has the epochs {[e.epoch for e in trial.epochs]}")
+            yield Problem(
+                "differing",
+                f"trial {trial.number} has the epochs {[e.epoch for e in trial.epochs]}",
+            )
 
 
 def compare_with_earlier(trials: list[TrialView], earlier: list[TrialView]) -> Iterator[Problem]:
@@ -86,7 +96,9 @@ def compare_with_earlier(trials: list[TrialView], earlier: list[TrialView]) -> I
         if after is None:
             yield Problem("lost", f"trial {before.number} was in the ledger once")
         elif after.params != before.params or after.epochs[: len(before.epochs)] != before.epochs:
-            yield Problem("differing", f"trial {before.number} is no longer what had been recorded of it")
+            yield Problem(
+                "differing", f"trial {before.number} is no longer what had been recorded of it"
+            )
         elif before.state != "running" and after != before:
             yield Problem("differing", f"trial {before.number} changed after its end")
 
@@ -97,10 +109,16 @@ def compare_with_reference(ledger: Ledger, reference: Ledger) -> Iterator[Proble
     for number in sorted(set(found) & set(wanted)):
         for what, value in wanted[number].items():
             if found[number][what] != value:
-                yield Problem("differing", f"trial {number}: {what} is {found[number][what]}, but must be {value}")
+                yield Problem(
+                    "differing",
+                    f"trial {number}: {what} is {found[number][what]}, but must be {value}",
+                )
     best, must_be = ledger.best(), reference.best()
     if (best and best.number) != (must_be and must_be.number):
-        yield Problem("differing", f"the best is {best and best.number}, but must be {must_be and must_be.number}")
+        yield Problem(
+            "differing",
+            f"the best is {best and best.number}, but must be {must_be and must_be.number}",
+        )
 
 
 def determined(trials: list[TrialView]) -> dict[int, dict[str, Any]]:
@@ -126,19 +144,29 @@ def untimed(metrics: Any) -> dict[str, float]:
 
 def compare_disk(ledger: Ledger, reference: SweepFolder | None) -> Iterator[Problem]:
     folder = ledger.folder
-    best = {trial.number for trial in ledger.ranked(ledger.trials())[: ledger.spec.tracking.best_checkpoints]}
+    best = {
+        trial.number
+        for trial in ledger.ranked(ledger.trials())[: ledger.spec.tracking.best_checkpoints]
+    }
     on_disk = {int(path.name) for path in (folder.path / "trials").iterdir()}
     for number in sorted(on_disk ^ {trial.number for trial in ledger.trials()}):
-        yield Problem("on disk", f"trials/{number} and the ledger disagree on whether there is such a trial")
+        yield Problem(
+            "on disk", f"trials/{number} and the ledger disagree on whether there is such a trial"
+        )
     for trial in ledger.trials():
         yield from compare_record(folder.trial(trial.number), trial)
         files = checkpoint.list_newest_first(folder.checkpoints(trial.number))
         if trial.number in best:
             yield from compare_checkpoint(trial, files, reference)
         elif files:
-            yield Problem("on disk", f"trial {trial.number} is none of the best, but kept {len(files)} checkpoints")
+            yield Problem(
+                "on disk",
+                f"trial {trial.number} is none of the best, but kept {len(files)} checkpoints",
+            )
     for stray in folder.home.rglob("*.tmp"):
-        if "checkpoints" not in stray.parts and stray.parent.parent.name != "baselines":  # the next save drops those
+        if (
+            "checkpoints" not in stray.parts and stray.parent.parent.name != "baselines"
+        ):  # the next save drops those
             yield Problem("on disk", f"{stray.relative_to(folder.home)} was left behind")
     if (folder.path / ".ray").exists():
         yield Problem("on disk", "Ray's scratch folder was left behind")
@@ -150,19 +178,26 @@ def compare_record(path: Path, trial: TrialView) -> Iterator[Problem]:
         if about[what] != getattr(trial, what):
             yield Problem("on disk", f"trial {trial.number}: trial.json says {what} {about[what]}")
     lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
-    wanted = [{"epoch": e.epoch, "time_ms": e.time_ms, "metrics": dict(e.metrics)} for e in trial.epochs]
+    wanted = [
+        {"epoch": e.epoch, "time_ms": e.time_ms, "metrics": dict(e.metrics)} for e in trial.epochs
+    ]
     if lines != wanted:
         yield Problem(
-            "on disk", f"trial {trial.number}: metrics.jsonl has {len(lines)} lines that are not the ledger's"
+            "on disk",
+            f"trial {trial.number}: metrics.jsonl has {len(lines)} lines that are not the ledger's",
         )
 
 
-def compare_checkpoint(trial: TrialView, files: list[Path], reference: SweepFolder | None) -> Iterator[Problem]:
+def compare_checkpoint(
+    trial: TrialView, files: list[Path], reference: SweepFolder | None
+) -> Iterator[Problem]:
     """The last one is whole, of the last epoch, and holds the weights that the uninterrupted trial ended with."""
     import torch
 
     if not 1 <= len(files) <= checkpoint.KEEP:
-        yield Problem("on disk", f"trial {trial.number} is one of the best, but has {len(files)} checkpoints")
+        yield Problem(
+            "on disk", f"trial {trial.number} is one of the best, but has {len(files)} checkpoints"
+        )
         return
     try:
         state = checkpoint.load(files[0])
@@ -173,8 +208,13 @@ def compare_checkpoint(trial: TrialView, files: list[Path], reference: SweepFold
         yield Problem("on disk", f"trial {trial.number}: its checkpoint is not of its last epoch")
     if reference is not None:
         wanted = checkpoint.load_newest(reference.checkpoints(trial.number))
-        if wanted is None or not all(torch.equal(wanted["model"][key], state["model"][key]) for key in state["model"]):
-            yield Problem("differing", f"trial {trial.number}: its weights are not those of the uninterrupted trial")
+        if wanted is None or not all(
+            torch.equal(wanted["model"][key], state["model"][key]) for key in state["model"]
+        ):
+            yield Problem(
+                "differing",
+                f"trial {trial.number}: its weights are not those of the uninterrupted trial",
+            )
 
 
 # MLflow
@@ -193,7 +233,9 @@ def compare_mlflow(ledger: Ledger, database: Path) -> Iterator[Problem]:
     runs = list(client.search_runs([experiment.experiment_id], mine, max_results=10_000))
     kinds = Counter(run.data.tags.get("lmoe_tune.kind") for run in runs)
     if kinds["sweep"] != 1 or kinds["baseline"] != 1:
-        yield Problem("in MLflow", f"{kinds['sweep']} parent runs and {kinds['baseline']} baseline runs")
+        yield Problem(
+            "in MLflow", f"{kinds['sweep']} parent runs and {kinds['baseline']} baseline runs"
+        )
     for run in runs:
         if run.info.status == "RUNNING":
             yield Problem("in MLflow", f"the run '{run.info.run_name}' is RUNNING")
@@ -209,7 +251,9 @@ def compare_mlflow(ledger: Ledger, database: Path) -> Iterator[Problem]:
             continue
         yield from compare_run(client, found[0], trial, parents)
     for number in of_trial:
-        yield Problem("in MLflow", f"there is a run of trial {number}, which the ledger does not have")
+        yield Problem(
+            "in MLflow", f"there is a run of trial {number}, which the ledger does not have"
+        )
     yield from compare_models(client, experiment.experiment_id, mine, ledger)
 
 
@@ -221,24 +265,41 @@ def compare_run(client: Any, run: Any, trial: TrialView, parents: set[str]) -> I
         "parent": run.data.tags.get("mlflow.parentRunId") in parents,
     }
     params = {name: str(value) for name, value in trial.params.items()}
-    wanted = {"status": STATUS.get(trial.state), "state": trial.state, "parameters": params, "parent": True}
+    wanted = {
+        "status": STATUS.get(trial.state),
+        "state": trial.state,
+        "parameters": params,
+        "parent": True,
+    }
     for what, value in wanted.items():
         if found[what] != value:
-            yield Problem("in MLflow", f"trial {trial.number}: {what} is {found[what]}, but must be {value}")
+            yield Problem(
+                "in MLflow", f"trial {trial.number}: {what} is {found[what]}, but must be {value}"
+            )
     if set(run.data.metrics) != set(trial.metrics):
-        yield Problem("in MLflow", f"trial {trial.number} has the metrics {sorted(run.data.metrics)}")
+        yield Problem(
+            "in MLflow", f"trial {trial.number} has the metrics {sorted(run.data.metrics)}"
+        )
     for name in trial.metrics:
-        history = sorted((m.step, m.value) for m in client.get_metric_history(run.info.run_id, name))
+        history = sorted(
+            (m.step, m.value) for m in client.get_metric_history(run.info.run_id, name)
+        )
         if history != [(epoch.epoch, epoch.metrics[name]) for epoch in trial.epochs]:
             yield Problem("in MLflow", f"trial {trial.number}: {name} is {history}")
 
 
 def compare_models(client: Any, experiment_id: str, mine: str, ledger: Ledger) -> Iterator[Problem]:
     models = client.search_logged_models([experiment_id], filter_string=mine, max_results=100)
-    best = sorted(t.number for t in ledger.ranked(ledger.trials())[: ledger.spec.tracking.best_checkpoints])
+    best = sorted(
+        t.number for t in ledger.ranked(ledger.trials())[: ledger.spec.tracking.best_checkpoints]
+    )
     logged = sorted(int(model.tags["lmoe_tune.trial"]) for model in models)
     if logged != best:
-        yield Problem("in MLflow", f"models are logged of the trials {logged}, but must be of {best}")
+        yield Problem(
+            "in MLflow", f"models are logged of the trials {logged}, but must be of {best}"
+        )
     for model in models:
         if str(model.status) != "READY":
-            yield Problem("in MLflow", f"the model of trial {model.tags['lmoe_tune.trial']} is {model.status}")
+            yield Problem(
+                "in MLflow", f"the model of trial {model.tags['lmoe_tune.trial']} is {model.status}"
+            )

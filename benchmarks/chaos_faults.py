@@ -21,14 +21,19 @@ from lmoe_tune.sweep.ledger import TrialView
 
 MARK = "LMOE_TUNE_BENCH"  # in the environment of a driver, so also of every process that descends from it
 POLL_S = 0.003
-WORKERS = ("ray::ResourceTrainable", "ray::TrialWorker")  # what Ray calls the process of a Trainable
+WORKERS = (
+    "ray::ResourceTrainable",
+    "ray::TrialWorker",
+)  # what Ray calls the process of a Trainable
 PROJECTOR = "lmoe_tune.sweep.projector"
 
 
 class Driver:
     """A `lmoe-tune` process and all that descends from it, found by a mark in their environments."""
 
-    def __init__(self, command: list[str], folder: Path, environment: Mapping[str, str], mark: str) -> None:
+    def __init__(
+        self, command: list[str], folder: Path, environment: Mapping[str, str], mark: str
+    ) -> None:
         self.started = time.time()
         self._mark = f"{MARK}={mark}".encode()
         self._output = folder / "output.txt"
@@ -56,7 +61,9 @@ class Driver:
 
     def find(self, *names: str) -> list[int]:
         """Pids of the descendants whose command line has one of these words."""
-        return sorted(pid for pid, line in self.tree().items() if any(name in line for name in names))
+        return sorted(
+            pid for pid, line in self.tree().items() if any(name in line for name in names)
+        )
 
     def kill(self) -> None:
         """`kill -9` of the driver alone."""
@@ -84,7 +91,10 @@ def marked(mark: bytes) -> list[int]:
     found = []
     for path in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            if mark in (path / "environ").read_bytes().split(b"\0") and state_of(int(path.name)) != "Z":
+            if (
+                mark in (path / "environ").read_bytes().split(b"\0")
+                and state_of(int(path.name)) != "Z"
+            ):
                 found.append(int(path.name))
     return found
 
@@ -99,7 +109,9 @@ def state_of(pid: int) -> str:
 
 def command_line(pid: int) -> str:
     try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        return (
+            Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        )
     except OSError:
         return ""
 
@@ -142,9 +154,18 @@ class Moment:
 
 def any_moment(rng: random.Random, *, fresh: bool) -> Moment:
     """Somewhere in a run: anywhere, or close to a write that matters; a fresh home has a baseline to train."""
-    kinds = {"start": 5, "ledger": 2, "checkpoint": 2, "MLflow": 1, "end": 1, "baseline": 2 if fresh else 0}
+    kinds = {
+        "start": 5,
+        "ledger": 2,
+        "checkpoint": 2,
+        "MLflow": 1,
+        "end": 1,
+        "baseline": 2 if fresh else 0,
+    }
     of = rng.choices(list(kinds), list(kinds.values()))[0]
-    delay_s = {"start": rng.uniform(0, 9), "end": rng.uniform(0, 1.5)}.get(of, rng.choice([0, rng.uniform(0, 0.3)]))
+    delay_s = {"start": rng.uniform(0, 9), "end": rng.uniform(0, 1.5)}.get(
+        of, rng.choice([0, rng.uniform(0, 0.3)])
+    )
     return Moment(of, 1 if of == "end" else rng.randint(1, 10 if of == "ledger" else 4), delay_s)
 
 
@@ -178,7 +199,9 @@ LOOKS: dict[str, Callable[[SweepFolder, Path], object]] = {
     "baseline": lambda folder, database: names(folder.home, "baselines/*/.epoch-*"),
     "ledger": lambda folder, database: size_of(folder.ledger),
     "checkpoint": lambda folder, database: names(folder.path / "trials", "*/checkpoints/*epoch-*"),
-    "MLflow": lambda folder, database: modified(database) + modified(database.with_name(f"{database.name}-journal")),
+    "MLflow": lambda folder, database: (
+        modified(database) + modified(database.with_name(f"{database.name}-journal"))
+    ),
     "end": lambda folder, database: last_bytes(folder.ledger).count(b'"how":"complete"'),
 }
 
@@ -215,7 +238,12 @@ def flip_bit(path: Path, rng: random.Random) -> None:
 
 def tear(ledger: Path, rng: random.Random) -> None:
     """Add what a kill in the middle of a transaction leaves: perhaps whole records, and part of one."""
-    record = {"op_code": 5, "worker_id": "torn", "trial_id": 0, "user_attr": {"torn": "x" * rng.randrange(200)}}
+    record = {
+        "op_code": 5,
+        "worker_id": "torn",
+        "trial_id": 0,
+        "user_attr": {"torn": "x" * rng.randrange(200)},
+    }
     number = ledger.read_bytes().count(b"\n")
     lines = b"".join(encode(record, number=number + place, left=3 - place) for place in range(3))
     with ledger.open("ab") as file:

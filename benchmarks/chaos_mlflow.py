@@ -107,15 +107,27 @@ class Proxy:
             return
         self._answer(request, status, headers, answer)
 
-    def _pass_on(self, request: BaseHTTPRequestHandler, content: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
-        headers = {name: value for name, value in request.headers.items() if name.lower() not in _NOT_PASSED_ON}
-        with contextlib.closing(http.client.HTTPConnection(HOST, self._backend_port, timeout=60)) as connection:
+    def _pass_on(
+        self, request: BaseHTTPRequestHandler, content: bytes
+    ) -> tuple[int, list[tuple[str, str]], bytes]:
+        headers = {
+            name: value
+            for name, value in request.headers.items()
+            if name.lower() not in _NOT_PASSED_ON
+        }
+        with contextlib.closing(
+            http.client.HTTPConnection(HOST, self._backend_port, timeout=60)
+        ) as connection:
             connection.request(request.command, request.path, content, headers)
             answer = connection.getresponse()
             return answer.status, answer.getheaders(), answer.read()
 
     def _answer(
-        self, request: BaseHTTPRequestHandler, status: int, headers: list[tuple[str, str]], content: bytes
+        self,
+        request: BaseHTTPRequestHandler,
+        status: int,
+        headers: list[tuple[str, str]],
+        content: bytes,
     ) -> None:
         request.send_response(status)
         for name, value in headers:
@@ -155,7 +167,9 @@ def wait_for(port: int, server: subprocess.Popen[bytes]) -> None:
     give_up = time.monotonic() + START_TIMEOUT_S
     while True:
         try:
-            with contextlib.closing(http.client.HTTPConnection(HOST, port, timeout=5)) as connection:
+            with contextlib.closing(
+                http.client.HTTPConnection(HOST, port, timeout=5)
+            ) as connection:
                 connection.request("GET", "/health")
                 if connection.getresponse().status == 200:
                     return

@@ -35,9 +35,17 @@ ENDS = {
     "raylet killed": 1.0,
     "control store (GCS) killed": 0.5,
 }
-WORKER_KILLED, WORKER_STOPPED, PROJECTOR_KILLED = "worker killed", "worker stopped (hangs)", "projector killed"
+WORKER_KILLED, WORKER_STOPPED, PROJECTOR_KILLED = (
+    "worker killed",
+    "worker stopped (hangs)",
+    "projector killed",
+)
 DATABASE_LOCKED = "MLflow database locked"
-TRUNCATED, FLIPPED, TORN = "newest checkpoint truncated", "newest checkpoint bit-flipped", "ledger torn"
+TRUNCATED, FLIPPED, TORN = (
+    "newest checkpoint truncated",
+    "newest checkpoint bit-flipped",
+    "ledger torn",
+)
 NOT_INTERRUPTING = (PROJECTOR_KILLED, DATABASE_LOCKED, TORN)
 SIGNALS = {"SIGTERM": signal.SIGTERM, "SIGINT": signal.SIGINT}
 EPOCH_TIMEOUT_S = 6.0  # the spec's; an epoch takes half a second
@@ -160,7 +168,12 @@ def run_once(victim: Victim, plan: Plan, tally: Tally, rng: random.Random) -> No
 
 
 def inject(
-    kind: str, driver: Driver, victim: Victim, tally: Tally, rng: random.Random, lasting: list[threading.Thread]
+    kind: str,
+    driver: Driver,
+    victim: Victim,
+    tally: Tally,
+    rng: random.Random,
+    lasting: list[threading.Thread],
 ) -> None:
     if kind in (WORKER_KILLED, WORKER_STOPPED):
         workers = driver.find(*faults.WORKERS)
@@ -181,7 +194,9 @@ def inject(
         lasting.append(for_a_while(faults.locked_database(victim.database), rng.uniform(1, 8)))
     else:
         assert victim.proxy is not None, f"{kind} needs a server"
-        lasting.append(for_a_while(victim.proxy.failing(kind.removeprefix("MLflow ")), rng.uniform(1, 8)))
+        lasting.append(
+            for_a_while(victim.proxy.failing(kind.removeprefix("MLflow ")), rng.uniform(1, 8))
+        )
     tally.faults[kind] += 1
 
 
@@ -193,7 +208,9 @@ def end(kind: str, driver: Driver, victim: Victim, tally: Tally, epochs_before: 
     elif kind == "driver alone killed":
         driver.kill()
     elif kind in SIGNALS:
-        while driver.running and "ing the sweep" not in driver.output():  # while Python imports, there is no handler
+        while (
+            driver.running and "ing the sweep" not in driver.output()
+        ):  # while Python imports, there is no handler
             time.sleep(faults.POLL_S)
         driver.process.send_signal(SIGNALS[kind])
     else:
@@ -214,7 +231,9 @@ def phase(driver: Driver, victim: Victim, epochs_before: int) -> str:
         return "trials"
     if any(when > driver.started for when, _ in read_marks(victim.cwd)):
         return "first epoch after the start"
-    record = read_baseline_record(victim.folder.home, view.read_sweep(victim.folder).attrs["baseline"])
+    record = read_baseline_record(
+        victim.folder.home, view.read_sweep(victim.folder).attrs["baseline"]
+    )
     if driver.find(*faults.WORKERS) and (record is None or record["state"] == "running"):
         return "baseline"
     return "start-up of a resume" if victim.seen else "start-up"

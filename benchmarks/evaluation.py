@@ -37,7 +37,9 @@ DIGITS = Path(__file__).resolve().parents[1] / "search_spaces" / "digits.yaml"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("spec", nargs="?", type=Path, default=DIGITS)
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--repeats", type=int, default=30)
@@ -60,7 +62,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as home:
         model.load_state_dict(acquire_baseline(spec, data, images, Path(home)).model)
 
-    epochs_s = [result.metrics["epoch_s"] for result in train(model, method.objective(params), images, settings)]
+    epochs_s = [
+        result.metrics["epoch_s"]
+        for result in train(model, method.objective(params), images, settings)
+    ]
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=settings.bf16):
         logits = [model(chunk).float() for chunk in images.val_chunks(EVALUATION_BATCH)]
 
@@ -70,12 +75,16 @@ def main() -> None:
         validation_metrics(found, images.val_labels, images.num_val_fine)
 
     def argmax() -> None:
-        (torch.cat(logits)[: images.num_val].argmax(1).cpu() == images.val_labels.cpu()).double().mean().item()
+        (
+            torch.cat(logits)[: images.num_val].argmax(1).cpu() == images.val_labels.cpu()
+        ).double().mean().item()
 
     epoch_s = statistics.median(epochs_s[1:] or epochs_s)  # the first one warms up
     rows = {
         "epoch": epoch_s,
-        "evaluation": timed(lambda: evaluate(model, images, settings, 0), arguments.repeats, device),
+        "evaluation": timed(
+            lambda: evaluate(model, images, settings, 0), arguments.repeats, device
+        ),
         "scoring": timed(scoring, arguments.repeats, device),
         "before scoring": timed(argmax, arguments.repeats, device),
     }
@@ -83,7 +92,9 @@ def main() -> None:
         f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; {device}"
     )
     print(f"torch {torch.__version__}, {spec.train.precision}")
-    print(f"{spec.name}: {sum(len(chunk) for chunk in logits)} validation images, {data.num_classes} classes")
+    print(
+        f"{spec.name}: {sum(len(chunk) for chunk in logits)} validation images, {data.num_classes} classes"
+    )
     for name, seconds in rows.items():
         print(f"{name:15} {1000 * seconds:9.2f} ms  {100 * seconds / epoch_s:6.2f}% of an epoch")
 

@@ -35,7 +35,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from machine import machine
-from peers.published_protocol import MEAN, STD, Photographs, loading_and_augmenting, loss_of_three_forwards
+from peers.published_protocol import (
+    MEAN,
+    STD,
+    Photographs,
+    loading_and_augmenting,
+    loss_of_three_forwards,
+)
 from photographs import write_photographs
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -61,14 +67,21 @@ PACKED = (1, 2, 4)
 def main() -> int:
     options = parsed()
     if not torch.cuda.is_available():
-        print("this machine has no CUDA device, so there is nothing to measure here", file=sys.stderr)
+        print(
+            "this machine has no CUDA device, so there is nothing to measure here", file=sys.stderr
+        )
         return NO_GPU
     if options.worker is not None:
         work(options)
         return 0
-    lines = [f"one trial on a GPU: {torch.cuda.get_device_name()}", *machine("torch", "torchvision", "pillow")]
+    lines = [
+        f"one trial on a GPU: {torch.cuda.get_device_name()}",
+        *machine("torch", "torchvision", "pillow"),
+    ]
     size = f"{options.batch} + {options.batch} images of {options.crop} x {options.crop}"
-    lines.append(f"{options.arch}, {size}, medians of {options.rounds} rounds of {options.steps} steps")
+    lines.append(
+        f"{options.arch}, {size}, medians of {options.rounds} rounds of {options.steps} steps"
+    )
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         paths = write_photographs(Path(folder) / "photographs", options.photographs)
         cache = DecodedCache(Path(folder) / "cache", options.resize)
@@ -80,7 +93,10 @@ def main() -> int:
         lines += measure_input(rows, options)
         lines += measure_whole(paths, rows, options)
         lines += measure_packing(Path(folder), options)
-    lines += ["", f"largest reservation of memory here: {torch.cuda.max_memory_reserved() / 1e9:.1f} GB"]
+    lines += [
+        "",
+        f"largest reservation of memory here: {torch.cuda.max_memory_reserved() / 1e9:.1f} GB",
+    ]
     text = "\n".join(lines) + "\n"
     print(text, end="")
     if options.out:
@@ -91,13 +107,17 @@ def main() -> int:
 def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--arch", default="resnet50")
-    parser.add_argument("--batch", type=int, default=32, help="images; as many outliers come on top")
+    parser.add_argument(
+        "--batch", type=int, default=32, help="images; as many outliers come on top"
+    )
     parser.add_argument("--resize", type=int, default=512)
     parser.add_argument("--crop", type=int, default=448)
     parser.add_argument("--photographs", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=10, help="of a side in a round")
-    parser.add_argument("--folder", type=Path, help="where to write photographs and cache; they are removed")
+    parser.add_argument(
+        "--folder", type=Path, help="where to write photographs and cache; they are removed"
+    )
     parser.add_argument("--out", type=Path)
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -112,18 +132,34 @@ def sync() -> None:
 
 def check_batches(rows: CachedImages, options: argparse.Namespace) -> None:
     """The GPU's readers and augmentation against the CPU's."""
-    there = [HostReader(rows, CUDA, threads=COPYING_THREADS), DeviceReader(rows, options.resize, CUDA)]
-    expected = [images for images, _ in itertools.islice(augmented(HostReader(rows, CPU, threads=1), rows, options), 3)]
+    there = [
+        HostReader(rows, CUDA, threads=COPYING_THREADS),
+        DeviceReader(rows, options.resize, CUDA),
+    ]
+    expected = [
+        images
+        for images, _ in itertools.islice(
+            augmented(HostReader(rows, CPU, threads=1), rows, options), 3
+        )
+    ]
     for reader in there:
         for found, wanted in zip(augmented(reader, rows, options), expected, strict=False):
             difference = float((found[0].cpu() - wanted).abs().max())
             if difference > 1e-3:
-                raise SystemExit(f"{type(reader).__name__}: the batches differ from the CPU's by {difference}")
+                raise SystemExit(
+                    f"{type(reader).__name__}: the batches differ from the CPU's by {difference}"
+                )
 
 
-def augmented(reader: Reader, rows: CachedImages, options: argparse.Namespace) -> Iterator[tuple[Tensor, Augmentation]]:
+def augmented(
+    reader: Reader, rows: CachedImages, options: argparse.Namespace
+) -> Iterator[tuple[Tensor, Augmentation]]:
     """Endless batches of images and outliers together, as a trial has them; always the same ones."""
-    rng, generator, size = np.random.default_rng(0), torch.Generator().manual_seed(0), 2 * options.batch
+    rng, generator, size = (
+        np.random.default_rng(0),
+        torch.Generator().manual_seed(0),
+        2 * options.batch,
+    )
     device = CPU
     drawn: list[Augmentation] = []
 
@@ -198,16 +234,26 @@ def measure_input(rows: CachedImages, options: argparse.Namespace) -> list[str]:
         reader = make()
         for _ in range(options.rounds):
             resident.append(steps_on(resident_batches(reader, rows, options), options))
-            real.append(steps_on((images for images, _ in augmented(reader, rows, options)), options))
-        stall = statistics.median(1 - still / moving for still, moving in zip(resident, real, strict=True))
-        lines.append(f"{'data.cache: ' + name:44}{statistics.median(real):10.4f}{max(0.0, stall):9.1%}")
+            real.append(
+                steps_on((images for images, _ in augmented(reader, rows, options)), options)
+            )
+        stall = statistics.median(
+            1 - still / moving for still, moving in zip(resident, real, strict=True)
+        )
+        lines.append(
+            f"{'data.cache: ' + name:44}{statistics.median(real):10.4f}{max(0.0, stall):9.1%}"
+        )
     return lines
 
 
-def resident_batches(reader: Reader, rows: CachedImages, options: argparse.Namespace) -> Iterator[Tensor]:
+def resident_batches(
+    reader: Reader, rows: CachedImages, options: argparse.Namespace
+) -> Iterator[Tensor]:
     """The same augmentation, of pixels that lie on the GPU already."""
     generator, size = torch.Generator().manual_seed(0), 2 * options.batch
-    pixels = torch.randint(256, (size, options.crop, options.crop, 3), dtype=torch.uint8, device=CUDA)
+    pixels = torch.randint(
+        256, (size, options.crop, options.crop, 3), dtype=torch.uint8, device=CUDA
+    )
     mean, std = (255 * torch.tensor(values, device=CUDA) for values in (MEAN, STD))
     while True:
         drawn = draw(generator, size, AugmentSpec(), side=options.resize, crop=options.crop)
@@ -222,7 +268,9 @@ def steps_on(batches: Iterator[Tensor], options: argparse.Namespace) -> float:
         if number == 2:
             sync()
             started = time.perf_counter()
-        side.batch = Batch(images[: options.batch], side.batch.labels, images[options.batch :], side.batch.pairs)
+        side.batch = Batch(
+            images[: options.batch], side.batch.labels, images[options.batch :], side.batch.pairs
+        )
         side.step()
     sync()
     return (time.perf_counter() - started) / options.steps
@@ -235,7 +283,9 @@ def fresh_side(options: argparse.Namespace) -> Ours:
     """Ours in its fastest mode; one model for all rounds."""
     if not _side:
         sides = make_sides(options.arch, make_batch(options.batch, options.crop, "cuda"))
-        _side.append(next(side for side in sides if isinstance(side, Ours) and side.mode == FASTEST))
+        _side.append(
+            next(side for side in sides if isinstance(side, Ours) and side.mode == FASTEST)
+        )
     return _side[0]
 
 
@@ -247,7 +297,13 @@ def measure_whole(paths: list[Path], rows: CachedImages, options: argparse.Names
         options.batch
         * 2
         / steps_on(
-            (images for images, _ in augmented(HostReader(rows, CUDA, threads=COPYING_THREADS), rows, options)), options
+            (
+                images
+                for images, _ in augmented(
+                    HostReader(rows, CUDA, threads=COPYING_THREADS), rows, options
+                )
+            ),
+            options,
         )
     )
     batch = make_batch(options.batch, options.crop, "cuda")
@@ -306,8 +362,12 @@ def measure_packing(folder: Path, options: argparse.Namespace) -> list[str]:
         for name in ("batch", "resize", "crop", "photographs", "rounds", "steps"):
             arguments += [f"--{name}", str(getattr(options, name))]
         command = [sys.executable, __file__, *arguments, "--worker", str(gate)]
-        started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(count)]
-        while len(list(gate.glob("ready-*"))) < count and all(process.poll() is None for process in started):
+        started = [
+            subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(count)
+        ]
+        while len(list(gate.glob("ready-*"))) < count and all(
+            process.poll() is None for process in started
+        ):
             time.sleep(0.05)
         (gate / "go").touch()
         outputs = [process.communicate()[0] for process in started]
@@ -332,7 +392,9 @@ def work(options: argparse.Namespace) -> None:
 
     def step() -> None:
         images = next(batches)
-        side.batch = Batch(images[: options.batch], side.batch.labels, images[options.batch :], side.batch.pairs)
+        side.batch = Batch(
+            images[: options.batch], side.batch.labels, images[options.batch :], side.batch.pairs
+        )
         side.step()
 
     for _ in range(3):
@@ -341,8 +403,14 @@ def work(options: argparse.Namespace) -> None:
     (gate / f"ready-{os.getpid()}").touch()
     while not (gate / "go").exists():
         time.sleep(0.005)
-    duration_s, num_steps, started = max(5.0, 0.2 * options.steps * options.rounds), 0, time.perf_counter()
-    while time.perf_counter() - started < duration_s:  # the same span for all, so that they overlap throughout
+    duration_s, num_steps, started = (
+        max(5.0, 0.2 * options.steps * options.rounds),
+        0,
+        time.perf_counter(),
+    )
+    while (
+        time.perf_counter() - started < duration_s
+    ):  # the same span for all, so that they overlap throughout
         step()
         num_steps += 1
         if num_steps % 4 == 0:

@@ -47,14 +47,22 @@ from lmoe_tune.data.pixels import Crops, HostReader  # noqa: E402
 from lmoe_tune.spec import AugmentSpec  # noqa: E402
 
 BATCH = 32
-READINGS = (1, 10, 160, 640)  # of all images: an epoch, a trial, a sweep pruned to a quarter, a sweep of 64 trials
+READINGS = (
+    1,
+    10,
+    160,
+    640,
+)  # of all images: an epoch, a trial, a sweep pruned to a quarter, a sweep of 64 trials
 CPU = torch.device("cpu")
 
 
 def main() -> None:
     options = parsed()
     core = min(os.sched_getaffinity(0))
-    lines = ["input pipeline: images per second on one core", *machine("torch", "torchvision", "pillow", "numpy")]
+    lines = [
+        "input pipeline: images per second on one core",
+        *machine("torch", "torchvision", "pillow", "numpy"),
+    ]
     os.sched_setaffinity(0, {core})
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
@@ -71,7 +79,9 @@ def main() -> None:
         for number in range(options.rounds):
             cache = DecodedCache(Path(folder) / f"cache{number % 2}", options.resize)
             clear(cache)
-            builds.append(seconds(partial(cache.acquire, files, processes=1, say=lambda text: None)))
+            builds.append(
+                seconds(partial(cache.acquire, files, processes=1, say=lambda text: None))
+            )
         rows = cache.find(files)
         assert rows is not None
         check_pixels(paths, rows, options)
@@ -79,12 +89,16 @@ def main() -> None:
         reader = HostReader(rows, CPU, threads=1)  # a trial has one for all its epochs, too
         sides: dict[str, Callable[[], None]] = {
             "published, loading": lambda: consume(
-                DataLoader(Photographs(paths, loading(options.resize, options.crop)), BATCH, shuffle=True)
+                DataLoader(
+                    Photographs(paths, loading(options.resize, options.crop)), BATCH, shuffle=True
+                )
             ),
             "ours, loading": lambda: read(rows, reader, options, augmented=False),
             "published, with augmentation": lambda: consume(
                 DataLoader(
-                    Photographs(paths, loading_and_augmenting(options.resize, options.crop)), BATCH, shuffle=True
+                    Photographs(paths, loading_and_augmenting(options.resize, options.crop)),
+                    BATCH,
+                    shuffle=True,
                 )
             ),
             "ours, with augmentation": lambda: read(rows, reader, options, augmented=True),
@@ -94,7 +108,9 @@ def main() -> None:
             side()
         for _ in range(options.rounds):
             for name, side in sides.items():
-                repeats = 10 if name == "ours, loading" else 1  # an epoch of it is too short to time
+                repeats = (
+                    10 if name == "ours, loading" else 1
+                )  # an epoch of it is too short to time
                 times[name].append(sum(seconds(side) for _ in range(repeats)) / repeats)
         cold = cold_reading(cache, rows, reader, options)
     per_image = {name: statistics.median(values) / len(paths) for name, values in times.items()}
@@ -112,7 +128,9 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--resize", type=int, default=512)
     parser.add_argument("--crop", type=int, default=448)
-    parser.add_argument("--folder", type=Path, help="where to write the photographs and the cache; they are removed")
+    parser.add_argument(
+        "--folder", type=Path, help="where to write the photographs and the cache; they are removed"
+    )
     parser.add_argument("--out", type=Path)
     return parser.parse_args()
 
@@ -128,7 +146,9 @@ def check_pixels(paths: list[Path], rows: CachedImages, options: argparse.Namesp
     whole = Photographs(paths, loading(options.resize, options.resize))
     for number in range(len(paths)):
         if not np.array_equal(whole[number].permute(1, 2, 0).numpy(), rows[number]):
-            raise SystemExit(f"{paths[number]}: the two sides give other pixels; timing them would say nothing")
+            raise SystemExit(
+                f"{paths[number]}: the two sides give other pixels; timing them would say nothing"
+            )
 
 
 def consume(loader: DataLoader[torch.Tensor]) -> None:
@@ -136,20 +156,30 @@ def consume(loader: DataLoader[torch.Tensor]) -> None:
         pass
 
 
-def read(rows: CachedImages, reader: HostReader, options: argparse.Namespace, *, augmented: bool) -> None:
+def read(
+    rows: CachedImages, reader: HostReader, options: argparse.Namespace, *, augmented: bool
+) -> None:
     """An epoch as a trial reads it."""
     order = np.random.default_rng().permutation(len(rows))
     batches = [order[start : start + BATCH] for start in range(0, len(rows), BATCH)]
     generator = torch.Generator().manual_seed(0)
-    drawn = [draw(generator, len(batch), AugmentSpec(), side=options.resize, crop=options.crop) for batch in batches]
-    crops = (Crops(batch, one.tops.numpy(), one.lefts.numpy()) for batch, one in zip(batches, drawn, strict=True))
+    drawn = [
+        draw(generator, len(batch), AugmentSpec(), side=options.resize, crop=options.crop)
+        for batch in batches
+    ]
+    crops = (
+        Crops(batch, one.tops.numpy(), one.lefts.numpy())
+        for batch, one in zip(batches, drawn, strict=True)
+    )
     mean, std = 255 * torch.tensor(MEAN), 255 * torch.tensor(STD)
     for pixels, one in zip(reader.read(crops, options.crop), drawn, strict=True):
         if augmented:
             augment(pixels, one, mean, std)
 
 
-def cold_reading(cache: DecodedCache, rows: CachedImages, reader: HostReader, options: argparse.Namespace) -> float:
+def cold_reading(
+    cache: DecodedCache, rows: CachedImages, reader: HostReader, options: argparse.Namespace
+) -> float:
     """Seconds of an epoch whose pages have been given back to the kernel: what the disk adds."""
     for path in cache.folder.rglob("pixels"):
         descriptor = os.open(path, os.O_RDONLY)
@@ -171,7 +201,10 @@ def report(per_image: dict[str, float], times: dict[str, list[float]], cold: flo
         lines.append(f"{name:32}{value * 1000:13.3f}{1 / value:10.0f}{spread:>9}")
     lines.append(f"{'ours, loading, first from disk':32}{cold * 1000:13.3f}{1 / cold:10.0f}")
     loading_peer, loading_ours = per_image["published, loading"], per_image["ours, loading"]
-    whole_peer, whole_ours = per_image["published, with augmentation"], per_image["ours, with augmentation"]
+    whole_peer, whole_ours = (
+        per_image["published, with augmentation"],
+        per_image["ours, with augmentation"],
+    )
     build = per_image["ours, building (once)"]
     added = (whole_peer - loading_peer) * 1000, (whole_ours - loading_ours) * 1000
     lines += [

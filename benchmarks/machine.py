@@ -14,7 +14,11 @@ def machine(*packages: str) -> list[str]:
     model = platform.processor() or "an unknown processor"
     try:
         text = Path("/proc/cpuinfo").read_text()
-        model = next(line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("model name"))
+        model = next(
+            line.partition(":")[2].strip()
+            for line in text.splitlines()
+            if line.startswith("model name")
+        )
     except (OSError, StopIteration):
         pass
     load = os.getloadavg()[0]

@@ -61,7 +61,9 @@ class Run:
 Runs = dict[str, list[Run]]
 
 
-def run_sweep(folder: Path, baselines: Path | None, tracking_uri: str, trials: int, epochs: int) -> Run:
+def run_sweep(
+    folder: Path, baselines: Path | None, tracking_uri: str, trials: int, epochs: int
+) -> Run:
     """A sweep in a fresh home, which gets the baseline where there is one."""
     if baselines is not None:
         shutil.copytree(baselines, folder / "lmoe_runs" / "baselines")
@@ -79,10 +81,14 @@ def run_sweep(folder: Path, baselines: Path | None, tracking_uri: str, trials: i
     )
     process_s = time.monotonic() - began
     if done.returncode != 0:
-        raise BenchmarkError(f"exit code {done.returncode} with {tracking_uri}:\n{done.stderr[-2000:]}")
+        raise BenchmarkError(
+            f"exit code {done.returncode} with {tracking_uri}:\n{done.stderr[-2000:]}"
+        )
     found = view.read_sweep(SweepFolder(folder / "lmoe_runs", "digits")).trials()
     if [len(trial.epochs) for trial in found] != [epochs] * trials:
-        raise BenchmarkError(f"results are missing with {tracking_uri}: {[len(trial.epochs) for trial in found]}")
+        raise BenchmarkError(
+            f"results are missing with {tracking_uri}: {[len(trial.epochs) for trial in found]}"
+        )
     times = sorted(epoch.time_ms for trial in found for epoch in trial.epochs)
     gap_ms = max(later - earlier for earlier, later in itertools.pairwise(times))
     training_ms = times[-1] - min(trial.started_ms for trial in found)
@@ -96,8 +102,15 @@ def bench(args: argparse.Namespace, folder: Path) -> None:
     (folder / "server").mkdir()
     with ExitStack() as stack:
         proxy = stack.enter_context(served(folder / "server"))
-        mute = stack.enter_context(socket.create_server((HOST, 0)))  # the kernel accepts; nobody reads
-        uris = {HEALTHY: proxy.uri, SLOW: proxy.uri, MUTE: uri(mute.getsockname()[1]), REFUSED: uri(free_port())}
+        mute = stack.enter_context(
+            socket.create_server((HOST, 0))
+        )  # the kernel accepts; nobody reads
+        uris = {
+            HEALTHY: proxy.uri,
+            SLOW: proxy.uri,
+            MUTE: uri(mute.getsockname()[1]),
+            REFUSED: uri(free_port()),
+        }
         say("training a baseline, and warming the disk")
         run_sweep(folder / "first", None, proxy.uri, 2, args.epochs)
         baselines = folder / "first" / "lmoe_runs" / "baselines"
@@ -134,14 +147,20 @@ def table(runs: Runs, args: argparse.Namespace) -> Iterator[str]:
         f"{args.trials} trials of {args.epochs} epochs of digits; seconds: median (min–max) of {args.rounds} rounds,"
         " and the difference to the healthy server of the same round"
     )
-    titles = f"{'MLflow':<24}{'longest gap':>20}{'difference':>23}{'training':>22}{'difference':>23}"
+    titles = (
+        f"{'MLflow':<24}{'longest gap':>20}{'difference':>23}{'training':>22}{'difference':>23}"
+    )
     yield f"{titles}{'process':>22}  delivered"
     for side, found in runs.items():
         gaps, trainings = [run.gap_s for run in found], [run.training_s for run in found]
         pairs = list(zip(found, runs[HEALTHY], strict=True))
         gap_more = [run.gap_s - healthy.gap_s for run, healthy in pairs]
         training_more = [run.training_s - healthy.training_s for run, healthy in pairs]
-        more = [spread(gap_more, "+.2f"), spread(training_more, "+.1f")] if side != HEALTHY else ["-", "-"]
+        more = (
+            [spread(gap_more, "+.2f"), spread(training_more, "+.1f")]
+            if side != HEALTHY
+            else ["-", "-"]
+        )
         delivered = f"{sum(run.delivered for run in found)} of {len(found)}"
         yield (
             f"{side:<24}{spread(gaps, '.2f'):>20}{more[0]:>23}{spread(trainings, '.1f'):>22}{more[1]:>23}"
@@ -158,9 +177,13 @@ def main() -> int:
     args = parser.parse_args()
     if args.trials < 1 or args.epochs < 2 or args.rounds < 1:
         parser.error("--trials and --rounds must be at least 1, --epochs at least 2")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the server is a process of its own, and must end
+    signal.signal(
+        signal.SIGTERM, lambda *_: sys.exit(143)
+    )  # the server is a process of its own, and must end
     try:
-        with tempfile.TemporaryDirectory(prefix="mlflow-outage-", ignore_cleanup_errors=True) as folder:
+        with tempfile.TemporaryDirectory(
+            prefix="mlflow-outage-", ignore_cleanup_errors=True
+        ) as folder:
             bench(args, Path(folder))
     except BenchmarkError as error:
         print(f"error: {error}", file=sys.stderr)

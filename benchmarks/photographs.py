@@ -7,7 +7,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-SIZES = ((500, 375), (640, 480), (800, 600), (1000, 750))  # pixels; Stanford Cars' median is about 700 x 480
+SIZES = (
+    (500, 375),
+    (640, 480),
+    (800, 600),
+    (1000, 750),
+)  # pixels; Stanford Cars' median is about 700 x 480
 QUALITY = 90
 
 

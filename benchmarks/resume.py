@@ -89,7 +89,9 @@ def make_home(folder: Path, finished: int, template: Path) -> None:
             while not ended:
                 epoch += 1
                 value = min(1.0, level + 0.002 * epoch + rng.gauss(0, 0.001))
-                measured = {name: value if "auroc" in name else rng.random() for name in metrics} | {"val_accuracy": 1}
+                measured = {
+                    name: value if "auroc" in name else rng.random() for name in metrics
+                } | {"val_accuracy": 1}
                 ended = ledger.record_epoch(number, epoch, measured, {"val_accuracy": 1.0})
             write_record(place, ledger.trial(number))
         delivered = projector.sync(ledger, view.tracking_uri(place.home, spec), say)
@@ -103,7 +105,9 @@ def make_template(folder: Path, specs: Path) -> None:
     shutil.copy(ROOT / "benchmarks" / "marked_steps.py", specs)
     (specs / "resume.yaml").write_text(SPEC)
     folder.mkdir()
-    driver = Driver(["search", str(specs / "resume.yaml"), "--trials", "1"], folder, environment(), str(folder))
+    driver = Driver(
+        ["search", str(specs / "resume.yaml"), "--trials", "1"], folder, environment(), str(folder)
+    )
     code = driver.wait(PATIENCE_S)
     driver.kill_tree()
     if code != 0:
@@ -171,7 +175,11 @@ def bench(args: argparse.Namespace, folder: Path) -> int:
     for round_ in range(-1, args.rounds):  # one to warm the disk, whose times do not count
         shift = round_ % len(sides)
         for side in [*sides[shift:], *sides[:shift]]:
-            found = peer(folder / "peer") if side == PEER else resume(homes[side], folder / "copy", specs)
+            found = (
+                peer(folder / "peer")
+                if side == PEER
+                else resume(homes[side], folder / "copy", specs)
+            )
             if round_ >= 0:
                 seconds.add(side, found)
             say(f"round {round_ + 1} of {args.rounds}, {side}: {found:.2f} s")
@@ -212,7 +220,9 @@ def table(seconds: Seconds, numbers: Sequence[int]) -> Iterator[str]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="How soon a resumed sweep trains again.")
-    parser.add_argument("--finished", type=int, nargs="+", default=[20, 2000], metavar="N", help="finished trials")
+    parser.add_argument(
+        "--finished", type=int, nargs="+", default=[20, 2000], metavar="N", help="finished trials"
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--out", type=Path, metavar="FILE", help="also write the table there")
     args = parser.parse_args()

@@ -115,11 +115,23 @@ def main() -> int:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Wall time of a whole sweep, as a ratio to a bare loop.")
+    parser = argparse.ArgumentParser(
+        description="Wall time of a whole sweep, as a ratio to a bare loop."
+    )
     parser.add_argument("--trials", type=int, nargs="+", default=[8, 32], metavar="N")
-    parser.add_argument("--rounds", type=int, default=3, metavar="R", help="how often everything is run, interleaved")
     parser.add_argument(
-        "--only", type=side_names, default=list(SIDES), metavar="A,B", help=f"a subset of {','.join(SIDES)}"
+        "--rounds",
+        type=int,
+        default=3,
+        metavar="R",
+        help="how often everything is run, interleaved",
+    )
+    parser.add_argument(
+        "--only",
+        type=side_names,
+        default=list(SIDES),
+        metavar="A,B",
+        help=f"a subset of {','.join(SIDES)}",
     )
     parser.add_argument(
         "--stock-trials",
@@ -128,7 +140,9 @@ def parse_arguments() -> argparse.Namespace:
         metavar="N",
         help=f"numbers of trials for stock (default {STOCK_TRIALS})",
     )
-    parser.add_argument("--check", action="store_true", help="compare results where the mathematics are equal")
+    parser.add_argument(
+        "--check", action="store_true", help="compare results where the mathematics are equal"
+    )
     parser.add_argument("--out", type=Path, metavar="FILE", help="also write the table there")
     args = parser.parse_args()
     if args.rounds < 1 or min(args.trials) < NUM_PROCESSES:
@@ -178,8 +192,17 @@ def prepare_work(folder: Path) -> Work:
         "val_fine",
         "val_coarse",
     )
-    np.savez(folder / "digits.npz", mean=data.mean, std=data.std, **{name: getattr(data, name) for name in arrays})
-    shared = {"momentum": spec.train.momentum, "min_lr": spec.train.min_lr, "seed": spec.search.seed}
+    np.savez(
+        folder / "digits.npz",
+        mean=data.mean,
+        std=data.std,
+        **{name: getattr(data, name) for name in arrays},
+    )
+    shared = {
+        "momentum": spec.train.momentum,
+        "min_lr": spec.train.min_lr,
+        "seed": spec.search.seed,
+    }
     own = {"epochs", "batch_size", "lr", "weight_decay"}
     return {
         "data": str(folder / "digits.npz"),
@@ -188,7 +211,10 @@ def prepare_work(folder: Path) -> Work:
         "in_channels": data.in_channels,
         "baseline": spec.model.baseline.model_dump(include=own) | shared,
         "train": spec.train.model_dump(include=own) | shared,
-        "space": {name: {"low": known.low, "high": known.high, "log": known.log} for name, known in spec.space.items()},
+        "space": {
+            name: {"low": known.low, "high": known.high, "log": known.log}
+            for name, known in spec.space.items()
+        },
     }
 
 
@@ -199,10 +225,14 @@ def with_configurations(work: Work, count: int) -> Work:
     rng = np.random.default_rng(0)
 
     def draw(low: float, high: float, log: bool) -> float:
-        drawn = float(np.exp(rng.uniform(np.log(low), np.log(high))) if log else rng.uniform(low, high))
+        drawn = float(
+            np.exp(rng.uniform(np.log(low), np.log(high))) if log else rng.uniform(low, high)
+        )
         return round(drawn, 4)
 
-    configurations = [{name: draw(**known) for name, known in work["space"].items()} for _ in range(count)]
+    configurations = [
+        {name: draw(**known) for name, known in work["space"].items()} for _ in range(count)
+    ]
     return work | {"configurations": configurations}
 
 
@@ -219,12 +249,17 @@ def run_side(side: str, work: Work, *, equal_maths: bool = False) -> Run:
             wall_s, _ = timed([search_command(work, equal_maths)], home)
             refuse_unfinished_records(side, work, home)
             return Run(wall_s, results_of_search(work, home))
-        peer = [sys.executable, str(PEERS / ("bare_loop.py" if side == "floor" else "stock_ray.py"))]
+        peer = [
+            sys.executable,
+            str(PEERS / ("bare_loop.py" if side == "floor" else "stock_ray.py")),
+        ]
         peer.append(str(home / "work.json"))
         commands = [[*peer, *(["--reuse-actors"] if side == "stock_reuse" else [])]]
         if side == "floor":
             own = ["--running-stats", "id"] if equal_maths else []
-            commands = [[*peer, str(number), str(NUM_PROCESSES), *own] for number in range(NUM_PROCESSES)]
+            commands = [
+                [*peer, str(number), str(NUM_PROCESSES), *own] for number in range(NUM_PROCESSES)
+            ]
         wall_s, printed = timed(commands, home)
         if side != "floor":
             refuse_unfinished_records(side, work, home)
@@ -237,7 +272,9 @@ def search_command(work: Work, equal_maths: bool) -> list[str]:
     settings = ["search.pruner=none", f"search.start_from={json.dumps(configurations)}"]
     if equal_maths:
         settings += ["fixed.batch_norm=separate", "train.precision=fp32"]
-        settings += [f"model.baseline.{name}={value}" for name, value in CHECKED["baseline"].items()]
+        settings += [
+            f"model.baseline.{name}={value}" for name, value in CHECKED["baseline"].items()
+        ]
         settings += [f"train.{name}={value}" for name, value in CHECKED["train"].items()]
     return [
         *lmoe_tune("search", "digits", "--name", "overhead", "--home", work["home"]),
@@ -252,18 +289,24 @@ def lmoe_tune(*words: str) -> list[str]:
 
 
 def results_of_search(work: Work, home: Path) -> list[dict[str, float]]:
-    _, printed = timed([lmoe_tune("leaderboard", "overhead", "--home", work["home"], "--format", "json")], home)
+    _, printed = timed(
+        [lmoe_tune("leaderboard", "overhead", "--home", work["home"], "--format", "json")], home
+    )
     rows = json.loads(printed)
     for row in rows:
         if row["state"] != "complete" or row["epochs"] != work["train"]["epochs"]:
-            raise BenchmarkError(f"ours: trial {row['trial']} is {row['state']} after {row['epochs']} epochs")
+            raise BenchmarkError(
+                f"ours: trial {row['trial']} is {row['state']} after {row['epochs']} epochs"
+            )
     return in_order(work, "ours", rows)
 
 
 def refuse_unfinished_records(side: str, work: Work, home: Path) -> None:
     """At the end of the timed process MLflow must hold every trial: nothing is left to do for a later one."""
     with contextlib.closing(sqlite3.connect(home / "mlflow.db")) as database:
-        found = dict(database.execute("SELECT status, COUNT(*) FROM runs GROUP BY status").fetchall())
+        found = dict(
+            database.execute("SELECT status, COUNT(*) FROM runs GROUP BY status").fetchall()
+        )
     if found.get("FINISHED", 0) < len(work["configurations"]) or found.keys() != {"FINISHED"}:
         raise BenchmarkError(f"{side}: when it ended, MLflow's runs were {found}")
 
@@ -273,7 +316,9 @@ def in_order(work: Work, side: str, rows: list[dict[str, Any]]) -> list[dict[str
     found = {key_of(row["params"]): row["metrics"] for row in rows}
     wanted = [key_of(configuration) for configuration in work["configurations"]]
     if len(rows) != len(wanted) or set(found) != set(wanted):
-        raise BenchmarkError(f"{side}: trained {len(rows)} trials, not the {len(wanted)} configurations it was given")
+        raise BenchmarkError(
+            f"{side}: trained {len(rows)} trials, not the {len(wanted)} configurations it was given"
+        )
     return [found[key] for key in wanted]
 
 
@@ -297,7 +342,14 @@ def timed(commands: Sequence[Sequence[str]], folder: Path) -> tuple[float, str]:
         started = time.perf_counter()
         processes = [
             # a session of its own, so that what it started can be ended with it
-            subprocess.Popen(command, stdout=out, stderr=err, cwd=folder, env=environment(), start_new_session=True)
+            subprocess.Popen(
+                command,
+                stdout=out,
+                stderr=err,
+                cwd=folder,
+                env=environment(),
+                start_new_session=True,
+            )
             for command, (out, err) in zip(commands, files, strict=True)
         ]
         try:
@@ -309,7 +361,9 @@ def timed(commands: Sequence[Sequence[str]], folder: Path) -> tuple[float, str]:
                     process.wait()
         wall_s = time.perf_counter() - started
     if failed is not None:
-        last = "\n".join((outputs[failed].read_text() + errors[failed].read_text()).splitlines()[-20:])
+        last = "\n".join(
+            (outputs[failed].read_text() + errors[failed].read_text()).splitlines()[-20:]
+        )
         code = processes[failed].returncode
         raise BenchmarkError(f"{' '.join(commands[failed])[:200]} ended with {code}:\n{last}")
     return wall_s, "".join(output.read_text() for output in outputs)
@@ -351,19 +405,31 @@ def compare(work: Work, sides: list[str], args: argparse.Namespace) -> int:
         say(f"this machine is busy (load {load:.1f}): the ratios will be rough")
     say("importing everything once")
     timed(
-        [[sys.executable, "-c", "import mlflow, optuna, sklearn.metrics, torch; from ray import tune"]],
+        [
+            [
+                sys.executable,
+                "-c",
+                "import mlflow, optuna, sklearn.metrics, torch; from ray import tune",
+            ]
+        ],
         Path(work["data"]).parent,
     )
     runs = Runs()
     for round_ in range(args.rounds):
         for trials in args.trials:
-            chosen = [side for side in sides if not side.startswith("stock") or trials in args.stock_trials]
+            chosen = [
+                side
+                for side in sides
+                if not side.startswith("stock") or trials in args.stock_trials
+            ]
             # another one goes first each time, so that whatever drifts does not always meet the same side
             shift = round_ % max(1, len(chosen))
             for side in [*chosen[shift:], *chosen[:shift]]:
                 run = run_side(side, with_configurations(work, trials))
                 runs.add(trials, side, run)
-                say(f"round {round_ + 1} of {args.rounds}, {trials} trials, {side}: {run.wall_s:.1f} s")
+                say(
+                    f"round {round_ + 1} of {args.rounds}, {trials} trials, {side}: {run.wall_s:.1f} s"
+                )
     text = "\n".join([*machine(load), "", *wall_time_table(runs), "", *result_tables(runs)])
     print(text)
     if args.out is not None:
@@ -377,7 +443,9 @@ def check(work: Work) -> int:
     work = with_configurations(work, STOCK_TRIALS)
     work |= {part: work[part] | settings for part, settings in CHECKED.items()}
     floor, ours = (run_side(side, work, equal_maths=True).results for side in ("floor", "ours"))
-    print(f"largest difference of ours to the floor in {len(floor)} trials, where the mathematics are equal")
+    print(
+        f"largest difference of ours to the floor in {len(floor)} trials, where the mathematics are equal"
+    )
     largest = 0.0
     for metric in CHECKED_METRICS:
         difference = max(abs(a[metric] - b[metric]) for a, b in zip(ours, floor, strict=True))
@@ -408,7 +476,9 @@ def cpu_model() -> str:
 def wall_time_table(runs: Runs) -> Iterator[str]:
     yield "whole-process wall time: median (min–max) over the rounds; ratio to the floor of the same round"
     yield f"{'trials':>6}  {'side':<12}{'seconds':>24}{'ratio':>24}"
-    for (trials, side), found in sorted(runs.of.items(), key=lambda item: (item[0][0], SIDES.index(item[0][1]))):
+    for (trials, side), found in sorted(
+        runs.of.items(), key=lambda item: (item[0][0], SIDES.index(item[0][1]))
+    ):
         seconds = spread([run.wall_s for run in found], ".1f")
         ratios = runs.ratios(trials, side)
         yield f"{trials:>6}  {side:<12}{seconds:>24}{spread(ratios, '.2f') if ratios else '-':>24}"
@@ -426,8 +496,12 @@ def result_tables(runs: Runs) -> Iterator[str]:
         yield f"val_auroc after the last epoch, {trials} trials"
         yield "  ".join(f"{name:>11}" for name in ("trial", *sides))
         for number in range(trials):
-            yield "  ".join([f"{number:>11}", *(f"{values[side][number]:>11.5f}" for side in sides)])
-        yield "  ".join([f"{'mean':>11}", *(f"{statistics.fmean(values[side]):>11.5f}" for side in sides)])
+            yield "  ".join(
+                [f"{number:>11}", *(f"{values[side][number]:>11.5f}" for side in sides)]
+            )
+        yield "  ".join(
+            [f"{'mean':>11}", *(f"{statistics.fmean(values[side]):>11.5f}" for side in sides)]
+        )
         if {"floor", "ours"} <= set(sides):
             mean = statistics.fmean(differences(runs, trials))
             yield f"mean absolute difference of ours to the floor: {mean:.5f}"

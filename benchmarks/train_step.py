@@ -51,7 +51,10 @@ from lmoe_tune.training.optimizer import NesterovSGD  # noqa: E402
 NUM_CLASSES = 90
 LR = 1e-3
 LAM_SEED = 0
-LOSS_TOLERANCE, GRADIENT_TOLERANCE = 1e-5, 1e-2  # relative; of all gradients together, which rounding moves by 1e-3
+LOSS_TOLERANCE, GRADIENT_TOLERANCE = (
+    1e-5,
+    1e-2,
+)  # relative; of all gradients together, which rounding moves by 1e-3
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,11 @@ class Reference:
 
     def begin(self) -> None:
         """Memory as glibc keeps it once its thresholds have risen: those are their greatest values."""
-        for option, value in ((-4, 65536), (-3, 32 << 20), (-1, 64 << 20)):  # M_MMAP_MAX and _THRESHOLD, M_TRIM_
+        for option, value in (
+            (-4, 65536),
+            (-3, 32 << 20),
+            (-1, 64 << 20),
+        ):  # M_MMAP_MAX and _THRESHOLD, M_TRIM_
             ctypes.CDLL(None).mallopt(option, value)
         return_freed_memory()
 
@@ -112,7 +119,10 @@ class Ours:
         self.name, self.mode = mode.name, mode
         self.model = copy.deepcopy(model).train().to(memory_format=layout)
         self.optimizer = NesterovSGD(self.model.parameters(), momentum=0.9, weight_decay=1e-5)
-        images = (batch.images.contiguous(memory_format=layout), batch.outliers.contiguous(memory_format=layout))
+        images = (
+            batch.images.contiguous(memory_format=layout),
+            batch.outliers.contiguous(memory_format=layout),
+        )
         self.batch = Batch(images[0], batch.labels, images[1], batch.pairs)
         self.objective = LogitMixOE(batch_norm=mode.batch_norm)  # type: ignore[arg-type]  # one of its literals
         self.rng = np.random.default_rng(LAM_SEED)
@@ -138,7 +148,9 @@ def make_batch(size: int, crop: int, device: str = "cpu") -> Batch:
     generator = torch.Generator().manual_seed(0)
     images, outliers = torch.randn(2, size, 3, crop, crop, generator=generator)
     labels = torch.randint(NUM_CLASSES, (size,), generator=generator)
-    return Batch(images.to(device), labels.to(device), outliers.to(device), torch.arange(size, device=device))
+    return Batch(
+        images.to(device), labels.to(device), outliers.to(device), torch.arange(size, device=device)
+    )
 
 
 def make_sides(arch: str, batch: Batch, modes: Sequence[Mode] = MODES) -> list[Side]:
@@ -154,7 +166,9 @@ def gradients(side: Side) -> tuple[float, Tensor]:
     side.model.zero_grad()
     loss = side.loss()
     loss.backward()
-    found = torch.cat([param.grad.flatten() for param in side.model.parameters() if param.grad is not None])
+    found = torch.cat(
+        [param.grad.flatten() for param in side.model.parameters() if param.grad is not None]
+    )
     side.model.zero_grad()
     side.model.load_state_dict(state)  # BatchNorm's statistics have moved
     side.rng = np.random.default_rng(LAM_SEED)
@@ -174,15 +188,25 @@ def differences(sides: list[Side]) -> dict[str, tuple[float, float]]:
     found = {}
     for side in sides[1:]:
         loss, gradient = gradients(side)
-        apart = (abs(loss - wanted_loss) / abs(wanted_loss), float((gradient - wanted).norm() / wanted.norm()))
+        apart = (
+            abs(loss - wanted_loss) / abs(wanted_loss),
+            float((gradient - wanted).norm() / wanted.norm()),
+        )
         found[side.name] = apart
-        is_same_maths = isinstance(side, Ours) and side.mode.batch_norm == "separate" and not side.mode.bf16
+        is_same_maths = (
+            isinstance(side, Ours) and side.mode.batch_norm == "separate" and not side.mode.bf16
+        )
         if not is_same_maths:
             continue
         same = (moved_loss, moved_gradient) if side.mode.channels_last else (wanted_loss, wanted)
-        apart = (abs(loss - same[0]) / abs(same[0]), float((gradient - same[1]).norm() / same[1].norm()))
+        apart = (
+            abs(loss - same[0]) / abs(same[0]),
+            float((gradient - same[1]).norm() / same[1].norm()),
+        )
         if apart[0] > LOSS_TOLERANCE or apart[1] > GRADIENT_TOLERANCE:
-            raise SystemExit(f"{side.name}: loss and gradients are {apart} from the reference's; timing says nothing")
+            raise SystemExit(
+                f"{side.name}: loss and gradients are {apart} from the reference's; timing says nothing"
+            )
     return found
 
 
@@ -205,13 +229,17 @@ def timed(
     return times
 
 
-def table(sides: list[Side], apart: dict[str, tuple[float, float]], times: dict[str, list[float]]) -> list[str]:
+def table(
+    sides: list[Side], apart: dict[str, tuple[float, float]], times: dict[str, list[float]]
+) -> list[str]:
     reference = times[sides[0].name]
     lines = [f"{'':44}{'s a step':>10}{'ratio':>9}{'loss differs':>15}{'gradients differ':>18}"]
     for side in sides:
         found = times[side.name]
         ratio = statistics.median(slow / fast for slow, fast in zip(reference, found, strict=True))
-        rest = f"{apart[side.name][0]:15.1e}{apart[side.name][1]:18.1e}" if side.name in apart else ""
+        rest = (
+            f"{apart[side.name][0]:15.1e}{apart[side.name][1]:18.1e}" if side.name in apart else ""
+        )
         lines.append(f"{side.name:44}{statistics.median(found):10.3f}{ratio:7.2f} x{rest}")
     return lines
 
@@ -220,11 +248,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--arch", nargs="+", default=["resnet18", "resnet50"])
     parser.add_argument("--crop", type=int, default=112)
-    parser.add_argument("--batch", type=int, default=16, help="images; as many outliers come on top")
+    parser.add_argument(
+        "--batch", type=int, default=16, help="images; as many outliers come on top"
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=2, help="of a side in a round")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--emulated-bf16", action="store_true", help="bf16 as well on a CPU that has to emulate it")
+    parser.add_argument(
+        "--emulated-bf16", action="store_true", help="bf16 as well on a CPU that has to emulate it"
+    )
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

@@ -61,7 +61,9 @@ def load(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise ValueError(f"{path}: damaged (it cannot be read: {error.strerror or error})") from error
+        raise ValueError(
+            f"{path}: damaged (it cannot be read: {error.strerror or error})"
+        ) from error
     match = _NAME.fullmatch(path.name)
     if match is None or hashlib.sha256(content).hexdigest()[:16] != match[2]:
         raise ValueError(f"{path}: damaged (its content does not match the checksum in its name)")
@@ -89,7 +91,10 @@ def load_newest(folder: Path, *, up_to: int | None = None) -> dict[str, Any] | N
         except FileNotFoundError:
             continue  # whoever trains here has dropped it meanwhile
     if num_damaged:
-        log.warning("%s: no undamaged checkpoint is left; training starts again with the first epoch", folder)
+        log.warning(
+            "%s: no undamaged checkpoint is left; training starts again with the first epoch",
+            folder,
+        )
     return None
 
 

@@ -46,7 +46,9 @@ def writing(path: Path) -> Iterator[None]:
 def cannot_write(path: Path, error: OSError) -> StorageError:
     """What to raise where `path` cannot be written."""
     advice = ADVICE.get(error.errno or 0, "see what is wrong with that disk")
-    return StorageError(f"{path}: cannot be written ({error.strerror or error}); {advice}, then resume")
+    return StorageError(
+        f"{path}: cannot be written ({error.strerror or error}); {advice}, then resume"
+    )
 
 
 def keep_others_out() -> None:

@@ -44,7 +44,11 @@ from lmoe_tune.sweep.ledger import Ledger
 
 TPR = 0.95
 OPSET = 18
-_LOCK, _NEW, _OLD = "lock", "new", "old"  # beside `out` while it is written; the lock's holder is at work
+_LOCK, _NEW, _OLD = (
+    "lock",
+    "new",
+    "old",
+)  # beside `out` while it is written; the lock's holder is at work
 _AT_ONCE = 256  # validation images that are held as pixels
 _ONNX_TOLERANCE = 1e-3  # of logits: two runtimes round differently
 
@@ -80,7 +84,9 @@ def winner_of(ledger: Ledger, trial: int | None = None) -> Winner:
     return _searched(ledger, trial)
 
 
-def write_detector(ledger: Ledger, winner: Winner, out: Path, *, onnx: bool = False) -> dict[str, Any]:
+def write_detector(
+    ledger: Ledger, winner: Winner, out: Path, *, onnx: bool = False
+) -> dict[str, Any]:
     """Write the folder `out` and return its `detector.json`. An older export there is replaced, whole or not at all.
 
     Raises:
@@ -143,7 +149,9 @@ def preprocessing_of(describes: dict[str, Any]) -> Preprocessing:
 
 def _confirmation(ledger: Ledger) -> dict[str, Any] | None:
     try:
-        document: dict[str, Any] = json.loads((ledger.folder.confirmation.path / "confirm.json").read_text())
+        document: dict[str, Any] = json.loads(
+            (ledger.folder.confirmation.path / "confirm.json").read_text()
+        )
     except (OSError, ValueError):
         return None
     if len(document.get("test_openings", ())) < len(view.test_openings(ledger)):
@@ -189,15 +197,25 @@ def _searched(ledger: Ledger, number: int | None) -> Winner:
     name, trials = ledger.folder.name, {trial.number: trial for trial in ledger.trials()}
     best = ledger.best(list(trials.values()))
     if number is None and best is None:
-        raise UsageError(f"the sweep '{name}' has no complete trial yet, so there is nothing to export")
+        raise UsageError(
+            f"the sweep '{name}' has no complete trial yet, so there is nothing to export"
+        )
     if number is not None and number not in trials:
         raise UsageError(f"--trial is {number}, but the sweep '{name}' has no such trial")
     trial = trials[number] if number is not None else best
     assert trial is not None
     state = checkpoint.load_newest(ledger.folder.checkpoints(trial.number))
     if state is None:
-        kept = [place.number for place in ledger.ranked(list(trials.values())) if _has_checkpoint(ledger, place.number)]
-        there = f"there are those of trial {', '.join(map(str, kept))} (--trial)" if kept else "there are none"
+        kept = [
+            place.number
+            for place in ledger.ranked(list(trials.values()))
+            if _has_checkpoint(ledger, place.number)
+        ]
+        there = (
+            f"there are those of trial {', '.join(map(str, kept))} (--trial)"
+            if kept
+            else "there are none"
+        )
         raise UsageError(
             f"the weights of trial {trial.number} are not kept: a sweep keeps those of its best "
             f"{ledger.spec.tracking.best_checkpoints} trials (tracking.best_checkpoints); {there}. To have others: "
@@ -231,7 +249,9 @@ def _size(describes: dict[str, Any]) -> tuple[int, int]:
 def _traced(network: Network, shape: tuple[int, int, int]) -> torch.export.ExportedProgram:
     some = torch.zeros(BATCH, *shape)
     with torch.no_grad(), _quiet():
-        program = torch.export.export(network, (some,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},))
+        program = torch.export.export(
+            network, (some,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},)
+        )
     for node in program.graph.nodes:  # which lines of which file it came from is nobody's business
         node.meta = {key: value for key, value in node.meta.items() if key == "val"}
     return program
@@ -242,7 +262,14 @@ def _measured(deployed: Logits, winner: Winner, home: Path) -> dict[str, Any]:
     # A confirmation trains on all classes, unless it starts from a classifier of the user's own.
     places = (of_search,) if winner.confirmed is None else (of_all_classes, of_search)
     known = tuple(winner.describes["classes"])
-    images = next((found for found in (of(winner.data, home) for of in places) if tuple(found.classes) == known), None)
+    images = next(
+        (
+            found
+            for found in (of(winner.data, home) for of in places)
+            if tuple(found.classes) == known
+        ),
+        None,
+    )
     if images is None:
         raise UsageError(
             f"data: the classes are not those that trial {winner.trial} was trained on; has the data been changed?"
@@ -277,8 +304,12 @@ def _as_onnx(network: Network, shape: tuple[int, int, int]) -> bytes:
         import onnxruntime
         import onnxscript  # noqa: F401  # torch's exporter needs it
     except ImportError as error:
-        raise UsageError(f"--onnx needs the package {error.name}: pip install 'lmoe-tune[onnx]'") from None
-    some = torch.randint(0, 256, (BATCH, *shape), generator=torch.Generator().manual_seed(0)).float()
+        raise UsageError(
+            f"--onnx needs the package {error.name}: pip install 'lmoe-tune[onnx]'"
+        ) from None
+    some = torch.randint(
+        0, 256, (BATCH, *shape), generator=torch.Generator().manual_seed(0)
+    ).float()
     with torch.no_grad(), _quiet():
         made = torch.onnx.export(
             network,
@@ -301,9 +332,13 @@ def _as_onnx(network: Network, shape: tuple[int, int, int]) -> bytes:
     onnx.checker.check_model(proto)
     session = onnxruntime.InferenceSession(buffer.getvalue(), providers=["CPUExecutionProvider"])
     (logits,) = session.run(["logits"], {"pixels": some.numpy()})
-    difference = float((torch.from_numpy(logits) - expected).abs().max() / (1 + expected.abs().max()))
+    difference = float(
+        (torch.from_numpy(logits) - expected).abs().max() / (1 + expected.abs().max())
+    )
     if difference > _ONNX_TOLERANCE:
-        raise UsageError(f"--onnx: the logits in ONNX's runtime differ by {difference:.2g}; nothing was written")
+        raise UsageError(
+            f"--onnx: the logits in ONNX's runtime differ by {difference:.2g}; nothing was written"
+        )
     return buffer.getvalue()
 
 
@@ -338,7 +373,8 @@ def _provenance(ledger: Ledger, winner: Winner) -> dict[str, Any]:
         "data": {"id": winner.data.id.dataset, "split": winner.data.split}
         | {"fingerprint": ledger.attrs.get("fingerprint")},
         "test_openings": len(view.test_openings(ledger)),
-        "trained_with": environment.get("packages", {}) | {"git_commit": environment.get("git_commit")},
+        "trained_with": environment.get("packages", {})
+        | {"git_commit": environment.get("git_commit")},
         "versions": {name: metadata.version(name) for name in ("torch", "numpy", "pillow")}
         | {"lmoe-tune": lmoe_tune.__version__},
         "exported": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -350,7 +386,9 @@ def _refuse_foreign(out: Path) -> None:
         raise UsageError(f"{out}: is not a folder; give another one with --out")
     there = {path.name for path in out.iterdir()} if out.is_dir() else set()
     if there and not (is_export(out) and there <= {ABOUT, MODEL, ONNX}):
-        raise UsageError(f"{out}: has files that no export wrote, and is left alone; give another folder with --out")
+        raise UsageError(
+            f"{out}: has files that no export wrote, and is left alone; give another folder with --out"
+        )
 
 
 def _write(out: Path, files: dict[str, bytes]) -> None:
@@ -387,7 +425,9 @@ def _mend(out: Path) -> None:
     with writing(out):
         for aside in (path for path in out.parent.iterdir() if path.name.startswith(_aside(out))):
             with suppress(FileNotFoundError, BlockingIOError), (aside / _LOCK).open("r+") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # held by an export that still runs
+                fcntl.flock(
+                    lock, fcntl.LOCK_EX | fcntl.LOCK_NB
+                )  # held by an export that still runs
                 if (aside / _OLD).is_dir() and not out.exists():
                     (aside / _OLD).rename(out)
                 shutil.rmtree(aside, ignore_errors=True)

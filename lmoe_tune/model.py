@@ -51,7 +51,9 @@ def _convolution(in_channels: int, out_channels: int) -> list[nn.Module]:
     ]
 
 
-def build_model(arch: str, num_classes: int, in_channels: int, image_size: int | None = None) -> nn.Module:
+def build_model(
+    arch: str, num_classes: int, in_channels: int, image_size: int | None = None
+) -> nn.Module:
     """A freshly initialised model (the global generator decides the weights) that maps (N, C, H, W) to (N, K).
 
     Args:
@@ -64,9 +66,13 @@ def build_model(arch: str, num_classes: int, in_channels: int, image_size: int |
     if arch == "small_cnn":
         return SmallCNN(num_classes, in_channels)
     if arch not in ARCHITECTURES and not arch.startswith(TIMM):
-        raise UsageError(f"model.arch is '{arch}', but must be one of {', '.join(ARCHITECTURES)}, or {TIMM}NAME")
+        raise UsageError(
+            f"model.arch is '{arch}', but must be one of {', '.join(ARCHITECTURES)}, or {TIMM}NAME"
+        )
     if in_channels != 3:
-        raise UsageError(f"model.arch: {arch} takes images of 3 channels, but these have {in_channels}; use small_cnn")
+        raise UsageError(
+            f"model.arch: {arch} takes images of 3 channels, but these have {in_channels}; use small_cnn"
+        )
     if arch.startswith(TIMM):
         return _build_timm(arch, num_classes, image_size)
     import torchvision  # costs 2 s: only where one of its models is used
@@ -75,7 +81,9 @@ def build_model(arch: str, num_classes: int, in_channels: int, image_size: int |
     if arch == "vit_b_16":
         sized["image_size"] = image_size or 224
         if sized["image_size"] % 16:
-            raise UsageError(f"data.crop is {image_size}, but must be a multiple of 16 for vit_b_16")
+            raise UsageError(
+                f"data.crop is {image_size}, but must be a multiple of 16 for vit_b_16"
+            )
     model: Any = getattr(torchvision.models, arch)(weights=None, **sized)
     if arch.startswith("resnet"):
         model.fc = Head(model.fc.in_features, num_classes)
@@ -91,12 +99,16 @@ def _build_timm(arch: str, num_classes: int, image_size: int | None) -> nn.Modul
     model = create_timm(arch, num_classes, image_size, pretrained=False)
     last = model.get_submodule(_timm_head(model, arch))
     if type(last) is not nn.Linear:
-        raise UsageError(f"model.arch: {arch} ends in {type(last).__name__}, but must end in a linear layer")
+        raise UsageError(
+            f"model.arch: {arch} ends in {type(last).__name__}, but must end in a linear layer"
+        )
     model.set_submodule(_timm_head(model, arch), Head(last.in_features, num_classes))
     return model
 
 
-def create_timm(arch: str, num_classes: int, image_size: int | None, *, pretrained: bool) -> nn.Module:
+def create_timm(
+    arch: str, num_classes: int, image_size: int | None, *, pretrained: bool
+) -> nn.Module:
     """A model of timm with its own head; one that is built for a size of images is built for this one.
 
     Raises:
@@ -105,7 +117,9 @@ def create_timm(arch: str, num_classes: int, image_size: int | None, *, pretrain
     try:
         import timm
     except ImportError:
-        raise UsageError(f"model.arch is '{arch}', but timm is not installed: pip install 'lmoe-tune[timm]'") from None
+        raise UsageError(
+            f"model.arch is '{arch}', but timm is not installed: pip install 'lmoe-tune[timm]'"
+        ) from None
     name = arch.removeprefix(TIMM)
     if not timm.is_model(name):
         close = difflib.get_close_matches(name, timm.list_models(), n=3)
@@ -123,5 +137,7 @@ def create_timm(arch: str, num_classes: int, image_size: int | None, *, pretrain
 def _timm_head(model: Any, arch: str) -> str:
     name = model.pretrained_cfg.get("classifier")
     if not isinstance(name, str):
-        raise UsageError(f"model.arch: {arch} has {name} as its head, but must end in one linear layer")
+        raise UsageError(
+            f"model.arch: {arch} has {name} as its head, but must end in one linear layer"
+        )
     return name

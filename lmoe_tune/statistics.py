@@ -90,7 +90,9 @@ class Verdict:
     paired: tuple[Paired, ...]
 
 
-def summarise(runs: Iterable[Run], configuration: str, metric: str, *, num_resamples: int = 2000) -> Summary:
+def summarise(
+    runs: Iterable[Run], configuration: str, metric: str, *, num_resamples: int = 2000
+) -> Summary:
     """Mean, standard deviation over the runs, and a 95% interval of the mean.
 
     Raises:
@@ -107,7 +109,9 @@ def summarise(runs: Iterable[Run], configuration: str, metric: str, *, num_resam
     for split in sorted({run.split for run in own}):
         rows = np.stack([_resampled(run, metric) for run in own if run.split == split])
         chosen = rng.integers(len(rows), size=(num_resamples, len(rows)))
-        images = rng.integers(rows.shape[1], size=(num_resamples, 1))  # one sample of test images for all seeds
+        images = rng.integers(
+            rows.shape[1], size=(num_resamples, 1)
+        )  # one sample of test images for all seeds
         means += rows[chosen, images].sum(axis=1) / len(own)
     low, high = np.percentile(means, [2.5, 97.5])
     return Summary(mean, sd, (float(low), float(high)))
@@ -121,13 +125,19 @@ def compare(
     Raises:
         ValueError: a comparator shares no split and seed with the configuration.
     """
-    found = [_paired(runs, configuration, other, metric) for other in comparators for metric in metrics]
+    found = [
+        _paired(runs, configuration, other, metric) for other in comparators for metric in metrics
+    ]
     corrected = holm([paired.p for paired in found])
     return [replace(paired, p_corrected=p) for paired, p in zip(found, corrected, strict=True)]
 
 
 def verdict(
-    runs: Sequence[Run], winner: str, own_defaults: str, comparators: Sequence[str] = (), metric: str = "test_auroc"
+    runs: Sequence[Run],
+    winner: str,
+    own_defaults: str,
+    comparators: Sequence[str] = (),
+    metric: str = "test_auroc",
 ) -> Verdict:
     """Whether the winner is better than its own method at defaults.
 
@@ -142,7 +152,11 @@ def verdict(
     paired = compare(runs, winner, others, [metric])
     own = paired[0]
     name: VerdictName = "noise"
-    if own.p_corrected is not None and own.p_corrected < ALPHA and abs(own.difference) > own.noise_floor:
+    if (
+        own.p_corrected is not None
+        and own.p_corrected < ALPHA
+        and abs(own.difference) > own.noise_floor
+    ):
         name = "real" if own.gain > 0 else "worse"
     return Verdict(name, _sentence(name, winner, own), tuple(paired))
 
@@ -158,7 +172,9 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     return corrected
 
 
-def t_test(differences: Sequence[Floats], test_variances: Sequence[float]) -> tuple[float, float, float] | None:
+def t_test(
+    differences: Sequence[Floats], test_variances: Sequence[float]
+) -> tuple[float, float, float] | None:
     """Standard error, degrees of freedom and two-sided p of the mean of differences, given split by split.
 
     Args:
@@ -181,7 +197,9 @@ def t_test(differences: Sequence[Floats], test_variances: Sequence[float]) -> tu
         squares = sum(float(((of_split - of_split.mean()) ** 2).sum()) for of_split in differences)
         seeds = squares / (n - num_splits) / n
         variance = seeds + test_variance
-        candidates.append((variance, (n - num_splits) * (variance / seeds) ** 2 if seeds > 0 else math.inf))
+        candidates.append(
+            (variance, (n - num_splits) * (variance / seeds) ** 2 if seeds > 0 else math.inf)
+        )
     if num_splits > 1:
         between = num_splits / (num_splits - 1) * float((weight**2 * (means - mean) ** 2).sum())
         candidates.append((max(between, test_variance), num_splits - 1.0))
@@ -202,7 +220,9 @@ def _paired(runs: Sequence[Run], configuration: str, other: str, metric: str) ->
     differences, test_variances = [], []
     for split in splits:
         pairs = [(own[key], theirs[key]) for key in shared if key[0] == split]
-        differences.append(np.array([ours.metrics[metric] - their.metrics[metric] for ours, their in pairs]))
+        differences.append(
+            np.array([ours.metrics[metric] - their.metrics[metric] for ours, their in pairs])
+        )
         resampled = [_resampled(ours, metric) - _resampled(their, metric) for ours, their in pairs]
         test_variances.append(float(np.mean(resampled, axis=0).var()))
     all_differences = np.concatenate(differences)
@@ -230,7 +250,8 @@ def _sentence(name: VerdictName, winner: str, own: Paired) -> str:
     pairs = f"{own.num_pairs} pair{'s' * (own.num_pairs != 1)} of runs"
     if own.p is None:
         return (
-            f"Too few seeds: {pairs} of {winner} and {own.against} allow no test; two are the least, five are better."
+            f"Too few seeds: {pairs} of {winner} and {own.against} allow no test; "
+            "two are the least, five are better."
         )
     measured = (
         f"{own.metric} {own.difference:+.4f} over {pairs}, corrected p {own.p_corrected:.2g}, "

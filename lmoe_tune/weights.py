@@ -28,7 +28,9 @@ NUM_SHOWN = 4  # names in a message
 State = dict[str, Tensor]
 
 
-def load_weights(model: nn.Module, arch: str, weights: str, *, image_size: int, with_head: bool) -> None:
+def load_weights(
+    model: nn.Module, arch: str, weights: str, *, image_size: int, with_head: bool
+) -> None:
     """Put weights into a model that `build_model` made.
 
     Args:
@@ -86,7 +88,9 @@ def imagenet_file(arch: str) -> Path:
         socket.setdefaulttimeout(NETWORK_TIMEOUT_S)  # torch.hub waits for ever
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(url, str(path), hash_prefix=_hash_prefix(path), progress=False)
+            torch.hub.download_url_to_file(
+                url, str(path), hash_prefix=_hash_prefix(path), progress=False
+            )
         except (OSError, RuntimeError) as error:
             raise UsageError(
                 f"model.weights is 'imagenet', but {path} is not there and cannot be downloaded ({error}). Fetch\n"
@@ -97,7 +101,9 @@ def imagenet_file(arch: str) -> Path:
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if not found.startswith(_hash_prefix(path)):
-        raise UsageError(f"{path}: damaged (its content does not match the checksum in its name); delete it")
+        raise UsageError(
+            f"{path}: damaged (its content does not match the checksum in its name); delete it"
+        )
     return path
 
 
@@ -132,7 +138,9 @@ def _state_in(content: Any) -> State | None:
         return None
     if all(isinstance(value, Tensor) for value in content.values()):
         return {str(name): value for name, value in content.items()}
-    return next((found for name in WRAPPERS if (found := _state_in(content.get(name))) is not None), None)
+    return next(
+        (found for name in WRAPPERS if (found := _state_in(content.get(name))) is not None), None
+    )
 
 
 def _timm_imagenet(arch: str, image_size: int) -> State:
@@ -151,14 +159,20 @@ def _timm_imagenet(arch: str, image_size: int) -> State:
 def _fitted_positions(arch: str, state: State, model: nn.Module, image_size: int) -> State:
     """The weights with a vision transformer's position embeddings for this size of images."""
     name = "encoder.pos_embedding"
-    if arch != "vit_b_16" or name not in state or state[name].shape == model.state_dict()[name].shape:
+    if (
+        arch != "vit_b_16"
+        or name not in state
+        or state[name].shape == model.state_dict()[name].shape
+    ):
         return state
     from torchvision.models.vision_transformer import interpolate_embeddings
 
     try:
         return dict(interpolate_embeddings(image_size, 16, state))
     except ValueError as error:
-        raise UsageError(f"model.weights: the position embeddings cannot be interpolated ({error})") from error
+        raise UsageError(
+            f"model.weights: the position embeddings cannot be interpolated ({error})"
+        ) from error
 
 
 def _wrong_head(source: str, state: State, own: State, head: str) -> str:
@@ -180,8 +194,12 @@ def _refuse_other_network(source: str, arch: str, state: State, own: State) -> N
         ),
     }
     if any(faults.values()):
-        told = "; ".join(f"it {what} {_shortened(names)}" for what, names in faults.items() if names)
-        raise UsageError(f"model.weights: {source} does not fit {arch}: {told}. Is it of another network?")
+        told = "; ".join(
+            f"it {what} {_shortened(names)}" for what, names in faults.items() if names
+        )
+        raise UsageError(
+            f"model.weights: {source} does not fit {arch}: {told}. Is it of another network?"
+        )
 
 
 def _shortened(names: list[str]) -> str:

@@ -34,7 +34,12 @@ def make_spec(tmp_path: Path) -> MakeSpec:
     def make(*overrides: str) -> Spec:
         path = tmp_path / "tiny.yaml"
         path.write_text("name: tiny\ntrainable: logit_mixoe\ndata: {id: {dataset: digits}}\n")
-        small = ["train.epochs=2", "model.baseline.epochs=2", "train.precision=fp32", "train.device=cpu"]
+        small = [
+            "train.epochs=2",
+            "model.baseline.epochs=2",
+            "train.precision=fp32",
+            "train.device=cpu",
+        ]
         loaded = load_spec(path, overrides=[*small, *overrides], declarations=declarations())
         return resolve_platform(loaded.spec)
 
@@ -44,7 +49,9 @@ def make_spec(tmp_path: Path) -> MakeSpec:
 @pytest.fixture(scope="session")
 def tiny_data() -> SearchData:
     """A few images of every part of the digits: an epoch takes milliseconds."""
-    data = load_search_data(DataSpec(id=Dataset(dataset="digits"), outliers=Dataset(dataset="photo_china")))
+    data = load_search_data(
+        DataSpec(id=Dataset(dataset="digits"), outliers=Dataset(dataset="photo_china"))
+    )
     return dataclasses.replace(
         data,
         train_images=data.train_images[:72],

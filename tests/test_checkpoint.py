@@ -72,7 +72,9 @@ def test_only_two_are_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("epoch", [9, 99, 9_999, 99_999])
-def test_the_newest_is_the_one_of_the_latest_epoch_however_many_digits_it_has(tmp_path: Path, epoch: int) -> None:
+def test_the_newest_is_the_one_of_the_latest_epoch_however_many_digits_it_has(
+    tmp_path: Path, epoch: int
+) -> None:
     save(tmp_path, epoch, epoch + 1)
     assert newest_epoch(tmp_path) == epoch + 1
     paths = save(tmp_path, epoch + 2)
@@ -129,7 +131,9 @@ def test_one_that_cannot_be_read_is_damaged(tmp_path: Path) -> None:
     assert newest_epoch(tmp_path) == 1
 
 
-@pytest.mark.parametrize(("number", "said"), [(errno.ENOSPC, "make room"), (errno.EROFS, "make it writable")])
+@pytest.mark.parametrize(
+    ("number", "said"), [(errno.ENOSPC, "make room"), (errno.EROFS, "make it writable")]
+)
 def test_a_disk_that_takes_nothing_is_said_with_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, said: str
 ) -> None:

@@ -43,10 +43,16 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
     assert os.listdir(tmp_path) == ["file"]
 
 
-def test_the_content_is_synced_before_it_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_content_is_synced_before_it_gets_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     events = []
     fsync, replace = os.fsync, Path.replace
-    monkeypatch.setattr(os, "fsync", lambda descriptor: (events.append("sync"), fsync(descriptor))[1])
-    monkeypatch.setattr(Path, "replace", lambda self, to: (events.append("rename"), replace(self, to))[1])
+    monkeypatch.setattr(
+        os, "fsync", lambda descriptor: (events.append("sync"), fsync(descriptor))[1]
+    )
+    monkeypatch.setattr(
+        Path, "replace", lambda self, to: (events.append("rename"), replace(self, to))[1]
+    )
     write_durably(tmp_path / "file", b"content")
     assert events == ["sync", "rename", "sync"]

@@ -29,7 +29,18 @@ from lmoe_tune.evaluation.detection import auprs_in, aurocs, tnrs_at_tpr
 from lmoe_tune.evaluation.pytorch_ood import detector_score
 from lmoe_tune.spec import METRICS
 
-SHAPES = [(1, 1), (1, 5), (5, 1), (2, 3), (19, 20), (20, 20), (21, 40), (100, 7), (333, 333), (1000, 1000)]
+SHAPES = [
+    (1, 1),
+    (1, 5),
+    (5, 1),
+    (2, 3),
+    (19, 20),
+    (20, 20),
+    (21, 40),
+    (100, 7),
+    (333, 333),
+    (1000, 1000),
+]
 KINDS = ("random", "separated", "reversed", "tied", "two values", "constant")
 
 
@@ -54,8 +65,12 @@ def test_the_metrics_are_those_of_scikit_learn(kind: str, num_id: int, num_ood: 
         truth = [1] * num_id + [0] * num_ood
         values = torch.cat([id_scores, ood_scores]).numpy()
         fpr, tpr, _ = roc_curve(truth, values, drop_intermediate=False)
-        assert auroc(id_scores, ood_scores) == pytest.approx(roc_auc_score(truth, values), abs=1e-12)
-        assert tnr_at_tpr(id_scores, ood_scores) == pytest.approx(1 - fpr[tpr >= 0.95][0], abs=1e-12)
+        assert auroc(id_scores, ood_scores) == pytest.approx(
+            roc_auc_score(truth, values), abs=1e-12
+        )
+        assert tnr_at_tpr(id_scores, ood_scores) == pytest.approx(
+            1 - fpr[tpr >= 0.95][0], abs=1e-12
+        )
         expected_in = average_precision_score(truth, values)
         expected_out = average_precision_score(truth, -values, pos_label=0)
         assert aupr_in(id_scores, ood_scores) == pytest.approx(expected_in, abs=1e-12)
@@ -79,7 +94,9 @@ def test_auroc_of_perfect_and_of_perfectly_wrong_scores() -> None:
 
 def test_auroc_of_the_two_sides_exchanged_is_its_complement() -> None:
     id_scores, ood_scores = scores("tied", 40, 30)
-    assert auroc(id_scores, ood_scores) + auroc(ood_scores, id_scores) == pytest.approx(1, abs=1e-15)
+    assert auroc(id_scores, ood_scores) + auroc(ood_scores, id_scores) == pytest.approx(
+        1, abs=1e-15
+    )
 
 
 def test_the_order_of_the_scores_does_not_matter() -> None:
@@ -101,7 +118,8 @@ def test_an_empty_set_is_a_broken_invariant() -> None:
 
 
 @pytest.mark.parametrize(
-    ("num_id", "kept"), [(1, 1), (2, 2), (19, 19), (20, 19), (21, 20), (40, 38), (100, 95), (101, 96)]
+    ("num_id", "kept"),
+    [(1, 1), (2, 2), (19, 19), (20, 19), (21, 20), (40, 38), (100, 95), (101, 96)],
 )
 def test_the_threshold_is_the_highest_that_keeps_enough(num_id: int, kept: int) -> None:
     values = torch.arange(num_id, dtype=torch.float64)
@@ -129,7 +147,9 @@ LOGITS = torch.tensor([[math.log(2), 0.0, 0.0], [0.0, math.log(6), math.log(3)]]
 
 def test_the_scores_by_hand() -> None:
     assert score(LOGITS, "msp").tolist() == pytest.approx([2 / 4, 6 / 10], rel=1e-6)
-    assert score(LOGITS, "max_logit").tolist() == pytest.approx([math.log(2), math.log(6)], rel=1e-6)
+    assert score(LOGITS, "max_logit").tolist() == pytest.approx(
+        [math.log(2), math.log(6)], rel=1e-6
+    )
     assert score(LOGITS, "energy").tolist() == pytest.approx([math.log(4), math.log(10)], rel=1e-6)
 
 
@@ -156,14 +176,22 @@ def test_an_unknown_score_is_refused() -> None:
 
 
 def test_accuracy_by_hand() -> None:
-    assert accuracy(torch.tensor([[1.0, 0], [0, 1], [0, 1], [2, 1]]), torch.tensor([0, 1, 0, 0])) == 0.75
+    assert (
+        accuracy(torch.tensor([[1.0, 0], [0, 1], [0, 1], [2, 1]]), torch.tensor([0, 1, 0, 0]))
+        == 0.75
+    )
 
 
 def test_the_metrics_of_an_epoch_by_hand() -> None:
     """MaxLogit scores: in-distribution 4, 3; fine 3, 1, 5; coarse 0, 2. The second image's class is missed."""
     logits = [[4.0, 0], [3, 0], [3, 0], [1, 0], [0, 5], [0, -1], [2, 0]]
-    found = validation_metrics(outputs(torch.tensor(logits), "max_logit"), labels=torch.tensor([0, 1]), num_fine=3)
-    surer, less_sure = math.exp(4) / (math.exp(4) + 1), math.exp(3) / (math.exp(3) + 1)  # in the bins 15 and 15
+    found = validation_metrics(
+        outputs(torch.tensor(logits), "max_logit"), labels=torch.tensor([0, 1]), num_fine=3
+    )
+    surer, less_sure = (
+        math.exp(4) / (math.exp(4) + 1),
+        math.exp(3) / (math.exp(3) + 1),
+    )  # in the bins 15 and 15
     assert found == pytest.approx(
         {
             "val_accuracy": 1 / 2,
@@ -180,7 +208,9 @@ def test_the_metrics_of_an_epoch_by_hand() -> None:
 
 
 def test_without_outliers_there_is_nothing_coarse() -> None:
-    found = validation_metrics(outputs(LOGITS.repeat(3, 1), "msp"), labels=torch.tensor([0, 1]), num_fine=4)
+    found = validation_metrics(
+        outputs(LOGITS.repeat(3, 1), "msp"), labels=torch.tensor([0, 1]), num_fine=4
+    )
     assert found["val_auroc"] == found["val_fine_auroc"]
     assert not any("coarse" in name for name in found)
 
@@ -192,7 +222,9 @@ def test_aupr_by_hand() -> None:
     """In order of the score: ID 3; a tie of ID 2 and OOD 2; OOD 1; ID 0."""
     id_scores, ood_scores = torch.tensor([3.0, 2.0, 0.0]), torch.tensor([2.0, 1.0])
     assert aupr_in(id_scores, ood_scores) == pytest.approx((1 / 1 + 2 / 3 + 3 / 5) / 3)
-    assert aupr_out(id_scores, ood_scores) == pytest.approx((1 / 2 + 2 / 4) / 2)  # from below: ID, OOD, then the tie
+    assert aupr_out(id_scores, ood_scores) == pytest.approx(
+        (1 / 2 + 2 / 4) / 2
+    )  # from below: ID, OOD, then the tie
 
 
 def test_aupr_of_all_ties_is_the_share_of_the_positives() -> None:
@@ -225,7 +257,9 @@ def test_the_calibration_error_is_that_of_its_definition(num_images: int, num_cl
 def test_the_calibration_error_by_hand() -> None:
     """Two images at .8 confidence (bin 12) with one right, and two at .6 (bin 9) with both right."""
     logits = torch.tensor([[math.log(4), 0.0]] * 2 + [[math.log(1.5), 0.0]] * 2)
-    assert ece(logits, torch.tensor([0, 1, 0, 0])) == pytest.approx(2 / 4 * abs(0.5 - 0.8) + 2 / 4 * abs(1 - 0.6))
+    assert ece(logits, torch.tensor([0, 1, 0, 0])) == pytest.approx(
+        2 / 4 * abs(0.5 - 0.8) + 2 / 4 * abs(1 - 0.6)
+    )
 
 
 def test_certain_and_right_is_calibrated_certain_and_wrong_is_not() -> None:
@@ -269,8 +303,12 @@ def test_many_resamples_at_once_are_each_measured_as_if_alone(kind: str) -> None
     ids = id_scores[torch.from_numpy(rng.integers(30, size=(7, 30)))]
     oods = ood_scores[torch.from_numpy(rng.integers(20, size=(7, 20)))]
     assert aurocs(ids, oods).tolist() == [auroc(*pair) for pair in zip(ids, oods, strict=True)]
-    assert tnrs_at_tpr(ids, oods).tolist() == [tnr_at_tpr(*pair) for pair in zip(ids, oods, strict=True)]
-    assert auprs_in(ids, oods).tolist() == pytest.approx([aupr_in(*pair) for pair in zip(ids, oods, strict=True)])
+    assert tnrs_at_tpr(ids, oods).tolist() == [
+        tnr_at_tpr(*pair) for pair in zip(ids, oods, strict=True)
+    ]
+    assert auprs_in(ids, oods).tolist() == pytest.approx(
+        [aupr_in(*pair) for pair in zip(ids, oods, strict=True)]
+    )
 
 
 # --- the test split ---
@@ -303,7 +341,12 @@ def test_the_test_metrics_are_those_of_each_set_and_their_means() -> None:
         "test_coarse_birds_auroc": auroc(id_scores, coarse["birds"]),
         "test_coarse_planes_auroc": auroc(id_scores, coarse["planes"]),
     }
-    for name, measure in {"auroc": auroc, "tnr95": tnr_at_tpr, "aupr_in": aupr_in, "aupr_out": aupr_out}.items():
+    for name, measure in {
+        "auroc": auroc,
+        "tnr95": tnr_at_tpr,
+        "aupr_in": aupr_in,
+        "aupr_out": aupr_out,
+    }.items():
         expected[f"test_fine_{name}"] = measure(id_scores, fine)
         expected[f"test_coarse_{name}"] = sum(measure(id_scores, of) for of in coarse.values()) / 2
     expected["test_auroc"] = (expected["test_fine_auroc"] + expected["test_coarse_auroc"]) / 2
@@ -319,7 +362,9 @@ def test_an_empty_set_is_left_out() -> None:
     assert not any("coarse" in name for name in fine)
     coarse = evaluation.test_metrics(**sets | {"logits_fine": nothing}, score="msp")
     assert coarse["test_auroc"] == coarse["test_coarse_auroc"]
-    known = evaluation.test_metrics(**sets | {"logits_fine": nothing, "logits_coarse": {}}, score="msp")
+    known = evaluation.test_metrics(
+        **sets | {"logits_fine": nothing, "logits_coarse": {}}, score="msp"
+    )
     assert set(known) == {"test_accuracy", "test_ece"}
 
 
@@ -328,8 +373,14 @@ def test_what_is_kept_of_the_logits_gives_the_same_metrics_and_resamples(with_fi
     sets = sealed()
     if not with_fine:
         sets["logits_fine"] = torch.zeros(0, 4)
-    coarse = {f"coarse_{name}": score(logits, "energy") for name, logits in sets["logits_coarse"].items()}
-    scores = {"id": score(sets["logits_id"], "energy"), "fine": score(sets["logits_fine"], "energy"), **coarse}
+    coarse = {
+        f"coarse_{name}": score(logits, "energy") for name, logits in sets["logits_coarse"].items()
+    }
+    scores = {
+        "id": score(sets["logits_id"], "energy"),
+        "fine": score(sets["logits_fine"], "energy"),
+        **coarse,
+    }
     probabilities = sets["logits_id"].double().softmax(dim=1)
     certainty = probabilities.amax(dim=1), probabilities.argmax(dim=1) == sets["labels"]
     found = evaluation.metrics_of_scores(scores, *certainty)
@@ -349,7 +400,9 @@ def test_resamples_have_every_metric_around_its_value() -> None:
     for name, values in found.items():
         assert values.shape == (400,)
         low, high = percentile_interval(values, 0.999)
-        assert low <= exact[name] <= high or name == "test_ece"  # which is biased upwards by resampling
+        assert (
+            low <= exact[name] <= high or name == "test_ece"
+        )  # which is biased upwards by resampling
 
 
 def test_the_interval_of_the_accuracy_is_the_binomial_one() -> None:
@@ -368,15 +421,21 @@ def test_the_bootstrap_spread_of_auroc_is_that_of_new_samples() -> None:
     truth = aurocs(*drawn).numpy().std()
     logits = [torch.stack([values[0], -values[0]], 1).float() for values in drawn]
     labels = torch.zeros(80, dtype=torch.int64)
-    resampled = resampled_test_metrics(logits[0], labels, logits[1], {}, lambda z: z[:, 0], num_resamples=600)
+    resampled = resampled_test_metrics(
+        logits[0], labels, logits[1], {}, lambda z: z[:, 0], num_resamples=600
+    )
     assert resampled["test_auroc"].std() == pytest.approx(truth, rel=0.2)
 
 
 def test_resampling_is_repeatable_and_the_same_images_for_every_model() -> None:
     """The same model's scores under a monotone change keep every AUROC, resample by resample."""
     sets = sealed()
-    found, again = (resampled_test_metrics(**sets, score="msp", num_resamples=50, seed=3) for _ in range(2))
-    stretched = resampled_test_metrics(**sets, score=lambda logits: score(logits, "msp") ** 3, num_resamples=50, seed=3)
+    found, again = (
+        resampled_test_metrics(**sets, score="msp", num_resamples=50, seed=3) for _ in range(2)
+    )
+    stretched = resampled_test_metrics(
+        **sets, score=lambda logits: score(logits, "msp") ** 3, num_resamples=50, seed=3
+    )
     other = resampled_test_metrics(**sets, score="msp", num_resamples=50, seed=4)
     for name, values in found.items():
         assert np.array_equal(values, again[name])
@@ -387,12 +446,16 @@ def test_resampling_is_repeatable_and_the_same_images_for_every_model() -> None:
 def test_the_resamples_of_one_set_do_not_hang_on_the_other_sets() -> None:
     sets = sealed()
     fewer = sets | {"logits_coarse": {"birds": sets["logits_coarse"]["birds"]}}
-    with_both, with_one = (resampled_test_metrics(**of, score="msp", num_resamples=20) for of in (sets, fewer))
+    with_both, with_one = (
+        resampled_test_metrics(**of, score="msp", num_resamples=20) for of in (sets, fewer)
+    )
     assert np.array_equal(with_both["test_fine_auroc"], with_one["test_fine_auroc"])
     assert np.array_equal(with_both["test_coarse_birds_auroc"], with_one["test_coarse_auroc"])
 
 
-def test_resamples_do_not_depend_on_how_many_are_in_memory_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resamples_do_not_depend_on_how_many_are_in_memory_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     sets = sealed()
     at_once = resampled_test_metrics(**sets, score="msp", num_resamples=25)
     monkeypatch.setattr("lmoe_tune.evaluation.splits._ROWS_AT_ONCE", 400)
@@ -410,7 +473,11 @@ def test_the_detectors_of_pytorch_ood_are_scores() -> None:
     pytest.importorskip("pytorch_ood")
     sets = sealed()
     logits, labels = sets["logits_id"], sets["labels"]
-    for theirs, ours in {"MaxSoftmax": "msp", "MaxLogit": "max_logit", "EnergyBased": "energy"}.items():
+    for theirs, ours in {
+        "MaxSoftmax": "msp",
+        "MaxLogit": "max_logit",
+        "EnergyBased": "energy",
+    }.items():
         torch.testing.assert_close(detector_score(theirs)(logits), score(logits, ours))
     p = logits.double().softmax(1)
     torch.testing.assert_close(detector_score("Entropy")(logits), (p * p.log()).sum(1))
@@ -418,7 +485,9 @@ def test_the_detectors_of_pytorch_ood_are_scores() -> None:
         metrics = evaluation.test_metrics(**sets, score=detector_score(name, logits, labels))
         assert all(math.isfinite(value) for value in metrics.values()), name
     assert not torch.equal(detector_score("GEN", gamma=2.0)(logits), detector_score("GEN")(logits))
-    with pytest.raises(UsageError, match="no detector of logits 'Mahalanobis'; there are EnergyBased, "):
+    with pytest.raises(
+        UsageError, match="no detector of logits 'Mahalanobis'; there are EnergyBased, "
+    ):
         detector_score("Mahalanobis")
     with pytest.raises(UsageError, match="KLMatching is fitted first"):
         detector_score("KLMatching")

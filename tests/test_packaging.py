@@ -14,7 +14,10 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 EXTRAS = PROJECT["project"]["optional-dependencies"]
-REQUIREMENTS = [Requirement(text) for text in [*PROJECT["project"]["dependencies"], *EXTRAS["dev"], *EXTRAS["cmaes"]]]
+REQUIREMENTS = [
+    Requirement(text)
+    for text in [*PROJECT["project"]["dependencies"], *EXTRAS["dev"], *EXTRAS["cmaes"]]
+]
 
 
 def pins() -> dict[str, str]:
@@ -24,7 +27,11 @@ def pins() -> dict[str, str]:
 
 
 def test_constraints_are_names_and_versions_in_order_and_nothing_else() -> None:
-    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+    lines = [
+        line
+        for line in (ROOT / "constraints.txt").read_text().splitlines()
+        if not line.startswith("#")
+    ]
     assert [line for line in lines if not re.fullmatch(r"[\w.-]+==\d[\w.]*", line)] == []
     assert lines == sorted(lines, key=str.lower)
     assert len(pins()) == len(lines)
@@ -46,7 +53,9 @@ def test_every_dependency_has_its_reason_written_down(text: str) -> None:
 def test_every_module_has_its_layer() -> None:
     layers = " ".join(PROJECT["tool"]["importlinter"]["contracts"][0]["layers"])
     modules = [
-        path for path in (ROOT / "lmoe_tune").iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()
+        path
+        for path in (ROOT / "lmoe_tune").iterdir()
+        if path.suffix == ".py" or (path / "__init__.py").is_file()
     ]
     names = sorted(path.stem for path in modules if path.stem not in ("__init__", "__main__"))
     assert [name for name in names if not re.search(rf"\blmoe_tune\.{name}\b", layers)] == []
@@ -56,7 +65,9 @@ def test_every_module_has_its_layer() -> None:
 def test_a_wheel_holds_both_packages_and_finds_the_shipped_search_spaces(tmp_path: Path) -> None:
     pytest.importorskip("hatchling", reason="needs the extra `dev`")
     build = "import sys; from hatchling.build import build_wheel; print(build_wheel(sys.argv[1]))"
-    subprocess.run([sys.executable, "-c", build, str(tmp_path)], cwd=ROOT, check=True, stdout=subprocess.PIPE)
+    subprocess.run(
+        [sys.executable, "-c", build, str(tmp_path)], cwd=ROOT, check=True, stdout=subprocess.PIPE
+    )
     (wheel,) = tmp_path.glob("*.whl")
     unpacked = tmp_path / "unpacked"
     with zipfile.ZipFile(wheel) as archive:

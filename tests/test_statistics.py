@@ -19,10 +19,18 @@ from lmoe_tune.statistics import Run, compare, holm, summarise, t_test, verdict
 METRIC = "test_auroc"
 
 
-def runs_of(values: dict[str, Any], metric: str = METRIC, resampled: dict[str, Any] | None = None) -> list[Run]:
+def runs_of(
+    values: dict[str, Any], metric: str = METRIC, resampled: dict[str, Any] | None = None
+) -> list[Run]:
     """Runs from {configuration: array (splits, seeds)}, and their resamples (splits, seeds, R)."""
     return [
-        Run(name, split, seed, {metric: float(value)}, {metric: resampled[name][split, seed]} if resampled else {})
+        Run(
+            name,
+            split,
+            seed,
+            {metric: float(value)},
+            {metric: resampled[name][split, seed]} if resampled else {},
+        )
         for name, table in values.items()
         for (split, seed), value in np.ndenumerate(np.atleast_2d(table))
     ]
@@ -70,13 +78,19 @@ def test_without_noise_of_test_images_one_split_is_the_paired_t_test_of_scipy() 
     rng = np.random.default_rng(0)
     for n in (2, 3, 5, 20):
         differences = rng.normal(0.3, 1, n)
-        assert t_test([differences], [0.0])[2] == pytest.approx(ttest_1samp(differences, 0).pvalue, rel=1e-9)
+        assert t_test([differences], [0.0])[2] == pytest.approx(
+            ttest_1samp(differences, 0).pvalue, rel=1e-9
+        )
 
 
 def test_where_splits_differ_it_is_the_t_test_on_their_means() -> None:
     """Six seeds in each of three splits count as three, once the splits disagree."""
-    differences = [np.array([level + noise for noise in (-0.1, 0, 0.1)]) for level in (1.0, 4.0, 7.0)]
-    assert t_test(differences, [0.0] * 3)[2] == pytest.approx(ttest_1samp([1, 4, 7], 0).pvalue, rel=1e-9)
+    differences = [
+        np.array([level + noise for noise in (-0.1, 0, 0.1)]) for level in (1.0, 4.0, 7.0)
+    ]
+    assert t_test(differences, [0.0] * 3)[2] == pytest.approx(
+        ttest_1samp([1, 4, 7], 0).pvalue, rel=1e-9
+    )
 
 
 def test_one_seed_in_each_split_is_the_t_test_over_splits() -> None:
@@ -113,7 +127,9 @@ def test_a_summary_has_mean_and_sd_over_the_runs() -> None:
 
 def test_a_summary_of_one_run_has_the_interval_of_its_test_images() -> None:
     resampled = {"winner": np.random.default_rng(0).normal(0.9, 0.02, (1, 1, 4000))}
-    found = summarise(runs_of({"winner": [0.9]}, resampled=resampled), "winner", METRIC, num_resamples=4000)
+    found = summarise(
+        runs_of({"winner": [0.9]}, resampled=resampled), "winner", METRIC, num_resamples=4000
+    )
     assert found.ci95 == pytest.approx((0.9 - 1.96 * 0.02, 0.9 + 1.96 * 0.02), abs=0.003)
 
 
@@ -125,14 +141,18 @@ CLEAR = {"winner": [0.95, 0.96, 0.94, 0.95, 0.96], "defaults": [0.90, 0.90, 0.90
 def test_a_clear_gain_is_real_and_the_other_way_round_worse() -> None:
     found = verdict(runs_of(CLEAR), "winner", "defaults")
     assert found.name == "real"
-    assert found.sentence.startswith("Real: winner is better than defaults (test_auroc +0.0500 over 5 pairs of runs")
+    assert found.sentence.startswith(
+        "Real: winner is better than defaults (test_auroc +0.0500 over 5 pairs of runs"
+    )
     other = verdict(runs_of(CLEAR), "defaults", "winner")
     assert other.name == "worse"
     assert other.sentence.startswith("Worse: defaults falls behind winner")
 
 
 def test_of_a_calibration_error_less_is_better() -> None:
-    assert verdict(runs_of(CLEAR, "test_ece"), "winner", "defaults", metric="test_ece").name == "worse"
+    assert (
+        verdict(runs_of(CLEAR, "test_ece"), "winner", "defaults", metric="test_ece").name == "worse"
+    )
 
 
 @pytest.mark.parametrize("gain", [0.0, 0.1])
@@ -148,7 +168,9 @@ def test_a_winner_that_is_the_defaults_is_noise() -> None:
 
 
 def test_one_seed_is_said_to_be_too_few() -> None:
-    found = verdict(runs_of({name: values[:1] for name, values in CLEAR.items()}), "winner", "defaults")
+    found = verdict(
+        runs_of({name: values[:1] for name, values in CLEAR.items()}), "winner", "defaults"
+    )
     assert found.name == "noise"
     assert found.paired[0].p is found.paired[0].p_corrected is found.paired[0].ci95 is None
     assert found.sentence.startswith("Too few seeds: 1 pair of runs")
@@ -159,7 +181,9 @@ def test_significant_but_below_the_noise_floor_is_noise() -> None:
     rng = np.random.default_rng(1)
     defaults = rng.normal(0.9, 0.01, 400)
     found = verdict(
-        runs_of({"winner": defaults + rng.normal(0.004, 0.01, 400), "defaults": defaults}), "winner", "defaults"
+        runs_of({"winner": defaults + rng.normal(0.004, 0.01, 400), "defaults": defaults}),
+        "winner",
+        "defaults",
     )
     assert found.paired[0].p_corrected < 0.001
     assert found.name == "noise"
@@ -171,7 +195,13 @@ def test_every_comparator_counts_in_the_correction() -> None:
     values = CLEAR | {f"other {number}": rng.normal(0.95, 0.02, 5) for number in range(4)}
     alone = verdict(runs_of(CLEAR), "winner", "defaults")
     among = verdict(runs_of(values), "winner", "defaults", [*list(values)[2:], "defaults"])
-    assert [paired.against for paired in among.paired] == ["defaults", "other 0", "other 1", "other 2", "other 3"]
+    assert [paired.against for paired in among.paired] == [
+        "defaults",
+        "other 0",
+        "other 1",
+        "other 2",
+        "other 3",
+    ]
     assert among.paired[0].p_corrected == pytest.approx(5 * alone.paired[0].p)
 
 
@@ -201,7 +231,11 @@ def simulated(
     values: dict[str, Any] = {}
     resampled: dict[str, Any] = {}
     for name in names:
-        noise = rng.normal(size=(splits, seeds)) if tails is None else rng.standard_t(tails, size=(splits, seeds))
+        noise = (
+            rng.normal(size=(splits, seeds))
+            if tails is None
+            else rng.standard_t(tails, size=(splits, seeds))
+        )
         shared = rng.normal(0, math.hypot(images, between) / math.sqrt(2), (splits, 1))
         values[name] = noise / math.sqrt(2) + shared + (effect if name == "winner" else 0.0)
         if images:
@@ -212,7 +246,10 @@ def simulated(
 
 def share_of(name: str, repetitions: int, rng: np.random.Generator, **settings: Any) -> float:
     others = [f"comparator {number}" for number in range(settings.get("num_comparators", 1))]
-    found = [verdict(simulated(rng, **settings), "winner", others[0], others).name for _ in range(repetitions)]
+    found = [
+        verdict(simulated(rng, **settings), "winner", others[0], others).name
+        for _ in range(repetitions)
+    ]
     return found.count(name) / repetitions
 
 
@@ -255,7 +292,9 @@ def measured_runs(
         level = gain[:, None] + rng.normal(0, 0.25, (configurations, trainings))
         drawn = []
         for is_known in (1, 0):
-            scores = rng.normal(size=num_images) + rng.normal(0, 0.5, (configurations, 1, num_images))
+            scores = rng.normal(size=num_images) + rng.normal(
+                0, 0.5, (configurations, 1, num_images)
+            )
             scores = scores + rng.normal(0, 0.5, (configurations, trainings, num_images))
             scores += is_known * (1.5 + level[..., None])
             chosen = rng.integers(num_images, size=(num_resamples, num_images))

@@ -49,7 +49,9 @@ def test_none_leaves_a_model_as_it_is() -> None:
 
 @pytest.mark.parametrize("wrapper", [None, "model", "state_dict", "model_state_dict"])
 @pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod."])
-def test_weights_are_found_in_what_people_save(save: Save, wrapper: str | None, prefix: str) -> None:
+def test_weights_are_found_in_what_people_save(
+    save: Save, wrapper: str | None, prefix: str
+) -> None:
     state = {prefix + name: value for name, value in small(seed=1).state_dict().items()}
     model = small()
     load(model, save(state if wrapper is None else {"epoch": 3, wrapper: state}))
@@ -60,7 +62,9 @@ def test_a_head_for_other_classes_is_left_out(save: Save) -> None:
     model = small(num_classes=3)
     load(model, save(small(num_classes=5, seed=1).state_dict()))
     assert_same(model, small(num_classes=3, seed=1), but_head=True)
-    headless = {name: value for name, value in small(seed=1).state_dict().items() if "head" not in name}
+    headless = {
+        name: value for name, value in small(seed=1).state_dict().items() if "head" not in name
+    }
     model = small()
     load(model, save(headless))
     assert_same(model, small(seed=1), but_head=True)
@@ -128,21 +132,31 @@ class TestImagenet:
 
         import torchvision
 
-        monkeypatch.setattr(torchvision.models, "get_model_weights", lambda arch: {"IMAGENET1K_V1": Weights})
+        monkeypatch.setattr(
+            torchvision.models, "get_model_weights", lambda arch: {"IMAGENET1K_V1": Weights}
+        )
         return path
 
     def test_they_come_from_torchvisions_cache(self, cached: Path) -> None:
         model = build_model("resnet18", 7, 3)
         load_weights(model, "resnet18", "imagenet", image_size=32, with_head=False)
         expected = torch.load(cached, weights_only=True)
-        assert torch.equal(model.state_dict()["layer4.1.bn2.weight"], expected["layer4.1.bn2.weight"])
+        assert torch.equal(
+            model.state_dict()["layer4.1.bn2.weight"], expected["layer4.1.bn2.weight"]
+        )
         assert torch.equal(model.state_dict()["conv1.weight"], expected["conv1.weight"])
         assert model.state_dict()["fc.weight"].shape == (7, 512)
 
     def test_without_a_network_it_is_said_what_to_put_where(self, cached: Path) -> None:
         cached.unlink()
         with pytest.raises(UsageError) as caught:
-            load_weights(build_model("resnet18", 7, 3), "resnet18", "imagenet", image_size=32, with_head=False)
+            load_weights(
+                build_model("resnet18", 7, 3),
+                "resnet18",
+                "imagenet",
+                image_size=32,
+                with_head=False,
+            )
         assert str(cached) in str(caught.value)
         assert f"http://127.0.0.1:9/models/{cached.name}" in str(caught.value)
         assert "or set model.weights to where you put it" in str(caught.value)

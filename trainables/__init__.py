@@ -14,4 +14,12 @@ from trainables.method import (
     resolve_declaration,
 )
 
-__all__ = ["METHODS", "Method", "configured", "declaration_of", "declarations", "load_method", "resolve_declaration"]
+__all__ = [
+    "METHODS",
+    "Method",
+    "configured",
+    "declaration_of",
+    "declarations",
+    "load_method",
+    "resolve_declaration",
+]

@@ -20,11 +20,21 @@ class EnergyOE(Method):
         name="energy_oe",
         summary="energies of images and outliers kept apart by squared hinges; use objective.score: energy",
         parameters=(
-            Parameter("energy_weight", "float", 0.1, "eta, weight of the two squared hinges", low=0),
             Parameter(
-                "m_in", "float", None, "energy that in-distribution images fall below; default: -10 - log(classes)"
+                "energy_weight", "float", 0.1, "eta, weight of the two squared hinges", low=0
             ),
-            Parameter("m_out", "float", None, "energy that outliers rise above; default: -1 - log(classes)"),
+            Parameter(
+                "m_in",
+                "float",
+                None,
+                "energy that in-distribution images fall below; default: -10 - log(classes)",
+            ),
+            Parameter(
+                "m_out",
+                "float",
+                None,
+                "energy that outliers rise above; default: -1 - log(classes)",
+            ),
             OUTLIER_RATIO,
             BATCH_NORM,
         ),

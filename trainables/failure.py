@@ -35,4 +35,6 @@ def printable(text: str, limit: int) -> str:
     if len(text) > limit:
         half = limit // 2
         text = f"{text[:half]} … ({len(text) - 2 * half} characters) … {text[-half:]}"
-    return "".join(char if char.isprintable() or char in "\n\t" else ascii(char)[1:-1] for char in text)
+    return "".join(
+        char if char.isprintable() or char in "\n\t" else ascii(char)[1:-1] for char in text
+    )

@@ -21,7 +21,13 @@ PARAMETERS = (
         low=0,
         low_exclusive=True,
     ),
-    Parameter("mix_weight", "float", 1.0, "beta, weight of the softened cross-entropy on mixed logits", low=0),
+    Parameter(
+        "mix_weight",
+        "float",
+        1.0,
+        "beta, weight of the softened cross-entropy on mixed logits",
+        low=0,
+    ),
     Parameter(
         "consistency_weight",
         "float",
@@ -30,7 +36,9 @@ PARAMETERS = (
         low=0,
     ),
     OUTLIER_RATIO,
-    Parameter("outlier_weight", "float", 0.0, "delta, weight of CE(outlier logits, uniform)", low=0),
+    Parameter(
+        "outlier_weight", "float", 0.0, "delta, weight of CE(outlier logits, uniform)", low=0
+    ),
     Parameter(
         "consistency",
         "choice",
@@ -38,7 +46,12 @@ PARAMETERS = (
         "the distance D between logits",
         choices=("mse", "mse_log_softmax", "kl", "js"),
     ),
-    Parameter("center_logits", "bool", False, "subtract each row's mean before D: a shift then costs nothing"),
+    Parameter(
+        "center_logits",
+        "bool",
+        False,
+        "subtract each row's mean before D: a shift then costs nothing",
+    ),
     Parameter(
         "stop_gradient",
         "choice",

@@ -72,10 +72,15 @@ def load_method(name: str, folder: Path | None = None) -> Method:
     """
     module_name, _, class_name = METHODS.get(name, name).partition(":")
     if folder is not None and str(folder) not in sys.path:
-        sys.path.append(str(folder))  # at the end: a folder named like an installed package must not hide it
+        sys.path.append(
+            str(folder)
+        )  # at the end: a folder named like an installed package must not hide it
     try:
         module = importlib.import_module(module_name)
-    except (Exception, SystemExit) as error:  # a module of the user's may raise anything while it is imported
+    except (
+        Exception,
+        SystemExit,
+    ) as error:  # a module of the user's may raise anything while it is imported
         raise UsageError(
             f"cannot import '{module_name}' ({type(error).__name__}: {error}); modules are looked for "
             f"beside the spec, in {folder}, and among the installed packages"
@@ -84,13 +89,19 @@ def load_method(name: str, folder: Path | None = None) -> Method:
     if not (isinstance(found, type) and issubclass(found, Method)):
         raise UsageError(f"'{module_name}' has no class '{class_name}' that is a trainables.Method")
     if not isinstance(getattr(found, "declaration", None), Declaration):
-        raise UsageError(f"'{module_name}': {class_name} has no `declaration` that is a lmoe_tune.spec.Declaration")
+        raise UsageError(
+            f"'{module_name}': {class_name} has no `declaration` that is a lmoe_tune.spec.Declaration"
+        )
     if found.loss is Method.loss and found.objective is Method.objective:
-        raise UsageError(f"'{module_name}': {class_name} is unfinished, it must define the method `loss`")
+        raise UsageError(
+            f"'{module_name}': {class_name} is unfinished, it must define the method `loss`"
+        )
     return found()
 
 
-def configured(spec: Spec, params: Mapping[str, Any], folder: Path) -> tuple[Method, dict[str, Any]]:
+def configured(
+    spec: Spec, params: Mapping[str, Any], folder: Path
+) -> tuple[Method, dict[str, Any]]:
     """The method of a trial, and every one of its hyperparameters: the trial's, the fixed ones, the defaults.
 
     Raises:

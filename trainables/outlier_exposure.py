@@ -20,7 +20,13 @@ class OutlierExposure(Method):
         name="outlier_exposure",
         summary="outliers pushed towards the uniform distribution",
         parameters=(
-            Parameter("outlier_weight", "float", 1.0, "delta, weight of CE(outlier logits, uniform)", low=0),
+            Parameter(
+                "outlier_weight",
+                "float",
+                1.0,
+                "delta, weight of CE(outlier logits, uniform)",
+                low=0,
+            ),
             OUTLIER_RATIO,
             BATCH_NORM,
         ),

@@ -95,7 +95,9 @@ class TrialWorker(tune.Trainable):  # type: ignore[misc]
         try:
             report = self._next_epoch()
             failed = False
-        except BaseException as error:  # SystemExit and KeyboardInterrupt too: both are the trial's own here
+        except (
+            BaseException
+        ) as error:  # SystemExit and KeyboardInterrupt too: both are the trial's own here
             self._epochs = None
             if type(error).__name__ == "AcceleratorError":
                 raise  # the CUDA context is lost, and with it this process: Ray starts another
@@ -144,7 +146,9 @@ def _starter(config: dict[str, Any]) -> Callable[[dict[str, Any]], Iterator[Tria
     if "job" not in config:
         return start_trial
     module, _, function = config["job"].partition(":")
-    starter: Callable[[dict[str, Any]], Iterator[TrialEpoch]] = getattr(importlib.import_module(module), function)
+    starter: Callable[[dict[str, Any]], Iterator[TrialEpoch]] = getattr(
+        importlib.import_module(module), function
+    )
     return starter
 
 

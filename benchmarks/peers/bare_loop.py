@@ -67,7 +67,9 @@ class OutlierBatches(Sampler[list[int]]):
 def load_data(work: dict[str, Any]) -> dict[str, TensorDataset]:
     """The arrays of WORK.json's data file, normalised, as data sets of (image, label) or (image,)."""
     arrays = np.load(work["data"])
-    mean, std = (torch.from_numpy(arrays[name]).float().view(1, -1, 1, 1) for name in ("mean", "std"))
+    mean, std = (
+        torch.from_numpy(arrays[name]).float().view(1, -1, 1, 1) for name in ("mean", "std")
+    )
 
     def images(name: str) -> torch.Tensor:
         return (torch.from_numpy(arrays[name]).float() - mean) / std
@@ -95,7 +97,9 @@ def train(
     """Train in place, yield the validation metrics of every epoch; without a config, cross-entropy alone."""
     torch.manual_seed(settings["seed"])
     rng = np.random.default_rng(settings["seed"])
-    loader = DataLoader(data["train"], settings["batch_size"], sampler=Shuffled(len(data["train"]), rng))
+    loader = DataLoader(
+        data["train"], settings["batch_size"], sampler=Shuffled(len(data["train"]), rng)
+    )
     outlier_batches = OutlierBatches(len(data["outliers"]), rng)
     outlier_iter = iter(DataLoader(data["outliers"], batch_sampler=outlier_batches))
     optimizer = torch.optim.SGD(
@@ -106,7 +110,9 @@ def train(
         weight_decay=settings["weight_decay"],
     )
     last_step = len(loader) * settings["epochs"] - 1
-    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, last_step, eta_min=settings["min_lr"])
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(
+        optimizer, last_step, eta_min=settings["min_lr"]
+    )
 
     for _ in range(settings["epochs"]):
         model.train()

@@ -38,7 +38,9 @@ def main() -> None:
     tuner = tune.Tuner(
         tune.with_resources(OneStep, {"cpu": 1}),
         param_space={"mark": str(mark)},
-        run_config=tune.RunConfig(storage_path=str(mark.parent / "ray_results"), stop={"training_iteration": 1}),
+        run_config=tune.RunConfig(
+            storage_path=str(mark.parent / "ray_results"), stop={"training_iteration": 1}
+        ),
     )
     tuner.fit()
 

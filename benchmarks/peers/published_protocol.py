@@ -38,7 +38,11 @@ class Photographs(Dataset):
 def loading(resize: int, crop: int) -> transforms.Compose:
     """From a file to a cropped uint8 image."""
     return transforms.Compose(
-        [transforms.Resize((resize, resize)), transforms.RandomCrop((crop, crop)), transforms.PILToTensor()]
+        [
+            transforms.Resize((resize, resize)),
+            transforms.RandomCrop((crop, crop)),
+            transforms.PILToTensor(),
+        ]
     )
 
 
@@ -57,7 +61,14 @@ def loading_and_augmenting(resize: int, crop: int) -> transforms.Compose:
 
 
 def loss_of_three_forwards(
-    model: nn.Module, images: Tensor, labels: Tensor, outliers: Tensor, lam: float, *, mix: float, consistency: float
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    outliers: Tensor,
+    lam: float,
+    *,
+    mix: float,
+    consistency: float,
 ) -> Tensor:
     """Logit MixOE with a forward for each kind of input; as many outliers as images."""
     logits = model(images)

@@ -70,7 +70,10 @@ def main() -> None:
         for name, known in work["space"].items()
     }
     tuner = tune.Tuner(
-        tune.with_resources(tune.with_parameters(Trainable if args.reuse_actors else trainable, work=work), {"cpu": 1}),
+        tune.with_resources(
+            tune.with_parameters(Trainable if args.reuse_actors else trainable, work=work),
+            {"cpu": 1},
+        ),
         param_space=space,
         tune_config=tune.TuneConfig(
             metric="val_auroc",
@@ -86,7 +89,11 @@ def main() -> None:
             storage_path=str(home / "ray_results"),
             stop={"training_iteration": work["train"]["epochs"]},
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-            callbacks=[MLflowLoggerCallback(tracking_uri=f"sqlite:///{home / 'mlflow.db'}", experiment_name="digits")],
+            callbacks=[
+                MLflowLoggerCallback(
+                    tracking_uri=f"sqlite:///{home / 'mlflow.db'}", experiment_name="digits"
+                )
+            ],
         ),
     )
     results = tuner.fit()

@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lmoe_tune.cli.data import reading_progress
-from lmoe_tune.cli.options import Format, FormatOption, HomeOption, NameArgument, checked_format, resolve_home
+from lmoe_tune.cli.options import (
+    Format,
+    FormatOption,
+    HomeOption,
+    NameArgument,
+    checked_format,
+    resolve_home,
+)
 from lmoe_tune.cli.output import openings_line, print_json, print_table, say, shown
 from lmoe_tune.cli.run import INTERRUPTED, TOO_MANY_FAILED, AddressOption, ChangesOption
 from lmoe_tune.errors import UsageError
@@ -35,14 +42,19 @@ SHOWN = (
 @app.command()
 def confirm(
     name: NameArgument,
-    top: Annotated[int, typer.Option(metavar="K", help="How many of the best trials to train again.")] = 3,
+    top: Annotated[
+        int, typer.Option(metavar="K", help="How many of the best trials to train again.")
+    ] = 3,
     seeds: Annotated[int, typer.Option(metavar="N", help="Fresh seeds for each; at least 2.")] = 5,
     splits: Annotated[
         str | None, typer.Option(metavar="0,1,…", help="Splits of the data; the spec's by default.")
     ] = None,
     tuned_comparators: Annotated[
         bool,
-        typer.Option("--tuned-comparators", help="Tune the other methods too, each with the search's own budget."),
+        typer.Option(
+            "--tuned-comparators",
+            help="Tune the other methods too, each with the search's own budget.",
+        ),
     ] = False,
     allow_unfinished: Annotated[
         bool, typer.Option("--allow-unfinished", help="Go on although the search is not complete.")
@@ -59,7 +71,9 @@ def confirm(
     if top < 1:
         raise UsageError(f"--top is {top}, but must be at least 1")
     if seeds < 2:
-        raise UsageError(f"--seeds is {seeds}, but must be at least 2: one run says nothing of luck (5 are better)")
+        raise UsageError(
+            f"--seeds is {seeds}, but must be at least 2: one run says nothing of luck (5 are better)"
+        )
     folder = find_sweep(resolve_home(home), name)
     command = ["lmoe-tune", "confirm", name, "--top", str(top), "--seeds", str(seeds)]
     command += ["--splits", ",".join(map(str, split_numbers))] if split_numbers else []
@@ -108,7 +122,11 @@ def _confirm(
         sweep = Ledger.writing(folder, view.read_spec(folder))
         import_path = Path(sweep.attrs.get("import_path", Path.cwd()))
         notes = _refuse_unfinished(sweep, allow_unfinished)
-        more = _tune(sweep, import_path, command, allow_changes=allow_changes, address=address) if tuned else []
+        more = (
+            _tune(sweep, import_path, command, allow_changes=allow_changes, address=address)
+            if tuned
+            else []
+        )
         plan = make_plan(sweep, import_path, top=top, num_seeds=seeds, splits=splits, tuned=more)
         for note in plan.notes:
             say(note)
@@ -131,7 +149,9 @@ def _deliver(study: Study, document: dict[str, Any]) -> None:
     if is_news or not view.is_delivered(study.ledger):
         uri = view.tracking_uri(study.folder.home, study.ledger.spec)
         if not projector.deliver_rest(study.ledger, uri, say):
-            say(f"MLflow does not have everything yet; to deliver it: lmoe-tune sync {study.sweep.folder.name}")
+            say(
+                f"MLflow does not have everything yet; to deliver it: lmoe-tune sync {study.sweep.folder.name}"
+            )
 
 
 def _refuse_unfinished(sweep: Ledger, allowed: bool) -> list[str]:
@@ -149,7 +169,13 @@ def _refuse_unfinished(sweep: Ledger, allowed: bool) -> list[str]:
 
 
 def _work(
-    study: Study, plan: Plan, command: str, import_path: Path, *, allow_changes: bool, address: str | None
+    study: Study,
+    plan: Plan,
+    command: str,
+    import_path: Path,
+    *,
+    allow_changes: bool,
+    address: str | None,
 ) -> None:
     from lmoe_tune.cli.decoding import decode_files
     from lmoe_tune.sweep import view
@@ -162,12 +188,18 @@ def _work(
         f"seeds, split {', '.join(map(str, plan.splits))}); this is opening {len(openings)} of its test set"
     )
     spec = study.ledger.spec
-    if address is None or spec.data.cache_dir is None:  # else each node of the cluster decodes for itself
+    if (
+        address is None or spec.data.cache_dir is None
+    ):  # else each node of the cluster decodes for itself
         for data, files in study.files(plan):
             decode_files(files, data, study.folder.home)
     uri = view.tracking_uri(study.folder.home, spec)
     outcome = run_sweep(
-        study.ledger, JobProgress(study.ledger), import_path=import_path, address=address, tracking_uri=uri
+        study.ledger,
+        JobProgress(study.ledger),
+        import_path=import_path,
+        address=address,
+        tracking_uri=uri,
     )
     if outcome.state == "interrupted":
         raise KeyboardInterrupt
@@ -189,9 +221,13 @@ def _tune(
             ledger = open_search(sweep, method, import_path, command, allow_changes=allow_changes)
             uri = view.tracking_uri(folder.home, ledger.spec)
             if not ledger.is_complete():
-                say(f"tuning {method} in {folder.path} ({ledger.budget.trials or 'no fixed number of'} trials)")
+                say(
+                    f"tuning {method} in {folder.path} ({ledger.budget.trials or 'no fixed number of'} trials)"
+                )
                 with watching(ledger) as progress:
-                    outcome = run_sweep(ledger, progress, import_path=import_path, address=address, tracking_uri=uri)
+                    outcome = run_sweep(
+                        ledger, progress, import_path=import_path, address=address, tracking_uri=uri
+                    )
                 if outcome.state == "interrupted":
                     raise KeyboardInterrupt
             elif not view.is_delivered(ledger):
@@ -236,7 +272,9 @@ def _splits(text: str | None) -> tuple[int, ...] | None:
     if text is None:
         return None
     if not re.fullmatch(r"\d{1,9}(,\d{1,9})*", text):
-        raise UsageError(f"--splits is '{text}', but must be numbers of splits with commas between: 0,1,2")
+        raise UsageError(
+            f"--splits is '{text}', but must be numbers of splits with commas between: 0,1,2"
+        )
     return tuple(dict.fromkeys(int(number) for number in text.split(",")))
 
 
@@ -254,12 +292,23 @@ def _print_tables(document: dict[str, Any]) -> None:
     metrics = [name for name in SHOWN if any(name in row["metrics"] for row in rows)]
     columns = ("", "runs", *(name.removeprefix("test_") for name in metrics))
     typer.echo("sealed test set, mean ± standard deviation over the runs")
-    print_table([[row["name"], shown(row["runs"]), *(_mean(row, name) for name in metrics)] for row in rows], columns)
+    print_table(
+        [
+            [row["name"], shown(row["runs"]), *(_mean(row, name) for name in metrics)]
+            for row in rows
+        ],
+        columns,
+    )
     typer.echo("\n95% intervals of the means (bootstrap over seeds and test images)")
     columns = ("", *columns[2:])
-    print_table([[row["name"], *(_interval(row["metrics"].get(name)) for name in metrics)] for row in rows], columns)
+    print_table(
+        [[row["name"], *(_interval(row["metrics"].get(name)) for name in metrics)] for row in rows],
+        columns,
+    )
     metric = document["metric"]
-    typer.echo(f"\n{document['winner']['name']} minus the others in {metric}, paired by seed and split")
+    typer.echo(
+        f"\n{document['winner']['name']} minus the others in {metric}, paired by seed and split"
+    )
     print_table(
         [
             [
@@ -277,7 +326,9 @@ def _print_tables(document: dict[str, Any]) -> None:
     )
     typer.echo(f"\n{document['sentence']}")
     for failure in document["failed"]:
-        say(f"failed: {failure['row']}, split {failure['split']}, seed {failure['seed']}: {failure['failure']}")
+        say(
+            f"failed: {failure['row']}, split {failure['split']}, seed {failure['seed']}: {failure['failure']}"
+        )
     if document["failed"]:
         say("the same command tries the failed jobs once more")
     for line in document["changes"]:
@@ -288,13 +339,22 @@ def _print_tables(document: dict[str, Any]) -> None:
 def _print_csv(document: dict[str, Any]) -> None:
     rows = document["rows"]
     metrics = list(dict.fromkeys(name for row in rows for name in row["metrics"]))
-    paired = {one["against"]: one for one in document["paired"] if one["metric"] == document["metric"]}
+    paired = {
+        one["against"]: one for one in document["paired"] if one["metric"] == document["metric"]
+    }
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     parts = ("mean", "sd", "low", "high")
     of_pair = ("difference", "p", "p_corrected", "noise_floor")
     writer.writerow(
-        ["name", "method", "seeds", *(f"{name}_{part}" for name in metrics for part in parts), *of_pair, "verdict"]
+        [
+            "name",
+            "method",
+            "seeds",
+            *(f"{name}_{part}" for name in metrics for part in parts),
+            *of_pair,
+            "verdict",
+        ]
     )
     for row in rows:
         cells = [row["name"], row["method"], row["seeds"]]
@@ -303,7 +363,9 @@ def _print_csv(document: dict[str, Any]) -> None:
             cells += [found["mean"], found["sd"], *found["ci95"]] if found else [None] * 4
         pair = paired.get(row["name"], {})
         cells += [pair.get(key) for key in of_pair]
-        writer.writerow([*cells, document["verdict"] if row["name"] == document["compared_with"] else None])
+        writer.writerow(
+            [*cells, document["verdict"] if row["name"] == document["compared_with"] else None]
+        )
     sys.stdout.write(text.getvalue())
 
 

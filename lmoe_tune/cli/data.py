@@ -23,7 +23,9 @@ from lmoe_tune.cli.output import print_json, print_table, say, shown
 if TYPE_CHECKING:
     from lmoe_tune.data.inspection import Inspection
 
-app = typer.Typer(name="data", help="Look at the data of a spec, and prepare them.", no_args_is_help=True)
+app = typer.Typer(
+    name="data", help="Look at the data of a spec, and prepare them.", no_args_is_help=True
+)
 
 SAID_EVERY_S = 0.5  # on a terminal, where a line replaces the last one
 LOGGED_EVERY_S = 15.0
@@ -36,7 +38,10 @@ def data() -> None:
 
 @app.command()
 def inspect(
-    spec: SpecArgument, form: FormatOption = "table", overrides: SetOption = None, home: HomeOption = None
+    spec: SpecArgument,
+    form: FormatOption = "table",
+    overrides: SetOption = None,
+    home: HomeOption = None,
 ) -> None:
     """What is there: layouts, classes, images, splits; broken files, duplicates, leaks, and how to fix them."""
     from lmoe_tune.data.inspection import inspect as inspect_data
@@ -57,7 +62,12 @@ def inspect(
 
 
 @app.command()
-def build(spec: SpecArgument, overrides: SetOption = None, json: JsonOption = False, home: HomeOption = None) -> None:
+def build(
+    spec: SpecArgument,
+    overrides: SetOption = None,
+    json: JsonOption = False,
+    home: HomeOption = None,
+) -> None:
     """Decode the images of a search ahead; check those that are decoded, and mend damaged ones."""
     from lmoe_tune.cli.decoding import build as build_cache
 
@@ -65,7 +75,11 @@ def build(spec: SpecArgument, overrides: SetOption = None, json: JsonOption = Fa
     if json:
         print_json(built)
         return
-    new = f"{built['decoded_now']:,} of them decoded now" if built["decoded_now"] else "all of them decoded before"
+    new = (
+        f"{built['decoded_now']:,} of them decoded now"
+        if built["decoded_now"]
+        else "all of them decoded before"
+    )
     typer.echo(f"{built['images']:,} images, {built['size']}, in {built['folder']}: {new}")
 
 
@@ -80,7 +94,9 @@ def reading_progress() -> Any:
         if seen < total and now - last < (SAID_EVERY_S if live else LOGGED_EVERY_S):
             return
         if live:
-            sys.stderr.write(f"\r{where}: {seen:,} of {total:,} files read" + ("\n" if seen == total else ""))
+            sys.stderr.write(
+                f"\r{where}: {seen:,} of {total:,} files read" + ("\n" if seen == total else "")
+            )
             sys.stderr.flush()
         elif now - last >= LOGGED_EVERY_S:
             say(f"{where}: {seen:,} of {total:,} files read")
@@ -94,12 +110,25 @@ def _print(found: Inspection) -> None:
     if found.outliers is not None:
         sets.append(("outliers", found.outliers))
     sets += [("coarse_ood", one) for one in found.coarse_ood["sets"]]
-    columns = ("set", "dataset", "layout", "classes", "images", "size", "median pixels", "broken", "duplicates")
+    columns = (
+        "set",
+        "dataset",
+        "layout",
+        "classes",
+        "images",
+        "size",
+        "median pixels",
+        "broken",
+        "duplicates",
+    )
     print_table([[name, *_cells(one)] for name, one in sets], columns)
     if found.splits:
         typer.echo("")
         print_table(
-            [[name, shown(one["classes"]), shown(one["images"])] for name, one in found.splits.items()],
+            [
+                [name, shown(one["classes"]), shown(one["images"])]
+                for name, one in found.splits.items()
+            ],
             ("split", "classes", "images"),
         )
     for name, one in sets:

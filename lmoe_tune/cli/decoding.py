@@ -70,7 +70,11 @@ def progress_bar() -> Progress:
         now = time.monotonic()
         if done < total and now - last < (SHOWN_EVERY_S if live else LOGGED_EVERY_S):
             return
-        left = f", {duration((now - started) / done * (total - done))} left" if 0 < done < total else ""
+        left = (
+            f", {duration((now - started) / done * (total - done))} left"
+            if 0 < done < total
+            else ""
+        )
         text = f"{done:,} of {total:,} images{left}"
         if live:
             filled = BAR_WIDTH * done // max(1, total)

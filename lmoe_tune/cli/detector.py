@@ -16,14 +16,24 @@ app = typer.Typer()
 @app.command()
 def export(
     name: NameArgument,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="The folder to write; an older export there is replaced.")],
+    out: Annotated[
+        Path,
+        typer.Option(metavar="DIR", help="The folder to write; an older export there is replaced."),
+    ],
     trial: Annotated[
         int | None,
-        typer.Option(metavar="N", min=0, help="A trial; the confirmed winner by default, else the best trial."),
+        typer.Option(
+            metavar="N",
+            min=0,
+            help="A trial; the confirmed winner by default, else the best trial.",
+        ),
     ] = None,
     onnx: Annotated[bool, typer.Option("--onnx", help="Write model.onnx as well.")] = False,
     register: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="Register it in MLflow's model registry under this name.")
+        str | None,
+        typer.Option(
+            metavar="MODEL", help="Register it in MLflow's model registry under this name."
+        ),
     ] = None,
     as_json: JsonOption = False,
     home: HomeOption = None,
@@ -57,7 +67,9 @@ def export(
                 artifact_root=folder.home / "mlartifacts",
             )
         except TrackingError as error:
-            raise TrackingError(f"{error}; the detector itself is in {out}, but is not registered") from error
+            raise TrackingError(
+                f"{error}; the detector itself is in {out}, but is not registered"
+            ) from error
     if as_json:
         print_json({"folder": str(out), **about, "registered": registered})
         return
@@ -76,8 +88,12 @@ def export(
 
 @app.command()
 def predict(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that lmoe-tune export has written.")],
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE…", help="Image files, or folders of them.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="A folder that lmoe-tune export has written.")
+    ],
+    images: Annotated[
+        list[Path], typer.Argument(metavar="IMAGE…", help="Image files, or folders of them.")
+    ],
     as_json: JsonOption = False,
 ) -> None:
     """Ask an exported detector: class, score, and whether an image is out-of-distribution."""
@@ -88,7 +104,9 @@ def predict(
     from lmoe_tune.detector.scoring import BATCH
 
     detector = load_detector(folder)
-    images = [image for path in images for image in (_images_below(path) if path.is_dir() else (path,))]
+    images = [
+        image for path in images for image in (_images_below(path) if path.is_dir() else (path,))
+    ]
     rows: list[dict[str, Any]] = []
     broken: list[str] = []
     for start in range(0, len(images), BATCH):
@@ -101,13 +119,21 @@ def predict(
                 broken.append(str(error))
         if pixels:
             rows += [
-                {"image": str(path), "class": found.label, "score": found.score, "is_ood": found.is_ood}
+                {
+                    "image": str(path),
+                    "class": found.label,
+                    "score": found.score,
+                    "is_ood": found.is_ood,
+                }
                 for path, found in zip(read, detector.predict(np.stack(pixels)), strict=True)
             ]
     if as_json:
         print_json(rows)
     elif rows:
-        cells = [[row["image"], row["class"], f"{row['score']:.6g}", shown(row["is_ood"])] for row in rows]
+        cells = [
+            [row["image"], row["class"], f"{row['score']:.6g}", shown(row["is_ood"])]
+            for row in rows
+        ]
         print_table(cells, ("image", "class", "score", "is_ood"))
     for text in broken:
         say(f"error: {text}")
@@ -121,5 +147,7 @@ def _images_below(folder: Path) -> list[Path]:
 
     found = [folder / name for name in images_below(folder)]
     if not found:
-        raise UsageError(f"{folder}: there is no image in this folder; name image files, or a folder with some")
+        raise UsageError(
+            f"{folder}: there is no image in this folder; name image files, or a folder with some"
+        )
     return found

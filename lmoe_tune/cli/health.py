@@ -32,11 +32,20 @@ def _packages() -> list[dict[str, Any]]:
             import_module(name)
         except Exception as error:  # a broken installation may raise anything
             findings.append(
-                _finding("fail", name, f"{type(error).__name__}: {error}", f"pip install '{name}>={least}'")
+                _finding(
+                    "fail",
+                    name,
+                    f"{type(error).__name__}: {error}",
+                    f"pip install '{name}>={least}'",
+                )
             )
             continue
         old = _numbers(version) < _numbers(least)
-        findings.append(_finding("warn" if old else "ok", name, version, f"needs {least} or newer" if old else ""))
+        findings.append(
+            _finding(
+                "warn" if old else "ok", name, version, f"needs {least} or newer" if old else ""
+            )
+        )
     return findings
 
 
@@ -53,7 +62,12 @@ def _hardware() -> list[dict[str, Any]]:
         findings.append(_finding("ok", "GPUs", ", ".join(names) or "none (the CPU is used)"))
     except Exception as error:
         findings.append(
-            _finding("warn", "GPUs", f"{type(error).__name__}: {error}", "see that torch and the driver fit")
+            _finding(
+                "warn",
+                "GPUs",
+                f"{type(error).__name__}: {error}",
+                "see that torch and the driver fit",
+            )
         )
     return findings
 
@@ -65,12 +79,23 @@ def _home(home: Path) -> list[dict[str, Any]]:
     try:
         with tempfile.NamedTemporaryFile(dir=there, prefix=".lmoe-tune-"):
             pass
-        writable = _finding("ok", "home", f"{home} ({'is there' if home.exists() else 'is made by the first sweep'})")
+        writable = _finding(
+            "ok",
+            "home",
+            f"{home} ({'is there' if home.exists() else 'is made by the first sweep'})",
+        )
     except OSError as error:
-        writable = _finding("fail", "home", f"{home}: {error.strerror}", "choose another with --home or LMOE_TUNE_HOME")
+        writable = _finding(
+            "fail",
+            "home",
+            f"{home}: {error.strerror}",
+            "choose another with --home or LMOE_TUNE_HOME",
+        )
     free_gb = shutil.disk_usage(there).free / 1e9
     little = free_gb < LITTLE_SPACE_GB
-    space = _finding("warn" if little else "ok", "free space", f"{free_gb:.0f} GB", "make room" if little else "")
+    space = _finding(
+        "warn" if little else "ok", "free space", f"{free_gb:.0f} GB", "make room" if little else ""
+    )
     return [writable, space]
 
 
@@ -101,7 +126,9 @@ def _sweeps(home: Path) -> list[dict[str, Any]]:
                 remains = f"{survey(folder, read_spec(folder))} can be rebuilt"
             except (LmoeTuneError, OSError) as error:
                 remains, advice = str(error), ""
-            findings.append(_finding("warn" if ledger else "fail", what, f"{lacking}; {remains}", advice))
+            findings.append(
+                _finding("warn" if ledger else "fail", what, f"{lacking}; {remains}", advice)
+            )
             continue
         assert ledger is not None, "a ledger that lacks nothing"
         state = state_of(ledger)
@@ -130,7 +157,8 @@ def rebuild_ledger(home: Path, name: str) -> str:
         refuse_whole(folder, spec)
         remains, kept = rebuild(folder, spec)
     return (
-        f"rebuilt {folder.ledger}: {remains}. The old file is kept as {kept.name}; go on with: lmoe-tune resume {name}"
+        f"rebuilt {folder.ledger}: {remains}. The old file is kept as {kept.name}; "
+        f"go on with: lmoe-tune resume {name}"
     )
 
 

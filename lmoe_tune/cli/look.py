@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lmoe_tune.cli.options import FormatOption, HomeOption, NameArgument, checked_format, resolve_home
+from lmoe_tune.cli.options import (
+    FormatOption,
+    HomeOption,
+    NameArgument,
+    checked_format,
+    resolve_home,
+)
 from lmoe_tune.cli.output import duration, openings_line, print_json, print_rows, say, shown
 from lmoe_tune.errors import LmoeTuneError, UsageError
 
@@ -37,7 +43,11 @@ def list_sweeps(form: FormatOption = "table", home: HomeOption = None) -> None:
             continue
         rows.append(
             _flat(summary(ledger))
-            | {"started": datetime.fromtimestamp(ledger.created_ms / 1000).isoformat(" ", "minutes")}
+            | {
+                "started": datetime.fromtimestamp(ledger.created_ms / 1000).isoformat(
+                    " ", "minutes"
+                )
+            }
         )
     if not rows and chosen == "table":
         say(f"no sweeps in {where}; start one with: lmoe-tune search digits")
@@ -91,7 +101,10 @@ def leaderboard(name: NameArgument, form: FormatOption = "table", home: HomeOpti
     searched = tuple(ledger.spec.space)
     metrics = ("val_accuracy", "val_fine_auroc", "val_coarse_auroc")
     pareto = ("pareto",) if rows and "pareto" in rows[0] else ()
-    flat = [row | row["params"] | {metric: row["metrics"].get(metric) for metric in metrics} for row in rows]
+    flat = [
+        row | row["params"] | {metric: row["metrics"].get(metric) for metric in metrics}
+        for row in rows
+    ]
     columns = ("trial", "state", "value", *pareto, "feasible", *metrics, *searched, "epochs")
     print_rows(flat, columns if chosen == "table" else (*columns, "run_id"), chosen)
 
@@ -122,7 +135,8 @@ def best(name: NameArgument, form: FormatOption = "table", home: HomeOption = No
 @app.command()
 def ui(
     port: Annotated[
-        int | None, typer.Option(min=1, max=65535, help="Port on this machine; 5000 or a free one by default.")
+        int | None,
+        typer.Option(min=1, max=65535, help="Port on this machine; 5000 or a free one by default."),
     ] = None,
     home: HomeOption = None,
 ) -> None:
@@ -149,7 +163,11 @@ def _say_openings(openings: list[dict[str, Any]]) -> None:
 
 def _flat(summary: dict[str, Any]) -> dict[str, Any]:
     best = summary["best"] or {}
-    rest = {key: value for key, value in summary.items() if key not in ("trials", "best", "sweep", "state")}
+    rest = {
+        key: value
+        for key, value in summary.items()
+        if key not in ("trials", "best", "sweep", "state")
+    }
     return {
         "sweep": summary["sweep"],
         "state": summary["state"],

@@ -37,7 +37,10 @@ def options(
     home: HomeOption = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
     version: Annotated[
-        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version.")
+        bool,
+        typer.Option(
+            "--version", is_eager=True, callback=_print_version, help="Print the version."
+        ),
     ] = False,
 ) -> None:
     set_home(home)
@@ -70,7 +73,9 @@ def main() -> None:
     except Exception as error:
         if os.environ.get(DEBUG):
             raise
-        sys.stderr.write(f"error: {type(error).__name__}: {error}\n  (run it again with --debug to see where)\n")
+        sys.stderr.write(
+            f"error: {type(error).__name__}: {error}\n  (run it again with --debug to see where)\n"
+        )
         code = 1
     leave(code)
 

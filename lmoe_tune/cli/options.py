@@ -17,20 +17,33 @@ if TYPE_CHECKING:
 Format = Literal["table", "json", "csv"]
 
 SpecArgument = Annotated[
-    str, typer.Argument(metavar="SPEC", help="A search-space file, or the name of a shipped one (digits, cars).")
+    str,
+    typer.Argument(
+        metavar="SPEC", help="A search-space file, or the name of a shipped one (digits, cars)."
+    ),
 ]
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The sweep's name.")]
 OptionalNameArgument = Annotated[
-    str | None, typer.Argument(metavar="[NAME]", help="The sweep's name; the latest unfinished one by default.")
+    str | None,
+    typer.Argument(
+        metavar="[NAME]", help="The sweep's name; the latest unfinished one by default."
+    ),
 ]
 SetOption = Annotated[
-    list[str] | None, typer.Option("--set", metavar="A.B=V", help="Override a setting of the spec; may be repeated.")
+    list[str] | None,
+    typer.Option("--set", metavar="A.B=V", help="Override a setting of the spec; may be repeated."),
 ]
 HomeOption = Annotated[
     Path | None,
-    typer.Option("--home", metavar="DIR", help="Where sweeps are kept (else LMOE_TUNE_HOME, else ./lmoe_runs)."),
+    typer.Option(
+        "--home",
+        metavar="DIR",
+        help="Where sweeps are kept (else LMOE_TUNE_HOME, else ./lmoe_runs).",
+    ),
 ]
-FormatOption = Annotated[str, typer.Option("--format", metavar="table|json|csv", help="How to print it.")]
+FormatOption = Annotated[
+    str, typer.Option("--format", metavar="table|json|csv", help="How to print it.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 
 _home: Path | None = None  # what stood before the command: lmoe-tune --home DIR list
@@ -102,5 +115,7 @@ def find_unfinished(home: Path, name: str | None, *, extending: bool) -> SweepFo
     sweeps = find_sweeps(home)
     if not sweeps:
         raise UsageError(f"no sweeps in {home}; start one with: lmoe-tune search digits")
-    unfinished = [folder for folder in sweeps if not extending and not read_sweep(folder).is_complete()]
+    unfinished = [
+        folder for folder in sweeps if not extending and not read_sweep(folder).is_complete()
+    ]
     return (unfinished or sweeps)[0]

@@ -43,9 +43,14 @@ def print_rows(rows: Sequence[Row], columns: Sequence[str], form: Format) -> Non
 
 def print_table(cells: Sequence[Sequence[str]], columns: Sequence[str]) -> None:
     """A plain table, as wide as it needs to be: it may be piped into other tools."""
-    widths = [max(len(column), *(len(row[place]) for row in cells), 0) for place, column in enumerate(columns)]
+    widths = [
+        max(len(column), *(len(row[place]) for row in cells), 0)
+        for place, column in enumerate(columns)
+    ]
     for row in [columns, *cells]:
-        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        typer.echo(
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        )
 
 
 def shown(value: Any) -> str:

@@ -28,7 +28,9 @@ def preview(spec: Spec, change: BudgetChange, home: Path, *, as_json: bool) -> N
     """Print what a sweep would do. Starts nothing and writes nothing."""
     spec = resolve_platform(spec)
     budget = change.applied(Budget.of(spec))
-    cluster = Cluster(cpus=os.cpu_count() or 1, gpus=len(list(Path("/dev").glob("nvidia[0-9]*"))), local=True)
+    cluster = Cluster(
+        cpus=os.cpu_count() or 1, gpus=len(list(Path("/dev").glob("nvidia[0-9]*"))), local=True
+    )
     slots = cluster.slots(spec.resources, spec.search.max_concurrent)
     configurations = first_suggestions(spec, min(NUM_SHOWN, budget.trials or NUM_SHOWN))
     cost = estimate(spec, budget.trials, slots, home)
@@ -48,12 +50,19 @@ def preview(spec: Spec, change: BudgetChange, home: Path, *, as_json: bool) -> N
     typer.echo(
         f"{', '.join(map(str, methods or ()))} on {spec.data.id.dataset}: {trials} trials of {spec.train.epochs} epochs"
     )
-    typer.echo(f"slots: {slots} at a time on this machine ({cluster.cpus:g} CPUs, {cluster.gpus:g} GPUs)")
-    typer.echo(f"device {spec.train.device}, precision {spec.train.precision}, {spec.train.threads} thread(s) a trial")
+    typer.echo(
+        f"slots: {slots} at a time on this machine ({cluster.cpus:g} CPUs, {cluster.gpus:g} GPUs)"
+    )
+    typer.echo(
+        f"device {spec.train.device}, precision {spec.train.precision}, {spec.train.threads} thread(s) a trial"
+    )
     sampler = f"sampler {spec.search.sampler}, seed {spec.search.seed}"
     typer.echo(f"\nfirst configurations (later ones depend on results; {sampler}):")
     columns = list(spec.space)
-    rows = [[str(place), *(shown(row.get(name)) for name in columns)] for place, row in enumerate(configurations)]
+    rows = [
+        [str(place), *(shown(row.get(name)) for name in columns)]
+        for place, row in enumerate(configurations)
+    ]
     print_table(rows, ["trial", *columns])
     typer.echo("\ncost, without pruning:")
     for key, value in cost.items():
@@ -70,7 +79,11 @@ def estimate(spec: Spec, trials: int | None, slots: int, home: Path) -> dict[str
     ratio = spec.fixed.get("outlier_ratio", 1.0) if images["outliers"] else 0.0
     if "outlier_ratio" in spec.space:
         entry = spec.space["outlier_ratio"]
-        values = [float(value) for value in entry.choices] if entry.choices else [entry.low or 0.0, entry.high or 0.0]
+        values = (
+            [float(value) for value in entry.choices]
+            if entry.choices
+            else [entry.low or 0.0, entry.high or 0.0]
+        )
         ratio = sum(values) / len(values)
     per_epoch = round(images["train"] * (1 + 2 * float(ratio)))
     evaluated = images["val"] + images["val_fine"] + images["val_coarse"]
@@ -84,6 +97,10 @@ def estimate(spec: Spec, trials: int | None, slots: int, home: Path) -> dict[str
         "images evaluated per trial": evaluated * spec.train.epochs,
         "images trained in all": per_epoch * spec.train.epochs * trials if trials else "unlimited",
         "baseline images": images["train"] * spec.model.baseline.epochs,
-        "seconds per trial": trial_s if trial_s is not None else "not known before the baseline is trained",
-        "hours in all": trial_s * trials / slots / 3600 if trial_s is not None and trials else "not known",
+        "seconds per trial": trial_s
+        if trial_s is not None
+        else "not known before the baseline is trained",
+        "hours in all": trial_s * trials / slots / 3600
+        if trial_s is not None and trials
+        else "not known",
     }

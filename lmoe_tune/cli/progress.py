@@ -91,7 +91,9 @@ class LiveProgress:
         planned = f"/{budget.trials}" if budget.trials else ""
         status = f"{len(self._finished)}{planned} trials, {failed} failed"
         elapsed = time.monotonic() - self._started
-        table.add_row("sweep", f"{status}, {duration(self._wall_before_s + elapsed)}{self._left(elapsed)}")
+        table.add_row(
+            "sweep", f"{status}, {duration(self._wall_before_s + elapsed)}{self._left(elapsed)}"
+        )
         if self._message:
             table.add_row("", self._message)
         return table
@@ -102,7 +104,9 @@ class LiveProgress:
         record = read_baseline_record(self._ledger.folder.home, self._ledger.attrs["baseline"])
         done = len(record["epochs"]) if record else 0
         epochs = self._ledger.spec.model.baseline.epochs
-        return f"epoch {done}/{epochs} (trained once, the trials wait for it)" if done < epochs else ""
+        return (
+            f"epoch {done}/{epochs} (trained once, the trials wait for it)" if done < epochs else ""
+        )
 
     def _left(self, elapsed: float) -> str:
         budget, done = self._ledger.budget, len(self._finished) - self._num_before
@@ -123,7 +127,9 @@ def watching(ledger: Ledger) -> Iterator[LineProgress | LiveProgress]:
     from rich.console import Console
     from rich.live import Live
 
-    with Live(console=Console(stderr=True), refresh_per_second=REFRESHES_PER_S, transient=True) as live:
+    with Live(
+        console=Console(stderr=True), refresh_per_second=REFRESHES_PER_S, transient=True
+    ) as live:
         progress = LiveProgress(ledger, live)
         live.update(progress)
         yield progress

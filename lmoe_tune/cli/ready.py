@@ -6,7 +6,15 @@ from typing import Annotated
 
 import typer
 
-from lmoe_tune.cli.options import FormatOption, HomeOption, SetOption, SpecArgument, checked_format, load, resolve_home
+from lmoe_tune.cli.options import (
+    FormatOption,
+    HomeOption,
+    SetOption,
+    SpecArgument,
+    checked_format,
+    load,
+    resolve_home,
+)
 from lmoe_tune.cli.output import print_json, print_rows, print_table, say, shown
 
 app = typer.Typer()
@@ -18,7 +26,9 @@ def init(
     space: Annotated[
         str | None,
         typer.Option(
-            "--from", metavar="SPACE", help="The shipped space to copy; that of this name by default, else 'folder'."
+            "--from",
+            metavar="SPACE",
+            help="The shipped space to copy; that of this name by default, else 'folder'.",
         ),
     ] = None,
 ) -> None:
@@ -31,7 +41,9 @@ def init(
     if chosen == "digits":
         say(f"next: lmoe-tune search {path}")
     else:
-        say(f"next: say in it where your images are (each root), then: lmoe-tune data inspect {path}")
+        say(
+            f"next: say in it where your images are (each root), then: lmoe-tune data inspect {path}"
+        )
 
 
 @app.command()
@@ -40,8 +52,14 @@ def check(spec: SpecArgument, overrides: SetOption = None) -> None:
     loaded = load(spec, overrides)
     found = loaded.spec
     searched = ", ".join(found.space) or "nothing"
-    trials = f"{found.budget.trials} trials" if found.budget.trials else "as many trials as the budget allows"
-    typer.echo(f"{loaded.path}: fine. {found.trainable} on {found.data.id.dataset}; searched: {searched}; {trials}")
+    trials = (
+        f"{found.budget.trials} trials"
+        if found.budget.trials
+        else "as many trials as the budget allows"
+    )
+    typer.echo(
+        f"{loaded.path}: fine. {found.trainable} on {found.data.id.dataset}; searched: {searched}; {trials}"
+    )
 
 
 @app.command()
@@ -70,7 +88,11 @@ def methods(form: FormatOption = "table") -> None:
     for declaration in declarations().values():
         typer.echo(f"{declaration.name}: {declaration.summary}")
         columns = ("parameter", "type", "range", "default", "help")
-        own = [[shown(row[column]) for column in columns] for row in rows if row["method"] == declaration.name]
+        own = [
+            [shown(row[column]) for column in columns]
+            for row in rows
+            if row["method"] == declaration.name
+        ]
         print_table(own, columns)
         typer.echo("")
 
@@ -87,7 +109,11 @@ def schema() -> None:
 def doctor(
     rebuild: Annotated[
         str | None,
-        typer.Option("--rebuild", metavar="NAME", help="Build a sweep's damaged ledger anew from its trials' records."),
+        typer.Option(
+            "--rebuild",
+            metavar="NAME",
+            help="Build a sweep's damaged ledger anew from its trials' records.",
+        ),
     ] = None,
     form: FormatOption = "table",
     home: HomeOption = None,

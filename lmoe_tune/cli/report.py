@@ -50,5 +50,8 @@ def deliver_report(folder: SweepFolder, uri: str | None) -> bool:
     ledger = view.read_sweep(folder)
     server = uri or view.tracking_uri(folder.home, ledger.spec)
     return upload_report(
-        server, where, tracked=view.tracking_of(ledger, server), artifact_root=folder.home / "mlartifacts"
+        server,
+        where,
+        tracked=view.tracking_of(ledger, server),
+        artifact_root=folder.home / "mlartifacts",
     )

@@ -39,34 +39,51 @@ TOO_MANY_FAILED = 3
 
 TimeOption = Annotated[
     str | None,
-    typer.Option("--time", metavar="8h", help="Wall time of the sweep, added up over resumes: 90s, 30m, 8h."),
+    typer.Option(
+        "--time", metavar="8h", help="Wall time of the sweep, added up over resumes: 90s, 30m, 8h."
+    ),
 ]
 GpuHoursOption = Annotated[
     float | None, typer.Option("--gpu-hours", metavar="H", min=0, help="GPU-hours of all trials.")
 ]
 AddressOption = Annotated[
     str | None,
-    typer.Option("--address", metavar="A", help="A Ray cluster to join (else RAY_ADDRESS, else this machine)."),
+    typer.Option(
+        "--address",
+        metavar="A",
+        help="A Ray cluster to join (else RAY_ADDRESS, else this machine).",
+    ),
 ]
 
 
 ChangesOption = Annotated[
-    bool, typer.Option("--allow-changes", help="Go on although spec, code or data changed; the sweep records it.")
+    bool,
+    typer.Option(
+        "--allow-changes", help="Go on although spec, code or data changed; the sweep records it."
+    ),
 ]
 
 
 @app.command()
 def search(
     spec: SpecArgument,
-    name: Annotated[str | None, typer.Option(help="The sweep's name; the spec's by default.")] = None,
-    trials: Annotated[int | None, typer.Option(min=1, metavar="N", help="Number of trials in all.")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="The sweep's name; the spec's by default.")
+    ] = None,
+    trials: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Number of trials in all.")
+    ] = None,
     time: TimeOption = None,
     gpu_hours: GpuHoursOption = None,
     overrides: SetOption = None,
     address: AddressOption = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Start anew; the old sweep is kept aside.")] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Start anew; the old sweep is kept aside.")
+    ] = False,
     allow_changes: ChangesOption = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would run; start nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would run; start nothing.")
+    ] = False,
     json: JsonOption = False,
     home: HomeOption = None,
 ) -> None:
@@ -75,14 +92,20 @@ def search(
     from lmoe_tune.sweep.lifecycle import BudgetChange, prepare
 
     change = BudgetChange(trials=trials, time_s=_seconds(time), gpu_hours=gpu_hours)
-    loaded = load(spec, [*(overrides or []), *([f"name={name}"] if name else [])], bounded=change != BudgetChange())
+    loaded = load(
+        spec,
+        [*(overrides or []), *([f"name={name}"] if name else [])],
+        bounded=change != BudgetChange(),
+    )
     if dry_run:
         from lmoe_tune.cli.preview import preview
 
         preview(loaded.spec, change, resolve_home(home), as_json=json)
         return
     folder = SweepFolder(resolve_home(home), loaded.spec.name)
-    ready, changed = prepare(folder, loaded, fresh=fresh, allow_changes=allow_changes, say=reading_progress())
+    ready, changed = prepare(
+        folder, loaded, fresh=fresh, allow_changes=allow_changes, say=reading_progress()
+    )
     _work(
         folder,
         ready,
@@ -98,10 +121,14 @@ def search(
 @app.command()
 def resume(
     name: OptionalNameArgument = None,
-    trials: Annotated[str | None, typer.Option(metavar="+N", help="Extend by N trials, or to N in all.")] = None,
+    trials: Annotated[
+        str | None, typer.Option(metavar="+N", help="Extend by N trials, or to N in all.")
+    ] = None,
     time: TimeOption = None,
     gpu_hours: GpuHoursOption = None,
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try failed trials once more.")] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Try failed trials once more.")
+    ] = False,
     allow_changes: ChangesOption = False,
     address: AddressOption = None,
     json: JsonOption = False,
@@ -113,7 +140,9 @@ def resume(
 
     absolute, more = _trials(trials)
     change = BudgetChange(absolute, more, _seconds(time), gpu_hours)
-    folder = find_unfinished(resolve_home(home), name, extending=change != BudgetChange() or retry_failed)
+    folder = find_unfinished(
+        resolve_home(home), name, extending=change != BudgetChange() or retry_failed
+    )
     _work(
         folder,
         read_spec(folder),
@@ -130,7 +159,8 @@ def resume(
 def train(
     spec: SpecArgument,
     params: Annotated[
-        Path | None, typer.Option("--params", metavar="P.yaml", help="Parameters; the defaults otherwise.")
+        Path | None,
+        typer.Option("--params", metavar="P.yaml", help="Parameters; the defaults otherwise."),
     ] = None,
     overrides: SetOption = None,
     json: JsonOption = False,
@@ -147,7 +177,8 @@ def train(
 def sync(
     name: NameArgument,
     tracking_uri: Annotated[
-        str | None, typer.Option("--tracking-uri", metavar="U", help="Another server to rebuild the sweep on.")
+        str | None,
+        typer.Option("--tracking-uri", metavar="U", help="Another server to rebuild the sweep on."),
     ] = None,
     home: HomeOption = None,
 ) -> None:
@@ -164,11 +195,15 @@ def sync(
     delivered = True
     for part in (folder, *parts_of(folder)):
         with part.locked():
-            delivered = delivered and projector.sync(Ledger.writing(part, view.read_spec(part)), uri, say)
+            delivered = delivered and projector.sync(
+                Ledger.writing(part, view.read_spec(part)), uri, say
+            )
     if delivered:
         delivered = deliver_report(folder, uri)
     if not delivered:
-        raise TrackingError(f"MLflow at {shown_uri(uri)} could not be reached; nothing is lost, try again later")
+        raise TrackingError(
+            f"MLflow at {shown_uri(uri)} could not be reached; nothing is lost, try again later"
+        )
     say(f"MLflow at {shown_uri(uri)} has everything of '{name}'")
 
 
@@ -231,8 +266,12 @@ def _work(
         started = ledger.num_started()
         planned = f" of {ledger.budget.trials}" if ledger.budget.trials else ""
         verb = "resuming" if started else "starting"
-        say(f"{verb} the sweep '{folder.name}' in {folder.path} ({started}{planned} trials started)")
-        if address is None or spec.data.cache_dir is None:  # else each node of the cluster decodes for itself
+        say(
+            f"{verb} the sweep '{folder.name}' in {folder.path} ({started}{planned} trials started)"
+        )
+        if (
+            address is None or spec.data.cache_dir is None
+        ):  # else each node of the cluster decodes for itself
             decode_ahead(spec.data, folder.home)
         with watching(ledger) as progress:
             outcome = run_sweep(
@@ -254,7 +293,9 @@ def _work(
 
 
 def _say_missing(folder: SweepFolder) -> None:
-    say(f"MLflow does not have everything yet; the next run delivers it, or: lmoe-tune sync {folder.name}")
+    say(
+        f"MLflow does not have everything yet; the next run delivers it, or: lmoe-tune sync {folder.name}"
+    )
 
 
 @contextmanager
@@ -279,11 +320,25 @@ def _print_summary(ledger: Ledger, outcome: Outcome | None) -> None:
     if best is None:
         typer.echo("no complete trial yet")
     else:
-        note = "" if best["feasible"] else "  (no trial meets the constraints; this one misses them least)"
-        typer.echo(f"best: trial {best['trial']}, {ledger.spec.objective.metric} {shown(best['value'])}{note}")
+        note = (
+            ""
+            if best["feasible"]
+            else "  (no trial meets the constraints; this one misses them least)"
+        )
+        typer.echo(
+            f"best: trial {best['trial']}, {ledger.spec.objective.metric} {shown(best['value'])}{note}"
+        )
         typer.echo(f"  parameters  {params_line(best['params'])}")
-        chosen = ("val_accuracy", "val_fine_auroc", "val_coarse_auroc", "val_fine_tnr95", "val_coarse_tnr95")
-        typer.echo(f"  metrics     {params_line({key: best['metrics'].get(key) for key in chosen})}")
+        chosen = (
+            "val_accuracy",
+            "val_fine_auroc",
+            "val_coarse_auroc",
+            "val_fine_tnr95",
+            "val_coarse_tnr95",
+        )
+        typer.echo(
+            f"  metrics     {params_line({key: best['metrics'].get(key) for key in chosen})}"
+        )
         if "pareto_front" in summary:
             typer.echo(f"Pareto front of {', '.join(ledger.spec.objective.metrics)}:")
             for trial in ledger.pareto_front(ledger.trials()):
@@ -317,7 +372,9 @@ def _seconds(text: str | None) -> float | None:
     try:
         return duration_s(float(text) if re.fullmatch(r"\d+(\.\d+)?", text) else text)
     except ValueError as error:
-        raise UsageError(f"--time is '{text}', but must be a duration such as 90s, 30m, 8h or 2d") from error
+        raise UsageError(
+            f"--time is '{text}', but must be a duration such as 90s, 30m, 8h or 2d"
+        ) from error
 
 
 def _trials(text: str | None) -> tuple[int | None, int]:

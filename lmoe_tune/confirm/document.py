@@ -40,7 +40,9 @@ class _Tested:
 
     @property
     def metrics(self) -> dict[str, float]:
-        return {name: value for name, value in self.trial.metrics.items() if name.startswith("test_")}
+        return {
+            name: value for name, value in self.trial.metrics.items() if name.startswith("test_")
+        }
 
 
 def confirm_file(folder: SweepFolder) -> Path:
@@ -117,7 +119,9 @@ def _winner(study: Study, plan: Plan, tested: Sequence[_Tested]) -> dict[str, An
     """Its first job, on the spec's own split where that is among those asked for."""
     own_split = study.sweep.spec.data.split
     of_winner = [one for one in tested if one.row == plan.winner.name]
-    first = min(of_winner, key=lambda one: (one.split != own_split, plan.splits.index(one.split), one.seed))
+    first = min(
+        of_winner, key=lambda one: (one.split != own_split, plan.splits.index(one.split), one.seed)
+    )
     folder = study.folder.trial(first.trial.number)
     described = folder / DESCRIPTION
     has_model = (folder / MODEL).is_file() and described.is_file()
@@ -175,7 +179,11 @@ def _read(folder: SweepFolder, row: str, split: int, seed: int, trial: TrialView
     path = folder.trial(trial.number) / SCORES
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
-            resampled = {name.removeprefix(RESAMPLED): arrays[name] for name in arrays if name.startswith(RESAMPLED)}
+            resampled = {
+                name.removeprefix(RESAMPLED): arrays[name]
+                for name in arrays
+                if name.startswith(RESAMPLED)
+            }
             return _Tested(row, split, seed, trial, resampled, str(arrays["fingerprint"]))
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise LmoeTuneError(

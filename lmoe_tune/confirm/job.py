@@ -15,7 +15,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from lmoe_tune.confirm.plan import DESCRIPTION, MODEL, RESAMPLED, SCORES, fresh_seeds, trains_held_out
+from lmoe_tune.confirm.plan import (
+    DESCRIPTION,
+    MODEL,
+    RESAMPLED,
+    SCORES,
+    fresh_seeds,
+    trains_held_out,
+)
 from lmoe_tune.data import PlannedData, SearchData
 from lmoe_tune.data.opened import ID, TestImages, open_test_data
 from lmoe_tune.durable import write_durably
@@ -47,7 +54,10 @@ def run_job(config: dict[str, Any]) -> Iterator[TrialEpoch]:
         }
     )
     with_held_out = trains_held_out(spec)
-    method, params = load_method(candidate["method"], Path(config["import_path"])), dict(candidate["params"])
+    method, params = (
+        load_method(candidate["method"], Path(config["import_path"])),
+        dict(candidate["params"]),
+    )
 
     def at_end(trained: Trained) -> dict[str, float]:
         test = open_test_data(job_spec.data, home, with_held_out=with_held_out).test
@@ -97,7 +107,9 @@ def measure(
     resampled = resampled_metrics_of_scores(
         scores, confidence, correct, num_resamples=NUM_RESAMPLES, seed=spec.data.split
     )
-    arrays: dict[str, npt.NDArray[Any]] = {f"scores_{name}": of.cpu().numpy() for name, of in scores.items()}
+    arrays: dict[str, npt.NDArray[Any]] = {
+        f"scores_{name}": of.cpu().numpy() for name, of in scores.items()
+    }
     arrays |= {
         "labels": test.labels,
         "predicted": predicted.cpu().numpy(),

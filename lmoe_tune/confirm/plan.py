@@ -44,7 +44,12 @@ class Candidate:
     """The number of the search's trial that it is."""
 
     def as_record(self) -> dict[str, Any]:
-        return {"name": self.name, "method": self.method, "params": dict(self.params), "trial": self.trial}
+        return {
+            "name": self.name,
+            "method": self.method,
+            "params": dict(self.params),
+            "trial": self.trial,
+        }
 
     def is_same(self, record: Mapping[str, Any]) -> bool:
         """Whether a recorded candidate is the same configuration, whatever its name."""
@@ -107,18 +112,26 @@ def make_plan(
     notes = []
     if len(best) < top:
         number = "one complete trial" if len(best) == 1 else f"{len(best)} complete trials"
-        notes.append(f"the sweep has {number} with parameters of their own, fewer than --top {top}: all are taken")
+        notes.append(
+            f"the sweep has {number} with parameters of their own, fewer than --top {top}: all are taken"
+        )
     winner = next(trial for trial in ledger.trials() if trial.number == best[0].trial)
     if winner.violation > 0:
         notes.append("no trial meets the constraints: the winner is the one that misses them least")
     own = untuned(spec, best[0].method, import_path)
     names = [name for name in METHODS if name != best[0].method]
-    without = [name for name in names if spec.data.outliers is None and _declared(name, import_path).needs_outliers]
+    without = [
+        name
+        for name in names
+        if spec.data.outliers is None and _declared(name, import_path).needs_outliers
+    ]
     if without:
         notes.append(f"{', '.join(without)}: left out, as the spec has no outliers to train with")
     others = tuple(untuned(spec, name, import_path) for name in names if name not in without)
     if own.is_same(best[0].as_record()):
-        notes.append(f"the winner, {best[0].name}, has its method's defaults: the search found nothing better")
+        notes.append(
+            f"the winner, {best[0].name}, has its method's defaults: the search found nothing better"
+        )
     asked = tuple(dict.fromkeys(splits or (spec.data.split,)))
     if set(asked) - {spec.data.split}:
         notes.append(
@@ -163,7 +176,9 @@ def best_of(ledger: Ledger, import_path: Path, top: int) -> list[Candidate]:
     return found
 
 
-def candidate_of(spec: Spec, trial: TrialView, import_path: Path, name: str | None = None) -> Candidate:
+def candidate_of(
+    spec: Spec, trial: TrialView, import_path: Path, name: str | None = None
+) -> Candidate:
     """The configuration of a trial."""
     _, params = configured(spec, trial.params, import_path)
     method = str(trial.params.get(METHOD, spec.trainable))
@@ -205,9 +220,14 @@ def spec_of(spec: Spec) -> Spec:
         "fixed": {},
         "space": space,
         # All that a trial without novelty of its own has; nothing is chosen by it.
-        "objective": ObjectiveSpec(metric="val_accuracy", constraints={}, score=spec.objective.score),
+        "objective": ObjectiveSpec(
+            metric="val_accuracy", constraints={}, score=spec.objective.score
+        ),
         "search": SearchSpec(
-            sampler="random", pruner="none", seed=spec.search.seed, max_concurrent=spec.search.max_concurrent
+            sampler="random",
+            pruner="none",
+            seed=spec.search.seed,
+            max_concurrent=spec.search.max_concurrent,
         ),
         "budget": Budget(trials=1),
     }

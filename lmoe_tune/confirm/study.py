@@ -56,7 +56,9 @@ class Study:
     def jobs(self, plan: Plan) -> dict[tuple[str, int, int], TrialView | None]:
         """The trial of each job (row's name, split, seed); of a failed job that was tried again the last one."""
         if self._ledger is None:
-            return {(row.name, split, seed): None for row in plan.rows for split, seed in plan.cells()}
+            return {
+                (row.name, split, seed): None for row in plan.rows for split, seed in plan.cells()
+            }
         records = self._ledger.attrs["candidates"]
         found = {
             (trial.params["candidate"], trial.params["split"], trial.params["seed"]): trial
@@ -69,7 +71,9 @@ class Study:
             for split, seed in plan.cells()
         }
 
-    def begin(self, plan: Plan, command: str, *, allow_changes: bool = False, say: Say | None = None) -> int:
+    def begin(
+        self, plan: Plan, command: str, *, allow_changes: bool = False, say: Say | None = None
+    ) -> int:
         """Queue the jobs that are missing, and record that the test set is about to be opened.
 
         Returns how many jobs there are to do, those of former plans included.
@@ -102,14 +106,25 @@ class Study:
 
     def files(self, plan: Plan) -> Iterator[tuple[DataSpec, Sequence[ImageFile]]]:
         """Split by split the image files that the jobs will read; the opening is recorded before."""
-        assert view.test_openings(self.sweep), "the test set is about to be opened, and nothing says so"
+        assert view.test_openings(self.sweep), (
+            "the test set is about to be opened, and nothing says so"
+        )
         for split in plan.splits:
             data = _at_split(self.sweep.spec, split)
-            yield data, open_test_data(data, self.folder.home, with_held_out=trains_held_out(self.sweep.spec)).files()
+            yield (
+                data,
+                open_test_data(
+                    data, self.folder.home, with_held_out=trains_held_out(self.sweep.spec)
+                ).files(),
+            )
 
     def _to_do(self) -> Iterator[int]:
         study = self.ledger.study
-        return (trial.number for trial in study.get_trials(deepcopy=False) if not trial.state.is_finished())
+        return (
+            trial.number
+            for trial in study.get_trials(deepcopy=False)
+            if not trial.state.is_finished()
+        )
 
     def _refuse_changes(self, command: str, allow_changes: bool) -> None:
         """Bring the study's spec and code up to date where that changes nothing, or is allowed; create it if new."""
@@ -130,7 +145,11 @@ class Study:
             frozen = self._ledger.spec
             differences = diff(frozen, spec)
             changed += differences
-            spec = spec if differences else with_run_settings(frozen, spec).model_copy(update={"search": spec.search})
+            spec = (
+                spec
+                if differences
+                else with_run_settings(frozen, spec).model_copy(update={"search": spec.search})
+            )
         if changed and not allow_changes:
             since = "it was searched" if self._ledger is None else "its confirmation was begun"
             lines = "\n".join(f"  {line}" for line in changed)

@@ -34,7 +34,9 @@ share (`outlier_ratio`, `lr`, ...) come on top where the sweep searches them, ov
 def tunable(sweep: Spec) -> list[str]:
     """The shipped methods, other than the sweep's own, that have something to tune."""
     own = sweep.space[METHOD].choices or () if METHOD in sweep.space else (sweep.trainable,)
-    usable = [name for name in METHODS if sweep.data.outliers is not None or not _needs_outliers(name)]
+    usable = [
+        name for name in METHODS if sweep.data.outliers is not None or not _needs_outliers(name)
+    ]
     return [name for name in usable if name not in own and space_of(sweep, name)]
 
 
@@ -60,21 +62,32 @@ def spec_of_method(sweep: Spec, bounds: Bounds, method: str) -> Spec:
     plain: Mapping[str, Any] = {name: entry.model_dump() for name, entry in space.items()}
     start = default_start(plain, [declaration], sweep.train.model_dump())
     shared = {parameter.name for parameter in SHARED_PARAMETERS}
-    sampler = "tpe" if sweep.search.sampler == "grid" else sweep.search.sampler  # a grid needs steps
+    sampler = (
+        "tpe" if sweep.search.sampler == "grid" else sweep.search.sampler
+    )  # a grid needs steps
     return sweep.model_copy(
         update={
             "trainable": method,
-            "fixed": {name: value for name, value in sweep.fixed.items() if name in shared and name not in space},
+            "fixed": {
+                name: value
+                for name, value in sweep.fixed.items()
+                if name in shared and name not in space
+            },
             "space": space,
             "search": sweep.search.model_copy(update={"sampler": sampler, "start_from": start}),
             "budget": Budget(
-                trials=bounds.trials, time=bounds.time_s, gpu_hours=bounds.gpu_hours, max_failed=bounds.max_failed
+                trials=bounds.trials,
+                time=bounds.time_s,
+                gpu_hours=bounds.gpu_hours,
+                max_failed=bounds.max_failed,
             ),
         }
     )
 
 
-def open_search(sweep: Ledger, method: str, import_path: Path, command: str, *, allow_changes: bool) -> Ledger:
+def open_search(
+    sweep: Ledger, method: str, import_path: Path, command: str, *, allow_changes: bool
+) -> Ledger:
     """The search of a method, begun or continued; the caller holds its lock.
 
     Raises:

@@ -39,7 +39,9 @@ class Augmentation:
         return len(self.tops)
 
 
-def draw(generator: torch.Generator, count: int, spec: AugmentSpec, *, side: int, crop: int) -> Augmentation:
+def draw(
+    generator: torch.Generator, count: int, spec: AugmentSpec, *, side: int, crop: int
+) -> Augmentation:
     """Parameters for so many images of `side` pixels, independent of one another."""
 
     def uniform(spread: float) -> Tensor:
@@ -75,13 +77,19 @@ def augment(pixels: Tensor, augmentation: Augmentation, mean: Tensor, std: Tenso
         Normalised float32 (N, 3, H, W), channels last in memory.
     """
     count, height, width, _ = pixels.shape
-    images = torch.empty((count, 3, height, width), device=pixels.device, memory_format=torch.channels_last)
+    images = torch.empty(
+        (count, 3, height, width), device=pixels.device, memory_format=torch.channels_last
+    )
     # On a CPU one image at a time: it stays in the cache, which makes this twice as fast; a GPU takes all at once.
     at_once = 1 if pixels.device.type == "cpu" else max(1, count)
     for start in range(0, count, at_once):
         some = slice(start, start + at_once)
         # Planes, as the grey of an image is a sum over them.
-        planes = pixels[some].permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+        planes = (
+            pixels[some]
+            .permute(0, 3, 1, 2)
+            .to(torch.float32, memory_format=torch.contiguous_format)
+        )
         flips = augmentation.flips[some]
         if flips.any():
             planes = torch.where(_on(flips, planes), planes.flip(3), planes)

@@ -69,7 +69,9 @@ class Images:
         self.device = device
         self.train = self.normalised(data.train_images)
         self.outliers = self.normalised(data.outliers)
-        self.val = self.normalised(np.concatenate([data.val_images, data.val_fine, data.val_coarse]))
+        self.val = self.normalised(
+            np.concatenate([data.val_images, data.val_fine, data.val_coarse])
+        )
         self.train_labels = torch.from_numpy(data.train_labels).to(device)
         self.val_labels = torch.from_numpy(data.val_labels).to(device)
         self.num_train, self.num_outliers = len(self.train), len(self.outliers)
@@ -105,8 +107,17 @@ class PairedBatches:
     (the rounding error of a step is carried to the next); at least two outliers are drawn per step.
     """
 
-    def __init__(self, images: ImageSource, *, batch_size: int, outlier_ratio: float, rng: np.random.Generator) -> None:
-        assert outlier_ratio == 0 or images.num_outliers > 0, "outliers asked for, but there are none"
+    def __init__(
+        self,
+        images: ImageSource,
+        *,
+        batch_size: int,
+        outlier_ratio: float,
+        rng: np.random.Generator,
+    ) -> None:
+        assert outlier_ratio == 0 or images.num_outliers > 0, (
+            "outliers asked for, but there are none"
+        )
         self._images = images
         self._batch_size = batch_size
         self._outlier_ratio = outlier_ratio
@@ -137,7 +148,10 @@ class PairedBatches:
 
     def state_dict(self) -> dict[str, Any]:
         """The position between two epochs; the generator's state is the caller's."""
-        return {"outlier_order": torch.from_numpy(self._outlier_order), "outlier_position": self._outlier_position}
+        return {
+            "outlier_order": torch.from_numpy(self._outlier_order),
+            "outlier_position": self._outlier_position,
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._outlier_order = state["outlier_order"].numpy()

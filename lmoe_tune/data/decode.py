@@ -82,16 +82,22 @@ def _open_rgb(path: Path | str, crop_bottom: int) -> Image:
         raise CorruptImageError(path, "cannot be read (permission denied)") from None
     except UnidentifiedImageError:
         empty = Path(path).stat().st_size == 0
-        raise CorruptImageError(path, "is empty" if empty else "is no image that Pillow can read") from None
+        raise CorruptImageError(
+            path, "is empty" if empty else "is no image that Pillow can read"
+        ) from None
     except Image.DecompressionBombError:
-        raise CorruptImageError(path, f"claims more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels") from None
+        raise CorruptImageError(
+            path, f"claims more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels"
+        ) from None
     except MemoryError:
         raise
     except Exception as error:  # a broken file makes Pillow's plugins raise anything
         raise CorruptImageError(path, f"cannot be decoded ({error})") from error
     if crop_bottom:
         if crop_bottom >= image.height:
-            raise CorruptImageError(path, f"is {image.height} pixels high, but {crop_bottom} are to be cut off")
+            raise CorruptImageError(
+                path, f"is {image.height} pixels high, but {crop_bottom} are to be cut off"
+            )
         image = image.crop((0, 0, image.width, image.height - crop_bottom))
     return image
 
@@ -101,11 +107,15 @@ def _as_rgb(image: Image) -> Image:
 
     if image.mode == "RGB":
         return image
-    if image.mode.startswith("I"):  # 16 bits a pixel, or 32 that hold 16 or 8: Pillow would clip them
+    if image.mode.startswith(
+        "I"
+    ):  # 16 bits a pixel, or 32 that hold 16 or 8: Pillow would clip them
         values = np.asarray(image).astype(np.int64)
         if image.mode != "I" or values.max(initial=0) > 255:
             values >>= 8
         return module.fromarray(np.clip(values, 0, 255).astype(np.uint8)).convert("RGB")
     if image.mode in ("P", "PA") and "transparency" in image.info:
-        image = image.convert("RGBA")  # Pillow's own way for palettes with transparency; the colours are the same
+        image = image.convert(
+            "RGBA"
+        )  # Pillow's own way for palettes with transparency; the colours are the same
     return image.convert("RGB")

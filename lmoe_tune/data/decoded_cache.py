@@ -73,7 +73,9 @@ class CacheSpaceError(UsageError):
 
     def __init__(self, folder: Path, needed: int, available: int, why: str) -> None:
         self.folder, self.needed, self.available = folder, needed, available
-        super().__init__(f"{folder}: {gigabytes(needed)} of decoded images are to be added, but {why}")
+        super().__init__(
+            f"{folder}: {gigabytes(needed)} of decoded images are to be added, but {why}"
+        )
 
 
 @dataclass(frozen=True)
@@ -180,10 +182,16 @@ class DecodedCache:
             why = f"data.cache_limit is {gigabytes(limit)} and {gigabytes(used)} are taken"
             raise CacheSpaceError(self.folder, needed, max(0, limit - used), why)
         if needed > free:
-            raise CacheSpaceError(self.folder, needed, free, f"the disk has room for {gigabytes(free)}")
+            raise CacheSpaceError(
+                self.folder, needed, free, f"the disk has room for {gigabytes(free)}"
+            )
 
     def _build(
-        self, files: Sequence[ImageFile], keys: npt.NDArray[np.uint8], processes: int | None, progress: Progress | None
+        self,
+        files: Sequence[ImageFile],
+        keys: npt.NDArray[np.uint8],
+        processes: int | None,
+        progress: Progress | None,
     ) -> None:
         segment = _Segment.create(self.folder, self.side, keys)
         size, num_done = segment.block_size, 0
@@ -193,7 +201,9 @@ class DecodedCache:
                 "side": self.side,
                 "block": start // size,
                 "offset": start * self.image_bytes,
-                "files": [(str(file.path), file.crop_bottom) for file in files[start : start + size]],
+                "files": [
+                    (str(file.path), file.crop_bottom) for file in files[start : start + size]
+                ],
             }
             for start in range(0, len(files), size)
         ]
@@ -204,7 +214,9 @@ class DecodedCache:
         def note(job: dict[str, Any], answer: dict[str, Any]) -> None:
             nonlocal num_done
             if "failure" in answer:  # such as a full disk
-                raise LmoeTuneError(f"{segment.pixels}: {answer['failure']}; the images decoded so far are kept")
+                raise LmoeTuneError(
+                    f"{segment.pixels}: {answer['failure']}; the images decoded so far are kept"
+                )
             broken.extend((path, why) for path, why in answer["broken"])
             if not answer["broken"]:
                 segment.note(job["block"], answer["checksum"])
@@ -286,20 +298,28 @@ class _Segment:
     def is_whole(self) -> bool:
         try:
             num_images = (self.folder / "images").stat().st_size // KEY_BYTES
-            return self.pixels.stat().st_size == num_images * self.image_bytes and self.journal.exists()
+            return (
+                self.pixels.stat().st_size == num_images * self.image_bytes
+                and self.journal.exists()
+            )
         except FileNotFoundError:
             return False
 
     def blocks(self) -> dict[int, int]:
         """Checksums of the finished blocks; a line that a kill has cut short counts for nothing."""
-        return {int(block): int(checksum, 16) for block, checksum in _LINE.findall(self.journal.read_bytes())}
+        return {
+            int(block): int(checksum, 16)
+            for block, checksum in _LINE.findall(self.journal.read_bytes())
+        }
 
     def note(self, block: int, checksum: int) -> None:
         with self.journal.open("a") as file:
             file.write(f"{block} {checksum:08x}\n")
 
     def mapped(self) -> UInt8Array:
-        return np.asarray(np.memmap(self.pixels, np.uint8, "r")).reshape(-1, self.side, self.side, 3)
+        return np.asarray(np.memmap(self.pixels, np.uint8, "r")).reshape(
+            -1, self.side, self.side, 3
+        )
 
     def forget_damaged(self) -> int:
         """Drop the blocks that do not match their checksums from the journal; returns how many."""
@@ -313,7 +333,10 @@ class _Segment:
             kept = pool.map(is_sound, finished.items())
             sound = [item for item, is_kept in zip(finished.items(), kept, strict=True) if is_kept]
         if len(sound) < len(finished):
-            write_durably(self.journal, "".join(f"{block} {checksum:08x}\n" for block, checksum in sound).encode())
+            write_durably(
+                self.journal,
+                "".join(f"{block} {checksum:08x}\n" for block, checksum in sound).encode(),
+            )
         return len(finished) - len(sound)
 
     def finish(self) -> None:
@@ -339,9 +362,13 @@ def image_keys(files: Sequence[ImageFile]) -> npt.NDArray[np.uint8]:
         try:
             status = os.stat(file.path)
         except OSError as error:
-            raise UsageError(f"{file.path}: {error.strerror}; see lmoe-tune data inspect SPEC") from error
+            raise UsageError(
+                f"{file.path}: {error.strerror}; see lmoe-tune data inspect SPEC"
+            ) from error
         text = f"{os.path.abspath(file.path)}\0{status.st_size}\0{status.st_mtime_ns}\0{file.crop_bottom}"
-        keys += hashlib.blake2b(text.encode(errors="surrogateescape"), digest_size=KEY_BYTES).digest()
+        keys += hashlib.blake2b(
+            text.encode(errors="surrogateescape"), digest_size=KEY_BYTES
+        ).digest()
     return np.frombuffer(bytes(keys), np.uint8).reshape(-1, KEY_BYTES)
 
 
@@ -366,5 +393,7 @@ def _located(
         return np.array(sorted(missing.values()), dtype=np.int64)
     places = np.array([place_of[key] for key in wanted], dtype=np.int64).reshape(-1, 2)
     return CachedImages(
-        tuple(segment.mapped() for segment in segments), places[:, 0].astype(np.int32), places[:, 1].copy()
+        tuple(segment.mapped() for segment in segments),
+        places[:, 0].astype(np.int32),
+        places[:, 1].copy(),
     )

@@ -6,7 +6,14 @@ import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from lmoe_tune.data.decoded_cache import CachedImages, CacheSpaceError, DecodedCache, ImageFile, Progress, gigabytes
+from lmoe_tune.data.decoded_cache import (
+    CachedImages,
+    CacheSpaceError,
+    DecodedCache,
+    ImageFile,
+    Progress,
+    gigabytes,
+)
 from lmoe_tune.errors import UsageError
 from lmoe_tune.spec import DataSpec
 
@@ -37,7 +44,9 @@ def acquire_decoded(
         return cache.acquire(files, limit=spec.cache_limit, progress=progress, say=say)
     except CacheSpaceError as error:
         num_missing = error.needed // cache.image_bytes
-        raise UsageError(f"{error}. Choose one of\n" + "\n".join(_choices(spec, num_missing, error))) from None
+        raise UsageError(
+            f"{error}. Choose one of\n" + "\n".join(_choices(spec, num_missing, error))
+        ) from None
 
 
 def _choices(spec: DataSpec, num_missing: int, error: CacheSpaceError) -> list[str]:
@@ -47,9 +56,13 @@ def _choices(spec: DataSpec, num_missing: int, error: CacheSpaceError) -> list[s
         choices.append(f"  data.resize={side}  ({gigabytes(num_missing * side * side * 3)})")
     if spec.outliers is not None:
         fewer = f", at most {spec.outliers.limit:,}" if spec.outliers.limit is not None else ""
-        choices.append(f"  data.outliers.limit=N  with fewer outliers{fewer} (10,000 take {_size_of(10_000, spec)})")
+        choices.append(
+            f"  data.outliers.limit=N  with fewer outliers{fewer} (10,000 take {_size_of(10_000, spec)})"
+        )
     if spec.cache_limit is not None:
-        choices.append(f"  data.cache_limit={-(-error.needed // 10**9) + spec.cache_limit // 10**9}GB  or more")
+        choices.append(
+            f"  data.cache_limit={-(-error.needed // 10**9) + spec.cache_limit // 10**9}GB  or more"
+        )
     choices.append("  data.cache_dir=FOLDER  on a larger disk")
     choices.append("  data.cache=off  decodes every image in every epoch, about 50 times slower")
     choices.append(f"  deleting what is no longer needed under {error.folder.parent}")

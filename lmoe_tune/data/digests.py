@@ -87,7 +87,8 @@ def digest_images(
             progress(len(found) - num_before, len(unread))
 
     jobs: list[Job] = [
-        {"root": str(root), "paths": unread[start : start + JOB]} for start in range(0, len(unread), JOB)
+        {"root": str(root), "paths": unread[start : start + JOB]}
+        for start in range(0, len(unread), JOB)
     ]
     processes = processes or len(os.sched_getaffinity(0))
     if processes == 1 or len(unread) <= FEW:
@@ -107,7 +108,9 @@ def thumbnail(path: Path, side: int) -> tuple[UInt8Array, tuple[int, int]]:
     """A grey picture (side, side) of an image in full, and its height and width. Raises CorruptImageError."""
     try:
         return _thumbnail(path.read_bytes(), side)
-    except Exception:  # the one way to decode says what is wrong with it, and reads what the short cut cannot
+    except (
+        Exception
+    ):  # the one way to decode says what is wrong with it, and reads what the short cut cannot
         from PIL import Image
 
         pixels = decode_rgb(path)
@@ -155,12 +158,16 @@ def _digest(size: int, answer: dict[str, Any]) -> Digest:
     if "broken" in answer:
         return Digest(size, "", b"", 0, 0, str(answer["broken"]))
     height, width = answer["size"]
-    return Digest(size, str(answer["sha256"]), bytes.fromhex(answer["thumbnail"]), int(height), int(width))
+    return Digest(
+        size, str(answer["sha256"]), bytes.fromhex(answer["thumbnail"]), int(height), int(width)
+    )
 
 
 def _cropped(digest: Digest, crop_bottom: int) -> Digest:
     if crop_bottom and not digest.broken and digest.height <= crop_bottom:
-        return replace(digest, broken=f"is {digest.height} pixels high, but {crop_bottom} are to be cut off")
+        return replace(
+            digest, broken=f"is {digest.height} pixels high, but {crop_bottom} are to be cut off"
+        )
     return digest
 
 
@@ -197,6 +204,8 @@ class _Store:
 
     def add(self, lines: Sequence[Any]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        text = "\n" + "".join(json.dumps(line) + "\n" for line in lines)  # begins anew after a torn line
+        text = "\n" + "".join(
+            json.dumps(line) + "\n" for line in lines
+        )  # begins anew after a torn line
         with self.path.open("ab") as file:
             file.write(text.encode())

@@ -21,8 +21,16 @@ UInt8Array = npt.NDArray[np.uint8]
 Pool = Literal["train", "val", "test"]
 
 PATCH_SIZE = 16  # pixels of the photograph a patch covers, halved to 8 x 8
-STRIDES: dict[Pool, int] = {"train": 8, "val": 16, "test": 16}  # overlap is augmentation in training, noise elsewhere
-POOL_FRACS: dict[Pool, tuple[float, float]] = {"train": (0.0, 0.6), "val": (0.6, 0.8), "test": (0.8, 1.0)}
+STRIDES: dict[Pool, int] = {
+    "train": 8,
+    "val": 16,
+    "test": 16,
+}  # overlap is augmentation in training, noise elsewhere
+POOL_FRACS: dict[Pool, tuple[float, float]] = {
+    "train": (0.0, 0.6),
+    "val": (0.6, 0.8),
+    "test": (0.8, 1.0),
+}
 
 
 def load_digits() -> tuple[UInt8Array, npt.NDArray[np.int64]]:
@@ -46,9 +54,14 @@ def load_photo_patches(photo: Literal["china", "flower"], pool: Pool) -> UInt8Ar
         grey = np.asarray(image.convert("L"))
     start, stop = (round(frac * grey.shape[1]) for frac in POOL_FRACS[pool])
     band, stride = grey[:, start:stop], STRIDES[pool]
-    windows = np.lib.stride_tricks.sliding_window_view(band, (PATCH_SIZE, PATCH_SIZE))[::stride, ::stride]
+    windows = np.lib.stride_tricks.sliding_window_view(band, (PATCH_SIZE, PATCH_SIZE))[
+        ::stride, ::stride
+    ]
     patches = windows.reshape(-1, PATCH_SIZE // 2, 2, PATCH_SIZE // 2, 2).mean(axis=(2, 4))
-    darkest, brightest = patches.min(axis=(1, 2), keepdims=True), patches.max(axis=(1, 2), keepdims=True)
+    darkest, brightest = (
+        patches.min(axis=(1, 2), keepdims=True),
+        patches.max(axis=(1, 2), keepdims=True),
+    )
     stretched = (patches - darkest) * (255 / np.maximum(brightest - darkest, 1))
     rounded: UInt8Array = np.rint(stretched).astype(np.uint8)
     return rounded
@@ -57,7 +70,9 @@ def load_photo_patches(photo: Literal["china", "flower"], pool: Pool) -> UInt8Ar
 def _sklearn_file(name: str) -> Path:
     found = importlib.util.find_spec("sklearn")
     if found is None or not found.submodule_search_locations:
-        raise UsageError("the embedded data sets need scikit-learn; install it with: pip install scikit-learn")
+        raise UsageError(
+            "the embedded data sets need scikit-learn; install it with: pip install scikit-learn"
+        )
     path = Path(found.submodule_search_locations[0]) / "datasets" / name
     if not path.is_file():
         raise UsageError(

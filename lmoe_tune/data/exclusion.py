@@ -59,7 +59,16 @@ BIRDS = Kind(
     ((1502101, 1623109), (1789740, 1861800), (1998000, 2062000)),
 )  # fmt: skip
 BUTTERFLIES = Kind(
-    ("butterfly", "butterflies", "moth", "admiral", "ringlet", "monarch", "milkweed butterfly", "lycaenid"),
+    (
+        "butterfly",
+        "butterflies",
+        "moth",
+        "admiral",
+        "ringlet",
+        "monarch",
+        "milkweed butterfly",
+        "lycaenid",
+    ),
     ((2274024, 2310000),),
 )
 KINDS = {
@@ -116,7 +125,11 @@ def exclude(table: ImageTable, entries: Sequence[str], learnt: str | None) -> Ex
     kind = KINDS.get(learnt or "") if table.dataset == "webvision" else None
     shown = [name for name in table.classes if kind is not None and shows(name, kind)]
     out = np.isin(table.labels, [table.classes.index(name) for name in {*named, *shown}])
-    by_path = np.array([path in paths for path in table.paths], dtype=bool) if paths else np.zeros(len(table), bool)
+    by_path = (
+        np.array([path in paths for path in table.paths], dtype=bool)
+        if paths
+        else np.zeros(len(table), bool)
+    )
     return Exclusion(
         kept=~(out | by_path),
         by_kind=tuple(shown),
@@ -138,7 +151,9 @@ def shows(synset: str, kind: Kind) -> bool:
 def same_classes(learnt: ImageTable, other: ImageTable) -> list[tuple[str, str]]:
     """Classes of two sets with the same name, apart from names that say nothing (class_1, 07)."""
     ours = {plain_name(name): name for name in learnt.classes}
-    pairs = [(ours[alias], name) for name in other.classes for alias in _aliases(name) if alias in ours]
+    pairs = [
+        (ours[alias], name) for name in other.classes for alias in _aliases(name) if alias in ours
+    ]
     return sorted({pair for pair in pairs if not _GENERIC.fullmatch(plain_name(pair[0]))})
 
 
@@ -159,7 +174,9 @@ def _aliases(name: str) -> set[str]:
     """What a class may be called: its whole name, its synset, and each of the names of a synset."""
     number = _SYNSET.match(name)
     parts = name.split(",") if number is not None else [name]
-    return {name.strip().lower(), plain_name(name), *map(plain_name, parts)} | ({number[0]} if number else set())
+    return {name.strip().lower(), plain_name(name), *map(plain_name, parts)} | (
+        {number[0]} if number else set()
+    )
 
 
 def _lines(entry: str) -> list[str]:

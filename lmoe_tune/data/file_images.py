@@ -19,7 +19,9 @@ from lmoe_tune.data.search_data import PlannedData
 from lmoe_tune.data.splits import IntArray
 
 NUM_FOR_STATISTICS = 1000  # images whose mean and deviation stand for those of all training images
-EVALUATION_PIXELS = 1 << 24  # of a forward without gradients: 83 images of 448 x 448 fit beside other trials
+EVALUATION_PIXELS = (
+    1 << 24
+)  # of a forward without gradients: 83 images of 448 x 448 fit beside other trials
 
 
 class FileImages:
@@ -33,7 +35,11 @@ class FileImages:
     def __init__(self, data: PlannedData, device: torch.device, home: Path) -> None:
         plan, spec = data.plan, data.spec
         self.device = device
-        self._side, self._crop, self._augmentation = spec.image_side, spec.image_crop, spec.augmentation
+        self._side, self._crop, self._augmentation = (
+            spec.image_side,
+            spec.image_crop,
+            spec.augmentation,
+        )
         self.num_train = len(plan.train)
         self.num_outliers = len(plan.outliers) if plan.outliers is not None else 0
         self.num_val, self.num_val_fine = len(plan.val), len(plan.val_fine)
@@ -44,7 +50,9 @@ class FileImages:
         self.mean, self.std = data.mean, data.std
         if spec.normalise == "train":
             count = min(self.num_train, NUM_FOR_STATISTICS)
-            self.mean, self.std = channel_statistics(rows, np.arange(count) * self.num_train // count)
+            self.mean, self.std = channel_statistics(
+                rows, np.arange(count) * self.num_train // count
+            )
         self._mean = torch.tensor(self.mean, dtype=torch.float32, device=device)
         self._std = torch.tensor(self.std, dtype=torch.float32, device=device)
         self._train_labels = torch.from_numpy(plan.train_labels)
@@ -73,7 +81,9 @@ class FileImages:
             images = augment(pixels, augmentation, self._mean, self._std)
             yield Batch(
                 images=images[: len(step.images)],
-                labels=self._train_labels[torch.from_numpy(step.images)].to(self.device, non_blocking=True),
+                labels=self._train_labels[torch.from_numpy(step.images)].to(
+                    self.device, non_blocking=True
+                ),
                 outliers=images[len(step.images) :],
                 pairs=paired(step, self.device),
             )
@@ -85,7 +95,9 @@ class FileImages:
     def centred(self, reader: Reader, first: int, count: int, size: int) -> Iterator[Tensor]:
         """The rows from `first` on of a reader, cropped from the centre and normalised as this split's images are."""
         size = max(1, min(size, EVALUATION_PIXELS // self._crop**2))
-        chunks = [first + np.arange(start, min(start + size, count)) for start in range(0, count, size)]
+        chunks = [
+            first + np.arange(start, min(start + size, count)) for start in range(0, count, size)
+        ]
         corner = centre(self._side, self._crop)
         crops = (Crops(rows, *(np.full(len(rows), corner),) * 2) for rows in chunks)
         for pixels in reader.read(crops, self._crop):

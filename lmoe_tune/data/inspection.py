@@ -20,7 +20,15 @@ from lmoe_tune.data.plan import plan_of
 from lmoe_tune.data.readers import LayoutError
 from lmoe_tune.data.sealed import plan_test_of
 from lmoe_tune.data.search_data import PHOTOS, class_split_of, describe_splits
-from lmoe_tune.data.selection import SHOWN, Finding, Say, SetOfImages, select_coarse, select_id, select_outliers
+from lmoe_tune.data.selection import (
+    SHOWN,
+    Finding,
+    Say,
+    SetOfImages,
+    select_coarse,
+    select_id,
+    select_outliers,
+)
 from lmoe_tune.data.splits import split_images
 from lmoe_tune.data.table import Part
 from lmoe_tune.durable import write_durably
@@ -54,7 +62,8 @@ class Inspection:
             "coarse_ood": self.coarse_ood,
             "splits": self.splits,
             "problems": [
-                {"where": one.where, "what": one.what, "fix": one.fix, "stops": one.stops} for one in self.problems
+                {"where": one.where, "what": one.what, "fix": one.fix, "stops": one.stops}
+                for one in self.problems
             ],
             "notes": list(self.notes),
             "fingerprint": self.fingerprint,
@@ -72,9 +81,15 @@ def inspect(data: DataSpec, home: Path, say: Say | None = None) -> Inspection:
         return _inspect_embedded(data)
     found = _Found()
     own = found.selected("data.id", lambda: select_id(data, home, say))
-    outliers = found.selected("data.outliers", lambda: select_outliers(data, home, say)) if data.outliers else None
+    outliers = (
+        found.selected("data.outliers", lambda: select_outliers(data, home, say))
+        if data.outliers
+        else None
+    )
     coarse = [
-        found.selected(f"data.coarse_ood.{place}", lambda place=place: select_coarse(data, place, home, say))
+        found.selected(
+            f"data.coarse_ood.{place}", lambda place=place: select_coarse(data, place, home, say)
+        )
         for place in range(len(data.coarse_ood))
     ]
     if own is not None:
@@ -110,10 +125,17 @@ def inspect(data: DataSpec, home: Path, say: Say | None = None) -> Inspection:
             splits = {name: _counted(one) for name, one in parts.items()}
             for name in ("test", "test_fine"):
                 if not splits[name]["images"]:
-                    found.add("data.id", f"no image is left for {name}", "add images to its classes", stops=False)
+                    found.add(
+                        "data.id",
+                        f"no image is left for {name}",
+                        "add images to its classes",
+                        stops=False,
+                    )
     return Inspection(
         id=_described(own) if own is not None else {"layout": None, "classes": 0, "images": 0},
-        outliers=(_described(outliers) if outliers is not None else {"images": 0}) if data.outliers else None,
+        outliers=(_described(outliers) if outliers is not None else {"images": 0})
+        if data.outliers
+        else None,
         coarse_ood={
             "images": sum(len(one.indices) for one in coarse if one is not None),
             "sets": [_described(one) for one in coarse if one is not None],
@@ -150,7 +172,9 @@ class _Found:
         if not where.startswith("data") or " " in where:
             where, rest = "data", str(error)
         what, _, fix = rest.rpartition("; ")
-        self.add(where, what or rest, fix if what else "change the setting that it names", stops=True)
+        self.add(
+            where, what or rest, fix if what else "change the setting that it names", stops=True
+        )
 
     def selected(self, where: str, select: Any) -> SetOfImages | None:
         """What a selection gives, its findings and notes taken over; None where the set cannot be read."""
@@ -174,7 +198,9 @@ class _Found:
         leaks = find_leaks(first, second, home)
         if not leaks:
             return
-        pairs = "; ".join(map(str, leaks[:SHOWN])) + (f"; and {len(leaks) - SHOWN} more" if len(leaks) > SHOWN else "")
+        pairs = "; ".join(map(str, leaks[:SHOWN])) + (
+            f"; and {len(leaks) - SHOWN} more" if len(leaks) > SHOWN else ""
+        )
         listed = _listed(leaks, second, home)
         self.add(
             second.where,
@@ -228,7 +254,12 @@ def _described(found: SetOfImages) -> Counts:
 
 
 def _counted(parts: Sequence[Part]) -> Counts:
-    classes = {(place, label) for place, part in enumerate(parts) for label in set(part.labels.tolist()) if label >= 0}
+    classes = {
+        (place, label)
+        for place, part in enumerate(parts)
+        for label in set(part.labels.tolist())
+        if label >= 0
+    }
     return {"classes": len(classes), "images": sum(map(len, parts))}
 
 
@@ -245,15 +276,32 @@ def _inspect_embedded(data: DataSpec) -> Inspection:
         found.add_error(error)
     else:
         fingerprint = described["fingerprint"]
-        classes = {"train": len(split.train), "val": len(split.train), "val_fine": len(split.val_novel)}
+        classes = {
+            "train": len(split.train),
+            "val": len(split.train),
+            "val_fine": len(split.val_novel),
+        }
         splits = {
-            name: {"classes": classes.get(name, 0), "images": count} for name, count in described["images"].items()
+            name: {"classes": classes.get(name, 0), "images": count}
+            for name, count in described["images"].items()
         }
         test = split_images(labels, split=data.split).test
         for name, chosen in (("test", split.in_distribution), ("test_fine", split.test_novel)):
-            splits[name] = {"classes": len(chosen), "images": int(np.isin(labels[test], chosen).sum())}
-        splits["test_coarse"] = {"classes": 0, "images": _num_patches(data.coarse_ood, ("train", "val", "test"))}
-    size = {"median_pixels": [8, 8], "smallest_side": 8, "broken": [], "duplicates": 0, "excluded": []}
+            splits[name] = {
+                "classes": len(chosen),
+                "images": int(np.isin(labels[test], chosen).sum()),
+            }
+        splits["test_coarse"] = {
+            "classes": 0,
+            "images": _num_patches(data.coarse_ood, ("train", "val", "test")),
+        }
+    size = {
+        "median_pixels": [8, 8],
+        "smallest_side": 8,
+        "broken": [],
+        "duplicates": 0,
+        "excluded": [],
+    }
     return Inspection(
         id={
             "dataset": "digits",

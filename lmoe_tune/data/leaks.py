@@ -62,11 +62,15 @@ def find_leaks(first: SetOfImages, second: SetOfImages, home: Path | None = None
         return [Leak(*entry) for entry in json.loads(kept.read_text())]
     leaks = _same_bytes(first, second)
     for place, other in _copies(first, second, set(leaks)):
-        leaks.setdefault(place, Leak(second.paths[place], first.paths[other], "a copy, encoded anew"))
+        leaks.setdefault(
+            place, Leak(second.paths[place], first.paths[other], "a copy, encoded anew")
+        )
     found = [leaks[place] for place in sorted(leaks)]
     if kept is not None:
         kept.parent.mkdir(parents=True, exist_ok=True)
-        write_durably(kept, json.dumps([(leak.path, leak.other, leak.how) for leak in found]).encode())
+        write_durably(
+            kept, json.dumps([(leak.path, leak.other, leak.how) for leak in found]).encode()
+        )
     return found
 
 
@@ -88,7 +92,9 @@ def _same_bytes(first: SetOfImages, second: SetOfImages) -> dict[int, Leak]:
     for place, digest in enumerate(second.digests):
         other = place_of.get(digest.sha256)
         if other is not None:
-            same = (first.table.root / paths[other]).resolve() == (second.table.root / others[place]).resolve()
+            same = (first.table.root / paths[other]).resolve() == (
+                second.table.root / others[place]
+            ).resolve()
             how = "the same file" if same else "the same bytes"
             leaks[place] = Leak(others[place], paths[other], how)
     return leaks
@@ -107,7 +113,10 @@ def _copies(first: SetOfImages, second: SetOfImages, known: set[int]) -> Iterato
     for place, other in _candidates(first, second):
         if place in seen:
             continue
-        sizes = [(digest.height, digest.width) for digest in (first.digests[other], second.digests[place])]
+        sizes = [
+            (digest.height, digest.width)
+            for digest in (first.digests[other], second.digests[place])
+        ]
         side = max(8, min(CONFIRMING_SIDE, *(min(size) for size in sizes)))
         try:
             is_one = same_picture(detail(first, other, side), detail(second, place, side))
@@ -125,8 +134,12 @@ def same_picture(one: Floats, other: Floats) -> bool:
     energies = [float(np.mean(detail**2)) for detail in details]
     if max(energies) < SMOOTH:
         return difference <= MAX_SMOOTH_NOISE**2
-    agreement = float(np.mean(details[0] * details[1])) / max(energies[0] * energies[1], 1e-6) ** 0.5
-    return agreement >= MIN_AGREEMENT and difference <= MAX_NOISE**2 + MAX_DETAIL_FRAC * max(energies)
+    agreement = (
+        float(np.mean(details[0] * details[1])) / max(energies[0] * energies[1], 1e-6) ** 0.5
+    )
+    return agreement >= MIN_AGREEMENT and difference <= MAX_NOISE**2 + MAX_DETAIL_FRAC * max(
+        energies
+    )
 
 
 def _blurred(picture: Floats) -> Floats:
@@ -147,7 +160,13 @@ def _candidates(first: SetOfImages, second: SetOfImages) -> list[tuple[int, int]
         block = theirs[start : start + BLOCK]
         distance = (block**2).sum(axis=1)[:, None] + squares[None] - 2 * (block @ ours.T)
         for row, column in zip(*np.nonzero(distance <= limit), strict=True):
-            found.append((float(distance[row, column]), int(their_places[start + row]), int(our_places[column])))
+            found.append(
+                (
+                    float(distance[row, column]),
+                    int(their_places[start + row]),
+                    int(our_places[column]),
+                )
+            )
     found.sort()
     return [(place, other) for _, place, other in found[:MAX_CANDIDATES]]
 

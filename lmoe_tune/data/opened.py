@@ -60,7 +60,9 @@ class TestImages:
     pixels: UInt8Array | None = None
     files: tuple[ImageFile, ...] = ()
 
-    def chunks(self, images: ImageSource, spec: DataSpec, home: Path, size: int) -> Iterable[Tensor]:
+    def chunks(
+        self, images: ImageSource, spec: DataSpec, home: Path, size: int
+    ) -> Iterable[Tensor]:
         """All of them on the device of `images`, normalised like those, at most `size` at a time."""
         import torch
 
@@ -98,7 +100,9 @@ class Opened:
 
 
 @lru_cache(maxsize=2)  # a worker runs many jobs of one split
-def open_test_data(data: DataSpec, home: Path | None = None, *, with_held_out: bool = True) -> Opened:
+def open_test_data(
+    data: DataSpec, home: Path | None = None, *, with_held_out: bool = True
+) -> Opened:
     """The data of a split with its seal broken. Whoever calls this has recorded it before.
 
     Args:
@@ -130,7 +134,9 @@ def _open_embedded(data: DataSpec, *, with_held_out: bool) -> Opened:
     sets = {ID: channels_first(images[test]), FINE: channels_first(images[novel])}
     for name, one in zip(_coarse_names(data), data.coarse_ood, strict=True):
         if one.dataset not in PHOTOS:
-            raise UsageError(f"data.coarse_ood: digits go with photo_china and photo_flower only, not {one.dataset}")
+            raise UsageError(
+                f"data.coarse_ood: digits go with photo_china and photo_flower only, not {one.dataset}"
+            )
         patches = load_photo_patches(PHOTOS[one.dataset], "test")
         if one.limit is not None:
             patches = patches[kept(len(patches), one.limit)]
@@ -139,7 +145,9 @@ def _open_embedded(data: DataSpec, *, with_held_out: bool) -> Opened:
     sizes = {name: len(of) for name, of in sets.items()}
     _refuse_empty(sizes)
     pixels = np.concatenate(list(sets.values()))
-    return Opened(training, TestImages(sizes, test_labels, fingerprint_of(pixels, test_labels), pixels=pixels))
+    return Opened(
+        training, TestImages(sizes, test_labels, fingerprint_of(pixels, test_labels), pixels=pixels)
+    )
 
 
 def _open_planned(data: DataSpec, plan: TestPlan) -> Opened:
@@ -155,7 +163,9 @@ def _open_planned(data: DataSpec, plan: TestPlan) -> Opened:
         classes=plan.classes,
         fingerprint=plan.fingerprint,
     )
-    parts = {ID: plan.test, FINE: plan.test_fine} | dict(zip(_coarse_names(data), plan.test_coarse, strict=True))
+    parts = {ID: plan.test, FINE: plan.test_fine} | dict(
+        zip(_coarse_names(data), plan.test_coarse, strict=True)
+    )
     sizes = {name: len(part) for name, part in parts.items()}
     _refuse_empty(sizes)
     training = PlannedData(data, search_plan)
@@ -172,7 +182,10 @@ def _coarse_names(data: DataSpec) -> list[str]:
     """`coarse_<set>` of each coarse set; one that is there again is counted: `coarse_folder_2`."""
     names = [one.dataset for one in data.coarse_ood]
     counts = [names[:place].count(name) for place, name in enumerate(names)]
-    return [f"{COARSE}{name}" + (f"_{count + 1}" if count else "") for name, count in zip(names, counts, strict=True)]
+    return [
+        f"{COARSE}{name}" + (f"_{count + 1}" if count else "")
+        for name, count in zip(names, counts, strict=True)
+    ]
 
 
 def _refuse_empty(sizes: dict[str, int]) -> None:

@@ -26,7 +26,9 @@ from lmoe_tune.data.splits import IntArray
 from lmoe_tune.errors import UsageError
 from lmoe_tune.spec import DataSpec
 
-COPYING_THREADS = 4  # of a GPU's batches: one thread copies about 5 GB/s, and waits while a page is read
+COPYING_THREADS = (
+    4  # of a GPU's batches: one thread copies about 5 GB/s, and waits while a page is read
+)
 AHEAD = 2  # batches that are ready or being made while one is used
 
 Item = TypeVar("Item")
@@ -88,7 +90,11 @@ class HostReader:
 
             def load(crops: Crops) -> tuple[Tensor, torch.cuda.Event | None]:
                 shape = (len(crops.rows), crop, crop, 3)
-                pixels = torch.empty(shape, dtype=torch.uint8, pin_memory=True) if on_cuda else self._spare.get(shape)
+                pixels = (
+                    torch.empty(shape, dtype=torch.uint8, pin_memory=True)
+                    if on_cuda
+                    else self._spare.get(shape)
+                )
                 self._fill(pixels.numpy(), crops, copying)
                 if stream is None:
                     return pixels, None
@@ -106,7 +112,12 @@ class HostReader:
                 yield pixels
 
     def _fill(self, out: UInt8Array, crops: Crops, copying: ThreadPoolExecutor) -> None:
-        size, rows, tops, lefts = out.shape[1], crops.rows.tolist(), crops.tops.tolist(), crops.lefts.tolist()
+        size, rows, tops, lefts = (
+            out.shape[1],
+            crops.rows.tolist(),
+            crops.tops.tolist(),
+            crops.lefts.tolist(),
+        )
 
         def fill(start: int) -> None:
             for place in range(start, len(rows), self._threads):
@@ -138,7 +149,9 @@ class _SpareMemory:
         if len(memory) < size:
             memory = np.empty(size, np.uint8)
         given = memory[:size].reshape(shape)
-        weakref.finalize(given, self._free.append, memory).atexit = False  # the tensor's storage refers to it
+        weakref.finalize(
+            given, self._free.append, memory
+        ).atexit = False  # the tensor's storage refers to it
         return torch.from_numpy(given)
 
 
@@ -164,14 +177,17 @@ class DeviceReader:
         within = torch.arange(crop, device=device)
         for crops in batches:
             rows, tops, lefts = (
-                torch.from_numpy(values).to(device) for values in (crops.rows, crops.tops, crops.lefts)
+                torch.from_numpy(values).to(device)
+                for values in (crops.rows, crops.tops, crops.lefts)
             )
             down = (tops[:, None] + within)[:, :, None]
             right = (lefts[:, None] + within)[:, None, :]
             yield self._pixels[rows[:, None, None], down, right]
 
 
-def made_ahead(make: Callable[[Item], Made], items: Iterable[Item], *, ahead: int = AHEAD) -> Iterator[Made]:
+def made_ahead(
+    make: Callable[[Item], Made], items: Iterable[Item], *, ahead: int = AHEAD
+) -> Iterator[Made]:
     """`make` of every item, in order, made in a thread of its own up to `ahead` items before it is asked for."""
     pending: deque[Future[Made]] = deque()
     pool = ThreadPoolExecutor(1)

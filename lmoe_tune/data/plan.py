@@ -108,7 +108,11 @@ def fingerprint(contents: list[tuple[SetOfImages | None, list[Part | None]]]) ->
     """
     digest = hashlib.sha256()
     for found, parts in contents:
-        sha_of = dict(zip(found.indices.tolist(), (d.sha256 for d in found.digests), strict=True)) if found else {}
+        sha_of = (
+            dict(zip(found.indices.tolist(), (d.sha256 for d in found.digests), strict=True))
+            if found
+            else {}
+        )
         for part in parts:
             digest.update(b"\x1epart\x1e")
             if part is None:
@@ -137,13 +141,17 @@ def _refuse_empty(
     without = [names[label] for label in classes.train if label not in present]
     if without:
         more = f" and {len(without) - 1} more" if len(without) > 1 else ""
-        raise UsageError(f"data.id: the class '{without[0]}'{more} has no training image; {_more_images(data)}")
+        raise UsageError(
+            f"data.id: the class '{without[0]}'{more} has no training image; {_more_images(data)}"
+        )
     if len(train) < 2 or not len(val) or not len(val_fine):
         counts = f"{len(train)} to train on, {len(val)} to validate with, {len(val_fine)} of held-out classes"
         raise UsageError(f"data.id: too few images are left: {counts}; {_more_images(data)}")
     if pool is not None and (len(pool) < 2 or not len(val_coarse)):
         counts = f"{len(pool)} to train with and {len(val_coarse)} to validate with"
-        raise UsageError(f"data.outliers: too few images are left: {counts}; raise data.outliers.limit or add images")
+        raise UsageError(
+            f"data.outliers: too few images are left: {counts}; raise data.outliers.limit or add images"
+        )
 
 
 def _more_images(data: DataSpec) -> str:

@@ -87,7 +87,9 @@ def plan_test_of(
     pool, test_outliers, val_coarse = None, None, Part(table, np.zeros(0, dtype=np.int64))
     if outliers is not None:
         split = outlier_pools(outliers)
-        pool, val_coarse, test_outliers = (Part(outliers.table, part) for part in (split.train, split.val, split.test))
+        pool, val_coarse, test_outliers = (
+            Part(outliers.table, part) for part in (split.train, split.val, split.test)
+        )
     test_coarse = tuple(Part(one.table, one.indices) for one in coarse)
     contents: list[tuple[SetOfImages | None, list[Part | None]]] = [
         (found, [train, val, test, test_fine]),

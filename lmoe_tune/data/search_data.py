@@ -98,7 +98,13 @@ class PlannedData:
     def files(self) -> list[ImageFile]:
         """All files a search may see: train, outliers, val, val_fine, val_coarse, one after the other."""
         plan = self.plan
-        parts = (plan.train, *([plan.outliers] if plan.outliers else []), plan.val, plan.val_fine, plan.val_coarse)
+        parts = (
+            plan.train,
+            *([plan.outliers] if plan.outliers else []),
+            plan.val,
+            plan.val_fine,
+            plan.val_coarse,
+        )
         return [file for part in parts for file in files_of(part)]
 
 
@@ -173,7 +179,9 @@ def embedded_data(
     train_images = channels_first(images[train])
     outliers, val_coarse = _outlier_pools(data)
     if not (len(train) and len(val) and (val_fine is None or len(val_fine))):
-        raise UsageError(f"data.id.limit is {data.id.limit}, but must leave images to train on and to validate with")
+        raise UsageError(
+            f"data.id.limit is {data.id.limit}, but must leave images to train on and to validate with"
+        )
     train_labels, val_labels = numbered(labels[train], classes), numbered(labels[val], classes)
     val_images = channels_first(images[val])
     val_fine_images = channels_first(images[[] if val_fine is None else val_fine])
@@ -190,7 +198,13 @@ def embedded_data(
         mean=tuple(float(value) for value in pixels.mean(axis=(0, 2, 3))),
         std=tuple(float(value) for value in pixels.std(axis=(0, 2, 3))),
         fingerprint=fingerprint_of(
-            train_images, train_labels, outliers, val_images, val_labels, val_fine_images, val_coarse
+            train_images,
+            train_labels,
+            outliers,
+            val_images,
+            val_labels,
+            val_fine_images,
+            val_coarse,
         ),
     )
 
@@ -203,11 +217,15 @@ def numbered(labels: IntArray, classes: tuple[int, ...]) -> IntArray:
 def class_split_of(data: DataSpec) -> ClassSplit:
     """The class split a spec asks for, with the data set's own defaults filled in."""
     info = CATALOGUE[data.id.dataset]
-    assert info.num_classes is not None, f"{data.id.dataset}: the number of classes is read from its folder"
+    assert info.num_classes is not None, (
+        f"{data.id.dataset}: the number of classes is read from its folder"
+    )
     num_id = data.num_id_classes or info.num_id_classes or round(0.75 * info.num_classes)
     num_val_novel = data.num_val_novel or info.num_val_novel or max(1, round(num_id / 10))
     try:
-        return split_classes(info.num_classes, num_id=num_id, num_val_novel=num_val_novel, split=data.split)
+        return split_classes(
+            info.num_classes, num_id=num_id, num_val_novel=num_val_novel, split=data.split
+        )
     except ValueError as error:
         raise UsageError(f"data: {error} ({info.title} has {info.num_classes} classes)") from error
 
@@ -233,7 +251,11 @@ def describe_splits(data: DataSpec, home: Path | None = None) -> dict[str, Any]:
     return {
         "fingerprint": found.fingerprint,
         "split": data.split,
-        "classes": {"train": split.train, "val_novel": split.val_novel, "test_novel": split.test_novel},
+        "classes": {
+            "train": split.train,
+            "val_novel": split.val_novel,
+            "test_novel": split.test_novel,
+        },
         "images": {
             "train": len(found.train_images),
             "val": len(found.val_images),
@@ -245,7 +267,9 @@ def describe_splits(data: DataSpec, home: Path | None = None) -> dict[str, Any]:
 
 
 def _outlier_pools(data: DataSpec) -> tuple[UInt8Array, UInt8Array]:
-    if data.outliers is None:  # only methods that train without outliers come here; validation still needs some
+    if (
+        data.outliers is None
+    ):  # only methods that train without outliers come here; validation still needs some
         return np.zeros((0, 1, 8, 8), np.uint8), channels_first(load_photo_patches("china", "val"))
     photo = PHOTOS[data.outliers.dataset]
     train = load_photo_patches(photo, "train")
@@ -261,7 +285,9 @@ def _refuse_unreadable(data: DataSpec) -> None:
             f"not {data.id.dataset} with {data.outliers.dataset if data.outliers else None}"
         )
     if data.resize is not None or data.crop is not None or data.augment is not None:
-        raise UsageError("data: the embedded sets are 8 x 8 pixels and not augmented; leave resize, crop, augment out")
+        raise UsageError(
+            "data: the embedded sets are 8 x 8 pixels and not augmented; leave resize, crop, augment out"
+        )
 
 
 def kept(count: int, limit: int) -> npt.NDArray[np.int64]:

@@ -86,14 +86,24 @@ def select_id(data: DataSpec, home: Path | None, say: Say | None = None) -> SetO
     return _select(data, "data.id", data.id, home, say, labelled=True)
 
 
-def select_outliers(data: DataSpec, home: Path | None, say: Say | None = None) -> SetOfImages | None:
+def select_outliers(
+    data: DataSpec, home: Path | None, say: Say | None = None
+) -> SetOfImages | None:
     """The outliers of all pools. Raises LayoutError."""
-    return _select(data, "data.outliers", data.outliers, home, say, labelled=False) if data.outliers else None
+    return (
+        _select(data, "data.outliers", data.outliers, home, say, labelled=False)
+        if data.outliers
+        else None
+    )
 
 
-def select_coarse(data: DataSpec, place: int, home: Path | None, say: Say | None = None) -> SetOfImages:
+def select_coarse(
+    data: DataSpec, place: int, home: Path | None, say: Say | None = None
+) -> SetOfImages:
     """One of the sealed coarse test sets. Raises LayoutError."""
-    return _select(data, f"data.coarse_ood.{place}", data.coarse_ood[place], home, say, labelled=False)
+    return _select(
+        data, f"data.coarse_ood.{place}", data.coarse_ood[place], home, say, labelled=False
+    )
 
 
 def class_split(data: DataSpec, num_classes: int) -> ClassSplit:
@@ -107,7 +117,9 @@ def class_split(data: DataSpec, num_classes: int) -> ClassSplit:
     num_id = data.num_id_classes or published or round(0.75 * num_classes)
     num_val_novel = data.num_val_novel or max(1, round(num_id / 10))
     try:
-        return split_classes(num_classes, num_id=num_id, num_val_novel=num_val_novel, split=data.split)
+        return split_classes(
+            num_classes, num_id=num_id, num_val_novel=num_val_novel, split=data.split
+        )
     except ValueError as error:
         raise UsageError(
             f"data: {error} ({info.title} has {num_classes} classes here); set data.num_id_classes and "
@@ -130,13 +142,21 @@ def outlier_pools(found: SetOfImages) -> ImageSplit:
 
 def refuse_stopping(sets: Sequence[SetOfImages | None]) -> None:
     """Raises UsageError with every finding that stops a search."""
-    stopping = [str(finding) for found in sets if found for finding in found.findings if finding.stops]
+    stopping = [
+        str(finding) for found in sets if found for finding in found.findings if finding.stops
+    ]
     if stopping:
         raise UsageError("\n".join(stopping))
 
 
 def _select(
-    data: DataSpec, where: str, dataset: Dataset, home: Path | None, say: Say | None, *, labelled: bool
+    data: DataSpec,
+    where: str,
+    dataset: Dataset,
+    home: Path | None,
+    say: Say | None,
+    *,
+    labelled: bool,
 ) -> SetOfImages:
     assert dataset.root is not None, f"{dataset.dataset} has no root"
     try:
@@ -157,7 +177,9 @@ def _select(
         excluded = (*exclusion.by_name, *exclusion.by_kind)
         if exclusion.by_kind:
             kind = CATALOGUE[data.id.dataset].title
-            notes.append(f"{len(exclusion.by_kind)} synsets show what {kind} shows and are left out")
+            notes.append(
+                f"{len(exclusion.by_kind)} synsets show what {kind} shows and are left out"
+            )
         findings += [_unmatched(where, entry, table) for entry in exclusion.unmatched]
     candidates = np.flatnonzero(usable)
     chosen = candidates[fixed_subset([table.paths[index] for index in candidates], dataset.limit)]
@@ -168,7 +190,11 @@ def _select(
         home=home,
         progress=(lambda seen, total: say(where, seen, total)) if say is not None else None,
     )
-    broken = [(table.paths[i], digest.broken) for i, digest in zip(chosen, digests, strict=True) if digest.broken]
+    broken = [
+        (table.paths[i], digest.broken)
+        for i, digest in zip(chosen, digests, strict=True)
+        if digest.broken
+    ]
     broken += [(path, "is listed, but not there") for path in reading.absent]
     findings += _broken_findings(data, where, table, broken, len(chosen) + len(reading.absent))
     whole = [place for place, digest in enumerate(digests) if not digest.broken]
@@ -207,23 +233,37 @@ def _without_duplicates(
     return sorted(keep), pairs
 
 
-def _duplicate_findings(data: DataSpec, where: str, duplicates: Sequence[tuple[str, str]]) -> list[Finding]:
+def _duplicate_findings(
+    data: DataSpec, where: str, duplicates: Sequence[tuple[str, str]]
+) -> list[Finding]:
     pairs = _some([f"{path} is {other}" for path, other in duplicates])
     what = f"{len(duplicates)} images are there twice: {pairs}"
     if data.duplicates == "refuse":
         return [Finding(where, what, "remove them, or set data.duplicates to drop", stops=True)]
-    return [Finding(where, f"{what}; one of each is left out", "nothing, or remove them", stops=False)]
+    return [
+        Finding(where, f"{what}; one of each is left out", "nothing, or remove them", stops=False)
+    ]
 
 
 def _broken_findings(
-    data: DataSpec, where: str, table: ImageTable, broken: Sequence[tuple[str, str]], num_images: int
+    data: DataSpec,
+    where: str,
+    table: ImageTable,
+    broken: Sequence[tuple[str, str]],
+    num_images: int,
 ) -> list[Finding]:
     if not broken:
         return []
     named = _some([f"{table.root / path} {why}" for path, why in broken])
     what = f"{len(broken)} of {num_images} images are broken: {named}"
     if len(broken) > max(1, MAX_BROKEN_FRAC * num_images):
-        return [Finding(where, what, "this many point to an interrupted download or copy: unpack the images anew")]
+        return [
+            Finding(
+                where,
+                what,
+                "this many point to an interrupted download or copy: unpack the images anew",
+            )
+        ]
     if data.corrupt == "refuse":
         return [Finding(where, what, "replace or remove them, or set data.corrupt to skip")]
     return [Finding(where, f"{what}; they are left out", "nothing, or replace them", stops=False)]
@@ -231,9 +271,16 @@ def _broken_findings(
 
 def _unmatched(where: str, entry: str, table: ImageTable) -> Finding:
     guess = suggestion(entry, table)
-    is_synset = len(entry) == 9 and entry[0] == "n" and entry[1:].isdigit()  # of a part that is not unpacked
+    is_synset = (
+        len(entry) == 9 and entry[0] == "n" and entry[1:].isdigit()
+    )  # of a part that is not unpacked
     hint = f"did you mean '{guess}'? Correct it" if guess else "correct it"
-    return Finding(f"{where}.exclude", f"'{entry}' is no class here", f"{hint}, or leave it out", stops=not is_synset)
+    return Finding(
+        f"{where}.exclude",
+        f"'{entry}' is no class here",
+        f"{hint}, or leave it out",
+        stops=not is_synset,
+    )
 
 
 def _some(texts: Sequence[str]) -> str:

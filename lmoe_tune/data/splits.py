@@ -91,7 +91,9 @@ def split_images(labels: Sequence[int] | IntArray, *, split: int) -> ImageSplit:
     test: list[int] = []
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
-        members = np.random.default_rng(derived_seed("images", split, int(label))).permutation(members)
+        members = np.random.default_rng(derived_seed("images", split, int(label))).permutation(
+            members
+        )
         num_val, num_test = round(VAL_FRAC * len(members)), round(TEST_FRAC * len(members))
         val.extend(members[:num_val])
         test.extend(members[num_val : num_val + num_test])
@@ -121,10 +123,14 @@ def split_official(labels: IntArray, official: Sequence[str], *, split: int) -> 
         train = np.setdiff1d(train, taken)
     val = np.flatnonzero(parts == "val") if has_val else taken
     test = np.flatnonzero(parts == "test") if has_test else taken
-    return ImageSplit(train.astype(np.int64), np.sort(val).astype(np.int64), np.sort(test).astype(np.int64))
+    return ImageSplit(
+        train.astype(np.int64), np.sort(val).astype(np.int64), np.sort(test).astype(np.int64)
+    )
 
 
-def _fraction_of_each_class(labels: IntArray, members: IntArray, fraction: float, *, split: int) -> IntArray:
+def _fraction_of_each_class(
+    labels: IntArray, members: IntArray, fraction: float, *, split: int
+) -> IntArray:
     taken: list[int] = []
     for label in np.unique(labels[members]):
         own = members[labels[members] == label]
@@ -142,7 +148,9 @@ def pools(keys: Sequence[str]) -> ImageSplit:
     Args:
         keys: something that tells an image, such as a hash of its content, (N,).
     """
-    order = np.argsort(np.array([hashed("pool", key) for key in keys], dtype=np.uint64), kind="stable")
+    order = np.argsort(
+        np.array([hashed("pool", key) for key in keys], dtype=np.uint64), kind="stable"
+    )
     num_held_out = max(round(POOL_FRAC * len(keys)), int(len(keys) > 2))
     ends = (num_held_out, 2 * num_held_out)
     val, test, train = np.split(order.astype(np.int64), ends)
@@ -153,7 +161,9 @@ def fixed_subset(keys: Sequence[str], limit: int | None) -> IntArray:
     """Sorted indices of at most `limit` images, chosen by a hash of their keys: the same for every split."""
     if limit is None or limit >= len(keys):
         return np.arange(len(keys), dtype=np.int64)
-    order = np.argsort(np.array([hashed("limit", key) for key in keys], dtype=np.uint64), kind="stable")
+    order = np.argsort(
+        np.array([hashed("limit", key) for key in keys], dtype=np.uint64), kind="stable"
+    )
     return np.sort(order[:limit]).astype(np.int64)
 
 

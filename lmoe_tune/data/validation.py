@@ -52,7 +52,10 @@ class ValidationImages:
 
         reader = HostReader(open_rows(self.files, spec, home), torch.device("cpu"), threads=1)
         crop, corner = spec.image_crop, centre(spec.image_side, spec.image_crop)
-        rows = [np.arange(start, min(start + size, len(self.files))) for start in range(0, len(self.files), size)]
+        rows = [
+            np.arange(start, min(start + size, len(self.files)))
+            for start in range(0, len(self.files), size)
+        ]
         crops = (Crops(some, *(np.full(len(some), corner),) * 2) for some in rows)
         for pixels in reader.read(crops, crop):
             yield np.ascontiguousarray(pixels.numpy().transpose(0, 3, 1, 2))
@@ -74,7 +77,9 @@ def of_all_classes(data: DataSpec, home: Path) -> ValidationImages:
         known = class_split_of(data).in_distribution
         val = of_classes(labels, split_images(labels, split=data.split).val, known)
         names = tuple(str(label) for label in known)
-        return ValidationImages(numbered(labels[val], known), names, pixels=channels_first(images[val]))
+        return ValidationImages(
+            numbered(labels[val], known), names, pixels=channels_first(images[val])
+        )
     found = select_id(data, home)
     table = found.table
     known = class_split(data, len(table.classes)).in_distribution

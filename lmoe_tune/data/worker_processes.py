@@ -21,12 +21,16 @@ from lmoe_tune.errors import LmoeTuneError
 
 def serve(work: Callable[[Any], Any]) -> None:
     """Be a worker: answer every job on stdin until it ends. What the module `run_jobs` names does when it is run."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the parent ends us
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C goes to the whole group; the parent ends us
     for line in sys.stdin:
         print(json.dumps(work(json.loads(line))), flush=True)
 
 
-def run_jobs(module: str, jobs: Sequence[Any], done: Callable[[Any, Any], None], *, processes: int) -> None:
+def run_jobs(
+    module: str, jobs: Sequence[Any], done: Callable[[Any, Any], None], *, processes: int
+) -> None:
     """Have every job worked on; `done` is told a job and its answer, from several threads but one at a time.
 
     Raises:
@@ -60,7 +64,13 @@ def run_jobs(module: str, jobs: Sequence[Any], done: Callable[[Any, Any], None],
     try:
         for _ in range(min(processes, len(jobs))):
             started.append(
-                subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+                subprocess.Popen(
+                    command,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                    env=environment,
+                )
             )
         with ThreadPoolExecutor(max(1, len(started))) as pool:
             futures = [pool.submit(drive, process) for process in started]

@@ -53,7 +53,9 @@ def _check(archive: zipfile.ZipFile) -> None:
             _check_program(json.loads(archive.read(name)))
         elif re.fullmatch(r"data/(weights|constants)/\w+_config\.json", place):
             for entry in json.loads(archive.read(name))["config"].values():
-                if entry["use_pickle"] is not False or not re.fullmatch(r"(weight|tensor)_\d+", entry["path_name"]):
+                if entry["use_pickle"] is not False or not re.fullmatch(
+                    r"(weight|tensor)_\d+", entry["path_name"]
+                ):
                     raise UnsafeArchiveError("it has pickled weights or constants")
         elif re.fullmatch(r"data/sample_inputs/\w+\.pt", place):
             torch.load(io.BytesIO(archive.read(name)), map_location="cpu", weights_only=True)

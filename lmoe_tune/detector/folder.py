@@ -64,13 +64,17 @@ class Detector:
         """
         shape = self.preprocessing.shape
         if pixels.ndim != 4 or pixels.shape[1:] != shape:
-            raise ValueError(f"the images have the shape {pixels.shape}, but must be (N, {str(shape)[1:]}")
+            raise ValueError(
+                f"the images have the shape {pixels.shape}, but must be (N, {str(shape)[1:]}"
+            )
         found = score_pixels(self.network, pixels, self.score, self.device)
         scores = found.scores.numpy()
         decided = is_ood(scores, self.threshold)
         return [
             Prediction(self.classes[number], float(value), bool(outside))
-            for number, value, outside in zip(found.predicted.tolist(), scores, decided, strict=True)
+            for number, value, outside in zip(
+                found.predicted.tolist(), scores, decided, strict=True
+            )
         ]
 
     def predict_files(self, paths: Sequence[Path | str]) -> list[Prediction]:
@@ -102,19 +106,29 @@ def load_detector(folder: Path | str, device: str | None = None) -> Detector:
             raise ValueError("classes must be names")
         if score not in _SCORES:
             raise ValueError(f"score must be one of {', '.join(_SCORES)}")
-        if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not math.isfinite(threshold):
+        if (
+            isinstance(threshold, bool)
+            or not isinstance(threshold, int | float)
+            or not math.isfinite(threshold)
+        ):
             raise ValueError("threshold must be a finite number")
         content = _checked(folder / MODEL, about["files"][MODEL]["sha256"])
     except (KeyError, TypeError, ValueError) as error:
         what = f"{error} is missing" if isinstance(error, KeyError) else error
-        raise UsageError(f"{folder / ABOUT}: is not as it was written ({what}); export the detector again") from error
+        raise UsageError(
+            f"{folder / ABOUT}: is not as it was written ({what}); export the detector again"
+        ) from error
     where = device_of(device)
     try:
         refuse_code(content)
         network = torch.export.load(io.BytesIO(content)).module()
     except UnsafeArchiveError as error:
-        raise UsageError(f"{folder / MODEL}: is not loaded, {error}; export the detector again") from error
-    except Exception as error:  # torch raises anything; one case is a version that is too old for the file
+        raise UsageError(
+            f"{folder / MODEL}: is not loaded, {error}; export the detector again"
+        ) from error
+    except (
+        Exception
+    ) as error:  # torch raises anything; one case is a version that is too old for the file
         written = about.get("provenance", {}).get("versions", {}).get("torch")
         raise UsageError(
             f"{folder / MODEL}: torch {torch.__version__} cannot load it ({type(error).__name__}: "
@@ -163,7 +177,11 @@ def _checked(path: Path, sha256: str) -> bytes:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise UsageError(f"{path}: cannot be read ({error.strerror}); export the detector again") from error
+        raise UsageError(
+            f"{path}: cannot be read ({error.strerror}); export the detector again"
+        ) from error
     if hashlib.sha256(content).hexdigest() != sha256:
-        raise UsageError(f"{path}: is damaged (its checksum is not the one in {ABOUT}); export the detector again")
+        raise UsageError(
+            f"{path}: is damaged (its checksum is not the one in {ABOUT}); export the detector again"
+        )
     return content

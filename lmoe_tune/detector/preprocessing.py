@@ -10,7 +10,9 @@ import numpy as np
 
 from lmoe_tune.data.decode import CorruptImageError, UInt8Array, decode_resized, decode_rgb
 
-PIXELS = "(N, C, H, W), values in 0-255; C is RGB or grey, mean and std are taken off inside the model"
+PIXELS = (
+    "(N, C, H, W), values in 0-255; C is RGB or grey, mean and std are taken off inside the model"
+)
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,8 @@ class Preprocessing:
             if pixels.shape[:2] != self.crop:
                 height, width = pixels.shape[:2]
                 raise CorruptImageError(
-                    path, f"is {width} x {height} pixels, but must be {self.crop[1]} x {self.crop[0]} for this detector"
+                    path,
+                    f"is {width} x {height} pixels, but must be {self.crop[1]} x {self.crop[0]} for this detector",
                 )
         if self.channels == 1:
             pixels = _grey(pixels)[:, :, None]

@@ -22,7 +22,10 @@ BATCH = 8
 
 
 def score_pixels(
-    network: Callable[[Tensor], Tensor], pixels: npt.NDArray[Any], score: ScoreName, device: torch.device
+    network: Callable[[Tensor], Tensor],
+    pixels: npt.NDArray[Any],
+    score: ScoreName,
+    device: torch.device,
 ) -> Outputs:
     """Scores and predicted classes of images (N, C, H, W), values in 0-255, on the CPU.
 
@@ -40,7 +43,9 @@ def score_pixels(
         found = outputs(torch.cat(chunks) if chunks else torch.zeros(0, 1), score)
     if not found.finite:
         bad = int((~torch.cat(chunks).isfinite().all(dim=1)).nonzero()[0])
-        raise ValueError(f"image {bad} of the batch has no finite logits; pixels must be finite numbers in 0-255")
+        raise ValueError(
+            f"image {bad} of the batch has no finite logits; pixels must be finite numbers in 0-255"
+        )
     return found
 
 

@@ -59,7 +59,9 @@ def auprs_in(id_scores: Tensor, ood_scores: Tensor) -> Tensor:
     as high: hence the mean of these precisions over the ID images.
     """
     _refuse_empty(id_scores, ood_scores)
-    ordered, ood_ordered = (scores.contiguous().sort(dim=-1).values for scores in (id_scores, ood_scores))
+    ordered, ood_ordered = (
+        scores.contiguous().sort(dim=-1).values for scores in (id_scores, ood_scores)
+    )
     true = ordered.shape[-1] - torch.searchsorted(ordered, ordered, side="left")
     false = ood_ordered.shape[-1] - torch.searchsorted(ood_ordered, ordered, side="left")
     return (true.double() / (true + false)).mean(dim=-1)

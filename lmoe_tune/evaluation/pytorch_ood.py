@@ -31,7 +31,9 @@ def detector_score(
     """
     detectors = _detectors()
     if name not in detectors:
-        raise UsageError(f"pytorch-ood has no detector of logits '{name}'; there are {', '.join(sorted(detectors))}")
+        raise UsageError(
+            f"pytorch-ood has no detector of logits '{name}'; there are {', '.join(sorted(detectors))}"
+        )
     detector = detectors[name](None, **settings)
     if detector.requires_fit:
         if logits is None or labels is None:
@@ -39,7 +41,9 @@ def detector_score(
         detector.fit_logits(logits.double(), labels)
 
     def confidence(of: Tensor) -> Tensor:
-        scores: Tensor = -detector.predict_logits(of.double()).detach()  # there, higher is out-of-distribution
+        scores: Tensor = -detector.predict_logits(
+            of.double()
+        ).detach()  # there, higher is out-of-distribution
         return scores
 
     return confidence
@@ -49,7 +53,9 @@ def _detectors() -> dict[str, Any]:
     try:
         from pytorch_ood import api, detector
     except ImportError as error:
-        raise UsageError(f"pytorch-ood is not installed ({error}); pip install 'lmoe-tune[pytorch-ood]'") from error
+        raise UsageError(
+            f"pytorch-ood is not installed ({error}); pip install 'lmoe-tune[pytorch-ood]'"
+        ) from error
     found = {name: getattr(detector, name) for name in detector.__all__}
     return {
         name: of

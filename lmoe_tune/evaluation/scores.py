@@ -53,7 +53,9 @@ class Outputs:
 
 def outputs(logits: Tensor | Iterable[Tensor], name: Score) -> Outputs:
     """Reduce logits (N, K), or chunks of them as they come out of a network, on the device they are on."""
-    chunks = [_reduced(chunk, name) for chunk in ([logits] if isinstance(logits, Tensor) else logits)]
+    chunks = [
+        _reduced(chunk, name) for chunk in ([logits] if isinstance(logits, Tensor) else logits)
+    ]
     if len(chunks) == 1:
         return chunks[0]
     return Outputs(
@@ -92,5 +94,7 @@ def calibration_errors(confidence: Tensor, correct: Tensor) -> Tensor:
     bins = torch.bucketize(confidence, bounds)
     surplus = correct.double() - confidence
     # scatter_add would add in any order on a GPU, and the same model would not measure the same twice
-    per_bin = torch.stack([torch.where(bins == number, surplus, 0.0).sum(dim=-1) for number in range(NUM_BINS)])
+    per_bin = torch.stack(
+        [torch.where(bins == number, surplus, 0.0).sum(dim=-1) for number in range(NUM_BINS)]
+    )
     return per_bin.abs().sum(dim=0) / confidence.shape[-1]

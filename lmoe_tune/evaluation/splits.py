@@ -64,10 +64,14 @@ def test_metrics(
     what remains.
     """
     sets = _sets(logits_id, logits_fine, logits_coarse, score)
-    return metrics_of_scores({name: found.scores for name, found in sets.items()}, *_certainty(sets["id"], labels))
+    return metrics_of_scores(
+        {name: found.scores for name, found in sets.items()}, *_certainty(sets["id"], labels)
+    )
 
 
-def metrics_of_scores(scores: Mapping[str, Tensor], confidence: Tensor, correct: Tensor) -> dict[str, float]:
+def metrics_of_scores(
+    scores: Mapping[str, Tensor], confidence: Tensor, correct: Tensor
+) -> dict[str, float]:
     """`test_metrics` from what was kept of the logits.
 
     Args:
@@ -75,7 +79,9 @@ def metrics_of_scores(scores: Mapping[str, Tensor], confidence: Tensor, correct:
         confidence: (N,), the largest probabilities of the in-distribution images.
         correct: (N,) bool, whether their predicted classes are right.
     """
-    metrics = _measured({name: of for name, of in scores.items() if name == "id" or len(of)}, confidence, correct)
+    metrics = _measured(
+        {name: of for name, of in scores.items() if name == "id" or len(of)}, confidence, correct
+    )
     values = torch.stack(list(metrics.values())).tolist()
     return dict(zip(metrics, values, strict=True))
 
@@ -98,11 +104,18 @@ def resampled_test_metrics(
     """
     sets = _sets(logits_id, logits_fine, logits_coarse, score)
     scores = {name: found.scores for name, found in sets.items()}
-    return resampled_metrics_of_scores(scores, *_certainty(sets["id"], labels), num_resamples=num_resamples, seed=seed)
+    return resampled_metrics_of_scores(
+        scores, *_certainty(sets["id"], labels), num_resamples=num_resamples, seed=seed
+    )
 
 
 def resampled_metrics_of_scores(
-    scores: Mapping[str, Tensor], confidence: Tensor, correct: Tensor, *, num_resamples: int = 1000, seed: int = 0
+    scores: Mapping[str, Tensor],
+    confidence: Tensor,
+    correct: Tensor,
+    *,
+    num_resamples: int = 1000,
+    seed: int = 0,
 ) -> dict[str, Floats]:
     """`resampled_test_metrics` from what was kept of the logits: see `metrics_of_scores`."""
     sets = {name: of for name, of in scores.items() if name == "id" or len(of)}
@@ -132,7 +145,9 @@ def _sets(
     logits_id: Tensor, logits_fine: Tensor, logits_coarse: Mapping[str, Tensor], score: Score
 ) -> dict[str, Outputs]:
     """The outputs of each set that is not empty: `id`, `fine`, `coarse_<name>`."""
-    sets = {"id": logits_id, "fine": logits_fine} | {f"coarse_{name}": of for name, of in logits_coarse.items()}
+    sets = {"id": logits_id, "fine": logits_fine} | {
+        f"coarse_{name}": of for name, of in logits_coarse.items()
+    }
     return {name: outputs(of, score) for name, of in sets.items() if name == "id" or len(of) > 0}
 
 
@@ -144,7 +159,9 @@ def _drawn(rng: np.random.Generator, count: int, values: Tensor) -> Tensor:
     return torch.from_numpy(rng.integers(len(values), size=(count, len(values)))).to(values.device)
 
 
-def _measured(scores: Mapping[str, Tensor], confidence: Tensor, correct: Tensor) -> dict[str, Tensor]:
+def _measured(
+    scores: Mapping[str, Tensor], confidence: Tensor, correct: Tensor
+) -> dict[str, Tensor]:
     """The test metrics (...,) of scores (..., N) by set, and of the in-distribution images' confidence and hits."""
     id_scores = scores["id"]
     metrics = {
@@ -159,7 +176,9 @@ def _measured(scores: Mapping[str, Tensor], confidence: Tensor, correct: Tensor)
         aurocs_of.append(metrics["test_fine_auroc"])
     if coarse:
         for name in next(iter(coarse.values())):
-            metrics[f"test_coarse_{name}"] = torch.stack([of[name] for of in coarse.values()]).mean(dim=0)
+            metrics[f"test_coarse_{name}"] = torch.stack([of[name] for of in coarse.values()]).mean(
+                dim=0
+            )
         metrics |= {f"test_{name}_auroc": of["auroc"] for name, of in coarse.items()}
         aurocs_of.append(metrics["test_coarse_auroc"])
     if aurocs_of:

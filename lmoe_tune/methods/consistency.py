@@ -28,7 +28,10 @@ def mse_log_softmax(input_logits: Tensor, mixed_logits: Tensor) -> Tensor:
 def kl(input_logits: Tensor, mixed_logits: Tensor) -> Tensor:
     """KL(softmax(mixed logits) || softmax(logits of the mixed input)), in nats."""
     return F.kl_div(
-        input_logits.log_softmax(dim=1), mixed_logits.log_softmax(dim=1), reduction="batchmean", log_target=True
+        input_logits.log_softmax(dim=1),
+        mixed_logits.log_softmax(dim=1),
+        reduction="batchmean",
+        log_target=True,
     )
 
 

@@ -27,7 +27,10 @@ from lmoe_tune.data.batches import Batch
 from lmoe_tune.methods.batch_norm import BatchNormMode, forward_groups
 from lmoe_tune.methods.objective import Objective, StepLoss
 
-DEPTH_IN, DEPTH_OUT = 10.0, 1.0  # how far the margins are below the energy of a network that knows nothing
+DEPTH_IN, DEPTH_OUT = (
+    10.0,
+    1.0,
+)  # how far the margins are below the energy of a network that knows nothing
 
 
 @dataclass(frozen=True)
@@ -44,12 +47,17 @@ class EnergyOE(Objective):
 
     def loss(self, model: nn.Module, batch: Batch, rng: np.random.Generator) -> StepLoss:
         groups = [batch.images, batch.outliers] if self.energy_weight > 0 else [batch.images]
-        z_id, *z_rest = (logits.float() for logits in forward_groups(model, groups, self.batch_norm))
+        z_id, *z_rest = (
+            logits.float() for logits in forward_groups(model, groups, self.batch_norm)
+        )
         id_loss = F.cross_entropy(z_id, batch.labels)
         total, logged = id_loss, {"id_loss": id_loss.detach()}
         for z_out in z_rest:
             energy_loss = self.energy_loss(z_id, z_out)
-            total, logged["energy_loss"] = total + self.energy_weight * energy_loss, energy_loss.detach()
+            total, logged["energy_loss"] = (
+                total + self.energy_weight * energy_loss,
+                energy_loss.detach(),
+            )
         return StepLoss(total, logged)
 
     def energy_loss(self, z_id: Tensor, z_out: Tensor) -> Tensor:

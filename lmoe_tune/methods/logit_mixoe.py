@@ -42,7 +42,9 @@ class LogitMixOE(Objective):
     batch_norm: BatchNormMode = "joint"
 
     def loss(self, model: nn.Module, batch: Batch, rng: np.random.Generator) -> StepLoss:
-        lam = draw_lam(rng, self.mixing_alpha, len(batch.outliers), self.per).to(batch.images.device)
+        lam = draw_lam(rng, self.mixing_alpha, len(batch.outliers), self.per).to(
+            batch.images.device
+        )
         groups = [batch.images]
         if self._needs_outliers:
             groups.append(batch.outliers)
@@ -68,7 +70,10 @@ class LogitMixOE(Objective):
             logged["consistency_loss"] = consistency_loss.detach()
         if self.outlier_weight > 0:
             outlier_loss = uniform_cross_entropy(z_out)
-            total, logged["outlier_loss"] = total + self.outlier_weight * outlier_loss, outlier_loss.detach()
+            total, logged["outlier_loss"] = (
+                total + self.outlier_weight * outlier_loss,
+                outlier_loss.detach(),
+            )
         logged["margin"] = margin(z_mix.detach(), labels)
         return StepLoss(total, logged)
 
@@ -78,7 +83,9 @@ class LogitMixOE(Objective):
             mixed_logits = mixed_logits.detach()
         elif self.stop_gradient == "mixed_input":
             input_logits = input_logits.detach()
-        if self.center_logits:  # a shift of all logits: invisible to CE, but not to the energy score
+        if (
+            self.center_logits
+        ):  # a shift of all logits: invisible to CE, but not to the energy score
             input_logits = input_logits - input_logits.mean(dim=1, keepdim=True)
             mixed_logits = mixed_logits - mixed_logits.mean(dim=1, keepdim=True)
         return DISTANCES[self.consistency](input_logits, mixed_logits)

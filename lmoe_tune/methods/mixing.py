@@ -52,7 +52,9 @@ def cutmix(images: Tensor, outliers: Tensor, boxes: Tensor) -> tuple[Tensor, Ten
     return torch.where(boxes, outliers, images), 1 - boxes.flatten(1).float().mean(dim=1)
 
 
-def _span(centre: _Integers, side_frac: npt.NDArray[np.float64], size: int) -> npt.NDArray[np.bool_]:
+def _span(
+    centre: _Integers, side_frac: npt.NDArray[np.float64], size: int
+) -> npt.NDArray[np.bool_]:
     """Which of `size` positions lie in a stretch of floor(side_frac size) around each centre, (N, size)."""
     length = (size * side_frac).astype(np.int64)
     first = centre - length // 2

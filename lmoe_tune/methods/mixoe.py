@@ -43,7 +43,9 @@ class MixOE(Objective):
     def loss(self, model: nn.Module, batch: Batch, rng: np.random.Generator) -> StepLoss:
         mixed, lam = self.mixed(batch, rng)
         groups = [batch.images, mixed] if self.mix_weight > 0 else [batch.images]
-        z_id, *z_rest = (logits.float() for logits in forward_groups(model, groups, self.batch_norm))
+        z_id, *z_rest = (
+            logits.float() for logits in forward_groups(model, groups, self.batch_norm)
+        )
         id_loss = F.cross_entropy(z_id, batch.labels)
         total, logged = id_loss, {"id_loss": id_loss.detach()}
         for z_mixed in z_rest:
@@ -61,4 +63,6 @@ class MixOE(Objective):
             lam = lam.to(device)
             return mixup(images, batch.outliers, lam), lam
         height, width = images.shape[-2:]
-        return cutmix(images, batch.outliers, draw_boxes(rng, lam, height, width, self.per).to(device))
+        return cutmix(
+            images, batch.outliers, draw_boxes(rng, lam, height, width, self.per).to(device)
+        )

@@ -36,7 +36,9 @@ class Objective(ABC):
         """The loss of one step; all randomness comes from `rng`, whose state is in the checkpoint."""
 
 
-LossOfStep = Callable[[nn.Module, Batch, np.random.Generator, Mapping[str, Any]], tuple[Tensor, Mapping[str, Tensor]]]
+LossOfStep = Callable[
+    [nn.Module, Batch, np.random.Generator, Mapping[str, Any]], tuple[Tensor, Mapping[str, Tensor]]
+]
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,9 @@ class LossFunction(Objective):
     def loss(self, model: nn.Module, batch: Batch, rng: np.random.Generator) -> StepLoss:
         given = self.function(model, batch, rng, self.params)
         if not (isinstance(given, tuple) and len(given) == 2 and isinstance(given[1], Mapping)):
-            raise TrainingError(f"the method's loss gave {_kind(given)}, but must give the loss and its terms by name")
+            raise TrainingError(
+                f"the method's loss gave {_kind(given)}, but must give the loss and its terms by name"
+            )
         total, terms = given
         _refuse_malformed({"the loss": total, **terms})
         return StepLoss(total, {name: value.detach().float() for name, value in terms.items()})
@@ -69,7 +73,9 @@ def checked(loss: StepLoss) -> StepLoss:
 def _refuse_malformed(terms: Mapping[str, object]) -> None:
     for name, value in terms.items():
         if not isinstance(value, Tensor) or value.dim() != 0:
-            raise TrainingError(f"{name} is {_kind(value)}, but must be a tensor with one number in it")
+            raise TrainingError(
+                f"{name} is {_kind(value)}, but must be a tensor with one number in it"
+            )
 
 
 def _kind(value: object) -> str:

@@ -31,10 +31,15 @@ class OutlierExposure(Objective):
 
     def loss(self, model: nn.Module, batch: Batch, rng: np.random.Generator) -> StepLoss:
         groups = [batch.images, batch.outliers] if self.outlier_weight > 0 else [batch.images]
-        z_id, *z_rest = (logits.float() for logits in forward_groups(model, groups, self.batch_norm))
+        z_id, *z_rest = (
+            logits.float() for logits in forward_groups(model, groups, self.batch_norm)
+        )
         id_loss = F.cross_entropy(z_id, batch.labels)
         total, logged = id_loss, {"id_loss": id_loss.detach()}
         for z_out in z_rest:
             outlier_loss = uniform_cross_entropy(z_out)
-            total, logged["outlier_loss"] = total + self.outlier_weight * outlier_loss, outlier_loss.detach()
+            total, logged["outlier_loss"] = (
+                total + self.outlier_weight * outlier_loss,
+                outlier_loss.detach(),
+            )
         return StepLoss(total, logged)

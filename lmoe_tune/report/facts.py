@@ -35,7 +35,11 @@ class Confirmation:
         try:
             with np.load(self.folder / job["scores"], allow_pickle=False) as arrays:
                 prefix = "scores_"
-                return {name.removeprefix(prefix): arrays[name] for name in arrays if name.startswith(prefix)}
+                return {
+                    name.removeprefix(prefix): arrays[name]
+                    for name in arrays
+                    if name.startswith(prefix)
+                }
         except (OSError, ValueError, KeyError, zipfile.BadZipFile):
             return {}
 
@@ -60,14 +64,20 @@ class Facts:
     @property
     def searched(self) -> list[str]:
         """The searched parameters that a trial has, in the order of the spec."""
-        return [name for name in self.spec.space if any(name in trial.params for trial in self.trials)]
+        return [
+            name for name in self.spec.space if any(name in trial.params for trial in self.trials)
+        ]
 
 
 def gather(ledger: Ledger) -> Facts:
     """The facts of a sweep that may still run."""
     trials = ledger.trials()
     snapshot = view.snapshot(ledger, view.state_of(ledger))
-    baseline = snapshot.baseline.epochs[-1].metrics if snapshot.baseline and snapshot.baseline.epochs else {}
+    baseline = (
+        snapshot.baseline.epochs[-1].metrics
+        if snapshot.baseline and snapshot.baseline.epochs
+        else {}
+    )
     return Facts(
         spec=ledger.spec,
         summary=view.summary(ledger),
@@ -91,5 +101,7 @@ def _confirmation(ledger: Ledger) -> Confirmation | None:
     if not isinstance(document, dict) or "rows" not in document:
         return None
     if len(document.get("test_openings", ())) < len(view.test_openings(ledger)):
-        return None  # a later confirmation has begun, and not ended: this one may not be the last word
+        return (
+            None  # a later confirmation has begun, and not ended: this one may not be the last word
+        )
     return Confirmation(document, folder)

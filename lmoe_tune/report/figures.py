@@ -19,9 +19,20 @@ from lmoe_tune.report.networks import LAMBDAS, Answers, Compared
 from lmoe_tune.sweep.ledger import TrialView
 
 # Okabe and Ito's palette: told apart with any colour vision
-BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#7F7F7F"
+BLUE, ORANGE, GREEN, RED, PURPLE, GREY = (
+    "#0072B2",
+    "#E69F00",
+    "#009E73",
+    "#D55E00",
+    "#CC79A7",
+    "#7F7F7F",
+)
 OF_SET = {"id": BLUE, "fine": ORANGE, "coarse": RED, "mixed": PURPLE}
-NAMED = {"id": "in-distribution", "fine": "fine OOD (held-out classes)", "coarse": "coarse OOD (outliers)"}
+NAMED = {
+    "id": "in-distribution",
+    "fine": "fine OOD (held-out classes)",
+    "coarse": "coarse OOD (outliers)",
+}
 STYLE: dict[Any, Any] = {
     "font.size": 9.0,
     "axes.spines.top": False,
@@ -57,7 +68,9 @@ def draw_all(facts: Facts, compared: Compared) -> list[Drawing]:
     """All figures, in the order of the page."""
     answers = "; ".join(compared.lacking) or "no trial is complete yet"
 
-    def of_networks(draw: Callable[[Facts, Answers, Answers | None], Figure]) -> Callable[[], Figure]:
+    def of_networks(
+        draw: Callable[[Facts, Answers, Answers | None], Figure],
+    ) -> Callable[[], Figure]:
         def drawn() -> Figure:
             if compared.best is None:
                 raise _NothingToDraw(answers)
@@ -180,7 +193,14 @@ def _history(facts: Facts) -> Figure:
         raise _NothingToDraw("no trial has a result yet")
     if failed:
         floor = min(float(trial.value or 0.0) for trial in valued)
-        axes.scatter(failed, [floor] * len(failed), marker="x", color=RED, label="failed (no value)", zorder=3)
+        axes.scatter(
+            failed,
+            [floor] * len(failed),
+            marker="x",
+            color=RED,
+            label="failed (no value)",
+            zorder=3,
+        )
     places, values = _best_so_far(facts)
     if places:
         axes.step(places, values, where="post", color=ORANGE, linewidth=1.6, label="best so far")
@@ -272,22 +292,33 @@ def _slices(facts: Facts) -> Figure:
 
 
 def _parallel(facts: Facts) -> Figure:
-    complete = [trial for trial in facts.trials if trial.state == "complete" and trial.value is not None]
+    complete = [
+        trial for trial in facts.trials if trial.state == "complete" and trial.value is not None
+    ]
     names = [name for name in facts.searched if all(name in trial.params for trial in complete)]
     if len(complete) < 2 or not names:
         raise _NothingToDraw("it takes two complete trials with the same parameters")
-    of_all = {name: [trial.params[name] for trial in facts.trials if name in trial.params] for name in names}
+    of_all = {
+        name: [trial.params[name] for trial in facts.trials if name in trial.params]
+        for name in names
+    }
     scales = [_Scale(facts, name, found) for name, found in of_all.items()]
     values = np.array([float(trial.value or 0.0) for trial in complete])
     low, high = float(values.min()), float(values.max())
     figure, axes = _axes((max(5.0, 1.7 * (len(names) + 1)), 3.8))
     colours = mpl.colormaps["viridis"]
     best = facts.best.number if facts.best else None
-    for trial, value in sorted(zip(complete, values, strict=True), key=lambda pair: pair[0].number == best):
+    for trial, value in sorted(
+        zip(complete, values, strict=True), key=lambda pair: pair[0].number == best
+    ):
         share = (value - low) / (high - low) if high > low else 0.5
-        heights = [scale.place(trial.params[name]) for scale, name in zip(scales, names, strict=True)] + [share]
+        heights = [
+            scale.place(trial.params[name]) for scale, name in zip(scales, names, strict=True)
+        ] + [share]
         width, alpha = (2.6, 1.0) if trial.number == best else (1.0, 0.7)
-        axes.plot(range(len(heights)), heights, color=colours(0.9 * share), linewidth=width, alpha=alpha)
+        axes.plot(
+            range(len(heights)), heights, color=colours(0.9 * share), linewidth=width, alpha=alpha
+        )
     labels = [*names, facts.spec.objective.metric]
     axes.set_xticks(range(len(labels)), labels)
     axes.set_yticks([])
@@ -306,10 +337,16 @@ class _Scale:
 
     def __init__(self, facts: Facts, name: str, values: Sequence[Any]) -> None:
         self._log = _is_log(facts, name)
-        numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+        numeric = all(
+            isinstance(value, int | float) and not isinstance(value, bool) for value in values
+        )
         self._choices = None if numeric else list(dict.fromkeys(map(str, values)))
         if numeric:
-            scaled = np.log(np.asarray(values, dtype=float)) if self._log else np.asarray(values, dtype=float)
+            scaled = (
+                np.log(np.asarray(values, dtype=float))
+                if self._log
+                else np.asarray(values, dtype=float)
+            )
             self._low, self._high = float(scaled.min()), float(scaled.max())
 
     def place(self, value: Any) -> float:
@@ -332,7 +369,11 @@ def _tradeoff(facts: Facts) -> Figure:
     first, second = "val_accuracy", facts.spec.objective.metric
     if second == first:
         second = "val_auroc"
-    complete = [trial for trial in facts.trials if trial.state == "complete" and {first, second} <= set(trial.metrics)]
+    complete = [
+        trial
+        for trial in facts.trials
+        if trial.state == "complete" and {first, second} <= set(trial.metrics)
+    ]
     if not complete:
         raise _NothingToDraw("no complete trial has both")
     figure, axes = _axes(NARROW)
@@ -362,7 +403,12 @@ def _tradeoff(facts: Facts) -> Figure:
         )
     if first in facts.baseline and second in facts.baseline:
         axes.scatter(
-            [facts.baseline[first]], [facts.baseline[second]], marker="+", s=80, color="black", label="baseline"
+            [facts.baseline[first]],
+            [facts.baseline[second]],
+            marker="+",
+            s=80,
+            color="black",
+            label="baseline",
         )
     bound = facts.spec.objective.constraints.get(first)
     if bound is not None and bound.min is not None:
@@ -390,7 +436,10 @@ def _front(trials: Sequence[TrialView], first: str, second: str) -> list[TrialVi
         others = [(other.metrics[first], other.metrics[second]) for other in trials]
         return any(x >= a and y >= b and (x, y) != (a, b) for x, y in others)
 
-    return sorted((one for one in trials if not beaten(one)), key=lambda one: (one.metrics[first], one.metrics[second]))
+    return sorted(
+        (one for one in trials if not beaten(one)),
+        key=lambda one: (one.metrics[first], one.metrics[second]),
+    )
 
 
 # The networks
@@ -405,7 +454,14 @@ def _roc(facts: Facts, best: Answers, baseline: Answers | None) -> Figure:
         for name in ("fine", "coarse"):
             if name in answers.scores:
                 fpr, tpr, area = _curve(answers.scores["id"], answers.scores[name])
-                axes.plot(fpr, tpr, line, color=OF_SET[name], linewidth=1.6, label=f"{who}, {name}: {area:.4f}")
+                axes.plot(
+                    fpr,
+                    tpr,
+                    line,
+                    color=OF_SET[name],
+                    linewidth=1.6,
+                    label=f"{who}, {name}: {area:.4f}",
+                )
     _as_roc(axes)
     return figure
 
@@ -424,7 +480,15 @@ def _roc_test(facts: Facts) -> Figure:
                 kind = name.partition("_")[0]
                 fpr, tpr, area = _curve(scores["id"], scores[name])
                 label = None
-                axes.plot(fpr, tpr, line, color=OF_SET.get(kind, GREY), linewidth=0.9, alpha=0.7, label=label)
+                axes.plot(
+                    fpr,
+                    tpr,
+                    line,
+                    color=OF_SET.get(kind, GREY),
+                    linewidth=0.9,
+                    alpha=0.7,
+                    label=label,
+                )
                 areas.setdefault(kind, []).append(area)
                 drawn = True
         for kind, found_areas in areas.items():
@@ -456,7 +520,9 @@ def _curve(known: Floats, unknown: Floats) -> tuple[Floats, Floats, float]:
 
 
 def _scores(facts: Facts, best: Answers, baseline: Answers | None) -> Figure:
-    sides = [(_best_name(facts), best.scores)] + ([("baseline", baseline.scores)] if baseline is not None else [])
+    sides = [(_best_name(facts), best.scores)] + (
+        [("baseline", baseline.scores)] if baseline is not None else []
+    )
     return _histograms(facts, sides)
 
 
@@ -482,8 +548,22 @@ def _histograms(facts: Facts, sides: Sequence[tuple[str, dict[str, Floats]]]) ->
             kind = name.partition("_")[0]
             label = NAMED[name] if name in NAMED else name.replace("_", ": ", 1)
             weights = np.full(len(values), 1 / len(values))
-            axes.hist(values, bins, weights=weights, histtype="stepfilled", alpha=0.3, color=OF_SET.get(kind, GREY))
-            axes.hist(values, bins, weights=weights, histtype="step", color=OF_SET.get(kind, GREY), label=label)
+            axes.hist(
+                values,
+                bins,
+                weights=weights,
+                histtype="stepfilled",
+                alpha=0.3,
+                color=OF_SET.get(kind, GREY),
+            )
+            axes.hist(
+                values,
+                bins,
+                weights=weights,
+                histtype="step",
+                color=OF_SET.get(kind, GREY),
+                label=label,
+            )
         kept = np.sort(scores["id"])[::-1][max(0, int(np.ceil(0.95 * len(scores["id"]))) - 1)]
         axes.axvline(float(kept), color="black", linestyle=":", linewidth=1)
         axes.set_title(title, fontsize=9)
@@ -491,7 +571,9 @@ def _histograms(facts: Facts, sides: Sequence[tuple[str, dict[str, Floats]]]) ->
         axes.set_yscale("log")
     grid.flat[0].set_ylabel("share of images")
     handles, labels = grid.flat[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3 if len(sides) > 1 else 2, fontsize=7.5)
+    figure.legend(
+        handles, labels, loc="outside lower center", ncols=3 if len(sides) > 1 else 2, fontsize=7.5
+    )
     return figure
 
 
@@ -511,7 +593,15 @@ def _pca(facts: Facts, best: Answers, baseline: Answers | None) -> Figure:
             some = plane[start : start + len(rows)]
             start += len(rows)
             label = {"id": "in-distribution", "coarse": "outliers", "mixed": "mixtures"}[name]
-            axes.scatter(some[:, 0], some[:, -1], s=7, alpha=0.5, color=OF_SET[name], label=label, linewidths=0)
+            axes.scatter(
+                some[:, 0],
+                some[:, -1],
+                s=7,
+                alpha=0.5,
+                color=OF_SET[name],
+                label=label,
+                linewidths=0,
+            )
         axes.set_title(title, fontsize=9)
         axes.set_xlabel(f"component 1 ({shares[0]:.0%})")
         axes.set_ylabel(f"component 2 ({shares[min(1, len(shares) - 1)]:.0%})")
@@ -524,13 +614,17 @@ def _lambda(facts: Facts, best: Answers, baseline: Answers | None) -> Figure:
     if not best.confidence.size:
         raise _NothingToDraw("the spec has no outliers to mix with")
     figure, axes = _axes(NARROW)
-    sides = [(_best_name(facts), best, BLUE)] + ([("baseline", baseline, ORANGE)] if baseline is not None else [])
+    sides = [(_best_name(facts), best, BLUE)] + (
+        [("baseline", baseline, ORANGE)] if baseline is not None else []
+    )
     for who, answers, colour in sides:
         low, high = np.percentile(answers.confidence, [10, 90], axis=1)
         axes.fill_between(LAMBDAS, low, high, color=colour, alpha=0.18, linewidth=0)
         axes.plot(LAMBDAS, answers.confidence.mean(axis=1), color=colour, linewidth=1.8, label=who)
     target = LAMBDAS + (1 - LAMBDAS) / best.num_classes
-    axes.plot(LAMBDAS, target, color="black", linestyle=":", linewidth=1, label="target of the mixture")
+    axes.plot(
+        LAMBDAS, target, color="black", linestyle=":", linewidth=1, label="target of the mixture"
+    )
     axes.set_xlabel("λ: 0 is the outlier, 1 the in-distribution image")
     axes.set_ylabel("confidence")
     axes.set_ylim(0, 1.02)
@@ -541,7 +635,9 @@ def _lambda(facts: Facts, best: Answers, baseline: Answers | None) -> Figure:
 def _seeds(facts: Facts) -> Figure:
     found = _confirmed(facts)
     metric = found.document["metric"]
-    rows = [row["name"] for row in found.document["rows"] if found.jobs(row["name"])][:MAX_SEEDS_ROWS]
+    rows = [row["name"] for row in found.document["rows"] if found.jobs(row["name"])][
+        :MAX_SEEDS_ROWS
+    ]
     figure, axes = _axes((WIDE[0], 0.9 + 0.36 * len(rows)))
     for place, row in enumerate(rows[::-1]):
         values = [job["metrics"][metric] for job in found.jobs(row) if metric in job["metrics"]]
@@ -579,7 +675,9 @@ def _is_log(facts: Facts, name: str) -> bool:
     return searched is not None and searched.log
 
 
-def _positions(facts: Facts, name: str, values: Sequence[Any]) -> tuple[list[Any], list[str] | None]:
+def _positions(
+    facts: Facts, name: str, values: Sequence[Any]
+) -> tuple[list[Any], list[str] | None]:
     """Where values stand on an axis; with the names of the places where they are no numbers."""
     if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
         return list(values), None

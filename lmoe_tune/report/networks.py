@@ -86,7 +86,9 @@ def _pixels(data: DataSpec, home: Path) -> dict[str, UInt8Array]:
         sets = {"id": found.val_images, "fine": found.val_fine, "coarse": found.val_coarse}
         chosen = {name: images[_spread(len(images), MAX_IMAGES)] for name, images in sets.items()}
     else:
-        chosen = {name: _of_files(part, data, home) for name, part in _parts(found).items() if len(part)}
+        chosen = {
+            name: _of_files(part, data, home) for name, part in _parts(found).items() if len(part)
+        }
     return {name: images for name, images in chosen.items() if len(images)}
 
 
@@ -96,7 +98,9 @@ def _parts(found: PlannedData) -> dict[str, Part]:
 
 def _of_files(part: Part, data: DataSpec, home: Path) -> UInt8Array:
     files = files_of(part)
-    limit = max(MAX_PAIRS, min(MAX_IMAGES, (1 << 30) // (3 * data.image_crop**2)))  # a gigabyte of a set
+    limit = max(
+        MAX_PAIRS, min(MAX_IMAGES, (1 << 30) // (3 * data.image_crop**2))
+    )  # a gigabyte of a set
     chosen = tuple(files[place] for place in _spread(len(files), limit))
     images = ValidationImages(np.zeros(len(chosen), np.int64), (), files=chosen)
     return np.concatenate(list(images.chunks(data, home, 64)))
@@ -108,9 +112,13 @@ def _spread(count: int, limit: int) -> npt.NDArray[np.int64]:
 
 
 @torch.inference_mode()
-def _answers(weights: dict[str, Tensor], describes: dict[str, Any], sets: dict[str, UInt8Array]) -> Answers:
+def _answers(
+    weights: dict[str, Tensor], describes: dict[str, Any], sets: dict[str, UInt8Array]
+) -> Answers:
     num_classes = len(describes["classes"])
-    model = build_model(describes["arch"], num_classes, describes["in_channels"], describes["image_size"][0])
+    model = build_model(
+        describes["arch"], num_classes, describes["in_channels"], describes["image_size"][0]
+    )
     model.load_state_dict(weights)
     network = Network(model, describes["mean"], describes["std"])
     logits = {name: _through(network, images) for name, images in sets.items()}
@@ -126,7 +134,9 @@ def _answers(weights: dict[str, Tensor], describes: dict[str, Any], sets: dict[s
     )
 
 
-def _along_lambda(network: Network, images: UInt8Array, outliers: UInt8Array) -> tuple[Floats, Tensor]:
+def _along_lambda(
+    network: Network, images: UInt8Array, outliers: UInt8Array
+) -> tuple[Floats, Tensor]:
     """The confidences (L, pairs), and the logits of the mixtures in the middle of the way."""
     pairs = min(len(images), len(outliers), MAX_PAIRS)
     known = torch.from_numpy(images[_spread(len(images), pairs)]).float()

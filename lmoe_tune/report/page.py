@@ -53,13 +53,17 @@ WIDE = {"history", "slices", "parallel", "scores", "pca", "seeds"}
 OF_TEST = {"roc_test", "scores_test", "seeds"}
 
 
-def make_page(facts: Facts, drawings: Sequence[Drawing], spec_yaml: str, environment: Mapping[str, Any]) -> str:
+def make_page(
+    facts: Facts, drawings: Sequence[Drawing], spec_yaml: str, environment: Mapping[str, Any]
+) -> str:
     """The whole document."""
     summary = facts.summary
     name = escape(str(summary["sweep"]))
     now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     trials = summary["trials"]
-    counts = ", ".join(f"{trials[state]} {state}" for state in ("complete", "pruned", "failed", "running"))
+    counts = ", ".join(
+        f"{trials[state]} {state}" for state in ("complete", "pruned", "failed", "running")
+    )
     planned = f" of {trials['planned']}" if trials["planned"] else ""
     started = sum(trials[state] for state in ("complete", "pruned", "failed", "running"))
     body = [
@@ -135,7 +139,9 @@ def _verdict(facts: Facts) -> str:
         )
     document = facts.confirmation.document
     rows = document["rows"]
-    metrics = [name for name in _metrics_of(rows) if not name.startswith("test_coarse_") or name in _COARSE]
+    metrics = [
+        name for name in _metrics_of(rows) if not name.startswith("test_coarse_") or name in _COARSE
+    ]
     head = ["", "method", "seeds", *(name.removeprefix("test_") for name in metrics)]
     cells = [
         [_text(row["name"]), _text(row["method"]), _number(row["seeds"])]
@@ -162,7 +168,13 @@ def _verdict(facts: Facts) -> str:
             f'<h2 id="verdict">Verdict</h2><div class="card verdict {verdict}" data-verdict="{verdict}">',
             f"<strong>{escape(document['sentence'])}</strong>{notes}{openings}</div>",
             '<div class="card">',
-            _table("Sealed test set: mean ± standard deviation over seeds", head, cells, best=winner, ident="rows"),
+            _table(
+                "Sealed test set: mean ± standard deviation over seeds",
+                head,
+                cells,
+                best=winner,
+                ident="rows",
+            ),
             "</div>",
             '<div class="card">',
             _table(
@@ -177,7 +189,14 @@ def _verdict(facts: Facts) -> str:
 
 
 _COARSE = ("test_coarse_auroc", "test_coarse_tnr95")
-_SHOWN = ("test_auroc", "test_fine_auroc", "test_coarse_auroc", "test_fine_tnr95", "test_coarse_tnr95", "test_accuracy")
+_SHOWN = (
+    "test_auroc",
+    "test_fine_auroc",
+    "test_coarse_auroc",
+    "test_fine_tnr95",
+    "test_coarse_tnr95",
+    "test_accuracy",
+)
 
 
 def _metrics_of(rows: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -204,13 +223,20 @@ def _best(facts: Facts) -> str:
         return '<h2 id="best">Best parameters</h2><div class="card">No trial is complete yet.</div>'
     head = ["parameter", "best trial", "searched"]
     rows = [
-        [_text(name), _number(value) if _is_number(value) else _text(value), _text(_range_of(facts, name))]
+        [
+            _text(name),
+            _number(value) if _is_number(value) else _text(value),
+            _text(_range_of(facts, name)),
+        ]
         for name, value in best["params"].items()
     ]
     metrics = [
-        [_text(name), _number(value), _number(facts.baseline.get(name))] for name, value in best["metrics"].items()
+        [_text(name), _number(value), _number(facts.baseline.get(name))]
+        for name, value in best["metrics"].items()
     ]
-    feasible = "" if best["feasible"] else " It misses the constraints least of all; none meets them."
+    feasible = (
+        "" if best["feasible"] else " It misses the constraints least of all; none meets them."
+    )
     return "\n".join(
         [
             '<h2 id="best">Best parameters</h2><div class="card">',
@@ -223,7 +249,10 @@ def _best(facts: Facts) -> str:
             "</div>",
             '<div class="card">',
             _table(
-                "Its last epoch, and the baseline's", ["metric", "best trial", "baseline"], metrics, ident="metrics"
+                "Its last epoch, and the baseline's",
+                ["metric", "best trial", "baseline"],
+                metrics,
+                ident="metrics",
             ),
             "</div>",
         ]
@@ -262,7 +291,15 @@ def _trials(facts: Facts) -> str:
         for name in ("val_accuracy", "val_fine_auroc", "val_coarse_auroc")
         if any(name in row["metrics"] for row in facts.leaderboard)
     ]
-    head = ["trial", "state", facts.spec.objective.metric, "feasible", *metrics, *searched, "epochs"]
+    head = [
+        "trial",
+        "state",
+        facts.spec.objective.metric,
+        "feasible",
+        *metrics,
+        *searched,
+        "epochs",
+    ]
     cells = []
     for row in facts.leaderboard:
         params = [row["params"].get(name) for name in searched]
@@ -270,13 +307,18 @@ def _trials(facts: Facts) -> str:
             [_number(row["trial"]), _text(row["state"]), _number(row["value"])]
             + [_text({None: "-", True: "yes", False: "no"}[row["feasible"]])]
             + [_number(row["metrics"].get(name)) for name in metrics]
-            + [_number(value) if _is_number(value) else _text("-" if value is None else value) for value in params]
+            + [
+                _number(value) if _is_number(value) else _text("-" if value is None else value)
+                for value in params
+            ]
             + [_number(row["epochs"])]
         )
     best = facts.summary["best"]["trial"] if facts.summary["best"] else None
     bold = [place for place, row in enumerate(facts.leaderboard) if row["trial"] == best]
     failures = "".join(
-        f"<li>trial {row['trial']}: {escape(str(row['failure']))}</li>" for row in facts.leaderboard if row["failure"]
+        f"<li>trial {row['trial']}: {escape(str(row['failure']))}</li>"
+        for row in facts.leaderboard
+        if row["failure"]
     )
     listed = f"<h3>Failed</h3><ul>{failures}</ul>" if failures else ""
     table = _table("", head, cells, best=bold, ident="leaderboard")
@@ -307,11 +349,18 @@ def _provenance(facts: Facts, spec_yaml: str, environment: Mapping[str, Any]) ->
 
 
 def _table(
-    caption: str, head: Sequence[str], rows: Sequence[Sequence[str]], *, best: Sequence[int] = (), ident: str
+    caption: str,
+    head: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    best: Sequence[int] = (),
+    ident: str,
 ) -> str:
     top = "".join(f"<th>{escape(name)}</th>" for name in head)
     bold = [' class="best"' if place in best else "" for place in range(len(rows))]
-    lines = "\n".join(f"<tr{kind}>{''.join(row)}</tr>" for kind, row in zip(bold, rows, strict=True))
+    lines = "\n".join(
+        f"<tr{kind}>{''.join(row)}</tr>" for kind, row in zip(bold, rows, strict=True)
+    )
     said = f"<caption>{escape(caption)}</caption>" if caption else ""
     return (
         f'<div class="scroll"><table id="table-{ident}">{said}<thead><tr>{top}</tr></thead>'

@@ -2,7 +2,15 @@
 
 from lmoe_tune.spec.architectures import ARCHITECTURES, TIMM
 from lmoe_tune.spec.check import LoadedSpec, folder_missing, load_params, load_spec
-from lmoe_tune.spec.declaration import METHOD, SHARED_PARAMETERS, Declaration, Parameter, Value, combined, own_params
+from lmoe_tune.spec.declaration import (
+    METHOD,
+    SHARED_PARAMETERS,
+    Declaration,
+    Parameter,
+    Value,
+    combined,
+    own_params,
+)
 from lmoe_tune.spec.locate import find_spec, shipped_specs
 from lmoe_tune.spec.metrics import METRICS, Direction, Metric
 from lmoe_tune.spec.model import (

@@ -99,12 +99,16 @@ def load_params(path: Path, declaration: Declaration) -> dict[str, Value]:
 
     Raises SpecError with every problem; `declaration.resolve` completes what this returns.
     """
-    root, problems = _read(Path(path), start=f"it holds parameters of {declaration.name}, such as NAME: VALUE")
+    root, problems = _read(
+        Path(path), start=f"it holds parameters of {declaration.name}, such as NAME: VALUE"
+    )
     findings = Findings(root, problems)
     return check_values(findings, declaration)
 
 
-def _read(path: Path, start: str = _START) -> tuple[document.Mapping, list[tuple[document.Mark, Problem]]]:
+def _read(
+    path: Path, start: str = _START
+) -> tuple[document.Mapping, list[tuple[document.Mark, Problem]]]:
     """The file's tree and its duplicate keys."""
     problems: list[tuple[document.Mark, Problem]] = []
     name = document.file_name(path)
@@ -117,7 +121,9 @@ def _read(path: Path, start: str = _START) -> tuple[document.Mapping, list[tuple
     return node, problems
 
 
-def _complete(root: document.Mapping, overrides: Sequence[str], declarations: Mapping[str, Declaration]) -> None:
+def _complete(
+    root: document.Mapping, overrides: Sequence[str], declarations: Mapping[str, Declaration]
+) -> None:
     """Fill in the defaults of the embedded data, in place, so that overrides find them there.
 
     Whether the data are the embedded ones may be up to an override. An unknown data set is reported as such
@@ -142,7 +148,9 @@ def fold_objectives(root: document.Mapping) -> None:
     given = root.get("objective")
     if not isinstance(given, document.Sequence) or not given.items:
         return
-    entries = [item for item in map(document.copied, given.items) if isinstance(item, document.Mapping)]
+    entries = [
+        item for item in map(document.copied, given.items) if isinstance(item, document.Mapping)
+    ]
     if len(entries) < len(given.items):
         return  # its shape is reported
     first, others = entries[0], entries[1:]
@@ -169,14 +177,27 @@ def _imply(root: document.Mapping) -> None:
     if "trainable" not in root.entries and isinstance(choices, document.Sequence) and choices.items:
         root.entries["trainable"] = document.Entry(choices.mark, choices.items[0])
     also = objective.get("also") if isinstance(objective, document.Mapping) else None
-    if not (isinstance(objective, document.Mapping) and isinstance(also, document.Sequence) and also.items):
+    if not (
+        isinstance(objective, document.Mapping)
+        and isinstance(also, document.Sequence)
+        and also.items
+    ):
         return
-    search = root.entries.setdefault("search", document.Entry(root.mark, node_of({}, root.mark))).value
+    search = root.entries.setdefault(
+        "search", document.Entry(root.mark, node_of({}, root.mark))
+    ).value
     if isinstance(search, document.Mapping) and "pruner" not in search.entries:
         search.entries["pruner"] = document.Entry(search.mark, node_of("none", search.mark))
-    named = [objective.get("metric"), *(one.get("metric") for one in also.items if isinstance(one, document.Mapping))]
-    if "constraints" not in objective.entries and "val_accuracy" in [one.plain() for one in named if one is not None]:
-        objective.entries["constraints"] = document.Entry(objective.mark, node_of({}, objective.mark))
+    named = [
+        objective.get("metric"),
+        *(one.get("metric") for one in also.items if isinstance(one, document.Mapping)),
+    ]
+    if "constraints" not in objective.entries and "val_accuracy" in [
+        one.plain() for one in named if one is not None
+    ]:
+        objective.entries["constraints"] = document.Entry(
+            objective.mark, node_of({}, objective.mark)
+        )
 
 
 def _searched_methods(findings: Findings) -> list[tuple[document.KeyPath, Any]]:
@@ -199,12 +220,19 @@ def _methods(
     names = [choice for _, choice in searched]
     if name is not None and name not in names:
         findings.add(
-            ("trainable",), f"value is {shown(name)}, but must be one of space.method: {', '.join(map(str, names))}"
+            ("trainable",),
+            f"value is {shown(name)}, but must be one of space.method: {', '.join(map(str, names))}",
         )
-    methods = [_declaration(findings, at, choice, path, declarations, resolve) for at, choice in searched]
+    methods = [
+        _declaration(findings, at, choice, path, declarations, resolve) for at, choice in searched
+    ]
     known = [method for method in methods if method is not None]
     # A class of one's own goes by the name in the spec, whatever its declaration calls it.
-    return [replace(one, name=str(choice)) for one, choice in zip(known, names, strict=False)] if all(methods) else []
+    return (
+        [replace(one, name=str(choice)) for one, choice in zip(known, names, strict=False)]
+        if all(methods)
+        else []
+    )
 
 
 def _declaration(
@@ -219,14 +247,17 @@ def _declaration(
     if name is None or not findings.clean(at):
         return None
     if not isinstance(name, str):
-        findings.refuse(at, f"one of {', '.join(declarations)}, or package.module:Class of your own")
+        findings.refuse(
+            at, f"one of {', '.join(declarations)}, or package.module:Class of your own"
+        )
         return None
     if name in declarations:
         return declarations[name]
     shipped = ", ".join(declarations)
     if not any(char in name for char in ":./\\"):
         hint = (
-            findings.did_you_mean(name, declarations) or f"; there are {shipped}, or package.module:Class of your own"
+            findings.did_you_mean(name, declarations)
+            or f"; there are {shipped}, or package.module:Class of your own"
         )
         findings.add(at, f"unknown trainable {shown(name)}{hint}")
         return None
@@ -243,7 +274,12 @@ def _declaration(
         return None
 
 
-def _build(plain: dict[str, Any], declaration: Declaration, methods: Sequence[Declaration], spec_folder: Path) -> Spec:
+def _build(
+    plain: dict[str, Any],
+    declaration: Declaration,
+    methods: Sequence[Declaration],
+    spec_folder: Path,
+) -> Spec:
     """The typed spec of a document without problems: numbers in their parameters' types, paths absolute."""
     data = plain["data"]
     if data.get("cache_dir") is not None:
@@ -261,7 +297,9 @@ def _build(plain: dict[str, Any], declaration: Declaration, methods: Sequence[De
         plain["model"]["weights"] = sections.absolute(weights, spec_folder)
     parameters = declaration.all_parameters
     if "fixed" in plain:
-        plain["fixed"] = {name: parameters[name].typed(value) for name, value in plain["fixed"].items()}
+        plain["fixed"] = {
+            name: parameters[name].typed(value) for name, value in plain["fixed"].items()
+        }
     plain["space"] = typed_space(plain["space"], declaration)
     if METHOD in plain["space"]:
         named = (*plain["space"], *plain.get("fixed", {}))
@@ -270,7 +308,9 @@ def _build(plain: dict[str, Any], declaration: Declaration, methods: Sequence[De
     search = plain.setdefault("search", {})
     if "start_from" in search:
         points = search["start_from"]
-        search["start_from"] = tuple({k: parameters[k].typed(v) for k, v in point.items()} for point in points)
+        search["start_from"] = tuple(
+            {k: parameters[k].typed(v) for k, v in point.items()} for point in points
+        )
     elif data["id"]["dataset"] == "digits":
         points = default_start(plain["space"], methods, plain["train"])
         whole = all(set(point) == set(plain["space"]) for point in points)

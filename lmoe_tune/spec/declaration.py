@@ -37,10 +37,18 @@ class Parameter:
     choices: tuple[Value, ...] = ()
 
     def __post_init__(self) -> None:
-        assert self.name.rpartition(".")[2].isidentifier(), f"{self.name!r} is no name for a parameter"
-        assert bool(self.choices) == (self.kind == "choice"), f"{self.name}: choices go with the kind 'choice'"
-        assert self.low is None or self.high is None or self.low < self.high, f"{self.name}: empty range"
-        assert self.default is None or self.accepts(self.default), f"{self.name}: its default is not allowed"
+        assert self.name.rpartition(".")[2].isidentifier(), (
+            f"{self.name!r} is no name for a parameter"
+        )
+        assert bool(self.choices) == (self.kind == "choice"), (
+            f"{self.name}: choices go with the kind 'choice'"
+        )
+        assert self.low is None or self.high is None or self.low < self.high, (
+            f"{self.name}: empty range"
+        )
+        assert self.default is None or self.accepts(self.default), (
+            f"{self.name}: its default is not allowed"
+        )
 
     def must_be(self) -> str:
         """What a value must be, in words that follow "must be"."""
@@ -57,7 +65,9 @@ class Parameter:
             return any(type(value) is type(choice) and value == choice for choice in self.choices)
         if self.kind == "bool":
             return isinstance(value, bool)
-        if isinstance(value, bool) or not isinstance(value, int if self.kind == "int" else int | float):
+        if isinstance(value, bool) or not isinstance(
+            value, int if self.kind == "int" else int | float
+        ):
             return False
         if not math.isfinite(value):
             return False
@@ -97,7 +107,11 @@ class Declaration:
     def all_parameters(self) -> dict[str, Parameter]:
         """Every parameter by name: the trainable's own, then the shared ones."""
         own = {parameter.name: parameter for parameter in self.parameters}
-        return own | {parameter.name: parameter for parameter in SHARED_PARAMETERS if parameter.name not in own}
+        return own | {
+            parameter.name: parameter
+            for parameter in SHARED_PARAMETERS
+            if parameter.name not in own
+        }
 
     def resolve(self, params: Mapping[str, Value]) -> dict[str, Value | None]:
         """All parameters of a trial: the given values in their own types, defaults for the others.
@@ -117,7 +131,9 @@ class Declaration:
             )
         for name, value in params.items():
             if name in available and not available[name].accepts(value):
-                faults.append(f"{name}: value is {shown(value)}, but must be {available[name].must_be()}")
+                faults.append(
+                    f"{name}: value is {shown(value)}, but must be {available[name].must_be()}"
+                )
         if faults:
             raise UsageError("\n".join(faults))
         return {
@@ -142,7 +158,9 @@ def combined(declarations: Sequence[Declaration]) -> Declaration:
             by_name.setdefault(name, []).append(parameter)
     names = tuple(declaration.name for declaration in declarations)
     parameters = [Parameter(METHOD, "choice", names[0], "the trainable", choices=names)]
-    parameters += [_common(found) for found in by_name.values() if len({one.kind for one in found}) == 1]
+    parameters += [
+        _common(found) for found in by_name.values() if len({one.kind for one in found}) == 1
+    ]
     for declaration in declarations:
         for name, parameter in declaration.all_parameters.items():
             parameters.append(replace(parameter, name=f"{declaration.name}.{name}"))
@@ -154,7 +172,9 @@ def combined(declarations: Sequence[Declaration]) -> Declaration:
     )
 
 
-def methods_with(name: str, declarations: Sequence[Declaration], named: Collection[str]) -> tuple[str, ...] | None:
+def methods_with(
+    name: str, declarations: Sequence[Declaration], named: Collection[str]
+) -> tuple[str, ...] | None:
     """The methods that a parameter of a combined space is for; None: all.
 
     Args:
@@ -165,15 +185,25 @@ def methods_with(name: str, declarations: Sequence[Declaration], named: Collecti
     qualifier, _, own = name.rpartition(".")
     if qualifier:
         return (qualifier,)
-    having = [one.name for one in declarations if own in one.all_parameters and f"{one.name}.{own}" not in named]
+    having = [
+        one.name
+        for one in declarations
+        if own in one.all_parameters and f"{one.name}.{own}" not in named
+    ]
     return None if len(having) == len(declarations) else tuple(having)
 
 
-def own_params(params: Mapping[str, Value], method: str, declaration: Declaration) -> dict[str, Value]:
+def own_params(
+    params: Mapping[str, Value], method: str, declaration: Declaration
+) -> dict[str, Value]:
     """The parameters of a combined space that belong to one of its methods, under their own names."""
     common = {name: value for name, value in params.items() if name in declaration.all_parameters}
     prefix = f"{method}."
-    qualified = {name.removeprefix(prefix): value for name, value in params.items() if name.startswith(prefix)}
+    qualified = {
+        name.removeprefix(prefix): value
+        for name, value in params.items()
+        if name.startswith(prefix)
+    }
     return common | qualified
 
 
@@ -183,7 +213,9 @@ def _common(found: Sequence[Parameter]) -> Parameter:
     lows = [one.low for one in found if one.low is not None]
     highs = [one.high for one in found if one.high is not None]
     low = max(lows, default=None)
-    choices = tuple(choice for choice in first.choices if all(choice in one.choices for one in found))
+    choices = tuple(
+        choice for choice in first.choices if all(choice in one.choices for one in found)
+    )
     defaults = {repr(one.default) for one in found}
     return replace(
         first,

@@ -42,7 +42,11 @@ def fill_in_digits(root: Mapping, *, with_space: bool) -> None:
         given = root.get(section)
         if section == "space" and (given is not None or not with_space):
             continue
-        if section == "budget" and isinstance(given, Mapping) and any(key in given.entries for key in _BOUNDING):
+        if (
+            section == "budget"
+            and isinstance(given, Mapping)
+            and any(key in given.entries for key in _BOUNDING)
+        ):
             continue
         _fill(root, section, default)
 

@@ -49,8 +49,12 @@ KeyPath = tuple[str | int, ...]
 NULL = re.compile(r"null|Null|NULL|~|")
 BOOL = re.compile(r"true|True|TRUE|false|False|FALSE")
 INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
-FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
-_UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
+FLOAT = re.compile(
+    r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
+)
+_UNPRINTABLE = re.compile(
+    "[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]"
+)
 
 
 @dataclass(frozen=True, order=True)
@@ -111,7 +115,9 @@ Node = Scalar | Sequence | Mapping
 def copied(node: Node) -> Node:
     """The node with containers of its own; the marks stay."""
     if isinstance(node, Mapping):
-        return Mapping(node.mark, {key: Entry(e.key_mark, copied(e.value)) for key, e in node.entries.items()})
+        return Mapping(
+            node.mark, {key: Entry(e.key_mark, copied(e.value)) for key, e in node.entries.items()}
+        )
     if isinstance(node, Sequence):
         return Sequence(node.mark, [copied(item) for item in node.items])
     return node
@@ -158,7 +164,9 @@ def read_text(path: Path) -> str:
         reason = getattr(error, "strerror", None) or str(error)
         raise SpecError([Problem(name, "", f"cannot be read: {reason}")]) from None
     if len(data) > MAX_BYTES:
-        raise SpecError([Problem(f"{name}:1:1", "", f"is larger than {MAX_BYTES // 1000} kB: this is no spec")])
+        raise SpecError(
+            [Problem(f"{name}:1:1", "", f"is larger than {MAX_BYTES // 1000} kB: this is no spec")]
+        )
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise SpecError([Problem(f"{name}:1:1", "", "is UTF-16 text; save it as UTF-8")])
     try:
@@ -170,7 +178,9 @@ def read_text(path: Path) -> str:
         raise SpecError([Problem(f"{name}:{line}:{column}", "", text)]) from None
 
 
-def parse(text: str, source: str, problems: list[tuple[Mark, Problem]], *, order: int = 0) -> Node | None:
+def parse(
+    text: str, source: str, problems: list[tuple[Mark, Problem]], *, order: int = 0
+) -> Node | None:
     """The document's tree; None where it is empty. `source` names it in messages.
 
     Duplicate keys are appended to `problems` (the first one counts) and reading goes on. Raises SpecError
@@ -193,14 +203,18 @@ def _tag(event: ScalarEvent | SequenceStartEvent | MappingStartEvent) -> str:
 class _Composer:
     """Builds the tree from the parser's events, one document of one stream."""
 
-    def __init__(self, text: str, source: str, order: int, problems: list[tuple[Mark, Problem]]) -> None:
+    def __init__(
+        self, text: str, source: str, order: int, problems: list[tuple[Mark, Problem]]
+    ) -> None:
         self.text, self.source, self.order, self.problems = (text, source, order, problems)
         bad = _UNPRINTABLE.search(text)
         if bad is not None:
             where = Mark(order, *_place(text[: bad.start()]), source)
             self.fail(where, f"the character U+{ord(bad[0]):04X} is not allowed in YAML")
         self.events: Iterator[Event] = yaml.parse(text, Loader=_Loader)
-        self.anchors: dict[str, tuple[Node, int, int]] = {}  # with size and depth of what it stands for
+        self.anchors: dict[
+            str, tuple[Node, int, int]
+        ] = {}  # with size and depth of what it stands for
         self.open_anchors: set[str] = set()
         self.num_nodes = 0
 
@@ -241,7 +255,9 @@ class _Composer:
         while isinstance(event := self.next(), DocumentStartEvent):
             num_documents += 1
             if num_documents > 1:
-                self.fail(self.mark(event), "a second document starts here, but a spec is one document")
+                self.fail(
+                    self.mark(event), "a second document starts here, but a spec is one document"
+                )
             root, _, _ = self.node(self.next(), ())
             self.next()  # the document's end
         if isinstance(root, Scalar) and root.value is None and not root.quoted:
@@ -261,7 +277,9 @@ class _Composer:
             return self.alias(event, path)
         assert isinstance(event, ScalarEvent | SequenceStartEvent | MappingStartEvent)
         if event.tag is not None and event.tag != "!":
-            self.fail(mark, f"the tag {_tag(event)} is not allowed: a spec holds plain values only", key)
+            self.fail(
+                mark, f"the tag {_tag(event)} is not allowed: a spec holds plain values only", key
+            )
         anchor = event.anchor
         if anchor is not None:
             self.open_anchors.add(anchor)
@@ -327,7 +345,11 @@ class _Composer:
         node, size, depth = self.anchors[anchor]
         self.num_nodes += size
         if self.num_nodes > MAX_NODES:
-            self.fail(mark, f"with its aliases written out the document has more than {MAX_NODES} values", key)
+            self.fail(
+                mark,
+                f"with its aliases written out the document has more than {MAX_NODES} values",
+                key,
+            )
         if len(path) + depth > MAX_DEPTH:
             self.fail(mark, f"the document is nested deeper than {MAX_DEPTH} levels", key)
         # A copy, as overrides and defaults change the tree in place, and at this alias only.

@@ -38,7 +38,9 @@ def must_be(path: KeyPath, value: object = None) -> str:
     Limits that only guard against slips (100,000 epochs) are named to a value that is beyond them.
     """
     annotation, metadata = _field(path)
-    return _words(annotation, [limit for limit in metadata if not _guards(limit) or _beyond(value, limit)])
+    return _words(
+        annotation, [limit for limit in metadata if not _guards(limit) or _beyond(value, limit)]
+    )
 
 
 def takes(path: KeyPath, kind: type) -> bool:

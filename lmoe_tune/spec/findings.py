@@ -58,7 +58,9 @@ class Findings:
 
     def clean(self, path: KeyPath) -> bool:
         """Whether there is no problem with this setting, with anything in it, or with what it is in."""
-        return path not in self._touched and not any(path[:length] in self._bad for length in range(len(path)))
+        return path not in self._touched and not any(
+            path[:length] in self._bad for length in range(len(path))
+        )
 
     def node(self, path: KeyPath) -> Node | None:
         """What stands at a path, or None."""
@@ -107,7 +109,11 @@ class Findings:
                 guess = meant_key(parent, str(path[-1]))
                 if guess is not None:
                     self._meant.add((*parent, guess))
-                hint = f"; did you mean '{guess}'?" if guess else f"; the keys here are {', '.join(keys_at(parent))}"
+                hint = (
+                    f"; did you mean '{guess}'?"
+                    if guess
+                    else f"; the keys here are {', '.join(keys_at(parent))}"
+                )
             self.add(path, f"unknown key{hint}", at="key")
         else:
             node = self.node(path)

@@ -62,7 +62,12 @@ def _parsed(parse: Callable[[object], Any]) -> BeforeValidator:
 
 
 def _text(value: object) -> str:
-    if not isinstance(value, str) or not value.strip() or len(value) > 500 or not value.isprintable():
+    if (
+        not isinstance(value, str)
+        or not value.strip()
+        or len(value) > 500
+        or not value.isprintable()
+    ):
         raise ValueError
     return value
 
@@ -97,27 +102,45 @@ Duration = Annotated[
     _parsed(duration_s),
     PlainSerializer(duration_text),
     MustBe(DURATION),
-    WithJsonSchema({"anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"type": "string", "pattern": "^[0-9]"}]}),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "number", "exclusiveMinimum": 0},
+                {"type": "string", "pattern": "^[0-9]"},
+            ]
+        }
+    ),
 ]
 Size = Annotated[
     int,
     _parsed(size_bytes),
     PlainSerializer(size_text),
     MustBe(SIZE),
-    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1}, {"type": "string", "pattern": "^[0-9]"}]}),
+    WithJsonSchema(
+        {"anyOf": [{"type": "integer", "minimum": 1}, {"type": "string", "pattern": "^[0-9]"}]}
+    ),
 ]
 Arch = Annotated[
     str,
     _parsed(_arch),
     OneOf(f"one of {', '.join(ARCHITECTURES)}, or {TIMM}NAME of a model of timm", ARCHITECTURES),
-    WithJsonSchema({"anyOf": [{"enum": list(ARCHITECTURES)}, {"type": "string", "pattern": f"^{TIMM}[a-z0-9_.]+$"}]}),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"enum": list(ARCHITECTURES)},
+                {"type": "string", "pattern": f"^{TIMM}[a-z0-9_.]+$"},
+            ]
+        }
+    ),
 ]
 Bound = Annotated[
     BoundExpression,
     _parsed(BoundExpression.parse),
     PlainSerializer(BoundExpression.notation),
     MustBe(EXPRESSION),
-    WithJsonSchema({"anyOf": [{"type": "number"}, {"type": "string", "pattern": r"^\s*baseline\s*([+-].*)?$"}]}),
+    WithJsonSchema(
+        {"anyOf": [{"type": "number"}, {"type": "string", "pattern": r"^\s*baseline\s*([+-].*)?$"}]}
+    ),
 ]
 Count = Annotated[int, Ge(1), Le(10**9)]
 Batch = Annotated[int, Ge(2), Le(10**6)]

@@ -9,7 +9,9 @@ from lmoe_tune.spec.document import Entry, KeyPath, Mapping, Mark, Node, Scalar,
 from lmoe_tune.spec.wording import dotted, shortened
 
 
-def apply_overrides(root: Mapping, overrides: SequenceOf[str], problems: list[tuple[Mark, Problem]]) -> None:
+def apply_overrides(
+    root: Mapping, overrides: SequenceOf[str], problems: list[tuple[Mark, Problem]]
+) -> None:
     """Set each `a.b=v` in the tree, in place and in order; a number as a key counts within a list, from 0.
 
     The value is YAML. What cannot be set is appended to `problems`.
@@ -49,7 +51,9 @@ def _put(root: Mapping, path: KeyPath, value: Node, mark: Mark) -> str:
         if isinstance(node, Sequence):
             if not (str(part).isdecimal() and len(str(part)) < 6 and int(part) < len(node.items)):
                 above, count = dotted(path[:depth]), len(node.items)
-                return f"{above} is a list of {count}, counted from 0: there is no '{dotted([part])}'"
+                return (
+                    f"{above} is a list of {count}, counted from 0: there is no '{dotted([part])}'"
+                )
             if last:
                 node.items[int(part)] = value
                 return ""

@@ -30,7 +30,9 @@ def check_parameters(findings: Findings, declaration: Declaration | None) -> Non
     for name in fixed:
         path: KeyPath = ("fixed", name)
         if name in space:
-            findings.add(path, "is both fixed and searched: keep it under fixed or under space", at="key")
+            findings.add(
+                path, "is both fixed and searched: keep it under fixed or under space", at="key"
+            )
         elif name in declared and findings.clean(path):
             _check_value(findings, path, declared[name])
     for name in space:
@@ -38,7 +40,10 @@ def check_parameters(findings: Findings, declaration: Declaration | None) -> Non
             _check_distribution(findings, ("space", name), declared.get(name))
     if findings.node(("space",)) is not None and not space and findings.clean(("space",)):
         hint = f": {', '.join(declared)}" if declared else ""
-        findings.add(("space",), f"there is nothing to search: name at least one parameter of the trainable{hint}")
+        findings.add(
+            ("space",),
+            f"there is nothing to search: name at least one parameter of the trainable{hint}",
+        )
     _check_start_from(findings, declaration, {name for name in misspelt if name})
 
 
@@ -61,7 +66,9 @@ def typed_space(space: Mapping[str, Mapping[str, Any]], declaration: Declaration
     for name, entry in space.items():
         parameter = declaration.all_parameters[name]
         if entry.get("choices") is not None:
-            result[name] = {"choices": tuple(parameter.typed(choice) for choice in entry["choices"])}
+            result[name] = {
+                "choices": tuple(parameter.typed(choice) for choice in entry["choices"])
+            }
         else:
             whole = {"int": True} if parameter.kind == "int" else {}
             result[name] = {key: value for key, value in entry.items() if value is not None} | whole
@@ -140,7 +147,9 @@ def _check_distribution(findings: Findings, path: KeyPath, parameter: Parameter 
         _check_range(findings, path, entry, parameter)
 
 
-def _check_choices(findings: Findings, path: KeyPath, entry: Mapping[str, Any], parameter: Parameter | None) -> None:
+def _check_choices(
+    findings: Findings, path: KeyPath, entry: Mapping[str, Any], parameter: Parameter | None
+) -> None:
     for key in entry:
         if key not in ("choices", "only_for"):
             findings.add(
@@ -165,15 +174,23 @@ def _check_choices(findings: Findings, path: KeyPath, entry: Mapping[str, Any], 
         seen.add((type(value), value))
 
 
-def _check_range(findings: Findings, path: KeyPath, entry: Mapping[str, Any], parameter: Parameter | None) -> None:
+def _check_range(
+    findings: Findings, path: KeyPath, entry: Mapping[str, Any], parameter: Parameter | None
+) -> None:
     low, high, step, log = (entry.get(key) for key in ("low", "high", "step", "log"))
     if parameter is not None and parameter.kind in ("choice", "bool"):
         options = parameter.choices if parameter.kind == "choice" else (True, False)
-        text = ", ".join(str(option) if isinstance(option, str) else shown(option) for option in options)
-        findings.add(path, f"{parameter.name} has no range: give {{choices: [{text}]}} or some of these")
+        text = ", ".join(
+            str(option) if isinstance(option, str) else shown(option) for option in options
+        )
+        findings.add(
+            path, f"{parameter.name} has no range: give {{choices: [{text}]}} or some of these"
+        )
         return
     if low is None and high is None:
-        findings.add(path, "has neither low and high nor choices: give {low: …, high: …} or {choices: […]}")
+        findings.add(
+            path, "has neither low and high nor choices: give {low: …, high: …} or {choices: […]}"
+        )
         return
     for key, end in (("low", low), ("high", high)):
         if end is None:
@@ -183,7 +200,10 @@ def _check_range(findings: Findings, path: KeyPath, entry: Mapping[str, Any], pa
     whole = bool(entry.get("int"))
     if parameter is not None:
         if whole and parameter.kind == "float":
-            findings.add((*path, "int"), f"{parameter.name} is no whole number: leave int out (step: 1 steps by one)")
+            findings.add(
+                (*path, "int"),
+                f"{parameter.name} is no whole number: leave int out (step: 1 steps by one)",
+            )
             whole = False
         whole = whole or parameter.kind == "int"
     sound = [_check_end(findings, (*path, key), parameter, whole=whole) for key in ("low", "high")]
@@ -204,7 +224,9 @@ def _check_range(findings: Findings, path: KeyPath, entry: Mapping[str, Any], pa
         _check_step(findings, (*path, "step"), low, high, step)
 
 
-def _check_end(findings: Findings, path: KeyPath, parameter: Parameter | None, *, whole: bool) -> bool:
+def _check_end(
+    findings: Findings, path: KeyPath, parameter: Parameter | None, *, whole: bool
+) -> bool:
     value = findings.plain(path)
     if whole and value != int(value):
         findings.refuse(path, parameter.must_be() if parameter is not None else "a whole number")
@@ -223,10 +245,15 @@ def _check_step(findings: Findings, path: KeyPath, low: float, high: float, step
         findings.refuse(path, f"at most high - low, {high - low:g}")
     elif not _is_multiple(high - low, step):
         last = low + math.floor((high - low) / step) * step
-        findings.add(path, f"the step {shown(step)} does not reach high: it ends at {last:.6g}, not {shown(high)}")
+        findings.add(
+            path,
+            f"the step {shown(step)} does not reach high: it ends at {last:.6g}, not {shown(high)}",
+        )
 
 
-def _check_start_from(findings: Findings, declaration: Declaration | None, misspelt: set[str]) -> None:
+def _check_start_from(
+    findings: Findings, declaration: Declaration | None, misspelt: set[str]
+) -> None:
     space, fixed = findings.keys(("space",)), findings.keys(("fixed",))
     points = findings.node(START_FROM)
     seen: dict[tuple[tuple[str, str], ...], int] = {}
@@ -244,7 +271,9 @@ def _check_start_from(findings: Findings, declaration: Declaration | None, missp
             elif name not in space:
                 if "space" in findings.root.entries and name not in misspelt:
                     state = "fixed" if name in fixed else "not in the space"
-                    findings.add(at, f"{name} is {state}: a point names searched parameters only", at="key")
+                    findings.add(
+                        at, f"{name} is {state}: a point names searched parameters only", at="key"
+                    )
             elif findings.clean(at) and findings.clean(("space", name)):
                 parameter = declaration.all_parameters[name] if declaration is not None else None
                 expected = outside(value, findings.plain(("space", name)), parameter)
@@ -258,5 +287,10 @@ def _check_start_from(findings: Findings, declaration: Declaration | None, missp
 
 def _key_of(point: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     """The same for equal points, whatever the order and whether a number is written 1 or 1.0."""
-    numbers = {name: isinstance(value, int | float) and not isinstance(value, bool) for name, value in point.items()}
-    return tuple(sorted((name, repr(float(v) if numbers[name] else v)) for name, v in point.items()))
+    numbers = {
+        name: isinstance(value, int | float) and not isinstance(value, bool)
+        for name, value in point.items()
+    }
+    return tuple(
+        sorted((name, repr(float(v) if numbers[name] else v)) for name, v in point.items())
+    )

@@ -27,13 +27,21 @@ EXPRESSION = "a number, or an expression such as 'baseline' or 'baseline - 0.02'
 MAX_TEXT = 100  # characters: no quantity is longer, and no pattern meets more than that
 
 
-def bounds(low: float | None, high: float | None, *, low_exclusive: bool = False, high_exclusive: bool = False) -> str:
+def bounds(
+    low: float | None,
+    high: float | None,
+    *,
+    low_exclusive: bool = False,
+    high_exclusive: bool = False,
+) -> str:
     """The words for a range, to follow "a number": " greater than 0", " between 0 and 1", or nothing."""
     if low is not None and high is not None and not (low_exclusive or high_exclusive):
         return f" between {figure(low)} and {figure(high)}"
     words = []
     if low is not None:
-        words.append(f"greater than {figure(low)}" if low_exclusive else f"of at least {figure(low)}")
+        words.append(
+            f"greater than {figure(low)}" if low_exclusive else f"of at least {figure(low)}"
+        )
     if high is not None:
         noun = "less than" if high_exclusive else "at most" if words else "of at most"
         words.append(f"{noun} {figure(high)}")
@@ -53,7 +61,11 @@ def duration_s(value: object) -> float:
     elif isinstance(value, str) and value.strip() and len(value) <= MAX_TEXT:
         match = _DURATION.fullmatch(value.strip())
         if match is not None:
-            seconds = sum(float(number) * _SECONDS[unit] for unit, number in match.groupdict().items() if number)
+            seconds = sum(
+                float(number) * _SECONDS[unit]
+                for unit, number in match.groupdict().items()
+                if number
+            )
     if not 0 < seconds <= MAX_DURATION_S:
         raise ValueError(f"must be {DURATION}")
     return seconds

@@ -22,7 +22,12 @@ CHANGEABLE = ("budget", "resources", "tracking")
 CHANGEABLE_DATA = ("cache", "cache_dir", "cache_limit")
 """Settings of `data` that may differ as well: where decoded images are kept changes no result."""
 
-SETTLED_AT_START = (("train", "device"), ("train", "precision"), ("train", "threads"), ("train", "seed"))
+SETTLED_AT_START = (
+    ("train", "device"),
+    ("train", "precision"),
+    ("train", "threads"),
+    ("train", "seed"),
+)
 """Settings that a spec may leave open (`auto`, null) and a sweep's start decides for good."""
 
 _RECORD = "the recorded spec"
@@ -42,7 +47,9 @@ for _tag, _pattern, _first in (
     _whole = re.compile(rf"(?:{_pattern.pattern})\Z")
     _Dumper.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", _whole, _first)
 for _char, _resolvers in yaml.SafeDumper.yaml_implicit_resolvers.items():
-    _Dumper.yaml_implicit_resolvers[_char] = _Dumper.yaml_implicit_resolvers.get(_char, []) + _resolvers
+    _Dumper.yaml_implicit_resolvers[_char] = (
+        _Dumper.yaml_implicit_resolvers.get(_char, []) + _resolvers
+    )
 
 
 def resolved_yaml(spec: Spec) -> str:
@@ -77,7 +84,11 @@ def identity(spec: Spec) -> dict[str, Any]:
 
 
 def with_budget(
-    spec: Spec, *, trials: int | None = None, time_s: float | None = None, gpu_hours: float | None = None
+    spec: Spec,
+    *,
+    trials: int | None = None,
+    time_s: float | None = None,
+    gpu_hours: float | None = None,
 ) -> Spec:
     """The spec with these bounds instead; None keeps its own. Raises UsageError for an impossible one."""
     given = {"trials": trials, "time": time_s, "gpu_hours": gpu_hours}
@@ -87,7 +98,9 @@ def with_budget(
     except ValidationError as errors:
         key = errors.errors()[0]["loc"][0]
         expected = must_be(("budget", str(key)))
-        raise UsageError(f"budget.{key}: value is {shown(changed[str(key)])}, but must be {expected}") from None
+        raise UsageError(
+            f"budget.{key}: value is {shown(changed[str(key)])}, but must be {expected}"
+        ) from None
     return spec.model_copy(update={"budget": budget})
 
 

@@ -31,11 +31,18 @@ def json_schema() -> dict[str, Any]:
         "required": needed,
         "properties": {
             "data": {"required": ["coarse_ood"]},
-            "model": {"required": ["arch", "baseline"], "properties": {"baseline": {"required": ["epochs"]}}},
+            "model": {
+                "required": ["arch", "baseline"],
+                "properties": {"baseline": {"required": ["epochs"]}},
+            },
             "train": {"required": ["epochs", "batch_size", "lr", "weight_decay"]},
         },
     }
-    digits = {"properties": {"data": {"properties": {"id": {"properties": {"dataset": {"const": "digits"}}}}}}}
+    digits = {
+        "properties": {
+            "data": {"properties": {"id": {"properties": {"dataset": {"const": "digits"}}}}}
+        }
+    }
     return {
         "$schema": DIALECT,
         "title": "lmoe-tune search space",
@@ -77,7 +84,9 @@ def _distribution(generated: dict[str, Any]) -> dict[str, Any]:
         "title": "Distribution",
         "description": generated["description"],
         "oneOf": [
-            variant("Range", range_of("number") | {"int": field("int", const=False)}, ["low", "high"]),
+            variant(
+                "Range", range_of("number") | {"int": field("int", const=False)}, ["low", "high"]
+            ),
             variant(
                 "Whole numbers",
                 range_of("integer") | {"int": field("int", const=True)},

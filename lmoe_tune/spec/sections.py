@@ -56,10 +56,15 @@ def check_data(
         name = findings.plain((*path, "dataset"))
         root = findings.plain((*path, "root"))
         if path == ("data", "id") and name in WITHOUT_CLASSES:
-            findings.add((*path, "dataset"), f"{name} has no classes to learn: it can be outliers or coarse_ood only")
+            findings.add(
+                (*path, "dataset"),
+                f"{name} has no classes to learn: it can be outliers or coarse_ood only",
+            )
         if name in EMBEDDED:
             if root is not None:
-                findings.add((*path, "root"), f"{name} comes with the installation: leave root out", at="key")
+                findings.add(
+                    (*path, "root"), f"{name} comes with the installation: leave root out", at="key"
+                )
         elif root is None:
             if findings.clean((*path, "root")):
                 findings.add_missing(
@@ -76,31 +81,44 @@ def check_data(
         twin = sets.setdefault((name, where), path)
         if twin != path:
             role = ".".join(map(str, twin))
-            findings.add((*path, "dataset"), f"these are the images of {role}: the parts of the data must be disjoint")
+            findings.add(
+                (*path, "dataset"),
+                f"these are the images of {role}: the parts of the data must be disjoint",
+            )
     if isinstance(findings.node(("data",)), Mapping):
         outliers = findings.node(("data", "outliers"))
         needed = declaration is not None and declaration.needs_outliers
         if declaration is not None and needed and (outliers is None or outliers.plain() is None):
             findings.add_missing(("data", "outliers"), f"{declaration.name} trains with outliers")
         if findings.node(("data", "coarse_ood")) is None:
-            findings.add_missing(("data", "coarse_ood"), "the sealed coarse test sets; write [] to go without one")
+            findings.add_missing(
+                ("data", "coarse_ood"), "the sealed coarse test sets; write [] to go without one"
+            )
     resize, crop = findings.plain(("data", "resize")), findings.plain(("data", "crop"))
     if resize is not None and crop is not None and crop > resize:
         findings.refuse(("data", "crop"), f"at most data.resize, {resize}")
-    num_id, num_novel = (findings.plain(("data", key)) for key in ("num_id_classes", "num_val_novel"))
+    num_id, num_novel = (
+        findings.plain(("data", key)) for key in ("num_id_classes", "num_val_novel")
+    )
     if num_id is not None and num_novel is not None and num_novel > num_id - 2:
-        text = f"at most {num_id - 2}: of data.num_id_classes, {num_id}, two must remain to be learnt"
+        text = (
+            f"at most {num_id - 2}: of data.num_id_classes, {num_id}, two must remain to be learnt"
+        )
         findings.refuse(("data", "num_val_novel"), text)
 
 
-def check_exclusions(findings: Findings, path: KeyPath, spec_folder: Path, *, check_files: bool) -> None:
+def check_exclusions(
+    findings: Findings, path: KeyPath, spec_folder: Path, *, check_files: bool
+) -> None:
     """`exclude` belongs to image folders without a class to learn; its text files exist."""
     excluded = findings.plain((*path, "exclude")) or ()
     if excluded and path == ("data", "id"):
         text = "only outliers and coarse_ood can leave classes out; data.num_id_classes says how many are learnt"
         findings.add((*path, "exclude"), text, at="key")
     elif excluded and findings.plain((*path, "dataset")) in EMBEDDED:
-        findings.add((*path, "exclude"), "the embedded images have no classes to leave out", at="key")
+        findings.add(
+            (*path, "exclude"), "the embedded images have no classes to leave out", at="key"
+        )
     for place, entry in enumerate(excluded):
         if isinstance(entry, str) and is_list_file(entry) and check_files:
             file = absolute(entry, spec_folder)
@@ -119,7 +137,9 @@ def check_model(findings: Findings, spec_folder: Path, *, check_files: bool) -> 
     weights = findings.plain(path)
     epochs: KeyPath = ("model", "baseline", "epochs")
     if findings.plain(epochs) == 0 and weights in (None, *WEIGHTS) and findings.clean(path):
-        text = "takes model.weights as the baseline: give there the path of a classifier of your own"
+        text = (
+            "takes model.weights as the baseline: give there the path of a classifier of your own"
+        )
         findings.add(epochs, f"value is 0, which {text}")
     if weights is None or weights == "none":
         return
@@ -141,10 +161,19 @@ def check_train(findings: Findings) -> None:
         for path in LEARNING_RATES:
             lr = findings.plain(path)
             if isinstance(lr, int | float) and lr < min_lr:
-                findings.refuse(path, f"at least train.min_lr, {shown(min_lr)}, where the cosine ends")
+                findings.refuse(
+                    path, f"at least train.min_lr, {shown(min_lr)}, where the cosine ends"
+                )
     gpu = findings.plain(("resources", "gpu"), 0)
-    if findings.plain(("train", "device")) == "cuda" and gpu == 0 and findings.clean(("resources", "gpu")):
-        findings.add(("train", "device"), "value is 'cuda', but resources.gpu is 0: give the trials a share of a GPU")
+    if (
+        findings.plain(("train", "device")) == "cuda"
+        and gpu == 0
+        and findings.clean(("resources", "gpu"))
+    ):
+        findings.add(
+            ("train", "device"),
+            "value is 'cuda', but resources.gpu is 0: give the trials a share of a GPU",
+        )
     if gpu > 1 and gpu != int(gpu):
         findings.refuse(("resources", "gpu"), "a fraction up to 1, or a whole number")
 
@@ -153,7 +182,10 @@ def check_objective(findings: Findings) -> None:
     """The metrics exist and are fit for it; the direction is the metric's; the constraints can hold."""
     others = findings.node(("objective", "also"))
     num_others = len(others.items) if isinstance(others, Sequence) else 0
-    entries: list[KeyPath] = [("objective",), *(("objective", "also", place) for place in range(num_others))]
+    entries: list[KeyPath] = [
+        ("objective",),
+        *(("objective", "also", place) for place in range(num_others)),
+    ]
     seen = set()
     for entry in entries:
         path: KeyPath = (*entry, "metric")
@@ -164,7 +196,11 @@ def check_objective(findings: Findings) -> None:
             findings.add(path, f"{metric.name} is an objective already")
         seen.add(metric.name if metric is not None else "")
         direction = findings.plain((*entry, "direction"))
-        if metric is not None and direction is not None and metric.direction not in (None, direction):
+        if (
+            metric is not None
+            and direction is not None
+            and metric.direction not in (None, direction)
+        ):
             better = "higher" if metric.direction == "maximize" else "lower"
             text = f"value is '{direction}', but {metric.name} is better when {better}: write {metric.direction}"
             findings.add((*entry, "direction"), text)
@@ -175,7 +211,9 @@ def check_objective(findings: Findings) -> None:
             _check_bounds(findings, where, constrained)
 
 
-def _metric(findings: Findings, path: KeyPath, name: str | None, *, at: Literal["key", "value"]) -> Metric | None:
+def _metric(
+    findings: Findings, path: KeyPath, name: str | None, *, at: Literal["key", "value"]
+) -> Metric | None:
     if name is None:
         return None
     metric = METRICS.get(name)
@@ -185,9 +223,13 @@ def _metric(findings: Findings, path: KeyPath, name: str | None, *, at: Literal[
         return None
     fault = ""
     if not metric.searchable:
-        fault = f"{name} is recorded only: an objective or constraint can use {', '.join(SEARCHABLE)}"
+        fault = (
+            f"{name} is recorded only: an objective or constraint can use {', '.join(SEARCHABLE)}"
+        )
     elif (
-        metric.needs_outliers and findings.clean(("data", "outliers")) and findings.plain(("data", "outliers")) is None
+        metric.needs_outliers
+        and findings.clean(("data", "outliers"))
+        and findings.plain(("data", "outliers")) is None
     ):
         fault = f"{name} is measured on outliers, but data.outliers is not given"
     if fault:
@@ -211,7 +253,12 @@ def _check_bounds(findings: Findings, path: KeyPath, metric: Metric) -> None:
     if not any(findings.node((*path, key)) for key in ("min", "max")):
         findings.add(path, "bounds nothing: give min, max or both")
     low, high = ends.get("min"), ends.get("max")
-    if low is not None and high is not None and low.relative == high.relative and low.offset > high.offset:
+    if (
+        low is not None
+        and high is not None
+        and low.relative == high.relative
+        and low.offset > high.offset
+    ):
         text = f"cannot hold: min is {shown(low.notation())}, but must be at most max, {shown(high.notation())}"
         findings.add((*path, "min"), text)
 
@@ -240,7 +287,10 @@ def _bound_fault(bound: BoundExpression, metric: Metric, key: str) -> str:
 
 def check_search(findings: Findings) -> None:
     """What the sampler and the pruner ask of the space and of the training."""
-    epochs, min_epochs = (findings.plain(("train", "epochs")), findings.plain(("search", "min_epochs")))
+    epochs, min_epochs = (
+        findings.plain(("train", "epochs")),
+        findings.plain(("search", "min_epochs")),
+    )
     if epochs is not None and min_epochs is not None and min_epochs > epochs:
         findings.refuse(("search", "min_epochs"), f"at most train.epochs, {epochs}")
     sampler = findings.plain(("search", "sampler"))
@@ -249,10 +299,14 @@ def check_search(findings: Findings) -> None:
         pruner = findings.plain(("search", "pruner"), "none")
         if pruner != "none":
             findings.add(
-                ("search", "pruner"), f"{pruner} judges by one metric, but there are several objectives: write none"
+                ("search", "pruner"),
+                f"{pruner} judges by one metric, but there are several objectives: write none",
             )
         if sampler == "cmaes":
-            findings.add(("search", "sampler"), "cmaes optimises one metric, but there are several: use nsga2 or tpe")
+            findings.add(
+                ("search", "sampler"),
+                "cmaes optimises one metric, but there are several: use nsga2 or tpe",
+            )
     if sampler == "grid" and findings.node(("space", METHOD)) is not None:
         text = "a grid has every parameter in every trial, but each method has its own: use tpe or random"
         findings.add(("search", "sampler"), text)
@@ -261,12 +315,18 @@ def check_search(findings: Findings) -> None:
         return
     ranges = [name for name, entry in entries.items() if "choices" not in entry]
     continuous = [name for name in ranges if not entries[name].get("step")]
-    if sampler == "grid" and (open_ends := [name for name in continuous if not entries[name].get("int")]):
-        text = f"grid needs choices or a step for every parameter: {', '.join(open_ends)} has neither"
+    if sampler == "grid" and (
+        open_ends := [name for name in continuous if not entries[name].get("int")]
+    ):
+        text = (
+            f"grid needs choices or a step for every parameter: {', '.join(open_ends)} has neither"
+        )
         findings.add(("search", "sampler"), text)
     elif sampler == "grid":
         for place, point in enumerate(findings.plain(("search", "start_from")) or ()):
-            if isinstance(point, dict) and (lacking := [name for name in entries if name not in point]):
+            if isinstance(point, dict) and (
+                lacking := [name for name in entries if name not in point]
+            ):
                 text = f"a grid needs whole points, but this one leaves out {', '.join(lacking)}"
                 findings.add(("search", "start_from", place), text)
     elif sampler == "cmaes" and len(ranges) < 2:
@@ -275,15 +335,25 @@ def check_search(findings: Findings) -> None:
             f"cmaes needs at least two ranges, but the space has {len(ranges)}: use tpe",
         )
     elif sampler == "qmc" and not ranges:
-        findings.add(("search", "sampler"), "qmc needs at least one range, but the space has choices only: use grid")
+        findings.add(
+            ("search", "sampler"),
+            "qmc needs at least one range, but the space has choices only: use grid",
+        )
 
 
 def check_budget(findings: Findings, *, bounded: bool) -> None:
     """Something ends the sweep."""
     path: KeyPath = ("budget",)
     gpu_hours = findings.plain((*path, "gpu_hours"))
-    if gpu_hours is not None and findings.plain(("resources", "gpu"), 0) == 0 and findings.clean(("resources", "gpu")):
-        findings.add((*path, "gpu_hours"), "resources.gpu is 0: no GPU-hours are ever used up; bound trials or time")
+    if (
+        gpu_hours is not None
+        and findings.plain(("resources", "gpu"), 0) == 0
+        and findings.clean(("resources", "gpu"))
+    ):
+        findings.add(
+            (*path, "gpu_hours"),
+            "resources.gpu is 0: no GPU-hours are ever used up; bound trials or time",
+        )
     keys = ("trials", "time", "gpu_hours")
     bounded = bounded or any(findings.plain((*path, key)) is not None for key in keys)
     finite = bounded or findings.plain(("search", "sampler")) == "grid"
@@ -300,11 +370,17 @@ def check_tracking(findings: Findings) -> None:
     try:
         parts = urlsplit(uri)
         query = parse_qsl(parts.query, keep_blank_values=True)
-        secret = parts.password is not None or (parts.scheme in ("http", "https") and "@" in parts.netloc)
+        secret = parts.password is not None or (
+            parts.scheme in ("http", "https") and "@" in parts.netloc
+        )
     except ValueError:
         findings.add(path, "must be a URI such as http://host:5000 or sqlite:///runs/mlflow.db")
         return
-    if secret or masked(uri) != uri or any(word in key.lower() for key, _ in query for word in _SECRET_WORDS):
+    if (
+        secret
+        or masked(uri) != uri
+        or any(word in key.lower() for key, _ in query for word in _SECRET_WORDS)
+    ):
         text = "must not hold credentials, as the spec is kept with the sweep: put it into MLFLOW_TRACKING_URI"
         findings.add(path, text)
     elif "://" not in uri and uri != "databricks":

@@ -48,7 +48,9 @@ def write_starter(name: str, space: str | None) -> tuple[Path, str]:
     try:
         FOLDER.mkdir(exist_ok=True)
     except FileExistsError as error:
-        raise UsageError(f"{FOLDER} is a file, but must be a folder; move it, or work in another folder") from error
+        raise UsageError(
+            f"{FOLDER} is a file, but must be a folder; move it, or work in another folder"
+        ) from error
     except OSError as error:
         raise cannot_write(FOLDER, error) from error
     write_durably(path, content.encode())

@@ -25,7 +25,9 @@ def printable(text: str) -> str:
     """The text on one line: control characters, line breaks and lone surrogates as escapes."""
     if text.isprintable():
         return text
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
+    )
 
 
 def shortened(text: str) -> str:

@@ -77,7 +77,9 @@ def started(address: str | None) -> Iterator[Cluster]:
     for name, value in (ENVIRONMENT if address else ENVIRONMENT | LOCAL_ENVIRONMENT).items():
         os.environ.setdefault(name, value)
     if address and (Path.home() / ".ray" / "auth_token").exists():
-        os.environ.setdefault("RAY_AUTH_MODE", "token")  # `ray start` finds the token by itself, joining does not
+        os.environ.setdefault(
+            "RAY_AUTH_MODE", "token"
+        )  # `ray start` finds the token by itself, joining does not
     # Importing Tune takes a second and waits for nothing; starting Ray mostly waits.
     importing = threading.Thread(target=_import_tune, daemon=True)
     importing.start()
@@ -108,7 +110,12 @@ def started(address: str | None) -> Iterator[Cluster]:
     try:
         importing.join()
         resources = ray.cluster_resources()
-        yield Cluster(resources.get("CPU", 0.0), resources.get("GPU", 0.0), local=address is None, vitals=vitals)
+        yield Cluster(
+            resources.get("CPU", 0.0),
+            resources.get("GPU", 0.0),
+            local=address is None,
+            vitals=vitals,
+        )
     finally:
         _shut_down(local=address is None, lost=vitals.check() is not None)
 
@@ -123,7 +130,11 @@ def _private_folder() -> Path:
     with suppress(FileExistsError):
         folder.mkdir(mode=0o700)
     status = folder.lstat()
-    if stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and stat.S_IMODE(status.st_mode) == 0o700:
+    if (
+        stat.S_ISDIR(status.st_mode)
+        and status.st_uid == os.getuid()
+        and stat.S_IMODE(status.st_mode) == 0o700
+    ):
         return folder
     return Path(tempfile.mkdtemp(prefix="lmoe-tune-", dir=base))  # somebody else was there first
 
@@ -134,12 +145,17 @@ def _vitals(*, local: bool) -> Vitals:
 
     if local:
         names = {"gcs_server": "Ray's head", "raylet": "Ray's raylet"}
-        ours = {Path(process.command.split(" ")[0]).name: process for process in descendants(os.getpid())}
+        ours = {
+            Path(process.command.split(" ")[0]).name: process
+            for process in descendants(os.getpid())
+        }
         return Vitals({said: ours[name] for name, said in names.items() if name in ours})
     host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
     socket = f"--raylet_socket_name={ray._private.worker.global_worker.node.raylet_socket_name} "
     raylet = next((process for process in running() if socket in process.command), None)
-    return Vitals({"Ray's raylet": raylet} if raylet is not None else {}, (host.strip("[]"), int(port)))
+    return Vitals(
+        {"Ray's raylet": raylet} if raylet is not None else {}, (host.strip("[]"), int(port))
+    )
 
 
 def _shut_down(*, local: bool, lost: bool = False) -> None:

@@ -23,12 +23,19 @@ PACKAGES = ("torch", "torchvision", "numpy", "optuna")
 def code_of(spec: Spec, import_path: Path, parts: Sequence[str] = PARTS) -> dict[str, str]:
     """Checksums of the source files by name, and versions of the packages, that a sweep's numbers depend on."""
     package = Path(lmoe_tune.__file__).parent
-    files = {f"lmoe_tune/{path.relative_to(package)}": path for part in parts for path in _sources(package / part)}
+    files = {
+        f"lmoe_tune/{path.relative_to(package)}": path
+        for part in parts
+        for path in _sources(package / part)
+    }
     shipped = Path(trainables.__file__).parent
     files |= {f"trainables/{path.name}": path for path in _sources(shipped)}
     for path in _own_sources(spec, import_path):
         files[str(path.relative_to(import_path))] = path
-    found = {name: hashlib.sha256(path.read_bytes()).hexdigest()[:12] for name, path in sorted(files.items())}
+    found = {
+        name: hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+        for name, path in sorted(files.items())
+    }
     for name in PACKAGES:
         try:
             found[name] = metadata.version(name)
@@ -70,8 +77,12 @@ def _own_sources(spec: Spec, import_path: Path) -> Iterator[Path]:
 def _files_of(module: str, folder: Path) -> list[Path]:
     """The module's file, with the `__init__.py` of the packages it is in; none where it is not beside the spec."""
     parts = module.split(".")
-    packages = [folder.joinpath(*parts[:length], "__init__.py") for length in range(1, len(parts) + 1)]
-    return [path for path in (*packages, folder.joinpath(*parts).with_suffix(".py")) if path.is_file()]
+    packages = [
+        folder.joinpath(*parts[:length], "__init__.py") for length in range(1, len(parts) + 1)
+    ]
+    return [
+        path for path in (*packages, folder.joinpath(*parts).with_suffix(".py")) if path.is_file()
+    ]
 
 
 def _imported(path: Path, module: str) -> list[str]:

@@ -42,7 +42,9 @@ class SweepControl:
         fatal: an error that ends this run; the unfinished trials stay so in the ledger.
     """
 
-    def __init__(self, ledger: Ledger, observer: Observer, *, import_path: Path, deadline_ms: int | None) -> None:
+    def __init__(
+        self, ledger: Ledger, observer: Observer, *, import_path: Path, deadline_ms: int | None
+    ) -> None:
         self.ledger = ledger
         self.observer = observer
         self.interrupted = False
@@ -103,7 +105,9 @@ class SweepControl:
             ended = True
         else:
             self.baseline = report.baseline
-            ended = self.ledger.record_epoch(report.trial, report.epoch, report.metrics, report.baseline)
+            ended = self.ledger.record_epoch(
+                report.trial, report.epoch, report.metrics, report.baseline
+            )
             gpu_hours = self.ledger.budget.gpu_hours
             self._gpu_hours_used_up = gpu_hours is not None and self.ledger.gpu_hours() >= gpu_hours
         trial = self.ledger.trial(report.trial)
@@ -145,7 +149,9 @@ class SweepControl:
         if self.stopping or self.ledger.is_finished(number):
             return
         retries = self.ledger.spec.resources.max_retries
-        self.ledger.fail(number, f"its process died {retries + 1} times (resources.max_retries is {retries})")
+        self.ledger.fail(
+            number, f"its process died {retries + 1} times (resources.max_retries is {retries})"
+        )
         self._ended(self.ledger.trial(number))
 
     def time_is_up(self) -> bool:

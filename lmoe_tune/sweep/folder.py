@@ -17,7 +17,9 @@ from lmoe_tune.durable import cannot_write, writing
 from lmoe_tune.errors import LmoeTuneError, UsageError
 from lmoe_tune.spec.wording import masked, printable
 
-LOCK_PATIENCE_S = 1.0  # somebody who only looks whether the sweep runs holds the lock for an instant
+LOCK_PATIENCE_S = (
+    1.0  # somebody who only looks whether the sweep runs holds the lock for an instant
+)
 
 
 class SweepLockedError(LmoeTuneError):
@@ -83,7 +85,13 @@ class SweepFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             opened = lock.open("a+")
         except OSError as error:
-            if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST):
+            if error.errno not in (
+                errno.EROFS,
+                errno.EACCES,
+                errno.EPERM,
+                errno.ENOTDIR,
+                errno.EEXIST,
+            ):
                 raise cannot_write(lock, error) from error
             raise UsageError(
                 f"{self.path}: cannot be written in ({error.strerror}); make it writable, or copy the home elsewhere"
@@ -116,15 +124,24 @@ class SweepFolder:
 
 def find_sweeps(home: Path) -> list[SweepFolder]:
     """All sweeps of a home, the one worked on last first."""
-    folders = [SweepFolder(home, path.name) for path in (home / "sweeps").glob("*") if path.is_dir()]
+    folders = [
+        SweepFolder(home, path.name) for path in (home / "sweeps").glob("*") if path.is_dir()
+    ]
     existing = [folder for folder in folders if folder.exists()]
     return sorted(existing, key=lambda folder: folder.ledger.stat().st_mtime_ns, reverse=True)
 
 
 def parts_of(folder: SweepFolder) -> list[SweepFolder]:
     """The studies that belong to a sweep: its confirmation, and the methods tuned for that."""
-    tuned = [SweepFolder(folder.home, f"{folder.name}/tuned/{path.name}") for path in folder.path.glob("tuned/*")]
-    return [part for part in (folder.confirmation, *sorted(tuned, key=lambda one: one.name)) if part.exists()]
+    tuned = [
+        SweepFolder(folder.home, f"{folder.name}/tuned/{path.name}")
+        for path in folder.path.glob("tuned/*")
+    ]
+    return [
+        part
+        for part in (folder.confirmation, *sorted(tuned, key=lambda one: one.name))
+        if part.exists()
+    ]
 
 
 def find_sweep(home: Path, name: str) -> SweepFolder:

@@ -12,7 +12,9 @@ from lmoe_tune.errors import LmoeTuneError
 from lmoe_tune.sweep.processes import Process
 
 CHECK_S = 1.0
-UNREACHABLE_S = 30.0  # the head of a cluster may be restarted in place; after 60 s Ray ends this process
+UNREACHABLE_S = (
+    30.0  # the head of a cluster may be restarted in place; after 60 s Ray ends this process
+)
 LEAVE_S = 10.0  # for the event loop to leave by itself
 
 
@@ -28,9 +30,13 @@ class Vitals:
         head: host and port of the head that was joined; None where its processes are known.
     """
 
-    def __init__(self, processes: Mapping[str, Process], head: tuple[str, int] | None = None) -> None:
+    def __init__(
+        self, processes: Mapping[str, Process], head: tuple[str, int] | None = None
+    ) -> None:
         self._processes = dict(processes)
-        self._head = head if head is not None and _answers(head) else None  # behind a proxy it never does
+        self._head = (
+            head if head is not None and _answers(head) else None
+        )  # behind a proxy it never does
         self._answered = time.monotonic()
         self.lost: str | None = None
 
@@ -50,7 +56,9 @@ class Vitals:
 
 
 @contextmanager
-def guarded(vitals: Vitals, on_lost: Callable[[str], None], give_up: Callable[[], None]) -> Iterator[None]:
+def guarded(
+    vitals: Vitals, on_lost: Callable[[str], None], give_up: Callable[[], None]
+) -> Iterator[None]:
     """Looks after Ray in a thread for the length of the block.
 
     Args:

@@ -26,7 +26,9 @@ def importances(ledger: Ledger) -> dict[str, float]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            found = get_param_importances(ledger.study, evaluator=FanovaImportanceEvaluator(seed=0), target=target)
+            found = get_param_importances(
+                ledger.study, evaluator=FanovaImportanceEvaluator(seed=0), target=target
+            )
     except (ValueError, RuntimeError):  # no parameter is in all trials, or none was varied
         return {}
     return {name: float(share) for name, share in found.items()}

@@ -124,7 +124,9 @@ class JournalFile(BaseJournalBackend):
                 content = file.read()
         except FileNotFoundError:
             return
-        records, length = decode(content, origin=f"{self._path} from byte {self._end}", first=self._num_lines)
+        records, length = decode(
+            content, origin=f"{self._path} from byte {self._end}", first=self._num_lines
+        )
         self._unread.extend(records)
         self._end += length
         self._num_lines += len(records)
@@ -191,12 +193,18 @@ def _decode_lines(lines: list[bytes]) -> list[Record | None]:
     """Each line's record; None for one that is damaged."""
     sound = [_is_sound(line) for line in lines]
     # One document is parsed in half the time that its lines take one by one.
-    parsed = iter(json.loads(b"[%s]" % b",".join(line for line, good in zip(lines, sound, strict=True) if good)))
+    parsed = iter(
+        json.loads(
+            b"[%s]" % b",".join(line for line, good in zip(lines, sound, strict=True) if good)
+        )
+    )
     return [next(parsed) if good else None for good in sound]
 
 
 def _is_sound(line: bytes) -> bool:
-    return line[-_CRC_LENGTH:] == b',"crc":"%08x"}' % zlib.crc32(b"}", zlib.crc32(line[:-_CRC_LENGTH]))
+    return line[-_CRC_LENGTH:] == b',"crc":"%08x"}' % zlib.crc32(
+        b"}", zlib.crc32(line[:-_CRC_LENGTH])
+    )
 
 
 def _jsonable(record: Record) -> Record:

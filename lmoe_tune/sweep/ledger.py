@@ -123,14 +123,20 @@ class Ledger:
             )
         except KeyError:
             if not backend.writable:
-                raise LedgerError(f"{folder.ledger}: holds no study yet; start the sweep again") from None
+                raise LedgerError(
+                    f"{folder.ledger}: holds no study yet; start the sweep again"
+                ) from None
             self._create(idle, first_attrs or {}, enqueue=enqueue)
         found = self.study.user_attrs.get("schema")
         if found != SCHEMA:
-            raise LedgerError(f"{folder.ledger}: written in schema {found}, but this version reads {SCHEMA}")
+            raise LedgerError(
+                f"{folder.ledger}: written in schema {found}, but this version reads {SCHEMA}"
+            )
 
     @classmethod
-    def writing(cls, folder: SweepFolder, spec: Spec, first_attrs: Mapping[str, Any] | None = None) -> Ledger:
+    def writing(
+        cls, folder: SweepFolder, spec: Spec, first_attrs: Mapping[str, Any] | None = None
+    ) -> Ledger:
         """Open for writing; the caller holds the sweep's lock.
 
         Args:
@@ -182,11 +188,20 @@ class Ledger:
                 self.spec.objective.metrics, values, self._values(recorded["metrics"]), strict=True
             ):
                 if old != value:  # another machine, or a GPU: the record stands
-                    log.warning("trial %d epoch %d: %s repeated as %r, recorded as %r", number, epoch, name, value, old)
+                    log.warning(
+                        "trial %d epoch %d: %s repeated as %r, recorded as %r",
+                        number,
+                        epoch,
+                        name,
+                        value,
+                        old,
+                    )
             return False
         assert epoch == _num_epochs(frozen) + 1, f"trial {number}: epoch {epoch} is out of turn"
         trial = self._trial(number)
-        one = len(values) == 1  # Optuna's pruners judge by one objective, and `report` takes no more
+        one = (
+            len(values) == 1
+        )  # Optuna's pruners judge by one objective, and `report` takes no more
         with self._backend.transaction():
             if one:
                 trial.report(values[0], step=epoch)
@@ -235,14 +250,18 @@ class Ledger:
         frozen = self._frozen_trial(number)
         if not frozen.state.is_finished():
             with self._backend.transaction():
-                self._set(self._trial(number), "notes", [*frozen.user_attrs.get("notes", ()), *texts])
+                self._set(
+                    self._trial(number), "notes", [*frozen.user_attrs.get("notes", ()), *texts]
+                )
 
     def retry_failed(self) -> int:
         """Enqueue every failed trial that was not retried yet once more, with the same parameters."""
         trials = self.trials()
         retried = {trial.retry_of for trial in trials}
         retried |= {trial.user_attrs.get("retry_of") for trial in self._frozen(State.WAITING)}
-        failed = [trial for trial in trials if trial.state == "failed" and trial.number not in retried]
+        failed = [
+            trial for trial in trials if trial.state == "failed" and trial.number not in retried
+        ]
         with self._backend.transaction():
             for trial in failed:
                 self.study.enqueue_trial(trial.params, user_attrs={"retry_of": trial.number})
@@ -265,7 +284,9 @@ class Ledger:
     def set_attrs(self, attrs: Mapping[str, Any]) -> None:
         """Record several things about the sweep at once."""
         before = self.study.user_attrs
-        changed = {key: value for key, value in attrs.items() if key not in before or before[key] != value}
+        changed = {
+            key: value for key, value in attrs.items() if key not in before or before[key] != value
+        }
         if changed:
             with self._backend.transaction():
                 for key, value in changed.items():
@@ -281,7 +302,9 @@ class Ledger:
         """Record how a run ended; one that was killed has no such record."""
         self.set_attr(f"run:{run:04d}:end", {"ended_ms": now_ms(), "how": how})
 
-    def _create(self, sampler: optuna.samplers.BaseSampler, first_attrs: Mapping[str, Any], *, enqueue: bool) -> None:
+    def _create(
+        self, sampler: optuna.samplers.BaseSampler, first_attrs: Mapping[str, Any], *, enqueue: bool
+    ) -> None:
         with self._backend.transaction():
             self.study = optuna.create_study(
                 study_name=STUDY,
@@ -306,7 +329,9 @@ class Ledger:
     def _values(self, metrics: Mapping[str, float]) -> tuple[float, ...]:
         return tuple(float(metrics[name]) for name in self.spec.objective.metrics)
 
-    def _set_constraints(self, trial: Trial, metrics: Mapping[str, float], baseline: Mapping[str, float]) -> None:
+    def _set_constraints(
+        self, trial: Trial, metrics: Mapping[str, float], baseline: Mapping[str, float]
+    ) -> None:
         for metric, bound in self.spec.objective.constraints.items():
             value = metrics[metric]
             reference = baseline.get(metric, math.nan)
@@ -341,7 +366,9 @@ class Ledger:
     @property
     def resume_command(self) -> str:
         """What to run to go on with it."""
-        return str(self.study.user_attrs.get("resume_command", f"lmoe-tune resume {self.folder.name}"))
+        return str(
+            self.study.user_attrs.get("resume_command", f"lmoe-tune resume {self.folder.name}")
+        )
 
     @property
     def created_ms(self) -> int:
@@ -357,7 +384,9 @@ class Ledger:
 
     def unfinished(self) -> list[Suggestion]:
         """Trials that a former run left running, in order."""
-        return [Suggestion(trial.number, dict(trial.params)) for trial in self._frozen(State.RUNNING)]
+        return [
+            Suggestion(trial.number, dict(trial.params)) for trial in self._frozen(State.RUNNING)
+        ]
 
     def is_finished(self, number: int) -> bool:
         return self._frozen_trial(number).state.is_finished()
@@ -379,7 +408,9 @@ class Ledger:
 
     def num_started(self) -> int:
         """Trials that have been started, those that try a failed one again left out."""
-        return sum(trial.state != State.WAITING and not _is_retry(trial) for trial in self._frozen())
+        return sum(
+            trial.state != State.WAITING and not _is_retry(trial) for trial in self._frozen()
+        )
 
     def num_failed(self) -> int:
         return len(self._frozen(State.FAIL))
@@ -394,12 +425,19 @@ class Ledger:
 
     def ranked(self, trials: Sequence[TrialView]) -> list[TrialView]:
         """The complete trials, best first; of equal ones the earlier. A Pareto front goes before all others."""
-        complete = [trial for trial in trials if trial.state == "complete" and trial.value is not None]
+        complete = [
+            trial for trial in trials if trial.state == "complete" and trial.value is not None
+        ]
         front = {trial.number for trial in self.pareto_front(complete)}
         costs = {trial.number: self._costs(trial) for trial in complete}
         return sorted(
             complete,
-            key=lambda trial: (trial.violation, trial.number not in front, costs[trial.number][0], trial.number),
+            key=lambda trial: (
+                trial.violation,
+                trial.number not in front,
+                costs[trial.number][0],
+                trial.number,
+            ),
         )
 
     def pareto_front(self, trials: Sequence[TrialView]) -> list[TrialView]:
@@ -407,7 +445,11 @@ class Ledger:
 
         With one objective, these are the trials with the best value.
         """
-        found = [trial for trial in trials if trial.state == "complete" and trial.violation == 0 and trial.values]
+        found = [
+            trial
+            for trial in trials
+            if trial.state == "complete" and trial.violation == 0 and trial.values
+        ]
         costs = {trial.number: self._costs(trial) for trial in found}
 
         def dominates(one: TrialView, other: TrialView) -> bool:
@@ -451,7 +493,9 @@ class Ledger:
 
     def gpu_hours(self) -> float:
         """GPU-hours of all recorded epochs, at the share of a GPU that a trial has."""
-        seconds = sum(epoch.metrics.get("epoch_s", 0.0) for trial in self.trials() for epoch in trial.epochs)
+        seconds = sum(
+            epoch.metrics.get("epoch_s", 0.0) for trial in self.trials() for epoch in trial.epochs
+        )
         return seconds * self.spec.resources.gpu / 3600
 
     def exhausted(self) -> str | None:
@@ -507,10 +551,18 @@ def _num_epochs(trial: FrozenTrial) -> int:
 
 def _view(trial: FrozenTrial, objectives: Sequence[str]) -> TrialView:
     attrs = trial.user_attrs
-    recorded = sorted((int(key.removeprefix(EPOCH_PREFIX)), key) for key in attrs if key.startswith(EPOCH_PREFIX))
-    epochs = [EpochRecord(epoch, attrs[key]["metrics"], attrs[key]["time_ms"]) for epoch, key in recorded]
+    recorded = sorted(
+        (int(key.removeprefix(EPOCH_PREFIX)), key) for key in attrs if key.startswith(EPOCH_PREFIX)
+    )
+    epochs = [
+        EpochRecord(epoch, attrs[key]["metrics"], attrs[key]["time_ms"]) for epoch, key in recorded
+    ]
     values = tuple(float(epochs[-1].metrics[name]) for name in objectives) if epochs else ()
-    violations = [max(0.0, value) for key, value in trial.system_attrs.items() if key.startswith(CONSTRAINT_PREFIX)]
+    violations = [
+        max(0.0, value)
+        for key, value in trial.system_attrs.items()
+        if key.startswith(CONSTRAINT_PREFIX)
+    ]
     assert trial.datetime_start is not None, "a trial that was never started"
     return TrialView(
         number=trial.number,
@@ -524,7 +576,9 @@ def _view(trial: FrozenTrial, objectives: Sequence[str]) -> TrialView:
         ended_by=attrs.get("ended_by"),
         retry_of=attrs.get("retry_of"),
         started_ms=round(trial.datetime_start.timestamp() * 1000),
-        ended_ms=round(trial.datetime_complete.timestamp() * 1000) if trial.datetime_complete else None,
+        ended_ms=round(trial.datetime_complete.timestamp() * 1000)
+        if trial.datetime_complete
+        else None,
         values=values,
         retries=int(attrs.get("retries", 0)),
         notes=tuple(attrs.get("notes", ())),

@@ -59,7 +59,12 @@ class BudgetChange:
 
 
 def prepare(
-    folder: SweepFolder, loaded: LoadedSpec, *, fresh: bool, allow_changes: bool = False, say: Say | None = None
+    folder: SweepFolder,
+    loaded: LoadedSpec,
+    *,
+    fresh: bool,
+    allow_changes: bool = False,
+    say: Say | None = None,
 ) -> tuple[Spec, list[str]]:
     """The spec to run, and what is different in it from the one that the sweep was started with, a line each.
 
@@ -99,7 +104,9 @@ def _refuse_incomparable(frozen: Spec, wanted: Spec) -> None:
     """Changes with which the trials so far could not stand beside the next ones in one study."""
     old, new = frozen.objective, wanted.objective
     if (old.metrics, old.directions) != (new.metrics, new.directions):
-        raise UsageError("objective: trials judged by different metrics cannot be compared; start another sweep")
+        raise UsageError(
+            "objective: trials judged by different metrics cannot be compared; start another sweep"
+        )
     for name in frozen.space.keys() & wanted.space.keys():
         before, after = make_distributions(frozen)[name], make_distributions(wanted)[name]
         try:
@@ -122,8 +129,12 @@ def with_settled(frozen: Spec, wanted: Spec) -> Spec:
 
 def with_run_settings(frozen: Spec, wanted: Spec) -> Spec:
     """The frozen spec with what may change from one run to the next."""
-    data = frozen.data.model_copy(update={key: getattr(wanted.data, key) for key in CHANGEABLE_DATA})
-    return frozen.model_copy(update={"data": data} | {name: getattr(wanted, name) for name in CHANGEABLE})
+    data = frozen.data.model_copy(
+        update={key: getattr(wanted.data, key) for key in CHANGEABLE_DATA}
+    )
+    return frozen.model_copy(
+        update={"data": data} | {name: getattr(wanted, name) for name in CHANGEABLE}
+    )
 
 
 def write_records(folder: SweepFolder, spec: Spec) -> None:
@@ -133,7 +144,10 @@ def write_records(folder: SweepFolder, spec: Spec) -> None:
     if not folder.spec.exists() or folder.spec.read_bytes() != text:
         write_durably(folder.spec, text)
     if not folder.environment.exists():
-        write_durably(folder.environment, json.dumps(environment(spec, folder.home), indent=1, default=list).encode())
+        write_durably(
+            folder.environment,
+            json.dumps(environment(spec, folder.home), indent=1, default=list).encode(),
+        )
 
 
 def first_attrs(spec: Spec, change: BudgetChange, import_path: Path, home: Path) -> dict[str, Any]:
@@ -191,7 +205,11 @@ def settle(
     changed += in_code
     if changed:
         attrs[f"change:{ledger.num_runs():04d}"] = {"time_ms": now_ms(), "lines": changed}
-    attrs |= {"fingerprint": fingerprint, "code": code, "baseline": baseline_key(ledger.spec, fingerprint)}
+    attrs |= {
+        "fingerprint": fingerprint,
+        "code": code,
+        "baseline": baseline_key(ledger.spec, fingerprint),
+    }
     budget = ledger.budget
     if spec_budget is not None:
         attrs["spec_budget"] = vars(spec_budget)
@@ -236,7 +254,11 @@ def _git_commit() -> str | None:
     folder = Path(__file__).resolve().parent
     try:
         done = subprocess.run(
-            ["git", "-C", str(folder), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True
+            ["git", "-C", str(folder), "rev-parse", "HEAD"],
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=True,
         )
     except (OSError, subprocess.SubprocessError):
         return None
@@ -246,5 +268,8 @@ def _git_commit() -> str | None:
 def _set_aside(folder: SweepFolder) -> None:
     with folder.locked():
         stem = f"{folder.name}.{time.strftime('%Y%m%d-%H%M%S')}"
-        candidates = (folder.path.with_name(f"{stem}{suffix}") for suffix in ("", *(f"-{n}" for n in range(2, 1000))))
+        candidates = (
+            folder.path.with_name(f"{stem}{suffix}")
+            for suffix in ("", *(f"-{n}" for n in range(2, 1000)))
+        )
         folder.path.rename(next(path for path in candidates if not path.exists()))

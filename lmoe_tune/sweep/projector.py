@@ -26,9 +26,13 @@ from lmoe_tune.sweep.ledger import Ledger
 
 POLL_S = 2.0  # a call costs some 10 ms of CPU that trials could use
 MAX_PAUSE_S = 15.0  # between attempts, while the server is away
-MODEL_INTERVAL_S = 60.0  # a better trial may come soon; a checkpoint can weigh hundreds of megabytes
+MODEL_INTERVAL_S = (
+    60.0  # a better trial may come soon; a checkpoint can weigh hundreds of megabytes
+)
 PATIENCE_S = 20.0  # with a server that is away at the end
-RESTART_INTERVAL_S = 30.0  # from one start of the process to the next, doubled each time: a start takes 2 s of CPU
+RESTART_INTERVAL_S = (
+    30.0  # from one start of the process to the next, doubled each time: a start takes 2 s of CPU
+)
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 AFTER_KILL = "--after-kill"
@@ -53,12 +57,16 @@ class Reception:
             self._is_away = True
             self._times_away += 1
             if self._times_away == 1:  # a server that comes and goes is no news
-                self.say(f"MLflow is away ({told['away']}); it is waited for, nothing is held up or lost")
+                self.say(
+                    f"MLflow is away ({told['away']}); it is waited for, nothing is held up or lost"
+                )
         if "attrs" in told:
             if self._is_away and self._times_away == 1:
                 self.say("MLflow is back")
             self._is_away = False
-            self._ledger.set_attrs(told["attrs"])  # one transaction: after an outage there may be thousands
+            self._ledger.set_attrs(
+                told["attrs"]
+            )  # one transaction: after an outage there may be thousands
         if told.get("delivered"):
             self.delivered = True
             if self._times_away > 1:
@@ -78,7 +86,12 @@ class Projector:
     """
 
     def __init__(
-        self, ledger: Ledger, tracking_uri: str, on_message: Callable[[str], None], *, after_kill: bool = False
+        self,
+        ledger: Ledger,
+        tracking_uri: str,
+        on_message: Callable[[str], None],
+        *,
+        after_kill: bool = False,
     ) -> None:
         """Start the process.
 
@@ -88,7 +101,13 @@ class Projector:
         self._reception = Reception(ledger, on_message)
         self._told: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         folder = ledger.folder
-        self._command = [sys.executable, "-m", "lmoe_tune.sweep.projector", str(folder.home), folder.name]
+        self._command = [
+            sys.executable,
+            "-m",
+            "lmoe_tune.sweep.projector",
+            str(folder.home),
+            folder.name,
+        ]
         self._command += [AFTER_KILL] if after_kill else []
         # The address may hold a password: never an argument.
         self._environment = os.environ | {"MLFLOW_TRACKING_URI": tracking_uri}
@@ -110,7 +129,11 @@ class Projector:
         """Write into the ledger what the process has told since, and start it again if it died."""
         while not self._told.empty():
             self._reception.take(self._told.get())
-        if not self._finishing and self._process.poll() is not None and time.monotonic() > self._restart_at:
+        if (
+            not self._finishing
+            and self._process.poll() is not None
+            and time.monotonic() > self._restart_at
+        ):
             self._close_stdin()
             self._say_died()
             self._start()
@@ -142,7 +165,9 @@ class Projector:
         self._restart_at = time.monotonic() + self._restart_interval_s
         self._restart_interval_s *= 2
         assert self._process.stdout is not None
-        self._listener = threading.Thread(target=self._listen, args=(self._process.stdout,), daemon=True)
+        self._listener = threading.Thread(
+            target=self._listen, args=(self._process.stdout,), daemon=True
+        )
         self._listener.start()
 
     def _close_stdin(self) -> None:
@@ -150,7 +175,9 @@ class Projector:
         self._process.stdin.close()
 
     def _say_died(self) -> None:
-        self._reception.say("the process that delivers to MLflow was killed or failed; another one goes on")
+        self._reception.say(
+            "the process that delivers to MLflow was killed or failed; another one goes on"
+        )
 
     def _wait(self, patience_s: float) -> int:
         """Wait until the process has ended, or end it; returns its exit status."""
@@ -207,7 +234,9 @@ def deliver(
             state = "complete" if ledger.is_complete() else "interrupted"
         with_models = done or time.monotonic() > models_due
         try:
-            found = projection.project(view.snapshot(ledger, state), view.models(ledger) if with_models else ())
+            found = projection.project(
+                view.snapshot(ledger, state), view.models(ledger) if with_models else ()
+            )
         except TrackingError as error:
             # A checkpoint that is gone says nothing of MLflow: the sweep has found a better one meanwhile.
             if not isinstance(error, CheckpointGoneError):
@@ -261,7 +290,9 @@ def deliver_rest(ledger: Ledger, tracking_uri: str, on_message: Callable[[str], 
 
 def main() -> None:
     """The process: `python -m lmoe_tune.sweep.projector HOME NAME`, the server in MLFLOW_TRACKING_URI."""
-    if sys.platform == "linux":  # in the middle of a request too, so that a resume is alone with the server
+    if (
+        sys.platform == "linux"
+    ):  # in the middle of a request too, so that a resume is alone with the server
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     from lmoe_tune.sweep import view
 
@@ -280,11 +311,19 @@ def main() -> None:
         return bool(readable)  # nothing is ever sent: the pipe was closed, or the driver died
 
     try:
-        deliver(ledger, os.environ["MLFLOW_TRACKING_URI"], tell, finishing, after_kill=bool(after_kill))
+        deliver(
+            ledger, os.environ["MLFLOW_TRACKING_URI"], tell, finishing, after_kill=bool(after_kill)
+        )
     except BrokenPipeError:
         pass  # the driver died
-    except Exception as error:  # an MLflow error's text may hold the server's password: ours does not
-        tell({"message": f"MLflow: {error if isinstance(error, LmoeTuneError) else type(error).__name__}"})
+    except (
+        Exception
+    ) as error:  # an MLflow error's text may hold the server's password: ours does not
+        tell(
+            {
+                "message": f"MLflow: {error if isinstance(error, LmoeTuneError) else type(error).__name__}"
+            }
+        )
         raise
 
 

@@ -50,7 +50,11 @@ class Remains:
     def __str__(self) -> str:
         epochs = sum(len(trial.epochs) for trial in self.trials.values())
         text = f"{len(self.trials)} trials with {epochs} epochs"
-        return f"{text}; nothing is left of trial {', '.join(map(str, self.lost))}" if self.lost else text
+        return (
+            f"{text}; nothing is left of trial {', '.join(map(str, self.lost))}"
+            if self.lost
+            else text
+        )
 
 
 def survey(folder: SweepFolder, spec: Spec) -> Remains:
@@ -70,9 +74,13 @@ def survey(folder: SweepFolder, spec: Spec) -> Remains:
     if "sweep_id" not in attrs:
         attrs |= _read_about(folder)
     if "sweep_id" not in attrs:
-        raise LedgerError(f"{folder.path}: neither the ledger nor {folder.about.name} says which sweep this is")
+        raise LedgerError(
+            f"{folder.path}: neither the ledger nor {folder.about.name} says which sweep this is"
+        )
     # Whatever is lost, it stays known that the test set was opened.
-    attrs = {key: of for key, of in _read_about(folder).items() if key.startswith(OPENING_PREFIX)} | attrs
+    attrs = {
+        key: of for key, of in _read_about(folder).items() if key.startswith(OPENING_PREFIX)
+    } | attrs
     trials, from_records = dict(before.trials), 0
     for path in (folder.path / "trials").glob("[0-9]*"):
         record_of_trial = read_record(path, spec.objective.metrics)
@@ -134,7 +142,9 @@ def behind(ledger: Ledger) -> str | None:
 
     The ledger is written first and synced, so it can only be behind when it has lost something.
     """
-    known = {trial.number: (trial.state != "running", len(trial.epochs)) for trial in ledger.trials()}
+    known = {
+        trial.number: (trial.state != "running", len(trial.epochs)) for trial in ledger.trials()
+    }
     ahead = []
     for path in (ledger.folder.path / "trials").glob("[0-9]*"):
         recorded = recorded_extent(path) if path.name.isdigit() else None
@@ -173,19 +183,34 @@ def _extent(trial: TrialView) -> tuple[bool, int]:
     return trial.state != "running", len(trial.epochs)
 
 
-def _frozen(trial: TrialView, spec: Spec, distributions: Mapping[str, BaseDistribution]) -> FrozenTrial:
+def _frozen(
+    trial: TrialView, spec: Spec, distributions: Mapping[str, BaseDistribution]
+) -> FrozenTrial:
     """The trial as Optuna keeps it."""
     attrs: dict[str, Any] = {
-        epoch_key(epoch.epoch): {"metrics": epoch.metrics, "time_ms": epoch.time_ms} for epoch in trial.epochs
+        epoch_key(epoch.epoch): {"metrics": epoch.metrics, "time_ms": epoch.time_ms}
+        for epoch in trial.epochs
     }
-    notes: dict[str, Any] = {"failure": trial.failure, "traceback": trial.traceback, "ended_by": trial.ended_by}
+    notes: dict[str, Any] = {
+        "failure": trial.failure,
+        "traceback": trial.traceback,
+        "ended_by": trial.ended_by,
+    }
     notes |= {"retry_of": trial.retry_of, "retries": trial.retries or None}
     notes |= {"notes": list(trial.notes) or None}
     attrs |= {key: value for key, value in notes.items() if value is not None}
     state = next(state for state, name in STATES.items() if name == trial.state)
     one = len(spec.objective.metrics) == 1
-    reported = {epoch.epoch: float(epoch.metrics[spec.objective.metric]) for epoch in trial.epochs} if one else {}
-    values = list(trial.values) if trial.state == "complete" or (trial.state == "pruned" and one) else None
+    reported = (
+        {epoch.epoch: float(epoch.metrics[spec.objective.metric]) for epoch in trial.epochs}
+        if one
+        else {}
+    )
+    values = (
+        list(trial.values)
+        if trial.state == "complete" or (trial.state == "pruned" and one)
+        else None
+    )
     return FrozenTrial(
         number=trial.number,
         trial_id=trial.number,
@@ -193,7 +218,9 @@ def _frozen(trial: TrialView, spec: Spec, distributions: Mapping[str, BaseDistri
         value=None,
         values=values,
         datetime_start=_datetime(trial.started_ms),
-        datetime_complete=_datetime(trial.ended_ms or now_ms()) if trial.state != "running" else None,
+        datetime_complete=_datetime(trial.ended_ms or now_ms())
+        if trial.state != "running"
+        else None,
         params=dict(trial.params),
         distributions={name: distributions[name] for name in trial.params},
         user_attrs=attrs,

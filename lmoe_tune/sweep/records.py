@@ -45,7 +45,8 @@ def write_record(folder: SweepFolder, trial: TrialView) -> None:
         "optuna": trial.system_attrs,
     }
     lines = [
-        json.dumps({"epoch": epoch.epoch, "time_ms": epoch.time_ms, "metrics": epoch.metrics}) for epoch in trial.epochs
+        json.dumps({"epoch": epoch.epoch, "time_ms": epoch.time_ms, "metrics": epoch.metrics})
+        for epoch in trial.epochs
     ]
     write_aside(path / METRICS, "".join(f"{line}\n" for line in lines).encode())
     write_aside(path / TRIAL, (json.dumps(about, indent=1) + "\n").encode())
@@ -77,7 +78,9 @@ def mend_records(folder: SweepFolder, trials: Iterable[TrialView]) -> None:
     for trial in trials:
         path = folder.trial(trial.number)
         for name in _names_in(path):
-            if name.startswith(".") and name.endswith(".tmp"):  # a kill in the middle of a write left it
+            if name.startswith(".") and name.endswith(
+                ".tmp"
+            ):  # a kill in the middle of a write left it
                 (path / name).unlink(missing_ok=True)
         if recorded_extent(path) != (trial.state, len(trial.epochs)):
             write_record(folder, trial)

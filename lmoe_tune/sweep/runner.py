@@ -49,7 +49,9 @@ def run_sweep(
         deadline_ms = now_ms() + round(1000 * (budget.time_s - ledger.wall_s()))
     control = SweepControl(ledger, observer, import_path=import_path, deadline_ms=deadline_ms)
     mend_records(ledger.folder, ledger.trials())
-    run = ledger.begin_run({"pid": os.getpid(), "resources": ledger.spec.resources.model_dump(mode="json")})
+    run = ledger.begin_run(
+        {"pid": os.getpid(), "resources": ledger.spec.resources.model_dump(mode="json")}
+    )
     with _signals(control) as install:
         projector = Projector(ledger, tracking_uri, observer.on_message)
         try:
@@ -121,7 +123,9 @@ def _tune(control: SweepControl, projector: Projector, slots: int, run: int) -> 
             storage_path=str(scratch),
             verbose=0,
             stop=Watch(control, projector, scheduler.trials),
-            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # the workers write their own
+            checkpoint_config=tune.CheckpointConfig(
+                checkpoint_at_end=False
+            ),  # the workers write their own
             failure_config=tune.FailureConfig(max_failures=-1),  # the ledger counts, over all runs
         ),
     )

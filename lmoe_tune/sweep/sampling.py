@@ -22,7 +22,9 @@ from lmoe_tune.errors import UsageError
 from lmoe_tune.spec import METHOD, Distribution, Spec
 
 REDUCTION_FACTOR = 3
-POPULATION = 12  # of NSGA-II: its own default of 50 would leave most sweeps in the first, random generation
+POPULATION = (
+    12  # of NSGA-II: its own default of 50 would leave most sweeps in the first, random generation
+)
 
 
 def make_sampler(spec: Spec, number: int) -> optuna.samplers.BaseSampler:
@@ -44,11 +46,16 @@ def make_sampler(spec: Spec, number: int) -> optuna.samplers.BaseSampler:
     if name == "random":
         return optuna.samplers.RandomSampler(seed=of_trial)
     if name == "qmc":
-        independent = optuna.samplers.RandomSampler(seed=of_trial)  # until a first trial is complete
+        independent = optuna.samplers.RandomSampler(
+            seed=of_trial
+        )  # until a first trial is complete
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             return optuna.samplers.QMCSampler(
-                seed=of_sweep, scramble=True, independent_sampler=independent, warn_independent_sampling=False
+                seed=of_sweep,
+                scramble=True,
+                independent_sampler=independent,
+                warn_independent_sampling=False,
             )
     if name == "grid":
         return optuna.samplers.RandomSampler(seed=of_sweep)  # never asked: `ask` gives the points
@@ -80,8 +87,12 @@ def first_suggestions(spec: Spec, count: int) -> list[dict[str, Any]]:
 def ask(study: optuna.Study, spec: Spec) -> optuna.Trial:
     """A new trial with a value for every parameter that it has: its method's, where the method is searched."""
     distributions = make_distributions(spec)
-    if spec.search.sampler == "grid" and not study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.WAITING]):
-        study.enqueue_trial(next_grid_point(spec, [trial.params for trial in study.get_trials(deepcopy=False)]))
+    if spec.search.sampler == "grid" and not study.get_trials(
+        deepcopy=False, states=[optuna.trial.TrialState.WAITING]
+    ):
+        study.enqueue_trial(
+            next_grid_point(spec, [trial.params for trial in study.get_trials(deepcopy=False)])
+        )
     if METHOD not in spec.space:
         return study.ask(fixed_distributions=distributions)
     trial = study.ask()
@@ -101,7 +112,9 @@ def _suggest(trial: optuna.Trial, name: str, distribution: BaseDistribution) -> 
             name, distribution.low, distribution.high, step=distribution.step, log=distribution.log
         )
     assert isinstance(distribution, FloatDistribution)
-    return trial.suggest_float(name, distribution.low, distribution.high, step=distribution.step, log=distribution.log)
+    return trial.suggest_float(
+        name, distribution.low, distribution.high, step=distribution.step, log=distribution.log
+    )
 
 
 def make_pruner(spec: Spec) -> optuna.pruners.BasePruner:
@@ -109,7 +122,9 @@ def make_pruner(spec: Spec) -> optuna.pruners.BasePruner:
     name, epochs = spec.search.pruner, spec.train.epochs
     min_epochs = spec.search.min_epochs or max(1, round(epochs / 5))
     if name == "asha":
-        return optuna.pruners.SuccessiveHalvingPruner(min_resource=min_epochs, reduction_factor=REDUCTION_FACTOR)
+        return optuna.pruners.SuccessiveHalvingPruner(
+            min_resource=min_epochs, reduction_factor=REDUCTION_FACTOR
+        )
     if name == "hyperband":
         return optuna.pruners.HyperbandPruner(
             min_resource=min_epochs, max_resource=epochs, reduction_factor=REDUCTION_FACTOR
@@ -144,7 +159,9 @@ def next_grid_point(spec: Spec, tried: Sequence[Mapping[str, Any]]) -> dict[str,
 def num_grid_trials(spec: Spec) -> int:
     """Trials after which a grid is covered: its points, and the start points that are not on it."""
     grid = make_grid(spec)
-    off_grid = sum(any(point[name] not in grid[name] for name in grid) for point in spec.search.start_from)
+    off_grid = sum(
+        any(point[name] not in grid[name] for name in grid) for point in spec.search.start_from
+    )
     return math.prod(len(values) for values in grid.values()) + off_grid
 
 
@@ -161,6 +178,9 @@ def _distribution(entry: Distribution) -> BaseDistribution:
 def _grid_values(distribution: BaseDistribution) -> list[Any]:
     if isinstance(distribution, CategoricalDistribution):
         return list(distribution.choices)
-    assert isinstance(distribution, IntDistribution | FloatDistribution) and distribution.step is not None
+    assert (
+        isinstance(distribution, IntDistribution | FloatDistribution)
+        and distribution.step is not None
+    )
     count = round((distribution.high - distribution.low) / distribution.step)
     return [distribution.low + place * distribution.step for place in range(count + 1)]

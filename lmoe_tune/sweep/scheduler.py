@@ -54,4 +54,6 @@ def _node_died(trial: Any) -> bool:
         said = Path(trial.error_file).read_text(errors="replace").rpartition("Failure # ")[2]
     except OSError:
         return False
-    return "its node has died" in said or "is unavailable: " in said  # of the latter Ray heard nothing any more
+    return (
+        "its node has died" in said or "is unavailable: " in said
+    )  # of the latter Ray heard nothing any more

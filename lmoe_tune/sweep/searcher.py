@@ -36,7 +36,9 @@ class LedgerSearcher(Searcher):  # type: ignore[misc]
             return self._control.worker_config(suggestion)
         return str(Searcher.FINISHED)
 
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
         """Tune gives a trial up: the ledger knows whether it died too often; if not, it is handed out again.
 
         Tune also gives up when a process dies while it is reset from one trial to the next: it is told of that
@@ -47,14 +49,18 @@ class LedgerSearcher(Searcher):  # type: ignore[misc]
                 number = self._numbers[trial_id]
                 if not self._control.stopping:
                     again = [
-                        suggestion for suggestion in self._control.ledger.unfinished() if suggestion.number == number
+                        suggestion
+                        for suggestion in self._control.ledger.unfinished()
+                        if suggestion.number == number
                     ]
                     self._unfinished.extend(again)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Nothing: the scheduler records results, together with its decision."""
 
-    def set_search_properties(self, metric: str | None, mode: str | None, config: Any, **spec: Any) -> bool:
+    def set_search_properties(
+        self, metric: str | None, mode: str | None, config: Any, **spec: Any
+    ) -> bool:
         return True
 
     def save(self, checkpoint_path: str) -> None:

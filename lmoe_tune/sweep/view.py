@@ -88,7 +88,8 @@ def summary(ledger: Ledger) -> dict[str, Any]:
     """What `search --json` and `status --format json` print."""
     trials = ledger.trials()
     counts = {
-        name: sum(trial.state == name for trial in trials) for name in ("complete", "pruned", "failed", "running")
+        name: sum(trial.state == name for trial in trials)
+        for name in ("complete", "pruned", "failed", "running")
     }
     tracking = tracking_of(ledger)
     return {
@@ -119,7 +120,9 @@ def changes_of(ledger: Ledger) -> list[str]:
 
 def test_openings(ledger: Ledger) -> list[dict[str, Any]]:
     """Every time that the sealed test set was opened: `time_ms`, `who`, `command`, and how many `jobs` it was for."""
-    return [opening for key, opening in sorted(ledger.attrs.items()) if key.startswith(OPENING_PREFIX)]
+    return [
+        opening for key, opening in sorted(ledger.attrs.items()) if key.startswith(OPENING_PREFIX)
+    ]
 
 
 def record_opening(ledger: Ledger, who: str, command: str, jobs: int) -> None:
@@ -138,7 +141,11 @@ def best_of(ledger: Ledger, trials: list[TrialView]) -> dict[str, Any] | None:
     return {
         "trial": best.number,
         "value": best.value,
-        **({"values": dict(zip(ledger.spec.objective.metrics, best.values, strict=True))} if several else {}),
+        **(
+            {"values": dict(zip(ledger.spec.objective.metrics, best.values, strict=True))}
+            if several
+            else {}
+        ),
         "params": best.params,
         "feasible": best.violation == 0,
         "metrics": best.metrics,
@@ -159,7 +166,11 @@ def leaderboard(ledger: Ledger) -> list[dict[str, Any]]:
     sign = -1 if ledger.spec.objective.direction == "maximize" else 1
     others = sorted(
         (trial for trial in trials if trial.state != "complete"),
-        key=lambda trial: (order[trial.state], sign * trial.value if trial.value is not None else 1e9, trial.number),
+        key=lambda trial: (
+            order[trial.state],
+            sign * trial.value if trial.value is not None else 1e9,
+            trial.number,
+        ),
     )
     return [
         {
@@ -250,7 +261,11 @@ def _confirm_snapshot(ledger: Ledger, state: str) -> SweepSnapshot:
         baseline=None,
         searched=tuple(dict.fromkeys(name for job in jobs for name in job.params)),
         kind="confirm",
-        tags={f"lmoe_tune.{key}": str(attrs[key]) for key in ("verdict", "verdict_sentence") if key in attrs},
+        tags={
+            f"lmoe_tune.{key}": str(attrs[key])
+            for key in ("verdict", "verdict_sentence")
+            if key in attrs
+        },
     )
 
 
@@ -259,7 +274,10 @@ def _baseline_snapshot(ledger: Ledger) -> BaselineSnapshot | None:
     record = read_baseline_record(ledger.folder.home, key) if key else None
     if key is None or record is None:
         return None
-    epochs = tuple(EpochRecord(epoch["epoch"], epoch["metrics"], epoch["time_ms"]) for epoch in record["epochs"])
+    epochs = tuple(
+        EpochRecord(epoch["epoch"], epoch["metrics"], epoch["time_ms"])
+        for epoch in record["epochs"]
+    )
     return BaselineSnapshot(
         key=key,
         state=record["state"],

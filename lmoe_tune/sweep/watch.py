@@ -26,7 +26,9 @@ class Watch(Stopper):  # type: ignore[misc]
         trials: Tune's own objects of the trials that were handed out, by number.
     """
 
-    def __init__(self, control: SweepControl, projector: Projector, trials: Mapping[int, Any]) -> None:
+    def __init__(
+        self, control: SweepControl, projector: Projector, trials: Mapping[int, Any]
+    ) -> None:
         self._control = control
         self._projector = projector
         self._trials = trials

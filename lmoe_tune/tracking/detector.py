@@ -37,12 +37,16 @@ class Detector(PythonModel):
         self.height, self.width = (int(side) for side in describes["image_size"])
         self.score = describes["score"]
         self.device = device_of(None)
-        model = build_model(describes["arch"], int(describes["num_classes"]), self.in_channels, self.height)
+        model = build_model(
+            describes["arch"], int(describes["num_classes"]), self.in_channels, self.height
+        )
         model.load_state_dict(saved["model"])
         self.network = Network(model, describes["mean"], describes["std"]).to(self.device)
 
     # MLflow reads the annotation of `model_input`: any but this one or none at all makes it warn or validate.
-    def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
+    def predict(
+        self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
+    ) -> pd.DataFrame:
         """Classes and scores, one row per image.
 
         Args:
@@ -64,7 +68,9 @@ class Detector(PythonModel):
         if score not in ("msp", "max_logit", "energy"):
             raise ValueError(f"score is '{score}', but must be msp, max_logit or energy")
         found = score_pixels(self.network, images_NCHW, score, self.device)
-        return pd.DataFrame({"class": self.classes[found.predicted.numpy()], "score": found.scores.numpy()})
+        return pd.DataFrame(
+            {"class": self.classes[found.predicted.numpy()], "score": found.scores.numpy()}
+        )
 
     def _as_images(self, model_input: Any) -> np.ndarray[Any, Any]:
         array = np.asarray(model_input)

@@ -32,7 +32,9 @@ class ExportedDetector(PythonModel):
         self.detector = load_detector(context.artifacts["detector"])
 
     # MLflow reads the annotation of `model_input`: any but this one or none at all makes it warn or validate.
-    def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
+    def predict(
+        self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
+    ) -> pd.DataFrame:
         """One row per image, with the columns `class`, `score` and `is_ood`.
 
         Args:
@@ -47,7 +49,9 @@ class ExportedDetector(PythonModel):
         if isinstance(model_input, pd.DataFrame) and IMAGE in model_input.columns:
             pixels = np.stack([self._decoded(content) for content in model_input[IMAGE]])
         else:
-            pixels = self._as_images(np.asarray(model_input), flat=isinstance(model_input, pd.DataFrame))
+            pixels = self._as_images(
+                np.asarray(model_input), flat=isinstance(model_input, pd.DataFrame)
+            )
         found = self.detector.predict(pixels)
         columns = {
             "class": [one.label for one in found],
@@ -61,7 +65,9 @@ class ExportedDetector(PythonModel):
             try:
                 content = base64.b64decode(content, validate=True)
             except (binascii.Error, ValueError):
-                raise ValueError(f"'{IMAGE}' must hold image files, as bytes or in base64") from None
+                raise ValueError(
+                    f"'{IMAGE}' must hold image files, as bytes or in base64"
+                ) from None
         if not isinstance(content, bytes | bytearray):
             raise ValueError(f"'{IMAGE}' must hold image files, as bytes or in base64")
         with tempfile.TemporaryDirectory(prefix="lmoe-tune-") as scratch:

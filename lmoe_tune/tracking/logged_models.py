@@ -50,7 +50,9 @@ class KnownModel:
 class LoggedModels:
     """The logged models of one sweep in one experiment."""
 
-    def __init__(self, client: MlflowClient, experiment_id: str, sweep_id: str, artifact_root: Path | None) -> None:
+    def __init__(
+        self, client: MlflowClient, experiment_id: str, sweep_id: str, artifact_root: Path | None
+    ) -> None:
         self._client = client
         self._experiment_id = experiment_id
         self._sweep_id = sweep_id
@@ -62,7 +64,9 @@ class LoggedModels:
     def find(self) -> None:
         """Learn which models there are; delete those that a kill left unfinished, and doubles."""
         self._known = {}
-        for model in sorted(self._search(), key=lambda model: (model.creation_timestamp, model.model_id)):
+        for model in sorted(
+            self._search(), key=lambda model: (model.creation_timestamp, model.model_id)
+        ):
             known = KnownModel(
                 model.model_id,
                 int(model.tags.get("lmoe_tune.trial", -1)),
@@ -89,7 +93,9 @@ class LoggedModels:
             if key in self._known and self._known[key].run_id != run_ids[source.trial]:
                 self._delete(self._known.pop(key))  # of a run that existed twice and was deleted
             if key not in self._known:
-                assert source.trial in trials, f"trial {source.trial} has a checkpoint, but no record"
+                assert source.trial in trials, (
+                    f"trial {source.trial} has a checkpoint, but no record"
+                )
                 trial, run_id = trials[source.trial], run_ids[source.trial]
                 try:
                     self._known[key] = self._log(snapshot, trial, source, key[1], run_id)
@@ -118,7 +124,12 @@ class LoggedModels:
                 return found
 
     def _log(
-        self, snapshot: SweepSnapshot, trial: TrialSnapshot, source: ModelSource, sha256: str, run_id: str
+        self,
+        snapshot: SweepSnapshot,
+        trial: TrialSnapshot,
+        source: ModelSource,
+        sha256: str,
+        run_id: str,
     ) -> KnownModel:
         from mlflow.entities import LoggedModelOutput, Metric
         from mlflow.exceptions import MlflowException
@@ -134,7 +145,9 @@ class LoggedModels:
                 "lmoe_tune.trial": str(trial.number),
                 "lmoe_tune.sha256": sha256,
             },
-            params={name: str(trial.params[name]) for name in snapshot.searched if name in trial.params},
+            params={
+                name: str(trial.params[name]) for name in snapshot.searched if name in trial.params
+            },
         )
         with tempfile.TemporaryDirectory(prefix="lmoe-tune-") as scratch:
             folder = Path(scratch) / "model"
@@ -144,13 +157,24 @@ class LoggedModels:
         step = last.epoch if last else 0
         try:
             self._client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=step)])
-        except MlflowException:  # refused when it was done before: MLflow repeats a POST whose answer was lost
+        except (
+            MlflowException
+        ):  # refused when it was done before: MLflow repeats a POST whose answer was lost
             outputs = self._client.get_run(run_id).outputs
-            if outputs is None or model.model_id not in [output.model_id for output in outputs.model_outputs]:
+            if outputs is None or model.model_id not in [
+                output.model_id for output in outputs.model_outputs
+            ]:
                 raise
         if last:  # the run has these already, identical; this links them to the model
             metrics = [
-                Metric(name, float(value), last.time_ms, last.epoch, model_id=model.model_id, run_id=run_id)
+                Metric(
+                    name,
+                    float(value),
+                    last.time_ms,
+                    last.epoch,
+                    model_id=model.model_id,
+                    run_id=run_id,
+                )
                 for name, value in last.metrics.items()
             ]
             self._client.log_batch(run_id, metrics=metrics, synchronous=True)
@@ -182,10 +206,14 @@ class LoggedModels:
 
 
 def _gone(checkpoint: Path) -> CheckpointGoneError:
-    return CheckpointGoneError(f"the checkpoint {checkpoint} was to be logged as a model, but is gone")
+    return CheckpointGoneError(
+        f"the checkpoint {checkpoint} was to be logged as a model, but is gone"
+    )
 
 
-def _build(folder: Path, source: ModelSource, snapshot: SweepSnapshot, model: LoggedModel, run_id: str) -> None:
+def _build(
+    folder: Path, source: ModelSource, snapshot: SweepSnapshot, model: LoggedModel, run_id: str
+) -> None:
     """Write the folder of an MLflow pyfunc model, the one that `pyfunc.save_model(python_model=path)` writes.
 
     That function would execute the code, copy the checkpoint twice and search all installed packages to warn
@@ -198,14 +226,20 @@ def _build(folder: Path, source: ModelSource, snapshot: SweepSnapshot, model: Lo
 
     folder.mkdir()
     shutil.copyfile(Path(__file__).with_name(_CODE), folder / _CODE)
-    (folder / "checkpoint.pt").symlink_to(source.checkpoint.resolve())  # the upload copies what it points to
+    (folder / "checkpoint.pt").symlink_to(
+        source.checkpoint.resolve()
+    )  # the upload copies what it points to
     needed = requirements()
     python = platform.python_version()
     conda = {"name": NAME, "channels": ["conda-forge"], "dependencies": [f"python={python}", "pip"]}
     conda["dependencies"].append({"pip": needed})  # type: ignore[attr-defined]
     (folder / "requirements.txt").write_text("\n".join(needed) + "\n")
     (folder / "conda.yaml").write_text(yaml.safe_dump(conda))
-    virtualenv = {"python": python, "build_dependencies": ["pip"], "dependencies": ["-r requirements.txt"]}
+    virtualenv = {
+        "python": python,
+        "build_dependencies": ["pip"],
+        "dependencies": ["-r requirements.txt"],
+    }
     (folder / "python_env.yaml").write_text(yaml.safe_dump(virtualenv))
 
     described = Model(

@@ -42,7 +42,9 @@ _ALL_EPOCHS = 1 << 31
 EXPERIMENT_TAG = "mlflow.experimentKind"
 _TRIAL_KIND = {"sweep": "trial", "confirm": "confirm_job"}
 """The kind of the runs of its trials; the tag with their numbers is called after it."""
-_EXPERIMENT_TAGS = {EXPERIMENT_TAG: "custom_model_development"}  # the UI opens on runs, not on traces
+_EXPERIMENT_TAGS = {
+    EXPERIMENT_TAG: "custom_model_development"
+}  # the UI opens on runs, not on traces
 
 
 @dataclass(frozen=True)
@@ -164,7 +166,11 @@ class Projection:
         if experiment is None:
             location = self._artifact_root.as_uri() if self._artifact_root else None
             try:
-                return str(client.create_experiment(name, artifact_location=location, tags=_EXPERIMENT_TAGS))
+                return str(
+                    client.create_experiment(
+                        name, artifact_location=location, tags=_EXPERIMENT_TAGS
+                    )
+                )
             except MlflowException as error:
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":
                     raise
@@ -178,11 +184,15 @@ class Projection:
             )
         return str(experiment.experiment_id)
 
-    def _deliver(self, contact: _Contact, snapshot: SweepSnapshot, models: Sequence[ModelSource]) -> Delivered:
+    def _deliver(
+        self, contact: _Contact, snapshot: SweepSnapshot, models: Sequence[ModelSource]
+    ) -> Delivered:
         if contact.parent is None:
             tags = _common_tags(snapshot.kind, snapshot, contact.grandparent)
             tags |= {"lmoe_tune.trainable": snapshot.trainable}
-            name = snapshot.sweep if snapshot.kind == "sweep" else f"{snapshot.sweep} {snapshot.kind}"
+            name = (
+                snapshot.sweep if snapshot.kind == "sweep" else f"{snapshot.sweep} {snapshot.kind}"
+            )
             contact.parent = _create(contact, name, snapshot.started_ms, tags)
         parent_run_id = contact.parent.run_id
         if snapshot.baseline is not None:
@@ -191,7 +201,11 @@ class Projection:
             if trial.number not in contact.settled:
                 _deliver_trial(contact, snapshot, trial, parent_run_id)
         run_ids = {trial.number: contact.trials[trial.number].run_id for trial in snapshot.trials}
-        model_ids = contact.models.deliver(snapshot, list(models), run_ids) if snapshot.kind == "sweep" else {}
+        model_ids = (
+            contact.models.deliver(snapshot, list(models), run_ids)
+            if snapshot.kind == "sweep"
+            else {}
+        )
         if snapshot.state != "running":
             _end_strays(contact, snapshot)
         _deliver_parent(contact, snapshot, contact.parent)
@@ -219,18 +233,28 @@ def _find_runs(
         models.find()
     contact = _Contact(client, experiment_id, models, None, None, {}, {})
     trial_kind = _TRIAL_KIND[snapshot.kind]
-    ours = ("trial", "baseline", "sweep") if snapshot.kind == "sweep" else (trial_kind, snapshot.kind)
+    ours = (
+        ("trial", "baseline", "sweep") if snapshot.kind == "sweep" else (trial_kind, snapshot.kind)
+    )
     for run in found:
         kind = run.data.tags.get("lmoe_tune.kind")
-        number, key = run.data.tags.get(f"lmoe_tune.{trial_kind}"), run.data.tags.get("lmoe_tune.baseline")
+        number, key = (
+            run.data.tags.get(f"lmoe_tune.{trial_kind}"),
+            run.data.tags.get("lmoe_tune.baseline"),
+        )
         if kind not in ours:  # a confirmation's are none of the sweep's, and the other way round
             if kind == "sweep" and contact.grandparent is None:
                 contact.grandparent = run.info.run_id
         elif kind == trial_kind and number is not None and int(number) not in contact.trials:
             contact.trials[int(number)] = _as_known(run)
-            if contact.trials[int(number)].num_epochs == 0 and snapshot.objective in run.data.metrics:
+            if (
+                contact.trials[int(number)].num_epochs == 0
+                and snapshot.objective in run.data.metrics
+            ):
                 history = client.get_metric_history(run.info.run_id, snapshot.objective)
-                contact.trials[int(number)].sent_ms = {metric.step: metric.timestamp for metric in history}
+                contact.trials[int(number)].sent_ms = {
+                    metric.step: metric.timestamp for metric in history
+                }
         elif kind == "baseline" and key is not None and key not in contact.baselines:
             contact.baselines[key] = _as_known(run)
         elif kind == snapshot.kind and contact.parent is None:
@@ -253,7 +277,9 @@ def _as_known(run: MlflowRun) -> _Run:
     )
 
 
-def _common_tags(kind: str, snapshot: SweepSnapshot, parent_run_id: str | None = None) -> dict[str, str]:
+def _common_tags(
+    kind: str, snapshot: SweepSnapshot, parent_run_id: str | None = None
+) -> dict[str, str]:
     tags = {
         "lmoe_tune.kind": kind,
         "lmoe_tune.sweep": snapshot.sweep,
@@ -269,15 +295,21 @@ def _common_tags(kind: str, snapshot: SweepSnapshot, parent_run_id: str | None =
 
 
 def _create(contact: _Contact, name: str, started_ms: int, tags: dict[str, str]) -> _Run:
-    run = contact.client.create_run(contact.experiment_id, start_time=started_ms, tags=tags, run_name=name)
+    run = contact.client.create_run(
+        contact.experiment_id, start_time=started_ms, tags=tags, run_name=name
+    )
     return _Run(run.info.run_id, "RUNNING", dict(tags), changed=True)
 
 
-def _deliver_trial(contact: _Contact, snapshot: SweepSnapshot, trial: TrialSnapshot, parent_run_id: str) -> None:
+def _deliver_trial(
+    contact: _Contact, snapshot: SweepSnapshot, trial: TrialSnapshot, parent_run_id: str
+) -> None:
     run = contact.trials.get(trial.number)
     if run is None:
         kind = _TRIAL_KIND[snapshot.kind]
-        tags = _common_tags(kind, snapshot, parent_run_id) | {f"lmoe_tune.{kind}": str(trial.number)}
+        tags = _common_tags(kind, snapshot, parent_run_id) | {
+            f"lmoe_tune.{kind}": str(trial.number)
+        }
         name = trial.name or f"trial {trial.number}"
         run = contact.trials[trial.number] = _create(contact, name, trial.started_ms, tags)
     tags = {"mlflow.parentRunId": parent_run_id, "lmoe_tune.state": trial.state}
@@ -290,7 +322,9 @@ def _deliver_trial(contact: _Contact, snapshot: SweepSnapshot, trial: TrialSnaps
     idle = trial.state == "running" and (trial.interrupted or snapshot.state != "running")
     status = "KILLED" if idle else _STATUS[trial.state]
     _log(contact.client, run, tags, searched, _new_metrics(run, trial.epochs), len(trial.epochs))
-    _set_status(contact.client, run, status, trial.ended_ms or _last_sign_ms(trial.epochs, trial.started_ms))
+    _set_status(
+        contact.client, run, status, trial.ended_ms or _last_sign_ms(trial.epochs, trial.started_ms)
+    )
     if trial.state != "running":
         contact.settled.add(trial.number)
 
@@ -300,11 +334,22 @@ def _deliver_baseline(
 ) -> None:
     run = contact.baselines.get(baseline.key)
     if run is None:
-        tags = _common_tags("baseline", snapshot, parent_run_id) | {"lmoe_tune.baseline": baseline.key}
-        run = contact.baselines[baseline.key] = _create(contact, "baseline", baseline.started_ms, tags)
+        tags = _common_tags("baseline", snapshot, parent_run_id) | {
+            "lmoe_tune.baseline": baseline.key
+        }
+        run = contact.baselines[baseline.key] = _create(
+            contact, "baseline", baseline.started_ms, tags
+        )
     idle = baseline.state == "running" and snapshot.state != "running"
     tags = {"mlflow.parentRunId": parent_run_id, "lmoe_tune.state": baseline.state}
-    _log(contact.client, run, tags, baseline.params, _new_metrics(run, baseline.epochs), len(baseline.epochs))
+    _log(
+        contact.client,
+        run,
+        tags,
+        baseline.params,
+        _new_metrics(run, baseline.epochs),
+        len(baseline.epochs),
+    )
     ended_ms = baseline.ended_ms or _last_sign_ms(baseline.epochs, baseline.started_ms)
     _set_status(contact.client, run, "KILLED" if idle else _STATUS[baseline.state], ended_ms)
 
@@ -340,10 +385,17 @@ def _deliver_parent(contact: _Contact, snapshot: SweepSnapshot, parent: _Run) ->
         if value is not None and parent.metrics.get(name) != float(value):
             # MLflow shows the value of the highest step: the trials that had ended by then, which only grows.
             num_ended = sum(trial.state != "running" for trial in snapshot.trials)
-            metrics.append(Metric(name, float(value), _last_sign_ms(best.epochs, best.started_ms), num_ended))
+            metrics.append(
+                Metric(name, float(value), _last_sign_ms(best.epochs, best.started_ms), num_ended)
+            )
             parent.metrics[name] = float(value)
     _log(contact.client, parent, tags, {}, metrics, 0)
-    _set_status(contact.client, parent, _PARENT_STATUS[snapshot.state], snapshot.ended_ms or _ended_ms(snapshot))
+    _set_status(
+        contact.client,
+        parent,
+        _PARENT_STATUS[snapshot.state],
+        snapshot.ended_ms or _ended_ms(snapshot),
+    )
 
 
 def _end_strays(contact: _Contact, snapshot: SweepSnapshot) -> None:
@@ -381,7 +433,9 @@ def _log(
     cut_tags = {name: value[:_MAX_TAG_CHARS] for name, value in tags.items()}
     new_tags = {name: value for name, value in cut_tags.items() if run.tags.get(name) != value}
     new_params = [
-        Param(name, str(value)[:_MAX_PARAM_CHARS]) for name, value in params.items() if name not in run.params
+        Param(name, str(value)[:_MAX_PARAM_CHARS])
+        for name, value in params.items()
+        if name not in run.params
     ]
     while len(new_params) > _MAX_PARAMS:
         client.log_batch(run.run_id, params=new_params[:_MAX_PARAMS], synchronous=True)
@@ -392,7 +446,9 @@ def _log(
         metrics = metrics[room:]
     if metrics or new_params or new_tags:
         tag_list = [RunTag(name, value) for name, value in new_tags.items()]
-        client.log_batch(run.run_id, metrics=metrics, params=new_params, tags=tag_list, synchronous=True)
+        client.log_batch(
+            run.run_id, metrics=metrics, params=new_params, tags=tag_list, synchronous=True
+        )
         run.changed = True
     run.tags.update(new_tags)
     run.params.update(params)
@@ -416,5 +472,7 @@ def _last_sign_ms(epochs: Sequence[EpochRecord], started_ms: int) -> int:
 
 def _ended_ms(snapshot: SweepSnapshot) -> int:
     """The last time that the ledger knows of."""
-    signs = [trial.ended_ms or _last_sign_ms(trial.epochs, trial.started_ms) for trial in snapshot.trials]
+    signs = [
+        trial.ended_ms or _last_sign_ms(trial.epochs, trial.started_ms) for trial in snapshot.trials
+    ]
     return max([snapshot.started_ms, *signs])

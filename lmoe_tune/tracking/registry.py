@@ -32,12 +32,20 @@ def run_to_register(uri: str, tracked: dict[str, Any], trial: int) -> str:
     """
     run_id: str | None = tracked["run_ids"].get(trial) or tracked["parent_run_id"]
     if run_id is None or tracked["experiment_id"] is None:
-        raise TrackingError(f"MLflow at {shown(uri)} does not have this sweep yet: run lmoe-tune sync first")
+        raise TrackingError(
+            f"MLflow at {shown(uri)} does not have this sweep yet: run lmoe-tune sync first"
+        )
     return run_id
 
 
 def register_detector(
-    uri: str, folder: Path, *, model_name: str, tracked: dict[str, Any], trial: int, artifact_root: Path
+    uri: str,
+    folder: Path,
+    *,
+    model_name: str,
+    tracked: dict[str, Any],
+    trial: int,
+    artifact_root: Path,
 ) -> dict[str, Any]:
     """Log the folder of an exported detector as a model of its trial's run, and register a new version of it.
 
@@ -54,11 +62,19 @@ def register_detector(
     run_id = run_to_register(uri, tracked, trial)
     with translated(uri):
         follow_home(uri, artifact_root, EXPERIMENT_TAG)
-        return _register(connect(uri), uri, folder, model_name, tracked["experiment_id"], run_id, trial)
+        return _register(
+            connect(uri), uri, folder, model_name, tracked["experiment_id"], run_id, trial
+        )
 
 
 def _register(
-    client: MlflowClient, uri: str, folder: Path, model_name: str, experiment_id: str, run_id: str, trial: int
+    client: MlflowClient,
+    uri: str,
+    folder: Path,
+    model_name: str,
+    experiment_id: str,
+    run_id: str,
+    trial: int,
 ) -> dict[str, Any]:
     from mlflow import pyfunc, set_tracking_uri
     from mlflow.exceptions import MlflowException
@@ -76,7 +92,9 @@ def _register(
         source_run_id=run_id,
         tags={"lmoe_tune.kind": "export", "lmoe_tune.exported_trial": str(trial)},
     )
-    columns = Schema([ColSpec("string", "class"), ColSpec("double", "score"), ColSpec("boolean", "is_ood")])
+    columns = Schema(
+        [ColSpec("string", "class"), ColSpec("double", "score"), ColSpec("boolean", "is_ood")]
+    )
     with tempfile.TemporaryDirectory(prefix="lmoe-tune-") as scratch, warnings.catch_warnings():
         saved = Path(scratch) / "model"
         before = logging.root.manager.disable
@@ -97,7 +115,9 @@ def _register(
     client.finalize_logged_model(model.model_id, "READY")
     source = f"models:/{model.model_id}"  # which MLflow looks up where the whole process tracks
     set_tracking_uri(uri)
-    version = client.create_model_version(model_name, source, run_id=run_id, model_id=model.model_id)
+    version = client.create_model_version(
+        model_name, source, run_id=run_id, model_id=model.model_id
+    )
     return {
         "name": model_name,
         "version": int(version.version),

@@ -85,7 +85,11 @@ def follow_home(uri: str, artifact_root: Path, tag: str) -> None:
     if path.resolve().parent != artifact_root.parent:
         return
     new = artifact_root.as_uri()
-    places = (("experiments", "artifact_location"), ("runs", "artifact_uri"), ("logged_models", "artifact_location"))
+    places = (
+        ("experiments", "artifact_location"),
+        ("runs", "artifact_uri"),
+        ("logged_models", "artifact_location"),
+    )
     of_ours = (
         "SELECT DISTINCT artifact_location FROM experiments JOIN experiment_tags USING (experiment_id) "
         "WHERE key = ? AND artifact_location LIKE 'file:///%/' || ? AND artifact_location != ?"
@@ -184,5 +188,9 @@ def _is_foreign(error: Exception) -> bool:
     if isinstance(error, OSError | ImportError):
         return True
     modules = [type(error).__module__]
-    modules += [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
-    return any(module.partition(".")[0] in ("mlflow", "sqlalchemy", "sqlite3") for module in modules)
+    modules += [
+        frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)
+    ]
+    return any(
+        module.partition(".")[0] in ("mlflow", "sqlalchemy", "sqlite3") for module in modules
+    )

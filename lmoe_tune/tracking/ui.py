@@ -30,7 +30,10 @@ def command(port: int, artifact_root: Path) -> list[str]:
     return [
         *(sys.executable, "-m", "mlflow", "server"),
         *("--host", HOST, "--port", str(port)),
-        *("--workers", "1"),  # one reader; each of the default four takes a second to start and 0.4 GB
+        *(
+            "--workers",
+            "1",
+        ),  # one reader; each of the default four takes a second to start and 0.4 GB
         *("--artifacts-destination", artifact_root.resolve().as_uri()),
         *("--uvicorn-opts", "--log-level warning"),
     ]
@@ -92,7 +95,9 @@ def serve(
         return 0
     path = sqlite_path(tracking_uri)
     if path is not None and not path.exists():
-        raise TrackingError(f"there is nothing to show yet: {path} does not exist; `lmoe-tune search` makes it")
+        raise TrackingError(
+            f"there is nothing to show yet: {path} does not exist; `lmoe-tune search` makes it"
+        )
     with suppress(OSError, sqlite3.Error):  # of a read-only home: it can be shown as it is
         follow_home(tracking_uri, artifact_root.resolve(), EXPERIMENT_TAG)
     chosen = _choose_port(port)
@@ -123,7 +128,9 @@ def serve(
         guard.wait()
     if stopped_by:
         return 0
-    raise TrackingError(f"MLflow's user interface ended with status {status}; its own messages are above")
+    raise TrackingError(
+        f"MLflow's user interface ended with status {status}; its own messages are above"
+    )
 
 
 def _guard(server: subprocess.Popen[bytes]) -> subprocess.Popen[bytes]:
@@ -144,7 +151,9 @@ def _choose_port(port: int | None) -> int:
     if _is_free(DEFAULT_PORT if port is None else port):
         return DEFAULT_PORT if port is None else port
     if port is not None:
-        raise UsageError(f"the port is {port}, but must be a free one: something else listens there")
+        raise UsageError(
+            f"the port is {port}, but must be a free one: something else listens there"
+        )
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         chosen: int = probe.getsockname()[1]

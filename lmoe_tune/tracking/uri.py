@@ -10,7 +10,9 @@ from urllib.parse import unquote
 from lmoe_tune.errors import UsageError
 
 _SECRET_PARAMETER = re.compile(r"token|pass|pwd|secret|key|auth|cred|sig|^user", re.IGNORECASE)
-_SECRET_VARIABLE = re.compile(r"TOKEN|PASSWORD|PASSWD|SECRET|API_?KEY|ACCESS_?KEY|CREDENTIAL", re.IGNORECASE)
+_SECRET_VARIABLE = re.compile(
+    r"TOKEN|PASSWORD|PASSWD|SECRET|API_?KEY|ACCESS_?KEY|CREDENTIAL", re.IGNORECASE
+)
 _MIN_SECRET_CHARS = 6  # of a variable that may be something else: `true` is no secret
 _LOCAL_SCHEMES = ("sqlite", "file")
 
@@ -25,7 +27,9 @@ def default_uri(home: Path) -> str:
         return uri
     path = home.expanduser().resolve() / "mlflow.db"
     if "?" in str(path):
-        raise UsageError(f"the home is {home}, but must have no '?' in it: MLflow's store is named by a URL")
+        raise UsageError(
+            f"the home is {home}, but must have no '?' in it: MLflow's store is named by a URL"
+        )
     return f"sqlite:///{path}"
 
 
@@ -74,9 +78,13 @@ def without_secrets(text: str, uri: str) -> str:
 
 
 def _secrets(uri: str) -> list[str]:
-    found = [os.environ.get(f"MLFLOW_TRACKING_{name}", "") for name in ("PASSWORD", "TOKEN", "USERNAME")]
+    found = [
+        os.environ.get(f"MLFLOW_TRACKING_{name}", "") for name in ("PASSWORD", "TOKEN", "USERNAME")
+    ]
     found += [
-        value for name, value in os.environ.items() if _SECRET_VARIABLE.search(name) and len(value) >= _MIN_SECRET_CHARS
+        value
+        for name, value in os.environ.items()
+        if _SECRET_VARIABLE.search(name) and len(value) >= _MIN_SECRET_CHARS
     ]
     _, separator, rest = uri.partition("://")
     if separator and scheme(uri) not in _LOCAL_SCHEMES:

@@ -36,7 +36,9 @@ class Baseline:
     metrics: dict[str, float]
 
 
-def acquire_baseline(spec: Spec, data: SearchData | PlannedData, images: ImageSource, home: Path) -> Baseline:
+def acquire_baseline(
+    spec: Spec, data: SearchData | PlannedData, images: ImageSource, home: Path
+) -> Baseline:
     """Load the baseline, training what is missing of it first.
 
     Several processes may ask at once: one trains, the others wait for it. One that was killed half-way is
@@ -75,7 +77,9 @@ def _train_baseline(
     model = build_model(spec.model.arch, data.num_classes, data.in_channels, size)
     if state is None:
         is_baseline = training.epochs == 0
-        load_weights(model, spec.model.arch, spec.model.weights, image_size=size, with_head=is_baseline)
+        load_weights(
+            model, spec.model.arch, spec.model.weights, image_size=size, with_head=is_baseline
+        )
     settings = Settings(
         epochs=training.epochs,
         batch_size=training.batch_size,
@@ -102,27 +106,44 @@ def _train_baseline(
         epochs = train(model, CrossEntropy(), images, settings, state)
         for result in each_within(spec.resources.epoch_timeout, epochs):
             record["epochs"].append(
-                {"epoch": result.epoch, "metrics": result.metrics, "time_ms": time.time_ns() // 1_000_000}
+                {
+                    "epoch": result.epoch,
+                    "metrics": result.metrics,
+                    "time_ms": time.time_ns() // 1_000_000,
+                }
             )
             record["state"] = "complete" if result.epoch == training.epochs else "running"
             state = result.state() | {"record": json.dumps(record, indent=1)}
             checkpoint.save(folder, result.epoch, state)
             write_durably(folder / RECORD, state["record"].encode())
     except (TrainingError, torch.OutOfMemoryError) as error:
-        raise BaselineError(f"the baseline cannot be trained: {error} (model.baseline in the spec)") from error
+        raise BaselineError(
+            f"the baseline cannot be trained: {error} (model.baseline in the spec)"
+        ) from error
     assert state is not None, "a baseline of no epochs"
     return state
 
 
 def _as_given(
-    model: torch.nn.Module, images: ImageSource, settings: Settings, folder: Path, record: dict[str, Any]
+    model: torch.nn.Module,
+    images: ImageSource,
+    settings: Settings,
+    folder: Path,
+    record: dict[str, Any],
 ) -> dict[str, Any]:
     """The classifier of the user's own, evaluated and kept like one that was trained here."""
     model.to(images.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # as in loop.train
     metrics = evaluate(model, images, settings, epoch=0)
-    record["epochs"].append({"epoch": 0, "metrics": metrics, "time_ms": time.time_ns() // 1_000_000})
+    record["epochs"].append(
+        {"epoch": 0, "metrics": metrics, "time_ms": time.time_ns() // 1_000_000}
+    )
     record["state"] = "complete"
-    state = {"epoch": 0, "metrics": metrics, "model": model.state_dict(), "record": json.dumps(record, indent=1)}
+    state = {
+        "epoch": 0,
+        "metrics": metrics,
+        "model": model.state_dict(),
+        "record": json.dumps(record, indent=1),
+    }
     checkpoint.save(folder, 0, state)
     return state
 

@@ -68,9 +68,13 @@ def train(
     """
     rng = np.random.default_rng(settings.seed)
     torch.manual_seed(settings.seed)  # dropout and the like
-    batches = PairedBatches(images, batch_size=settings.batch_size, outlier_ratio=objective.outlier_ratio, rng=rng)
+    batches = PairedBatches(
+        images, batch_size=settings.batch_size, outlier_ratio=objective.outlier_ratio, rng=rng
+    )
     model.to(images.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = NesterovSGD(model.parameters(), momentum=settings.momentum, weight_decay=settings.weight_decay)
+    optimizer = NesterovSGD(
+        model.parameters(), momentum=settings.momentum, weight_decay=settings.weight_decay
+    )
     first_epoch = 1
     if state is not None:
         first_epoch = state["epoch"] + 1
@@ -97,7 +101,10 @@ def train(
         names = ["loss", *loss.logged]
         _refuse_non_finite(terms_ST, names, epoch)
         train_s = time.perf_counter() - started
-        metrics = {f"train_{name}": mean for name, mean in zip(names, terms_ST.mean(0).tolist(), strict=True)}
+        metrics = {
+            f"train_{name}": mean
+            for name, mean in zip(names, terms_ST.mean(0).tolist(), strict=True)
+        }
         metrics |= evaluate(model, images, settings, epoch)
         metrics["lr"] = lr
         metrics["images_per_s"] = num_images / train_s
@@ -122,13 +129,19 @@ def cosine(step: int, num_steps: int, lr: float, min_lr: float) -> float:
 
 
 @torch.inference_mode()
-def evaluate(model: nn.Module, images: ImageSource, settings: Settings, epoch: int) -> dict[str, float]:
+def evaluate(
+    model: nn.Module, images: ImageSource, settings: Settings, epoch: int
+) -> dict[str, float]:
     """Validation metrics of the model as it stands; all sets go through the network in one pass, on the device."""
     model.eval()
     with torch.autocast(images.device.type, torch.bfloat16, enabled=settings.bf16):
-        found = outputs((model(chunk).float() for chunk in images.val_chunks(EVALUATION_BATCH)), settings.score)
+        found = outputs(
+            (model(chunk).float() for chunk in images.val_chunks(EVALUATION_BATCH)), settings.score
+        )
     if not found.finite:
-        raise TrainingError(f"epoch {epoch}: the validation logits are not finite; try a smaller lr")
+        raise TrainingError(
+            f"epoch {epoch}: the validation logits are not finite; try a smaller lr"
+        )
     return validation_metrics(found, images.val_labels, images.num_val_fine)
 
 
@@ -138,7 +151,9 @@ def _refuse_non_finite(terms_ST: Tensor, names: list[str], epoch: int) -> None:
         return
     step = int(bad.any(dim=1).nonzero()[0])
     terms = [name for name, is_bad in zip(names, bad[step].tolist(), strict=True) if is_bad]
-    term = next((name for name in terms if name != "loss"), "loss")  # the total only follows its terms
+    term = next(
+        (name for name in terms if name != "loss"), "loss"
+    )  # the total only follows its terms
     raise TrainingError(
         f"epoch {epoch}, step {step + 1}: train_{term} is {terms_ST[step, names.index(term)].item()}; "
         "try a smaller lr or smaller loss weights"
@@ -146,13 +161,18 @@ def _refuse_non_finite(terms_ST: Tensor, names: list[str], epoch: int) -> None:
 
 
 def _rng_state(rng: np.random.Generator, device: torch.device) -> dict[str, Any]:
-    state: dict[str, Any] = {"numpy": json.dumps(rng.bit_generator.state), "torch": torch.get_rng_state()}
+    state: dict[str, Any] = {
+        "numpy": json.dumps(rng.bit_generator.state),
+        "torch": torch.get_rng_state(),
+    }
     if device.type == "cuda":
         state["cuda"] = torch.cuda.get_rng_state(device)
     return state
 
 
-def _load_rng_state(state: Mapping[str, Any], rng: np.random.Generator, device: torch.device) -> None:
+def _load_rng_state(
+    state: Mapping[str, Any], rng: np.random.Generator, device: torch.device
+) -> None:
     rng.bit_generator.state = json.loads(state["numpy"])
     torch.set_rng_state(state["torch"])
     if device.type == "cuda" and "cuda" in state:

@@ -29,7 +29,10 @@ def return_freed_memory() -> None:
 def _glibc() -> ctypes.CDLL | None:
     try:
         library = ctypes.CDLL(None)
-        library.mallopt.argtypes, library.malloc_trim.argtypes = (ctypes.c_int, ctypes.c_int), (ctypes.c_size_t,)
+        library.mallopt.argtypes, library.malloc_trim.argtypes = (
+            (ctypes.c_int, ctypes.c_int),
+            (ctypes.c_size_t,),
+        )
     except (OSError, AttributeError, TypeError):
         return None
     return library

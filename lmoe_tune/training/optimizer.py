@@ -19,7 +19,9 @@ class NesterovSGD:
 
     def __init__(self, params: Iterable[Tensor], *, momentum: float, weight_decay: float) -> None:
         self._params = [param for param in params if param.requires_grad]
-        self._buffers = [torch.zeros_like(param, memory_format=torch.preserve_format) for param in self._params]
+        self._buffers = [
+            torch.zeros_like(param, memory_format=torch.preserve_format) for param in self._params
+        ]
         self._momentum = momentum
         self._weight_decay = weight_decay
 
@@ -32,7 +34,9 @@ class NesterovSGD:
     def step(self, lr: float) -> None:
         """One step along the gradients; a parameter that got none stays as it is."""
         pairs = [
-            (param, buffer) for param, buffer in zip(self._params, self._buffers, strict=True) if param.grad is not None
+            (param, buffer)
+            for param, buffer in zip(self._params, self._buffers, strict=True)
+            if param.grad is not None
         ]
         sgd(
             [param for param, _ in pairs],

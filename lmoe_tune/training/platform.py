@@ -26,7 +26,9 @@ def resolve_platform(spec: Spec, *, cuda: bool | None = None) -> Spec:
         precision = "bf16" if device == "cuda" or _cpu_has_bf16() else "fp32"
     threads = train.threads or max(1, int(spec.resources.cpu))
     seed = spec.search.seed if train.seed is None else train.seed
-    frozen = train.model_copy(update={"device": device, "precision": precision, "threads": threads, "seed": seed})
+    frozen = train.model_copy(
+        update={"device": device, "precision": precision, "threads": threads, "seed": seed}
+    )
     return spec.model_copy(update={"train": frozen})
 
 

@@ -111,7 +111,9 @@ def run_trial(
 def _refuse_lacking(metrics: Mapping[str, float], spec: Spec) -> None:
     for name in (*spec.objective.metrics, *spec.objective.constraints):
         if name not in metrics:
-            raise TrainingError(f"the trial gave no '{name}', which the objective needs; it gave {', '.join(metrics)}")
+            raise TrainingError(
+                f"the trial gave no '{name}', which the objective needs; it gave {', '.join(metrics)}"
+            )
 
 
 def settings_of(spec: Spec, params: Mapping[str, Any]) -> Settings:
@@ -131,7 +133,9 @@ def settings_of(spec: Spec, params: Mapping[str, Any]) -> Settings:
     )
 
 
-def describe_model(spec: Spec, data: SearchData | PlannedData, images: ImageSource) -> dict[str, Any]:
+def describe_model(
+    spec: Spec, data: SearchData | PlannedData, images: ImageSource
+) -> dict[str, Any]:
     """What is needed to use the weights alone: architecture, classes, and how an image becomes its input.
 
     `mean` and `std` are in 0-255. An image file is resized to a square of side `resize`, of which the centre of

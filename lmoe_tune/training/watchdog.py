@@ -16,7 +16,9 @@ Item = TypeVar("Item")
 STDERR = 2  # the descriptor: sys.stderr may be replaced by something without one
 GRACE_S = 1.0  # for the stacks to be printed
 
-FROZEN_MARGIN_S = 30.0  # beside the epochs: imports and readers may hold the interpreter lock for long
+FROZEN_MARGIN_S = (
+    30.0  # beside the epochs: imports and readers may hold the interpreter lock for long
+)
 BEAT_S = 1.0
 
 CLOCK_MONOTONIC = 1  # linux/time.h
@@ -64,7 +66,9 @@ class _Event(ctypes.Structure):
 class _Times(ctypes.Structure):
     """struct itimerspec: once, after so long."""
 
-    _fields_ = tuple((name, ctypes.c_long) for name in ("interval_s", "interval_ns", "seconds", "nanoseconds"))
+    _fields_ = tuple(
+        (name, ctypes.c_long) for name in ("interval_s", "interval_ns", "seconds", "nanoseconds")
+    )
 
 
 class _KillTimer:

@@ -50,7 +50,12 @@ def sweep(tmp_path: Path) -> Callable[..., Ledger]:
         folder = SweepFolder(tmp_path / "lmoe_runs", name)
         path = tmp_path / "unused.yaml"
         path.write_text("name: digits\ntrainable: logit_mixoe\ndata: {id: {dataset: digits}}\n")
-        overrides = [f"name={name}", f"budget.trials={trials}", "train.epochs=1", "search.pruner=none"]
+        overrides = [
+            f"name={name}",
+            f"budget.trials={trials}",
+            "train.epochs=1",
+            "search.pruner=none",
+        ]
         loaded = load_spec(path, overrides=overrides, declarations=declarations())
         path.unlink()
         spec = resolve_platform(loaded.spec)

@@ -40,12 +40,18 @@ def test_an_inspection_prints_one_document(cli: Callable[..., Any], spec: Path) 
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["id"]["layout"] == "cars_train, cars_test and devkit"
-    assert (found["id"]["classes"], found["id"]["images"], found["outliers"]["images"]) == (6, 60, 20)
+    assert (found["id"]["classes"], found["id"]["images"], found["outliers"]["images"]) == (
+        6,
+        60,
+        20,
+    )
     assert found["splits"]["train"] == {"classes": 3, "images": 12}
     assert found["problems"] == []
 
 
-def test_a_person_reads_a_table_and_what_to_fix(cli: Callable[..., Any], spec: Path, tmp_path: Path) -> None:
+def test_a_person_reads_a_table_and_what_to_fix(
+    cli: Callable[..., Any], spec: Path, tmp_path: Path
+) -> None:
     done = cli("data", "inspect", "small.yaml")
     assert done.returncode == 0
     assert "val_fine" in done.stdout and "fine: a search can start" in done.stdout
@@ -56,8 +62,18 @@ def test_a_person_reads_a_table_and_what_to_fix(cli: Callable[..., Any], spec: P
     assert "1 problem: a search would not start" in done.stderr
 
 
-def test_a_problem_is_in_the_document_and_in_the_exit_code(cli: Callable[..., Any], spec: Path, tmp_path: Path) -> None:
-    done = cli("data", "inspect", "small.yaml", "--format", "json", "--set", "data.id.dataset=fgvc_aircraft")
+def test_a_problem_is_in_the_document_and_in_the_exit_code(
+    cli: Callable[..., Any], spec: Path, tmp_path: Path
+) -> None:
+    done = cli(
+        "data",
+        "inspect",
+        "small.yaml",
+        "--format",
+        "json",
+        "--set",
+        "data.id.dataset=fgvc_aircraft",
+    )
     assert done.returncode == 2
     (problem,) = json.loads(done.stdout)["problems"]
     assert problem["where"] == "data.id.root"
@@ -79,7 +95,14 @@ def test_digits_can_be_inspected(cli: Callable[..., Any]) -> None:
 
 
 def test_exclusions_are_checked(cli: Callable[..., Any], spec: Path) -> None:
-    done = cli("check", "small.yaml", "--set", "data.outliers.exclude=[none.txt]", "--set", "data.id.exclude=[x]")
+    done = cli(
+        "check",
+        "small.yaml",
+        "--set",
+        "data.outliers.exclude=[none.txt]",
+        "--set",
+        "data.id.exclude=[x]",
+    )
     assert done.returncode == 2
     assert "there is no file" in done.stderr
     assert "only outliers and coarse_ood can leave classes out" in done.stderr

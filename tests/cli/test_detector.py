@@ -53,7 +53,11 @@ def ledger(sweep: Callable[..., Ledger]) -> Ledger:
     """Three complete trials, of which number 1 is the best and has a checkpoint."""
     made = sweep("digits", 0.9, 0.95, 0.7, trials=3)
     data = load_search_data(made.spec.data, made.folder.home)
-    state = {"model": a_model(data.num_classes).state_dict(), "epoch": 1, "describes": describes(data.classes)}
+    state = {
+        "model": a_model(data.num_classes).state_dict(),
+        "epoch": 1,
+        "describes": describes(data.classes),
+    }
     checkpoint.save(made.folder.checkpoints(BEST), 1, state)
     return made
 
@@ -85,14 +89,19 @@ def test_it_says_what_the_trained_model_says(detector: Detector, data: SearchDat
     np.testing.assert_allclose([one.score for one in found], expected.scores.numpy(), rtol=1e-5)
 
 
-def test_the_threshold_keeps_95_percent_and_is_ood_is_below_it_exactly(detector: Detector, data: SearchData) -> None:
+def test_the_threshold_keeps_95_percent_and_is_ood_is_below_it_exactly(
+    detector: Detector, data: SearchData
+) -> None:
     found = detector.predict(data.val_images)
     scores = torch.tensor([one.score for one in found], dtype=torch.float64)
     assert detector.threshold == threshold_at_tpr(scores, 0.95)
     assert (scores >= detector.threshold).double().mean() >= 0.95
     assert detector.threshold in scores  # an image lies on it, and is in-distribution
     assert [one.is_ood for one in found] == (scores < detector.threshold).tolist()
-    assert detector.about["threshold_measured"]["tpr"] == (scores >= detector.threshold).double().mean()
+    assert (
+        detector.about["threshold_measured"]["tpr"]
+        == (scores >= detector.threshold).double().mean()
+    )
 
 
 def test_one_image_and_many_give_the_same(detector: Detector, data: SearchData) -> None:
@@ -109,13 +118,17 @@ def test_another_shape_or_a_pixel_that_is_no_number_is_refused(detector: Detecto
         detector.predict(np.full((2, 1, 8, 8), np.nan))
 
 
-def test_files_of_any_mode_are_read_and_others_are_named(detector: Detector, tmp_path: Path) -> None:
+def test_files_of_any_mode_are_read_and_others_are_named(
+    detector: Detector, tmp_path: Path
+) -> None:
     grey = np.arange(64, dtype=np.uint8).reshape(8, 8)
     Image.fromarray(grey).save(tmp_path / "grey.png")
     Image.fromarray(np.stack([grey] * 3, axis=2)).save(tmp_path / "rgb.png")
     Image.fromarray(np.zeros((9, 8), np.uint8)).save(tmp_path / "tall.png")
     assert detector.predict_file(tmp_path / "grey.png") == detector.predict(grey[None, None])[0]
-    assert detector.predict_file(tmp_path / "rgb.png") == detector.predict_file(tmp_path / "grey.png")
+    assert detector.predict_file(tmp_path / "rgb.png") == detector.predict_file(
+        tmp_path / "grey.png"
+    )
     with pytest.raises(UsageError, match=r"tall\.png: is 8 x 9 pixels, but must be 8 x 8"):
         detector.predict_file(tmp_path / "tall.png")
 
@@ -128,18 +141,24 @@ def test_the_document_has_what_is_promised(folder: Path, ledger: Ledger) -> None
     assert about["provenance"]["sweep_id"] == ledger.sweep_id
     assert about["provenance"]["params"] == ledger.trial(BEST).params
     assert about["provenance"]["confirmed"] is None
-    assert str(Path(export.__file__).parent) not in (folder / "model.pt2").read_bytes().decode("latin-1")
+    assert str(Path(export.__file__).parent) not in (folder / "model.pt2").read_bytes().decode(
+        "latin-1"
+    )
 
 
 def test_a_trial_is_chosen_or_the_lack_of_its_weights_is_said(ledger: Ledger) -> None:
     assert export.winner_of(ledger, BEST).trial == BEST
-    with pytest.raises(UsageError, match=r"weights of trial 0 are not kept.*there are those of trial 1"):
+    with pytest.raises(
+        UsageError, match=r"weights of trial 0 are not kept.*there are those of trial 1"
+    ):
         export.winner_of(ledger, 0)
     with pytest.raises(UsageError, match="no such trial"):
         export.winner_of(ledger, 99)
 
 
-def test_a_sweep_without_a_complete_trial_has_nothing_to_export(sweep: Callable[..., Ledger]) -> None:
+def test_a_sweep_without_a_complete_trial_has_nothing_to_export(
+    sweep: Callable[..., Ledger],
+) -> None:
     with pytest.raises(UsageError, match="no complete trial yet"):
         export.winner_of(sweep("empty", None))
 
@@ -166,20 +185,28 @@ def test_the_confirmed_winner_goes_before_the_best_trial(ledger: Ledger, tmp_pat
     # A confirmation of the user's own classifier knows the classes of the search only.
     own = of_search(ledger.spec.data, ledger.folder.home)
     torch.save(a_model(len(own.classes)).state_dict(), job / "model.pt")
-    document_of_own = document | {"winner": winner | {"describes": describes(own.classes, "energy")}}
+    document_of_own = document | {
+        "winner": winner | {"describes": describes(own.classes, "energy")}
+    }
     (ledger.folder.confirmation.path / "confirm.json").write_text(json.dumps(document_of_own))
     about = export.write_detector(ledger, export.winner_of(ledger), tmp_path / "own")
-    assert about["classes"] == list(own.classes) and about["threshold_measured"]["images"] == len(own.labels)
+    assert about["classes"] == list(own.classes) and about["threshold_measured"]["images"] == len(
+        own.labels
+    )
     (ledger.folder.confirmation.path / "confirm.json").write_text(
         json.dumps(document | {"winner": winner | {"model": None}})
     )
     with pytest.raises(UsageError, match=r"kept no weights of its winner, trial 2.*--trial 2"):
         export.winner_of(ledger)
-    view.record_opening(ledger, "somebody", "lmoe-tune confirm digits", 3)  # a later one that has not ended
+    view.record_opening(
+        ledger, "somebody", "lmoe-tune confirm digits", 3
+    )  # a later one that has not ended
     assert export.winner_of(ledger).confirmed is None
 
 
-def test_the_validation_images_are_those_of_the_search_and_no_test_image_is_among_them(data: SearchData) -> None:
+def test_the_validation_images_are_those_of_the_search_and_no_test_image_is_among_them(
+    data: SearchData,
+) -> None:
     from lmoe_tune.data.opened import open_test_data
     from lmoe_tune.spec import Dataset, DataSpec
 
@@ -224,7 +251,9 @@ def test_an_older_export_is_replaced_whole_and_anything_else_is_left_alone(
 
 
 @pytest.mark.parametrize("renamed", [0, 1, 2])
-def test_an_export_that_was_killed_is_mended_by_the_next(ledger: Ledger, folder: Path, renamed: int) -> None:
+def test_an_export_that_was_killed_is_mended_by_the_next(
+    ledger: Ledger, folder: Path, renamed: int
+) -> None:
     """Killed before the first rename, between the two, or after the second."""
     before = (folder / "detector.json").read_text()
     program = f"""if True:
@@ -243,7 +272,9 @@ def test_an_export_that_was_killed_is_mended_by_the_next(ledger: Ledger, folder:
         pathlib.Path.rename = count
         export.write_detector(ledger, export.winner_of(ledger), pathlib.Path(sys.argv[2]))
     """
-    done = subprocess.run([sys.executable, "-c", program, str(ledger.folder.home), str(folder)], check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(ledger.folder.home), str(folder)], check=False
+    )
     assert done.returncode == 9
     left = [path for path in folder.parent.iterdir() if path.name.startswith(".out.")]
     assert len(left) == 1 and folder.exists() == (renamed != 1)
@@ -254,10 +285,14 @@ def test_an_export_that_was_killed_is_mended_by_the_next(ledger: Ledger, folder:
     assert (after == before) == (renamed < 2)
     load_detector(folder)
     export.write_detector(ledger, export.winner_of(ledger), folder)
-    assert [path.name for path in folder.parent.iterdir() if path.name.startswith(".out.")] == [".out.mine"]
+    assert [path.name for path in folder.parent.iterdir() if path.name.startswith(".out.")] == [
+        ".out.mine"
+    ]
 
 
-def test_an_export_that_still_runs_is_left_alone(ledger: Ledger, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_export_that_still_runs_is_left_alone(
+    ledger: Ledger, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write, seen = export.write_durably, []
 
     def meanwhile(path: Path, content: bytes) -> None:
@@ -279,7 +314,9 @@ barred = ("ray", "optuna", "mlflow", "trainables", "torchvision", "lmoe_tune.tra
           "lmoe_tune.methods", "lmoe_tune.tracking", "lmoe_tune.model")
 print([name for name in sys.modules if any(name == one or name.startswith(one + ".") for one in barred)])
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=100, check=False
+    )
     assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
 
 
@@ -312,7 +349,9 @@ class Bomb:
         return (open, ("/tmp/must-not-exist", "w"))
 
 
-def rewritten(content: bytes, change: Callable[[str, bytes], tuple[str, bytes]], more: dict[str, bytes]) -> bytes:
+def rewritten(
+    content: bytes, change: Callable[[str, bytes], tuple[str, bytes]], more: dict[str, bytes]
+) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(buffer, "w") as new:
         for name in old.namelist():
@@ -347,7 +386,10 @@ def test_an_archive_that_would_run_code_is_refused(folder: Path) -> None:
     def same(name: str, old: bytes) -> tuple[str, bytes]:
         return name, old
 
-    hostile = [rewritten(content, change, {}) for change in (as_pickle, as_call, as_file, as_guard, as_sample)]
+    hostile = [
+        rewritten(content, change, {})
+        for change in (as_pickle, as_call, as_file, as_guard, as_sample)
+    ]
     hostile += [rewritten(content, same, {"data/constants/custom_obj_0": bomb}), bomb, b""]
     for one in hostile:
         assert one != content
@@ -356,7 +398,11 @@ def test_an_archive_that_would_run_code_is_refused(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "arch", ["resnet18", *(pytest.param(arch, marks=pytest.mark.long) for arch in ("convnext_tiny", "vit_b_16"))]
+    "arch",
+    [
+        "resnet18",
+        *(pytest.param(arch, marks=pytest.mark.long) for arch in ("convnext_tiny", "vit_b_16")),
+    ],
 )
 def test_every_architecture_can_be_exported_and_is_let_in(arch: str) -> None:
     torch.manual_seed(0)
@@ -370,7 +416,9 @@ def test_every_architecture_can_be_exported_and_is_let_in(arch: str) -> None:
         torch.testing.assert_close(loaded(pixels), network(pixels), rtol=1e-4, atol=1e-4)
 
 
-def test_onnx_says_the_same_or_which_package_is_missing(ledger: Ledger, detector: Detector, tmp_path: Path) -> None:
+def test_onnx_says_the_same_or_which_package_is_missing(
+    ledger: Ledger, detector: Detector, tmp_path: Path
+) -> None:
     winner = export.winner_of(ledger)
     try:
         import onnxruntime
@@ -385,7 +433,9 @@ def test_onnx_says_the_same_or_which_package_is_missing(ledger: Ledger, detector
     pixels = np.random.default_rng(0).integers(0, 256, (3, 1, 8, 8)).astype(np.float32)
     (logits,) = session.run(["logits"], {"pixels": pixels})
     expected = [one.score for one in detector.predict(pixels)]
-    np.testing.assert_allclose(outputs(torch.from_numpy(logits), "msp").scores.numpy(), expected, rtol=1e-4)
+    np.testing.assert_allclose(
+        outputs(torch.from_numpy(logits), "msp").scores.numpy(), expected, rtol=1e-4
+    )
 
 
 # As a user does it
@@ -403,7 +453,12 @@ def test_export_and_predict_from_the_command_line(ledger: Ledger, cli: Any, tmp_
     assert done.returncode == 2
     assert "b.png: is no image" in done.stderr
     expected = load_detector(tmp_path / "det").predict_file(tmp_path / "a.png")
-    row = {"image": "a.png", "class": expected.label, "score": expected.score, "is_ood": expected.is_ood}
+    row = {
+        "image": "a.png",
+        "class": expected.label,
+        "score": expected.score,
+        "is_ood": expected.is_ood,
+    }
     assert json.loads(done.stdout) == [row, row]
     assert "Traceback" not in done.stderr
     (tmp_path / "many" / "below").mkdir(parents=True)
@@ -434,7 +489,11 @@ def test_a_detector_that_cannot_be_registered_is_said_before_or_after_it_is_writ
 
 
 def test_what_is_registered_says_the_same_and_a_sweep_that_mlflow_lacks_is_said(
-    ledger: Ledger, folder: Path, detector: Detector, data: SearchData, monkeypatch: pytest.MonkeyPatch
+    ledger: Ledger,
+    folder: Path,
+    detector: Detector,
+    data: SearchData,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     import base64
 
@@ -446,11 +505,16 @@ def test_what_is_registered_says_the_same_and_a_sweep_that_mlflow_lacks_is_said(
     from lmoe_tune.tracking.registry import register_detector
 
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    uri, root = view.tracking_uri(ledger.folder.home, ledger.spec), ledger.folder.home / "mlartifacts"
+    uri, root = (
+        view.tracking_uri(ledger.folder.home, ledger.spec),
+        ledger.folder.home / "mlartifacts",
+    )
 
     def register() -> dict[str, Any]:
         tracked = view.tracking_of(view.read_sweep(ledger.folder))
-        return register_detector(uri, folder, model_name="mine", tracked=tracked, trial=BEST, artifact_root=root)
+        return register_detector(
+            uri, folder, model_name="mine", tracked=tracked, trial=BEST, artifact_root=root
+        )
 
     with pytest.raises(TrackingError, match="lmoe-tune sync"):
         register()
@@ -474,8 +538,14 @@ def test_what_is_registered_says_the_same_and_a_sweep_that_mlflow_lacks_is_said(
     Image.fromarray(pixels[3, 0]).save(content, "png")
     files = [content.getvalue(), base64.b64encode(content.getvalue()).decode()]
     assert said(model.predict(pd.DataFrame({"image": files}))) == [expected[3]] * 2
-    for bad in (np.zeros((2, 7, 7)), pd.DataFrame({"image": ["/etc/hostname"]}), pd.DataFrame({"image": [b"abc"]})):
+    for bad in (
+        np.zeros((2, 7, 7)),
+        pd.DataFrame({"image": ["/etc/hostname"]}),
+        pd.DataFrame({"image": [b"abc"]}),
+    ):
         with pytest.raises(ValueError, match="must be|must hold|cannot be read"):
             model.predict(bad)
-    assert projector.sync(view.read_sweep(ledger.folder), uri, print)  # it is none of the sweep's own models
+    assert projector.sync(
+        view.read_sweep(ledger.folder), uri, print
+    )  # it is none of the sweep's own models
     assert len(mlflow.MlflowClient(uri).search_model_versions("name = 'mine'")) == 2

@@ -81,7 +81,11 @@ def test_what_the_contract_promises_is_there(promised: str) -> None:
 def test_help_imports_nothing_heavy(cli: Cli) -> None:
     done = cli("--help", python=("-X", "importtime"))
     assert done.returncode == 0
-    imported = {line.rpartition("|")[2].strip().split(".")[0] for line in done.stderr.splitlines() if "|" in line}
+    imported = {
+        line.rpartition("|")[2].strip().split(".")[0]
+        for line in done.stderr.splitlines()
+        if "|" in line
+    }
     assert "typer" in imported, "that is what importtime prints"
     assert not imported & {*HEAVY, "pydantic"}
 
@@ -91,7 +95,11 @@ def test_every_command_has_help_that_imports_nothing_heavy(cli: Cli, command: st
     done = cli(command, "--help", python=("-X", "importtime"))
     assert done.returncode == 0
     assert done.stdout.strip()
-    imported = {line.rpartition("|")[2].strip().split(".")[0] for line in done.stderr.splitlines() if "|" in line}
+    imported = {
+        line.rpartition("|")[2].strip().split(".")[0]
+        for line in done.stderr.splitlines()
+        if "|" in line
+    }
     assert not imported & set(HEAVY)
 
 
@@ -226,7 +234,10 @@ def test_check_reports_every_problem_with_its_place(cli: Cli, broken: str) -> No
     assert done.returncode == 2
     assert done.stdout == ""
     lines = done.stderr.splitlines()
-    assert any(line.startswith("broken.yaml:5:3 space.mixing_alfa:") and "mixing_alpha" in line for line in lines)
+    assert any(
+        line.startswith("broken.yaml:5:3 space.mixing_alfa:") and "mixing_alpha" in line
+        for line in lines
+    )
     assert any(line.startswith("broken.yaml:6:") and "consistency_weight" in line for line in lines)
     assert any(line.startswith("broken.yaml:7:") and "maximize" in line for line in lines)
     assert any(line.startswith("broken.yaml:8:1 epocs:") for line in lines)
@@ -253,7 +264,9 @@ def test_a_shipped_spec_is_found_by_its_stem_and_the_file_is_named(cli: Cli, nam
     assert "fine" in done.stdout
 
 
-def test_the_cars_space_is_found_and_says_which_data_it_looked_for(cli: Cli, tmp_path: Path) -> None:
+def test_the_cars_space_is_found_and_says_which_data_it_looked_for(
+    cli: Cli, tmp_path: Path
+) -> None:
     for command in ("check", "search"):
         done = cli(command, "spaces/cars.yaml")
         assert done.returncode == 2
@@ -291,13 +304,25 @@ def test_doctor_looks_at_everything_and_writes_nothing(cli: Cli, tmp_path: Path)
     done = cli("doctor", "--format", "json")
     assert done.returncode == 0, done.stdout
     found = {row["what"]: row for row in json.loads(done.stdout)}
-    assert {"torch", "ray", "optuna", "mlflow", "CPU cores", "GPUs", "home", "free space", "MLflow"} <= set(found)
+    assert {
+        "torch",
+        "ray",
+        "optuna",
+        "mlflow",
+        "CPU cores",
+        "GPUs",
+        "home",
+        "free space",
+        "MLflow",
+    } <= set(found)
     assert {row["state"] for row in found.values()} <= {"ok", "warn", "fail"}
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow
-def test_doctor_names_an_unfinished_and_a_damaged_sweep(cli: Cli, sweep: Callable[..., Ledger]) -> None:
+def test_doctor_names_an_unfinished_and_a_damaged_sweep(
+    cli: Cli, sweep: Callable[..., Ledger]
+) -> None:
     sweep("half", 0.9, None)
     damaged = sweep("damaged", 0.9).folder.ledger
     damaged.write_bytes(damaged.read_bytes().replace(b'"sweep"', b'"sweeq"', 1))
@@ -310,7 +335,9 @@ def test_doctor_names_an_unfinished_and_a_damaged_sweep(cli: Cli, sweep: Callabl
     assert done.returncode == 1
 
 
-def test_doctor_rebuilds_a_damaged_ledger_and_leaves_a_whole_one_alone(cli: Cli, sweep: Callable[..., Ledger]) -> None:
+def test_doctor_rebuilds_a_damaged_ledger_and_leaves_a_whole_one_alone(
+    cli: Cli, sweep: Callable[..., Ledger]
+) -> None:
     damaged = sweep("damaged", 0.9, None).folder.ledger
     damaged.write_bytes(damaged.read_bytes().replace(b'"sweep"', b'"sweeq"', 1))
     refused = cli("status", "damaged")
@@ -342,7 +369,9 @@ def test_list_shows_all_sweeps_the_last_one_first(cli: Cli, sweep: Callable[...,
     ]
     assert rows[1]["best_trial"] == 1 and rows[1]["best_value"] == 0.9
     assert len(cli("list").stdout.splitlines()) == 3
-    assert [row["sweep"] for row in csv.DictReader(io.StringIO(cli("list", "--format", "csv").stdout))] == [
+    assert [
+        row["sweep"] for row in csv.DictReader(io.StringIO(cli("list", "--format", "csv").stdout))
+    ] == [
         "second",
         "first",
     ]
@@ -382,18 +411,25 @@ def test_status_holds_what_the_contract_promises(cli: Cli, sweep: Callable[..., 
     assert found["trials"] == {"planned": 8, "complete": 2, "pruned": 0, "failed": 0, "running": 1}
     assert {"trial", "value", "params"} <= set(found["best"])
     assert "small" in cli("status", "small").stdout
-    assert len(list(csv.DictReader(io.StringIO(cli("status", "small", "--format", "csv").stdout)))) == 1
+    assert (
+        len(list(csv.DictReader(io.StringIO(cli("status", "small", "--format", "csv").stdout))))
+        == 1
+    )
 
 
 def test_a_uri_is_shown_without_its_password(cli: Cli, sweep: Callable[..., Ledger]) -> None:
     sweep("small", 0.8)
-    done = cli("status", "small", "--format", "json", MLFLOW_TRACKING_URI="https://me:secret@host:5000/x")
+    done = cli(
+        "status", "small", "--format", "json", MLFLOW_TRACKING_URI="https://me:secret@host:5000/x"
+    )
     assert json.loads(done.stdout)["tracking_uri"].startswith("https://")
     assert "secret" not in done.stdout + done.stderr
     assert "host:5000" in done.stdout
 
 
-def test_the_leaderboard_is_sorted_and_best_is_its_first_row(cli: Cli, sweep: Callable[..., Ledger]) -> None:
+def test_the_leaderboard_is_sorted_and_best_is_its_first_row(
+    cli: Cli, sweep: Callable[..., Ledger]
+) -> None:
     sweep("small", 0.8, 0.9, 0.7, None)
     rows = json.loads(cli("leaderboard", "small", "--format", "json").stdout)
     assert [row["trial"] for row in rows] == [1, 0, 2, 3]
@@ -463,7 +499,9 @@ def test_a_complete_sweep_is_not_started_again(cli: Cli, sweep: Callable[..., Le
     size = ledger.folder.ledger.stat().st_size
     again = cli("resume", "digits", "--json")
     assert again.returncode == 0, again.stderr
-    assert ledger.folder.ledger.stat().st_size == size, "the second time there is nothing left to do"
+    assert ledger.folder.ledger.stat().st_size == size, (
+        "the second time there is nothing left to do"
+    )
     assert read_sweep(ledger.folder).trials() == trials
 
 

@@ -32,6 +32,8 @@ def test_a_command_of_the_readme_is_understood(command: str) -> None:
     words = [PLACEHOLDERS.get(word, word) for word in shlex.split(command)]
     group = typer.main.get_command(app)
     context = group.make_context("lmoe-tune", list(words), resilient_parsing=False)
-    name, subcommand, rest = group.resolve_command(context, [*context._protected_args, *context.args])
+    name, subcommand, rest = group.resolve_command(
+        context, [*context._protected_args, *context.args]
+    )
     assert subcommand is not None, f"no command {name}"
     subcommand.make_context(name, rest, parent=context)

@@ -66,13 +66,28 @@ def confirmed(ledger: Ledger) -> Ledger:
     """The same with a confirmation."""
     rng, folder = np.random.default_rng(0), ledger.folder.confirmation
     jobs = []
-    for number, (row, seed) in enumerate((row, seed) for row in ("trial 1", "logit_mixoe untuned") for seed in (5, 6)):
+    for number, (row, seed) in enumerate(
+        (row, seed) for row in ("trial 1", "logit_mixoe untuned") for seed in (5, 6)
+    ):
         folder.trial(number).mkdir(parents=True)
-        sets = {"scores_id": rng.random(90), "scores_fine": rng.random(70) / 2, "scores_coarse_photo": rng.random(50)}
+        sets = {
+            "scores_id": rng.random(90),
+            "scores_fine": rng.random(70) / 2,
+            "scores_coarse_photo": rng.random(50),
+        }
         np.savez_compressed(folder.trial(number) / "test.npz", **sets)
         metrics = {"test_auroc": 0.9 + number / 100}
         scores = f"trials/{number}/test.npz"
-        jobs.append({"job": number, "row": row, "split": 0, "seed": seed, "metrics": metrics, "scores": scores})
+        jobs.append(
+            {
+                "job": number,
+                "row": row,
+                "split": 0,
+                "seed": seed,
+                "metrics": metrics,
+                "scores": scores,
+            }
+        )
     found = {"test_auroc": {"mean": 0.905, "sd": 0.0071, "ci95": [0.9, 0.91]}}
     rows = [
         {"name": name, "method": "logit_mixoe", "params": {}, "seeds": 2, "metrics": found}
@@ -110,7 +125,11 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         given = dict(attrs)
-        self.links += [value or "" for name, value in attrs if name in ("src", "href", "action", "data", "srcset")]
+        self.links += [
+            value or ""
+            for name, value in attrs
+            if name in ("src", "href", "action", "data", "srcset")
+        ]
         if tag == "figure":
             self._figure = (given["id"] or "").removeprefix("figure-")
             self.figures[self._figure] = "data-missing" not in given
@@ -131,7 +150,9 @@ def read(path: Path) -> tuple[Page, dict[str, Any]]:
     text = path.read_text()
     page = Page()
     page.feed(text)
-    found = re.search(r'<script type="application/json" id="report-data">(.*?)</script>', text, re.DOTALL)
+    found = re.search(
+        r'<script type="application/json" id="report-data">(.*?)</script>', text, re.DOTALL
+    )
     assert found is not None
     return page, json.loads(found[1])
 
@@ -172,7 +193,9 @@ def test_its_numbers_are_the_ledgers(ledger: Ledger) -> None:
     assert [(int(row[0] or -1), row[2] and float(row[2])) for row in shown] == [
         (row["trial"], row["value"]) for row in rows
     ]
-    assert [float(row[1] or 0) for row in page.tables["params"][1:]] == list(ledger.trial(1).params.values())
+    assert [float(row[1] or 0) for row in page.tables["params"][1:]] == list(
+        ledger.trial(1).params.values()
+    )
 
 
 def test_what_cannot_be_drawn_is_said(sweep: Callable[..., Ledger]) -> None:
@@ -181,7 +204,12 @@ def test_what_cannot_be_drawn_is_said(sweep: Callable[..., Ledger]) -> None:
     assert not any(page.figures.values())
     path = write_report(sweep("small", 0.9, 0.8, None))
     page, _ = read(path)
-    assert {name for name, drawn in page.figures.items() if drawn} == {"history", "slices", "parallel", "tradeoff"}
+    assert {name for name, drawn in page.figures.items() if drawn} == {
+        "history",
+        "slices",
+        "parallel",
+        "tradeoff",
+    }
     text = path.read_text()
     assert "the weights of trial 0 are not kept" in text
     assert "lmoe-tune confirm small" in text
@@ -200,7 +228,11 @@ def test_the_networks_are_asked_about_validation_images_only(ledger: Ledger) -> 
     data = load_search_data(ledger.spec.data, ledger.folder.home)
     assert compared.best is not None and compared.baseline is not None
     sizes = {name: len(scores) for name, scores in compared.best.scores.items()}
-    assert sizes == {"id": len(data.val_images), "fine": len(data.val_fine), "coarse": len(data.val_coarse)}
+    assert sizes == {
+        "id": len(data.val_images),
+        "fine": len(data.val_fine),
+        "coarse": len(data.val_coarse),
+    }
     model = build_model("small_cnn", 5, 1, 8)
     model.load_state_dict(weights(0))
     pixels = torch.from_numpy(data.val_images).float()
@@ -210,7 +242,9 @@ def test_the_networks_are_asked_about_validation_images_only(ledger: Ledger) -> 
     # at the ends of lambda there is nothing mixed in
     first = compared.best.confidence[-1]
     np.testing.assert_allclose(first[0], logits[0].softmax(0).max(), rtol=1e-4)
-    np.testing.assert_allclose(compared.best.confidence[0].mean(), compared.best.scores["coarse"].mean(), atol=0.1)
+    np.testing.assert_allclose(
+        compared.best.confidence[0].mean(), compared.best.scores["coarse"].mean(), atol=0.1
+    )
 
 
 def test_the_area_below_a_curve_is_the_auroc_ties_included() -> None:
@@ -222,11 +256,15 @@ def test_the_area_below_a_curve_is_the_auroc_ties_included() -> None:
         (rng.integers(0, 4, 50) / 4, rng.integers(0, 3, 20) / 4),
         (np.ones(5), np.ones(7)),
     ):
-        expected = roc_auc_score([1] * len(known) + [0] * len(unknown), np.concatenate([known, unknown]))
+        expected = roc_auc_score(
+            [1] * len(known) + [0] * len(unknown), np.concatenate([known, unknown])
+        )
         assert _curve(known, unknown)[2] == pytest.approx(expected, abs=1e-12)
 
 
-def test_importances_are_shares_and_need_trials_that_differ(sweep: Callable[..., Ledger], ledger: Ledger) -> None:
+def test_importances_are_shares_and_need_trials_that_differ(
+    sweep: Callable[..., Ledger], ledger: Ledger
+) -> None:
     found = importances(ledger)
     assert set(found) == {"mixing_alpha", "consistency_weight", "outlier_ratio"}
     assert sum(found.values()) == pytest.approx(1)
@@ -234,7 +272,9 @@ def test_importances_are_shares_and_need_trials_that_differ(sweep: Callable[...,
     assert importances(sweep("same", 0.9, 0.9, 0.9, 0.9, 0.9)) == {}
 
 
-def test_conditional_and_categorical_parameters_and_two_objectives_are_drawn(make_spec: Any, tmp_path: Path) -> None:
+def test_conditional_and_categorical_parameters_and_two_objectives_are_drawn(
+    make_spec: Any, tmp_path: Path
+) -> None:
     from lmoe_tune.spec import load_spec
     from lmoe_tune.sweep.folder import SweepFolder
     from lmoe_tune.sweep.lifecycle import write_records
@@ -257,7 +297,10 @@ def test_conditional_and_categorical_parameters_and_two_objectives_are_drawn(mak
         number = ledger.ask().number
         metrics = {"val_auroc": rng.random(), "val_accuracy": rng.random()}
         ledger.record_epoch(number, 1, metrics, {"val_accuracy": 0.5})
-    drawn = {drawing.name: drawing for drawing in draw_all(gather(ledger), compare_networks(ledger, ledger.best()))}
+    drawn = {
+        drawing.name: drawing
+        for drawing in draw_all(gather(ledger), compare_networks(ledger, ledger.best()))
+    }
     for name in ("history", "importance", "slices", "parallel", "tradeoff"):
         assert drawn[name].png is not None, drawn[name].missing
     _, data = read(write_report(ledger))
@@ -274,7 +317,9 @@ addEventListener("load", () => {
 
 
 def test_a_browser_without_a_network_draws_every_figure(confirmed: Ledger, tmp_path: Path) -> None:
-    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    browser = next(
+        filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+    )
     if browser is None:
         pytest.skip("no browser here: apt-get install chromium")
     text = write_report(confirmed).read_text()
@@ -295,7 +340,9 @@ def test_a_browser_without_a_network_draws_every_figure(confirmed: Ledger, tmp_p
     found = json.loads(title[1])
     assert found["loaded"] == []
     assert len(found["images"]) == len(FIGURES)
-    assert all(complete and width > 200 and height > 100 for complete, width, height in found["images"])
+    assert all(
+        complete and width > 200 and height > 100 for complete, width, height in found["images"]
+    )
 
 
 def test_mlflow_gets_the_report_at_once_or_with_a_later_sync(ledger: Ledger, cli: Any) -> None:

@@ -19,7 +19,13 @@ from lmoe_tune.sweep.records import write_record
 from lmoe_tune.training.platform import resolve_platform
 from trainables import declarations
 
-SMALL = ("train.epochs=1", "model.baseline.epochs=1", "train.precision=fp32", "train.device=cpu", "search.pruner=none")
+SMALL = (
+    "train.epochs=1",
+    "model.baseline.epochs=1",
+    "train.precision=fp32",
+    "train.device=cpu",
+    "search.pruner=none",
+)
 
 
 @pytest.fixture
@@ -30,9 +36,14 @@ def make_ledger(tmp_path: Path) -> Callable[..., Ledger]:
         path = tmp_path / "small.yaml"
         path.write_text("name: small\ntrainable: logit_mixoe\ndata: {id: {dataset: digits}}\n")
         loaded = load_spec(path, overrides=[*SMALL, *overrides], declarations=declarations())
-        folder, spec = SweepFolder(tmp_path / "home", "small"), change(resolve_platform(loaded.spec))
+        folder, spec = (
+            SweepFolder(tmp_path / "home", "small"),
+            change(resolve_platform(loaded.spec)),
+        )
         write_records(folder, spec)
-        return Ledger.writing(folder, spec, first_attrs(spec, BudgetChange(), tmp_path, folder.home))
+        return Ledger.writing(
+            folder, spec, first_attrs(spec, BudgetChange(), tmp_path, folder.home)
+        )
 
     return make
 
@@ -43,7 +54,9 @@ def add_trial() -> Callable[..., int]:
 
     def add(ledger: Ledger, value: float, accuracy: float = 0.95) -> int:
         number = ledger.ask().number
-        ledger.record_epoch(number, 1, {"val_auroc": value, "val_accuracy": accuracy}, {"val_accuracy": 0.95})
+        ledger.record_epoch(
+            number, 1, {"val_auroc": value, "val_accuracy": accuracy}, {"val_accuracy": 0.95}
+        )
         return number
 
     return add
@@ -66,7 +79,9 @@ Aurocs = Callable[[str, int, int], float]
 def run_jobs() -> Callable[..., None]:
     """Has every job that waits end: with this AUROC by row, split and seed, or as failed where that is None."""
 
-    def run(study: Study, auroc: Callable[[str, int, int], float | None], fingerprint: str = "same") -> None:
+    def run(
+        study: Study, auroc: Callable[[str, int, int], float | None], fingerprint: str = "same"
+    ) -> None:
         ledger = study.ledger
         candidates = ledger.attrs["candidates"]
         while ledger.exhausted() is None:
@@ -87,7 +102,9 @@ def run_jobs() -> Callable[..., None]:
 def keep_test(folder: Path, metrics: Mapping[str, float], fingerprint: str = "same") -> None:
     content = io.BytesIO()
     shifts = np.linspace(-0.001, 0.001, 21)
-    arrays: dict[str, Any] = {f"resampled_{name}": value + shifts for name, value in metrics.items()}
+    arrays: dict[str, Any] = {
+        f"resampled_{name}": value + shifts for name, value in metrics.items()
+    }
     np.savez(content, fingerprint=np.array(fingerprint), **arrays)
     (folder / SCORES).write_bytes(content.getvalue())
 

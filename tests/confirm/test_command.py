@@ -47,7 +47,9 @@ def better(name: str, split: int, seed: int) -> float:
 
 
 @pytest.fixture
-def jobs_end(monkeypatch: pytest.MonkeyPatch, run_jobs: Callable[..., None], tmp_path: Path) -> Callable[..., None]:
+def jobs_end(
+    monkeypatch: pytest.MonkeyPatch, run_jobs: Callable[..., None], tmp_path: Path
+) -> Callable[..., None]:
     """In the place of Ray: all waiting jobs end with these AUROCs, the state being `how`."""
 
     def make(auroc: Callable[..., float | None] = better, how: str = "complete") -> None:
@@ -78,7 +80,9 @@ def test_it_prints_tables_a_sentence_and_who_opened_the_test_set(
     assert lines[0].startswith("sealed test set, mean ± standard deviation")
     assert any(line.startswith("trial 2 ") and "0.9502 ± 0.0019" in line for line in lines)
     assert any(line.startswith("logit_mixoe untuned ") and "+0.0502" in line for line in lines)
-    assert any(line.startswith("Real: trial 2 is better than logit_mixoe untuned") for line in lines)
+    assert any(
+        line.startswith("Real: trial 2 is better than logit_mixoe untuned") for line in lines
+    )
     assert lines[-1].startswith("the sealed test set was opened once, on 20")
     assert "this is opening 1 of its test set" in done.stderr
     assert "[18 of 18] baseline untuned, split 0, seed 1002: done" in done.stderr
@@ -100,7 +104,9 @@ def test_json_and_csv_hold_the_same_and_nothing_is_opened_for_them(
     assert float(rows[1]["difference"]) == document["paired"][0]["difference"]
 
 
-def test_openings_are_shown_by_the_commands_that_look(sweep: Ledger, run: Run, jobs_end: Callable[..., None]) -> None:
+def test_openings_are_shown_by_the_commands_that_look(
+    sweep: Ledger, run: Run, jobs_end: Callable[..., None]
+) -> None:
     assert json.loads(run("status", "small", "--format", "json").stdout)["test_openings"] == []
     assert "opened" not in run("leaderboard", "small").stderr
     jobs_end()
@@ -112,18 +118,24 @@ def test_openings_are_shown_by_the_commands_that_look(sweep: Ledger, run: Run, j
     assert json.loads(run("list", "--format", "json").stdout)[0]["test_openings"] == 2
 
 
-def test_interrupted_it_says_how_to_go_on(sweep: Ledger, run: Run, jobs_end: Callable[..., None]) -> None:
+def test_interrupted_it_says_how_to_go_on(
+    sweep: Ledger, run: Run, jobs_end: Callable[..., None]
+) -> None:
     jobs_end(how="interrupted")
     stopped = run("confirm", "small", "--seeds", "2", "--splits", "0,2")
     assert stopped.exit_code == 130
-    assert stopped.stderr.endswith("interrupted; to go on: lmoe-tune confirm small --top 3 --seeds 2 --splits 0,2\n")
+    assert stopped.stderr.endswith(
+        "interrupted; to go on: lmoe-tune confirm small --top 3 --seeds 2 --splits 0,2\n"
+    )
     assert stopped.stdout == ""
 
 
 def test_failed_jobs_are_named_with_an_exit_code_of_their_own(
     sweep: Ledger, run: Run, jobs_end: Callable[..., None]
 ) -> None:
-    jobs_end(lambda name, split, seed: None if name == "mixoe untuned" else better(name, split, seed))
+    jobs_end(
+        lambda name, split, seed: None if name == "mixoe untuned" else better(name, split, seed)
+    )
     done = run("confirm", "small", "--seeds", "3")
     assert done.exit_code == 3
     assert "failed: mixoe untuned, split 0, seed 1000: it diverged" in done.stderr
@@ -143,19 +155,26 @@ def test_failed_jobs_are_named_with_an_exit_code_of_their_own(
         (("small/confirm",), "no sweep 'small/confirm'"),
     ],
 )
-def test_what_cannot_be_is_said(sweep: Ledger, run: Run, arguments: tuple[str, ...], words: str) -> None:
+def test_what_cannot_be_is_said(
+    sweep: Ledger, run: Run, arguments: tuple[str, ...], words: str
+) -> None:
     with pytest.raises(UsageError, match=words):
         run("confirm", *arguments)
     assert view.test_openings(sweep) == []
 
 
 def test_a_search_that_is_not_complete_is_refused_unless_that_is_allowed(
-    make_ledger: Callable[..., Ledger], add_trial: Callable[..., int], run: Run, jobs_end: Callable[..., None]
+    make_ledger: Callable[..., Ledger],
+    add_trial: Callable[..., int],
+    run: Run,
+    jobs_end: Callable[..., None],
 ) -> None:
     ledger = make_ledger("budget.trials=5")
     for value in (0.90, 0.91, 0.95):
         add_trial(ledger, value)
-    with pytest.raises(UsageError, match="not complete.*`lmoe-tune resume small`, or go on with --allow-unfinished"):
+    with pytest.raises(
+        UsageError, match="not complete.*`lmoe-tune resume small`, or go on with --allow-unfinished"
+    ):
         run("confirm", "small")
     assert not ledger.folder.confirmation.path.exists() or not ledger.folder.confirmation.exists()
     jobs_end()
@@ -163,18 +182,27 @@ def test_a_search_that_is_not_complete_is_refused_unless_that_is_allowed(
     assert json.loads(done.stdout)["notes"] == ["the search was not complete: 3 trials of 5"]
 
 
-def test_a_sweep_that_is_worked_on_is_left_alone(sweep: Ledger, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sweep_that_is_worked_on_is_left_alone(
+    sweep: Ledger, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(folder_module, "LOCK_PATIENCE_S", 0.05)
-    with sweep.folder.locked(), pytest.raises(SweepLockedError, match="'small' is being worked on by process"):
+    with (
+        sweep.folder.locked(),
+        pytest.raises(SweepLockedError, match="'small' is being worked on by process"),
+    ):
         run("confirm", "small")
 
 
-def test_sync_delivers_the_confirmation_too(sweep: Ledger, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sync_delivers_the_confirmation_too(
+    sweep: Ledger, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     Study(sweep, Path("/nowhere")).begin(
         make_plan(sweep, Path("/nowhere"), top=1, num_seeds=2), "lmoe-tune confirm small"
     )
     delivered = []
-    monkeypatch.setattr(projector, "sync", lambda ledger, uri, say: delivered.append(ledger.folder.name) or True)
+    monkeypatch.setattr(
+        projector, "sync", lambda ledger, uri, say: delivered.append(ledger.folder.name) or True
+    )
     run("sync", "small")
     assert delivered == ["small", "small/confirm"]
 
@@ -186,7 +214,9 @@ def test_every_other_method_with_something_to_tune_is_tuned(sweep: Ledger) -> No
     assert tunable(sweep.spec) == ["mixoe", "outlier_exposure", "energy_oe"]
     space = space_of(sweep.spec, "outlier_exposure")
     assert set(space) == {"outlier_weight", "outlier_ratio"}
-    assert space["outlier_ratio"] == sweep.spec.space["outlier_ratio"], "what methods share has the sweep's range"
+    assert space["outlier_ratio"] == sweep.spec.space["outlier_ratio"], (
+        "what methods share has the sweep's range"
+    )
     assert space_of(sweep.spec, "mixoe")["mixing_alpha"].high == 10.0
 
 
@@ -198,16 +228,24 @@ def test_where_the_learning_rate_is_searched_it_is_for_all(sweep: Ledger) -> Non
     assert space_of(spec, "energy_oe")["lr"] == lr
 
 
-def test_a_comparators_search_has_the_sweeps_budget_and_starts_from_its_own_defaults(sweep: Ledger) -> None:
+def test_a_comparators_search_has_the_sweeps_budget_and_starts_from_its_own_defaults(
+    sweep: Ledger,
+) -> None:
     spec = spec_of_method(sweep.spec, sweep.budget, "mixoe")
     assert spec.trainable == "mixoe"
     assert spec.budget.trials == sweep.budget.trials
-    assert (spec.data, spec.train, spec.objective) == (sweep.spec.data, sweep.spec.train, sweep.spec.objective)
+    assert (spec.data, spec.train, spec.objective) == (
+        sweep.spec.data,
+        sweep.spec.train,
+        sweep.spec.objective,
+    )
     assert spec.search.start_from == ({"mix_weight": 5.0, "outlier_ratio": 1.0},)
     assert spec_from_resolved(resolved_yaml(spec)) == spec
 
 
-def test_the_best_of_its_search_is_a_row(sweep: Ledger, add_trial: Callable[..., int], tmp_path: Path) -> None:
+def test_the_best_of_its_search_is_a_row(
+    sweep: Ledger, add_trial: Callable[..., int], tmp_path: Path
+) -> None:
     ledger = open_search(sweep, "mixoe", tmp_path, "lmoe-tune confirm small", allow_changes=False)
     assert ledger.folder.name == "small/tuned/mixoe"
     assert ledger.resume_command == "lmoe-tune confirm small"
@@ -247,7 +285,9 @@ def test_the_command_tunes_first_and_opens_the_test_set_afterwards(
         return Outcome("complete", delivered=True)
 
     monkeypatch.setattr(runner, "run_sweep", run_sweep)
-    done = run("confirm", "small", "--top", "1", "--seeds", "3", "--tuned-comparators", "--format", "json")
+    done = run(
+        "confirm", "small", "--top", "1", "--seeds", "3", "--tuned-comparators", "--format", "json"
+    )
     methods = ["mixoe", "outlier_exposure", "energy_oe"]
     assert worked_on == [*(f"small/tuned/{method}" for method in methods), "small/confirm"]
     names = [row["name"] for row in json.loads(done.stdout)["rows"]]
@@ -258,14 +298,18 @@ def test_the_command_tunes_first_and_opens_the_test_set_afterwards(
 def test_an_interrupted_search_of_a_comparator_is_gone_on_with_by_the_same_command(
     sweep: Ledger, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner, "run_sweep", lambda *args, **more: Outcome("interrupted", delivered=True))
+    monkeypatch.setattr(
+        runner, "run_sweep", lambda *args, **more: Outcome("interrupted", delivered=True)
+    )
     stopped = run("confirm", "small", "--tuned-comparators")
     assert stopped.exit_code == 130
     assert "lmoe-tune confirm small --top 3 --seeds 5 --tuned-comparators" in stopped.stderr
     assert view.test_openings(sweep) == []
 
 
-def test_an_unreadable_confirmation_says_so(sweep: Ledger, run: Run, jobs_end: Callable[..., None]) -> None:
+def test_an_unreadable_confirmation_says_so(
+    sweep: Ledger, run: Run, jobs_end: Callable[..., None]
+) -> None:
     jobs_end()
     run("confirm", "small", "--seeds", "2")
     (sweep.folder.confirmation.trial(0) / "test.npz").unlink()

@@ -22,8 +22,13 @@ Confirmed = Callable[..., tuple[Study, Plan]]
 def confirmed(sweep: Ledger, run_jobs: Callable[..., None]) -> Confirmed:
     """A confirmation whose jobs have all ended, with these AUROCs."""
 
-    def make(auroc: Callable[[str, int, int], float | None], num_seeds: int = 5, **plan: Any) -> tuple[Study, Plan]:
-        study, planned = Study(sweep, NOWHERE), make_plan(sweep, NOWHERE, top=2, num_seeds=num_seeds, **plan)
+    def make(
+        auroc: Callable[[str, int, int], float | None], num_seeds: int = 5, **plan: Any
+    ) -> tuple[Study, Plan]:
+        study, planned = (
+            Study(sweep, NOWHERE),
+            make_plan(sweep, NOWHERE, top=2, num_seeds=num_seeds, **plan),
+        )
         study.begin(planned, "lmoe-tune confirm small")
         run_jobs(study, auroc)
         return study, planned
@@ -49,10 +54,24 @@ def test_the_document_has_what_is_promised(confirmed: Confirmed) -> None:
             assert metric["ci95"][0] <= metric["mean"] <= metric["ci95"][1]
         assert None not in row["params"].values()
     against = [pair["against"] for pair in found["paired"] if pair["metric"] == "test_auroc"]
-    assert against == [row.name for row in plan.rows[2:]], "the second of the search is no comparator"
+    assert against == [row.name for row in plan.rows[2:]], (
+        "the second of the search is no comparator"
+    )
     for pair in found["paired"]:
-        assert {"against", "metric", "difference", "ci95", "p", "p_corrected", "noise_floor"} <= pair.keys()
-    assert {pair["metric"] for pair in found["paired"]} == {"test_auroc", "test_fine_auroc", "test_accuracy"}
+        assert {
+            "against",
+            "metric",
+            "difference",
+            "ci95",
+            "p",
+            "p_corrected",
+            "noise_floor",
+        } <= pair.keys()
+    assert {pair["metric"] for pair in found["paired"]} == {
+        "test_auroc",
+        "test_fine_auroc",
+        "test_accuracy",
+    }
     assert len(found["jobs"]) == 5 * len(plan.rows)
     for job in found["jobs"]:
         assert {"job", "row", "split", "seed", "metrics", "scores"} <= job.keys()
@@ -78,13 +97,17 @@ def test_a_winner_that_falls_behind_is_worse(confirmed: Confirmed) -> None:
 
 
 def test_equals_are_noise(confirmed: Confirmed) -> None:
-    study, plan = confirmed(lambda name, split, seed: 0.9 + NOISE[seed] * (1 if name == "trial 2" else -1))
+    study, plan = confirmed(
+        lambda name, split, seed: 0.9 + NOISE[seed] * (1 if name == "trial 2" else -1)
+    )
     found = make_document(study, plan)
     assert found["verdict"] == "noise"
     assert found["sentence"].startswith("Not distinguishable from noise")
 
 
-def test_the_winners_model_is_that_of_its_first_seed_on_the_specs_split(confirmed: Confirmed) -> None:
+def test_the_winners_model_is_that_of_its_first_seed_on_the_specs_split(
+    confirmed: Confirmed,
+) -> None:
     study, plan = confirmed(lambda name, split, seed: 0.9, splits=(3, 0))
     first = study.jobs(plan)[("trial 2", 0, 1000)]
     assert first is not None
@@ -97,12 +120,16 @@ def test_the_winners_model_is_that_of_its_first_seed_on_the_specs_split(confirme
     assert (winner["job"], winner["split"], winner["seed"]) == (first.number, 0, 1000)
     assert winner["model"] == f"trials/{first.number}/model.pt"
     assert winner["describes"] == {"arch": "small_cnn"}
-    assert winner["params"] == {name: value for name, value in plan.winner.params.items() if value is not None}
+    assert winner["params"] == {
+        name: value for name, value in plan.winner.params.items() if value is not None
+    }
 
 
 def test_failed_jobs_are_named_and_the_others_compared(confirmed: Confirmed) -> None:
     study, plan = confirmed(
-        lambda name, split, seed: None if (name == "mixoe untuned" or seed == 1004) else better(name, split, seed)
+        lambda name, split, seed: (
+            None if (name == "mixoe untuned" or seed == 1004) else better(name, split, seed)
+        )
     )
     found = make_document(study, plan)
     rows = {row["name"]: row for row in found["rows"]}
@@ -116,7 +143,9 @@ def test_failed_jobs_are_named_and_the_others_compared(confirmed: Confirmed) -> 
 
 
 def test_with_nothing_to_compare_that_is_said(confirmed: Confirmed) -> None:
-    study, plan = confirmed(lambda name, split, seed: None if name == "logit_mixoe untuned" else 0.9)
+    study, plan = confirmed(
+        lambda name, split, seed: None if name == "logit_mixoe untuned" else 0.9
+    )
     with pytest.raises(LmoeTuneError, match="nothing to compare: it diverged"):
         make_document(study, plan)
 
@@ -126,14 +155,18 @@ def test_what_was_kept_of_a_test_must_be_there_whole(confirmed: Confirmed) -> No
     path = study.folder.trial(3) / SCORES
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
-    with pytest.raises(LmoeTuneError, match=r"trials/3/test.npz: cannot be read .* run the confirmation again"):
+    with pytest.raises(
+        LmoeTuneError, match=r"trials/3/test.npz: cannot be read .* run the confirmation again"
+    ):
         make_document(study, plan)
     path.unlink()
     with pytest.raises(LmoeTuneError, match=r"trials/3/test.npz: cannot be read"):
         make_document(study, plan)
 
 
-def test_other_test_images_from_one_job_to_the_next_are_refused(sweep: Ledger, run_jobs: Callable[..., None]) -> None:
+def test_other_test_images_from_one_job_to_the_next_are_refused(
+    sweep: Ledger, run_jobs: Callable[..., None]
+) -> None:
     study, few = Study(sweep, NOWHERE), make_plan(sweep, NOWHERE, top=1, num_seeds=2)
     study.begin(few, "lmoe-tune confirm small")
     run_jobs(study, lambda name, split, seed: 0.9)

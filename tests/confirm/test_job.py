@@ -72,14 +72,20 @@ def test_the_last_epoch_has_the_test_metrics_that_scikit_learn_computes_from_wha
     for name in SETS:
         assert arrays[f"scores_{name}"].dtype == np.float64
     assert arrays["labels"].dtype == arrays["predicted"].dtype == np.int64
-    assert set(arrays["labels"].tolist()) == set(range(7)), "all in-distribution classes, those held out too"
+    assert set(arrays["labels"].tolist()) == set(range(7)), (
+        "all in-distribution classes, those held out too"
+    )
     id_scores = arrays["scores_id"]
     for name in ("fine", "coarse"):
         ood = arrays["scores_fine" if name == "fine" else "scores_coarse_photo_flower"]
         truth, scores = np.r_[np.ones(len(id_scores)), np.zeros(len(ood))], np.r_[id_scores, ood]
-        assert result.metrics[f"test_{name}_auroc"] == pytest.approx(roc_auc_score(truth, scores), abs=1e-12)
+        assert result.metrics[f"test_{name}_auroc"] == pytest.approx(
+            roc_auc_score(truth, scores), abs=1e-12
+        )
         fpr, tpr, _ = roc_curve(truth, scores, drop_intermediate=False)
-        assert result.metrics[f"test_{name}_tnr95"] == pytest.approx(1 - fpr[np.argmax(tpr >= 0.95)], abs=1e-12)
+        assert result.metrics[f"test_{name}_tnr95"] == pytest.approx(
+            1 - fpr[np.argmax(tpr >= 0.95)], abs=1e-12
+        )
     assert result.metrics["test_accuracy"] == accuracy_score(arrays["labels"], arrays["predicted"])
     both = (result.metrics["test_fine_auroc"] + result.metrics["test_coarse_auroc"]) / 2
     assert result.metrics["test_auroc"] == pytest.approx(both)
@@ -87,12 +93,16 @@ def test_the_last_epoch_has_the_test_metrics_that_scikit_learn_computes_from_wha
 
     scores = {name: torch.from_numpy(arrays[f"scores_{name}"]) for name in SETS}
     correct = torch.from_numpy(arrays["predicted"] == arrays["labels"])
-    again = resampled_metrics_of_scores(scores, torch.from_numpy(arrays["confidence"]), correct, seed=0)
+    again = resampled_metrics_of_scores(
+        scores, torch.from_numpy(arrays["confidence"]), correct, seed=0
+    )
     for name, values in again.items():
         np.testing.assert_array_equal(arrays[f"{RESAMPLED}{name}"], values)
 
 
-def test_killed_between_the_test_and_its_record_it_gives_the_same_once_more(config: dict[str, Any]) -> None:
+def test_killed_between_the_test_and_its_record_it_gives_the_same_once_more(
+    config: dict[str, Any],
+) -> None:
     first, scores = last(config), folder_of(config) / SCORES
     content = scores.read_bytes()
     scores.unlink()
@@ -107,14 +117,19 @@ def test_killed_between_the_test_and_its_record_it_gives_the_same_once_more(conf
             np.testing.assert_array_equal(arrays[name], kept[name])
 
 
-def test_the_winners_weights_are_kept_and_give_what_was_tested(config: dict[str, Any], sweep: Ledger) -> None:
+def test_the_winners_weights_are_kept_and_give_what_was_tested(
+    config: dict[str, Any], sweep: Ledger
+) -> None:
     import json
 
     last(config)
     folder = folder_of(config)
     described = json.loads((folder / DESCRIPTION).read_text())
     model = build_model(
-        described["arch"], described["num_classes"], described["in_channels"], described["image_size"][0]
+        described["arch"],
+        described["num_classes"],
+        described["in_channels"],
+        described["image_size"][0],
     )
     model.load_state_dict(torch.load(folder / MODEL, weights_only=True))
     model.eval()
@@ -129,7 +144,9 @@ def test_the_winners_weights_are_kept_and_give_what_was_tested(config: dict[str,
     assert described["classes"] == list(opened.training.classes)
 
 
-@pytest.mark.parametrize(("candidate", "seed"), [(0, 1001), (1, 1000)], ids=["another seed", "a comparator"])
+@pytest.mark.parametrize(
+    ("candidate", "seed"), [(0, 1001), (1, 1000)], ids=["another seed", "a comparator"]
+)
 def test_no_other_weights_are_kept(config: dict[str, Any], candidate: int, seed: int) -> None:
     config["params"] = {"candidate": candidate, "split": 0, "seed": seed}
     last(config)
@@ -161,12 +178,16 @@ def test_a_classifier_of_the_users_own_is_confirmed_on_the_classes_that_it_knows
             whole = open_test_data(ledger.spec.data).test
             assert len(arrays["scores_id"]) < whole.sizes["id"]
             assert len(arrays["scores_fine"]) == whole.sizes["fine"]
-    assert json.loads((study.folder.trial(0) / DESCRIPTION).read_text())["classes"] == list(searched.classes)
+    assert json.loads((study.folder.trial(0) / DESCRIPTION).read_text())["classes"] == list(
+        searched.classes
+    )
     assert found[0].baseline == found[1].baseline
     assert of_test(found[0]) != of_test(found[1])
 
 
-def test_every_seed_has_a_baseline_training_of_its_own_and_every_split_its_images(config: dict[str, Any]) -> None:
+def test_every_seed_has_a_baseline_training_of_its_own_and_every_split_its_images(
+    config: dict[str, Any],
+) -> None:
     found = {}
     for split, seed in ((0, 1000), (0, 1001), (1, 1000)):
         config |= {"params": {"candidate": 5, "split": split, "seed": seed}, "trial": len(found)}
@@ -177,7 +198,9 @@ def test_every_seed_has_a_baseline_training_of_its_own_and_every_split_its_image
     assert len(list((Path(config["home"]) / "baselines").iterdir())) == 3
 
 
-def test_a_worker_runs_the_job_that_its_config_names(config: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_runs_the_job_that_its_config_names(
+    config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     worker = object.__new__(TrialWorker)
     worker.config, worker._epochs = config, None
     report: Report = worker.step()["report"]
@@ -198,7 +221,9 @@ def not_finite(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(job, "outputs", broken)
 
 
-def test_a_model_without_finite_logits_fails_its_job(config: dict[str, Any], not_finite: None) -> None:
+def test_a_model_without_finite_logits_fails_its_job(
+    config: dict[str, Any], not_finite: None
+) -> None:
     from lmoe_tune.errors import TrainingError
 
     with pytest.raises(TrainingError, match="the logits of the test images are not finite"):

@@ -39,7 +39,9 @@ def test_fewer_complete_trials_than_asked_for_are_taken_and_that_is_said(sweep: 
     assert "3 complete trials" in plan.notes[0]
 
 
-def test_a_sweep_without_a_complete_trial_has_nothing_to_confirm(make_ledger: Callable[..., Ledger]) -> None:
+def test_a_sweep_without_a_complete_trial_has_nothing_to_confirm(
+    make_ledger: Callable[..., Ledger],
+) -> None:
     with pytest.raises(UsageError, match="no complete trial, so there is nothing to confirm"):
         make_plan(make_ledger(), NOWHERE, top=3, num_seeds=5)
 
@@ -47,7 +49,9 @@ def test_a_sweep_without_a_complete_trial_has_nothing_to_confirm(make_ledger: Ca
 def test_trials_with_the_same_parameters_are_one_row(
     make_ledger: Callable[..., Ledger], add_trial: Callable[..., int]
 ) -> None:
-    ledger = make_ledger("space={per: {choices: [batch, sample]}}", "search.sampler=random", "budget.trials=6")
+    ledger = make_ledger(
+        "space={per: {choices: [batch, sample]}}", "search.sampler=random", "budget.trials=6"
+    )
     for place in range(6):  # two points, some of them more than once
         add_trial(ledger, 0.9 + place / 100)
     found = make_plan(ledger, NOWHERE, top=3, num_seeds=2).top
@@ -70,7 +74,9 @@ def test_a_winner_that_misses_the_constraints_is_said_to(
 ) -> None:
     ledger = make_ledger()
     add_trial(ledger, 0.99, accuracy=0.5)
-    assert any("misses them least" in note for note in make_plan(ledger, NOWHERE, top=1, num_seeds=2).notes)
+    assert any(
+        "misses them least" in note for note in make_plan(ledger, NOWHERE, top=1, num_seeds=2).notes
+    )
 
 
 def test_what_the_spec_fixes_stays_fixed_for_its_own_method_and_training_settings_for_all(
@@ -105,7 +111,9 @@ def test_without_outliers_the_methods_that_need_them_are_left_out(
 def test_a_sweep_over_methods_is_compared_with_the_winners_method(
     make_ledger: Callable[..., Ledger], add_trial: Callable[..., int]
 ) -> None:
-    space = "space={method: {choices: [outlier_exposure, mixoe]}, outlier_ratio: {low: 0.25, high: 1}}"
+    space = (
+        "space={method: {choices: [outlier_exposure, mixoe]}, outlier_ratio: {low: 0.25, high: 1}}"
+    )
     ledger = make_ledger("trainable=mixoe", space, "search.sampler=random")
     add_trial(ledger, 0.9)
     method = ledger.trial(0).params["method"]
@@ -115,16 +123,18 @@ def test_a_sweep_over_methods_is_compared_with_the_winners_method(
     assert sorted(row.method for row in plan.rows[1:]) == [
         "baseline", "energy_oe", "logit_mixoe", "mixoe", "outlier_exposure"
     ]  # fmt: skip
-    assert candidate_of(ledger.spec, ledger.trial(0), NOWHERE).params["outlier_ratio"] == pytest.approx(
-        ledger.trial(0).params["outlier_ratio"]
-    )
+    assert candidate_of(ledger.spec, ledger.trial(0), NOWHERE).params[
+        "outlier_ratio"
+    ] == pytest.approx(ledger.trial(0).params["outlier_ratio"])
 
 
 def test_other_splits_are_taken_with_a_warning(sweep: Ledger) -> None:
     plan = make_plan(sweep, NOWHERE, top=1, num_seeds=2, splits=(0, 3, 3))
     assert plan.splits == (0, 3)
     assert list(plan.cells()) == [(0, 1000), (0, 1001), (3, 1000), (3, 1001)]
-    assert any("the search saw images that are test images in other splits" in note for note in plan.notes)
+    assert any(
+        "the search saw images that are test images in other splits" in note for note in plan.notes
+    )
     assert make_plan(sweep, NOWHERE, top=1, num_seeds=2, splits=(0,)).notes == ()
 
 
@@ -136,7 +146,11 @@ def test_seeds_are_fresh_and_those_of_more_begin_with_those_of_fewer() -> None:
 
 def test_the_spec_of_a_confirmation_is_the_sweeps_with_jobs_for_parameters(sweep: Ledger) -> None:
     spec = spec_of(sweep.spec)
-    assert (spec.data, spec.model, spec.train) == (sweep.spec.data, sweep.spec.model, sweep.spec.train)
+    assert (spec.data, spec.model, spec.train) == (
+        sweep.spec.data,
+        sweep.spec.model,
+        sweep.spec.train,
+    )
     assert spec.objective.score == sweep.spec.objective.score
     assert spec.search.pruner == "none"
     assert set(spec.space) == {"candidate", "split", "seed"}

@@ -31,7 +31,12 @@ SHUT = "import sys; sys.modules['lmoe_tune.data.opened'] = None; sys.modules['lm
 
 
 def clear_caches() -> None:
-    for cached in (search_data.load_embedded, search_data._planned, trial._images_on, opened.open_test_data):
+    for cached in (
+        search_data.load_embedded,
+        search_data._planned,
+        trial._images_on,
+        opened.open_test_data,
+    ):
         cached.cache_clear()
 
 
@@ -53,7 +58,12 @@ def searched(tmp_path: Path) -> Callable[[Spec, str], list[Any]]:
         sweep = tmp_path / home / "sweep"
         sweep.mkdir(parents=True)
         (sweep / "spec.yaml").write_text(resolved_yaml(spec))
-        config = {"home": str(tmp_path / home), "sweep": str(sweep), "import_path": str(tmp_path), "trial": 0}
+        config = {
+            "home": str(tmp_path / home),
+            "sweep": str(sweep),
+            "import_path": str(tmp_path),
+            "trial": 0,
+        }
         epochs = list(start_trial(config | {"params": {}}))
         return [
             (
@@ -68,17 +78,24 @@ def searched(tmp_path: Path) -> Callable[[Spec, str], list[Any]]:
 
 
 def test_of_the_digits(
-    make_spec: Callable[..., Spec], searched: Callable[..., list[Any]], monkeypatch: pytest.MonkeyPatch
+    make_spec: Callable[..., Spec],
+    searched: Callable[..., list[Any]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     spec = make_spec("train.epochs=1", "model.baseline.epochs=1")
     before = searched(spec, "before")
     honest = open_test_data(spec.data).test
 
     images, labels = embedded.load_digits()
-    classes, parts = search_data.class_split_of(spec.data), split_images(labels, split=spec.data.split)
+    classes, parts = (
+        search_data.class_split_of(spec.data),
+        split_images(labels, split=spec.data.split),
+    )
     sealed = np.concatenate([parts.test, np.flatnonzero(np.isin(labels, classes.test_novel))])
     poisoned = images.copy()
-    poisoned[sealed] = np.random.default_rng(0).integers(0, 256, poisoned[sealed].shape, dtype=np.uint8)
+    poisoned[sealed] = np.random.default_rng(0).integers(
+        0, 256, poisoned[sealed].shape, dtype=np.uint8
+    )
     patches = embedded.load_photo_patches
 
     def poisoned_patches(photo: Any, pool: Any) -> Any:
@@ -88,7 +105,9 @@ def test_of_the_digits(
     for module in (search_data, opened):
         monkeypatch.setattr(module, "load_photo_patches", poisoned_patches)
     assert searched(spec, "after") == before
-    assert open_test_data(spec.data).test.fingerprint != honest.fingerprint, "the poison is in the test set"
+    assert open_test_data(spec.data).test.fingerprint != honest.fingerprint, (
+        "the poison is in the test set"
+    )
 
 
 @pytest.fixture
@@ -119,7 +138,10 @@ def write_picture(path: Path, rng: np.random.Generator) -> None:
 
 
 def test_of_image_folders(
-    make_spec: Callable[..., Spec], photos: DataSpec, searched: Callable[..., list[Any]], tmp_path: Path
+    make_spec: Callable[..., Spec],
+    photos: DataSpec,
+    searched: Callable[..., list[Any]],
+    tmp_path: Path,
 ) -> None:
     small = make_spec("train.epochs=1", "model.baseline.epochs=1", "train.batch_size=8")
     spec = small.model_copy(update={"data": photos})
@@ -129,7 +151,9 @@ def test_of_image_folders(
     plan = plan_test(photos, tmp_path / "before")
     rng = np.random.default_rng(1)
     # The outliers' test pool is left as it is: what an image shows decides which pool it is in.
-    sealed = [path for part in (plan.test, plan.test_fine, *plan.test_coarse) for path in part.files()]
+    sealed = [
+        path for part in (plan.test, plan.test_fine, *plan.test_coarse) for path in part.files()
+    ]
     assert len(sealed) > 40
     assert not seen & set(sealed)
     for path in sealed:
@@ -139,12 +163,23 @@ def test_of_image_folders(
     assert changed.fingerprint != plan.fingerprint, "the poison is in the test set"
 
 
-def test_where_nothing_can_open_it_a_search_works_and_a_confirmation_does_not(tmp_path: Path) -> None:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("LMOE_TUNE_", "MLFLOW_"))}
+def test_where_nothing_can_open_it_a_search_works_and_a_confirmation_does_not(
+    tmp_path: Path,
+) -> None:
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("LMOE_TUNE_", "MLFLOW_"))
+    }
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-c", SHUT + "from lmoe_tune.cli.main import main; main()", *arguments],
+            [
+                sys.executable,
+                "-c",
+                SHUT + "from lmoe_tune.cli.main import main; main()",
+                *arguments,
+            ],
             cwd=tmp_path,
             env=kept | {"PYTHONPATH": str(CODE)},
             capture_output=True,
@@ -158,7 +193,11 @@ def test_where_nothing_can_open_it_a_search_works_and_a_confirmation_does_not(tm
     assert trained.returncode == 0, trained.stderr
     assert "test_" not in "".join(json.loads(trained.stdout).get("metrics", {}))
     imported = subprocess.run(
-        [sys.executable, "-c", SHUT + "import lmoe_tune.sweep.runner, lmoe_tune.sweep.lifecycle, trainables.worker"],
+        [
+            sys.executable,
+            "-c",
+            SHUT + "import lmoe_tune.sweep.runner, lmoe_tune.sweep.lifecycle, trainables.worker",
+        ],
         env=kept | {"PYTHONPATH": str(CODE)},
         capture_output=True,
         text=True,

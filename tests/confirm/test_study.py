@@ -41,7 +41,9 @@ def test_a_job_for_every_row_split_and_seed_is_queued(sweep: Ledger) -> None:
     ]
     assert len(points) == 12
     assert study.ledger.budget.trials == 12
-    assert [record["name"] for record in study.ledger.attrs["candidates"]] == [row.name for row in plan.rows]
+    assert [record["name"] for record in study.ledger.attrs["candidates"]] == [
+        row.name for row in plan.rows
+    ]
 
 
 def test_the_opening_is_recorded_before_the_test_data_are_opened(
@@ -122,7 +124,9 @@ def test_a_row_that_is_there_under_another_name_is_not_trained_twice(
 def test_failed_jobs_are_tried_once_more(sweep: Ledger, run_jobs: Callable[..., None]) -> None:
     study, plan = Study(sweep, NOWHERE), plan_of(sweep)
     study.begin(plan, COMMAND)
-    run_jobs(study, lambda name, split, seed: None if name == "mixoe untuned" and seed == 1001 else 0.9)
+    run_jobs(
+        study, lambda name, split, seed: None if name == "mixoe untuned" and seed == 1001 else 0.9
+    )
     failed = study.jobs(plan)[("mixoe untuned", 0, 1001)]
     assert failed is not None and failed.state == "failed"
     again = Study(sweep, NOWHERE)
@@ -145,7 +149,15 @@ def test_the_best_of_an_extended_sweep_joins_the_candidates(
     assert plan.winner.trial == 3
     again = Study(sweep, NOWHERE)
     assert again.begin(plan, COMMAND) == 2
-    assert [record["trial"] for record in again.ledger.attrs["candidates"]] == [2, None, None, None, None, None, 3]
+    assert [record["trial"] for record in again.ledger.attrs["candidates"]] == [
+        2,
+        None,
+        None,
+        None,
+        None,
+        None,
+        3,
+    ]
 
 
 def test_code_that_has_changed_is_refused_unless_that_is_allowed(sweep: Ledger) -> None:
@@ -159,14 +171,18 @@ def test_code_that_has_changed_is_refused_unless_that_is_allowed(sweep: Ledger) 
     study.begin(plan, COMMAND, allow_changes=True)
     assert view.changes_of(study.ledger) == ["lmoe_tune/model.py: changed"]
     study.ledger.set_attr("code", study.ledger.attrs["code"] | {"lmoe_tune/confirm/job.py": "0"})
-    with pytest.raises(UsageError, match="when its confirmation was begun:\n  lmoe_tune/confirm/job.py: changed"):
+    with pytest.raises(
+        UsageError, match="when its confirmation was begun:\n  lmoe_tune/confirm/job.py: changed"
+    ):
         Study(sweep, NOWHERE).begin(plan, COMMAND)
 
 
 def test_a_spec_that_has_changed_is_refused_but_other_resources_are_not(sweep: Ledger) -> None:
     Study(sweep, NOWHERE).begin(plan_of(sweep), COMMAND)
     spec = sweep.spec
-    sweep.spec = spec.model_copy(update={"resources": spec.resources.model_copy(update={"max_retries": 7})})
+    sweep.spec = spec.model_copy(
+        update={"resources": spec.resources.model_copy(update={"max_retries": 7})}
+    )
     study = Study(sweep, NOWHERE)
     study.begin(plan_of(sweep), COMMAND)
     assert study.ledger.spec.resources.max_retries == 7
@@ -200,7 +216,9 @@ def test_a_worker_is_told_the_job_and_where_the_sweep_goes_on(sweep: Ledger) -> 
     assert sweep.resume_command == "lmoe-tune resume small"
 
 
-def test_its_runs_in_mlflow_are_of_their_own_kind(sweep: Ledger, run_jobs: Callable[..., None]) -> None:
+def test_its_runs_in_mlflow_are_of_their_own_kind(
+    sweep: Ledger, run_jobs: Callable[..., None]
+) -> None:
     study = Study(sweep, NOWHERE)
     study.begin(plan_of(sweep), COMMAND)
     run_jobs(study, same)

@@ -20,7 +20,9 @@ def generator(seed: int = 0) -> torch.Generator:
 
 def some_pixels(count: int = 6, side: int = 9) -> Tensor:
     """uint8 (N, H, W, 3) with black, white and every colour between."""
-    pixels = torch.randint(0, 256, (count, side, side, 3), generator=generator(1), dtype=torch.uint8)
+    pixels = torch.randint(
+        0, 256, (count, side, side, 3), generator=generator(1), dtype=torch.uint8
+    )
     pixels[0], pixels[1] = 0, 255
     return pixels
 
@@ -74,7 +76,9 @@ class TestEachOperationEqualsTorchvisions:
         pixels, factors = some_pixels(), torch.tensor([0.5, 0.875, 1.0, 1.125, 1.5, 2.0])
         found = augment(pixels, dataclasses.replace(unchanged(6), **{name: factors}), MEAN, STD)
         operation = getattr(functional, f"adjust_{name}")
-        for image, plain, factor in zip(as_colours(found), planar(pixels), factors.tolist(), strict=True):
+        for image, plain, factor in zip(
+            as_colours(found), planar(pixels), factors.tolist(), strict=True
+        ):
             torch.testing.assert_close(image, operation(plain, factor), atol=2e-6, rtol=0)
 
     def test_both_factors_in_either_order(self) -> None:
@@ -95,7 +99,9 @@ class TestEachOperationEqualsTorchvisions:
             brighter = functional.adjust_brightness(plain, brightness)
             expected = functional.adjust_saturation(brighter, saturation)
             if not first:
-                expected = functional.adjust_brightness(functional.adjust_saturation(plain, saturation), brightness)
+                expected = functional.adjust_brightness(
+                    functional.adjust_saturation(plain, saturation), brightness
+                )
             torch.testing.assert_close(image, expected, atol=3e-6, rtol=0)
             orders[first] += 1
         assert min(orders.values()) > 60
@@ -107,8 +113,14 @@ class TestEachOperationEqualsTorchvisions:
         torch.manual_seed(0)
         count, jitter = 20_000, ColorJitter(brightness=32 / 255, saturation=0.5)
         ours = draw(generator(), count, PUBLISHED, side=40, crop=32)
-        drawn = [ColorJitter.get_params(jitter.brightness, None, jitter.saturation, None) for _ in range(count)]
-        brightness, saturation = torch.tensor([d[1] for d in drawn]), torch.tensor([d[3] for d in drawn])
+        drawn = [
+            ColorJitter.get_params(jitter.brightness, None, jitter.saturation, None)
+            for _ in range(count)
+        ]
+        brightness, saturation = (
+            torch.tensor([d[1] for d in drawn]),
+            torch.tensor([d[3] for d in drawn]),
+        )
         first = torch.tensor([d[0].tolist().index(0) < d[0].tolist().index(2) for d in drawn])
         image = torch.zeros(3, 40, 40)
         crops = torch.tensor([RandomCrop.get_params(image, (32, 32))[:2] for _ in range(count)])
@@ -128,7 +140,9 @@ class TestEachOperationEqualsTorchvisions:
             assert float(mine.min()) == pytest.approx(float(theirs.min()), abs=0.01 * reach)
             assert float(mine.max()) == pytest.approx(float(theirs.max()), abs=0.01 * reach)
 
-    @pytest.mark.parametrize(("side", "crop"), [(512, 448), (9, 9), (10, 7), (11, 8), (40, 32), (33, 32)])
+    @pytest.mark.parametrize(
+        ("side", "crop"), [(512, 448), (9, 9), (10, 7), (11, 8), (40, 32), (33, 32)]
+    )
     def test_the_centre(self, side: int, crop: int) -> None:
         from torchvision.transforms.functional import center_crop
 

@@ -38,7 +38,12 @@ def numbered(num_train: int, num_outliers: int) -> Images:
 
 
 def batches(
-    num_train: int = 96, num_outliers: int = 50, *, ratio: float = 1.0, batch_size: int = 16, seed: int = 0
+    num_train: int = 96,
+    num_outliers: int = 50,
+    *,
+    ratio: float = 1.0,
+    batch_size: int = 16,
+    seed: int = 0,
 ) -> PairedBatches:
     return PairedBatches(
         numbered(num_train, num_outliers),
@@ -71,7 +76,8 @@ def test_every_image_comes_once_per_epoch_with_its_label(batch_size: int) -> Non
 def test_the_order_differs_from_epoch_to_epoch_and_from_seed_to_seed() -> None:
     stream, other = batches(), batches(seed=1)
     orders = [
-        [number for batch in source.epoch() for number in numbers(batch.images)] for source in (stream, stream, other)
+        [number for batch in source.epoch() for number in numbers(batch.images)]
+        for source in (stream, stream, other)
     ]
     assert orders[0] != orders[1] != orders[2] != orders[0]
 
@@ -82,7 +88,9 @@ def test_the_same_seed_gives_the_same_batches() -> None:
         assert all(same(a, b) for a, b in zip(first.epoch(), second.epoch(), strict=True))
 
 
-@pytest.mark.parametrize(("num_train", "sizes"), [(33, [32]), (34, [32, 2]), (64, [32, 32]), (65, [32, 32])])
+@pytest.mark.parametrize(
+    ("num_train", "sizes"), [(33, [32]), (34, [32, 2]), (64, [32, 32]), (65, [32, 32])]
+)
 def test_only_a_single_left_over_image_is_left_out(num_train: int, sizes: list[int]) -> None:
     stream = batches(num_train, batch_size=32)
     assert stream.steps_per_epoch == len(sizes)
@@ -91,7 +99,9 @@ def test_only_a_single_left_over_image_is_left_out(num_train: int, sizes: list[i
 
 def test_an_image_left_out_in_one_epoch_comes_in_another() -> None:
     stream = batches(33, batch_size=32)
-    seen = {number for _ in range(10) for batch in stream.epoch() for number in numbers(batch.images)}
+    seen = {
+        number for _ in range(10) for batch in stream.epoch() for number in numbers(batch.images)
+    }
     assert seen == set(range(33))
 
 
@@ -134,7 +144,9 @@ def test_all_outliers_are_seen_equally_often(ratio: float, num_outliers: int) ->
 
 def test_outliers_come_in_another_order_once_they_are_exhausted() -> None:
     stream = batches(48, 48, batch_size=16)
-    first, second = ([n for batch in stream.epoch() for n in numbers(batch.outliers)] for _ in range(2))
+    first, second = (
+        [n for batch in stream.epoch() for n in numbers(batch.outliers)] for _ in range(2)
+    )
     assert sorted(first) == sorted(second) == list(range(48))
     assert first != second
 
@@ -147,7 +159,9 @@ def test_outliers_are_paired_in_turn_and_cycle_when_there_are_more(ratio: float)
 
 
 @pytest.mark.parametrize("epochs_before", [1, 2, 3])
-def test_a_stream_continues_from_its_state_in_the_middle_of_the_outliers(epochs_before: int) -> None:
+def test_a_stream_continues_from_its_state_in_the_middle_of_the_outliers(
+    epochs_before: int,
+) -> None:
     rng = np.random.default_rng(7)
     images = numbered(96, 50)
     stream = PairedBatches(images, batch_size=16, outlier_ratio=0.6, rng=rng)
@@ -178,7 +192,10 @@ def test_a_state_does_not_change_when_its_stream_goes_on() -> None:
 
 def test_images_are_normalised_by_the_training_images(tiny_data: SearchData) -> None:
     images = Images(tiny_data, torch.device("cpu"))
-    for tensor, pixels in ((images.train, tiny_data.train_images), (images.outliers, tiny_data.outliers)):
+    for tensor, pixels in (
+        (images.train, tiny_data.train_images),
+        (images.outliers, tiny_data.outliers),
+    ):
         expected = (pixels.astype(np.float64) - tiny_data.mean[0]) / tiny_data.std[0]
         np.testing.assert_allclose(tensor.numpy(), expected, atol=1e-6)
         assert tensor.dtype == torch.float32

@@ -38,7 +38,9 @@ def test_nothing_is_missing_of_embedded_data(dataset: str) -> None:
 
 
 @pytest.mark.parametrize("dataset", ON_DISK)
-def test_a_folder_that_does_not_exist_is_named_with_what_it_should_hold(dataset: str, tmp_path: Path) -> None:
+def test_a_folder_that_does_not_exist_is_named_with_what_it_should_hold(
+    dataset: str, tmp_path: Path
+) -> None:
     said = missing(dataset, str(tmp_path / "absent"))
     assert said is not None
     assert f"there is no folder {tmp_path}/absent" in said

@@ -22,7 +22,9 @@ def photo() -> Image.Image:
 @pytest.mark.parametrize(
     ("name", "options"), [("a.jpg", {"quality": 90}), ("a.png", {}), ("a.webp", {}), ("a.bmp", {})]
 )
-def test_the_pixels_are_those_of_a_plain_reading(photo: Image.Image, tmp_path: Path, name: str, options) -> None:
+def test_the_pixels_are_those_of_a_plain_reading(
+    photo: Image.Image, tmp_path: Path, name: str, options
+) -> None:
     photo.save(tmp_path / name, **options)
     with Image.open(tmp_path / name) as plain:
         expected = np.asarray(plain.convert("RGB"))
@@ -34,7 +36,9 @@ def test_the_pixels_are_those_of_a_plain_reading(photo: Image.Image, tmp_path: P
 
 @pytest.mark.slow  # torchvision's import takes two seconds
 @pytest.mark.parametrize("side", [32, 64, 224])
-def test_resizing_equals_torchvisions_on_the_published_path(photo: Image.Image, tmp_path: Path, side: int) -> None:
+def test_resizing_equals_torchvisions_on_the_published_path(
+    photo: Image.Image, tmp_path: Path, side: int
+) -> None:
     from torchvision.transforms import Resize
 
     photo.save(tmp_path / "a.jpg", quality=90)
@@ -61,8 +65,12 @@ def test_a_palette_with_transparency_keeps_its_colours(photo: Image.Image, tmp_p
     palette = photo.quantize(16)
     palette.save(tmp_path / "a.png", transparency=bytes(range(0, 160, 10)))
     with Image.open(tmp_path / "a.png") as opened:
-        assert opened.mode == "P" and isinstance(opened.info["transparency"], bytes), "the point of the test"
-    np.testing.assert_array_equal(decode_rgb(tmp_path / "a.png"), np.asarray(palette.convert("RGB")))
+        assert opened.mode == "P" and isinstance(opened.info["transparency"], bytes), (
+            "the point of the test"
+        )
+    np.testing.assert_array_equal(
+        decode_rgb(tmp_path / "a.png"), np.asarray(palette.convert("RGB"))
+    )
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif"])
@@ -82,16 +90,25 @@ def test_thirty_two_bits_that_hold_eight_are_taken_as_they_are(tmp_path: Path) -
 
 @pytest.mark.parametrize(
     ("orientation", "turn"),
-    [(1, lambda p: p), (3, lambda p: p[::-1, ::-1]), (6, lambda p: np.rot90(p, -1)), (8, lambda p: np.rot90(p, 1))],
+    [
+        (1, lambda p: p),
+        (3, lambda p: p[::-1, ::-1]),
+        (6, lambda p: np.rot90(p, -1)),
+        (8, lambda p: np.rot90(p, 1)),
+    ],
 )
-def test_an_exif_rotation_is_applied(photo: Image.Image, tmp_path: Path, orientation: int, turn) -> None:
+def test_an_exif_rotation_is_applied(
+    photo: Image.Image, tmp_path: Path, orientation: int, turn
+) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     photo.save(tmp_path / "a.png", exif=exif)
     np.testing.assert_array_equal(decode_rgb(tmp_path / "a.png"), turn(np.asarray(photo)))
 
 
-def test_a_banner_at_the_bottom_is_cut_off_before_resizing(photo: Image.Image, tmp_path: Path) -> None:
+def test_a_banner_at_the_bottom_is_cut_off_before_resizing(
+    photo: Image.Image, tmp_path: Path
+) -> None:
     photo.save(tmp_path / "a.png")
     np.testing.assert_array_equal(decode_rgb(tmp_path / "a.png", 20), np.asarray(photo)[:40])
     cut = photo.crop((0, 0, 90, 40)).resize((32, 32), Image.Resampling.BILINEAR)
@@ -99,7 +116,9 @@ def test_a_banner_at_the_bottom_is_cut_off_before_resizing(photo: Image.Image, t
 
 
 def test_of_several_frames_the_first_one_counts(photo: Image.Image, tmp_path: Path) -> None:
-    photo.save(tmp_path / "a.tif", save_all=True, append_images=[Image.new("RGB", (90, 60), "white")])
+    photo.save(
+        tmp_path / "a.tif", save_all=True, append_images=[Image.new("RGB", (90, 60), "white")]
+    )
     np.testing.assert_array_equal(decode_rgb(tmp_path / "a.tif"), np.asarray(photo))
 
 
@@ -118,7 +137,12 @@ def spoilt(photo: Image.Image, path: Path, kind: str) -> None:
 @pytest.mark.parametrize("name", ["a.jpg", "a.png"])
 @pytest.mark.parametrize(
     ("kind", "why"),
-    [("truncated", "cannot be decoded"), ("empty", "is empty"), ("text", "is no image"), ("beheaded", "is no image")],
+    [
+        ("truncated", "cannot be decoded"),
+        ("empty", "is empty"),
+        ("text", "is no image"),
+        ("beheaded", "is no image"),
+    ],
 )
 def test_a_broken_image_is_named_with_what_is_wrong(
     photo: Image.Image, tmp_path: Path, name: str, kind: str, why: str
@@ -130,7 +154,9 @@ def test_a_broken_image_is_named_with_what_is_wrong(
     assert str(tmp_path / name) in str(caught.value)
 
 
-def test_an_absent_image_and_one_that_is_all_banner_are_named(photo: Image.Image, tmp_path: Path) -> None:
+def test_an_absent_image_and_one_that_is_all_banner_are_named(
+    photo: Image.Image, tmp_path: Path
+) -> None:
     with pytest.raises(CorruptImageError, match="is not there"):
         decode_rgb(tmp_path / "no.jpg")
     photo.save(tmp_path / "a.png")
@@ -142,7 +168,9 @@ def test_an_image_that_claims_to_be_enormous_is_refused(
     photo: Image.Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     photo.save(tmp_path / "a.png")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4000)  # 5400 only warn, as beyond twice as many is refused
+    monkeypatch.setattr(
+        Image, "MAX_IMAGE_PIXELS", 4000
+    )  # 5400 only warn, as beyond twice as many is refused
     assert decode_rgb(tmp_path / "a.png").shape == (60, 90, 3)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     with pytest.raises(CorruptImageError, match="claims more than 2,000 pixels"):

@@ -72,7 +72,9 @@ def decoded_now(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_the_pixels_are_those_of_decoding_anew(cache: DecodedCache, files: MakeFiles, processes: int) -> None:
+def test_the_pixels_are_those_of_decoding_anew(
+    cache: DecodedCache, files: MakeFiles, processes: int
+) -> None:
     wanted = files(40)
     assert cache.find(wanted) is None
     assert cache.num_missing(wanted) == 40
@@ -127,7 +129,9 @@ def test_no_images_need_no_cache(cache: DecodedCache) -> None:
 # --- what does not fit, and what is broken
 
 
-def test_too_many_for_the_limit_are_refused_before_anything_is_written(cache: DecodedCache, files: MakeFiles) -> None:
+def test_too_many_for_the_limit_are_refused_before_anything_is_written(
+    cache: DecodedCache, files: MakeFiles
+) -> None:
     cache.acquire(files(4), limit=4 * SIDE * SIDE * 3 + 8192)
     with pytest.raises(CacheSpaceError, match="data.cache_limit is") as caught:
         cache.acquire(files(40), limit=20_000)
@@ -146,10 +150,22 @@ def test_too_many_for_the_disk_are_refused(
 
 def test_what_can_be_done_where_they_do_not_fit_is_said(files: MakeFiles, tmp_path: Path) -> None:
     outliers = Dataset(dataset="folder", root="x", limit=9)
-    spec = DataSpec(id=Dataset(dataset="folder", root="y"), outliers=outliers, resize=64, crop=32, cache_limit=200_000)
+    spec = DataSpec(
+        id=Dataset(dataset="folder", root="y"),
+        outliers=outliers,
+        resize=64,
+        crop=32,
+        cache_limit=200_000,
+    )
     with pytest.raises(UsageError) as caught:
         acquire_decoded(files(30), spec, tmp_path)
-    for choice in ("data.resize=32 ", "data.outliers.limit=N", "data.cache_limit=", "data.cache_dir", "data.cache=off"):
+    for choice in (
+        "data.resize=32 ",
+        "data.outliers.limit=N",
+        "data.cache_limit=",
+        "data.cache_dir",
+        "data.cache=off",
+    ):
         assert choice in str(caught.value)
 
 
@@ -159,7 +175,9 @@ def test_broken_images_are_named_and_the_whole_ones_kept(
     monkeypatch.setattr(decoded_cache, "BLOCK_BYTES", 0)  # 16 images a block
     wanted = files(40)
     wanted[3].path.write_bytes(b"")
-    with pytest.raises(UsageError, match=r"1 of the images cannot be decoded:\n.*003.jpg: is empty"):
+    with pytest.raises(
+        UsageError, match=r"1 of the images cannot be decoded:\n.*003.jpg: is empty"
+    ):
         cache.acquire(wanted, processes=1)
     assert cache.num_missing(wanted) == 16
     wanted[3].path.unlink()
@@ -178,8 +196,12 @@ def test_a_folder_that_cannot_be_made_is_refused(files: MakeFiles, tmp_path: Pat
 def test_a_full_disk_is_an_error_with_its_reason(
     cache: DecodedCache, files: MakeFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decoded_cache, "decode_block", lambda job: {"failure": "No space left on device"})
-    with pytest.raises(LmoeTuneError, match="pixels: No space left on device; the images decoded so far are kept"):
+    monkeypatch.setattr(
+        decoded_cache, "decode_block", lambda job: {"failure": "No space left on device"}
+    )
+    with pytest.raises(
+        LmoeTuneError, match="pixels: No space left on device; the images decoded so far are kept"
+    ):
         cache.acquire(files(3), processes=1)
 
 
@@ -220,14 +242,18 @@ def test_a_block_that_a_power_cut_has_lost_is_decoded_again(
     cache.acquire(wanted)
     (segment,) = segments(cache)
     building = segment.rename(segment.with_name("building-1"))
-    with (building / "pixels").open("r+b") as pixels:  # its journal line reached the disk, its pixels did not
+    with (building / "pixels").open(
+        "r+b"
+    ) as pixels:  # its journal line reached the disk, its pixels did not
         pixels.write(bytes(1000))
     names = decoded_now(monkeypatch)
     assert_decoded(cache.acquire(wanted, processes=1), wanted)
     assert len(names) == 16
 
 
-def test_damage_is_found_and_mended(cache: DecodedCache, files: MakeFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_damage_is_found_and_mended(
+    cache: DecodedCache, files: MakeFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(decoded_cache, "BLOCK_BYTES", 0)
     wanted = files(40)
     cache.acquire(wanted)
@@ -243,7 +269,9 @@ def test_damage_is_found_and_mended(cache: DecodedCache, files: MakeFiles, monke
 
 
 @pytest.mark.parametrize("spoil", ["truncated", "no pixels", "no journal", "no images"])
-def test_a_spoilt_segment_is_not_read_but_replaced(cache: DecodedCache, files: MakeFiles, spoil: str) -> None:
+def test_a_spoilt_segment_is_not_read_but_replaced(
+    cache: DecodedCache, files: MakeFiles, spoil: str
+) -> None:
     wanted = files(5)
     cache.acquire(wanted)
     (segment,) = segments(cache)
@@ -270,7 +298,9 @@ def test_another_build_is_waited_for_and_not_repeated(
     with (cache.folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         results: list[CachedImages] = []
-        thread = threading.Thread(target=lambda: results.append(cache.acquire(wanted, processes=1, say=say)))
+        thread = threading.Thread(
+            target=lambda: results.append(cache.acquire(wanted, processes=1, say=say))
+        )
         thread.start()
         assert waits.wait(30)
         assert not results
@@ -297,12 +327,19 @@ def build_process(tmp_path: Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", BUILD, str(tmp_path / "cache"), str(tmp_path / "images")]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        start_new_session=True,
     )
 
 
 @pytest.mark.slow
-def test_a_build_killed_at_any_moment_is_continued(cache: DecodedCache, files: MakeFiles, tmp_path: Path) -> None:
+def test_a_build_killed_at_any_moment_is_continued(
+    cache: DecodedCache, files: MakeFiles, tmp_path: Path
+) -> None:
     wanted = files(120)
     for after in (1, 3):  # lines of its output
         process = build_process(tmp_path)
@@ -315,7 +352,9 @@ def test_a_build_killed_at_any_moment_is_continued(cache: DecodedCache, files: M
 
 
 @pytest.mark.slow
-def test_processes_that_want_it_at_once_build_it_once(cache: DecodedCache, files: MakeFiles, tmp_path: Path) -> None:
+def test_processes_that_want_it_at_once_build_it_once(
+    cache: DecodedCache, files: MakeFiles, tmp_path: Path
+) -> None:
     wanted = files(60)
     processes = [build_process(tmp_path) for _ in range(3)]
     for process in processes:

@@ -51,7 +51,11 @@ def test_patches_are_grey_eight_by_eight(photo, pool) -> None:
 def test_the_pools_of_a_photograph_share_no_pixel(photograph: Path) -> None:
     """Whatever changes within one band of a picture, only that band's pool changes."""
     before = np.random.default_rng(0).integers(0, 256, (48, 200), dtype=np.uint8)
-    bands = {"train": (0, 120), "val": (120, 160), "test": (160, 200)}  # 60 / 20 / 20% of 200 columns
+    bands = {
+        "train": (0, 120),
+        "val": (120, 160),
+        "test": (160, 200),
+    }  # 60 / 20 / 20% of 200 columns
 
     def pools(picture: np.ndarray) -> dict[str, bytes]:
         Image.fromarray(picture).save(photograph)
@@ -77,18 +81,25 @@ def test_a_patch_without_any_contrast_stays_plain(photograph: Path) -> None:
     assert set(load_photo_patches("china", "train").ravel().tolist()) == {0}
 
 
-def test_a_patch_is_the_mean_of_two_by_two_pixels_stretched_to_the_full_range(photograph: Path) -> None:
+def test_a_patch_is_the_mean_of_two_by_two_pixels_stretched_to_the_full_range(
+    photograph: Path,
+) -> None:
     grey = np.random.default_rng(0).integers(0, 256, size=(16, 100), dtype=np.uint8)
     Image.fromarray(grey).save(photograph)
     patches = load_photo_patches("china", "train")  # 60 columns: patches start at 0, 8, ..., 40
     assert len(patches) == 6
     for number, patch in enumerate(patches):
         means = [
-            [grey[2 * row : 2 * row + 2, left : left + 2].mean() for left in range(8 * number, 8 * number + 16, 2)]
+            [
+                grey[2 * row : 2 * row + 2, left : left + 2].mean()
+                for left in range(8 * number, 8 * number + 16, 2)
+            ]
             for row in range(8)
         ]
         darkest, brightest = np.min(means), np.max(means)
-        np.testing.assert_array_equal(patch, np.rint((np.array(means) - darkest) * (255 / (brightest - darkest))))
+        np.testing.assert_array_equal(
+            patch, np.rint((np.array(means) - darkest) * (255 / (brightest - darkest)))
+        )
 
 
 def test_patches_outside_training_do_not_overlap(photograph: Path) -> None:
@@ -96,7 +107,9 @@ def test_patches_outside_training_do_not_overlap(photograph: Path) -> None:
 
 
 def test_a_scikit_learn_without_the_file_is_named() -> None:
-    with pytest.raises(UsageError, match=r"nothing\.csv: this scikit-learn does not bring the file"):
+    with pytest.raises(
+        UsageError, match=r"nothing\.csv: this scikit-learn does not bring the file"
+    ):
         embedded._sklearn_file("data/nothing.csv")
 
 
@@ -113,5 +126,7 @@ def test_reading_the_data_imports_neither_scikit_learn_nor_torch() -> None:
         "print(sorted({'sklearn', 'torch', 'ray', 'optuna', 'mlflow'} & set(sys.modules)))"
     )
     root = Path(embedded.__file__).parents[2]
-    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == "[]"

@@ -8,7 +8,13 @@ from lmoe_tune.data.exclusion import KINDS, exclude, plain_name, same_classes, s
 from lmoe_tune.data.readers import read
 from tests.data import trees
 
-BIRDS = ("n01514668 cock", "n02012849 crane", "n01608432 kite", "n02058221 albatross, mollymawk", "n01847000 drake")
+BIRDS = (
+    "n01514668 cock",
+    "n02012849 crane",
+    "n01608432 kite",
+    "n02058221 albatross, mollymawk",
+    "n01847000 drake",
+)
 CARS = (
     "n04285008 sports car, sport car",
     "n02930766 cab, hack, taxi, taxicab",
@@ -19,7 +25,11 @@ CARS = (
     "n03459775 grille, radiator grille",
 )
 AIRCRAFT = ("n02690373 airliner", "n04552348 warplane, military plane", "n04592741 wing")
-BUTTERFLIES = ("n02276258 admiral", "n02281787 lycaenid, lycaenid butterfly", "n02277742 ringlet, ringlet butterfly")
+BUTTERFLIES = (
+    "n02276258 admiral",
+    "n02281787 lycaenid, lycaenid butterfly",
+    "n02277742 ringlet, ringlet butterfly",
+)
 OTHERS = (
     "n03126707 crane",
     "n03954731 plane, carpenter's plane, woodworking plane",
@@ -47,9 +57,14 @@ OTHERS = (
         ("butterfly200", BUTTERFLIES),
     ],
 )
-def test_synsets_of_what_is_learnt_are_told_from_others(dataset: str, shown: tuple[str, ...]) -> None:
+def test_synsets_of_what_is_learnt_are_told_from_others(
+    dataset: str, shown: tuple[str, ...]
+) -> None:
     others = [
-        synset for group in (BIRDS, CARS, AIRCRAFT, BUTTERFLIES, OTHERS) for synset in group if synset not in shown
+        synset
+        for group in (BIRDS, CARS, AIRCRAFT, BUTTERFLIES, OTHERS)
+        for synset in group
+        if synset not in shown
     ]
     assert [synset for synset in shown if not shows(synset, KINDS[dataset])] == []
     assert [synset for synset in others if shows(synset, KINDS[dataset])] == []
@@ -59,7 +74,9 @@ def test_both_cranes_are_told_apart_by_their_numbers(tmp_path: Path) -> None:
     table = read("webvision", str(trees.webvision(tmp_path)), labelled=False).table
     found = exclude(table, (), "nabirds")
     assert found.by_kind == ("n01514668 cock", "n02012849 crane")
-    assert {table.classes[label] for label in table.labels[found.kept]} == set(trees.SYNSETS) - set(found.by_kind)
+    assert {table.classes[label] for label in table.labels[found.kept]} == set(trees.SYNSETS) - set(
+        found.by_kind
+    )
     assert exclude(table, (), "folder").kept.all()
 
 
@@ -87,7 +104,11 @@ def test_single_images_are_left_out_by_their_paths(tmp_path: Path) -> None:
 
 
 def test_names_are_compared_without_case_punctuation_and_numbers() -> None:
-    assert plain_name("001.Black_footed_Albatross") == plain_name("black-footed albatross") == "black footed albatross"
+    assert (
+        plain_name("001.Black_footed_Albatross")
+        == plain_name("black-footed albatross")
+        == "black footed albatross"
+    )
     assert plain_name("n04285008 sports car") == "sports car"
     assert plain_name("707-320") == "707 320"
 
@@ -95,6 +116,9 @@ def test_names_are_compared_without_case_punctuation_and_numbers() -> None:
 def test_classes_of_the_same_name_are_found_but_not_numbered_ones(tmp_path: Path) -> None:
     tables = [
         read("folder", str(trees.class_folders(tmp_path / place, names, 1))).table
-        for place, names in (("a", ("class_1", "02", "Sports_Car")), ("b", ("class_1", "02", "sports car")))
+        for place, names in (
+            ("a", ("class_1", "02", "Sports_Car")),
+            ("b", ("class_1", "02", "sports car")),
+        )
     ]
     assert same_classes(*tables) == [("Sports_Car", "sports car")]

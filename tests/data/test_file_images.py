@@ -57,7 +57,9 @@ def planned(table: ImageTable) -> Callable[..., PlannedData]:
             fingerprint="-",
         )
         whole = {"resize": SIDE, "crop": CROP, **spec}
-        return PlannedData(DataSpec(id=Dataset(dataset="folder", root=str(table.root)), **whole), plan)
+        return PlannedData(
+            DataSpec(id=Dataset(dataset="folder", root=str(table.root)), **whole), plan
+        )
 
     return make
 
@@ -81,7 +83,9 @@ def same(first: Batch, second: Batch) -> bool:
     return all(torch.equal(value, getattr(second, name)) for name, value in vars(first).items())
 
 
-def test_every_image_comes_once_per_epoch_with_its_label_and_outliers_are_outliers(open_images: Open) -> None:
+def test_every_image_comes_once_per_epoch_with_its_label_and_outliers_are_outliers(
+    open_images: Open,
+) -> None:
     images = open_images(augment=PLAIN)
     batches = stream(images)
     for _ in range(2):
@@ -106,7 +110,9 @@ def test_validation_is_cropped_from_the_centre_and_comes_in_order(
     assert numbers(images, found) == list(range(40, 55))
     assert (images.num_val, images.num_val_fine) == (5, 4)
     for number, image in zip(range(40, 55), found, strict=True):
-        expected = decode_resized(table.root / table.paths[number], 0, SIDE)[2:18, 2:18].astype(np.float64)
+        expected = decode_resized(table.root / table.paths[number], 0, SIDE)[2:18, 2:18].astype(
+            np.float64
+        )
         expected = (expected - images.mean) / images.std
         np.testing.assert_allclose(image.permute(1, 2, 0).numpy(), expected, atol=1e-5)
 
@@ -122,15 +128,19 @@ def test_all_caches_give_the_same_batches(open_images: Open, other: str) -> None
 
 
 @pytest.mark.parametrize("ahead", [0, 1, 7])
-def test_how_far_is_read_ahead_changes_nothing(open_images: Open, ahead: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_how_far_is_read_ahead_changes_nothing(
+    open_images: Open, ahead: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     images = open_images()
     rng, other = np.random.default_rng(3), np.random.default_rng(3)
     expected = [
-        (batch, rng.random()) for batch in PairedBatches(images, batch_size=8, outlier_ratio=1.3, rng=rng).epoch()
+        (batch, rng.random())
+        for batch in PairedBatches(images, batch_size=8, outlier_ratio=1.3, rng=rng).epoch()
     ]
     monkeypatch.setattr(made_ahead, "__kwdefaults__", {"ahead": ahead})
     found = [
-        (batch, other.random()) for batch in PairedBatches(images, batch_size=8, outlier_ratio=1.3, rng=other).epoch()
+        (batch, other.random())
+        for batch in PairedBatches(images, batch_size=8, outlier_ratio=1.3, rng=other).epoch()
     ]
     for (a, drawn), (b, drawn_too) in zip(expected, found, strict=True):
         assert same(a, b)
@@ -147,7 +157,9 @@ def test_epochs_differ_and_seeds_differ(open_images: Open) -> None:
 
 
 @pytest.mark.parametrize("epochs_before", [1, 2, 3])
-def test_a_stream_continues_from_its_state_bit_for_bit(open_images: Open, epochs_before: int) -> None:
+def test_a_stream_continues_from_its_state_bit_for_bit(
+    open_images: Open, epochs_before: int
+) -> None:
     images, rng = open_images(), np.random.default_rng(7)
     batches = PairedBatches(images, batch_size=8, outlier_ratio=0.7, rng=rng)
     for _ in range(epochs_before):
@@ -173,7 +185,9 @@ def test_an_epoch_that_is_left_early_leaves_no_thread_behind(open_images: Open) 
     assert threading.active_count() == before
 
 
-def test_a_broken_image_met_while_reading_ahead_is_raised(planned, tmp_path: Path, table: ImageTable) -> None:
+def test_a_broken_image_met_while_reading_ahead_is_raised(
+    planned, tmp_path: Path, table: ImageTable
+) -> None:
     data = planned(cache="off")
     broken = dataclasses.replace(table, root=tmp_path / "gone")
     plan = dataclasses.replace(data.plan, train=Part(broken, data.plan.train.indices))
@@ -181,17 +195,25 @@ def test_a_broken_image_met_while_reading_ahead_is_raised(planned, tmp_path: Pat
         list(stream(FileImages(dataclasses.replace(data, plan=plan), CPU, tmp_path)).epoch())
 
 
-def test_the_normalisation_can_be_that_of_the_training_images(open_images: Open, table: ImageTable) -> None:
+def test_the_normalisation_can_be_that_of_the_training_images(
+    open_images: Open, table: ImageTable
+) -> None:
     found = open_images(normalise="train")
-    stacked = np.stack([decode_resized(table.root / table.paths[number], 0, SIDE) for number in range(21)])
+    stacked = np.stack(
+        [decode_resized(table.root / table.paths[number], 0, SIDE) for number in range(21)]
+    )
     np.testing.assert_allclose(found.mean, stacked.mean(axis=(0, 1, 2)))
     np.testing.assert_allclose(found.std, stacked.std(axis=(0, 1, 2)))
     assert open_images().mean == pytest.approx((123.675, 116.28, 103.53))
 
 
-def test_without_outliers_there_are_none_and_nothing_coarse(planned, tmp_path: Path, table: ImageTable) -> None:
+def test_without_outliers_there_are_none_and_nothing_coarse(
+    planned, tmp_path: Path, table: ImageTable
+) -> None:
     data = planned()
-    plan = dataclasses.replace(data.plan, outliers=None, val_coarse=Part(table, np.zeros(0, np.int64)))
+    plan = dataclasses.replace(
+        data.plan, outliers=None, val_coarse=Part(table, np.zeros(0, np.int64))
+    )
     images = FileImages(dataclasses.replace(data, plan=plan), CPU, tmp_path)
     assert images.num_outliers == 0
     assert sum(map(len, images.val_chunks(512))) == 9
@@ -203,7 +225,12 @@ def test_the_fingerprint_tells_whatever_changes_the_numbers_and_nothing_else(pla
     base = planned().fingerprint
     for change in ({"crop": 12}, {"resize": 24}, {"augment": PLAIN}, {"normalise": "train"}):
         assert planned(**change).fingerprint != base
-    for change in ({"cache": "off"}, {"cache_dir": "x"}, {"cache_limit": 10**9}, {"augment": AugmentSpec()}):
+    for change in (
+        {"cache": "off"},
+        {"cache_dir": "x"},
+        {"cache_limit": 10**9},
+        {"augment": AugmentSpec()},
+    ):
         assert planned(**change).fingerprint == base
 
 
@@ -218,7 +245,9 @@ def test_sizes_that_are_left_out_are_filled_in() -> None:
     assert sizes(resize=256, crop=224) == (256, 224)
 
 
-def test_several_threads_read_a_batch_in_its_order(open_images: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_threads_read_a_batch_in_its_order(
+    open_images: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
     images = open_images(augment=PLAIN)
     expected = list(stream(images).epoch())
     images._reader._threads = 3

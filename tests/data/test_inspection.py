@@ -51,12 +51,16 @@ def test_what_is_there_is_counted(cars: DataSpec, tmp_path: Path) -> None:
         "test_coarse": {"classes": 6, "images": 36},
     }
     assert found["outliers"]["excluded"] == ["n04285008 sports car, sport car"]
-    assert found["id"]["bytes"] == sum(path.stat().st_size for path in (tmp_path / "cars").rglob("*.jpg"))
+    assert found["id"]["bytes"] == sum(
+        path.stat().st_size for path in (tmp_path / "cars").rglob("*.jpg")
+    )
     assert found["id"]["median_pixels"] == [48, 40]
     assert found["fingerprint"] == plan_search(cars, tmp_path / "home").fingerprint
 
 
-def test_a_second_inspection_reads_no_image(cars: DataSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_inspection_reads_no_image(
+    cars: DataSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from lmoe_tune.data import digests, leaks
 
     first = inspect(cars, tmp_path / "home")
@@ -76,7 +80,10 @@ def test_images_of_every_kind_are_read(tmp_path: Path) -> None:
         "palette.png": (trees.picture(3).convert("P"), {}),
         "alpha.png": (trees.picture(4).convert("RGBA"), {}),
         "turned.jpg": (trees.picture(5), {"exif": exif}),
-        "deep.png": (Image.fromarray(np.asarray(trees.picture(6).convert("L")).astype(np.uint16) * 257), {}),
+        "deep.png": (
+            Image.fromarray(np.asarray(trees.picture(6).convert("L")).astype(np.uint16) * 257),
+            {},
+        ),
         "bits.png": (trees.picture(7).convert("1"), {}),
         "moving.gif": (trees.picture(8).convert("P"), {}),
         "odd.JPEG": (trees.picture(9), {"format": "JPEG"}),
@@ -115,21 +122,30 @@ def test_broken_files_are_named_with_what_is_wrong(cars: DataSpec, tmp_path: Pat
 
 
 def test_a_leak_is_a_problem_that_its_fix_mends(cars: DataSpec, tmp_path: Path) -> None:
-    trees.save(tmp_path / "web/google/q0001/0abc.jpg", Image.open(tmp_path / "cars/cars_test/00003.jpg"), quality=70)
+    trees.save(
+        tmp_path / "web/google/q0001/0abc.jpg",
+        Image.open(tmp_path / "cars/cars_test/00003.jpg"),
+        quality=70,
+    )
     shutil.copy(tmp_path / "cars/cars_train/00004.jpg", tmp_path / "web/google/q0001/1abc.jpg")
-    whole = cars.model_copy(update={"outliers": cars.outliers and cars.outliers.model_copy(update={"limit": None})})
+    whole = cars.model_copy(
+        update={"outliers": cars.outliers and cars.outliers.model_copy(update={"limit": None})}
+    )
     found = inspect(whole, tmp_path / "home")
     (problem,) = found.problems
     assert found.stops and problem.where == "data.outliers"
     assert "google/q0001/0abc.jpg is cars_test/00003.jpg (a copy, encoded anew)" in problem.what
     assert "google/q0001/1abc.jpg is cars_train/00004.jpg (the same bytes)" in problem.what
     with pytest.raises(
-        UsageError, match=r"the data cannot be searched on:\ndata.outliers: 2 images are in-distribution"
+        UsageError,
+        match=r"the data cannot be searched on:\ndata.outliers: 2 images are in-distribution",
     ):
         refuse_unsound(whole, tmp_path / "home")
     listed = problem.fix.split("[")[1].split("]")[0]
     assert whole.outliers is not None
-    mended = whole.model_copy(update={"outliers": whole.outliers.model_copy(update={"exclude": (listed,)})})
+    mended = whole.model_copy(
+        update={"outliers": whole.outliers.model_copy(update={"exclude": (listed,)})}
+    )
     assert not inspect(mended, tmp_path / "home").stops
 
 
@@ -137,11 +153,18 @@ def test_leaks_into_the_sealed_coarse_set_are_found(cars: DataSpec, tmp_path: Pa
     plane = tmp_path / "planes/data/images/0000005.jpg"
     shutil.copy(plane, tmp_path / "web/google/q0001/0abc.jpg")
     shutil.copy(tmp_path / "cars/cars_test/00007.jpg", tmp_path / "planes/data/images/0000006.jpg")
-    whole = cars.model_copy(update={"outliers": cars.outliers and cars.outliers.model_copy(update={"limit": None})})
+    whole = cars.model_copy(
+        update={"outliers": cars.outliers and cars.outliers.model_copy(update={"limit": None})}
+    )
     found = inspect(whole, tmp_path / "home")
-    assert [(problem.where, problem.stops) for problem in found.problems] == [("data.coarse_ood.0", True)] * 2
+    assert [(problem.where, problem.stops) for problem in found.problems] == [
+        ("data.coarse_ood.0", True)
+    ] * 2
     assert "in-distribution images as well: data/images/0000006.jpg" in found.problems[0].what
-    assert "outliers as well: data/images/0000005.jpg is google/q0001/0abc.jpg" in found.problems[1].what
+    assert (
+        "outliers as well: data/images/0000005.jpg is google/q0001/0abc.jpg"
+        in found.problems[1].what
+    )
 
 
 def test_an_in_distribution_class_in_the_outliers_is_a_problem(tmp_path: Path) -> None:
@@ -172,7 +195,10 @@ def test_every_wrong_folder_is_reported_at_once(cars: DataSpec, tmp_path: Path) 
         }
     )
     found = inspect(wrong, tmp_path / "home")
-    assert [problem.where for problem in found.problems] == ["data.id.root", "data.coarse_ood.0.root"]
+    assert [problem.where for problem in found.problems] == [
+        "data.id.root",
+        "data.coarse_ood.0.root",
+    ]
     assert "is FGVC-Aircraft, not Stanford Cars" in found.problems[0].what
     assert found.stops and found.splits == {} and found.document()["id"]["images"] == 0
 

@@ -19,7 +19,9 @@ def photograph(name: str) -> Image.Image:
     """One of scikit-learn's two photographs, 640 x 427."""
     found = importlib.util.find_spec("sklearn")
     assert found is not None and found.submodule_search_locations
-    return Image.open(Path(found.submodule_search_locations[0]) / "datasets/images" / f"{name}.jpg").convert("RGB")
+    return Image.open(
+        Path(found.submodule_search_locations[0]) / "datasets/images" / f"{name}.jpg"
+    ).convert("RGB")
 
 
 @pytest.fixture
@@ -58,10 +60,14 @@ def test_the_same_bytes_are_found(learnt: SetOfImages, outliers: Any, tmp_path: 
     copy = tmp_path / "out" / "house" / "copy.png"
     copy.parent.mkdir(parents=True)
     copy.write_bytes((tmp_path / "id/bee/img 3.jpg").read_bytes())
-    assert find_leaks(learnt, outliers()) == [Leak("house/copy.png", "bee/img 3.jpg", "the same bytes")]
+    assert find_leaks(learnt, outliers()) == [
+        Leak("house/copy.png", "bee/img 3.jpg", "the same bytes")
+    ]
 
 
-def test_the_same_file_is_found_through_a_link(learnt: SetOfImages, outliers: Any, tmp_path: Path) -> None:
+def test_the_same_file_is_found_through_a_link(
+    learnt: SetOfImages, outliers: Any, tmp_path: Path
+) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "linked").symlink_to(tmp_path / "id" / "bee")
     assert {(leak.path, leak.how) for leak in find_leaks(learnt, outliers())} == {
@@ -92,30 +98,48 @@ def test_copies_encoded_anew_are_found(learnt: SetOfImages, outliers: Any, name:
     assert {leak.how for leak in found} == {"a copy, encoded anew"}
 
 
-def test_small_noisy_images_encoded_anew_are_found(learnt: SetOfImages, outliers: Any, tmp_path: Path) -> None:
+def test_small_noisy_images_encoded_anew_are_found(
+    learnt: SetOfImages, outliers: Any, tmp_path: Path
+) -> None:
     files = [
-        (f"{place}.png", Image.open(tmp_path / f"id/bee/img {place}.jpg").convert("RGB").resize((96, 80)), {})
+        (
+            f"{place}.png",
+            Image.open(tmp_path / f"id/bee/img {place}.jpg").convert("RGB").resize((96, 80)),
+            {},
+        )
         for place in range(12)
     ]
     assert len(find_leaks(learnt, outliers(*files))) == 12
 
 
 @pytest.mark.parametrize("name", ["china", "flower"])
-def test_another_view_of_the_same_scene_is_no_copy(tmp_path: Path, outliers: Any, name: str) -> None:
+def test_another_view_of_the_same_scene_is_no_copy(
+    tmp_path: Path, outliers: Any, name: str
+) -> None:
     image = photograph(name)
     trees.class_folders(tmp_path / "id", ("ant", "bee"), per_class=2)
     trees.save(tmp_path / "id/ant/view.jpg", image.crop((0, 0, 400, 400)))
     learnt = select_id(DataSpec(id=Dataset(dataset="folder", root=str(tmp_path / "id"))), None)
-    views = [(f"{by}.jpg", image.crop((by, by // 2, 400 + by, 400 + by // 2)), {}) for by in (5, 8, 12, 20, 40)]
+    views = [
+        (f"{by}.jpg", image.crop((by, by // 2, 400 + by, 400 + by // 2)), {})
+        for by in (5, 8, 12, 20, 40)
+    ]
     assert find_leaks(learnt, outliers(*views)) == []
 
 
 @pytest.mark.parametrize("size", [48, 224])
-def test_the_same_pattern_under_different_noise_is_no_copy(tmp_path: Path, outliers: Any, size: int) -> None:
+def test_the_same_pattern_under_different_noise_is_no_copy(
+    tmp_path: Path, outliers: Any, size: int
+) -> None:
     rng = np.random.default_rng(0)
-    pattern = np.asarray(trees.picture(3).resize((4, 4)).resize((size, size), Image.Resampling.BICUBIC)).astype(float)
+    pattern = np.asarray(
+        trees.picture(3).resize((4, 4)).resize((size, size), Image.Resampling.BICUBIC)
+    ).astype(float)
     noisy = [
-        Image.fromarray(np.clip(pattern + rng.normal(0, 12, pattern.shape), 0, 255).astype(np.uint8)) for _ in range(8)
+        Image.fromarray(
+            np.clip(pattern + rng.normal(0, 12, pattern.shape), 0, 255).astype(np.uint8)
+        )
+        for _ in range(8)
     ]
     trees.class_folders(tmp_path / "id", ("ant", "bee"), per_class=2)
     trees.save(tmp_path / "id/ant/noisy.jpg", noisy[0])
@@ -128,7 +152,10 @@ def test_uniform_images_are_copies_only_byte_for_byte(tmp_path: Path, outliers: 
     trees.class_folders(tmp_path / "id", ("ant", "bee"), per_class=2)
     trees.save(tmp_path / "id/ant/white.jpg", Image.new("RGB", (60, 60), (250, 250, 250)))
     learnt = select_id(DataSpec(id=Dataset(dataset="folder", root=str(tmp_path / "id"))), None)
-    assert find_leaks(learnt, outliers(("white.png", Image.new("RGB", (60, 60), (250, 250, 250)), {}))) == []
+    assert (
+        find_leaks(learnt, outliers(("white.png", Image.new("RGB", (60, 60), (250, 250, 250)), {})))
+        == []
+    )
 
 
 def test_what_was_found_is_kept_as_long_as_the_files_are_the_same(

@@ -20,7 +20,13 @@ def crops_of(batches: int, sizes: tuple[int, ...] = (5,)) -> list[Crops]:
     made = []
     for number in range(batches):
         size = sizes[number % len(sizes)]
-        made.append(Crops(rng.integers(0, 40, size), rng.integers(0, corner, size), rng.integers(0, corner, size)))
+        made.append(
+            Crops(
+                rng.integers(0, 40, size),
+                rng.integers(0, corner, size),
+                rng.integers(0, corner, size),
+            )
+        )
     return made
 
 
@@ -34,7 +40,11 @@ def expected(rows: np.ndarray, crops: Crops) -> torch.Tensor:
 
 def test_both_readers_give_the_crops_that_were_asked_for() -> None:
     rows, wanted = images(40), crops_of(9, (5, 3, 7))
-    for reader in (HostReader(rows, CPU, threads=1), HostReader(rows, CPU, threads=3), DeviceReader(rows, SIDE, CPU)):
+    for reader in (
+        HostReader(rows, CPU, threads=1),
+        HostReader(rows, CPU, threads=3),
+        DeviceReader(rows, SIDE, CPU),
+    ):
         for _ in range(3):  # the later epochs in memory of the earlier ones
             given = 0
             for pixels, crops in zip(reader.read(wanted, CROP), wanted, strict=True):
@@ -47,7 +57,9 @@ def test_what_is_kept_is_not_written_over() -> None:
     rows, wanted = images(40), crops_of(20)
     reader = HostReader(rows, CPU, threads=1)
     kept = list(reader.read(wanted, CROP))
-    views = [pixels[1:].permute(0, 3, 1, 2) for pixels in reader.read(wanted, CROP)]  # their tensors are gone
+    views = [
+        pixels[1:].permute(0, 3, 1, 2) for pixels in reader.read(wanted, CROP)
+    ]  # their tensors are gone
     arrays = [pixels.numpy()[2] for pixels in reader.read(wanted, CROP)]
     for _ in reader.read(crops_of(30), CROP):
         pass

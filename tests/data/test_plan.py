@@ -31,8 +31,12 @@ def data(tmp_path: Path) -> Any:
         outliers = settings.pop("outliers", {})
         return DataSpec(
             **{
-                "id": Dataset(**{"dataset": "stanford_cars", "root": str(tmp_path / "cars"), **id_}),
-                "outliers": Dataset(**{"dataset": "folder", "root": str(tmp_path / "outliers"), **outliers})
+                "id": Dataset(
+                    **{"dataset": "stanford_cars", "root": str(tmp_path / "cars"), **id_}
+                ),
+                "outliers": Dataset(
+                    **{"dataset": "folder", "root": str(tmp_path / "outliers"), **outliers}
+                )
                 if outliers is not None
                 else None,
                 "coarse_ood": (Dataset(dataset="folder", root=str(tmp_path / "coarse")),),
@@ -44,7 +48,11 @@ def data(tmp_path: Path) -> Any:
 
 
 def names(part: Part | None) -> set[tuple[str, str]]:
-    return {(part.table.dataset, part.table.paths[index]) for index in part.indices} if part is not None else set()
+    return (
+        {(part.table.dataset, part.table.paths[index]) for index in part.indices}
+        if part is not None
+        else set()
+    )
 
 
 def parts(plan: SearchPlan | TestPlan) -> dict[str, set[tuple[str, str]]]:
@@ -69,7 +77,9 @@ def test_nothing_sealed_is_in_a_search_plan(data: Any, split: int) -> None:
         assert len(part) and not names(part) & shown
     table = sealed.train.table
     official_test = {
-        (table.dataset, path) for path, part in zip(table.paths, table.official, strict=True) if part == "test"
+        (table.dataset, path)
+        for path, part in zip(table.paths, table.official, strict=True)
+        if part == "test"
     }
     assert not official_test & shown
     assert not official_test & names(sealed.train)
@@ -80,7 +90,9 @@ def test_labels_count_over_the_classes_trained_on(data: Any) -> None:
     split = class_split(data(split=1), 6)
     assert plan.classes == tuple(plan.train.table.classes[label] for label in split.train)
     for part, labels in ((plan.train, plan.train_labels), (plan.val, plan.val_labels)):
-        assert [plan.classes[label] for label in labels] == [part.table.classes[label] for label in part.labels]
+        assert [plan.classes[label] for label in labels] == [
+            part.table.classes[label] for label in part.labels
+        ]
     assert set(plan.train_labels.tolist()) == set(range(len(plan.classes)))
     assert set(plan.val_fine.labels.tolist()) == set(split.val_novel)
 
@@ -97,7 +109,9 @@ def test_the_final_training_has_all_in_distribution_classes(data: Any) -> None:
     assert set(sealed.train.labels.tolist()) == set(split.in_distribution)
     assert set(sealed.test.labels.tolist()) == set(split.in_distribution)
     assert set(sealed.test_fine.labels.tolist()) == set(split.test_novel)
-    assert sealed.classes == tuple(sealed.train.table.classes[label] for label in split.in_distribution)
+    assert sealed.classes == tuple(
+        sealed.train.table.classes[label] for label in split.in_distribution
+    )
     assert names(plan_search(spec).train) < names(sealed.train)
 
 
@@ -116,7 +130,9 @@ def test_it_can_leave_out_what_the_search_held_out(data: Any) -> None:
 
 def test_official_parts_are_kept(tmp_path: Path) -> None:
     trees.aircraft(tmp_path)
-    plan = plan_search(DataSpec(id=Dataset(dataset="fgvc_aircraft", root=str(tmp_path)), outliers=None))
+    plan = plan_search(
+        DataSpec(id=Dataset(dataset="fgvc_aircraft", root=str(tmp_path)), outliers=None)
+    )
     official = plan.train.table.official
     assert {official[index] for index in plan.train.indices} == {"train"}
     assert {official[index] for index in plan.val.indices} == {"val"}
@@ -127,7 +143,9 @@ def test_official_parts_are_kept(tmp_path: Path) -> None:
 def test_without_an_official_split_every_class_is_split_60_20_20(tmp_path: Path) -> None:
     trees.class_folders(tmp_path, ("a1b", "c2d", "e3f", "g4h", "i5j"), per_class=10)
     sealed = plan_test(DataSpec(id=Dataset(dataset="folder", root=str(tmp_path)), num_id_classes=4))
-    counts = [Counter(part.labels.tolist()).values() for part in (sealed.train, sealed.val, sealed.test)]
+    counts = [
+        Counter(part.labels.tolist()).values() for part in (sealed.train, sealed.val, sealed.test)
+    ]
     assert [set(count) for count in counts] == [{6}, {2}, {2}]
     assert len(sealed.test_fine) == 10
 
@@ -189,12 +207,16 @@ def test_the_fingerprint_follows_the_content_and_not_the_place(data: Any, tmp_pa
     assert changed.fingerprint != before.fingerprint
 
 
-def test_what_is_known_of_the_files_is_kept_under_the_home(data: Any, tmp_path: Path, monkeypatch: Any) -> None:
+def test_what_is_known_of_the_files_is_kept_under_the_home(
+    data: Any, tmp_path: Path, monkeypatch: Any
+) -> None:
     from lmoe_tune.data import digests
 
     read_files: list[Path] = []
     examine = digests._examine
-    monkeypatch.setattr(digests, "_examine", lambda path: (read_files.append(path), examine(path))[1])
+    monkeypatch.setattr(
+        digests, "_examine", lambda path: (read_files.append(path), examine(path))[1]
+    )
     home = tmp_path / "home"
     first = plan_search(data(), home)
     assert len(read_files) == 60 + 30
@@ -219,10 +241,14 @@ def test_several_processes_find_the_same(tmp_path: Path) -> None:
     (tmp_path / "a" / "img 7.jpg").write_bytes(b"")
     paths = read("folder", str(tmp_path)).table.paths
     seen: list[tuple[int, int]] = []
-    there = digest_images(tmp_path, paths, processes=2, progress=lambda *counts: seen.append(counts))
+    there = digest_images(
+        tmp_path, paths, processes=2, progress=lambda *counts: seen.append(counts)
+    )
     assert there == digest_images(tmp_path, paths, processes=1)
     assert seen[-1] == (280, 280)
-    assert [path for path, digest in zip(paths, there, strict=True) if digest.broken] == ["a/img 7.jpg"]
+    assert [path for path, digest in zip(paths, there, strict=True) if digest.broken] == [
+        "a/img 7.jpg"
+    ]
 
 
 def test_outlier_pools_hang_on_the_content_alone() -> None:
@@ -245,7 +271,9 @@ def test_limits_take_a_fixed_subset(data: Any) -> None:
 def test_classes_are_left_out_of_the_outliers(data: Any, tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("Cloud\nouter/none.jpg\n")
     plan = plan_search(data(outliers={"exclude": (str(tmp_path / "list.txt"), "house")}))
-    assert {name.split("/")[0] for _, name in names(plan.outliers) | names(plan.val_coarse)} == {"tree"}
+    assert {name.split("/")[0] for _, name in names(plan.outliers) | names(plan.val_coarse)} == {
+        "tree"
+    }
 
 
 def test_a_misspelt_class_to_leave_out_is_refused(data: Any) -> None:
@@ -267,10 +295,14 @@ def test_identical_images_are_dropped_or_refused(data: Any, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("content", [b"", b"no image", None])
-def test_broken_images_are_skipped_or_refused(data: Any, tmp_path: Path, content: bytes | None) -> None:
+def test_broken_images_are_skipped_or_refused(
+    data: Any, tmp_path: Path, content: bytes | None
+) -> None:
     victim = tmp_path / "cars/cars_train/00001.jpg"
     victim.write_bytes(victim.read_bytes()[:-300] if content is None else content)
-    assert ("stanford_cars", "cars_train/00001.jpg") not in set.union(*parts(plan_test(data())).values())
+    assert ("stanford_cars", "cars_train/00001.jpg") not in set.union(
+        *parts(plan_test(data())).values()
+    )
     with pytest.raises(UsageError, match=r"1 of 60 images are broken: .*00001.jpg"):
         plan_search(data(corrupt="refuse"))
 

@@ -34,8 +34,12 @@ def assert_is_whole(found: ImageTable) -> None:
 @pytest.mark.parametrize("nested", [False, True])
 @pytest.mark.parametrize("devkit", ["devkit", "car_devkit/devkit"])
 @pytest.mark.parametrize("labelled", ["", "devkit"])
-def test_stanford_cars_as_unpacked(tmp_path: Path, nested: bool, devkit: str, labelled: str) -> None:
-    found = table("stanford_cars", trees.cars(tmp_path, nested=nested, devkit=devkit, labelled_test=labelled))
+def test_stanford_cars_as_unpacked(
+    tmp_path: Path, nested: bool, devkit: str, labelled: str
+) -> None:
+    found = table(
+        "stanford_cars", trees.cars(tmp_path, nested=nested, devkit=devkit, labelled_test=labelled)
+    )
     assert_is_whole(found)
     assert found.classes == trees.CAR_NAMES
     assert Counter(found.official) == {"train": 30, "test": 30}
@@ -56,7 +60,10 @@ def test_without_test_labels_the_training_images_are_split_and_it_is_said(tmp_pa
     reading = read("stanford_cars", str(trees.cars(tmp_path, labelled_test=None)))
     assert_is_whole(reading.table)
     assert Counter(reading.table.official) == {"": 30}
-    assert any("cars_test_annos_withlabels.mat" in note and "60 / 20 / 20%" in note for note in reading.notes)
+    assert any(
+        "cars_test_annos_withlabels.mat" in note and "60 / 20 / 20%" in note
+        for note in reading.notes
+    )
 
 
 def test_the_older_packing_of_stanford_cars(tmp_path: Path) -> None:
@@ -109,7 +116,9 @@ def test_class_folder_uploads_of_stanford_cars(tmp_path: Path, split: bool) -> N
 def test_fgvc_aircraft(tmp_path: Path, root: str) -> None:
     found = table("fgvc_aircraft", trees.aircraft(tmp_path) / root)
     assert_is_whole(found)
-    assert found.classes == trees.VARIANTS  # names with blanks and slashes, in the order of variants.txt
+    assert (
+        found.classes == trees.VARIANTS
+    )  # names with blanks and slashes, in the order of variants.txt
     assert Counter(found.official) == {"train": 24, "val": 24, "test": 24}
     assert found.crop_bottom == 20
 
@@ -127,7 +136,11 @@ def test_nabirds_ids_have_gaps(tmp_path: Path) -> None:
     found = table("nabirds", trees.nabirds(tmp_path))
     assert_is_whole(found)
     assert found.classes == tuple(f"Bird No. {id_} (Adult male)" for id_ in (77, 295, 313, 1010))
-    assert {path.split("/")[1] for path, label in zip(found.paths, found.labels, strict=True) if label == 3} == {"1010"}
+    assert {
+        path.split("/")[1]
+        for path, label in zip(found.paths, found.labels, strict=True)
+        if label == 3
+    } == {"1010"}
     assert Counter(found.official) == {"train": 12, "test": 12}
 
 
@@ -141,7 +154,9 @@ def test_cub(tmp_path: Path) -> None:
 def test_lists_that_do_not_fit_together_are_refused(tmp_path: Path) -> None:
     trees.cub(tmp_path)
     (tmp_path / "image_class_labels.txt").write_text("1 1\n")
-    with pytest.raises(LayoutError, match=r"image_class_labels.txt lacks the image 2 of images.txt"):
+    with pytest.raises(
+        LayoutError, match=r"image_class_labels.txt lacks the image 2 of images.txt"
+    ):
         table("cub200", tmp_path)
 
 
@@ -155,10 +170,19 @@ def test_butterfly_200(tmp_path: Path, lists: bool) -> None:
     assert bool(reading.notes) is not lists
 
 
-def test_butterfly_folders_without_leading_zeros_keep_the_order_of_their_numbers(tmp_path: Path) -> None:
+def test_butterfly_folders_without_leading_zeros_keep_the_order_of_their_numbers(
+    tmp_path: Path,
+) -> None:
     for number in (1, 2, 10, 100):
-        trees.save(tmp_path / "images_small" / f"{number}.Some_name" / "001.jpg", trees.picture(number))
-    assert [name.split(".")[0] for name in table("butterfly200", tmp_path).classes] == ["1", "2", "10", "100"]
+        trees.save(
+            tmp_path / "images_small" / f"{number}.Some_name" / "001.jpg", trees.picture(number)
+        )
+    assert [name.split(".")[0] for name in table("butterfly200", tmp_path).classes] == [
+        "1",
+        "2",
+        "10",
+        "100",
+    ]
 
 
 @pytest.mark.parametrize("lists", [True, False])
@@ -167,7 +191,11 @@ def test_webvision_folders_are_queries_for_synsets(tmp_path: Path, lists: bool) 
     assert_is_whole(found)
     assert found.classes == trees.SYNSETS
     assert len(found) == 16 * 6 + 8 * 6
-    assert class_of(found, "google/q0001/0abc.jpg") == class_of(found, "google/q0002/0abc.jpg") == trees.SYNSETS[0]
+    assert (
+        class_of(found, "google/q0001/0abc.jpg")
+        == class_of(found, "google/q0002/0abc.jpg")
+        == trees.SYNSETS[0]
+    )
     assert class_of(found, "flickr/q0015/0abc.jpg") == trees.SYNSETS[7]
 
 
@@ -206,7 +234,9 @@ def test_class_folders(tmp_path: Path) -> None:
     assert set(found.official) == {""}
 
 
-@pytest.mark.parametrize("names", [("train", "val", "test"), ("Training", "valid", "TEST"), ("train", "validation")])
+@pytest.mark.parametrize(
+    "names", [("train", "val", "test"), ("Training", "valid", "TEST"), ("train", "validation")]
+)
 def test_split_folders_in_all_their_names(tmp_path: Path, names: tuple[str, ...]) -> None:
     for number, name in enumerate(names):
         trees.class_folders(tmp_path / name, per_class=2, seed=number)
@@ -272,7 +302,9 @@ BUILDERS = {
 
 @pytest.mark.parametrize("there", BUILDERS)
 @pytest.mark.parametrize("wanted", READERS)
-def test_a_set_that_is_another_one_is_told_from_all_others(tmp_path: Path, there: str, wanted: str) -> None:
+def test_a_set_that_is_another_one_is_told_from_all_others(
+    tmp_path: Path, there: str, wanted: str
+) -> None:
     BUILDERS[there](tmp_path / "data" / "here")
     if wanted == there:
         assert find_layout(wanted, tmp_path / "data" / "here").name == READERS[there][0].name
@@ -284,7 +316,9 @@ def test_a_set_that_is_another_one_is_told_from_all_others(tmp_path: Path, there
 
 @pytest.mark.parametrize("dataset", BUILDERS)
 @pytest.mark.parametrize("levels", ["..", "../.."])
-def test_a_parent_folder_is_told_with_the_root_to_set(tmp_path: Path, dataset: str, levels: str) -> None:
+def test_a_parent_folder_is_told_with_the_root_to_set(
+    tmp_path: Path, dataset: str, levels: str
+) -> None:
     root = BUILDERS[dataset](tmp_path / "a" / "b")
     with pytest.raises(LayoutError) as caught:
         find_layout(dataset, (root / levels).resolve())
@@ -303,7 +337,9 @@ def test_a_parent_folder_is_told_with_the_root_to_set(tmp_path: Path, dataset: s
         ("webvision", "google"),
     ],
 )
-def test_a_folder_inside_is_told_with_the_root_to_set(tmp_path: Path, dataset: str, inside: str) -> None:
+def test_a_folder_inside_is_told_with_the_root_to_set(
+    tmp_path: Path, dataset: str, inside: str
+) -> None:
     root = BUILDERS[dataset](tmp_path / "a")
     with pytest.raises(LayoutError) as caught:
         find_layout(dataset, root / inside)
@@ -345,7 +381,9 @@ def test_the_annotations_of_one_packing_do_not_describe_the_other(tmp_path: Path
         (("a/b/1.jpg", "a/c/1.jpg"), "class folders one level deeper"),
     ],
 )
-def test_folders_that_are_no_class_folders(tmp_path: Path, names: tuple[str, ...], what: str) -> None:
+def test_folders_that_are_no_class_folders(
+    tmp_path: Path, names: tuple[str, ...], what: str
+) -> None:
     for name in names:
         if name.endswith(".jpg"):
             trees.save(tmp_path / name)

@@ -40,7 +40,9 @@ def test_no_sealed_image_is_in_what_a_search_sees(split: int) -> None:
     images, labels = load_digits()
     # the sealed part, from the formula of the public splits and not from the code under test
     known = np.random.RandomState(split).choice(10, 7, replace=False)
-    sealed = pixels(images[~np.isin(labels, known)]) | pixels(images[split_images(labels, split=split).test])
+    sealed = pixels(images[~np.isin(labels, known)]) | pixels(
+        images[split_images(labels, split=split).test]
+    )
     sealed |= pixels(load_photo_patches("china", "test"))
     for pool in ("train", "val", "test"):
         sealed |= pixels(load_photo_patches("flower", pool))
@@ -106,7 +108,12 @@ def test_the_fingerprint_tells_what_is_in_the_data() -> None:
     first = load_search_data(digits()).fingerprint
     load_embedded.cache_clear()
     assert load_search_data(digits()).fingerprint == first
-    others = [digits(split=1), digits(num_val_novel=3), digits(num_id_classes=8), digits("photo_flower")]
+    others = [
+        digits(split=1),
+        digits(num_val_novel=3),
+        digits(num_id_classes=8),
+        digits("photo_flower"),
+    ]
     prints = {load_search_data(data).fingerprint for data in others}
     assert len(prints | {first}) == 1 + len(others)
 
@@ -164,7 +171,9 @@ def test_numbers_of_classes_can_be_chosen() -> None:
         ({"num_val_novel": 6}, "num_val_novel is 6, but must leave at least 2"),
     ],
 )
-def test_a_split_that_the_data_cannot_give_is_refused(setting: dict[str, int], message: str) -> None:
+def test_a_split_that_the_data_cannot_give_is_refused(
+    setting: dict[str, int], message: str
+) -> None:
     with pytest.raises(UsageError, match=message):
         load_search_data(digits(**setting))
 
@@ -176,7 +185,9 @@ def test_data_that_cannot_be_read_are_refused() -> None:
     with pytest.raises(UsageError, match="digits can be combined with the outliers"):
         load_search_data(digits("digits"))
     with pytest.raises(UsageError, match="webvision"):
-        load_search_data(DataSpec(id=Dataset(dataset="digits"), outliers=Dataset(dataset="webvision", root="/x")))
+        load_search_data(
+            DataSpec(id=Dataset(dataset="digits"), outliers=Dataset(dataset="webvision", root="/x"))
+        )
 
 
 def test_the_description_counts_what_is_there() -> None:
@@ -190,4 +201,8 @@ def test_the_description_counts_what_is_there() -> None:
         "outliers": len(found.outliers),
         "val_coarse": len(found.val_coarse),
     }
-    assert [len(described["classes"][part]) for part in ("train", "val_novel", "test_novel")] == [5, 2, 3]
+    assert [len(described["classes"][part]) for part in ("train", "val_novel", "test_novel")] == [
+        5,
+        2,
+        3,
+    ]

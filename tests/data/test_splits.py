@@ -12,7 +12,9 @@ def test_the_in_distribution_classes_are_those_of_the_public_mixoe_splits(
     num_classes: int, num_id: int, split: int
 ) -> None:
     chosen = np.random.RandomState(split).choice(num_classes, num_id, replace=False)
-    found = split_classes(num_classes, num_id=num_id, num_val_novel=max(1, num_id // 10), split=split)
+    found = split_classes(
+        num_classes, num_id=num_id, num_val_novel=max(1, num_id // 10), split=split
+    )
     assert found.in_distribution == tuple(sorted(chosen.tolist()))
     assert found.test_novel == tuple(sorted(set(range(num_classes)) - set(chosen.tolist())))
 
@@ -28,7 +30,9 @@ def test_the_parts_of_a_class_split_are_disjoint_and_complete(split: int) -> Non
 
 
 def test_how_many_classes_are_held_out_does_not_move_the_sealed_ones() -> None:
-    sealed = {split_classes(196, num_id=150, num_val_novel=n, split=3).test_novel for n in (1, 15, 100)}
+    sealed = {
+        split_classes(196, num_id=150, num_val_novel=n, split=3).test_novel for n in (1, 15, 100)
+    }
     assert len(sealed) == 1
 
 
@@ -52,7 +56,9 @@ def test_a_class_split_is_repeatable() -> None:
         (1, 1, "must leave at least 2"),
     ],
 )
-def test_a_class_split_that_leaves_too_little_is_refused(num_id: int, num_val_novel: int, message: str) -> None:
+def test_a_class_split_that_leaves_too_little_is_refused(
+    num_id: int, num_val_novel: int, message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         split_classes(10, num_id=num_id, num_val_novel=num_val_novel, split=0)
 
@@ -71,7 +77,9 @@ def test_every_class_is_split_60_20_20(members: int) -> None:
     labels = np.repeat([4, 9], members)
     found = split_images(labels, split=0)
     for label in (4, 9):
-        sizes = [int((labels[part] == label).sum()) for part in (found.train, found.val, found.test)]
+        sizes = [
+            int((labels[part] == label).sum()) for part in (found.train, found.val, found.test)
+        ]
         assert sizes[1] == sizes[2] == round(0.2 * members)
         assert sum(sizes) == members
         assert sizes[0] >= 1
@@ -92,7 +100,9 @@ def test_another_split_number_gives_other_images() -> None:
 
 
 def test_labels_may_be_a_list() -> None:
-    np.testing.assert_array_equal(split_images([0] * 20, split=0).train, split_images(np.zeros(20, int), split=0).train)
+    np.testing.assert_array_equal(
+        split_images([0] * 20, split=0).train, split_images(np.zeros(20, int), split=0).train
+    )
 
 
 def test_derived_seeds_of_nearby_inputs_are_unrelated() -> None:

@@ -48,7 +48,9 @@ def save(path: Path, image: Image.Image | None = None, **options: object) -> Pat
     """An image at a path, its own one where none is given."""
     path.parent.mkdir(parents=True, exist_ok=True)
     image = picture(zlib.crc32("/".join(path.parts[-3:]).encode())) if image is None else image
-    image.save(path, **({"quality": 90} if path.suffix.lower() in (".jpg", ".jpeg") else {}) | options)
+    image.save(
+        path, **({"quality": 90} if path.suffix.lower() in (".jpg", ".jpeg") else {}) | options
+    )
     return path
 
 
@@ -75,7 +77,9 @@ def mat(path: Path, **variables: object) -> Path:
 def _box() -> dict[str, object]:
     return {
         key: np.uint8(value)
-        for key, value in zip(("bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2"), (3, 4, 20, 30), strict=True)
+        for key, value in zip(
+            ("bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2"), (3, 4, 20, 30), strict=True
+        )
     }
 
 
@@ -86,7 +90,12 @@ def _names(names: Sequence[str]) -> np.ndarray:
 
 
 def cars(
-    root: Path, *, nested: bool = False, devkit: str = "devkit", labelled_test: str | None = "", per_class: int = 5
+    root: Path,
+    *,
+    nested: bool = False,
+    devkit: str = "devkit",
+    labelled_test: str | None = "",
+    per_class: int = 5,
 ) -> Path:
     """Stanford Cars as unpacked: `per_class` training images of each class, and as many test images.
 
@@ -160,7 +169,10 @@ def nabirds(root: Path, ids: Sequence[int] = (295, 1010, 313, 77), per_class: in
     text(root / "images.txt", images)
     text(root / "image_class_labels.txt", labels)
     text(root / "train_test_split.txt", trained)
-    text(root / "classes.txt", ["0 Birds", *(f"{id_} Bird No. {id_} (Adult male)" for id_ in sorted(ids))])
+    text(
+        root / "classes.txt",
+        ["0 Birds", *(f"{id_} Bird No. {id_} (Adult male)" for id_ in sorted(ids))],
+    )
     text(root / "hierarchy.txt", [f"{id_} 0" for id_ in ids])
     return root
 
@@ -180,7 +192,10 @@ def cub(root: Path, classes: int = 4, per_class: int = 6) -> Path:
     text(root / "images.txt", images)
     text(root / "image_class_labels.txt", labels)
     text(root / "train_test_split.txt", trained)
-    text(root / "classes.txt", [f"{class_} {class_:03d}.Some_Bird_{class_}" for class_ in range(1, classes + 1)])
+    text(
+        root / "classes.txt",
+        [f"{class_} {class_:03d}.Some_Bird_{class_}" for class_ in range(1, classes + 1)],
+    )
     return root
 
 
@@ -200,11 +215,16 @@ def butterflies(
     return root
 
 
-def webvision(root: Path, per_query: int = 6, *, lists: bool = True, synsets: Sequence[str] = SYNSETS) -> Path:
+def webvision(
+    root: Path, per_query: int = 6, *, lists: bool = True, synsets: Sequence[str] = SYNSETS
+) -> Path:
     """WebVision: two queries per synset, the odd ones in both sources."""
     text(root / "info" / "synsets.txt", synsets)
     queries = [(query, (query - 1) // 2 + 1) for query in range(1, 2 * len(synsets) + 1)]
-    text(root / "info" / "queries_synsets_map.txt", [f"{query} {synset}" for query, synset in queries])
+    text(
+        root / "info" / "queries_synsets_map.txt",
+        [f"{query} {synset}" for query, synset in queries],
+    )
     for place, source in enumerate(("google", "flickr")):
         lines = []
         for query, synset in queries[:: place + 1]:
@@ -228,5 +248,8 @@ def class_folders(
     """class/img.jpg."""
     for number, name in enumerate(classes):
         for place in range(per_class):
-            save(root / name / f"img {place}{suffix}", picture(10_000_000 * (seed + 1) + 1000 * number + place))
+            save(
+                root / name / f"img {place}{suffix}",
+                picture(10_000_000 * (seed + 1) + 1000 * number + place),
+            )
     return root

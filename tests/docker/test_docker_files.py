@@ -26,12 +26,20 @@ def test_the_compose_file_is_yaml_whose_references_exist() -> None:
 def test_no_token_is_shipped_and_no_port_is_open_to_the_network() -> None:
     services = yaml.safe_load((DOCKER / "compose.yaml").read_text())["services"]
     for service in services.values():
-        assert service["environment"].get("RAY_AUTH_TOKEN", "${RAY_AUTH_TOKEN:?").startswith("${RAY_AUTH_TOKEN:?")
+        assert (
+            service["environment"]
+            .get("RAY_AUTH_TOKEN", "${RAY_AUTH_TOKEN:?")
+            .startswith("${RAY_AUTH_TOKEN:?")
+        )
         assert all(port.startswith("127.0.0.1:") for port in service.get("ports", []))
 
 
 def test_everything_that_the_dockerfile_copies_exists_and_is_sent_to_the_builder() -> None:
-    sent = {line[1:] for line in (DOCKER / "Dockerfile.dockerignore").read_text().splitlines() if line.startswith("!")}
+    sent = {
+        line[1:]
+        for line in (DOCKER / "Dockerfile.dockerignore").read_text().splitlines()
+        if line.startswith("!")
+    }
     copied = [
         source
         for line in (DOCKER / "Dockerfile").read_text().splitlines()

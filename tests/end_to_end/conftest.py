@@ -23,10 +23,20 @@ from lmoe_tune.sweep.ledger import TrialView
 from lmoe_tune.sweep.view import read_sweep
 
 TRIALS, EPOCHS = 5, 3
-SMALL = ("--trials", str(TRIALS), "--set", f"train.epochs={EPOCHS}", "--set", "model.baseline.epochs=2")
+SMALL = (
+    "--trials",
+    str(TRIALS),
+    "--set",
+    f"train.epochs={EPOCHS}",
+    "--set",
+    "model.baseline.epochs=2",
+)
 ONE_SLOT = ("--set", "search.max_concurrent=1")
 TIMING = ("epoch_s", "images_per_s")
-WORKERS = ("ray::ResourceTrainable", "ray::TrialWorker")  # what Ray calls the process of a Trainable
+WORKERS = (
+    "ray::ResourceTrainable",
+    "ray::TrialWorker",
+)  # what Ray calls the process of a Trainable
 PATIENCE_S = 100.0
 CODE = Path(lmoe_tune.__file__).resolve().parents[1]  # also where it is not installed
 
@@ -48,7 +58,11 @@ class Command:
     def environment(self, **more: str) -> dict[str, str]:
         drop = ("MLFLOW_", "LMOE_TUNE_", "RAY_", "TUNE_", "COLUMNS")
         kept = {name: value for name, value in os.environ.items() if not name.startswith(drop)}
-        return kept | {"PYTHONPATH": os.pathsep.join([str(CODE), *filter(None, [kept.get("PYTHONPATH")])])} | more
+        return (
+            kept
+            | {"PYTHONPATH": os.pathsep.join([str(CODE), *filter(None, [kept.get("PYTHONPATH")])])}
+            | more
+        )
 
     def run(self, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
         """Run it to its end."""
@@ -152,7 +166,9 @@ def still_working(workers: list[int]) -> list[int]:
 
 def command_line(pid: int) -> str:
     try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        return (
+            Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        )
     except OSError:
         return ""
 
@@ -216,14 +232,18 @@ class Tracked:
         self.experiment_id = experiment.experiment_id
         self.runs = list(self.client.search_runs([self.experiment_id], max_results=1000))
         self.trials = {
-            int(run.data.tags["lmoe_tune.trial"]): run for run in self.runs if "lmoe_tune.trial" in run.data.tags
+            int(run.data.tags["lmoe_tune.trial"]): run
+            for run in self.runs
+            if "lmoe_tune.trial" in run.data.tags
         }
         self.parents = [run for run in self.runs if run.data.tags.get("lmoe_tune.kind") == "sweep"]
 
     def agrees_with(self, trials: list[TrialView]) -> None:
         """One run for a trial, with its state, parameters and every epoch once; none left RUNNING."""
         numbered = [run for run in self.runs if "lmoe_tune.trial" in run.data.tags]
-        assert sorted(int(run.data.tags["lmoe_tune.trial"]) for run in numbered) == [trial.number for trial in trials]
+        assert sorted(int(run.data.tags["lmoe_tune.trial"]) for run in numbered) == [
+            trial.number for trial in trials
+        ]
         assert len(self.parents) == 1
         status = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
         for trial in trials:

@@ -35,7 +35,9 @@ SEARCH = (
 
 
 @pytest.mark.long
-def test_a_sweep_under_random_faults_ends_as_the_undisturbed_one(command: Any, reference: Any) -> None:
+def test_a_sweep_under_random_faults_ends_as_the_undisturbed_one(
+    command: Any, reference: Any
+) -> None:
     """Moments differ from machine to machine, and a fault may miss; what must hold at the end does not."""
     victim, tally, rng = Victim(command.cwd, "digits", SEARCH), Tally(), random.Random(3)
     plans = [
@@ -44,16 +46,26 @@ def test_a_sweep_under_random_faults_ends_as_the_undisturbed_one(command: Any, r
             end=(KILL, any_moment(rng, fresh=False)),
             damage=rng.choice([TRUNCATED, FLIPPED]),
         ),
-        Plan(during=((PROJECTOR_KILLED, any_moment(rng, fresh=False)),), end=(KILL, any_moment(rng, fresh=False))),
+        Plan(
+            during=((PROJECTOR_KILLED, any_moment(rng, fresh=False)),),
+            end=(KILL, any_moment(rng, fresh=False)),
+        ),
     ]
     for plan in [*plans, Plan(), Plan()]:
         if not victim.is_done():
             run_once(victim, plan, tally, rng)
     assert tally.failures == []
     assert victim.is_done()
-    assert audit(victim.folder, victim.database, planned=TRIALS, reference=reference.folder, seen=victim.seen) == [], (
-        dict(tally.faults)
-    )
+    assert (
+        audit(
+            victim.folder,
+            victim.database,
+            planned=TRIALS,
+            reference=reference.folder,
+            seen=victim.seen,
+        )
+        == []
+    ), dict(tally.faults)
 
 
 def cut_the_ledger(victim: Victim) -> None:
@@ -88,11 +100,22 @@ def execute(statement: str) -> Callable[[Victim], None]:
         (change_a_metric, "on disk"),
         (flip_a_checkpoint, "on disk"),
         (execute("UPDATE runs SET status = 'RUNNING' WHERE name = 'trial 2'"), "in MLflow"),
-        (execute("UPDATE runs SET lifecycle_stage = 'deleted' WHERE name = 'trial 2'"), "in MLflow"),
+        (
+            execute("UPDATE runs SET lifecycle_stage = 'deleted' WHERE name = 'trial 2'"),
+            "in MLflow",
+        ),
         (execute("DELETE FROM metrics WHERE step = 2 AND key = 'val_auroc'"), "in MLflow"),
         (execute("UPDATE logged_models SET lifecycle_stage = 'deleted'"), "in MLflow"),
     ],
-    ids=["cut ledger", "metric", "checkpoint", "running", "deleted run", "epoch in MLflow", "deleted models"],
+    ids=[
+        "cut ledger",
+        "metric",
+        "checkpoint",
+        "running",
+        "deleted run",
+        "epoch in MLflow",
+        "deleted models",
+    ],
 )
 def test_the_auditor_notices(
     copy_of_reference: Any, reference: Any, tamper: Callable[[Victim], None], column: str
@@ -103,7 +126,9 @@ def test_the_auditor_notices(
     assert column in {problem.column for problem in problems}, problems
 
 
-def test_the_auditor_finds_nothing_in_an_undisturbed_sweep(copy_of_reference: Any, reference: Any) -> None:
+def test_the_auditor_finds_nothing_in_an_undisturbed_sweep(
+    copy_of_reference: Any, reference: Any
+) -> None:
     assert audited(Victim(copy_of_reference.cwd, "digits", SEARCH), reference.folder) == []
 
 
@@ -119,4 +144,6 @@ def test_the_auditor_notices_what_differs_from_the_undisturbed_sweep_and_from_be
 
 
 def audited(victim: Victim, reference: Any) -> list[Problem]:
-    return audit(victim.folder, victim.database, planned=TRIALS, reference=reference, seen=victim.seen)
+    return audit(
+        victim.folder, victim.database, planned=TRIALS, reference=reference, seen=victim.seen
+    )

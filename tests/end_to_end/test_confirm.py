@@ -35,7 +35,9 @@ def quick(copy_of_reference: Any) -> Any:
     text = path.read_text()
     assert "max_concurrent: 1\n" in text and f"epochs: {EPOCHS}\n" in text
     path.write_text(
-        text.replace("max_concurrent: 1\n", "max_concurrent: 2\n").replace(f"epochs: {EPOCHS}\n", "epochs: 1\n")
+        text.replace("max_concurrent: 1\n", "max_concurrent: 2\n").replace(
+            f"epochs: {EPOCHS}\n", "epochs: 1\n"
+        )
     )
     return copy_of_reference
 
@@ -61,7 +63,9 @@ def test_killed_and_resumed_it_gives_one_document_that_agrees_with_everything(
     assert found["winner"]["params"].items() >= best["params"].items()
     assert len(found["rows"]) == ROWS - 1
     assert found["failed"] == []
-    assert [opening["command"] for opening in found["test_openings"]] == ["lmoe-tune " + " ".join(CONFIRM)] * 2
+    assert [opening["command"] for opening in found["test_openings"]] == [
+        "lmoe-tune " + " ".join(CONFIRM)
+    ] * 2
 
     for old, new in zip(before, jobs_of(command), strict=False):
         assert new.params == old.params
@@ -74,7 +78,9 @@ def agrees_with_scikit_learn(command: Any, found: dict[str, Any]) -> None:
     """Every number of the document, from the test scores."""
     by_row: dict[str, list[dict[str, float]]] = {}
     for job in found["jobs"]:
-        with np.load(command.folder.confirmation.path / job["scores"], allow_pickle=False) as arrays:
+        with np.load(
+            command.folder.confirmation.path / job["scores"], allow_pickle=False
+        ) as arrays:
             id_scores = arrays["scores_id"]
             aurocs = {}
             for name, key in (("fine", "scores_fine"), ("coarse", "scores_coarse_photo_flower")):
@@ -94,7 +100,9 @@ def agrees_with_scikit_learn(command: Any, found: dict[str, Any]) -> None:
     for pair in found["paired"]:
         if pair["metric"] in by_row[pair["against"]][0]:
             ours, theirs = by_row[found["winner"]["name"]], by_row[pair["against"]]
-            differences = [a[pair["metric"]] - b[pair["metric"]] for a, b in zip(ours, theirs, strict=True)]
+            differences = [
+                a[pair["metric"]] - b[pair["metric"]] for a, b in zip(ours, theirs, strict=True)
+            ]
             assert pair["difference"] == pytest.approx(np.mean(differences))
 
 
@@ -115,6 +123,8 @@ def agrees_with_mlflow(command: Any, store: Any, found: dict[str, Any]) -> None:
         run = runs[job.number]
         assert "lmoe_tune.trial" not in run.data.tags
         assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
-        assert run.data.tags["lmoe_tune.sweep_id"] == store.parents[0].data.tags["lmoe_tune.sweep_id"]
+        assert (
+            run.data.tags["lmoe_tune.sweep_id"] == store.parents[0].data.tags["lmoe_tune.sweep_id"]
+        )
         assert run.data.metrics["test_auroc"] == job.metrics["test_auroc"]
         assert run.data.params["seed"] == str(job.params["seed"])

@@ -39,7 +39,10 @@ def disk(tmp_path: Path) -> Iterator[Callable[..., Path]]:
     def mount(options: str) -> Path:
         how = f"remount,{options}" if os.path.ismount(place) else options
         done = subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", how, "tmpfs", str(place)], capture_output=True, text=True, check=False
+            ["mount", "-t", "tmpfs", "-o", how, "tmpfs", str(place)],
+            capture_output=True,
+            text=True,
+            check=False,
         )
         if done.returncode != 0:
             pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
@@ -84,7 +87,12 @@ def test_a_read_only_home_can_be_looked_at_and_not_worked_in(
         assert "Traceback" not in done.stderr
         assert str(home) in done.stderr
         assert len(done.stderr.strip().splitlines()) <= 3, done.stderr
-    for arguments in (("status", "digits"), ("leaderboard", "digits"), ("best", "digits"), ("list",)):
+    for arguments in (
+        ("status", "digits"),
+        ("leaderboard", "digits"),
+        ("best", "digits"),
+        ("list",),
+    ):
         done = command.run(*arguments, "--format", "json")
         assert done.returncode == 0, (arguments, done.stderr)
     assert command.records() == reference.records()
@@ -92,7 +100,10 @@ def test_a_read_only_home_can_be_looked_at_and_not_worked_in(
 
 @pytest.mark.long
 def test_a_home_that_was_moved_is_resumed_where_it_is_now(
-    command: Any, reference: Any, tmp_path_factory: pytest.TempPathFactory, tracked: Callable[..., Any]
+    command: Any,
+    reference: Any,
+    tmp_path_factory: pytest.TempPathFactory,
+    tracked: Callable[..., Any],
 ) -> None:
     driver = command.start(*SEARCH)
     driver.wait_until(lambda: any(trial.epochs for trial in command.trials()))
@@ -117,7 +128,9 @@ def test_damaged_checkpoints_are_said_and_trained_again_to_the_same_values(
     driver.kill()
     unfinished = {trial.number for trial in command.trials() if trial.state == "running"}
     baselines = list((command.home / "baselines").rglob("epoch-*.pt"))
-    trained = {number: list(command.folder.checkpoints(number).glob("epoch-*.pt")) for number in unfinished}
+    trained = {
+        number: list(command.folder.checkpoints(number).glob("epoch-*.pt")) for number in unfinished
+    }
     for path in [*baselines, *(path for paths in trained.values() for path in paths)]:
         path.write_bytes(os.urandom(path.stat().st_size))
     done = command.run("resume", "digits", "--json")

@@ -39,13 +39,24 @@ def test_what_is_exported_answers_as_the_evaluation_did(copy_of_reference: Comma
 
     # the evaluation: the same metrics as the trial's record
     scores = torch.tensor([one.score for one in found], dtype=torch.float64)
-    known, fine, coarse = scores.split([len(data.val_images), len(data.val_fine), len(data.val_coarse)])
+    known, fine, coarse = scores.split(
+        [len(data.val_images), len(data.val_fine), len(data.val_coarse)]
+    )
     labels = [one.label for one in found[: len(known)]]
-    accuracy = np.mean([label == data.classes[number] for label, number in zip(labels, data.val_labels, strict=True)])
+    accuracy = np.mean(
+        [
+            label == data.classes[number]
+            for label, number in zip(labels, data.val_labels, strict=True)
+        ]
+    )
     assert accuracy == pytest.approx(best.metrics["val_accuracy"], abs=1e-12)
     for name, outside in (("fine", fine), ("coarse", coarse)):
         assert auroc(known, outside) == pytest.approx(best.metrics[f"val_{name}_auroc"], abs=1e-4)
-        rejected = torch.tensor([one.is_ood for one in detector.predict(getattr(data, f"val_{name}"))]).double().mean()
+        rejected = (
+            torch.tensor([one.is_ood for one in detector.predict(getattr(data, f"val_{name}"))])
+            .double()
+            .mean()
+        )
         assert rejected.item() == tnr_at_tpr(known, outside)
     assert detector.threshold == threshold_at_tpr(known, 0.95)
     assert [one.is_ood for one in found] == (scores < detector.threshold).tolist()
@@ -56,7 +67,14 @@ def test_what_is_exported_answers_as_the_evaluation_did(copy_of_reference: Comma
     rgb = Image.fromarray(images[0, 0])
     rgb.convert("RGBA").save(command.cwd / "rgba.png")
     (command.cwd / "broken.png").write_bytes(b"none")
-    done = command.run("predict", "det", *(f"{number}.png" for number in range(10)), "rgba.png", "broken.png", "--json")
+    done = command.run(
+        "predict",
+        "det",
+        *(f"{number}.png" for number in range(10)),
+        "rgba.png",
+        "broken.png",
+        "--json",
+    )
     assert done.returncode == 2 and "broken.png" in done.stderr and "Traceback" not in done.stderr
     rows = json.loads(done.stdout)
     expected = [(one.label, one.score, one.is_ood) for one in [*found[:10], found[0]]]
@@ -65,7 +83,9 @@ def test_what_is_exported_answers_as_the_evaluation_did(copy_of_reference: Comma
 
     # what MLflow has registered
     uri = f"sqlite:///{command.home / 'mlflow.db'}"
-    assert projector.sync(Ledger.writing(command.folder, ledger.spec), uri, print)  # its home has moved
+    assert projector.sync(
+        Ledger.writing(command.folder, ledger.spec), uri, print
+    )  # its home has moved
     try:
         registered = register_detector(
             uri,

@@ -87,7 +87,9 @@ def test_each_failed_trial_says_why_and_the_others_complete(command: Any) -> Non
     document = json.loads(done.stdout)
     assert document["state"] == "complete"
     trials = {trial.params["way"]: trial for trial in command.trials()}
-    assert {way: trial.state for way, trial in trials.items()} == {"well": "complete"} | dict.fromkeys(WORDS, "failed")
+    assert {way: trial.state for way, trial in trials.items()} == {
+        "well": "complete"
+    } | dict.fromkeys(WORDS, "failed")
     for way, words in WORDS.items():
         record = json.loads((command.folder.trial(trials[way].number) / "trial.json").read_text())
         assert words in record["failure"], way

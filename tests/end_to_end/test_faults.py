@@ -9,7 +9,15 @@ import pytest
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(180)]
 
-SEARCH = ("search", "digits", "--set", "train.epochs=2", "--set", "model.baseline.epochs=2", "--json")
+SEARCH = (
+    "search",
+    "digits",
+    "--set",
+    "train.epochs=2",
+    "--set",
+    "model.baseline.epochs=2",
+    "--json",
+)
 
 
 @pytest.fixture
@@ -41,7 +49,9 @@ def test_trials_whose_loss_is_not_finite_fail_and_the_sweep_goes_on_to_its_end(
     assert {run.data.tags["lmoe_tune.failure"][:6] for run in store.trials.values()} == {"epoch "}
 
 
-def test_more_failed_trials_than_allowed_is_exit_code_3_and_the_failed_can_be_retried(command: Any) -> None:
+def test_more_failed_trials_than_allowed_is_exit_code_3_and_the_failed_can_be_retried(
+    command: Any,
+) -> None:
     failing = ("--trials", "4", "--set", "train.lr=1e12", "--set", "budget.max_failed=0")
     done = command.run(*SEARCH, *failing, "--set", "search.max_concurrent=1")
     assert done.returncode == 3, done.stderr
@@ -60,7 +70,9 @@ def test_failed_trials_of_a_complete_sweep_are_retried_as_new_ones(command: Any)
     assert json.loads(again.stdout)["state"] == "complete"
 
 
-def test_without_mlflow_a_sweep_completes_and_its_ids_are_null(command: Any, closed_port: int) -> None:
+def test_without_mlflow_a_sweep_completes_and_its_ids_are_null(
+    command: Any, closed_port: int
+) -> None:
     uri = f"http://user:secret@127.0.0.1:{closed_port}"
     done = command.run(*SEARCH, "--trials", "2", MLFLOW_TRACKING_URI=uri)
     assert done.returncode == 0, done.stderr
@@ -87,7 +99,9 @@ def test_without_mlflow_a_sweep_completes_and_its_ids_are_null(command: Any, clo
 def test_what_mlflow_missed_is_delivered_later(
     command: Any, closed_port: int, tracked: Callable[..., Any], again: tuple[str, ...]
 ) -> None:
-    away = command.run(*SEARCH, "--trials", "2", MLFLOW_TRACKING_URI=f"http://127.0.0.1:{closed_port}")
+    away = command.run(
+        *SEARCH, "--trials", "2", MLFLOW_TRACKING_URI=f"http://127.0.0.1:{closed_port}"
+    )
     assert away.returncode == 0, away.stderr
     done = command.run(*again)
     assert done.returncode == 0, done.stderr

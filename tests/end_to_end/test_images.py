@@ -43,7 +43,9 @@ def write_photos(folder: Path, num_classes: int, per_class: int, seed: int) -> N
         for image in range(per_class):
             pattern = (rng.random((4, 5, 3)) * 55 + colour).astype(np.uint8)
             size = (int(rng.integers(40, 80)), int(rng.integers(40, 80)))
-            Image.fromarray(pattern).resize(size).save(folder / f"class {number}" / f"{image:03d}.jpg", quality=90)
+            Image.fromarray(pattern).resize(size).save(
+                folder / f"class {number}" / f"{image:03d}.jpg", quality=90
+            )
 
 
 def test_a_sweep_over_folders_of_jpegs(tmp_path: Path) -> None:
@@ -61,7 +63,9 @@ def test_a_sweep_over_folders_of_jpegs(tmp_path: Path) -> None:
     done = command.run("search", "photos.yaml", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["trials"]["complete"] == 2
-    assert list(Path(document["folder"]).glob("segment-*")) == [segment], "nothing was decoded again"
+    assert list(Path(document["folder"]).glob("segment-*")) == [segment], (
+        "nothing was decoded again"
+    )
 
     folder = SweepFolder(command.home, "photos")
     for trial in read_sweep(folder).trials():

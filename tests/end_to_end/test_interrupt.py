@@ -23,7 +23,9 @@ BOUND_S = 60.0  # on a busy machine; a few seconds on an idle one
 
 
 @pytest.mark.parametrize(
-    "number", [pytest.param(signal.SIGINT, marks=pytest.mark.long), signal.SIGTERM], ids=["SIGINT", "SIGTERM"]
+    "number",
+    [pytest.param(signal.SIGINT, marks=pytest.mark.long), signal.SIGTERM],
+    ids=["SIGINT", "SIGTERM"],
 )
 def test_a_signal_ends_it_cleanly_and_it_is_resumed(
     command: Any, reference: Any, tracked: Callable[..., Any], number: int
@@ -53,7 +55,9 @@ def test_a_signal_ends_it_cleanly_and_it_is_resumed(
         pytest.param(signal.SIGTERM, 2.5, marks=pytest.mark.long),
     ],
 )
-def test_a_signal_while_ray_starts_ends_it_with_the_same_words(command: Any, number: int, delay_s: float) -> None:
+def test_a_signal_while_ray_starts_ends_it_with_the_same_words(
+    command: Any, number: int, delay_s: float
+) -> None:
     driver = command.start(*SEARCH)
     driver.wait_until(lambda: "starting the sweep" in driver.output())
     time.sleep(delay_s)
@@ -84,5 +88,7 @@ os.kill(os.getpid(), signal.SIGTERM)
 
 def test_when_ray_has_shut_down_a_signal_is_still_handled(tmp_path: Path) -> None:
     """Ray leaves SIGTERM to end the process at once, and what delivers the rest comes after it."""
-    done = subprocess.run([sys.executable, "-c", SIGTERM_AFTER_RAY], cwd=tmp_path, timeout=PATIENCE_S, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", SIGTERM_AFTER_RAY], cwd=tmp_path, timeout=PATIENCE_S, check=False
+    )
     assert done.returncode == 77

@@ -44,10 +44,17 @@ def all_have_started(command: Any) -> bool:
         pytest.param((baseline_has_begun, a_trial_has_ended), marks=pytest.mark.long),
         pytest.param((all_have_started,), marks=pytest.mark.long),
     ],
-    ids=["while it starts and after an epoch", "in the baseline and after a trial", "in the last trial"],
+    ids=[
+        "while it starts and after an epoch",
+        "in the baseline and after a trial",
+        "in the last trial",
+    ],
 )
 def test_killed_and_resumed_it_ends_bit_for_bit_as_the_uninterrupted_sweep(
-    command: Any, reference: Any, tracked: Callable[..., Any], moments: tuple[Callable[[Any], bool], ...]
+    command: Any,
+    reference: Any,
+    tracked: Callable[..., Any],
+    moments: tuple[Callable[[Any], bool], ...],
 ) -> None:
     if baseline_has_begun in moments:
         shutil.rmtree(command.home / "baselines")
@@ -69,7 +76,9 @@ def test_killed_and_resumed_it_ends_bit_for_bit_as_the_uninterrupted_sweep(
     tracked(command).agrees_with(command.trials())
 
 
-def test_killed_with_two_slots_it_finishes_what_was_planned(command: Any, tracked: Callable[..., Any]) -> None:
+def test_killed_with_two_slots_it_finishes_what_was_planned(
+    command: Any, tracked: Callable[..., Any]
+) -> None:
     driver = command.start(*SEARCH)
     driver.wait_until(lambda: any(trial.epochs for trial in command.trials()[1:]))
     driver.kill()
@@ -88,7 +97,9 @@ def test_killed_with_two_slots_it_finishes_what_was_planned(command: Any, tracke
     tracked(command).agrees_with(trials)
 
 
-def test_a_worker_that_is_killed_continues_and_the_sweep_completes(command: Any, reference: Any) -> None:
+def test_a_worker_that_is_killed_continues_and_the_sweep_completes(
+    command: Any, reference: Any
+) -> None:
     driver = command.start(*SEARCH, *ONE_SLOT)
     driver.wait_until(lambda: an_epoch_is_recorded(command))
     (worker,) = driver.workers()

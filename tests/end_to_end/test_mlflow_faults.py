@@ -62,12 +62,20 @@ def proxy(server: TrackingServer) -> Iterator[FaultyProxy]:
 
 def told(stderr: str) -> list[str]:
     """What the user is told of MLflow while the sweep runs."""
-    return [line for line in stderr.splitlines() if line.startswith(("MLflow is", "MLflow was", "the process that"))]
+    return [
+        line
+        for line in stderr.splitlines()
+        if line.startswith(("MLflow is", "MLflow was", "the process that"))
+    ]
 
 
 @pytest.mark.long
 def test_a_slow_server_holds_up_nothing_and_sync_delivers_what_is_missing(
-    command: Any, tracked: Callable[..., Any], server: TrackingServer, proxy: FaultyProxy, tmp_path: Path
+    command: Any,
+    tracked: Callable[..., Any],
+    server: TrackingServer,
+    proxy: FaultyProxy,
+    tmp_path: Path,
 ) -> None:
     (tmp_path / "noting").mkdir()
     (tmp_path / "noting" / "sitecustomize.py").write_text(NOTE_CONNECTIONS)
@@ -90,7 +98,9 @@ def test_a_slow_server_holds_up_nothing_and_sync_delivers_what_is_missing(
     missing = "lmoe-tune sync digits" in driver.output()
     connected = notes.read_text().splitlines()
     assert connected
-    assert all(PROJECTOR in arguments for arguments in connected), "only a process of its own waits for MLflow"
+    assert all(PROJECTOR in arguments for arguments in connected), (
+        "only a process of its own waits for MLflow"
+    )
     proxy.script = lambda request: NONE
     if missing:
         synced = command.run("sync", "digits", MLFLOW_TRACKING_URI=proxy.uri)
@@ -101,14 +111,22 @@ def test_a_slow_server_holds_up_nothing_and_sync_delivers_what_is_missing(
 
 @pytest.mark.long
 def test_a_server_that_comes_and_goes_a_projector_that_is_killed_and_another_server(
-    command: Any, tracked: Callable[..., Any], server: TrackingServer, proxy: FaultyProxy, tmp_path: Path
+    command: Any,
+    tracked: Callable[..., Any],
+    server: TrackingServer,
+    proxy: FaultyProxy,
+    tmp_path: Path,
 ) -> None:
     def script(request: Request) -> Fault:
         return LOST if request.number % 5 == 4 else ERROR if request.number % 7 == 6 else NONE
 
     proxy.script = script
-    driver = command.start(*SEARCH, "--trials", "4", MLFLOW_TRACKING_URI=proxy.uri, MLFLOW_HTTP_REQUEST_MAX_RETRIES="0")
-    driver.wait_until(lambda: any(trial.epochs for trial in command.trials()) or driver.process.poll() is not None)
+    driver = command.start(
+        *SEARCH, "--trials", "4", MLFLOW_TRACKING_URI=proxy.uri, MLFLOW_HTTP_REQUEST_MAX_RETRIES="0"
+    )
+    driver.wait_until(
+        lambda: any(trial.epochs for trial in command.trials()) or driver.process.poll() is not None
+    )
     proxy.down()
     for pid, arguments in driver.descendants().items():
         if PROJECTOR in arguments:
@@ -139,13 +157,19 @@ def test_a_server_that_comes_and_goes_a_projector_that_is_killed_and_another_ser
 
 def models(store: Any) -> list[tuple[str, str]]:
     found = store.client.search_logged_models([store.experiment_id])
-    return sorted((model.tags["lmoe_tune.trial"], model.tags["lmoe_tune.sha256"]) for model in found)
+    return sorted(
+        (model.tags["lmoe_tune.trial"], model.tags["lmoe_tune.sha256"]) for model in found
+    )
 
 
 @pytest.mark.long
-def test_a_complete_sweep_is_not_held_up_by_a_server_that_never_answers(copy_of_reference: Any) -> None:
+def test_a_complete_sweep_is_not_held_up_by_a_server_that_never_answers(
+    copy_of_reference: Any,
+) -> None:
     with FaultyProxy(0, lambda request: HANGS).closing() as mute:
-        done = copy_of_reference.run("search", "digits", *reference_overrides(), MLFLOW_TRACKING_URI=mute.uri)
+        done = copy_of_reference.run(
+            "search", "digits", *reference_overrides(), MLFLOW_TRACKING_URI=mute.uri
+        )
     assert done.returncode == 0, done.stderr
     assert "lmoe-tune sync digits" in done.stderr
 

@@ -26,10 +26,14 @@ SEARCH = (
 
 
 @pytest.mark.long
-def test_when_rays_own_process_dies_the_sweep_ends_with_how_to_resume(command: Any, reference: Any) -> None:
+def test_when_rays_own_process_dies_the_sweep_ends_with_how_to_resume(
+    command: Any, reference: Any
+) -> None:
     driver = command.start(*SEARCH)
     driver.wait_until(lambda: any(trial.epochs for trial in command.trials()))
-    raylets = [pid for pid, line in driver.descendants().items() if line.split(" ")[0].endswith("/raylet")]
+    raylets = [
+        pid for pid, line in driver.descendants().items() if line.split(" ")[0].endswith("/raylet")
+    ]
     for raylet in raylets:
         os.kill(raylet, signal.SIGKILL)
     code = driver.process.wait(PATIENCE_S)
@@ -59,7 +63,13 @@ class Cluster:
             self.address = f"127.0.0.1:{listener.getsockname()[1]}"
         self._nodes: list[subprocess.Popen[bytes]] = []
         port = self.address.rpartition(":")[2]
-        self._start("--head", "--node-ip-address=127.0.0.1", f"--port={port}", "--include-dashboard=false", cpus=0)
+        self._start(
+            "--head",
+            "--node-ip-address=127.0.0.1",
+            f"--port={port}",
+            "--include-dashboard=false",
+            cpus=0,
+        )
         for _ in range(2):
             self._start(f"--address={self.address}", "--node-ip-address=127.0.0.1", cpus=1)
 
@@ -107,7 +117,9 @@ def cluster(command: Command, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 
 @pytest.mark.long
-def test_the_trials_of_a_node_that_dies_go_on_elsewhere(command: Any, cluster: Cluster, tracked: Any) -> None:
+def test_the_trials_of_a_node_that_dies_go_on_elsewhere(
+    command: Any, cluster: Cluster, tracked: Any
+) -> None:
     arguments = ("--trials", "3", "--set", "train.epochs=12", "--set", "search.pruner=none")
     baseline = ("--set", "model.baseline.epochs=2", "--address", cluster.address)
     driver = command.start("search", "digits", *arguments, *baseline, RAY_AUTH_MODE="disabled")

@@ -50,7 +50,11 @@ def traces() -> list[bytes]:
     """Every secret as it is, percent-encoded and as HTTP's basic authorization."""
     found = []
     for secret in PLANTED.values():
-        found += [secret, quote(secret, safe=""), base64.b64encode(f"{USER}:{secret}".encode()).decode()]
+        found += [
+            secret,
+            quote(secret, safe=""),
+            base64.b64encode(f"{USER}:{secret}".encode()).decode(),
+        ]
     return [text.encode() for text in found]
 
 
@@ -89,12 +93,26 @@ def scratch() -> Iterator[Path]:
 def test_a_sweep_keeps_secrets_to_itself_listens_on_loopback_and_opens_no_file_to_everyone(
     command: Any, tracked: Callable[..., Any], server: TrackingServer, scratch: Path
 ) -> None:
-    search = ("search", "digits", "--trials", "3", "--set", "train.epochs=2", "--set", "model.baseline.epochs=2")
+    search = (
+        "search",
+        "digits",
+        "--trials",
+        "3",
+        "--set",
+        "train.epochs=2",
+        "--set",
+        "model.baseline.epochs=2",
+    )
     arguments: set[str] = set()
     addresses: set[str] = set()
     # It is away for its first requests: the errors of MLflow's are said, too.
-    with FaultyProxy(server.port, lambda request: ERROR if request.number < 4 else NONE).closing() as proxy:
-        secrets = VARIABLES | {"MLFLOW_TRACKING_URI": with_password(proxy.uri), "RAY_TMPDIR": str(scratch)}
+    with FaultyProxy(
+        server.port, lambda request: ERROR if request.number < 4 else NONE
+    ).closing() as proxy:
+        secrets = VARIABLES | {
+            "MLFLOW_TRACKING_URI": with_password(proxy.uri),
+            "RAY_TMPDIR": str(scratch),
+        }
         umask = os.umask(0)
         try:
             driver = command.start("--debug", *search, **secrets, TMPDIR=str(scratch))
@@ -132,7 +150,9 @@ def test_a_sweep_keeps_secrets_to_itself_listens_on_loopback_and_opens_no_file_t
         assert_clean(str(path), "a file's name")
     assert open_to_everyone(command.home) == []
     (private,) = scratch.glob("lmoe-tune-*")
-    assert stat.S_IMODE(private.stat().st_mode) == 0o700, "Ray's own folders are open to everyone: nobody gets there"
+    assert stat.S_IMODE(private.stat().st_mode) == 0o700, (
+        "Ray's own folders are open to everyone: nobody gets there"
+    )
 
 
 @pytest.mark.slow
@@ -148,7 +168,9 @@ def test_an_error_of_mlflows_holds_no_secret_with_its_traceback_either(
     )
     with FaultyProxy(0, lambda request: ERROR).closing() as proxy:
         uri = with_password(proxy.uri.replace("http", scheme))
-        done = run_python(tmp_path, code, "--debug", "sync", "small", **VARIABLES, MLFLOW_TRACKING_URI=uri)
+        done = run_python(
+            tmp_path, code, "--debug", "sync", "small", **VARIABLES, MLFLOW_TRACKING_URI=uri
+        )
     assert done.returncode == 1
     assert "Traceback" in done.stderr
     assert f"{scheme}://127.0.0.1:{proxy.port}" in done.stderr
@@ -171,10 +193,14 @@ def test_an_error_of_mlflows_holds_no_secret_with_its_traceback_either(
     ],
     ids=lambda arguments: " ".join(arguments)[:40],
 )
-def test_what_is_refused_is_not_echoed_with_its_password(arguments: tuple[str, ...], tmp_path: Path) -> None:
+def test_what_is_refused_is_not_echoed_with_its_password(
+    arguments: tuple[str, ...], tmp_path: Path
+) -> None:
     uri = with_password("https://mlflow.lab:5000")
     spec = tmp_path / "spec.yaml"
-    spec.write_text(f"name: x\ntrainable: logit_mixoe\ndata: {{id: {{dataset: digits}}}}\ntracking: {{uri: '{uri}'}}\n")
+    spec.write_text(
+        f"name: x\ntrainable: logit_mixoe\ndata: {{id: {{dataset: digits}}}}\ntracking: {{uri: '{uri}'}}\n"
+    )
     filled = [argument.format(spec=spec, uri=uri) for argument in arguments]
     for debug in ([], ["--debug"]):
         done = run_python(tmp_path, "from lmoe_tune.cli import main; main.main()", *debug, *filled)
@@ -184,7 +210,9 @@ def test_what_is_refused_is_not_echoed_with_its_password(arguments: tuple[str, .
 
 
 @pytest.mark.parametrize("umask", [0o022, 0o077], ids=oct)
-def test_files_are_made_with_the_users_umask(umask: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_are_made_with_the_users_umask(
+    umask: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     home = tmp_path / "home"
     before = os.umask(umask)
@@ -197,7 +225,9 @@ def test_files_are_made_with_the_users_umask(umask: int, tmp_path: Path, monkeyp
     finally:
         os.umask(before)
     paths = [path for path in home.rglob("*") if not path.is_symlink()]
-    assert {"mlflow.db", "ledger.jsonl", "spec.yaml", "trial.json", "checkpoint.pt"} <= {path.name for path in paths}
+    assert {"mlflow.db", "ledger.jsonl", "spec.yaml", "trial.json", "checkpoint.pt"} <= {
+        path.name for path in paths
+    }
     for path in paths:
         assert not path.stat().st_mode & umask, f"{path} is open to others"
 
@@ -221,7 +251,9 @@ def test_no_checkpoint_and_no_logged_model_runs_code_when_it_is_loaded(tmp_path:
         checkpoint.load(path)
     torch.save({"model": Evil(), "describes": {}}, tmp_path / "model.pt")
     with pytest.raises(pickle.UnpicklingError):
-        Detector().load_context(SimpleNamespace(artifacts={"checkpoint": str(tmp_path / "model.pt")}))
+        Detector().load_context(
+            SimpleNamespace(artifacts={"checkpoint": str(tmp_path / "model.pt")})
+        )
     assert not (Path(tempfile.gettempdir()) / "lmoe-tune-was-unpickled").exists()
 
 

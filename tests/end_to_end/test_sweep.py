@@ -25,7 +25,9 @@ def test_a_whole_sweep_prints_one_json_document(reference: Any, printed: dict[st
     assert counts["failed"] == counts["running"] == 0
     best = printed["best"]
     assert set(best["params"]) == {"mixing_alpha", "consistency_weight", "outlier_ratio"}
-    complete = [trial for trial in reference.trials() if trial.state == "complete" and trial.violation == 0]
+    complete = [
+        trial for trial in reference.trials() if trial.state == "complete" and trial.violation == 0
+    ]
     assert best["value"] == max(trial.value for trial in complete)
     assert printed["tracking_uri"] == f"sqlite:///{reference.home / 'mlflow.db'}"
     assert printed["wall_s"] > 0
@@ -45,9 +47,23 @@ def test_mlflow_shows_what_the_ledger_holds(
     assert store.trials[printed["best"]["trial"]].info.run_id == printed["best"]["run_id"]
 
 
-def test_the_promised_metrics_are_there_for_every_epoch(reference: Any, tracked: Callable[..., Any]) -> None:
-    promised = {"train_loss", "train_id_loss", "train_mix_loss", "train_consistency_loss", "train_margin"}
-    promised |= {"val_accuracy", "val_fine_auroc", "val_coarse_auroc", "val_auroc", "val_fine_tnr95"}
+def test_the_promised_metrics_are_there_for_every_epoch(
+    reference: Any, tracked: Callable[..., Any]
+) -> None:
+    promised = {
+        "train_loss",
+        "train_id_loss",
+        "train_mix_loss",
+        "train_consistency_loss",
+        "train_margin",
+    }
+    promised |= {
+        "val_accuracy",
+        "val_fine_auroc",
+        "val_coarse_auroc",
+        "val_auroc",
+        "val_fine_tnr95",
+    }
     promised |= {"val_coarse_tnr95", "lr", "epoch_s", "images_per_s"}
     for run in tracked(reference).trials.values():
         assert promised <= set(run.data.metrics)
@@ -68,7 +84,11 @@ def test_the_best_model_loads_from_mlflow_and_predicts(
     assert list(predicted.columns) == ["class", "score"]
     assert len(predicted) == 64
     known = set(detector.unwrap_python_model().classes)
-    rows = [place for place, label in enumerate(digits.target[:64]) if str(label) in set(map(str, known))]
+    rows = [
+        place
+        for place, label in enumerate(digits.target[:64])
+        if str(label) in set(map(str, known))
+    ]
     right = [str(predicted["class"][row]) == str(digits.target[row]) for row in rows]
     assert rows and sum(right) / len(right) > 0.8
 
@@ -79,7 +99,9 @@ def test_the_best_checkpoint_is_there_and_those_of_other_trials_are_bounded(
     from pathlib import Path
 
     assert Path(printed["best"]["checkpoint"]).is_file()
-    kept = {path.parts[-3] for path in reference.folder.path.glob("trials/*/checkpoints/epoch-*.pt")}
+    kept = {
+        path.parts[-3] for path in reference.folder.path.glob("trials/*/checkpoints/epoch-*.pt")
+    }
     assert str(printed["best"]["trial"]) in kept
     assert len(kept) <= 3
     assert not (reference.folder.path / ".ray").exists()
@@ -100,14 +122,18 @@ def test_the_other_commands_agree_with_it(reference: Any, printed: dict[str, Any
     ]
 
 
-def test_the_same_command_again_says_that_it_is_complete(reference: Any, printed: dict[str, Any]) -> None:
+def test_the_same_command_again_says_that_it_is_complete(
+    reference: Any, printed: dict[str, Any]
+) -> None:
     before = reference.folder.ledger.read_bytes()
     again = reference.run("search", "digits", "--trials", "5", *settings())
     assert again.returncode == 0
     assert "complete" in again.stderr
     assert "lmoe-tune resume digits --trials +" in again.stderr
     assert reference.folder.ledger.read_bytes() == before
-    as_json = json.loads(reference.run("search", "digits", "--trials", "5", *settings(), "--json").stdout)
+    as_json = json.loads(
+        reference.run("search", "digits", "--trials", "5", *settings(), "--json").stdout
+    )
     assert as_json == printed
 
 
@@ -119,7 +145,8 @@ def test_a_changed_spec_is_refused_line_by_line(reference: Any) -> None:
     assert refused.stdout == ""
     assert "train.lr: 0.01 -> 0.02" in refused.stderr
     assert (
-        "space.mixing_alpha.high: 10.0 -> 5.0" in refused.stderr or "space.mixing_alpha.high: 10 -> 5" in refused.stderr
+        "space.mixing_alpha.high: 10.0 -> 5.0" in refused.stderr
+        or "space.mixing_alpha.high: 10 -> 5" in refused.stderr
     )
     assert "--name" in refused.stderr and "--fresh" in refused.stderr
     assert "Traceback" not in refused.stderr

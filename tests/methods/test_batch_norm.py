@@ -16,7 +16,9 @@ class Net(nn.Module):
         super().__init__()
         torch.manual_seed(0)
         self.first = nn.Linear(4, 6)
-        self.norm = nn.BatchNorm1d(6, momentum=1.0)  # the running statistics are those of the last batch
+        self.norm = nn.BatchNorm1d(
+            6, momentum=1.0
+        )  # the running statistics are those of the last batch
         self.last = nn.Linear(6, 3)
         self.rows: list[int] = []
 
@@ -83,7 +85,9 @@ def test_frozen_leaves_the_buffers_untouched_and_normalises_by_them() -> None:
     assert all(torch.equal(before[name], buffer) for name, buffer in model.named_buffers())
     hidden = torch.cat(images) @ model.first.weight.T + model.first.bias
     normalised = (hidden - 0.5) / (4 + model.norm.eps) ** 0.5
-    torch.testing.assert_close(torch.cat(logits), normalised @ model.last.weight.T + model.last.bias)
+    torch.testing.assert_close(
+        torch.cat(logits), normalised @ model.last.weight.T + model.last.bias
+    )
 
 
 def test_frozen_still_trains_scale_and_shift() -> None:
@@ -120,7 +124,9 @@ def test_a_single_group_is_a_plain_training_forward(mode) -> None:
 
 
 @pytest.mark.parametrize("lam", [0.0, 0.3, 1.0])
-def test_only_separate_statistics_leave_a_floor_under_the_distance_of_an_affine_network(lam: float) -> None:
+def test_only_separate_statistics_leave_a_floor_under_the_distance_of_an_affine_network(
+    lam: float,
+) -> None:
     """f(lam x + (1 - lam) o) = lam f(x) + (1 - lam) f(o) only where all rows are normalised alike."""
     images, outliers = groups(6, 6)
     mixed = lam * images + (1 - lam) * outliers

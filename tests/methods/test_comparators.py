@@ -48,18 +48,26 @@ class Fixed(np.random.Generator):
         return np.ones(size, dtype=np.int64)
 
 
-def batch(images: list[list[float]], labels: list[int], outliers: list[list[float]], side: int = 1) -> Batch:
+def batch(
+    images: list[list[float]], labels: list[int], outliers: list[list[float]], side: int = 1
+) -> Batch:
     return Batch(
         images=torch.tensor(images).view(len(images), -1, side, side),
         labels=torch.tensor(labels),
-        outliers=torch.tensor(outliers).reshape(len(outliers), len(images[0]) // side**2, side, side),
+        outliers=torch.tensor(outliers).reshape(
+            len(outliers), len(images[0]) // side**2, side, side
+        ),
         pairs=torch.arange(len(outliers)) % len(images),
     )
 
 
-def measured(objective: Objective, data: Batch, rng: np.random.Generator | None = None) -> dict[str, float]:
+def measured(
+    objective: Objective, data: Batch, rng: np.random.Generator | None = None
+) -> dict[str, float]:
     found = objective.loss(Logits(), data, rng or np.random.default_rng(0))
-    return {"total": found.total.item()} | {name: value.item() for name, value in found.logged.items()}
+    return {"total": found.total.item()} | {
+        name: value.item() for name, value in found.logged.items()
+    }
 
 
 def approx(expected: dict[str, float]) -> Any:
@@ -74,7 +82,9 @@ OUTLIERS = [[0.0, 0.0, LN2, 2 * LN2], [5.0, 5.0, 5.0, 5.0]]
 
 def test_the_baseline_by_hand() -> None:
     expected = 1.5 * LN2
-    assert measured(CrossEntropy(), batch(IMAGES, LABELS, [])) == approx({"total": expected, "id_loss": expected})
+    assert measured(CrossEntropy(), batch(IMAGES, LABELS, [])) == approx(
+        {"total": expected, "id_loss": expected}
+    )
 
 
 def test_outlier_exposure_by_hand() -> None:
@@ -83,7 +93,9 @@ def test_outlier_exposure_by_hand() -> None:
     expected = {"id_loss": 1.0397208, "outlier_loss": 1.4729378}
     assert expected == approx({"id_loss": 1.5 * LN2, "outlier_loss": (2.25 + 2) / 2 * LN2})
     assert measured(OutlierExposure(), data) == approx({"total": 2.5126586} | expected)
-    assert measured(OutlierExposure(outlier_weight=0.5), data)["total"] == pytest.approx(1.0397208 + 0.5 * 1.4729378)
+    assert measured(OutlierExposure(outlier_weight=0.5), data)["total"] == pytest.approx(
+        1.0397208 + 0.5 * 1.4729378
+    )
 
 
 def test_each_mean_of_outlier_exposure_is_over_its_own_rows() -> None:
@@ -101,7 +113,9 @@ def test_energy_oe_by_hand() -> None:
     too_low = (0 + (5 + 2 * LN2 - 4) ** 2) / 2  # -2.0794 is above -4; -6.3863 is not
     assert too_high == pytest.approx(0.8474279)
     assert too_low == pytest.approx(2.8472005)
-    assert found == approx({"total": 1.0397208 + 0.5 * 3.6946284, "id_loss": 1.0397208, "energy_loss": 3.6946284})
+    assert found == approx(
+        {"total": 1.0397208 + 0.5 * 3.6946284, "id_loss": 1.0397208, "energy_loss": 3.6946284}
+    )
 
 
 def test_energies_within_their_margins_cost_nothing() -> None:
@@ -109,9 +123,15 @@ def test_energies_within_their_margins_cost_nothing() -> None:
     assert measured(EnergyOE(m_in=-2.0, m_out=-7.0), data)["energy_loss"] == 0
 
 
-@pytest.mark.parametrize(("num_classes", "m_in", "m_out"), [(2, -10.693147, -1.693147), (100, -14.605170, -5.605170)])
-def test_the_default_margins_follow_the_number_of_classes(num_classes: int, m_in: float, m_out: float) -> None:
-    z_id, z_out = (torch.linspace(0, scale, 3 * num_classes).view(3, num_classes) for scale in (2, 9))
+@pytest.mark.parametrize(
+    ("num_classes", "m_in", "m_out"), [(2, -10.693147, -1.693147), (100, -14.605170, -5.605170)]
+)
+def test_the_default_margins_follow_the_number_of_classes(
+    num_classes: int, m_in: float, m_out: float
+) -> None:
+    z_id, z_out = (
+        torch.linspace(0, scale, 3 * num_classes).view(3, num_classes) for scale in (2, 9)
+    )
     given = EnergyOE(m_in=m_in, m_out=m_out).energy_loss(z_id, z_out)
     assert EnergyOE().energy_loss(z_id, z_out).item() == pytest.approx(given.item(), rel=1e-5)
 
@@ -191,7 +211,9 @@ def mixtures(data: Batch, settings: dict[str, Any]) -> list[tuple[Tensor, float]
     rng = np.random.default_rng(9)
     num_pairs = len(data.outliers)
     count = num_pairs if settings["per"] == "sample" else 1
-    lams = np.broadcast_to(rng.beta(settings["mixing_alpha"], settings["mixing_alpha"], size=count), num_pairs)
+    lams = np.broadcast_to(
+        rng.beta(settings["mixing_alpha"], settings["mixing_alpha"], size=count), num_pairs
+    )
     lams = [float(np.float32(lam)) for lam in lams]
     centres = []
     if settings["mixing"] == "cutmix":
@@ -260,7 +282,9 @@ CASES: list[tuple[type[Objective], dict[str, Any]]] = [
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("mode", ["joint", "separate"])
-@pytest.mark.parametrize(("num_images", "num_outliers", "num_classes"), [(4, 4, 5), (5, 2, 2), (3, 7, 3)])
+@pytest.mark.parametrize(
+    ("num_images", "num_outliers", "num_classes"), [(4, 4, 5), (5, 2, 2), (3, 7, 3)]
+)
 @pytest.mark.parametrize(("kind", "settings"), CASES)
 def test_loss_and_gradients_are_those_of_the_reference(
     kind: type[Objective],
@@ -294,13 +318,18 @@ class Rounded(nn.Module):
 
 
 @pytest.mark.parametrize(("kind", "settings"), [case for case in CASES if case[0] is not MixOE])
-def test_bf16_logits_are_taken_as_the_numbers_they_are(kind: type[Objective], settings: dict[str, Any]) -> None:
+def test_bf16_logits_are_taken_as_the_numbers_they_are(
+    kind: type[Objective], settings: dict[str, Any]
+) -> None:
     """The losses of logits that bf16 has exactly are those of fp32, to the last digits."""
     generator = torch.Generator().manual_seed(0)
-    images, outliers = (torch.randn(count, 8, 1, 1, generator=generator).bfloat16().float() for count in (6, 4))
+    images, outliers = (
+        torch.randn(count, 8, 1, 1, generator=generator).bfloat16().float() for count in (6, 4)
+    )
     data = Batch(images=images, labels=torch.arange(6), outliers=outliers, pairs=torch.arange(4))
     rounded, exact = (
-        kind(**settings).loss(model, data, np.random.default_rng(0)).total for model in (Rounded(), nn.Flatten())
+        kind(**settings).loss(model, data, np.random.default_rng(0)).total
+        for model in (Rounded(), nn.Flatten())
     )
     assert rounded.dtype == torch.float32
     assert rounded.item() == pytest.approx(exact.item(), rel=1e-6)

@@ -82,13 +82,18 @@ def test_a_shift_of_all_logits_counts_for_mse_alone(name: str) -> None:
 @pytest.mark.parametrize("name", ["mse", "mse_log_softmax", "js"])
 def test_the_symmetric_distances_are_symmetric(name: str) -> None:
     z_in, z_mix = pairs(Z_IN, Z_MIX)
-    assert DISTANCES[name](z_in, z_mix).item() == pytest.approx(DISTANCES[name](z_mix, z_in).item(), rel=1e-6)
+    assert DISTANCES[name](z_in, z_mix).item() == pytest.approx(
+        DISTANCES[name](z_mix, z_in).item(), rel=1e-6
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_distance_is_a_mean_over_its_pairs(name: str) -> None:
     z_in, z_mix = pairs(Z_IN, Z_MIX)
-    once, thrice = DISTANCES[name](z_in, z_mix), DISTANCES[name](z_in.repeat(3, 1), z_mix.repeat(3, 1))
+    once, thrice = (
+        DISTANCES[name](z_in, z_mix),
+        DISTANCES[name](z_in.repeat(3, 1), z_mix.repeat(3, 1)),
+    )
     assert thrice.item() == pytest.approx(once.item(), rel=1e-6)
 
 
@@ -107,5 +112,8 @@ def test_far_apart_logits_give_a_finite_distance_and_gradient(name: str) -> None
 @pytest.mark.parametrize("name", NAMES)
 def test_gradients_are_those_of_finite_differences(name: str) -> None:
     generator = torch.Generator().manual_seed(0)
-    z_in, z_mix = (torch.randn(3, 4, generator=generator, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    z_in, z_mix = (
+        torch.randn(3, 4, generator=generator, dtype=torch.float64, requires_grad=True)
+        for _ in range(2)
+    )
     assert torch.autograd.gradcheck(DISTANCES[name], (z_in, z_mix))

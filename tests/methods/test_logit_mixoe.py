@@ -139,7 +139,9 @@ def test_every_distance_by_hand(consistency: str, center_logits: bool) -> None:
     z_in, z_mix = Z_IN, Z_MIX
     if center_logits:
         z_in, z_mix = ([[v - sum(row) / 3 for v in row] for row in z] for z in (Z_IN, Z_MIX))
-    total, logged = loss_of(consistency=consistency, center_logits=center_logits, consistency_weight=2.0)
+    total, logged = loss_of(
+        consistency=consistency, center_logits=center_logits, consistency_weight=2.0
+    )
     expected = distance_by_hand(consistency, z_in, z_mix)
     assert logged["consistency_loss"] == approx(expected)
     assert total == approx(ID_LOSS + MIX_LOSS + 2 * expected)
@@ -149,7 +151,9 @@ def test_centred_logits_by_hand() -> None:
     """The first pair differs by the same 0.1875 everywhere: nothing is left of it once rows are centred."""
     _, logged = loss_of(center_logits=True)
     mean = (0.1875 + 0.75) / 3
-    assert logged["consistency_loss"] == approx((mean**2 + (0.1875 - mean) ** 2 + (0.75 - mean) ** 2) / 6)
+    assert logged["consistency_loss"] == approx(
+        (mean**2 + (0.1875 - mean) ** 2 + (0.75 - mean) ** 2) / 6
+    )
 
 
 def test_a_weight_per_pair_by_hand() -> None:
@@ -182,7 +186,9 @@ def test_more_outliers_than_images_by_hand() -> None:
     assert logged["mix_loss"] == approx((2 * MIX_LOSS + third_loss) / 3)
     squares = 6 * 0.1171875 + 0.75**2 + 0.75**2 + 0.1875**2
     assert logged["consistency_loss"] == approx(squares / 9)
-    assert logged["consistency_loss"] == approx(distance_by_hand("mse", [*Z_IN, third_in], [*Z_MIX, third_mix]))
+    assert logged["consistency_loss"] == approx(
+        distance_by_hand("mse", [*Z_IN, third_in], [*Z_MIX, third_mix])
+    )
     assert logged["margin"] == approx((2.5 - 0.25 + 2.0) / 3)
 
 
@@ -207,7 +213,9 @@ def test_lam_of_one_is_all_image_and_lam_of_zero_all_outlier() -> None:
     ],
 )
 @pytest.mark.parametrize("mode", ["joint", "separate", "frozen"])
-def test_a_term_of_weight_zero_costs_no_forward(settings: dict[str, float], rows: list[int], mode: str) -> None:
+def test_a_term_of_weight_zero_costs_no_forward(
+    settings: dict[str, float], rows: list[int], mode: str
+) -> None:
     model = Square()
     three = batch(pairs=(0, 1, 0), outliers=[*O, [0.0, 2.0, 0.0]])
     found = LogitMixOE(batch_norm=mode, **settings).loss(model, three, np.random.default_rng(0))
@@ -241,7 +249,9 @@ def test_the_stopped_side_gets_no_gradient_and_the_other_the_same_as_ever(
 ) -> None:
     def gradients(stop_gradient: str) -> list[Tensor | None]:
         z_in, z_mix = (torch.tensor(z, requires_grad=True) for z in (Z_IN, Z_MIX))
-        objective = LogitMixOE(consistency=consistency, center_logits=center_logits, stop_gradient=stop_gradient)
+        objective = LogitMixOE(
+            consistency=consistency, center_logits=center_logits, stop_gradient=stop_gradient
+        )
         objective.distance(z_in, z_mix).backward()
         return [z_in.grad, z_mix.grad]
 
@@ -257,7 +267,9 @@ def test_the_stopped_side_gets_no_gradient_and_the_other_the_same_as_ever(
 def test_the_gradient_is_stopped_inside_the_distance_only() -> None:
     """Stopping the mixed logits must not take their cross-entropy's gradient away."""
     model = Square()
-    found = LogitMixOE(stop_gradient="mixed_logits", consistency_weight=1e-30).loss(model, batch(), Fixed(0.75))
+    found = LogitMixOE(stop_gradient="mixed_logits", consistency_weight=1e-30).loss(
+        model, batch(), Fixed(0.75)
+    )
     (stopped,) = torch.autograd.grad(found.total, model.weight)
     plain = LogitMixOE(consistency_weight=0.0).loss(model, batch(), Fixed(0.75))
     (expected,) = torch.autograd.grad(plain.total, model.weight)
@@ -360,7 +372,9 @@ def random_batch(size: int = 4, num_outliers: int = 4, side: int = 3) -> Batch:
 
 
 @pytest.mark.parametrize("lam", [0.0, 0.4, 1.0])
-def test_the_distance_of_an_affine_network_has_the_floor_zero_with_joint_statistics(lam: float) -> None:
+def test_the_distance_of_an_affine_network_has_the_floor_zero_with_joint_statistics(
+    lam: float,
+) -> None:
     found = LogitMixOE(batch_norm="joint").loss(Affine(), random_batch(), Fixed(lam))
     assert found.logged["consistency_loss"].item() < 1e-10
 
@@ -376,7 +390,9 @@ def test_which_rows_move_the_running_statistics(mode: str) -> None:
     model.norm.momentum = 1.0
     LogitMixOE(batch_norm=mode).loss(model, data, Fixed(0.4))
     mixed = 0.4 * data.images + 0.6 * data.outliers
-    rows = {"joint": torch.cat([data.images, data.outliers, mixed]), "separate": data.images}.get(mode)
+    rows = {"joint": torch.cat([data.images, data.outliers, mixed]), "separate": data.images}.get(
+        mode
+    )
     if rows is None:
         assert (model.norm.running_mean == 0).all()
         assert (model.norm.running_var == 1).all()
@@ -450,15 +466,26 @@ def reference_loss(net: Net, data: Batch, lam: list[float], settings: dict[str, 
 
 GRID = list(
     itertools.product(
-        CONSISTENCIES, ("none", "mixed_logits", "mixed_input"), (False, True), ("batch", "sample"), (2, 4, 7)
+        CONSISTENCIES,
+        ("none", "mixed_logits", "mixed_input"),
+        (False, True),
+        ("batch", "sample"),
+        (2, 4, 7),
     )
 )
 
 
 @pytest.mark.parametrize("mode", ["joint", "separate"])
-@pytest.mark.parametrize(("consistency", "stop_gradient", "center_logits", "per", "num_outliers"), GRID)
+@pytest.mark.parametrize(
+    ("consistency", "stop_gradient", "center_logits", "per", "num_outliers"), GRID
+)
 def test_loss_and_gradients_are_those_of_the_reference(
-    consistency: str, stop_gradient: str, center_logits: bool, per: str, num_outliers: int, mode: str
+    consistency: str,
+    stop_gradient: str,
+    center_logits: bool,
+    per: str,
+    num_outliers: int,
+    mode: str,
 ) -> None:
     settings: dict[str, Any] = {
         "consistency": consistency,

@@ -22,7 +22,10 @@ class Fixed(np.random.Generator):
 
 
 def test_mixup_by_hand() -> None:
-    images, outliers = torch.tensor([[8.0, 0.0], [4.0, 4.0]]), torch.tensor([[0.0, 4.0], [8.0, 0.0]])
+    images, outliers = (
+        torch.tensor([[8.0, 0.0], [4.0, 4.0]]),
+        torch.tensor([[0.0, 4.0], [8.0, 0.0]]),
+    )
     mixed = mixup(images.view(2, 1, 1, 2), outliers.view(2, 1, 1, 2), torch.tensor([0.75, 0.5]))
     assert mixed.flatten(1).tolist() == [[6.0, 1.0], [6.0, 2.0]]
 
@@ -54,7 +57,9 @@ def test_the_outlier_is_pasted_into_the_image_and_not_the_other_way_round() -> N
 
 @pytest.mark.parametrize("per", ["batch", "sample"])
 @pytest.mark.parametrize(("height", "width"), [(8, 8), (5, 9), (1, 1)])
-def test_lam_is_the_exact_share_of_the_image_that_is_left(per: str, height: int, width: int) -> None:
+def test_lam_is_the_exact_share_of_the_image_that_is_left(
+    per: str, height: int, width: int
+) -> None:
     rng = np.random.default_rng(0)
     images, outliers = torch.ones(7, 2, height, width), torch.zeros(7, 2, height, width)
     for _ in range(50):

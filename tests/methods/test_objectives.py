@@ -90,7 +90,9 @@ def test_the_loss_is_a_finite_scalar_that_reaches_every_weight(name: str) -> Non
 
 
 @pytest.mark.parametrize(("name", "parameter", "value"), VALUES)
-def test_it_is_sound_at_every_value_of_every_parameter(name: str, parameter: str, value: Any) -> None:
+def test_it_is_sound_at_every_value_of_every_parameter(
+    name: str, parameter: str, value: Any
+) -> None:
     objective = objective_of(name, **{parameter: value})
     assert_sound(objective, batch_for(objective))
 
@@ -101,7 +103,9 @@ def test_a_declared_parameter_reaches_the_objective(name: str, parameter: str, v
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize(("name", "parameter", "value"), [(name, None, None) for name in METHODS] + VALUES)
+@pytest.mark.parametrize(
+    ("name", "parameter", "value"), [(name, None, None) for name in METHODS] + VALUES
+)
 def test_under_bf16_autocast_the_losses_stay_in_fp32(
     name: str, parameter: str | None, value: Any, dtype: torch.dtype
 ) -> None:
@@ -143,7 +147,9 @@ def test_outliers_are_drawn_where_they_are_needed_and_only_there(name: str) -> N
 def test_the_loss_is_repeatable_and_leaves_the_batch_alone(name: str) -> None:
     objective = objective_of(name)
     data, untouched = batch_for(objective), batch_for(objective)
-    first, second = (objective.loss(network(), data, np.random.default_rng(1)).total for _ in range(2))
+    first, second = (
+        objective.loss(network(), data, np.random.default_rng(1)).total for _ in range(2)
+    )
     assert torch.equal(first, second)
     for field, value in vars(data).items():
         assert torch.equal(value, getattr(untouched, field)), field
@@ -203,20 +209,28 @@ class Counted(nn.Module):
 
 def batched(name: str, mode: str, **params: Any) -> Objective:
     """The objective with a BatchNorm mode, where the method has any."""
-    has_mode = "batch_norm" in {parameter.name for parameter in load_method(name).declaration.parameters}
+    has_mode = "batch_norm" in {
+        parameter.name for parameter in load_method(name).declaration.parameters
+    }
     return objective_of(name, **params, **({"batch_norm": mode} if has_mode else {}))
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_says_which_terms_its_weights_belong_to(name: str) -> None:
     parameters = load_method(name).declaration.parameters
-    assert set(TERMS[name]) == {parameter.name for parameter in parameters if parameter.name.endswith("_weight")}
+    assert set(TERMS[name]) == {
+        parameter.name for parameter in parameters if parameter.name.endswith("_weight")
+    }
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_what_is_logged_is_a_metric_of_the_records(name: str) -> None:
-    found = objective_of(name, **dict.fromkeys(TERMS[name], 1.0)).loss(network(), batch(), np.random.default_rng(0))
-    assert set(found.logged) == {"id_loss", *TERMS[name].values()} | ({"margin"} if name == "logit_mixoe" else set())
+    found = objective_of(name, **dict.fromkeys(TERMS[name], 1.0)).loss(
+        network(), batch(), np.random.default_rng(0)
+    )
+    assert set(found.logged) == {"id_loss", *TERMS[name].values()} | (
+        {"margin"} if name == "logit_mixoe" else set()
+    )
     assert {f"train_{term}" for term in found.logged} <= set(METRICS)
 
 
@@ -224,13 +238,17 @@ def test_what_is_logged_is_a_metric_of_the_records(name: str) -> None:
 def test_the_loss_is_the_weighted_sum_of_its_terms(name: str) -> None:
     weights = {weight: 0.3 + 0.4 * place for place, weight in enumerate(TERMS[name])}
     found = objective_of(name, **weights).loss(network(), batch(), np.random.default_rng(0))
-    expected = found.logged["id_loss"] + sum(value * found.logged[TERMS[name][key]] for key, value in weights.items())
+    expected = found.logged["id_loss"] + sum(
+        value * found.logged[TERMS[name][key]] for key, value in weights.items()
+    )
     torch.testing.assert_close(found.total.detach(), expected)
 
 
 @pytest.mark.parametrize("mode", ["joint", "separate", "frozen"])
 @pytest.mark.parametrize("name", METHODS)
-def test_without_its_weights_a_method_is_the_baseline_and_costs_no_more(name: str, mode: str) -> None:
+def test_without_its_weights_a_method_is_the_baseline_and_costs_no_more(
+    name: str, mode: str
+) -> None:
     model = Counted()
     objective = batched(name, mode, **dict.fromkeys(TERMS[name], 0.0))
     found = objective.loss(model, batch(), np.random.default_rng(0))
@@ -295,19 +313,30 @@ def test_the_modes_of_batch_norm_are_honoured(name: str) -> None:
 @pytest.mark.parametrize("mode", ["joint", "separate", "frozen"])
 @pytest.mark.parametrize(("size", "num_outliers"), [(6, 2), (3, 7), (2, 2), (5, 5)])
 @pytest.mark.parametrize("name", METHODS)
-def test_fewer_and_more_outliers_than_images(name: str, size: int, num_outliers: int, mode: str) -> None:
+def test_fewer_and_more_outliers_than_images(
+    name: str, size: int, num_outliers: int, mode: str
+) -> None:
     objective = batched(name, mode)
     assert_sound(
-        objective, batch_for(objective, size=size, **({"num_outliers": num_outliers} if name != "baseline" else {}))
+        objective,
+        batch_for(
+            objective, size=size, **({"num_outliers": num_outliers} if name != "baseline" else {})
+        ),
     )
 
 
 @pytest.mark.parametrize("ratio", [0.3, 1.0, 2.5])
 @pytest.mark.parametrize("name", [name for name in METHODS if name != "baseline"])
-def test_the_outlier_ratio_decides_how_many_are_drawn(name: str, ratio: float, tiny_images: Images) -> None:
+def test_the_outlier_ratio_decides_how_many_are_drawn(
+    name: str, ratio: float, tiny_images: Images
+) -> None:
     objective = objective_of(name, outlier_ratio=ratio)
     rng = np.random.default_rng(0)
-    batches = list(PairedBatches(tiny_images, batch_size=24, outlier_ratio=objective.outlier_ratio, rng=rng).epoch())
+    batches = list(
+        PairedBatches(
+            tiny_images, batch_size=24, outlier_ratio=objective.outlier_ratio, rng=rng
+        ).epoch()
+    )
     assert sum(len(data.outliers) for data in batches) == pytest.approx(ratio * 72, abs=1)
     assert_sound(objective, batches[0])
 
@@ -316,7 +345,9 @@ def test_the_outlier_ratio_decides_how_many_are_drawn(name: str, ratio: float, t
 def test_two_classes(name: str) -> None:
     objective, data = objective_of(name), batch()
     model = SmallCNN(num_classes=2, in_channels=1)
-    found = objective.loss(model, dataclasses.replace(data, labels=data.labels % 2), np.random.default_rng(0))
+    found = objective.loss(
+        model, dataclasses.replace(data, labels=data.labels % 2), np.random.default_rng(0)
+    )
     found.total.backward()
     assert found.total.isfinite()
     assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
@@ -329,7 +360,9 @@ def test_constant_images(name: str, value: float, mode: str) -> None:
     """BatchNorm then divides by a variance of 0."""
     data = batch()
     data = dataclasses.replace(
-        data, images=torch.full_like(data.images, value), outliers=torch.full_like(data.outliers, value)
+        data,
+        images=torch.full_like(data.images, value),
+        outliers=torch.full_like(data.outliers, value),
     )
     model = network()
     found = batched(name, mode).loss(model, data, np.random.default_rng(0))

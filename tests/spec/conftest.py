@@ -24,7 +24,9 @@ LOGIT_MIXOE = Declaration(
         Parameter("num_groups", "int", 1, "groups", low=1, high=64),
     ),
 )
-BASELINE = Declaration(name="baseline", summary="cross entropy", parameters=(), needs_outliers=False)
+BASELINE = Declaration(
+    name="baseline", summary="cross entropy", parameters=(), needs_outliers=False
+)
 DECLARATIONS = {declaration.name: declaration for declaration in (LOGIT_MIXOE, BASELINE)}
 
 MINIMAL = """\

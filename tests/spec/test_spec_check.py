@@ -37,13 +37,17 @@ def test_a_minimal_spec_of_the_digits_is_complete(load):
     assert (spec.model.arch, spec.model.baseline.lr, spec.train.epochs) == ("small_cnn", 0.1, 10)
     assert (spec.budget.trials, spec.search.max_concurrent) == (16, 2)
     assert spec.search.start_from == ({"mixing_alpha": 1.0},)
-    assert spec.objective.constraints["val_accuracy"].min == BoundExpression(relative=True, offset=-0.02)
+    assert spec.objective.constraints["val_accuracy"].min == BoundExpression(
+        relative=True, offset=-0.02
+    )
 
 
 def test_without_a_space_the_digits_have_that_of_digits_yaml(load):
     spec = load("name: x\ntrainable: logit_mixoe\ndata: {id: {dataset: digits}}\n")
     assert list(spec.space) == ["mixing_alpha", "consistency_weight", "outlier_ratio"]
-    assert spec.search.start_from == ({"mixing_alpha": 1.0, "consistency_weight": 1.0, "outlier_ratio": 1.0},)
+    assert spec.search.start_from == (
+        {"mixing_alpha": 1.0, "consistency_weight": 1.0, "outlier_ratio": 1.0},
+    )
 
 
 def test_another_method_on_the_digits_must_say_what_to_search(load):
@@ -56,7 +60,11 @@ def test_another_method_on_the_digits_must_say_what_to_search(load):
 def test_a_section_that_is_given_in_part_keeps_the_other_defaults(load, with_line):
     spec = load(with_line("train: {epochs: 3}\nmodel: {baseline: {epochs: 2}}"))
     assert (spec.train.epochs, spec.train.lr) == (3, 0.01)
-    assert (spec.model.arch, spec.model.baseline.epochs, spec.model.baseline.lr) == ("small_cnn", 2, 0.1)
+    assert (spec.model.arch, spec.model.baseline.epochs, spec.model.baseline.lr) == (
+        "small_cnn",
+        2,
+        0.1,
+    )
 
 
 def test_a_budget_of_time_is_not_also_one_of_trials(load, with_line):
@@ -82,7 +90,12 @@ def test_other_data_need_every_section(load):
 
 def test_the_baseline_needs_no_outliers(load):
     lines = [line for line in FULL.splitlines() if "outliers" not in line]
-    text = "\n".join(lines).replace("logit_mixoe", "baseline").replace("mixing_alpha", "lr").replace("0.1,", "1e-3,")
+    text = (
+        "\n".join(lines)
+        .replace("logit_mixoe", "baseline")
+        .replace("mixing_alpha", "lr")
+        .replace("0.1,", "1e-3,")
+    )
     spec = load(text, missing=nothing_missing)
     assert spec.data.outliers is None
 
@@ -108,9 +121,9 @@ def test_numbers_have_the_type_of_their_parameter(load, with_space):
     assert spec.space["num_groups"].int_
     assert spec.space["outlier_ratio"].choices == (1.0, 0.5, 1e-4)
     assert spec.space["center_logits"].choices == (True, False)
-    assert load(with_space("{mix_weight: {low: 0, high: 2}}") + "fixed: {mixing_alpha: 2}\n").fixed == {
-        "mixing_alpha": 2.0
-    }
+    assert load(
+        with_space("{mix_weight: {low: 0, high: 2}}") + "fixed: {mixing_alpha: 2}\n"
+    ).fixed == {"mixing_alpha": 2.0}
 
 
 def test_durations_are_seconds(load, with_line):
@@ -203,7 +216,9 @@ def test_wrong_data_are_one_problem(load, change, message):
 def test_a_metric_of_outliers_needs_outliers(load, minimal):
     text = minimal.replace("logit_mixoe", "baseline").replace("mixing_alpha", "lr")
     text += "objective: {metric: val_coarse_auroc}\n"
-    assert "measured on outliers, but data.outliers is not given" in load.problem(text, "data.outliers=null")
+    assert "measured on outliers, but data.outliers is not given" in load.problem(
+        text, "data.outliers=null"
+    )
 
 
 def test_every_folder_that_is_missing_is_named(load, tmp_path):
@@ -251,7 +266,9 @@ def test_a_file_is_named_as_given_or_relative_where_that_is_shorter(load, tmp_pa
 def test_a_file_without_a_mapping_says_how_to_start(load, text):
     message = load.problem(text)
     assert message.startswith("x.yaml:1:1 the file ")
-    assert message.endswith("a spec starts with name, trainable, data and space; see search_spaces/digits.yaml")
+    assert message.endswith(
+        "a spec starts with name, trainable, data and space; see search_spaces/digits.yaml"
+    )
 
 
 @pytest.mark.timeout(30)

@@ -34,7 +34,9 @@ def test_an_unknown_parameter_is_named_with_the_available_ones(method):
     with pytest.raises(UsageError) as caught:
         method.resolve({"mixing_alfa": 1.0})
     message = str(caught.value)
-    assert message.startswith("Unavailable parameter(s) 'mixing_alfa' for logit_mixoe; available are mixing_alpha,")
+    assert message.startswith(
+        "Unavailable parameter(s) 'mixing_alfa' for logit_mixoe; available are mixing_alpha,"
+    )
     assert message.endswith("weight_decay; did you mean 'mixing_alpha'?")
 
 

@@ -67,7 +67,9 @@ def test_a_duplicate_key_is_reported_and_the_first_one_counts(loader):
     problems = []
     root = parse("a: {b: 1, b: 2}\n", "f", problems)
     assert root.plain() == {"a": {"b": 1}}
-    assert [str(problem) for _, problem in problems] == ["f:1:11 a.b: the key is set twice: first in line 1"]
+    assert [str(problem) for _, problem in problems] == [
+        "f:1:11 a.b: the key is set twice: first in line 1"
+    ]
 
 
 def test_an_alias_stands_for_a_copy_with_a_place_of_its_own(loader):
@@ -89,7 +91,11 @@ def test_an_empty_document_is_none(loader, text):
         ("a:\n\tb: 1\n", "f:2:1", "a tab indents this line"),
         ("a: b: c\n", "f:1:5", "not valid YAML"),
         ("a: 1\n---\nb: 2\n", "f:2:1", "a second document"),
-        ("a: !!python/object/apply:os.system [ls]\n", "f:1:4", "tag !!python/object/apply:os.system"),
+        (
+            "a: !!python/object/apply:os.system [ls]\n",
+            "f:1:4",
+            "tag !!python/object/apply:os.system",
+        ),
         ("a: !!str 1\n", "f:1:4", "tag !!str"),
         ("!x a: 1\n", "f:1:1", "tag !x"),
         ("a: &a [*a]\n", "f:1:8", "inside what it stands for"),
@@ -113,7 +119,8 @@ def test_a_lone_surrogate_is_refused(loader):
 
 
 BOMB = "a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "".join(
-    f"{chr(98 + place)}: &{chr(98 + place)} [{', '.join(['*' + chr(97 + place)] * 10)}]\n" for place in range(9)
+    f"{chr(98 + place)}: &{chr(98 + place)} [{', '.join(['*' + chr(97 + place)] * 10)}]\n"
+    for place in range(9)
 )
 
 

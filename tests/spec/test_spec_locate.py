@@ -27,9 +27,13 @@ def test_a_folder_of_that_name_does_not_hide_a_shipped_space(elsewhere, shipped)
     assert find_spec("digits") == shipped / "digits.yaml"
 
 
-@pytest.mark.parametrize("argument", ["", ".", "..", "/", "nothing", "a\0b", "x" * 5000, "carz.yaml", "\udc80"])
+@pytest.mark.parametrize(
+    "argument", ["", ".", "..", "/", "nothing", "a\0b", "x" * 5000, "carz.yaml", "\udc80"]
+)
 def test_what_is_nowhere_is_a_usage_error_with_the_shipped_names(argument):
-    with pytest.raises(UsageError, match="shipped: aircraft, birds, butterfly, cars, digits, folder") as caught:
+    with pytest.raises(
+        UsageError, match="shipped: aircraft, birds, butterfly, cars, digits, folder"
+    ) as caught:
         find_spec(argument)
     assert ("did you mean 'cars'?" in str(caught.value)) == (argument == "carz.yaml")
 

@@ -42,7 +42,9 @@ def replace_key(rng, text):
     spots = [match.span(1) for match in re.finditer(r"([A-Za-z_]+):", text)]
     start, end = rng.choice(spots or [(0, 0)])
     key = text[start:end]
-    slip = rng.choice([key[:-1], key + "s", key.upper(), key[::-1], rng.choice(KEYS), f'"{key}"', f"!!str {key}"])
+    slip = rng.choice(
+        [key[:-1], key + "s", key.upper(), key[::-1], rng.choice(KEYS), f'"{key}"', f"!!str {key}"]
+    )
     return text[:start] + slip + text[end:]
 
 
@@ -71,7 +73,11 @@ def cut(rng, text):
 
 def insert(rng, text):
     place = rng.randrange(len(text))
-    return text[:place] + rng.choice([*WORDS, ":", ",", "}", "]", "\n", "---\n", "'", '"']) + text[place:]
+    return (
+        text[:place]
+        + rng.choice([*WORDS, ":", ",", "}", "]", "\n", "---\n", "'", '"'])
+        + text[place:]
+    )
 
 
 def delete(rng, text):
@@ -108,7 +114,9 @@ def encode(rng, text):
 @pytest.mark.timeout(30)
 @pytest.mark.parametrize("name", ["digits.yaml", "cars.yaml"])
 @pytest.mark.parametrize("block", range(6))
-def test_a_mutated_spec_loads_or_tells_what_is_wrong(name, block, shipped, tmp_path, monkeypatch, declarations):
+def test_a_mutated_spec_loads_or_tells_what_is_wrong(
+    name, block, shipped, tmp_path, monkeypatch, declarations
+):
     monkeypatch.chdir(tmp_path)
     original = (shipped / name).read_text()
     outcomes = {"loads": 0, "refused": 0}
@@ -118,10 +126,16 @@ def test_a_mutated_spec_loads_or_tells_what_is_wrong(name, block, shipped, tmp_p
         for _ in range(rng.choice([1, 1, 2, 4])):
             text = rng.choice(MUTATIONS)(rng, text) if text else text
         Path("x.yaml").write_bytes(encode(rng, text))
-        overrides = [f"{rng.choice(KEYS)}.{rng.choice(KEYS)}={rng.choice(WORDS)}"] if rng.random() < 0.2 else []
+        overrides = (
+            [f"{rng.choice(KEYS)}.{rng.choice(KEYS)}={rng.choice(WORDS)}"]
+            if rng.random() < 0.2
+            else []
+        )
         loaded, problems = None, []
         try:
-            loaded = load_spec(Path("x.yaml"), overrides=overrides, declarations=declarations, check_files=False)
+            loaded = load_spec(
+                Path("x.yaml"), overrides=overrides, declarations=declarations, check_files=False
+            )
         except SpecError as error:
             problems = error.problems
         assert (loaded is None) == bool(problems)

@@ -12,10 +12,15 @@ import pytest
         ("name=a=b", None),
         (
             "space.mixing_alpha={low: 0.5, high: 2}",
-            lambda spec: spec.space["mixing_alpha"].high == 2 and not spec.space["mixing_alpha"].log,
+            lambda spec: (
+                spec.space["mixing_alpha"].high == 2 and not spec.space["mixing_alpha"].log
+            ),
         ),
         ("space.mixing_alpha.low=0.2", lambda spec: spec.space["mixing_alpha"].low == 0.2),
-        ("space.mix_weight={choices: [1, 2]}", lambda spec: spec.space["mix_weight"].choices == (1.0, 2.0)),
+        (
+            "space.mix_weight={choices: [1, 2]}",
+            lambda spec: spec.space["mix_weight"].choices == (1.0, 2.0),
+        ),
         ("search.start_from=[]", lambda spec: spec.search.start_from == ()),
         ("fixed.consistency=kl", lambda spec: spec.fixed == {"consistency": "kl"}),
         ("budget.time=8h", lambda spec: spec.budget.time == 28_800),
@@ -40,7 +45,10 @@ def test_later_overrides_win(load, minimal):
 
 
 def test_an_override_changes_a_default_space(load):
-    spec = load("name: x\ntrainable: logit_mixoe\ndata: {id: {dataset: digits}}\n", "space.mixing_alpha.low=0.2")
+    spec = load(
+        "name: x\ntrainable: logit_mixoe\ndata: {id: {dataset: digits}}\n",
+        "space.mixing_alpha.low=0.2",
+    )
     assert spec.space["mixing_alpha"].low == 0.2
     assert list(spec.space) == ["mixing_alpha", "consistency_weight", "outlier_ratio"]
 
@@ -57,7 +65,10 @@ def test_an_override_mends_what_is_wrong_in_the_file(load, minimal):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("train.lr=abc", "--set train.lr=abc train.lr: value is 'abc', but must be a number greater than 0"),
+        (
+            "train.lr=abc",
+            "--set train.lr=abc train.lr: value is 'abc', but must be a number greater than 0",
+        ),
         ("trian.lr=1", "--set trian.lr=1 trian: unknown key; did you mean 'train'?"),
         ("train.lrr=1", "--set train.lrr=1 train.lrr: unknown key; did you mean 'lr'?"),
         (
@@ -72,7 +83,10 @@ def test_an_override_mends_what_is_wrong_in_the_file(load, minimal):
         ("train.epochs=[1", "train.epochs: this is not valid YAML"),
         ("train.epochs=!!python/name:os.system", "the tag !!python/name:os.system is not allowed"),
         ("name.x=1", "name.x: name is a single value: nothing can be set in it"),
-        ("data.coarse_ood.3.limit=7", "data.coarse_ood is a list of 1, counted from 0: there is no '3'"),
+        (
+            "data.coarse_ood.3.limit=7",
+            "data.coarse_ood is a list of 1, counted from 0: there is no '3'",
+        ),
         ("data.coarse_ood.x=7", "there is no 'x'"),
         ("budget={trials: 1, trials: 2}", "trials: the key is set twice"),
         ("train.lr=\x00", "the character U+0000 is not allowed"),

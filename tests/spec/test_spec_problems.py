@@ -28,9 +28,15 @@ search: {sampler: tpee, start_from: [{consistency_wieght: 1.0}]}
         ("6:3 data.split", "the key is set twice: first in line 5"),
         ("7:1 trian", "unknown key; did you mean 'train'?"),
         ("8:21 fixed.mix_weight", "value is -1, but must be a number of at least 0"),
-        ("8:25 fixed.mixing_alpha", "is both fixed and searched: keep it under fixed or under space"),
+        (
+            "8:25 fixed.mixing_alpha",
+            "is both fixed and searched: keep it under fixed or under space",
+        ),
         ("10:3 space.mixing_alfa", "unknown parameter; did you mean 'mixing_alpha'?"),
-        ("12:29 space.consistency_weight.low", "the range is empty: low is 3, but must be less than high, 2"),
+        (
+            "12:29 space.consistency_weight.low",
+            "the range is empty: low is 3, but must be less than high, 2",
+        ),
         ("13:21 objective.metric", "there is no metric 'val_aurok'; did you mean 'val_auroc'?"),
         (
             "13:66 objective.constraints.val_accuracy.min",
@@ -84,11 +90,23 @@ def test_one_cause_is_one_problem(load, minimal, change, message):
         ("{mixing_alpha: {low: 1, high: 1}}", "the range is empty"),
         ("{mixing_alpha: {low: 2, high: 1}}", "low is 2, but must be less than high, 1"),
         ("{mixing_alpha: {low: abc, high: 1}}", "value is 'abc', but must be a number"),
-        ("{mixing_alpha: {low: '1', high: 2}}", "value is '1', but must be a number; leave out the quotes"),
-        ("{mixing_alpha: {low: .nan, high: 1}}", "value is .nan, but must be a number; it must be finite"),
-        ("{mixing_alpha: {low: 1, high: .inf}}", "value is .inf, but must be a number; it must be finite"),
+        (
+            "{mixing_alpha: {low: '1', high: 2}}",
+            "value is '1', but must be a number; leave out the quotes",
+        ),
+        (
+            "{mixing_alpha: {low: .nan, high: 1}}",
+            "value is .nan, but must be a number; it must be finite",
+        ),
+        (
+            "{mixing_alpha: {low: 1, high: .inf}}",
+            "value is .inf, but must be a number; it must be finite",
+        ),
         ("{mixing_alpha: {low: true, high: 2}}", "value is true, but must be a number"),
-        ("{mixing_alpha: {low: 1, high: 2, log: yes}}", "value is 'yes', but must be true or false"),
+        (
+            "{mixing_alpha: {low: 1, high: 2, log: yes}}",
+            "value is 'yes', but must be true or false",
+        ),
         (
             "{mixing_alpha: {low: 0, high: 2, log: true}}",
             "value is 0, but must be a number greater than 0, as mixing_alpha is",
@@ -97,20 +115,32 @@ def test_one_cause_is_one_problem(load, minimal, change, message):
             "{mix_weight: {low: 0, high: 2, log: true}}",
             "value is 0, but must be greater than 0 with log: true",
         ),
-        ("{mixing_alpha: {low: 1, high: 2, log: true, step: 1}}", "step: does not go with log: true"),
+        (
+            "{mixing_alpha: {low: 1, high: 2, log: true, step: 1}}",
+            "step: does not go with log: true",
+        ),
         (
             "{mixing_alpha: {low: 1, high: 2, step: 0}}",
             "step: value is 0, but must be a number greater than 0",
         ),
-        ("{mixing_alpha: {low: 1, high: 2, step: 3}}", "step: value is 3, but must be at most high - low, 1"),
-        ("{mixing_alpha: {low: 1, high: 2, step: 0.3}}", "does not reach high: it ends at 1.9, not 2"),
+        (
+            "{mixing_alpha: {low: 1, high: 2, step: 3}}",
+            "step: value is 3, but must be at most high - low, 1",
+        ),
+        (
+            "{mixing_alpha: {low: 1, high: 2, step: 0.3}}",
+            "does not reach high: it ends at 1.9, not 2",
+        ),
         ("{mixing_alpha: {low: 1e-300, high: 1e308, step: 5e-324}}", "too many steps to count"),
         ("{mixing_alpha: {low: 1, high: 2, int: true}}", "int: mixing_alpha is no whole number"),
         (
             "{num_groups: {low: 1.5, high: 4}}",
             "low: value is 1.5, but must be a whole number between 1 and 64",
         ),
-        ("{num_groups: {low: 1, high: 4, step: 1.5}}", "step: value is 1.5, but must be a whole number"),
+        (
+            "{num_groups: {low: 1, high: 4, step: 1.5}}",
+            "step: value is 1.5, but must be a whole number",
+        ),
         (
             "{num_groups: {low: 1, high: 65}}",
             "high: value is 65, but must be a whole number between 1 and 64",
@@ -119,8 +149,14 @@ def test_one_cause_is_one_problem(load, minimal, change, message):
             "{outlier_ratio: {low: 1, high: 9}}",
             "high: value is 9, but must be a number greater than 0 and at most 8",
         ),
-        ("{consistency: {low: 1, high: 2}}", "consistency has no range: give {choices: [mse, kl, js]}"),
-        ("{center_logits: {low: 0, high: 1}}", "center_logits has no range: give {choices: [true, false]}"),
+        (
+            "{consistency: {low: 1, high: 2}}",
+            "consistency has no range: give {choices: [mse, kl, js]}",
+        ),
+        (
+            "{center_logits: {low: 0, high: 1}}",
+            "center_logits has no range: give {choices: [true, false]}",
+        ),
         (
             "{consistency: {choices: []}}",
             "choices: value is an empty list, but must be a list of at least one value",
@@ -140,7 +176,10 @@ def test_one_cause_is_one_problem(load, minimal, change, message):
         ("{mixing_alpha: {choices: [1, null]}}", "choices.1: value is empty, but must be"),
         ("{mixing_alpha: {choices: [1, 2], low: 1}}", "low: does not go with choices"),
         ("{mixing_alpha: {choices: [" + "1, " * 1001 + "]}}", "must be a list of at most 1000"),
-        ("{lr: {low: 1e-9, high: 1}}", "low: value is 1e-09, but must be at least train.min_lr, 1e-06"),
+        (
+            "{lr: {low: 1e-9, high: 1}}",
+            "low: value is 1e-09, but must be at least train.min_lr, 1e-06",
+        ),
     ],
 )
 def test_a_wrong_distribution_is_one_problem(load, with_space, space, message):
@@ -187,15 +226,27 @@ def test_a_right_distribution_loads(load, with_space, space, entry):
         ("objective: {constraints: {images_per_s: {min: 9}}}", "images_per_s is recorded only"),
         ("objective: {constraints: {val_accuracy: 0.9}}", "value is 0.9, but must be a mapping"),
         ("objective: {constraints: {val_accuracy: {}}}", "bounds nothing: give min, max or both"),
-        ("objective: {constraints: {val_accuracy: {mni: 0.1}}}", "unknown key; did you mean 'min'?"),
+        (
+            "objective: {constraints: {val_accuracy: {mni: 0.1}}}",
+            "unknown key; did you mean 'min'?",
+        ),
         (
             "objective: {constraints: {val_accuracy: {min: 1.5}}}",
             "value is 1.5, but must be between 0 and 1, as val_accuracy is",
         ),
         ("objective: {constraints: {val_accuracy: {min: 98}}}", "did you mean 0.98?"),
-        ("objective: {constraints: {val_accuracy: {min: -0.02}}}", "did you mean 'baseline - 0.02'?"),
-        ("objective: {constraints: {val_accuracy: {max: -1}}}", "value is -1, but must be between 0 and 1"),
-        ("objective: {constraints: {val_accuracy: {min: baseline + 2}}}", "no baseline can make that hold"),
+        (
+            "objective: {constraints: {val_accuracy: {min: -0.02}}}",
+            "did you mean 'baseline - 0.02'?",
+        ),
+        (
+            "objective: {constraints: {val_accuracy: {max: -1}}}",
+            "value is -1, but must be between 0 and 1",
+        ),
+        (
+            "objective: {constraints: {val_accuracy: {min: baseline + 2}}}",
+            "no baseline can make that hold",
+        ),
         (
             "objective: {constraints: {val_accuracy: {min: basline - 0.1}}}",
             "but must be a number, or an expression such as 'baseline'",
@@ -251,7 +302,10 @@ def test_a_right_distribution_loads(load, with_space, space, entry):
             "search: {seed: 4294967296}",
             "value is 4294967296, but must be a whole number between 0 and 4294967295",
         ),
-        ("train: {epochs: 1e9}", "value is 1000000000.0, but must be a whole number between 1 and 100000"),
+        (
+            "train: {epochs: 1e9}",
+            "value is 1000000000.0, but must be a whole number between 1 and 100000",
+        ),
         ("search: {seed: 1.0}", "value is 1.0, but must be a whole number"),
         ("search: {max_concurrent: 0}", "value is 0, but must be a whole number of at least 1"),
         (
@@ -271,7 +325,10 @@ def test_a_right_distribution_loads(load, with_space, space, entry):
             "budget: {trials: null, max_failed: 3}",
             "budget: nothing ends the sweep: give trials, time or gpu_hours",
         ),
-        ("resources: {gpu: 1.5}", "value is 1.5, but must be a fraction up to 1, or a whole number"),
+        (
+            "resources: {gpu: 1.5}",
+            "value is 1.5, but must be a fraction up to 1, or a whole number",
+        ),
         ("resources: {gpu: -1}", "value is -1, but must be a number of at least 0"),
         ("resources: {cpu: 0}", "value is 0, but must be a number greater than 0"),
         ("resources: {cpus: 1}", "unknown key; did you mean 'cpu'?"),
@@ -284,14 +341,23 @@ def test_a_right_distribution_loads(load, with_space, space, entry):
         ("model: {arch: timm/}", "must be one of small_cnn"),
         ("model: {arch: timm/resnet10t}", None),
         ("model: {baseline: {epochs: 0}}", "value is 0, which takes model.weights as the baseline"),
-        ("model: {baseline: {epochs: -1}}", "value is -1, but must be a whole number of at least 0"),
+        (
+            "model: {baseline: {epochs: -1}}",
+            "value is -1, but must be a whole number of at least 0",
+        ),
         ("model: {weights: imagenet}", "there are no ImageNet weights of small_cnn"),
         ("model: {weights: imagenat}", "did you mean 'imagenet'?"),
-        ("model: {weights: no/such.pt}", "value is 'no/such.pt', but must be none, imagenet or the path"),
+        (
+            "model: {weights: no/such.pt}",
+            "value is 'no/such.pt', but must be none, imagenet or the path",
+        ),
         ("model: {weights: 1}", "put it in quotes"),
         ("epochs: 3", "5:1 epochs: unknown key; did you mean 'train.epochs'?"),
         ("hyperparameters: {}", "unknown key; did you mean 'space'?"),
-        ("tracking: {experiment: ''}", "value is '', but must be text of 1 to 500 printable characters"),
+        (
+            "tracking: {experiment: ''}",
+            "value is '', but must be text of 1 to 500 printable characters",
+        ),
         ("tracking: {experiment: 5}", "put it in quotes"),
         ("tracking: {uri: mlflow.db}", "but must be a URI such as http://host:5000"),
         ("tracking: {uri: 'http://[x'}", "must be a URI such as"),
@@ -304,9 +370,13 @@ def test_a_wrong_setting_is_one_problem(load, with_line, line, message):
         assert message in load.problem(with_line(line))
 
 
-@pytest.mark.parametrize("name", ["..", "a..b", "../x", "a/b", ".a", "-a", "", "a" * 65, "ä", "a b", "a\\nb", "a\\0"])
+@pytest.mark.parametrize(
+    "name", ["..", "a..b", "../x", "a/b", ".a", "-a", "", "a" * 65, "ä", "a b", "a\\nb", "a\\0"]
+)
 def test_a_name_is_safe_as_a_folder(load, minimal, name):
-    assert "1:7 name: value is '" in load.problem(minimal.replace("name: x", f'name: "{name}"'.replace("\\\\", "\\")))
+    assert "1:7 name: value is '" in load.problem(
+        minimal.replace("name: x", f'name: "{name}"'.replace("\\\\", "\\"))
+    )
 
 
 @pytest.mark.parametrize("name", ["a", "0", "A.b-c_d", "a" * 64, "a.", "x1"])
@@ -329,12 +399,17 @@ def test_a_uri_with_credentials_is_refused_and_never_shown(load, minimal, uri):
         load.problem(minimal + f"tracking: {{uri: '{uri}'}}\n"),
         load.problem(minimal, f"tracking.uri={uri}"),
     ]
-    texts += [load.problem(minimal + f"tracking: '{uri}'\n"), load.problem(minimal, f"traking.url={uri}")]
+    texts += [
+        load.problem(minimal + f"tracking: '{uri}'\n"),
+        load.problem(minimal, f"traking.url={uri}"),
+    ]
     texts += load.problems(minimal, f"tracking={{uri: '{uri}', x: 1}}")
     assert not any("hunter2" in text for text in texts)
     assert "MLFLOW_TRACKING_URI" in texts[0]
 
 
-@pytest.mark.parametrize("uri", ["http://host:5000", "sqlite:///a/b.db", "databricks", "postgresql://db/mlflow"])
+@pytest.mark.parametrize(
+    "uri", ["http://host:5000", "sqlite:///a/b.db", "databricks", "postgresql://db/mlflow"]
+)
 def test_a_uri_without_credentials_is_fine(load, minimal, uri):
     assert load(minimal + f"tracking: {{uri: '{uri}'}}\n").tracking.uri == uri

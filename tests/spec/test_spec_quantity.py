@@ -53,13 +53,19 @@ def test_what_is_no_duration_is_refused(text):
         duration_s(text)
 
 
-@pytest.mark.parametrize("seconds", [1.0, 59.0, 60.0, 5400.0, 43_200.0, 93_784.0, 0.5, 1e-3, 12_345.678])
+@pytest.mark.parametrize(
+    "seconds", [1.0, 59.0, 60.0, 5400.0, 43_200.0, 93_784.0, 0.5, 1e-3, 12_345.678]
+)
 def test_a_written_duration_reads_back_exactly(seconds):
     assert duration_s(duration_text(seconds)) == seconds
 
 
 def test_a_written_duration_is_short():
-    assert [duration_text(seconds) for seconds in (43_200.0, 5400.0, 90.0)] == ["12h", "1h30m", "1m30s"]
+    assert [duration_text(seconds) for seconds in (43_200.0, 5400.0, 90.0)] == [
+        "12h",
+        "1h30m",
+        "1m30s",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -98,7 +104,9 @@ def test_what_is_no_bound_is_refused(text):
         BoundExpression.parse(text)
 
 
-@pytest.mark.parametrize("text", [0.9, -3.0, "baseline", "baseline - 0.02", "baseline + 1e-05", "baseline - 0.1"])
+@pytest.mark.parametrize(
+    "text", [0.9, -3.0, "baseline", "baseline - 0.02", "baseline + 1e-05", "baseline - 0.1"]
+)
 def test_a_bound_reads_back_from_its_notation(text):
     bound = BoundExpression.parse(text)
     assert bound.notation() == text
@@ -115,7 +123,14 @@ def test_bounds_have_words():
 
 @pytest.mark.parametrize(
     ("text", "count"),
-    [(5, 5), ("7B", 7), ("500MB", 500_000_000), ("1.5TB", 1_500_000_000_000), (" 2 kB ", 2000), ("200GB", 200 * 10**9)],
+    [
+        (5, 5),
+        ("7B", 7),
+        ("500MB", 500_000_000),
+        ("1.5TB", 1_500_000_000_000),
+        (" 2 kB ", 2000),
+        ("200GB", 200 * 10**9),
+    ],
 )
 def test_a_size_in_all_its_notations(text: object, count: int) -> None:
     assert size_bytes(text) == count
@@ -131,4 +146,9 @@ def test_what_is_no_size(value: object) -> None:
 
 
 def test_sizes_are_written_in_their_largest_unit() -> None:
-    assert [size_text(count) for count in (200 * 10**9, 1500, 2 * 10**6, 999)] == ["200GB", 1500, "2MB", 999]
+    assert [size_text(count) for count in (200 * 10**9, 1500, 2 * 10**6, 999)] == [
+        "200GB",
+        1500,
+        "2MB",
+        999,
+    ]

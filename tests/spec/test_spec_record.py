@@ -27,7 +27,9 @@ tracking: {experiment: "yes"}
 """
 
 
-@pytest.mark.parametrize("overrides", [[], ["name=x"], ["tracking.experiment='~'"], ["tracking.experiment='0x1f: #'"]])
+@pytest.mark.parametrize(
+    "overrides", [[], ["name=x"], ["tracking.experiment='~'"], ["tracking.experiment='0x1f: #'"]]
+)
 def test_a_resolved_spec_reads_back_equal(load, overrides):
     spec = load(RICH, *overrides)
     text = resolved_yaml(spec)
@@ -41,7 +43,13 @@ def test_a_resolved_spec_is_plain_yaml_for_other_readers_too(load):
     assert plain["name"] == "1e5"
     assert plain["train"]["min_lr"] == 1e-6
     assert plain["budget"]["time"] == "1h30m"
-    assert plain["space"]["num_groups"] == {"low": 1, "high": 9, "step": 2, "log": False, "int": True}
+    assert plain["space"]["num_groups"] == {
+        "low": 1,
+        "high": 9,
+        "step": 2,
+        "log": False,
+        "int": True,
+    }
 
 
 def test_the_shipped_spaces_read_back_equal(shipped, declarations):
@@ -90,7 +98,11 @@ def test_every_other_change_is_named(load, minimal):
 def test_what_a_spec_leaves_open_agrees_with_what_the_start_decided(load, minimal):
     spec = load(minimal)
     frozen = spec.model_copy(
-        update={"train": spec.train.model_copy(update={"device": "cpu", "precision": "fp32", "threads": 1, "seed": 0})}
+        update={
+            "train": spec.train.model_copy(
+                update={"device": "cpu", "precision": "fp32", "threads": 1, "seed": 0}
+            )
+        }
     )
     assert diff(frozen, spec) == []
     assert diff(frozen, load(minimal, "train.threads=2")) == ["train.threads: 1 -> 2"]

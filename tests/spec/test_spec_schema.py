@@ -73,7 +73,9 @@ def test_a_distribution_is_one_of_three(validator, minimal, distribution, valid)
 
 
 def test_other_data_need_every_section(validator, minimal):
-    assert not validator.is_valid(as_json(minimal.replace("dataset: digits", "dataset: folder, root: .")))
+    assert not validator.is_valid(
+        as_json(minimal.replace("dataset: digits", "dataset: folder, root: ."))
+    )
 
 
 def test_every_setting_is_described():

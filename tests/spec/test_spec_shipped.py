@@ -44,7 +44,11 @@ def test_cars_yaml_is_that_of_the_design(loaded):
         512,
         448,
     )
-    assert (spec.model.arch, spec.model.weights, spec.model.baseline.epochs) == ("resnet50", "imagenet", 90)
+    assert (spec.model.arch, spec.model.weights, spec.model.baseline.epochs) == (
+        "resnet50",
+        "imagenet",
+        90,
+    )
     assert (spec.train.lr, spec.train.precision, spec.fixed) == (1e-3, "bf16", {"mix_weight": 1.0})
     assert (spec.budget.trials, spec.budget.time, spec.budget.max_failed) == (64, 43_200, 8)
     assert (spec.resources.gpu, spec.resources.cpu, spec.tracking.experiment) == (0.5, 4, "cars")
@@ -70,7 +74,17 @@ def test_shared_parameters_default_to_the_training_settings():
 def test_the_spaces_of_image_folders_start_from_the_published_protocol(loaded, name, dataset):
     spec = loaded(f"{name}.yaml")
     assert (spec.name, spec.data.id.dataset, spec.data.outliers.limit) == (name, dataset, 40_000)
-    assert (spec.data.resize, spec.data.crop, spec.model.arch, spec.model.weights) == (512, 448, "resnet50", "imagenet")
-    assert (spec.train.epochs, spec.train.batch_size, spec.train.lr, spec.train.weight_decay) == (10, 32, 1e-3, 1e-5)
+    assert (spec.data.resize, spec.data.crop, spec.model.arch, spec.model.weights) == (
+        512,
+        448,
+        "resnet50",
+        "imagenet",
+    )
+    assert (spec.train.epochs, spec.train.batch_size, spec.train.lr, spec.train.weight_decay) == (
+        10,
+        32,
+        1e-3,
+        1e-5,
+    )
     assert (spec.train.min_lr, spec.model.baseline.epochs) == (1e-6, 90)
     assert set(spec.space) == {"mixing_alpha", "consistency_weight", "outlier_ratio"}

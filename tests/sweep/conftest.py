@@ -22,7 +22,9 @@ def spec(tmp_path: Path) -> Callable[..., Spec]:
     def make(*overrides: str) -> Spec:
         path = tmp_path / "small.yaml"
         path.write_text("name: small\ntrainable: logit_mixoe\ndata: {id: {dataset: digits}}\n")
-        loaded = load_spec(path, overrides=["train.epochs=3", *overrides], declarations=declarations())
+        loaded = load_spec(
+            path, overrides=["train.epochs=3", *overrides], declarations=declarations()
+        )
         return loaded.spec
 
     return make
@@ -53,7 +55,12 @@ def metrics() -> Callable[..., dict[str, float]]:
         scatter = sum((place + 1) * hash_unit(value) for place, value in enumerate(params.values()))
         auroc = 0.6 + 0.3 * (scatter % 1) * (1 - 0.5**epoch)
         loss = 2.0 + hash_unit([*params.values(), epoch])
-        return {"val_auroc": auroc, "val_accuracy": 0.9 + 0.1 * hash_unit(params), "epoch_s": 1.0, "train_loss": loss}
+        return {
+            "val_auroc": auroc,
+            "val_accuracy": 0.9 + 0.1 * hash_unit(params),
+            "epoch_s": 1.0,
+            "train_loss": loss,
+        }
 
     return measure
 
@@ -61,7 +68,9 @@ def metrics() -> Callable[..., dict[str, float]]:
 def hash_unit(value: Any) -> float:
     """A number from 0 to 1 that is the same in every process."""
     text = json.dumps(value)
-    return (sum((place + 1) * ord(char) for place, char in enumerate(text)) * 2654435761 % 2**32) / 2**32
+    return (
+        sum((place + 1) * ord(char) for place, char in enumerate(text)) * 2654435761 % 2**32
+    ) / 2**32
 
 
 @pytest.fixture

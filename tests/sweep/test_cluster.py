@@ -24,7 +24,9 @@ from lmoe_tune.sweep.cluster import Cluster
         (3, 8, 1, 1, 3),
     ],
 )
-def test_as_many_trials_run_at_a_time_as_fit(cpus: float, gpus: float, cpu: float, gpu: float, slots: int) -> None:
+def test_as_many_trials_run_at_a_time_as_fit(
+    cpus: float, gpus: float, cpu: float, gpu: float, slots: int
+) -> None:
     cluster = Cluster(cpus=cpus, gpus=gpus, local=True)
     assert cluster.slots(Resources(cpu=float(cpu), gpu=float(gpu)), None) == slots
 
@@ -41,7 +43,9 @@ def test_a_bound_on_the_slots_only_lowers_them(max_concurrent: int, slots: int) 
         (1.0, 2.0, "cpu 1 and gpu 2, but there are 2 CPUs and 1 GPUs"),
     ],
 )
-def test_where_not_even_one_fits_it_says_what_is_asked_for_and_what_there_is(cpu: float, gpu: float, said: str) -> None:
+def test_where_not_even_one_fits_it_says_what_is_asked_for_and_what_there_is(
+    cpu: float, gpu: float, said: str
+) -> None:
     with pytest.raises(UsageError, match=said) as raised:
         Cluster(cpus=2, gpus=1, local=True).slots(Resources(cpu=cpu, gpu=gpu), None)
     assert "--set resources.cpu" in str(raised.value)

@@ -96,7 +96,10 @@ def test_a_worker_is_told_where_everything_is(control: MakeControl) -> None:
 def test_a_failure_that_is_reported_ends_the_trial_and_not_the_sweep(control: MakeControl) -> None:
     running = control()
     start(running)
-    assert running.on_report(Report(0, failure="epoch 1: train_loss is nan", traceback="the trace")) is True
+    assert (
+        running.on_report(Report(0, failure="epoch 1: train_loss is nan", traceback="the trace"))
+        is True
+    )
     trial = running.ledger.trial(0)
     assert (trial.state, trial.failure, trial.traceback) == (
         "failed",
@@ -142,7 +145,9 @@ def test_a_process_that_died_too_often_fails_the_trial(control: MakeControl) -> 
     start(running)
     running.on_process_died(0)
     running.on_process_lost(0)
-    assert running.ledger.trial(0).failure == "its process died 2 times (resources.max_retries is 1)"
+    assert (
+        running.ledger.trial(0).failure == "its process died 2 times (resources.max_retries is 1)"
+    )
     assert seen(running)[-1] == ("end", 0, "failed")
 
 
@@ -198,8 +203,12 @@ def test_those_of_running_trials_stay_as_well(control: MakeControl) -> None:
     assert path.exists()
 
 
-@pytest.mark.parametrize("error", [LmoeTuneError("no space left"), KeyboardInterrupt(), AssertionError()])
-def test_what_a_hook_raises_is_kept_and_stops_the_sweep(control: MakeControl, error: BaseException) -> None:
+@pytest.mark.parametrize(
+    "error", [LmoeTuneError("no space left"), KeyboardInterrupt(), AssertionError()]
+)
+def test_what_a_hook_raises_is_kept_and_stops_the_sweep(
+    control: MakeControl, error: BaseException
+) -> None:
     running = control()
     with running.fatal_errors():
         raise error
@@ -220,7 +229,9 @@ def test_time_that_is_up_before_a_resumed_trial_reports_ends_it_against_the_reco
     ledger.set_attr("baseline", "key")
     record = ledger.folder.home / "baselines" / "key" / "record.json"
     record.parent.mkdir(parents=True)
-    record.write_text(json.dumps({"epochs": [{"epoch": 1, "metrics": {"val_accuracy": 0.95}, "time_ms": 1}]}))
+    record.write_text(
+        json.dumps({"epochs": [{"epoch": 1, "metrics": {"val_accuracy": 0.95}, "time_ms": 1}]})
+    )
     monkeypatch.setattr(module, "now_ms", lambda: 1000)
     resumed = control(deadline_ms=1000)
     assert resumed.time_is_up()
@@ -231,7 +242,10 @@ def test_deaths_of_a_process_are_counted_over_all_runs(control: MakeControl) -> 
     limit = "resources.max_retries=2"
     start(control(limit))
     assert [control(limit).on_process_died(0) for _ in range(3)] == [False, False, True]
-    assert control(limit).ledger.trial(0).failure == "its process died 3 times (resources.max_retries is 2)"
+    assert (
+        control(limit).ledger.trial(0).failure
+        == "its process died 3 times (resources.max_retries is 2)"
+    )
 
 
 def test_a_process_that_dies_with_its_node_counts_only_when_that_goes_on_and_on(
@@ -257,17 +271,23 @@ def test_what_a_worker_warned_of_is_said_once_and_kept_in_the_records(control: M
         assert record["notes"] == ["a checkpoint is damaged"]
 
 
-def test_when_ray_has_died_the_run_ends_with_how_to_resume_and_the_ledger_can_be_written(control: MakeControl) -> None:
+def test_when_ray_has_died_the_run_ends_with_how_to_resume_and_the_ledger_can_be_written(
+    control: MakeControl,
+) -> None:
     running = control()
     start(running)
     running.on_cluster_lost("Ray's head has died")
     assert running.stopping and running.can_record
-    assert "Ray's head has died" in str(running.fatal) and "lmoe-tune resume small" in str(running.fatal)
+    assert "Ray's head has died" in str(running.fatal) and "lmoe-tune resume small" in str(
+        running.fatal
+    )
     assert running.on_process_died(0) is True
     assert running.ledger.trial(0).retries == 0, "it was not the trial's process that died"
 
 
-def test_a_ledger_whose_memory_is_ahead_of_its_file_is_not_written_any_more(control: MakeControl) -> None:
+def test_a_ledger_whose_memory_is_ahead_of_its_file_is_not_written_any_more(
+    control: MakeControl,
+) -> None:
     running = control()
     with running.fatal_errors():
         raise LedgerError("no space left")

@@ -33,9 +33,15 @@ METHODS = (
     ),
 )  # each has parameters that the other one lacks
 TWO_OBJECTIVES = ("objective=[{metric: val_auroc}, {metric: val_accuracy}]",)
-CONSTRAINED = ("objective=[{metric: val_auroc, constraints: {val_accuracy: {min: 0.94}}}, {metric: train_loss}]",)
+CONSTRAINED = (
+    "objective=[{metric: val_auroc, constraints: {val_accuracy: {min: 0.94}}}, {metric: train_loss}]",
+)
 SPACES = [
-    *((METHODS, sampler, pruner, 11) for sampler in ("tpe", "random") for pruner in ("asha", "hyperband")),
+    *(
+        (METHODS, sampler, pruner, 11)
+        for sampler in ("tpe", "random")
+        for pruner in ("asha", "hyperband")
+    ),
     *((TWO_OBJECTIVES, sampler, "none", 12) for sampler in ("tpe", "nsga2", "random")),
     *((CONSTRAINED, sampler, "none", 13) for sampler in ("tpe", "nsga2")),
     ((*METHODS, *TWO_OBJECTIVES), "tpe", "none", 14),
@@ -50,7 +56,9 @@ def work(ledger: Ledger, metrics: Metrics, baseline: dict[str, float]) -> None:
         if len(running) < SLOTS and ledger.exhausted() is None:
             ledger.ask()
             continue
-        trial = min(running, key=lambda trial: (len(ledger.trial(trial.number).epochs), trial.number))
+        trial = min(
+            running, key=lambda trial: (len(ledger.trial(trial.number).epochs), trial.number)
+        )
         epoch = len(ledger.trial(trial.number).epochs) + 1
         if trial.number == 2 and epoch == 2:
             ledger.fail(2, "epoch 2: train_loss is nan")
@@ -68,7 +76,10 @@ def contents(ledger: Ledger) -> list[Any]:
             trial.values,
             trial.intermediate_values,
             trial.system_attrs,
-            {key: value["metrics"] if "epoch:" in key else value for key, value in trial.user_attrs.items()},
+            {
+                key: value["metrics"] if "epoch:" in key else value
+                for key, value in trial.user_attrs.items()
+            },
         )
         for trial in ledger.study.trials
     ]
@@ -87,7 +98,8 @@ def ends_of_transactions(content: bytes) -> list[int]:
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize(
     ("sampler", "pruner", "seed", "space"),
-    [(*case, ()) for case in CASES] + [(sampler, pruner, seed, space) for space, sampler, pruner, seed in SPACES],
+    [(*case, ()) for case in CASES]
+    + [(sampler, pruner, seed, space) for space, sampler, pruner, seed in SPACES],
 )
 def test_cut_after_any_transaction_a_sweep_ends_as_the_uninterrupted_one(
     spec: Callable[..., Spec],
@@ -133,7 +145,9 @@ def test_cut_within_any_record_the_ledger_opens_as_after_the_transaction_before(
     for place, start in enumerate(ends[:-1]):
         tail, first = content[start : ends[place + 1]], content[:start].count(b"\n")
         newlines = [at + 1 for at, byte in enumerate(tail[:-1]) if byte == ord("\n")]
-        for cut in sorted({1, len(tail) // 2, len(tail) - 1, *newlines, *(at + 9 for at in newlines)}):
+        for cut in sorted(
+            {1, len(tail) // 2, len(tail) - 1, *newlines, *(at + 9 for at in newlines)}
+        ):
             assert decode(content[start : start + cut], origin="ledger", first=first) == ([], 0)
 
 

@@ -28,7 +28,9 @@ HOLD = (
 def holder(folder: SweepFolder) -> Iterator[subprocess.Popen[str]]:
     """A process that works on the sweep."""
     process = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(folder.home), folder.name], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", HOLD, str(folder.home), folder.name],
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "held\n"
@@ -43,12 +45,17 @@ def test_a_second_holder_is_refused_with_the_pid_and_host_of_the_first(
 ) -> None:
     monkeypatch.setattr(module, "LOCK_PATIENCE_S", 0.1)
     who = f"process {holder.pid} on {socket.gethostname()}"
-    with pytest.raises(SweepLockedError, match=rf"'small' is being worked on by {who}"), folder.locked():
+    with (
+        pytest.raises(SweepLockedError, match=rf"'small' is being worked on by {who}"),
+        folder.locked(),
+    ):
         pass
     assert folder.is_running()
 
 
-def test_the_lock_of_a_killed_process_is_free_at_once(folder: SweepFolder, holder: subprocess.Popen[str]) -> None:
+def test_the_lock_of_a_killed_process_is_free_at_once(
+    folder: SweepFolder, holder: subprocess.Popen[str]
+) -> None:
     os.kill(holder.pid, signal.SIGKILL)
     holder.wait()
     assert not folder.is_running()
@@ -115,12 +122,17 @@ def test_a_name_that_there_is_not_is_answered_with_those_there_are(tmp_path: Pat
             find_sweep(tmp_path, name)
 
 
-def test_a_file_system_without_locks_is_said(folder: SweepFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_system_without_locks_is_said(
+    folder: SweepFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(descriptor: int, kind: int) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
     monkeypatch.setattr(fcntl, "flock", refuse)
-    with pytest.raises(LmoeTuneError, match="cannot be locked .*No locks available.*--home"), folder.locked():
+    with (
+        pytest.raises(LmoeTuneError, match="cannot be locked .*No locks available.*--home"),
+        folder.locked(),
+    ):
         pass
     assert not folder.is_running()
 
@@ -136,7 +148,11 @@ def test_a_file_system_without_locks_is_said(folder: SweepFolder, monkeypatch: p
     ],
 )
 def test_a_lock_that_cannot_be_written_is_said_with_what_to_do(
-    folder: SweepFolder, monkeypatch: pytest.MonkeyPatch, number: int, kind: type[Exception], said: str
+    folder: SweepFolder,
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+    kind: type[Exception],
+    said: str,
 ) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise OSError(number, os.strerror(number))

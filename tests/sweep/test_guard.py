@@ -29,7 +29,9 @@ def seen(child: subprocess.Popen[bytes]) -> Process:
     return next(process for process in descendants(os.getpid()) if process.pid == child.pid)
 
 
-def test_a_process_is_alive_until_it_dies_even_if_nobody_waited_for_it(child: subprocess.Popen[bytes]) -> None:
+def test_a_process_is_alive_until_it_dies_even_if_nobody_waited_for_it(
+    child: subprocess.Popen[bytes],
+) -> None:
     process = seen(child)
     assert process.is_alive()
     assert process in running()
@@ -63,7 +65,9 @@ def test_a_head_that_does_not_answer_is_given_time(monkeypatch: pytest.MonkeyPat
         assert vitals.check() is None
     assert vitals.check() is None, "it may be restarted"
     monkeypatch.setattr(module, "UNREACHABLE_S", -1.0)
-    assert vitals.check() == f"the head of the Ray cluster at {host}:{port} does not answer any more"
+    assert (
+        vitals.check() == f"the head of the Ray cluster at {host}:{port} does not answer any more"
+    )
 
 
 def test_a_head_that_never_answered_is_not_missed(monkeypatch: pytest.MonkeyPatch) -> None:

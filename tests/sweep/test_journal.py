@@ -26,7 +26,10 @@ def path(tmp_path: Path) -> Path:
 
 def records(path: Path, *, writable: bool = False) -> list[dict[str, Any]]:
     found = JournalFile(path, writable=writable).read_logs(0)
-    return [{key: value for key, value in record.items() if key not in ("left", "crc")} for record in found]
+    return [
+        {key: value for key, value in record.items() if key not in ("left", "crc")}
+        for record in found
+    ]
 
 
 def write_three_transactions(path: Path) -> list[int]:
@@ -51,7 +54,9 @@ def test_what_is_appended_is_read_back_in_order(path: Path) -> None:
     assert records(path)[0]["text"] == 'é "quoted"\n'
 
 
-def test_records_of_an_open_transaction_are_seen_by_the_writer_and_by_nobody_else(path: Path) -> None:
+def test_records_of_an_open_transaction_are_seen_by_the_writer_and_by_nobody_else(
+    path: Path,
+) -> None:
     journal = JournalFile(path, writable=True)
     with journal.transaction():
         journal.append_logs([{"number": 0}])
@@ -77,7 +82,14 @@ def test_a_transaction_that_raises_writes_nothing(path: Path) -> None:
 
 def test_every_line_says_how_many_of_its_transaction_follow(path: Path) -> None:
     write_three_transactions(path)
-    assert [json.loads(line)["left"] for line in path.read_text().splitlines()] == [0, 2, 1, 0, 1, 0]
+    assert [json.loads(line)["left"] for line in path.read_text().splitlines()] == [
+        0,
+        2,
+        1,
+        0,
+        1,
+        0,
+    ]
 
 
 def test_cut_at_any_byte_it_opens_with_the_transactions_that_are_whole(path: Path) -> None:
@@ -89,7 +101,9 @@ def test_cut_at_any_byte_it_opens_with_the_transactions_that_are_whole(path: Pat
         whole = max(length for length in lengths if length <= cut)
         assert [record["number"] for record in records(path)] == numbers_at[whole], cut
         assert path.stat().st_size == cut, "only looking changes nothing"
-        assert [record["number"] for record in records(path, writable=True)] == numbers_at[whole], cut
+        assert [record["number"] for record in records(path, writable=True)] == numbers_at[whole], (
+            cut
+        )
         assert path.stat().st_size == whole
 
 
@@ -111,7 +125,9 @@ def test_zeros_at_the_end_as_a_power_cut_leaves_them_are_cut_off(path: Path) -> 
 
 
 @pytest.mark.parametrize("line", range(5))
-def test_a_damaged_line_with_good_ones_after_it_is_refused_and_left_as_it_is(path: Path, line: int) -> None:
+def test_a_damaged_line_with_good_ones_after_it_is_refused_and_left_as_it_is(
+    path: Path, line: int
+) -> None:
     write_three_transactions(path)
     lines = path.read_bytes().splitlines(keepends=True)
     lines[line] = lines[line].replace(b'"number":', b'"numbes":')
@@ -157,14 +173,18 @@ def test_a_full_disk_is_said_and_what_was_half_written_is_cut_off(path: Path) ->
     journal = JournalFile(path, writable=True)
     journal.append_logs([{"number": 0}])
     length = path.stat().st_size
-    refused = pytest.raises(LedgerError, match=r"ledger\.jsonl: cannot write the ledger .*free some space")
+    refused = pytest.raises(
+        LedgerError, match=r"ledger\.jsonl: cannot write the ledger .*free some space"
+    )
     with files_limited_to(length + 20), refused:
         journal.append_logs([{"number": 1, "text": "x" * 1000}])
     assert path.stat().st_size == length
     assert [record["number"] for record in records(path)] == [0]
 
 
-def test_a_failing_fsync_is_an_error_and_the_write_is_taken_back(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_fsync_is_an_error_and_the_write_is_taken_back(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     journal = JournalFile(path, writable=True)
     journal.append_logs([{"number": 0}])
 
@@ -223,12 +243,18 @@ def test_a_line_is_the_record_itself_and_floats_survive() -> None:
     assert length == len(encode(record, number=0, left=0))
 
 
-def test_optunas_own_backend_reads_the_file(ledger: Callable[..., Ledger], run_trial: Callable[..., Any]) -> None:
+def test_optunas_own_backend_reads_the_file(
+    ledger: Callable[..., Ledger], run_trial: Callable[..., Any]
+) -> None:
     written = ledger("budget.trials=3", "search.pruner=median")
     for _ in range(3):
         run_trial(written)
     storage = optuna.storages.JournalStorage(JournalFileBackend(str(written.folder.ledger)))
     stock = optuna.load_study(study_name="sweep", storage=storage)
-    assert [trial.params for trial in stock.trials] == [trial.params for trial in written.study.trials]
-    assert [trial.state for trial in stock.trials] == [trial.state for trial in written.study.trials]
+    assert [trial.params for trial in stock.trials] == [
+        trial.params for trial in written.study.trials
+    ]
+    assert [trial.state for trial in stock.trials] == [
+        trial.state for trial in written.study.trials
+    ]
     assert stock.best_value == written.study.best_value

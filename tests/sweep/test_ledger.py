@@ -28,13 +28,17 @@ def values(auroc: float, accuracy: float = 0.95, **more: float) -> dict[str, flo
     return {"val_auroc": auroc, "val_accuracy": accuracy, "epoch_s": 1.0, **more}
 
 
-def test_a_trial_is_asked_for_recorded_and_told(ledger: MakeLedger, baseline: dict[str, float]) -> None:
+def test_a_trial_is_asked_for_recorded_and_told(
+    ledger: MakeLedger, baseline: dict[str, float]
+) -> None:
     written = ledger("search.pruner=none")
     suggestion = written.ask()
     assert suggestion.number == 0
     assert set(suggestion.params) == {"mixing_alpha", "consistency_weight", "outlier_ratio"}
     assert written.trial(0).state == "running" and written.trial(0).value is None
-    ended = [written.record_epoch(0, epoch, values(0.7 + epoch / 100), baseline) for epoch in (1, 2, 3)]
+    ended = [
+        written.record_epoch(0, epoch, values(0.7 + epoch / 100), baseline) for epoch in (1, 2, 3)
+    ]
     assert ended == [False, False, True]
     trial = written.trial(0)
     assert trial.state == "complete"
@@ -56,7 +60,9 @@ def test_what_is_recorded_is_there_for_the_next_process(
     assert again.sweep_id == written.sweep_id == reader.sweep_id
 
 
-def test_a_reader_sees_what_is_written_after_it_was_opened(ledger: MakeLedger, run_trial: RunTrial) -> None:
+def test_a_reader_sees_what_is_written_after_it_was_opened(
+    ledger: MakeLedger, run_trial: RunTrial
+) -> None:
     written = ledger()
     reader = Ledger.reading(written.folder, written.spec)
     assert reader.trials() == []
@@ -64,7 +70,9 @@ def test_a_reader_sees_what_is_written_after_it_was_opened(ledger: MakeLedger, r
     assert reader.trials() == written.trials()
 
 
-def test_reading_before_there_is_a_study_says_so(spec: Callable[..., Spec], folder: SweepFolder) -> None:
+def test_reading_before_there_is_a_study_says_so(
+    spec: Callable[..., Spec], folder: SweepFolder
+) -> None:
     folder.ledger.write_bytes(b"")
     with pytest.raises(LedgerError, match="holds no study yet"):
         Ledger.reading(folder, spec())
@@ -85,7 +93,9 @@ def test_two_sweeps_of_one_name_have_different_ids(ledger: MakeLedger, folder: S
 # ------------------------------------------------------------------ epochs
 
 
-def test_an_epoch_delivered_again_is_recorded_once(ledger: MakeLedger, baseline: dict[str, float]) -> None:
+def test_an_epoch_delivered_again_is_recorded_once(
+    ledger: MakeLedger, baseline: dict[str, float]
+) -> None:
     written = ledger("search.pruner=none")
     written.ask()
     written.record_epoch(0, 1, values(0.7), baseline)
@@ -107,7 +117,9 @@ def test_a_repeated_epoch_with_another_value_is_said_and_the_record_stands(
     assert "trial 0 epoch 1: val_auroc repeated as 0.71, recorded as 0.7" in caplog.text
 
 
-def test_an_epoch_out_of_turn_is_a_broken_invariant(ledger: MakeLedger, baseline: dict[str, float]) -> None:
+def test_an_epoch_out_of_turn_is_a_broken_invariant(
+    ledger: MakeLedger, baseline: dict[str, float]
+) -> None:
     written = ledger()
     written.ask()
     with pytest.raises(AssertionError, match="epoch 2 is out of turn"):
@@ -136,7 +148,9 @@ def test_values_are_kept_to_the_last_bit(ledger: MakeLedger, baseline: dict[str,
 # ------------------------------------------------------------------ ends
 
 
-def test_pruned_failed_and_complete_are_told_apart(ledger: MakeLedger, baseline: dict[str, float]) -> None:
+def test_pruned_failed_and_complete_are_told_apart(
+    ledger: MakeLedger, baseline: dict[str, float]
+) -> None:
     written = ledger("search.pruner=median", "search.min_epochs=1")
     for auroc in (0.9, 0.91, 0.92, 0.93):
         number = written.ask().number
@@ -156,7 +170,9 @@ def test_pruned_failed_and_complete_are_told_apart(ledger: MakeLedger, baseline:
     assert written.num_failed() == 1
 
 
-def test_a_pruned_trial_has_its_constraints_set(ledger: MakeLedger, baseline: dict[str, float]) -> None:
+def test_a_pruned_trial_has_its_constraints_set(
+    ledger: MakeLedger, baseline: dict[str, float]
+) -> None:
     written = ledger("search.pruner=median", "search.min_epochs=1")
     for auroc in (0.9, 0.91, 0.92, 0.93):
         number = written.ask().number
@@ -169,8 +185,12 @@ def test_a_pruned_trial_has_its_constraints_set(ledger: MakeLedger, baseline: di
     assert written.study.trials[number].constraints == {"val_accuracy:min": pytest.approx(0.43)}
 
 
-def test_a_minimised_metric_is_ranked_the_other_way(ledger: MakeLedger, baseline: dict[str, float]) -> None:
-    written = ledger("search.pruner=none", "objective={metric: train_loss, direction: minimize, constraints: {}}")
+def test_a_minimised_metric_is_ranked_the_other_way(
+    ledger: MakeLedger, baseline: dict[str, float]
+) -> None:
+    written = ledger(
+        "search.pruner=none", "objective={metric: train_loss, direction: minimize, constraints: {}}"
+    )
     for loss in (0.5, 0.2, 0.8):
         number = written.ask().number
         for epoch in (1, 2, 3):
@@ -178,7 +198,9 @@ def test_a_minimised_metric_is_ranked_the_other_way(ledger: MakeLedger, baseline
     assert [trial.number for trial in written.ranked(written.trials())] == [1, 0, 2]
 
 
-def test_a_trial_that_is_ended_for_the_budget_keeps_its_epochs(ledger: MakeLedger, baseline: dict[str, float]) -> None:
+def test_a_trial_that_is_ended_for_the_budget_keeps_its_epochs(
+    ledger: MakeLedger, baseline: dict[str, float]
+) -> None:
     written = ledger()
     written.ask()
     written.record_epoch(0, 1, values(0.7, accuracy=0.9), baseline)
@@ -206,8 +228,16 @@ def test_a_trial_that_the_budget_ends_before_its_first_epoch_does_not_count_as_g
     ("outcomes", "best", "feasible"),
     [
         ([(0.8, 0.95), (0.9, 0.94), (0.85, 0.99)], 1, True),
-        ([(0.8, 0.95), (0.99, 0.90), (0.7, 0.93)], 0, True),  # the second misses val_accuracy >= 0.93
-        ([(0.8, 0.80), (0.7, 0.92), (0.9, 0.85)], 1, False),  # none holds it: the smallest violation
+        (
+            [(0.8, 0.95), (0.99, 0.90), (0.7, 0.93)],
+            0,
+            True,
+        ),  # the second misses val_accuracy >= 0.93
+        (
+            [(0.8, 0.80), (0.7, 0.92), (0.9, 0.85)],
+            1,
+            False,
+        ),  # none holds it: the smallest violation
         ([(0.8, 0.95), (0.8, 0.95)], 0, True),  # of equal ones the earlier
     ],
 )
@@ -238,7 +268,9 @@ def test_only_the_last_epoch_counts(ledger: MakeLedger, baseline: dict[str, floa
     assert written.trial(0).violation == 0
 
 
-def test_without_a_complete_trial_there_is_no_best(ledger: MakeLedger, baseline: dict[str, float]) -> None:
+def test_without_a_complete_trial_there_is_no_best(
+    ledger: MakeLedger, baseline: dict[str, float]
+) -> None:
     written = ledger()
     assert written.best() is None
     written.ask()
@@ -247,7 +279,9 @@ def test_without_a_complete_trial_there_is_no_best(ledger: MakeLedger, baseline:
     assert written.best() is None
 
 
-def test_a_bound_may_be_a_number_and_an_upper_one(ledger: MakeLedger, baseline: dict[str, float]) -> None:
+def test_a_bound_may_be_a_number_and_an_upper_one(
+    ledger: MakeLedger, baseline: dict[str, float]
+) -> None:
     written = ledger(
         "search.pruner=none",
         "objective.constraints={val_accuracy: {min: 0.9}, val_fine_auroc: {max: 0.99}}",
@@ -261,7 +295,9 @@ def test_a_bound_may_be_a_number_and_an_upper_one(ledger: MakeLedger, baseline: 
 # ------------------------------------------------------------------ retries
 
 
-def test_failed_trials_are_retried_as_new_ones_that_name_them(ledger: MakeLedger, run_trial: RunTrial) -> None:
+def test_failed_trials_are_retried_as_new_ones_that_name_them(
+    ledger: MakeLedger, run_trial: RunTrial
+) -> None:
     written = ledger("search.pruner=none")
     params = written.ask().params
     written.fail(0, "no")
@@ -286,13 +322,17 @@ def test_a_retry_waits_across_a_restart(ledger: MakeLedger) -> None:
     assert ledger().ask().params == params
 
 
-def test_a_complete_sweep_runs_the_retries_it_is_asked_for(ledger: MakeLedger, run_trial: RunTrial) -> None:
+def test_a_complete_sweep_runs_the_retries_it_is_asked_for(
+    ledger: MakeLedger, run_trial: RunTrial
+) -> None:
     written = ledger("budget.trials=2", "search.pruner=none")
     run_trial(written)
     written.fail(written.ask().number, "no")
     assert written.is_complete()
     written.retry_failed()
-    assert written.exhausted() is None, "the failed trial's place in the budget is free for its retry"
+    assert written.exhausted() is None, (
+        "the failed trial's place in the budget is free for its retry"
+    )
     run_trial(written)
     assert written.is_complete()
     assert [trial.retry_of for trial in written.trials()] == [None, None, 1]
@@ -428,7 +468,9 @@ def test_an_attribute_that_stays_the_same_is_not_written_again(ledger: MakeLedge
     assert ledger().attrs["baseline"] == "abc"
 
 
-def test_nothing_in_a_trial_view_is_shared_with_the_study(ledger: MakeLedger, run_trial: RunTrial) -> None:
+def test_nothing_in_a_trial_view_is_shared_with_the_study(
+    ledger: MakeLedger, run_trial: RunTrial
+) -> None:
     written = ledger()
     view: Any = run_trial(written)
     view.params["mixing_alpha"] = math.nan

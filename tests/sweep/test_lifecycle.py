@@ -56,7 +56,9 @@ def resume(folder: SweepFolder, change: BudgetChange | None = None) -> Ledger:
     return ledger
 
 
-def test_what_is_automatic_is_decided_at_the_start_and_frozen(folder: SweepFolder, spec: MakeSpec) -> None:
+def test_what_is_automatic_is_decided_at_the_start_and_frozen(
+    folder: SweepFolder, spec: MakeSpec
+) -> None:
     begin(folder, spec("search.seed=7"))
     frozen = spec_from_resolved(folder.spec.read_text()).train
     assert frozen.device == "cpu"
@@ -66,14 +68,18 @@ def test_what_is_automatic_is_decided_at_the_start_and_frozen(folder: SweepFolde
     assert again.train == frozen
 
 
-def test_other_resources_do_not_change_the_frozen_threads(folder: SweepFolder, spec: MakeSpec) -> None:
+def test_other_resources_do_not_change_the_frozen_threads(
+    folder: SweepFolder, spec: MakeSpec
+) -> None:
     begin(folder, spec("resources.cpu=1"))
     again, _ = prepare(folder, loaded(spec("resources.cpu=4")), fresh=False)
     assert again.resources.cpu == 4
     assert again.train.threads == 1
 
 
-def test_a_changed_spec_is_refused_with_a_line_per_difference(folder: SweepFolder, spec: MakeSpec) -> None:
+def test_a_changed_spec_is_refused_with_a_line_per_difference(
+    folder: SweepFolder, spec: MakeSpec
+) -> None:
     begin(folder, spec())
     before = folder.spec.read_text()
     changed = spec("train.lr=0.5", "search.seed=3", "space.mixing_alpha.high=5")
@@ -87,16 +93,22 @@ def test_a_changed_spec_is_refused_with_a_line_per_difference(folder: SweepFolde
     assert folder.spec.read_text() == before
 
 
-def test_budget_resources_and_tracking_may_change_and_are_recorded(folder: SweepFolder, spec: MakeSpec) -> None:
+def test_budget_resources_and_tracking_may_change_and_are_recorded(
+    folder: SweepFolder, spec: MakeSpec
+) -> None:
     begin(folder, spec())
-    ledger = begin(folder, spec("budget.trials=20", "resources.max_retries=1", "tracking.experiment=other"))
+    ledger = begin(
+        folder, spec("budget.trials=20", "resources.max_retries=1", "tracking.experiment=other")
+    )
     assert ledger.budget.trials == 20
     frozen = spec_from_resolved(folder.spec.read_text())
     assert frozen.resources.max_retries == 1
     assert frozen.tracking.experiment == "other"
 
 
-def test_fresh_starts_anew_and_keeps_the_old_sweep_aside(folder: SweepFolder, spec: MakeSpec) -> None:
+def test_fresh_starts_anew_and_keeps_the_old_sweep_aside(
+    folder: SweepFolder, spec: MakeSpec
+) -> None:
     old = begin(folder, spec())
     old.ask()
     new = begin(folder, spec("train.lr=0.5"), fresh=True)
@@ -178,15 +190,21 @@ def test_time_and_gpu_hours_are_replaced() -> None:
     assert changed == Budget(10, 90.0, 2.0, 3)
 
 
-def test_an_extension_stays_when_the_same_spec_is_given_again(folder: SweepFolder, spec: MakeSpec) -> None:
+def test_an_extension_stays_when_the_same_spec_is_given_again(
+    folder: SweepFolder, spec: MakeSpec
+) -> None:
     begin(folder, spec("budget.trials=10"))
     assert resume(folder, BudgetChange(more_trials=2)).budget.trials == 12
     assert begin(folder, spec("budget.trials=10")).budget.trials == 12
     assert resume(folder).budget.trials == 12
-    assert begin(folder, spec("budget.trials=15")).budget.trials == 15, "a new number in the spec holds"
+    assert begin(folder, spec("budget.trials=15")).budget.trials == 15, (
+        "a new number in the spec holds"
+    )
 
 
-def test_a_number_on_the_command_line_outlasts_the_command(folder: SweepFolder, spec: MakeSpec) -> None:
+def test_a_number_on_the_command_line_outlasts_the_command(
+    folder: SweepFolder, spec: MakeSpec
+) -> None:
     begin(folder, spec("budget.trials=10"), BudgetChange(trials=4))
     assert resume(folder).budget.trials == 4
     assert begin(folder, spec("budget.trials=10")).budget.trials == 4
@@ -211,7 +229,9 @@ def test_more_trials_of_a_sweep_bounded_by_time_alone_are_on_top_of_those_there_
     assert resume(folder, BudgetChange(more_trials=2)).budget.trials == 5
 
 
-def test_the_baseline_that_the_trials_start_from_is_recorded(folder: SweepFolder, spec: MakeSpec) -> None:
+def test_the_baseline_that_the_trials_start_from_is_recorded(
+    folder: SweepFolder, spec: MakeSpec
+) -> None:
     assert len(begin(folder, spec()).attrs["baseline"]) == 16
 
 
@@ -222,7 +242,9 @@ def test_a_sweep_killed_in_its_first_moment_is_resumed(folder: SweepFolder, spec
     assert begin(folder, spec()).budget.trials == 16
 
 
-def test_a_changed_spec_goes_on_where_that_is_allowed_and_is_recorded(folder: SweepFolder, spec: MakeSpec) -> None:
+def test_a_changed_spec_goes_on_where_that_is_allowed_and_is_recorded(
+    folder: SweepFolder, spec: MakeSpec
+) -> None:
     begin(folder, spec())
     changed = spec("train.lr=0.5", "space.mixing_alpha.high=5")
     ledger = begin(folder, changed, allow_changes=True)
@@ -238,8 +260,14 @@ def test_a_changed_spec_goes_on_where_that_is_allowed_and_is_recorded(folder: Sw
     ("override", "words"),
     [
         ("objective.metric=val_fine_auroc", "different metrics cannot be compared"),
-        ("objective=[{metric: val_auroc}, {metric: val_accuracy}]", "different metrics cannot be compared"),
-        ("space.mixing_alpha={choices: [1.0, 2.0]}", "space.mixing_alpha: its choices, kind and log scale"),
+        (
+            "objective=[{metric: val_auroc}, {metric: val_accuracy}]",
+            "different metrics cannot be compared",
+        ),
+        (
+            "space.mixing_alpha={choices: [1.0, 2.0]}",
+            "space.mixing_alpha: its choices, kind and log scale",
+        ),
     ],
 )
 def test_what_would_make_the_trials_incomparable_is_never_allowed(
@@ -279,7 +307,9 @@ def test_another_version_of_torch_is_a_change(
         begin(folder, spec())
 
 
-def test_a_sweep_whose_ledger_is_gone_is_not_begun_over_its_records(folder: SweepFolder, spec: MakeSpec) -> None:
+def test_a_sweep_whose_ledger_is_gone_is_not_begun_over_its_records(
+    folder: SweepFolder, spec: MakeSpec
+) -> None:
     write_about(begin(folder, spec()))
     folder.ledger.unlink()
     with pytest.raises(UsageError, match="doctor --rebuild small"):

@@ -35,7 +35,9 @@ class Server:
             raise self.error
         self.states.append(snapshot.state)
         self.models.append(len(models))
-        return Delivered("1", "parent", {trial.number: f"run-{trial.number}" for trial in snapshot.trials}, {})
+        return Delivered(
+            "1", "parent", {trial.number: f"run-{trial.number}" for trial in snapshot.trials}, {}
+        )
 
 
 @pytest.fixture
@@ -63,7 +65,9 @@ def after(rounds: int) -> Callable[[float], bool]:
     return lambda seconds: next(looks, True)
 
 
-def test_what_is_new_is_told_once_and_the_end_says_that_all_is_delivered(written: Ledger, server: Server) -> None:
+def test_what_is_new_is_told_once_and_the_end_says_that_all_is_delivered(
+    written: Ledger, server: Server
+) -> None:
     told: list[dict[str, Any]] = []
     deliver(written, URI, told.append, after(3))
     assert server.states == ["running"] * 3 + ["complete"]
@@ -71,7 +75,9 @@ def test_what_is_new_is_told_once_and_the_end_says_that_all_is_delivered(written
     keys = set(told[0]["attrs"])
     prefix = next(key for key in keys if "#" not in key)
     assert {f"{prefix}#0", f"{prefix}#1"} <= keys
-    assert told[1]["attrs"] == {"delivered": {"uri": prefix.removeprefix("mlflow:"), "runs": written.num_runs()}}
+    assert told[1]["attrs"] == {
+        "delivered": {"uri": prefix.removeprefix("mlflow:"), "runs": written.num_runs()}
+    }
     assert "secret" not in str(told)
 
 
@@ -87,7 +93,9 @@ def test_a_server_that_is_away_is_said_once_and_waited_for(written: Ledger, serv
     assert reception.delivered
 
 
-def test_a_server_that_comes_and_goes_is_said_in_three_lines(written: Ledger, server: Server) -> None:
+def test_a_server_that_comes_and_goes_is_said_in_three_lines(
+    written: Ledger, server: Server
+) -> None:
     server.away = [True, False] * 50
     said: list[str] = []
     deliver(written, URI, Reception(written, said.append).take, after(100))
@@ -110,7 +118,9 @@ def test_the_longer_it_is_away_the_rarer_it_is_asked(written: Ledger, server: Se
     assert pauses == [0, 2, 4, 8, 15, 15, 15, 2, 2]
 
 
-def test_a_checkpoint_that_the_driver_dropped_meanwhile_is_no_word_to_the_user(written: Ledger, server: Server) -> None:
+def test_a_checkpoint_that_the_driver_dropped_meanwhile_is_no_word_to_the_user(
+    written: Ledger, server: Server
+) -> None:
     server.error = CheckpointGoneError("epoch-0003.pt is gone")
     server.away = [False, True, False, True, False]
     said: list[str] = []
@@ -120,10 +130,14 @@ def test_a_checkpoint_that_the_driver_dropped_meanwhile_is_no_word_to_the_user(w
     assert reception.delivered
 
 
-def test_ids_are_written_in_one_transaction(written: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ids_are_written_in_one_transaction(
+    written: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
     syncs: list[int] = []
     monkeypatch.setattr(os, "fsync", syncs.append)
-    Reception(written, lambda text: None).take({"attrs": {f"mlflow:u#{number}": "id" for number in range(500)}})
+    Reception(written, lambda text: None).take(
+        {"attrs": {f"mlflow:u#{number}": "id" for number in range(500)}}
+    )
     assert len(syncs) == 1, "the event loop waits for it"
     assert written.attrs["mlflow:u#499"] == "id"
 
@@ -142,7 +156,9 @@ def test_when_the_driver_died_nothing_more_is_delivered(written: Ledger, server:
     assert server.states == [] and told == []
 
 
-def test_sync_delivers_what_a_killed_driver_left_and_writes_the_ids(written: Ledger, server: Server) -> None:
+def test_sync_delivers_what_a_killed_driver_left_and_writes_the_ids(
+    written: Ledger, server: Server
+) -> None:
     written.begin_run({})
     assert sync(written, URI, lambda text: None) is True
     assert server.states == ["complete"]

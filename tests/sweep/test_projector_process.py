@@ -26,7 +26,9 @@ PATIENCE_S = 120.0
 
 
 @pytest.fixture
-def written(ledger: Callable[..., Ledger], run_trial: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> Ledger:
+def written(
+    ledger: Callable[..., Ledger], run_trial: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> Ledger:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
     made = ledger("budget.trials=2", "search.pruner=none")

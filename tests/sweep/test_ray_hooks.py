@@ -55,7 +55,9 @@ def test_the_searcher_hands_out_what_the_budget_allows_and_then_finishes(control
     assert searcher.suggest("c") == Searcher.FINISHED
 
 
-def test_the_searcher_hands_out_unfinished_trials_first_even_when_the_budget_is_used_up(control: Any) -> None:
+def test_the_searcher_hands_out_unfinished_trials_first_even_when_the_budget_is_used_up(
+    control: Any,
+) -> None:
     killed = control("budget.trials=2")
     params = [killed.ledger.ask().params for _ in range(2)]
     searcher = LedgerSearcher(control("budget.trials=2"))
@@ -71,7 +73,9 @@ def test_the_searcher_finishes_when_somebody_asked_to_stop(control: Any) -> None
     assert running.ledger.trials() == []
 
 
-def test_what_the_searcher_raises_is_fatal_and_not_swallowed(control: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_searcher_raises_is_fatal_and_not_swallowed(
+    control: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     running = control()
     monkeypatch.setattr(running.ledger, "ask", lambda: 1 / 0)
     assert LedgerSearcher(running).suggest("a") == Searcher.FINISHED
@@ -100,7 +104,9 @@ def dead(config: dict[str, Any], status: str) -> Any:
     return SimpleNamespace(config=config, status=status, error_file="/nowhere")
 
 
-def test_a_trial_whose_process_died_too_often_fails_and_is_not_handed_out_again(control: Any) -> None:
+def test_a_trial_whose_process_died_too_often_fails_and_is_not_handed_out_again(
+    control: Any,
+) -> None:
     running = control("budget.trials=1", "resources.max_retries=1")
     searcher, scheduler = LedgerSearcher(running), LedgerScheduler(running)
     config = searcher.suggest("a")
@@ -113,7 +119,9 @@ def test_a_trial_whose_process_died_too_often_fails_and_is_not_handed_out_again(
     assert searcher.suggest("b") == Searcher.FINISHED
 
 
-def test_a_process_that_died_between_two_trials_is_counted_once_and_the_trial_goes_on(control: Any) -> None:
+def test_a_process_that_died_between_two_trials_is_counted_once_and_the_trial_goes_on(
+    control: Any,
+) -> None:
     """Tune tells of it twice, and gives the trial up (`TuneController._process_trial_failure`)."""
     running = control("budget.trials=1")
     searcher, scheduler = LedgerSearcher(running), LedgerScheduler(running)
@@ -156,16 +164,26 @@ def test_what_the_watch_meets_is_fatal_too(control: Any) -> None:
 
 def test_tune_may_pickle_them_without_the_ledger(control: Any) -> None:
     running = control()
-    for hook in (LedgerSearcher(running), LedgerScheduler(running), Watch(running, NO_PROJECTOR, {})):
+    for hook in (
+        LedgerSearcher(running),
+        LedgerScheduler(running),
+        Watch(running, NO_PROJECTOR, {}),
+    ):
         assert len(pickle.dumps(hook)) < 200
 
 
 @pytest.mark.parametrize(
     ("said", "retries"),
     [
-        ("The actor is dead because its worker process has died. Worker exit type: SYSTEM_ERROR", 1),
+        (
+            "The actor is dead because its worker process has died. Worker exit type: SYSTEM_ERROR",
+            1,
+        ),
         ("The actor died because its node has died. Node Id: 1a3d", 0),
-        ("The actor 67c0 is unavailable: The actor is temporarily unavailable: RpcError: Socket closed", 0),
+        (
+            "The actor 67c0 is unavailable: The actor is temporarily unavailable: RpcError: Socket closed",
+            0,
+        ),
     ],
 )
 def test_a_process_that_died_with_its_node_is_told_from_one_that_died_alone(
@@ -176,12 +194,16 @@ def test_a_process_that_died_with_its_node_is_told_from_one_that_died_alone(
     config = LedgerSearcher(running).suggest("a")
     trial = dead(config, Trial.ERROR)
     trial.error_file = str(tmp_path / "error.txt")
-    Path(trial.error_file).write_text(f"Failure # 1 (occurred at …)\nits node has died\nFailure # 2 (…)\n{said}\n")
+    Path(trial.error_file).write_text(
+        f"Failure # 1 (occurred at …)\nits node has died\nFailure # 2 (…)\n{said}\n"
+    )
     LedgerScheduler(running).on_trial_error(None, trial)
     assert running.ledger.trial(0).retries == retries
 
 
-def test_a_trial_that_died_too_often_is_not_trained_even_where_ray_starts_it_again(control: Any) -> None:
+def test_a_trial_that_died_too_often_is_not_trained_even_where_ray_starts_it_again(
+    control: Any,
+) -> None:
     running = control("resources.max_retries=0")
     trial = dead(LedgerSearcher(running).suggest("a"), Trial.ERROR)
     LedgerScheduler(running).on_trial_error(None, trial)

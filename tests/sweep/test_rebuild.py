@@ -24,7 +24,11 @@ SPACES = {"tpe": (), "random": METHODS, "qmc": (), "nsga2": TWO_OBJECTIVES}
 
 @pytest.fixture
 def half(
-    spec: Callable[..., Spec], folder: SweepFolder, metrics: Any, baseline: dict[str, float], monkeypatch: Any
+    spec: Callable[..., Spec],
+    folder: SweepFolder,
+    metrics: Any,
+    baseline: dict[str, float],
+    monkeypatch: Any,
 ) -> Callable[..., tuple[Ledger, list[Any]]]:
     """A sweep at its half with all its records, and what it is in the end when nothing happens to it."""
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
@@ -45,7 +49,10 @@ def half(
             if len(running) < 2 and ledger.exhausted() is None:
                 ledger.ask()
             else:
-                trial = min(running, key=lambda trial: (len(ledger.trial(trial.number).epochs), trial.number))
+                trial = min(
+                    running,
+                    key=lambda trial: (len(ledger.trial(trial.number).epochs), trial.number),
+                )
                 epoch = len(ledger.trial(trial.number).epochs) + 1
                 if trial.number == 2 and epoch == 2:
                     ledger.fail(2, "epoch 2: train_loss is nan")
@@ -82,7 +89,12 @@ def flip_a_bit(content: bytes, seed: int) -> bytes:
     ids=["a bit", "another bit", "cut in half", "the first half zeros", "a line missing"],
 )
 def test_whatever_is_damaged_the_sweep_ends_as_it_would_have(
-    half: Any, folder: SweepFolder, metrics: Any, baseline: dict[str, float], sampler: str, damage: Any
+    half: Any,
+    folder: SweepFolder,
+    metrics: Any,
+    baseline: dict[str, float],
+    sampler: str,
+    damage: Any,
 ) -> None:
     ledger, expected = half(sampler)
     before = contents(ledger)
@@ -94,7 +106,9 @@ def test_whatever_is_damaged_the_sweep_ends_as_it_would_have(
     rebuilt = Ledger.writing(folder, ledger.spec)
     assert rebuilt.sweep_id == ledger.sweep_id
     assert without_waiting(contents(rebuilt)) == without_waiting(before)
-    if not (sampler == "qmc" and b'"qmc (' not in damage(content)):  # what it counts by stood in the lost half
+    if not (
+        sampler == "qmc" and b'"qmc (' not in damage(content)
+    ):  # what it counts by stood in the lost half
         work(rebuilt, metrics, baseline)
         assert contents(rebuilt) == expected
 
@@ -115,7 +129,9 @@ def test_a_ledger_that_is_gone_is_built_from_the_records_alone(
     assert contents(rebuilt) == expected
 
 
-def test_a_trial_of_which_nothing_is_left_is_named_and_fails(half: Any, folder: SweepFolder) -> None:
+def test_a_trial_of_which_nothing_is_left_is_named_and_fails(
+    half: Any, folder: SweepFolder
+) -> None:
     ledger, _ = half("tpe")
     folder.ledger.unlink()
     shutil.rmtree(folder.trial(1))

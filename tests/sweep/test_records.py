@@ -56,7 +56,11 @@ def test_what_a_kill_left_out_is_mended_and_the_rest_is_not_touched(written: Led
     (path / "2" / "trial.json").write_text('{"torn')
     before = (path / "2" / "metrics.jsonl").stat().st_ino
     mend_records(written.folder, written.trials())
-    assert [about(path / str(number))["state"] for number in range(3)] == ["complete", "running", "failed"]
+    assert [about(path / str(number))["state"] for number in range(3)] == [
+        "complete",
+        "running",
+        "failed",
+    ]
     assert len((path / "1" / "metrics.jsonl").read_text().splitlines()) == 1
     inodes = [(path / str(number) / "trial.json").stat().st_ino for number in range(3)]
     mend_records(written.folder, written.trials())

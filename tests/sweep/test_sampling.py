@@ -27,7 +27,9 @@ def of_space(name: str) -> tuple[str, ...]:
     return (f"search.sampler={name}", *(GRID if name == "grid" else ()))
 
 
-def suggestions(spec: Spec, count: int, *, told: State | None = State.COMPLETE) -> list[dict[str, Any]]:
+def suggestions(
+    spec: Spec, count: int, *, told: State | None = State.COMPLETE
+) -> list[dict[str, Any]]:
     """What a sweep is suggested, one trial after the other; untold they all run at once."""
     study, found = optuna.create_study(direction="maximize"), []
     for number in range(count):
@@ -61,7 +63,9 @@ def test_every_pruner_can_be_built(spec: MakeSpec, name: str, kind: type) -> Non
 
 
 @pytest.mark.parametrize("name", ["tpe", "random", "qmc", "grid"])
-def test_a_suggestion_is_a_function_of_the_study_the_seed_and_the_number(spec: MakeSpec, name: str) -> None:
+def test_a_suggestion_is_a_function_of_the_study_the_seed_and_the_number(
+    spec: MakeSpec, name: str
+) -> None:
     chosen = spec(*of_space(name))
     assert suggestions(chosen, 6) == suggestions(chosen, 6)
 
@@ -90,16 +94,22 @@ def test_a_grid_is_covered_once(spec: MakeSpec) -> None:
     chosen = spec(*of_space("grid"))
     every = set(itertools.product(*make_grid(chosen).values()))
     assert len(every) == 18
-    found = [tuple(params[name] for name in make_grid(chosen)) for params in suggestions(chosen, 18)]
+    found = [
+        tuple(params[name] for name in make_grid(chosen)) for params in suggestions(chosen, 18)
+    ]
     assert len(found) == 18 and set(found) == every
 
 
 def test_a_start_point_on_the_grid_is_not_tried_twice(spec: MakeSpec) -> None:
     chosen = spec(
-        *of_space("grid"), "search.start_from=[{mixing_alpha: 1.0, consistency_weight: 1.0, outlier_ratio: 1.0}]"
+        *of_space("grid"),
+        "search.start_from=[{mixing_alpha: 1.0, consistency_weight: 1.0, outlier_ratio: 1.0}]",
     )
     every = set(itertools.product(*make_grid(chosen).values()))
-    found = [tuple(params[name] for name in make_grid(chosen)) for params in first_suggestions(chosen, len(every))]
+    found = [
+        tuple(params[name] for name in make_grid(chosen))
+        for params in first_suggestions(chosen, len(every))
+    ]
     assert found[0] == (1.0, 1.0, 1.0)
     assert set(found) == every
 
@@ -135,7 +145,9 @@ def test_a_grid_reaches_the_top_of_a_range(spec: MakeSpec) -> None:
 def test_a_grid_without_a_number_of_trials_ends_when_it_is_covered(
     spec: MakeSpec, ledger: Callable[..., Ledger], run_trial: Callable[..., Any]
 ) -> None:
-    written = ledger(*of_space("grid"), "budget.trials=null", "budget.time=1h", "search.pruner=none")
+    written = ledger(
+        *of_space("grid"), "budget.trials=null", "budget.time=1h", "search.pruner=none"
+    )
     for _ in range(18):
         assert written.exhausted() is None
         run_trial(written)
@@ -158,5 +170,7 @@ def test_values_stay_within_their_distributions(spec: MakeSpec) -> None:
 def test_hyperband_uses_all_epochs_and_asha_may_prune_after_a_fifth(spec: MakeSpec) -> None:
     long = spec("train.epochs=20", "search.pruner=asha")
     assert make_pruner(long)._min_resource == 4  # type: ignore[attr-defined]
-    hyperband = make_pruner(spec("train.epochs=20", "search.pruner=hyperband", "search.min_epochs=2"))
+    hyperband = make_pruner(
+        spec("train.epochs=20", "search.pruner=hyperband", "search.min_epochs=2")
+    )
     assert (hyperband._min_resource, hyperband._max_resource) == (2, 20)  # type: ignore[attr-defined]

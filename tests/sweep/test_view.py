@@ -17,7 +17,10 @@ Run = Callable[..., Any]
 
 @pytest.fixture
 def swept(
-    ledger: Callable[..., Ledger], run_trial: Run, folder: SweepFolder, monkeypatch: pytest.MonkeyPatch
+    ledger: Callable[..., Ledger],
+    run_trial: Run,
+    folder: SweepFolder,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Ledger:
     """Two complete trials (the second better), a pruned, a failed and a running one."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
@@ -47,7 +50,10 @@ def test_the_summary_has_the_keys_of_the_contract(swept: Ledger) -> None:
 
 def test_the_leaderboard_has_the_keys_of_the_contract_and_its_order(swept: Ledger) -> None:
     rows = json.loads(json.dumps(view.leaderboard(swept)))
-    assert all({"trial", "state", "value", "params", "metrics", "epochs", "run_id"} <= set(row) for row in rows)
+    assert all(
+        {"trial", "state", "value", "params", "metrics", "epochs", "run_id"} <= set(row)
+        for row in rows
+    )
     assert [(row["trial"], row["state"]) for row in rows] == [
         (1, "complete"),
         (0, "complete"),
@@ -60,7 +66,9 @@ def test_the_leaderboard_has_the_keys_of_the_contract_and_its_order(swept: Ledge
     assert rows[-1]["failure"] == "epoch 1: train_loss is nan" and rows[-1]["value"] is None
 
 
-def test_a_sweep_is_running_interrupted_or_complete(ledger: Callable[..., Ledger], run_trial: Run) -> None:
+def test_a_sweep_is_running_interrupted_or_complete(
+    ledger: Callable[..., Ledger], run_trial: Run
+) -> None:
     written = ledger("budget.trials=1", "search.pruner=none")
     assert view.state_of(written) == "interrupted"
     with written.folder.locked():
@@ -88,7 +96,9 @@ def test_ids_from_mlflow_are_shown_with_their_trials(swept: Ledger) -> None:
     assert [row["run_id"] for row in view.leaderboard(swept)] == ["r1", "r0", None, None, None]
 
 
-def test_ids_of_another_server_are_not_shown(swept: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ids_of_another_server_are_not_shown(
+    swept: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
     prefix = f"mlflow:{view.tracking_of(swept)['tracking_uri']}"
     swept.set_attr(prefix, {"experiment_id": "1", "parent_run_id": "p", "models": {}})
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:secret@elsewhere:5000")

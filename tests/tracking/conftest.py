@@ -40,7 +40,9 @@ def uri(empty_store: Path, tmp_path: Path) -> str:
 
 @pytest.fixture
 def trial() -> Callable[..., TrialSnapshot]:
-    def make(number: int, state: Any = "complete", num_epochs: int = 2, **changes: Any) -> TrialSnapshot:
+    def make(
+        number: int, state: Any = "complete", num_epochs: int = 2, **changes: Any
+    ) -> TrialSnapshot:
         started = START + 10_000 * number
         values: dict[str, Any] = {
             "params": {"mixing_alpha": number + 0.5, "consistency_weight": 1.0, "mix_weight": 1.0},
@@ -86,6 +88,8 @@ def baseline() -> BaselineSnapshot:
 
 def make_epochs(num_epochs: int, started: int, value: float) -> tuple[EpochRecord, ...]:
     return tuple(
-        EpochRecord(epoch, {"val_auroc": value + epoch / 1000, "train_loss": 1 / epoch}, started + epoch)
+        EpochRecord(
+            epoch, {"val_auroc": value + epoch / 1000, "train_loss": 1 / epoch}, started + epoch
+        )
         for epoch in range(1, num_epochs + 1)
     )

@@ -47,11 +47,15 @@ class TrackingServer:
             shutil.copyfile(empty_store, folder / "mlflow.db")
         self._patch.setenv("_MLFLOW_SERVER_SERVE_ARTIFACTS", "true")
         self._patch.setenv("_MLFLOW_SERVER_ARTIFACT_DESTINATION", str(self.artifacts))
-        self._patch.setattr(handlers, "_tracking_store", SqlAlchemyStore(self.uri, "mlflow-artifacts:/"))
+        self._patch.setattr(
+            handlers, "_tracking_store", SqlAlchemyStore(self.uri, "mlflow-artifacts:/")
+        )
         self._patch.setattr(handlers, "_artifact_repo", None)
         self._server = make_server(HOST, 0, app, threaded=True, request_handler=Quiet)
         self.port: int = self._server.server_port
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+        )
         self._thread.start()
 
     def close(self) -> None:
@@ -121,7 +125,9 @@ KINDS = {
 class FaultyProxy:
     """Passes requests on to a port, as `script` says for each of them."""
 
-    def __init__(self, backend_port: int, script: Callable[[Request], Fault] = lambda request: NONE) -> None:
+    def __init__(
+        self, backend_port: int, script: Callable[[Request], Fault] = lambda request: NONE
+    ) -> None:
         self.script = script
         self.requests: list[Request] = []
         self._backend_port = backend_port
@@ -160,7 +166,9 @@ class FaultyProxy:
             block_on_close = False
 
         self._server = Server((HOST, self.port), Handler)
-        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        threading.Thread(
+            target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+        ).start()
 
     def close(self) -> None:
         self._closing.set()
@@ -188,7 +196,9 @@ class FaultyProxy:
                 self._closing.wait()
             if fault.answer in ("never", "reset"):
                 # A reset: closing without reading on would be one by chance.
-                handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                handler.connection.setsockopt(
+                    socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+                )
                 handler.close_connection = True
                 handler.connection.close()
                 return
@@ -201,9 +211,15 @@ class FaultyProxy:
             handler.end_headers()
             handler.wfile.write(content[: len(content) // 2] if fault.answer == "cut" else content)
 
-    def _ask(self, handler: BaseHTTPRequestHandler, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
+    def _ask(
+        self, handler: BaseHTTPRequestHandler, body: bytes
+    ) -> tuple[int, list[tuple[str, str]], bytes]:
         backend = http.client.HTTPConnection(HOST, self._backend_port, timeout=60)
-        passed = {name: value for name, value in handler.headers.items() if name.lower() not in _HOP_BY_HOP}
+        passed = {
+            name: value
+            for name, value in handler.headers.items()
+            if name.lower() not in _HOP_BY_HOP
+        }
         try:
             backend.request(handler.command, handler.path, body or None, passed)
             answer = backend.getresponse()

@@ -12,7 +12,14 @@ import pytest
 from mlflow import MlflowClient
 
 from lmoe_tune.errors import TrackingError
-from lmoe_tune.tracking import BaselineSnapshot, Delivered, ModelSource, Projection, SweepSnapshot, TrialSnapshot
+from lmoe_tune.tracking import (
+    BaselineSnapshot,
+    Delivered,
+    ModelSource,
+    Projection,
+    SweepSnapshot,
+    TrialSnapshot,
+)
 from lmoe_tune.tracking import projection as projection_module
 from tests.tracking.faulty_server import (
     EMPTY,
@@ -76,7 +83,9 @@ def steps(trial: MakeTrial, sweep: MakeSweep, baseline: BaselineSnapshot) -> lis
     ]
 
 
-def deliver(projection: Projection, steps: list[SweepSnapshot], source: ModelSource) -> tuple[Delivered, int]:
+def deliver(
+    projection: Projection, steps: list[SweepSnapshot], source: ModelSource
+) -> tuple[Delivered, int]:
     """Deliver each step as the projector does: until the server has taken it. Returns the number of failures."""
     failures = 0
     for step in steps:
@@ -96,8 +105,12 @@ def held(uri: str, sweep_id: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     numbers: dict[str, str] = {}
     (experiment,) = [one for one in client.search_experiments() if one.name != "Default"]
-    runs = list(client.search_runs([experiment.experiment_id], f"tags.`lmoe_tune.sweep_id` = '{sweep_id}'"))
-    models = {model.model_id: model for model in client.search_logged_models([experiment.experiment_id])}
+    runs = list(
+        client.search_runs([experiment.experiment_id], f"tags.`lmoe_tune.sweep_id` = '{sweep_id}'")
+    )
+    models = {
+        model.model_id: model for model in client.search_logged_models([experiment.experiment_id])
+    }
     for run in runs:
         numbers[run.info.run_id] = run.info.run_name
     for run in runs:
@@ -109,15 +122,26 @@ def held(uri: str, sweep_id: str) -> dict[str, Any]:
         }
         history: dict[str, Any] = {
             name: [
-                (point.step, point.value, point.timestamp) for point in client.get_metric_history(run.info.run_id, name)
+                (point.step, point.value, point.timestamp)
+                for point in client.get_metric_history(run.info.run_id, name)
             ]
             for name in run.data.metrics
         }
-        if run.data.tags["lmoe_tune.kind"] == "sweep":  # how the best one changed is a matter of when it was told
+        if (
+            run.data.tags["lmoe_tune.kind"] == "sweep"
+        ):  # how the best one changed is a matter of when it was told
             history = dict(run.data.metrics)
-        outputs = {output.model_id for output in run.outputs.model_outputs} if run.outputs else set()
+        outputs = (
+            {output.model_id for output in run.outputs.model_outputs} if run.outputs else set()
+        )
         info = (run.info.status, run.info.start_time, run.info.end_time)
-        found[run.info.run_name] = (info, tags, run.data.params, history, len(outputs & models.keys()))
+        found[run.info.run_name] = (
+            info,
+            tags,
+            run.data.params,
+            history,
+            len(outputs & models.keys()),
+        )
     found["models"] = sorted(
         (
             str(model.status),
@@ -194,7 +218,9 @@ def test_every_request_carried_out_twice_doubles_nothing(
     source: ModelSource,
     expected: dict[str, Any],
 ) -> None:
-    proxy.script = lambda request: LOST if request.number % 2 == 0 else NONE  # MLflow asks once more
+    proxy.script = lambda request: (
+        LOST if request.number % 2 == 0 else NONE
+    )  # MLflow asks once more
     deliver(Projection(proxy.uri), steps, source)
     created = [request.path for request in proxy.requests if request.path.endswith("runs/create")]
     assert len(created) == 2 * 5
@@ -234,7 +260,9 @@ def test_a_server_that_has_half_of_a_sweep_gets_the_other_half(
     deliver(Projection(proxy.uri), steps[:2], source)
     before = len(proxy.requests)
     deliver(Projection(proxy.uri), steps[2:], source)
-    created = [request.path for request in proxy.requests[before:] if request.path.endswith("runs/create")]
+    created = [
+        request.path for request in proxy.requests[before:] if request.path.endswith("runs/create")
+    ]
     assert len(created) == 1, "the third trial's"
     assert held(server.uri, steps[-1].sweep_id) == expected
 

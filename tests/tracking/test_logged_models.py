@@ -38,7 +38,9 @@ def source(tmp_path: Path) -> Callable[[int], ModelSource]:
 
 def models(uri: str) -> list[LoggedModel]:
     client = MlflowClient(uri)
-    return list(client.search_logged_models([one.experiment_id for one in client.search_experiments()]))
+    return list(
+        client.search_logged_models([one.experiment_id for one in client.search_experiments()])
+    )
 
 
 def files(tmp_path: Path) -> list[str]:
@@ -68,10 +70,14 @@ def test_a_best_checkpoint_becomes_a_logged_model_of_its_run(
     assert not (folder / "checkpoint.pt").is_symlink()
     assert not list(folder.rglob("*.pkl"))
     assert "torch==" in (folder / "requirements.txt").read_text()
-    assert str(tmp_path) not in (folder / "MLmodel").read_text().replace(model.artifact_location, "")
+    assert str(tmp_path) not in (folder / "MLmodel").read_text().replace(
+        model.artifact_location, ""
+    )
 
 
-def test_a_model_is_logged_once(uri: str, snapshot: SweepSnapshot, source: Callable[[int], ModelSource]) -> None:
+def test_a_model_is_logged_once(
+    uri: str, snapshot: SweepSnapshot, source: Callable[[int], ModelSource]
+) -> None:
     projection = Projection(uri)
     first = projection.project(snapshot, [source(1)])
     assert projection.project(snapshot, [source(1)]) == first
@@ -115,14 +121,18 @@ def test_a_model_that_a_kill_left_pending_is_replaced(
     assert [str(model.status) for model in models(uri)] == ["READY"]
 
 
-def test_a_checkpoint_that_is_gone_is_named(uri: str, snapshot: SweepSnapshot, tmp_path: Path) -> None:
+def test_a_checkpoint_that_is_gone_is_named(
+    uri: str, snapshot: SweepSnapshot, tmp_path: Path
+) -> None:
     with pytest.raises(TrackingError, match=r"gone\.pt was to be logged as a model, but is gone"):
         Projection(uri).project(snapshot, [ModelSource(1, tmp_path / "gone.pt")])
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(120)
-def test_a_logged_model_predicts_in_a_fresh_process(uri: str, snapshot: SweepSnapshot, tmp_path: Path) -> None:
+def test_a_logged_model_predicts_in_a_fresh_process(
+    uri: str, snapshot: SweepSnapshot, tmp_path: Path
+) -> None:
     checkpoint = tmp_path / "trained.pt"
     script = f"""
 import torch

@@ -12,7 +12,13 @@ from mlflow import MlflowClient
 from mlflow.entities import Run, ViewType
 
 from lmoe_tune.errors import TrackingError
-from lmoe_tune.tracking import BaselineSnapshot, EpochRecord, Projection, SweepSnapshot, TrialSnapshot
+from lmoe_tune.tracking import (
+    BaselineSnapshot,
+    EpochRecord,
+    Projection,
+    SweepSnapshot,
+    TrialSnapshot,
+)
 
 pytestmark = pytest.mark.timeout(120)  # importing MLflow takes a second, once
 
@@ -34,14 +40,26 @@ def runs(uri: str, view: int = ViewType.ACTIVE_ONLY) -> dict[str, Run]:
 def counts(uri: str) -> dict[str, int]:
     """Rows per table."""
     with sqlite3.connect(uri.removeprefix("sqlite:///")) as database:
-        tables = [name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
-        return {name: database.execute(f"SELECT count(*) FROM {name}").fetchone()[0] for name in tables}
+        tables = [
+            name
+            for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+        ]
+        return {
+            name: database.execute(f"SELECT count(*) FROM {name}").fetchone()[0] for name in tables
+        }
 
 
 def calls(projection: Projection, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the methods of the projection's client that are called from now on."""
     made: list[str] = []
-    for name in ("log_batch", "create_run", "set_terminated", "update_run", "search_runs", "log_text"):
+    for name in (
+        "log_batch",
+        "create_run",
+        "set_terminated",
+        "update_run",
+        "search_runs",
+        "log_text",
+    ):
         method = getattr(MlflowClient, name)
 
         def spy(*arguments: Any, _name: str = name, _method: Any = method, **named: Any) -> Any:
@@ -69,7 +87,9 @@ def test_a_sweep_is_a_parent_run_with_one_child_per_trial(
     parent = found["digits"]
     assert delivered.parent_run_id == parent.info.run_id
     assert delivered.experiment_id == parent.info.experiment_id
-    assert delivered.run_ids == {number: found[f"trial {number}"].info.run_id for number in range(4)}
+    assert delivered.run_ids == {
+        number: found[f"trial {number}"].info.run_id for number in range(4)
+    }
     statuses = [found[f"trial {number}"].info.status for number in range(4)]
     assert statuses == ["FINISHED", "KILLED", "FAILED", "RUNNING"]
 
@@ -83,7 +103,10 @@ def test_a_sweep_is_a_parent_run_with_one_child_per_trial(
     }
     assert expected.items() <= child.data.tags.items()
     assert child.data.params == {"mixing_alpha": "1.5", "consistency_weight": "1.0"}
-    assert (child.info.start_time, child.info.end_time) == (trials[1].started_ms, trials[1].ended_ms)
+    assert (child.info.start_time, child.info.end_time) == (
+        trials[1].started_ms,
+        trials[1].ended_ms,
+    )
     history = MlflowClient(uri).get_metric_history(child.info.run_id, "val_auroc")
     assert [(point.step, point.value, point.timestamp) for point in history] == [
         (record.epoch, record.metrics["val_auroc"], record.time_ms) for record in trials[1].epochs
@@ -124,11 +147,15 @@ def test_a_second_projection_changes_nothing(
     assert counts(uri) == before
 
 
-def test_metrics_that_are_sent_again_are_stored_once(uri: str, trial: MakeTrial, sweep: MakeSweep) -> None:
+def test_metrics_that_are_sent_again_are_stored_once(
+    uri: str, trial: MakeTrial, sweep: MakeSweep
+) -> None:
     snapshot = sweep(trial(0, "running"), trial(1, "running", num_epochs=0), best=None)
     first = Projection(uri).project(snapshot)
     before = counts(uri)
-    assert Projection(uri).project(snapshot) == first  # a fresh one sends those of a running trial again
+    assert (
+        Projection(uri).project(snapshot) == first
+    )  # a fresh one sends those of a running trial again
     assert counts(uri) == before
 
 
@@ -142,10 +169,16 @@ def test_only_new_epochs_are_sent_and_in_one_call(
     assert made == ["log_batch"]
 
 
-def test_more_metrics_than_one_call_may_carry_are_all_delivered(uri: str, trial: MakeTrial, sweep: MakeSweep) -> None:
-    epochs = tuple(EpochRecord(n, {f"m{i}": i / n for i in range(30)}, 1000 + n) for n in range(1, 41))
+def test_more_metrics_than_one_call_may_carry_are_all_delivered(
+    uri: str, trial: MakeTrial, sweep: MakeSweep
+) -> None:
+    epochs = tuple(
+        EpochRecord(n, {f"m{i}": i / n for i in range(30)}, 1000 + n) for n in range(1, 41)
+    )
     params = {f"p{i}": i for i in range(120)}
-    snapshot = sweep(trial(0, epochs=epochs, params=params), searched=tuple(params), state="complete")
+    snapshot = sweep(
+        trial(0, epochs=epochs, params=params), searched=tuple(params), state="complete"
+    )
     run_id = Projection(uri).project(snapshot).run_ids[0]
     assert counts(uri)["metrics"] == 1200
     run = MlflowClient(uri).get_run(run_id)
@@ -153,7 +186,9 @@ def test_more_metrics_than_one_call_may_carry_are_all_delivered(uri: str, trial:
     assert run.data.tags["lmoe_tune.state"] == "complete"
 
 
-def test_long_texts_are_cut_to_what_mlflow_takes(uri: str, trial: MakeTrial, sweep: MakeSweep) -> None:
+def test_long_texts_are_cut_to_what_mlflow_takes(
+    uri: str, trial: MakeTrial, sweep: MakeSweep
+) -> None:
     snapshot = sweep(trial(0, "failed", failure="x" * 20_000, params={"mixing_alpha": "y" * 9_000}))
     projection = Projection(uri)
     run = MlflowClient(uri).get_run(projection.project(snapshot).run_ids[0])
@@ -171,7 +206,9 @@ def test_not_a_number_is_delivered_once(uri: str, trial: MakeTrial, sweep: MakeS
 
 def test_a_resume_goes_on_in_the_same_runs(uri: str, trial: MakeTrial, sweep: MakeSweep) -> None:
     first = Projection(uri).project(sweep(trial(0), trial(1, "running", 1), best=0))
-    snapshot = sweep(trial(0), trial(1, num_epochs=4), trial(2), best=1, state="complete", ended_ms=10**13)
+    snapshot = sweep(
+        trial(0), trial(1, num_epochs=4), trial(2), best=1, state="complete", ended_ms=10**13
+    )
     second = Projection(uri).project(snapshot)
     assert second.parent_run_id == first.parent_run_id
     assert {number: second.run_ids[number] for number in (0, 1)} == first.run_ids
@@ -179,7 +216,10 @@ def test_a_resume_goes_on_in_the_same_runs(uri: str, trial: MakeTrial, sweep: Ma
     assert {run.info.status for run in found.values()} == {"FINISHED"}
     assert len(MlflowClient(uri).get_metric_history(second.run_ids[1], "val_auroc")) == 4
     assert found["digits"].data.tags["lmoe_tune.best_trial"] == "1"
-    assert found["digits"].data.metrics["best_val_auroc"] == snapshot.trials[1].epochs[-1].metrics["val_auroc"]
+    assert (
+        found["digits"].data.metrics["best_val_auroc"]
+        == snapshot.trials[1].epochs[-1].metrics["val_auroc"]
+    )
     assert found["digits"].info.end_time == 10**13
 
 
@@ -189,7 +229,9 @@ def test_an_interrupted_sweep_has_no_running_run_and_a_resume_wakes_them(
     training = replace(baseline, state="running", ended_ms=None)
     projection = Projection(uri)
     projection.project(sweep(trial(0, "running", 1), baseline=training))
-    interrupted = sweep(trial(0, "running", 1, interrupted=True), baseline=training, state="interrupted")
+    interrupted = sweep(
+        trial(0, "running", 1, interrupted=True), baseline=training, state="interrupted"
+    )
     projection.project(interrupted)
     found = runs(uri)
     assert {run.info.status for run in found.values()} == {"KILLED"}
@@ -198,18 +240,24 @@ def test_an_interrupted_sweep_has_no_running_run_and_a_resume_wakes_them(
 
     Projection(uri).project(sweep(trial(0, "running", 2), baseline=training))
     assert {run.info.status for run in runs(uri).values()} == {"RUNNING"}
-    Projection(uri).project(sweep(trial(0, num_epochs=3), baseline=baseline, best=0, state="complete"))
+    Projection(uri).project(
+        sweep(trial(0, num_epochs=3), baseline=baseline, best=0, state="complete")
+    )
     assert {run.info.status for run in runs(uri).values()} == {"FINISHED"}
 
 
-def test_runs_that_exist_twice_are_deleted_but_for_one(uri: str, trial: MakeTrial, sweep: MakeSweep) -> None:
+def test_runs_that_exist_twice_are_deleted_but_for_one(
+    uri: str, trial: MakeTrial, sweep: MakeSweep
+) -> None:
     snapshot = sweep(trial(0), trial(1, "running"), best=0)
     first = Projection(uri).project(snapshot)
     client = MlflowClient(uri)
     doubles = []
     for run_id in (first.parent_run_id, first.run_ids[1]):  # what a repeated POST leaves
         run = client.get_run(run_id)
-        tags = {name: value for name, value in run.data.tags.items() if name != "lmoe_tune.spec_sha256"}
+        tags = {
+            name: value for name, value in run.data.tags.items() if name != "lmoe_tune.spec_sha256"
+        }
         copy = client.create_run(first.experiment_id, run.info.start_time, tags, run.info.run_name)
         doubles.append(copy.info.run_id)
     assert Projection(uri).project(snapshot) == first
@@ -238,7 +286,9 @@ def test_a_request_that_mlflow_repeated_is_noticed_before_the_sweep_ends(
     assert found["trial 0"].info.run_id == delivered.run_ids[0]
 
 
-def test_runs_of_other_kinds_with_the_sweeps_id_are_left_alone(uri: str, trial: MakeTrial, sweep: MakeSweep) -> None:
+def test_runs_of_other_kinds_with_the_sweeps_id_are_left_alone(
+    uri: str, trial: MakeTrial, sweep: MakeSweep
+) -> None:
     snapshot = sweep(trial(0), best=0)
     first = Projection(uri).project(snapshot)
     tags = {"lmoe_tune.sweep_id": snapshot.sweep_id, "lmoe_tune.kind": "confirm"}
@@ -254,14 +304,26 @@ def test_a_confirmations_runs_are_below_the_sweeps_and_no_trials_of_it(
     above = Projection(uri).project(whole)
     job = trial(0, params={"candidate": "trial 7", "seed": 1000}, name="confirm trial 7, seed 1000")
     confirmation = sweep(
-        job, state="complete", kind="confirm", searched=("candidate", "seed"), tags={"lmoe_tune.verdict": "noise"}
+        job,
+        state="complete",
+        kind="confirm",
+        searched=("candidate", "seed"),
+        tags={"lmoe_tune.verdict": "noise"},
     )
     projection = Projection(uri)
     delivered = projection.project(confirmation)
-    assert Projection(uri).project(confirmation) == projection.project(confirmation) == delivered, "found again"
+    assert Projection(uri).project(confirmation) == projection.project(confirmation) == delivered, (
+        "found again"
+    )
     assert Projection(uri).project(whole) == above, "and not taken for the sweep's"
     found = runs(uri)
-    assert sorted(found) == ["confirm trial 7, seed 1000", "digits", "digits confirm", "trial 0", "trial 1"]
+    assert sorted(found) == [
+        "confirm trial 7, seed 1000",
+        "digits",
+        "digits confirm",
+        "trial 0",
+        "trial 1",
+    ]
     parent, child = found["digits confirm"], found["confirm trial 7, seed 1000"]
     assert parent.data.tags["mlflow.parentRunId"] == above.parent_run_id
     assert parent.data.tags["lmoe_tune.verdict"] == "noise"
@@ -272,19 +334,29 @@ def test_a_confirmations_runs_are_below_the_sweeps_and_no_trials_of_it(
     assert child.info.status == "FINISHED"
 
 
-def test_a_confirmations_run_that_is_there_twice_is_deleted_once(uri: str, trial: MakeTrial, sweep: MakeSweep) -> None:
+def test_a_confirmations_run_that_is_there_twice_is_deleted_once(
+    uri: str, trial: MakeTrial, sweep: MakeSweep
+) -> None:
     confirmation = sweep(trial(0), state="complete", kind="confirm")
     delivered = Projection(uri).project(confirmation)
     (job,) = [run for name, run in runs(uri).items() if name == "trial 0"]
-    tags = {name: value for name, value in job.data.tags.items() if name.startswith(("lmoe_tune.", "mlflow.parent"))}
+    tags = {
+        name: value
+        for name, value in job.data.tags.items()
+        if name.startswith(("lmoe_tune.", "mlflow.parent"))
+    }
     client = MlflowClient(uri)
-    double = client.create_run(delivered.experiment_id, start_time=job.info.start_time, tags=tags, run_name="double")
+    double = client.create_run(
+        delivered.experiment_id, start_time=job.info.start_time, tags=tags, run_name="double"
+    )
     assert Projection(uri).project(confirmation) == delivered
     assert "double" not in runs(uri)
     assert client.get_run(double.info.run_id).info.lifecycle_stage == "deleted"
 
 
-def test_a_run_that_the_ledger_does_not_know_is_not_left_running(uri: str, trial: MakeTrial, sweep: MakeSweep) -> None:
+def test_a_run_that_the_ledger_does_not_know_is_not_left_running(
+    uri: str, trial: MakeTrial, sweep: MakeSweep
+) -> None:
     Projection(uri).project(sweep(trial(0), trial(1, "running"), best=0))
     Projection(uri).project(sweep(trial(0), best=0, state="complete"))
     assert runs(uri)["trial 1"].info.status == "KILLED"
@@ -320,7 +392,9 @@ def test_a_view_is_rebuilt_on_an_empty_server(
         )
 
 
-@pytest.mark.parametrize("fails", ["create_run", "log_batch", "set_terminated", "log_text", "search_runs"])
+@pytest.mark.parametrize(
+    "fails", ["create_run", "log_batch", "set_terminated", "log_text", "search_runs"]
+)
 def test_a_delivery_that_breaks_off_anywhere_is_finished_by_the_next(
     fails: str, uri: str, trial: MakeTrial, sweep: MakeSweep, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -354,9 +428,13 @@ def test_a_changed_spec_is_uploaded_again(
     projection = Projection(uri)
     projection.project(sweep())
     made = calls(projection, monkeypatch)
-    run_id = projection.project(sweep(spec_yaml="name: digits\nbudget: {trials: 9}\n")).parent_run_id
+    run_id = projection.project(
+        sweep(spec_yaml="name: digits\nbudget: {trials: 9}\n")
+    ).parent_run_id
     assert made == ["log_text", "log_batch"]
-    assert "trials: 9" in (tmp_path / "mlartifacts" / run_id / "artifacts" / "spec.yaml").read_text()
+    assert (
+        "trials: 9" in (tmp_path / "mlartifacts" / run_id / "artifacts" / "spec.yaml").read_text()
+    )
 
 
 def test_two_sweeps_share_an_experiment(uri: str, trial: MakeTrial, sweep: MakeSweep) -> None:
@@ -371,7 +449,9 @@ def test_two_sweeps_share_an_experiment(uri: str, trial: MakeTrial, sweep: MakeS
 def test_a_deleted_experiment_is_explained(uri: str, sweep: MakeSweep) -> None:
     experiment_id = Projection(uri).project(sweep()).experiment_id
     MlflowClient(uri).delete_experiment(experiment_id)
-    with pytest.raises(TrackingError, match=f"was deleted; restore it with .*--experiment-id {experiment_id}`"):
+    with pytest.raises(
+        TrackingError, match=f"was deleted; restore it with .*--experiment-id {experiment_id}`"
+    ):
         Projection(uri).project(sweep())
 
 

@@ -23,20 +23,27 @@ def test_importing_the_package_does_not_import_mlflow() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_a_new_store_is_made_whole_and_nothing_else_appears(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_new_store_is_made_whole_and_nothing_else_appears(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     home = tmp_path / "a home with 100% blanks"
     (home / "sub").mkdir(parents=True)
     (home / "sub" / ".mlflow.db.new").write_bytes(b"half of a database, left by a kill")
     client = connect(f"sqlite:///{home}/sub/mlflow.db")
     assert client.get_experiment_by_name("Default") is not None
-    assert sorted(path.name for path in (home / "sub").iterdir()) == [".mlflow.db.lock", "mlflow.db"]
+    assert sorted(path.name for path in (home / "sub").iterdir()) == [
+        ".mlflow.db.lock",
+        "mlflow.db",
+    ]
     assert [path.name for path in tmp_path.iterdir()] == [home.name]
 
 
 @pytest.mark.slow
 def test_several_may_start_on_a_new_store_at_once(tmp_path: Path) -> None:
-    code = f"from lmoe_tune.tracking.store import connect; connect('sqlite:///{tmp_path}/mlflow.db')"
+    code = (
+        f"from lmoe_tune.tracking.store import connect; connect('sqlite:///{tmp_path}/mlflow.db')"
+    )
     starters = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(3)]
     assert [starter.wait() for starter in starters] == [0, 0, 0]
     with sqlite3.connect(tmp_path / "mlflow.db") as database:
@@ -70,13 +77,17 @@ def test_a_server_that_refuses_the_password_does_not_get_it_printed(
     assert "hunter2" not in str(caught.value)
 
 
-def test_a_password_that_breaks_the_address_is_explained(sweep: Callable[..., SweepSnapshot]) -> None:
+def test_a_password_that_breaks_the_address_is_explained(
+    sweep: Callable[..., SweepSnapshot],
+) -> None:
     with pytest.raises(TrackingError, match="percent-encode") as caught:
         Projection("postgresql://ann:hun/ter2@db/mlflow").project(sweep())
     assert "hun" not in str(caught.value)
 
 
-def test_a_file_that_is_no_database_is_a_tracking_error(tmp_path: Path, sweep: Callable[..., SweepSnapshot]) -> None:
+def test_a_file_that_is_no_database_is_a_tracking_error(
+    tmp_path: Path, sweep: Callable[..., SweepSnapshot]
+) -> None:
     (tmp_path / "mlflow.db").write_bytes(b"not a database " * 100)
     with pytest.raises(TrackingError, match=r"mlflow\.db could not be used"):
         Projection(f"sqlite:///{tmp_path}/mlflow.db").project(sweep())
@@ -87,7 +98,9 @@ def test_errors_of_our_own_are_not_blamed_on_mlflow() -> None:
         1 / 0  # noqa: B018
 
 
-def test_a_store_that_vanished_comes_back(tmp_path: Path, uri: str, sweep: Callable[..., SweepSnapshot]) -> None:
+def test_a_store_that_vanished_comes_back(
+    tmp_path: Path, uri: str, sweep: Callable[..., SweepSnapshot]
+) -> None:
     projection = Projection(uri)
     projection.project(sweep())
     shutil.move(tmp_path / "mlflow.db", tmp_path / "away.db")
@@ -106,6 +119,9 @@ def test_a_home_that_was_copied_keeps_its_artifacts_to_itself(
     assert second == first
     for home in (old, new):
         client = MlflowClient(tracking_uri=f"sqlite:///{home / 'mlflow.db'}")
-        assert client.get_experiment(first.experiment_id).artifact_location == (home / "mlartifacts").as_uri()
+        assert (
+            client.get_experiment(first.experiment_id).artifact_location
+            == (home / "mlartifacts").as_uri()
+        )
         run = client.get_run(first.parent_run_id)
         assert run.info.artifact_uri.startswith(f"{(home / 'mlartifacts').as_uri()}/")

@@ -88,13 +88,18 @@ def test_it_shows_a_sweep_takes_another_over_http_and_ends_on_a_signal(
             while found is None:
                 line = process.stderr.readline()
                 assert line, "it ended before it was ready"
-                found = re.fullmatch(r"MLflow: (http://127\.0\.0\.1:(\d+))  \(Ctrl-C stops it\)\n", line)
+                found = re.fullmatch(
+                    r"MLflow: (http://127\.0\.0\.1:(\d+))  \(Ctrl-C stops it\)\n", line
+                )
             address = found[1]
             assert not address.endswith(":5000")
-            page = urllib.request.urlopen(f"{address}/get-artifact?path=spec.yaml&run_uuid={local.parent_run_id}")
+            page = urllib.request.urlopen(
+                f"{address}/get-artifact?path=spec.yaml&run_uuid={local.parent_run_id}"
+            )
             assert page.read().decode() == snapshot.spec_yaml
             foreign = urllib.request.Request(
-                f"{address}/api/2.0/mlflow/experiments/search?max_results=1", headers={"Host": "evil.example"}
+                f"{address}/api/2.0/mlflow/experiments/search?max_results=1",
+                headers={"Host": "evil.example"},
             )
             with pytest.raises(urllib.error.HTTPError, match="403"):
                 urllib.request.urlopen(foreign)
@@ -108,7 +113,9 @@ def test_it_shows_a_sweep_takes_another_over_http_and_ends_on_a_signal(
             assert Projection(address).project(other, [ModelSource(0, checkpoint)]) == delivered
         finally:
             process.send_signal(number)
-            stdout, _ = process.communicate(timeout=60)  # until the last of its processes has closed the pipes
+            stdout, _ = process.communicate(
+                timeout=60
+            )  # until the last of its processes has closed the pipes
     assert process.returncode == (-signal.SIGKILL if number == signal.SIGKILL else 0)
     assert stdout == ""
     with socket.socket() as probe:

@@ -31,7 +31,10 @@ def test_a_home_that_no_url_can_name_is_refused(tmp_path: Path) -> None:
         ("http://127.0.0.1:5000/mlflow", "http://127.0.0.1:5000/mlflow"),
         ("https://ann:hunter2@mlflow.lab/x", "https://mlflow.lab/x"),
         ("https://hunter2@mlflow.lab", "https://mlflow.lab"),
-        ("postgresql+psycopg2://ann:hunter2@db:5432/mlflow", "postgresql+psycopg2://db:5432/mlflow"),
+        (
+            "postgresql+psycopg2://ann:hunter2@db:5432/mlflow",
+            "postgresql+psycopg2://db:5432/mlflow",
+        ),
         ("postgresql://ann:hun/ter?2#@db/mlflow", "postgresql://db/mlflow"),
         ("postgresql://ann:h@nter2@db/mlflow", "postgresql://db/mlflow"),
         ("https://mlflow.lab/?access_token=hunter2&team=cars", "https://mlflow.lab/?team=cars"),
@@ -51,7 +54,9 @@ def test_an_address_is_shown_without_its_secrets(uri: str, expected: str) -> Non
         "https://db/?token=hunter2",
     ],
 )
-def test_a_message_of_a_library_loses_the_secrets_in_it(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_message_of_a_library_loses_the_secrets_in_it(
+    uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "s3same")
     message = f"cannot reach {uri}\nwith hunter2, hun/ter, hun%2Fter and s3same"
     cleaned = without_secrets(message, uri)

@@ -62,13 +62,21 @@ def folder(tmp_path: Path) -> Iterator[Path]:
     yield tmp_path
     sys.path[:] = path
     for name in set(sys.modules) - modules:
-        if name.split(".")[0] in {"my_methods", "broken_syntax", "broken_import", "broken_code", "a_script"}:
+        if name.split(".")[0] in {
+            "my_methods",
+            "broken_syntax",
+            "broken_import",
+            "broken_code",
+            "a_script",
+        }:
             del sys.modules[name]
 
 
 def run_python(code: str) -> str:
     root = Path(trainables.__file__).parents[1]
-    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
+    )
     return done.stdout.strip()
 
 
@@ -166,14 +174,18 @@ def test_the_folder_comes_last_so_that_it_hides_no_installed_package(folder: Pat
         ("a_script:Mine", "SystemExit"),
     ],
 )
-def test_a_module_that_cannot_be_imported_is_said_with_its_cause(folder: Path, name: str, cause: str) -> None:
+def test_a_module_that_cannot_be_imported_is_said_with_its_cause(
+    folder: Path, name: str, cause: str
+) -> None:
     with pytest.raises(UsageError, match=cause) as caught:
         load_method(name, folder)
     assert f"cannot import '{name.split(':')[0]}'" in str(caught.value)
     assert str(folder) in str(caught.value)
 
 
-@pytest.mark.parametrize("class_name", ["Nothing", "NotOne", "function", "Method", "Unfinished", ""])
+@pytest.mark.parametrize(
+    "class_name", ["Nothing", "NotOne", "function", "Method", "Unfinished", ""]
+)
 def test_what_is_no_method_is_refused(folder: Path, class_name: str) -> None:
     """`Method` itself and a subclass without an `objective` are none: they cannot be instantiated."""
     with pytest.raises(UsageError, match=f"'my_methods.own'.*{class_name}"):

@@ -29,7 +29,9 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_its_spec_is_fine_and_its_loss_trains(folder: Path) -> None:
-    loaded = load_spec(folder / "mine.yaml", declarations=declarations(), resolve=resolve_declaration)
+    loaded = load_spec(
+        folder / "mine.yaml", declarations=declarations(), resolve=resolve_declaration
+    )
     assert set(loaded.spec.space) == {"margin", "outlier_ratio"}
     method = load_method(loaded.spec.trainable, folder)
     params = method.declaration.resolve({"margin": 1.2})
@@ -37,23 +39,40 @@ def test_its_spec_is_fine_and_its_loss_trains(folder: Path) -> None:
     assert objective.outlier_ratio == 1.0
     torch.manual_seed(0)
     model = build_model("small_cnn", 3, 1)
-    batch = Batch(torch.randn(6, 1, 8, 8), torch.tensor([0, 1, 2] * 2), torch.randn(4, 1, 8, 8), torch.arange(4))
+    batch = Batch(
+        torch.randn(6, 1, 8, 8),
+        torch.tensor([0, 1, 2] * 2),
+        torch.randn(4, 1, 8, 8),
+        torch.arange(4),
+    )
     loss = objective.loss(model, batch, np.random.default_rng(0))
     assert set(loss.logged) == {"id_loss", "outlier_loss"}
     assert float(loss.total.detach()) == pytest.approx(
         float(loss.logged["id_loss"] + 0.5 * loss.logged["outlier_loss"])
     )
     loss.total.backward()
-    assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in model.parameters())
+    assert all(
+        parameter.grad is not None and parameter.grad.isfinite().all()
+        for parameter in model.parameters()
+    )
 
 
 @pytest.mark.slow  # trains a baseline and a trial of one epoch each
 def test_it_trains_like_a_shipped_method(folder: Path, tmp_path: Path) -> None:
-    small = ["train.epochs=1", "model.baseline.epochs=1", "train.precision=fp32", "train.device=cpu"]
+    small = [
+        "train.epochs=1",
+        "model.baseline.epochs=1",
+        "train.precision=fp32",
+        "train.device=cpu",
+    ]
     path = folder / "mine.yaml"
-    loaded = load_spec(path, overrides=small, declarations=declarations(), resolve=resolve_declaration)
+    loaded = load_spec(
+        path, overrides=small, declarations=declarations(), resolve=resolve_declaration
+    )
     spec = resolve_platform(loaded.spec)
     method, params = configured(spec, {"margin": 1.2}, folder)
-    (epoch,) = run_trial(spec, method.objective(params), params, home=tmp_path / "home", folder=tmp_path / "trial")
+    (epoch,) = run_trial(
+        spec, method.objective(params), params, home=tmp_path / "home", folder=tmp_path / "trial"
+    )
     assert {"train_id_loss", "train_outlier_loss", "val_auroc"} <= set(epoch.metrics)
     assert epoch.metrics["train_outlier_loss"] < 1.2  # the hinge can be no larger than its margin

@@ -74,7 +74,9 @@ def test_an_epoch_is_reported(step: Any) -> None:
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_whatever_a_trial_raises_is_its_own_failure_with_its_traceback(step: Any, error: BaseException) -> None:
+def test_whatever_a_trial_raises_is_its_own_failure_with_its_traceback(
+    step: Any, error: BaseException
+) -> None:
     report = step(raising(error))
     assert report.failure
     assert "in trial" in report.traceback
@@ -82,7 +84,8 @@ def test_whatever_a_trial_raises_is_its_own_failure_with_its_traceback(step: Any
 
 
 @pytest.mark.parametrize(
-    "error", [BaselineError("b"), UsageError("cannot import 'mine'"), StorageError("disk full: make room")]
+    "error",
+    [BaselineError("b"), UsageError("cannot import 'mine'"), StorageError("disk full: make room")],
 )
 def test_what_every_other_trial_would_meet_too_ends_the_sweep(step: Any, error: Exception) -> None:
     report = step(raising(error))

@@ -30,7 +30,9 @@ def spec(make_spec: MakeSpec) -> Spec:
 
 
 @pytest.fixture
-def acquire(spec: Spec, tiny_data: SearchData, tiny_images: Images, tmp_path: Path) -> Callable[..., Baseline]:
+def acquire(
+    spec: Spec, tiny_data: SearchData, tiny_images: Images, tmp_path: Path
+) -> Callable[..., Baseline]:
     def acquire(spec: Spec = spec, home: Path = tmp_path / "home") -> Baseline:
         return acquire_baseline(spec, tiny_data, tiny_images, home)
 
@@ -81,7 +83,9 @@ def folder_of(spec: Spec, data: SearchData, home: Path) -> Path:
 # --- trained once ---
 
 
-def test_it_is_trained_once_and_then_loaded(acquire: Callable[..., Baseline], epochs: Epochs) -> None:
+def test_it_is_trained_once_and_then_loaded(
+    acquire: Callable[..., Baseline], epochs: Epochs
+) -> None:
     first = acquire()
     assert epochs.trained == [1, 2, 3]
     second = acquire()
@@ -101,7 +105,9 @@ def test_homes_do_not_share_it_but_give_the_same_bits(
     assert same_bits(first, second)
 
 
-def test_its_metrics_are_those_of_its_last_epoch(acquire: Callable[..., Baseline], tmp_path: Path) -> None:
+def test_its_metrics_are_those_of_its_last_epoch(
+    acquire: Callable[..., Baseline], tmp_path: Path
+) -> None:
     found = acquire()
     record = read_baseline_record(tmp_path / "home", found.key)
     assert record is not None
@@ -128,7 +134,11 @@ def test_one_killed_half_way_is_continued_to_the_same_bits(
 
 
 def test_with_a_damaged_newest_checkpoint_it_continues_from_the_one_before(
-    acquire: Callable[..., Baseline], epochs: Epochs, spec: Spec, tiny_data: SearchData, tmp_path: Path
+    acquire: Callable[..., Baseline],
+    epochs: Epochs,
+    spec: Spec,
+    tiny_data: SearchData,
+    tmp_path: Path,
 ) -> None:
     first = acquire()
     newest = checkpoint.list_newest_first(folder_of(spec, tiny_data, tmp_path / "home"))[0]
@@ -150,7 +160,11 @@ def test_only_two_checkpoints_are_kept(
 
 
 def test_the_record_tells_settings_state_and_epochs(
-    acquire: Callable[..., Baseline], epochs: Epochs, spec: Spec, tiny_data: SearchData, tmp_path: Path
+    acquire: Callable[..., Baseline],
+    epochs: Epochs,
+    spec: Spec,
+    tiny_data: SearchData,
+    tmp_path: Path,
 ) -> None:
     home, key = tmp_path / "home", baseline_key(spec, tiny_data.fingerprint)
     assert read_baseline_record(home, key) is None
@@ -215,7 +229,9 @@ def test_a_record_that_a_kill_left_behind_is_caught_up(
 # --- several at once ---
 
 
-def test_two_that_ask_at_once_train_it_once(acquire: Callable[..., Baseline], epochs: Epochs) -> None:
+def test_two_that_ask_at_once_train_it_once(
+    acquire: Callable[..., Baseline], epochs: Epochs
+) -> None:
     start, found = threading.Barrier(2), []
 
     def ask() -> None:
@@ -309,12 +325,18 @@ INDEPENDENT_OF = [
 
 
 @pytest.mark.parametrize("override", DEPENDS_ON)
-def test_the_key_changes_with_what_the_baseline_depends_on(make_spec: MakeSpec, override: str) -> None:
+def test_the_key_changes_with_what_the_baseline_depends_on(
+    make_spec: MakeSpec, override: str
+) -> None:
     assert baseline_key(make_spec(override), "data") != baseline_key(make_spec(), "data")
 
 
 def test_the_keys_of_different_baselines_all_differ(make_spec: MakeSpec) -> None:
-    keys = {baseline_key(make_spec(override), "data") for override in DEPENDS_ON if "search" not in override}
+    keys = {
+        baseline_key(make_spec(override), "data")
+        for override in DEPENDS_ON
+        if "search" not in override
+    }
     assert len(keys) == len(DEPENDS_ON) - 1
 
 
@@ -340,7 +362,9 @@ def test_a_key_is_a_short_folder_name(make_spec: MakeSpec, tmp_path: Path) -> No
 def test_a_baseline_that_cannot_be_trained_says_where_to_look(
     acquire: Callable[..., Baseline], make_spec: MakeSpec
 ) -> None:
-    with pytest.raises(TrainingError, match=r"the baseline cannot be trained: epoch 1.*model\.baseline"):
+    with pytest.raises(
+        TrainingError, match=r"the baseline cannot be trained: epoch 1.*model\.baseline"
+    ):
         acquire(make_spec("model.baseline.lr=1e30"))
 
 
@@ -368,7 +392,9 @@ def test_a_classifier_of_ones_own_is_taken_as_it_is(
     assert (again.key, again.metrics) == (given.key, given.metrics)
 
     torch.save({name: value + 1 for name, value in trained.model.items()}, path)
-    assert baseline_key(spec, tiny_data.fingerprint) != given.key, "another content is another baseline"
+    assert baseline_key(spec, tiny_data.fingerprint) != given.key, (
+        "another content is another baseline"
+    )
 
 
 def test_a_baseline_is_trained_from_weights_of_ones_own(

@@ -26,7 +26,16 @@ from lmoe_tune.model import build_model
 from lmoe_tune.spec import METRICS, Dataset, DataSpec
 from lmoe_tune.training.loop import EpochResult, Settings, cosine, evaluate, train
 
-SETTINGS = Settings(epochs=3, batch_size=24, lr=0.02, min_lr=1e-6, momentum=0.9, weight_decay=1e-3, bf16=False, seed=3)
+SETTINGS = Settings(
+    epochs=3,
+    batch_size=24,
+    lr=0.02,
+    min_lr=1e-6,
+    momentum=0.9,
+    weight_decay=1e-3,
+    bf16=False,
+    seed=3,
+)
 TIMINGS = {"epoch_s", "images_per_s"}
 
 
@@ -42,7 +51,9 @@ class Poisoned(Objective):
         terms = {"id_loss": plain, "mix_loss": 0.5 * plain, "consistency_loss": 0.1 * plain}
         if self._step >= self._at_step:
             terms[self._term] = terms[self._term] + self._value
-        return StepLoss(sum(terms.values()), {name: value.detach() for name, value in terms.items()})
+        return StepLoss(
+            sum(terms.values()), {name: value.detach() for name, value in terms.items()}
+        )
 
 
 class Recorded(Objective):
@@ -97,7 +108,9 @@ def test_one_result_per_epoch_with_the_metrics_of_the_records(tiny_images: Image
             "train_energy_loss",
         }  # the one's weight is 0 by default, the other is Energy-OE's
         assert set(result.metrics) == set(METRICS) - missing
-        assert all(type(value) is float and math.isfinite(value) for value in result.metrics.values())
+        assert all(
+            type(value) is float and math.isfinite(value) for value in result.metrics.values()
+        )
 
 
 def test_an_epoch_is_trained_when_it_is_asked_for_and_not_before(tiny_images: Images) -> None:
@@ -120,7 +133,9 @@ def test_the_training_metrics_are_means_over_the_steps(tiny_images: Images) -> N
     (result,) = run(tiny_images, objective, epochs=1)
     assert result.metrics["train_loss"] == pytest.approx(sum(objective.losses) / 3, rel=1e-6)
     parts = ("train_id_loss", "train_mix_loss", "train_consistency_loss")
-    assert sum(result.metrics[part] for part in parts) == pytest.approx(result.metrics["train_loss"], rel=1e-6)
+    assert sum(result.metrics[part] for part in parts) == pytest.approx(
+        result.metrics["train_loss"], rel=1e-6
+    )
 
 
 def test_training_lowers_the_loss_and_teaches_the_classes(tiny_images: Images) -> None:
@@ -178,7 +193,9 @@ def test_the_steps_are_those_of_nesterovs_method_with_weight_decay(tiny_images: 
         loss = nn.functional.cross_entropy(model(batch.images), batch.labels)
         gradients = torch.autograd.grad(loss, list(model.parameters()))
         with torch.no_grad():
-            for weight, gradient, speed in zip(model.parameters(), gradients, velocity, strict=True):
+            for weight, gradient, speed in zip(
+                model.parameters(), gradients, velocity, strict=True
+            ):
                 pull = gradient + 1e-3 * weight
                 speed.copy_(0.9 * speed + pull)
                 weight -= cosine(step, 3, 0.02, 1e-6) * (pull + 0.9 * speed)
@@ -200,13 +217,17 @@ def test_the_steps_are_those_of_nesterovs_method_with_weight_decay(tiny_images: 
     ],
 )
 @pytest.mark.parametrize("bf16", [False, True])
-def test_the_same_seed_gives_the_same_bits(tiny_images: Images, objective: Objective, bf16: bool) -> None:
+def test_the_same_seed_gives_the_same_bits(
+    tiny_images: Images, objective: Objective, bf16: bool
+) -> None:
     found = []
     for noise in (1, 2):
         model = model_of()
         torch.manual_seed(noise)  # whatever ran before in this process must not matter
         np.random.seed(noise)
-        results = [numbers(r.metrics) for r in run(tiny_images, objective, model, epochs=2, bf16=bf16)]
+        results = [
+            numbers(r.metrics) for r in run(tiny_images, objective, model, epochs=2, bf16=bf16)
+        ]
         found.append((results, digest(model)))
     assert found[0] == found[1]
 
@@ -249,7 +270,9 @@ print(first, json.dumps([hashlib.sha256(weights).hexdigest(), metrics], sort_key
 @pytest.mark.timeout(180)  # two fresh processes on a machine that may be busy
 def test_fresh_processes_give_the_same_bits_whether_they_go_on_or_not(tmp_path: Path) -> None:
     """One trains both epochs, the other goes on from a checkpoint of the first epoch, written here."""
-    data = load_search_data(DataSpec(id=Dataset(dataset="digits"), outliers=Dataset(dataset="photo_china")))
+    data = load_search_data(
+        DataSpec(id=Dataset(dataset="digits"), outliers=Dataset(dataset="photo_china"))
+    )
     images = Images(data, torch.device("cpu"))
     first = next(run(images, LogitMixOE(outlier_ratio=0.6, per="sample"), epochs=2, batch_size=32))
     checkpoint.save(tmp_path / "begun", 1, first.state())
@@ -290,7 +313,9 @@ def test_going_on_from_any_epoch_gives_the_bits_of_the_uninterrupted_run(
     for done, path in enumerate(paths, start=1):
         state = checkpoint.load(path)
         if isinstance(objective, LogitMixOE) and objective.outlier_ratio == 0.6 and done == 1:
-            assert 0 < state["batches"]["outlier_position"] < len(tiny_images.outliers), "the point of the test"
+            assert 0 < state["batches"]["outlier_position"] < len(tiny_images.outliers), (
+                "the point of the test"
+            )
         again, found = model_of(seed=99), []
         torch.manual_seed(done)
         for result in run(tiny_images, objective, again, state, bf16=bf16):
@@ -300,10 +325,14 @@ def test_going_on_from_any_epoch_gives_the_bits_of_the_uninterrupted_run(
 
 def with_dropout() -> nn.Module:
     torch.manual_seed(0)
-    return nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Dropout(0.5), nn.Linear(32, 5))
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Dropout(0.5), nn.Linear(32, 5)
+    )
 
 
-def test_dropout_is_repeated_too_and_goes_on_where_it_was(tiny_images: Images, tmp_path: Path) -> None:
+def test_dropout_is_repeated_too_and_goes_on_where_it_was(
+    tiny_images: Images, tmp_path: Path
+) -> None:
     """It draws from torch's global generator, which the loop seeds and whose state is in the checkpoint."""
     runs, path = [], tmp_path
     for noise in (1, 2):
@@ -319,7 +348,9 @@ def test_dropout_is_repeated_too_and_goes_on_where_it_was(tiny_images: Images, t
     torch.manual_seed(3)
     continued = with_dropout()
     torch.manual_seed(4)
-    rest = [numbers(r.metrics) for r in run(tiny_images, model=continued, state=checkpoint.load(path))]
+    rest = [
+        numbers(r.metrics) for r in run(tiny_images, model=continued, state=checkpoint.load(path))
+    ]
     assert (rest, digest(continued)) == (runs[0][0][1:], runs[0][1])
 
 
@@ -346,7 +377,9 @@ def test_a_finished_run_has_nothing_to_go_on_with(tiny_images: Images, tmp_path:
 def test_a_non_finite_term_is_named_with_its_epoch_and_step(
     tiny_images: Images, value: float, term: str, at_step: int, epoch: int, step: int
 ) -> None:
-    with pytest.raises(TrainingError, match=rf"epoch {epoch}, step {step}: train_{term} is -?(nan|inf)"):
+    with pytest.raises(
+        TrainingError, match=rf"epoch {epoch}, step {step}: train_{term} is -?(nan|inf)"
+    ):
         list(run(tiny_images, Poisoned(at_step, term, value)))
 
 
@@ -365,9 +398,13 @@ def test_a_huge_learning_rate_ends_in_a_training_error_that_advises(tiny_images:
         list(run(tiny_images, lr=1e30))
 
 
-def test_weights_that_break_at_the_last_step_are_found_in_the_validation(tiny_images: Images) -> None:
+def test_weights_that_break_at_the_last_step_are_found_in_the_validation(
+    tiny_images: Images,
+) -> None:
     """One step an epoch: the loss is still finite when the step that breaks the weights is taken."""
-    with pytest.raises(TrainingError, match="epoch 1: the validation logits are not finite; try a smaller lr"):
+    with pytest.raises(
+        TrainingError, match="epoch 1: the validation logits are not finite; try a smaller lr"
+    ):
         list(run(tiny_images, batch_size=72, lr=1e38))
 
 

@@ -18,7 +18,9 @@ def parameters() -> list[torch.Tensor]:
 def test_its_steps_are_those_of_torchs_own_class_bit_for_bit() -> None:
     ours, theirs = parameters(), parameters()
     optimizer = NesterovSGD(ours, momentum=0.9, weight_decay=0.1)
-    reference = torch.optim.SGD(theirs, lr=1.0, momentum=0.9, weight_decay=0.1, nesterov=True, fused=True)
+    reference = torch.optim.SGD(
+        theirs, lr=1.0, momentum=0.9, weight_decay=0.1, nesterov=True, fused=True
+    )
     for lr in (0.1, 0.05, 0.01):
         for params, one in ((ours, optimizer), (theirs, reference)):
             one.zero_grad()

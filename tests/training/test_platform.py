@@ -27,7 +27,9 @@ def with_resources(spec: Spec, **resources: float) -> Spec:
 
 
 @pytest.mark.parametrize("has_bf16", [True, False])
-def test_nothing_is_left_undecided(undecided: Spec, monkeypatch: pytest.MonkeyPatch, has_bf16: bool) -> None:
+def test_nothing_is_left_undecided(
+    undecided: Spec, monkeypatch: pytest.MonkeyPatch, has_bf16: bool
+) -> None:
     monkeypatch.setattr(platform, "_cpu_has_bf16", lambda: has_bf16)
     train = resolve_platform(undecided).train
     assert (train.device, train.threads, train.seed) == ("cpu", 1, 0)
@@ -52,11 +54,15 @@ def test_a_gpu_computes_in_bf16(undecided: Spec, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize(("cpu", "threads"), [(0.5, 1), (1, 1), (2.9, 2), (8, 8)])
-def test_a_trial_has_as_many_threads_as_whole_cpus(undecided: Spec, cpu: float, threads: int) -> None:
+def test_a_trial_has_as_many_threads_as_whole_cpus(
+    undecided: Spec, cpu: float, threads: int
+) -> None:
     assert resolve_platform(with_resources(undecided, cpu=cpu)).train.threads == threads
 
 
-def test_the_seed_of_the_search_is_that_of_the_training_unless_it_has_its_own(undecided: Spec) -> None:
+def test_the_seed_of_the_search_is_that_of_the_training_unless_it_has_its_own(
+    undecided: Spec,
+) -> None:
     search = undecided.search.model_copy(update={"seed": 5})
     spec = undecided.model_copy(update={"search": search})
     assert resolve_platform(spec).train.seed == 5
@@ -66,7 +72,9 @@ def test_the_seed_of_the_search_is_that_of_the_training_unless_it_has_its_own(un
 
 def test_what_the_spec_says_stays(make_spec: MakeSpec) -> None:
     settings = {"device": "cuda", "precision": "fp32", "threads": 3, "seed": 9}
-    spec = make_spec("resources.gpu=1", *(f"train.{name}={value}" for name, value in settings.items()))
+    spec = make_spec(
+        "resources.gpu=1", *(f"train.{name}={value}" for name, value in settings.items())
+    )
     for cuda in (None, True, False):
         found = resolve_platform(with_resources(spec, gpu=0, cpu=16), cuda=cuda).train
         assert {name: getattr(found, name) for name in settings} == settings
@@ -89,5 +97,7 @@ def test_deciding_imports_no_torch() -> None:
         "print(sorted({'torch', 'ray', 'optuna', 'mlflow'} & set(sys.modules)))"
     )
     root = Path(platform.__file__).parents[2]
-    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == "[]"

@@ -40,7 +40,9 @@ def few_images(tiny_data: SearchData, tiny_images: Images, monkeypatch: pytest.M
 
 
 @pytest.fixture
-def start(few_images: None, spec: Spec, home: Path, tmp_path: Path) -> Callable[..., Iterator[TrialEpoch]]:
+def start(
+    few_images: None, spec: Spec, home: Path, tmp_path: Path
+) -> Callable[..., Iterator[TrialEpoch]]:
     def start(
         folder: str = "trial", objective: Objective | None = None, spec: Spec = spec, **params: Any
     ) -> Iterator[TrialEpoch]:
@@ -52,7 +54,10 @@ def start(few_images: None, spec: Spec, home: Path, tmp_path: Path) -> Callable[
 
 def numbers(results: list[TrialEpoch]) -> list[tuple[int, dict[str, float]]]:
     return [
-        (result.epoch, {name: value for name, value in result.metrics.items() if name not in TIMINGS})
+        (
+            result.epoch,
+            {name: value for name, value in result.metrics.items() if name not in TIMINGS},
+        )
         for result in results
     ]
 
@@ -103,7 +108,9 @@ def test_the_parameters_may_say_learning_rate_and_weight_decay(spec: Spec) -> No
 
 
 def test_the_settings_are_those_of_the_spec(make_spec: MakeSpec) -> None:
-    spec = make_spec("train.precision=bf16", "train.seed=5", "objective.score=energy", "train.momentum=0.5")
+    spec = make_spec(
+        "train.precision=bf16", "train.seed=5", "objective.score=energy", "train.momentum=0.5"
+    )
     found = settings_of(spec, {})
     assert (found.bf16, found.seed, found.score, found.momentum) == (True, 5, "energy", 0.5)
     assert (found.epochs, found.batch_size, found.min_lr) == (2, 32, 1e-6)
@@ -144,13 +151,17 @@ def measured(
             return {"test_sum": float(sum(tensor.double().sum() for tensor in state.values()))}
 
         objective = LogitMixOE(outlier_ratio=0.6)
-        epochs = run_trial(spec, objective, {}, home=home, folder=tmp_path / "measured", at_end=at_end)
+        epochs = run_trial(
+            spec, objective, {}, home=home, folder=tmp_path / "measured", at_end=at_end
+        )
         return list(epochs), found
 
     return run
 
 
-def test_what_is_measured_at_the_end_joins_the_last_epoch_and_is_measured_again_after_a_kill(measured) -> None:
+def test_what_is_measured_at_the_end_joins_the_last_epoch_and_is_measured_again_after_a_kill(
+    measured,
+) -> None:
     whole, models = measured()
     assert [("test_sum" in result.metrics) for result in whole] == [False, False, True]
     assert len(models) == 1
@@ -160,7 +171,9 @@ def test_what_is_measured_at_the_end_joins_the_last_epoch_and_is_measured_again_
         assert torch.equal(tensor, models_again[0][name]), name
 
 
-def test_the_images_may_come_from_elsewhere(spec: Spec, home: Path, tmp_path: Path, tiny_data: SearchData) -> None:
+def test_the_images_may_come_from_elsewhere(
+    spec: Spec, home: Path, tmp_path: Path, tiny_data: SearchData
+) -> None:
     asked = []
 
     def load(data: Any, where: Path) -> SearchData:
@@ -173,7 +186,9 @@ def test_the_images_may_come_from_elsewhere(spec: Spec, home: Path, tmp_path: Pa
     assert result.epoch == 1
 
 
-def test_with_a_damaged_newest_checkpoint_it_goes_on_from_the_one_before(start, tmp_path: Path) -> None:
+def test_with_a_damaged_newest_checkpoint_it_goes_on_from_the_one_before(
+    start, tmp_path: Path
+) -> None:
     whole = list(start())
     newest = checkpoint.list_newest_first(tmp_path / "trial")[0]
     newest.write_bytes(newest.read_bytes()[:-1])
@@ -186,7 +201,9 @@ def test_two_trials_with_the_same_parameters_give_the_same_bits(start, tmp_path:
     assert_same_weights(tmp_path / "one", tmp_path / "two")
 
 
-def test_a_checkpoint_is_enough_to_use_the_weights(make_spec: MakeSpec, home: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_is_enough_to_use_the_weights(
+    make_spec: MakeSpec, home: Path, tmp_path: Path
+) -> None:
     """On all the digits: with what the checkpoint says alone the recorded accuracy comes out again."""
     spec = make_spec("train.epochs=1", "model.baseline.epochs=1")
     (last,) = run_trial(spec, LogitMixOE(), {}, home=home, folder=tmp_path)
@@ -210,14 +227,18 @@ def test_a_trial_that_diverges_ends_in_a_training_error(start) -> None:
         list(start(lr=1e30))
 
 
-def test_without_a_gpu_a_trial_that_needs_one_says_so(start, spec: Spec, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_gpu_a_trial_that_needs_one_says_so(
+    start, spec: Spec, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     cuda = spec.model_copy(update={"train": spec.train.model_copy(update={"device": "cuda"})})
     with pytest.raises(UsageError, match="train.device is 'cuda', but this process sees no GPU"):
         next(start(spec=cuda))
 
 
-def test_the_number_of_threads_is_that_of_the_spec(start, spec: Spec, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_threads_is_that_of_the_spec(
+    start, spec: Spec, monkeypatch: pytest.MonkeyPatch
+) -> None:
     found: list[int] = []
     monkeypatch.setattr(trial.torch, "set_num_threads", found.append)
     three = spec.model_copy(update={"train": spec.train.model_copy(update={"threads": 3})})

@@ -23,7 +23,11 @@ watchdog.GRACE_S = 0.2
 
 def run(script: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", START + script], capture_output=True, text=True, timeout=50, check=False
+        [sys.executable, "-c", START + script],
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
     )
 
 
@@ -91,7 +95,9 @@ time.sleep(1000)
     assert done.returncode == -signal.SIGKILL
 
 
-def test_the_time_until_then_starts_again_as_long_as_python_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_time_until_then_starts_again_as_long_as_python_runs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     again = threading.Semaphore(0)
     timer = SimpleNamespace(set=lambda seconds: again.release())
     monkeypatch.setattr(watchdog, "_KillTimer", lambda: timer)

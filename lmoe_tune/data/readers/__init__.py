@@ -19,7 +19,17 @@ from lmoe_tune.data.readers.class_folders import PLAIN, SPLIT, is_plain
 from lmoe_tune.data.readers.files import has_images, subfolders
 from lmoe_tune.data.readers.layout import Entry, Layout, LayoutError, Reading, make_reading
 
-__all__ = ["READERS", "TITLES", "Entry", "Layout", "LayoutError", "Reading", "find_layout", "make_reading", "read"]
+__all__ = [
+    "READERS",
+    "TITLES",
+    "Entry",
+    "Layout",
+    "LayoutError",
+    "Reading",
+    "find_layout",
+    "make_reading",
+    "read",
+]
 
 READERS: dict[str, tuple[Layout, ...]] = {
     "stanford_cars": stanford_cars.LAYOUTS,
@@ -63,10 +73,13 @@ def find_layout(dataset: str, root: Path, *, labelled: bool = True) -> Layout:
     """
     if root.is_file():
         raise LayoutError(
-            f"{root} is a file, but must be a folder", "unpack it if it is an archive, and set root to that"
+            f"{root} is a file, but must be a folder",
+            "unpack it if it is an archive, and set root to that",
         )
     if not root.is_dir():
-        raise LayoutError(f"there is no folder {root}", "put the images there, or set root to where they are")
+        raise LayoutError(
+            f"there is no folder {root}", "put the images there, or set root to where they are"
+        )
     own, general = _known(dataset), _general(dataset)
     layout = _first(own, root)
     if layout is not None:
@@ -147,10 +160,14 @@ _NAMES = {
 
 def _refuse_class_names(dataset: str, root: Path, layout: Layout) -> None:
     """Raises LayoutError where most class folders are named as those of another set than the named one."""
-    above = next((root / name for name in subfolders(root) if name.lower().startswith("train")), root)
+    above = next(
+        (root / name for name in subfolders(root) if name.lower().startswith("train")), root
+    )
     names = subfolders(above if layout.name == SPLIT else root)
     for pattern, sets in _NAMES.items():
-        if dataset not in sets and 2 * sum(bool(pattern.match(name)) for name in names) > len(names):
+        if dataset not in sets and 2 * sum(bool(pattern.match(name)) for name in names) > len(
+            names
+        ):
             likely = " or ".join(TITLES[name] for name in sets)
             raise LayoutError(
                 f"{root} has class folders named as those of {likely} ('{names[0]}'), not of {TITLES[dataset]}",
@@ -163,26 +180,35 @@ def _refuse_inside_another(dataset: str, root: Path) -> None:
         other = _other(dataset, parent)
         if other is not None:
             raise LayoutError(
-                f"{root} is a folder inside {TITLES[other]}", f"set dataset to {other} and root to {parent}"
+                f"{root} is a folder inside {TITLES[other]}",
+                f"set dataset to {other} and root to {parent}",
             )
 
 
 def _is_another(dataset: str, root: Path, other: str) -> LayoutError:
     own = f", or root to the folder of {TITLES[dataset]}" if dataset != "folder" else ""
-    what = f"{root} is {TITLES[other]}" + (f", not {TITLES[dataset]}" if dataset != "folder" else "")
+    what = f"{root} is {TITLES[other]}" + (
+        f", not {TITLES[dataset]}" if dataset != "folder" else ""
+    )
     return LayoutError(what, f"set dataset to {other}{own}")
 
 
 def _is_near(dataset: str, root: Path, near: tuple[Path, Layout]) -> LayoutError:
     path, layout = near
-    kind = f"the class-folder re-upload of {TITLES[dataset]}" if layout.name in (PLAIN, SPLIT) else TITLES[dataset]
+    kind = (
+        f"the class-folder re-upload of {TITLES[dataset]}"
+        if layout.name in (PLAIN, SPLIT)
+        else TITLES[dataset]
+    )
     if dataset == "folder":
         kind = layout.name
     if path in root.resolve().parents:
         return LayoutError(f"{root} is a folder inside {kind}", f"set root to {path}")
     levels = len(path.relative_to(root).parts)
     deeper = "one level" if levels == 1 else f"{levels} levels"
-    return LayoutError(f"{root} looks like {kind} {deeper} deeper: it is a parent folder", f"set root to {path}")
+    return LayoutError(
+        f"{root} looks like {kind} {deeper} deeper: it is a parent folder", f"set root to {path}"
+    )
 
 
 def _is_nothing(dataset: str, root: Path) -> LayoutError:
@@ -195,16 +221,24 @@ def _is_nothing(dataset: str, root: Path) -> LayoutError:
                 if dataset != "folder"
                 else f"set {instead}"
             )
-            return LayoutError(f"{root} does not hold {TITLES[dataset]}, but {TITLES[other]} in {name}/", fix)
+            return LayoutError(
+                f"{root} does not hold {TITLES[dataset]}, but {TITLES[other]} in {name}/", fix
+            )
     if not any(root.iterdir()):
-        return LayoutError(f"{root} is empty", "put the images there, or set root to where they are")
+        return LayoutError(
+            f"{root} is empty", "put the images there, or set root to where they are"
+        )
     if dataset == "folder":
         return _is_no_class_folders(root)
     lacking = [
-        [name for name in layout.holds if not (root / name).exists()] for layout in _known(dataset) if not layout.fix
+        [name for name in layout.holds if not (root / name).exists()]
+        for layout in _known(dataset)
+        if not layout.fix
     ]
     listed = ", or ".join(", ".join(names) for names in lacking if names)
-    return LayoutError(f"{root} is there, but lacks {listed}", f"unpack {TITLES[dataset]} there, or set root to it")
+    return LayoutError(
+        f"{root} is there, but lacks {listed}", f"unpack {TITLES[dataset]} there, or set root to it"
+    )
 
 
 def _is_no_class_folders(root: Path) -> LayoutError:
@@ -214,12 +248,21 @@ def _is_no_class_folders(root: Path) -> LayoutError:
         return LayoutError(
             f"{root} has images in one folder only, {filled[0]}/, but must have a folder for each of at least two "
             "classes",
-            "add the folders of the other classes" if len(names) == 1 else "put images into the other folders",
+            "add the folders of the other classes"
+            if len(names) == 1
+            else "put images into the other folders",
         )
     if has_images(root):
         return LayoutError(
             f"the images lie directly in {root}, so they have no class",
             "give every class a folder of its own: class/image.jpg"
-            + (f". If this is one class's folder, set root to {root.parent}" if is_plain(root.parent) else ""),
+            + (
+                f". If this is one class's folder, set root to {root.parent}"
+                if is_plain(root.parent)
+                else ""
+            ),
         )
-    return LayoutError(f"{root} holds no images", "put them there as class/image.jpg, or set root to where they are")
+    return LayoutError(
+        f"{root} holds no images",
+        "put them there as class/image.jpg, or set root to where they are",
+    )

@@ -28,7 +28,11 @@ def _lists(root: Path) -> dict[str, Path]:
     """The split files by part, wherever the root has them."""
     found = {}
     for part in ("train", "val", "test"):
-        paths = [path for pattern in ("", "*/") for path in sorted(root.glob(f"{pattern}[Bb]utterfly200_{part}*.txt"))]
+        paths = [
+            path
+            for pattern in ("", "*/")
+            for path in sorted(root.glob(f"{pattern}[Bb]utterfly200_{part}*.txt"))
+        ]
         if paths:
             found[part] = paths[0]
     return found
@@ -54,12 +58,18 @@ def _read(root: Path) -> Reading:
         classes = sorted({*names, *(entry.label for entry in listed)}, key=_number)
         found, absent = present(root, listed)
     else:
-        notes.append("the split files Butterfly200_{train,val,test}_release.txt are not there: split 60 / 20 / 20%")
+        notes.append(
+            "the split files Butterfly200_{train,val,test}_release.txt are not there: split 60 / 20 / 20%"
+        )
         found = [
-            Entry(f"{folder}/{name}/{path}", name) for name in names for path in images_below(root / folder / name)
+            Entry(f"{folder}/{name}/{path}", name)
+            for name in names
+            for path in images_below(root / folder / name)
         ]
         classes, absent = names, []
-    return make_reading("butterfly200", NAME, root, found, classes=classes, absent=absent, notes=notes)
+    return make_reading(
+        "butterfly200", NAME, root, found, classes=classes, absent=absent, notes=notes
+    )
 
 
 def _number(name: str) -> tuple[int, str]:

@@ -112,12 +112,18 @@ def _reading(
     dataset: str, layout: str, root: Path, entries: list[Entry], notes: list[str], crop_bottom: int
 ) -> Reading:
     classes = sorted({entry.label for entry in entries} - {""})
-    return make_reading(dataset, layout, root, entries, classes=classes, notes=notes, crop_bottom=crop_bottom)
+    return make_reading(
+        dataset, layout, root, entries, classes=classes, notes=notes, crop_bottom=crop_bottom
+    )
 
 
 def _split_folders(root: Path) -> dict[str, str]:
     """Folders that are parts of a split by their names, and which; the training part first."""
-    found = {name: SPLIT_FOLDERS[name.lower()] for name in subfolders(root) if name.lower() in SPLIT_FOLDERS}
+    found = {
+        name: SPLIT_FOLDERS[name.lower()]
+        for name in subfolders(root)
+        if name.lower() in SPLIT_FOLDERS
+    }
     return dict(sorted(found.items(), key=lambda item: ("train", "val", "test").index(item[1])))
 
 
@@ -126,7 +132,11 @@ def _ignored(root: Path, entries: list[Entry]) -> list[str]:
     folders = sorted({entry.path.rpartition("/")[0] for entry in entries})
     others = [f"{folder}/{name}" for folder in folders for name in _not_images(root / folder)]
     known = ", ".join(sorted(SUFFIXES))
-    return [f"files that are no images by their names are left out: {_some(others)} (known: {known})"] if others else []
+    return (
+        [f"files that are no images by their names are left out: {_some(others)} (known: {known})"]
+        if others
+        else []
+    )
 
 
 def _not_images(folder: Path) -> Iterator[str]:

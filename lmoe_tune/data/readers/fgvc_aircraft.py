@@ -20,7 +20,9 @@ LISTS = "images_variant_{}.txt"
 def _data(root: Path) -> Path | None:
     """The folder with the lists: `data` in the archive, which people also take for the root."""
     for folder in (root / "data", root):
-        has_train = (folder / LISTS.format("trainval")).exists() or (folder / LISTS.format("train")).exists()
+        has_train = (folder / LISTS.format("trainval")).exists() or (
+            folder / LISTS.format("train")
+        ).exists()
         if has_train and (folder / LISTS.format("test")).exists() and (folder / "images").is_dir():
             return folder
     return None
@@ -44,20 +46,34 @@ def _read(root: Path) -> Reading:
         for number, variant in read_pairs(lists[part])
     ]
     variants = data / "variants.txt"
-    classes = read_lines(variants) if variants.exists() else sorted({entry.label for entry in listed})
+    classes = (
+        read_lines(variants) if variants.exists() else sorted({entry.label for entry in listed})
+    )
     unknown = sorted({entry.label for entry in listed} - set(classes))
     if unknown:
         raise LayoutError(f"{variants} lacks the variant '{unknown[0]}'", "unpack the archive anew")
     found, absent = present(root, listed)
     return make_reading(
-        "fgvc_aircraft", NAME, root, found, classes=classes, absent=absent, notes=notes, crop_bottom=BANNER
+        "fgvc_aircraft",
+        NAME,
+        root,
+        found,
+        classes=classes,
+        absent=absent,
+        notes=notes,
+        crop_bottom=BANNER,
     )
 
 
 LAYOUTS = (
     Layout(
         NAME,
-        ("data/images", "data/variants.txt", "data/images_variant_trainval.txt", "data/images_variant_test.txt"),
+        (
+            "data/images",
+            "data/variants.txt",
+            "data/images_variant_trainval.txt",
+            "data/images_variant_test.txt",
+        ),
         _read,
         lambda root: _data(root) is not None,
     ),

@@ -17,7 +17,9 @@ SUFFIXES = frozenset(
 )  # fmt: skip
 MAX_DEPTH = 8  # folders below a root; a link to a folder above it would never end
 
-_OF_NO_ONE = frozenset({"__macosx", "@eadir", "lost+found", "$recycle.bin", "system volume information"})
+_OF_NO_ONE = frozenset(
+    {"__macosx", "@eadir", "lost+found", "$recycle.bin", "system volume information"}
+)
 """Folders that operating systems leave behind."""
 
 
@@ -33,7 +35,9 @@ def subfolders(folder: Path) -> list[str]:
             names = [entry.name for entry in found if entry.is_dir()]
     except OSError:
         return []
-    return sorted(name for name in names if not name.startswith(".") and name.lower() not in _OF_NO_ONE)
+    return sorted(
+        name for name in names if not name.startswith(".") and name.lower() not in _OF_NO_ONE
+    )
 
 
 def has_images(folder: Path) -> bool:
@@ -50,7 +54,9 @@ def images_below(folder: Path, depth: int = 0) -> Iterator[str]:
     try:
         names = sorted(os.listdir(folder))
     except OSError as error:
-        raise LayoutError(f"{folder} cannot be read ({error.strerror})", "make it readable for this user") from error
+        raise LayoutError(
+            f"{folder} cannot be read ({error.strerror})", "make it readable for this user"
+        ) from error
     below = set(subfolders(folder)) if depth < MAX_DEPTH else set()
     for name in names:
         if name in below:
@@ -79,7 +85,9 @@ def present(root: Path, entries: Sequence[Entry]) -> tuple[list[Entry], list[str
             continue
         if folder not in others:
             others[folder] = _other_names(names[folder])
-        actual = others[folder].get(name.lower()) or others[folder].get(os.path.splitext(name)[0].lower())
+        actual = others[folder].get(name.lower()) or others[folder].get(
+            os.path.splitext(name)[0].lower()
+        )
         if actual is None:
             absent.append(entry.path)
         else:
@@ -93,7 +101,9 @@ def read_lines(path: Path) -> list[str]:
     try:
         text = path.read_bytes().decode("utf-8-sig", errors="replace")
     except OSError as error:
-        raise LayoutError(f"{path} cannot be read ({error.strerror})", "make it readable for this user") from error
+        raise LayoutError(
+            f"{path} cannot be read ({error.strerror})", "make it readable for this user"
+        ) from error
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
@@ -106,7 +116,10 @@ def read_pairs(path: Path) -> list[tuple[str, str]]:
     for number, line in enumerate(read_lines(path), start=1):
         first, *rest = re.split(r"[ \t]+", line, maxsplit=1)
         if not rest:
-            raise LayoutError(f"{path}, entry {number} is '{line}', but must have two columns", "unpack the file anew")
+            raise LayoutError(
+                f"{path}, entry {number} is '{line}', but must have two columns",
+                "unpack the file anew",
+            )
         pairs.append((first, rest[0]))
     return pairs
 

@@ -8,5 +8,10 @@ from lmoe_tune.data.readers.layout import Layout
 
 LAYOUTS = class_folders("folder")
 
-ANY_IMAGES = Layout("any images", ("images",), read_any_images, lambda root: next(images_below(root), None) is not None)
+ANY_IMAGES = Layout(
+    "any images",
+    ("images",),
+    read_any_images,
+    lambda root: next(images_below(root), None) is not None,
+)
 """What serves as outliers or as coarse_ood only: the images need no classes."""

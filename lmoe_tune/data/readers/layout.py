@@ -78,14 +78,22 @@ def make_reading(
         LayoutError: there is no image at all.
     """
     if not entries:
-        missing = f"none of the {len(absent)} listed images is there (first: {absent[0]})" if absent else "no image"
-        raise LayoutError(f"{root} has the layout '{layout}', but {missing}", "unpack the images there")
+        missing = (
+            f"none of the {len(absent)} listed images is there (first: {absent[0]})"
+            if absent
+            else "no image"
+        )
+        raise LayoutError(
+            f"{root} has the layout '{layout}', but {missing}", "unpack the images there"
+        )
     entries = sorted(entries, key=lambda entry: entry.path)
     used = {entry.label for entry in entries}
     kept = [name for name in classes if name in used]
     notes = list(notes)
     if len(kept) < len(classes):
-        notes.append(f"{len(classes) - len(kept)} of {len(classes)} classes have no image and are left out")
+        notes.append(
+            f"{len(classes) - len(kept)} of {len(classes)} classes have no image and are left out"
+        )
     number_of = {name: number for number, name in enumerate(kept)} | {"": -1}
     table = ImageTable(
         dataset=dataset,

@@ -17,7 +17,9 @@ def read_mat(path: Path) -> dict[str, Any]:
     try:
         variables: dict[str, Any] = scipy.io.loadmat(str(path), squeeze_me=True)
     except Exception as error:  # scipy raises whatever it trips over in a damaged file
-        raise LayoutError(f"{path} is no MATLAB file that can be read ({error})", "download it again") from error
+        raise LayoutError(
+            f"{path} is no MATLAB file that can be read ({error})", "download it again"
+        ) from error
     return variables
 
 
@@ -33,5 +35,6 @@ def field(path: Path, variables: dict[str, Any], array: str, *names: str) -> lis
         if structs.dtype.names and name in structs.dtype.names:
             return [np.asarray(value).item() for value in structs[name]]
     raise LayoutError(
-        f"{path} has no {array}.{' or '.join(names)}", f"use the original {path.name}, with that field in it"
+        f"{path} has no {array}.{' or '.join(names)}",
+        f"use the original {path.name}, with that field in it",
     )

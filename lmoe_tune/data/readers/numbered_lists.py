@@ -35,7 +35,9 @@ def read_numbered(dataset: str, layout: str, root: Path) -> Reading:
     for name, column in (("image_class_labels.txt", labels), ("train_test_split.txt", trained)):
         lacking = next((image for image in paths if image not in column), None)
         if lacking is not None:
-            raise LayoutError(f"{root / name} lacks the image {lacking} of images.txt", "unpack the archive anew")
+            raise LayoutError(
+                f"{root / name} lacks the image {lacking} of images.txt", "unpack the archive anew"
+            )
     names = dict(read_pairs(root / "classes.txt")) if (root / "classes.txt").exists() else {}
     folders = {labels[image]: path.split("/")[0] for image, path in paths.items()}
     ids = sorted(folders, key=_number)
@@ -43,11 +45,15 @@ def read_numbered(dataset: str, layout: str, root: Path) -> Reading:
     if len(set(name_of.values())) < len(ids):  # a name for two ids would make one class of them
         name_of = {id_: f"{name} ({id_})" for id_, name in name_of.items()}
     listed = [
-        Entry(f"images/{path}", name_of[labels[image]], "train" if trained[image] == "1" else "test")
+        Entry(
+            f"images/{path}", name_of[labels[image]], "train" if trained[image] == "1" else "test"
+        )
         for image, path in paths.items()
     ]
     found, absent = present(root, listed)
-    return make_reading(dataset, layout, root, found, classes=[name_of[id_] for id_ in ids], absent=absent)
+    return make_reading(
+        dataset, layout, root, found, classes=[name_of[id_] for id_ in ids], absent=absent
+    )
 
 
 def _number(id_: str) -> tuple[int, str]:

@@ -26,7 +26,9 @@ def _devkit(root: Path) -> Path | None:
 def _images(root: Path, name: str) -> str | None:
     """Where the images of `cars_train` are: the usual mirror has it inside itself once more."""
     found = [folder for folder in (f"{name}/{name}", name) if (root / folder).is_dir()]
-    return next((folder for folder in found if has_images(root / folder)), found[-1] if found else None)
+    return next(
+        (folder for folder in found if has_images(root / folder)), found[-1] if found else None
+    )
 
 
 def _test_labels(root: Path) -> Path | None:
@@ -56,7 +58,9 @@ def _read_devkit(root: Path) -> Reading:
         )
     entries += _annotated(devkit / TRAIN, classes, train_folder, official)
     found, absent = present(root, entries)
-    return make_reading("stanford_cars", DEVKIT, root, found, classes=classes, absent=absent, notes=notes)
+    return make_reading(
+        "stanford_cars", DEVKIT, root, found, classes=classes, absent=absent, notes=notes
+    )
 
 
 def _annotated(path: Path, classes: list[str], folder: str, official: str) -> list[Entry]:
@@ -95,7 +99,9 @@ def _read_car_ims(root: Path) -> Reading:
     folder = "car_ims/car_ims" if has_images(root / "car_ims" / "car_ims") else "car_ims"
     entries = [
         Entry(
-            f"{folder}/{PurePosixPath(str(name)).name}", _class(path, classes, label), "test" if int(test) else "train"
+            f"{folder}/{PurePosixPath(str(name)).name}",
+            _class(path, classes, label),
+            "test" if int(test) else "train",
         )
         for name, label, test in zip(names, labels, tests, strict=True)
     ]
@@ -105,11 +111,17 @@ def _read_car_ims(root: Path) -> Reading:
 
 def _is_devkit(root: Path) -> bool:
     devkit = _devkit(root)
-    return devkit is not None and (devkit / META).exists() and _images(root, "cars_train") is not None
+    return (
+        devkit is not None and (devkit / META).exists() and _images(root, "cars_train") is not None
+    )
 
 
 def _is_mixture(root: Path) -> bool:
-    return (root / "cars_annos.mat").exists() and (root / "cars_train").is_dir() and not (root / "car_ims").exists()
+    return (
+        (root / "cars_annos.mat").exists()
+        and (root / "cars_train").is_dir()
+        and not (root / "car_ims").exists()
+    )
 
 
 LAYOUTS = (

@@ -22,7 +22,9 @@ _SYNSET = re.compile(r"n\d{8}")
 def _matches(root: Path) -> bool:
     info = root / "info"
     sources = any((root / source).is_dir() for source in SOURCES)
-    return sources and (info / "synsets.txt").exists() and (info / "queries_synsets_map.txt").exists()
+    return (
+        sources and (info / "synsets.txt").exists() and (info / "queries_synsets_map.txt").exists()
+    )
 
 
 def _read(root: Path) -> Reading:
@@ -39,7 +41,9 @@ def _read(root: Path) -> Reading:
         queries = {name: int(match[1]) for name in folders if (match := _QUERY.fullmatch(name))}
         unknown = [name for name in folders if queries.get(name) not in synset_of]
         if unknown:
-            notes.append(f"folders of {source}/ that queries_synsets_map.txt lacks are left out: {len(unknown)}")
+            notes.append(
+                f"folders of {source}/ that queries_synsets_map.txt lacks are left out: {len(unknown)}"
+            )
         labels = {name: synset_of[query] for name, query in queries.items() if query in synset_of}
         listing = root / "info" / f"train_filelist_{source}.txt"
         if listing.exists():
@@ -76,14 +80,20 @@ def _queries(path: Path, synsets: list[str]) -> dict[int, str]:
     first = min(numbers, default=1)
     if numbers and max(numbers) - min(first, 1) >= len(synsets):
         raise LayoutError(
-            f"{path} has the synset {max(numbers)}, but synsets.txt has {len(synsets)} lines", "unpack info.tar anew"
+            f"{path} has the synset {max(numbers)}, but synsets.txt has {len(synsets)} lines",
+            "unpack info.tar anew",
         )
     found = {}
     for query, synset in pairs:
         match = re.search(r"\d+", query)
         if match is None or not (synset.isdigit() or synset in by_id):
-            raise LayoutError(f"{path} has the line '{query} {synset}', but must have numbers", "unpack info.tar anew")
-        found[int(match[0])] = by_id[synset] if synset in by_id else synsets[int(synset) - min(first, 1)]
+            raise LayoutError(
+                f"{path} has the line '{query} {synset}', but must have numbers",
+                "unpack info.tar anew",
+            )
+        found[int(match[0])] = (
+            by_id[synset] if synset in by_id else synsets[int(synset) - min(first, 1)]
+        )
     return found
 
 
@@ -98,4 +108,11 @@ def _listed(path: Path, source: str, labels: dict[str, str]) -> list[Entry]:
     return entries
 
 
-LAYOUTS = (Layout(NAME, ("google", "flickr", "info/synsets.txt", "info/queries_synsets_map.txt"), _read, _matches),)
+LAYOUTS = (
+    Layout(
+        NAME,
+        ("google", "flickr", "info/synsets.txt", "info/queries_synsets_map.txt"),
+        _read,
+        _matches,
+    ),
+)
