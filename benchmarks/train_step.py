@@ -45,7 +45,7 @@ if str(ROOT) not in sys.path:
 from lmoe_tune.data.batches import Batch  # noqa: E402 (after the checkout is on the path)
 from lmoe_tune.methods.logit_mixoe import LogitMixOE  # noqa: E402
 from lmoe_tune.model import build_model  # noqa: E402
-from lmoe_tune.training.memory import keep_freed_memory, return_freed_memory  # noqa: E402
+from lmoe_tune.training.allocator import keep_freed_memory, return_freed_memory  # noqa: E402
 from lmoe_tune.training.optimizer import NesterovSGD  # noqa: E402
 
 NUM_CLASSES = 90

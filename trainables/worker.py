@@ -159,7 +159,7 @@ def trial_folder(config: dict[str, Any]) -> Path:
 
 def read_spec(config: dict[str, Any]) -> Spec:
     """The spec of the sweep that a worker's config names; its `epoch_timeout` holds from now on."""
-    from lmoe_tune.training.watchdog import FROZEN_MARGIN_S, kill_when_frozen
+    from lmoe_tune.training.epoch_timeout import FROZEN_MARGIN_S, kill_when_frozen
 
     spec = _read_spec(Path(config["sweep"]) / "spec.yaml")
     if spec.resources.epoch_timeout is not None:
@@ -180,7 +180,7 @@ def objective_of(method: Method, params: dict[str, Any]) -> Objective:
 
 
 def _free_memory() -> None:
-    from lmoe_tune.training.memory import return_freed_memory
+    from lmoe_tune.training.allocator import return_freed_memory
 
     gc.collect()
     return_freed_memory()

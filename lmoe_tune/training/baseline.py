@@ -22,8 +22,8 @@ from lmoe_tune.methods.baseline import CrossEntropy
 from lmoe_tune.model import build_model
 from lmoe_tune.spec import Spec
 from lmoe_tune.training.baseline_record import RECORD, baseline_folder, baseline_key
+from lmoe_tune.training.epoch_timeout import each_within
 from lmoe_tune.training.loop import Settings, evaluate, train
-from lmoe_tune.training.watchdog import each_within
 from lmoe_tune.weights import load_weights
 
 

@@ -18,10 +18,10 @@ from lmoe_tune.errors import TrainingError, UsageError
 from lmoe_tune.methods.objective import Objective
 from lmoe_tune.model import build_model
 from lmoe_tune.spec import DataSpec, Spec
+from lmoe_tune.training.allocator import keep_freed_memory
 from lmoe_tune.training.baseline import acquire_baseline
+from lmoe_tune.training.epoch_timeout import each_within
 from lmoe_tune.training.loop import Settings, train
-from lmoe_tune.training.memory import keep_freed_memory
-from lmoe_tune.training.watchdog import each_within
 
 Load = Callable[[DataSpec, Path], SearchData | PlannedData]
 """What gives the images to train on and to validate with."""

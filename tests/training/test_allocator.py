@@ -10,7 +10,7 @@ import pytest
 PROGRAM = """
 import resource, sys, threading
 import torch
-from lmoe_tune.training.memory import keep_freed_memory, return_freed_memory
+from lmoe_tune.training.allocator import keep_freed_memory, return_freed_memory
 
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -9,15 +9,15 @@ from types import SimpleNamespace
 
 import pytest
 
-from lmoe_tune.training import watchdog
-from lmoe_tune.training.watchdog import each_within
+from lmoe_tune.training import epoch_timeout
+from lmoe_tune.training.epoch_timeout import each_within
 
 pytestmark = pytest.mark.slow
 
 START = """\
 import os, signal, time
-from lmoe_tune.training import watchdog
-watchdog.GRACE_S = 0.2
+from lmoe_tune.training import epoch_timeout
+epoch_timeout.GRACE_S = 0.2
 """
 
 
@@ -50,8 +50,8 @@ def test_a_process_that_hangs_prints_its_stacks_and_exits() -> None:
 def hangs():
     yield 1
     time.sleep(1000)
-watchdog.GRACE_S = 100
-print(list(watchdog.each_within(0.2, hangs())))
+epoch_timeout.GRACE_S = 100
+print(list(epoch_timeout.each_within(0.2, hangs())))
 """
     )
     assert done.returncode == 1
@@ -66,7 +66,7 @@ def stops():
     yield 1
     os.kill(os.getpid(), signal.SIGSTOP)
     time.sleep(1000)
-print(list(watchdog.each_within(0.2, stops())))
+print(list(epoch_timeout.each_within(0.2, stops())))
 """
     )
     assert done.returncode == -signal.SIGKILL
@@ -75,7 +75,7 @@ print(list(watchdog.each_within(0.2, stops())))
 def test_the_time_between_items_is_not_counted() -> None:
     done = run(
         """
-for item in watchdog.each_within(0.5, iter([1, 2])):
+for item in epoch_timeout.each_within(0.5, iter([1, 2])):
     time.sleep(1)
 print("alive")
 """
@@ -87,7 +87,7 @@ print("alive")
 def test_a_process_that_is_stopped_outside_its_epochs_is_killed() -> None:
     done = run(
         """
-watchdog.kill_when_frozen(2.0)
+epoch_timeout.kill_when_frozen(2.0)
 os.kill(os.getpid(), signal.SIGSTOP)
 time.sleep(1000)
 """
@@ -100,8 +100,8 @@ def test_the_time_until_then_starts_again_as_long_as_python_runs(
 ) -> None:
     again = threading.Semaphore(0)
     timer = SimpleNamespace(set=lambda seconds: again.release())
-    monkeypatch.setattr(watchdog, "_KillTimer", lambda: timer)
-    monkeypatch.setattr(watchdog, "BEAT_S", 0.05)
-    watchdog.kill_when_frozen(123.0)
+    monkeypatch.setattr(epoch_timeout, "_KillTimer", lambda: timer)
+    monkeypatch.setattr(epoch_timeout, "BEAT_S", 0.05)
+    epoch_timeout.kill_when_frozen(123.0)
     for _ in range(3):
         assert again.acquire(timeout=30)
