@@ -27,8 +27,8 @@ from lmoe_tune.errors import UsageError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from lmoe_tune.confirm.plan import Candidate, Plan
-    from lmoe_tune.confirm.study import Study
+    from lmoe_tune.confirmation.job_ledger import JobLedger
+    from lmoe_tune.confirmation.plan import Candidate, Plan
     from lmoe_tune.sweep.folder import SweepFolder
     from lmoe_tune.sweep.ledger import Ledger, TrialView
 
@@ -112,9 +112,9 @@ def _confirm(
 ) -> dict[str, Any]:
     from pathlib import Path
 
-    from lmoe_tune.confirm.document import make_document, write_document
-    from lmoe_tune.confirm.plan import make_plan
-    from lmoe_tune.confirm.study import Study
+    from lmoe_tune.confirmation.job_ledger import JobLedger
+    from lmoe_tune.confirmation.plan import make_plan
+    from lmoe_tune.confirmation.result import make_document, write_document
     from lmoe_tune.sweep import view
     from lmoe_tune.sweep.ledger import Ledger
 
@@ -130,7 +130,7 @@ def _confirm(
         plan = make_plan(sweep, import_path, top=top, num_seeds=seeds, splits=splits, tuned=more)
         for note in plan.notes:
             say(note)
-        study = Study(sweep, import_path)
+        study = JobLedger(sweep, import_path)
         if not study.is_done(plan):
             _work(study, plan, command, import_path, allow_changes=allow_changes, address=address)
         document = make_document(study, plan, notes=notes)
@@ -139,7 +139,7 @@ def _confirm(
         return document
 
 
-def _deliver(study: Study, document: dict[str, Any]) -> None:
+def _deliver(study: JobLedger, document: dict[str, Any]) -> None:
     """Have MLflow show the verdict, and whatever a killed run left undelivered."""
     from lmoe_tune.sweep import projector, view
 
@@ -169,7 +169,7 @@ def _refuse_unfinished(sweep: Ledger, allowed: bool) -> list[str]:
 
 
 def _work(
-    study: Study,
+    study: JobLedger,
     plan: Plan,
     command: str,
     import_path: Path,
@@ -210,7 +210,7 @@ def _tune(
 ) -> list[Candidate]:
     """The other methods, tuned: those whose search is not complete are searched now, one after the other."""
     from lmoe_tune.cli.progress import watching
-    from lmoe_tune.confirm.tuned import open_search, tunable, tuned_candidate
+    from lmoe_tune.confirmation.tuned_comparators import open_search, tunable, tuned_candidate
     from lmoe_tune.sweep import projector, view
     from lmoe_tune.sweep.runner import run_sweep
 

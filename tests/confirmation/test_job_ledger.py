@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from lmoe_tune.confirm import study as study_module
-from lmoe_tune.confirm.plan import Plan, make_plan
-from lmoe_tune.confirm.study import JOB, Study, who
+from lmoe_tune.confirmation import job_ledger as study_module
+from lmoe_tune.confirmation.job_ledger import JOB, JobLedger, who
+from lmoe_tune.confirmation.plan import Plan, make_plan
 from lmoe_tune.errors import UsageError
 from lmoe_tune.sweep import view
 from lmoe_tune.sweep.control import SweepControl
@@ -30,7 +30,7 @@ def same(name: str, split: int, seed: int) -> float:
 
 
 def test_a_job_for_every_row_split_and_seed_is_queued(sweep: Ledger) -> None:
-    study, plan = Study(sweep, NOWHERE), plan_of(sweep)
+    study, plan = JobLedger(sweep, NOWHERE), plan_of(sweep)
     assert not study.is_done(plan)
     assert study.begin(plan, COMMAND) == 12
     points = study.ledger.points()
@@ -49,7 +49,7 @@ def test_a_job_for_every_row_split_and_seed_is_queued(sweep: Ledger) -> None:
 def test_the_opening_is_recorded_before_the_test_data_are_opened(
     sweep: Ledger, openings: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    study, plan = Study(sweep, NOWHERE), plan_of(sweep)
+    study, plan = JobLedger(sweep, NOWHERE), plan_of(sweep)
 
     def opened(data: Any, home: Path, *, with_held_out: bool) -> Any:
         assert len(openings(sweep)) == 1, "opened, and nobody knows"
@@ -69,7 +69,7 @@ def test_the_opening_is_recorded_before_the_test_data_are_opened(
 def test_openings_are_shown_ever_after_and_survive_a_rebuilt_ledger(
     sweep: Ledger, run_jobs: Callable[..., None]
 ) -> None:
-    study, plan = Study(sweep, NOWHERE), plan_of(sweep)
+    study, plan = JobLedger(sweep, NOWHERE), plan_of(sweep)
     study.begin(plan, COMMAND)
     assert len(view.summary(sweep)["test_openings"]) == 1
     lines = sweep.folder.ledger.read_bytes().splitlines(keepends=True)
@@ -82,12 +82,12 @@ def test_all_done_nothing_is_opened_again(
     sweep: Ledger, run_jobs: Callable[..., None], openings: Callable[..., Any]
 ) -> None:
     plan = plan_of(sweep)
-    Study(sweep, NOWHERE).begin(plan, COMMAND)
-    study = Study(sweep, NOWHERE)
+    JobLedger(sweep, NOWHERE).begin(plan, COMMAND)
+    study = JobLedger(sweep, NOWHERE)
     assert not study.is_done(plan), "queued is not done"
     run_jobs(study, same)
     assert study.is_done(plan)
-    assert Study(sweep, NOWHERE).is_done(plan)
+    assert JobLedger(sweep, NOWHERE).is_done(plan)
     assert study.ledger.is_complete()
     assert len(openings(sweep)) == 1
 
@@ -95,11 +95,11 @@ def test_all_done_nothing_is_opened_again(
 def test_more_seeds_and_rows_are_added_to_what_there_is(
     sweep: Ledger, run_jobs: Callable[..., None], openings: Callable[..., Any]
 ) -> None:
-    study = Study(sweep, NOWHERE)
+    study = JobLedger(sweep, NOWHERE)
     study.begin(plan_of(sweep), COMMAND)
     run_jobs(study, same)
     more = plan_of(sweep, top=2, num_seeds=3)
-    again = Study(sweep, NOWHERE)
+    again = JobLedger(sweep, NOWHERE)
     assert not again.is_done(more)
     assert again.begin(more, COMMAND) == 6 + 3  # a seed for each of six rows, three for the seventh
     assert again.ledger.attrs["candidates"][:6] == study.ledger.attrs["candidates"]
@@ -114,7 +114,7 @@ def test_a_row_that_is_there_under_another_name_is_not_trained_twice(
 ) -> None:
     ledger = make_ledger("budget.trials=1")
     add_trial(ledger, 0.9)  # the defaults
-    study, plan = Study(ledger, NOWHERE), plan_of(ledger)
+    study, plan = JobLedger(ledger, NOWHERE), plan_of(ledger)
     assert study.begin(plan, COMMAND) == 10
     study.ledger.ask()
     jobs = study.jobs(plan)
@@ -122,14 +122,14 @@ def test_a_row_that_is_there_under_another_name_is_not_trained_twice(
 
 
 def test_failed_jobs_are_tried_once_more(sweep: Ledger, run_jobs: Callable[..., None]) -> None:
-    study, plan = Study(sweep, NOWHERE), plan_of(sweep)
+    study, plan = JobLedger(sweep, NOWHERE), plan_of(sweep)
     study.begin(plan, COMMAND)
     run_jobs(
         study, lambda name, split, seed: None if name == "mixoe untuned" and seed == 1001 else 0.9
     )
     failed = study.jobs(plan)[("mixoe untuned", 0, 1001)]
     assert failed is not None and failed.state == "failed"
-    again = Study(sweep, NOWHERE)
+    again = JobLedger(sweep, NOWHERE)
     assert not again.is_done(plan)
     assert again.begin(plan, COMMAND) == 1
     run_jobs(again, same)
@@ -141,13 +141,13 @@ def test_failed_jobs_are_tried_once_more(sweep: Ledger, run_jobs: Callable[..., 
 def test_the_best_of_an_extended_sweep_joins_the_candidates(
     sweep: Ledger, add_trial: Callable[..., int], run_jobs: Callable[..., None]
 ) -> None:
-    study = Study(sweep, NOWHERE)
+    study = JobLedger(sweep, NOWHERE)
     study.begin(plan_of(sweep), COMMAND)
     run_jobs(study, same)
     add_trial(sweep, 0.99)
     plan = plan_of(sweep)
     assert plan.winner.trial == 3
-    again = Study(sweep, NOWHERE)
+    again = JobLedger(sweep, NOWHERE)
     assert again.begin(plan, COMMAND) == 2
     assert [record["trial"] for record in again.ledger.attrs["candidates"]] == [
         2,
@@ -165,46 +165,49 @@ def test_code_that_has_changed_is_refused_unless_that_is_allowed(sweep: Ledger) 
     right = sweep.attrs["code"]
     sweep.set_attr("code", right | {"lmoe_tune/model.py": "0"})
     with pytest.raises(UsageError, match="when it was searched:\n  lmoe_tune/model.py: changed"):
-        Study(sweep, NOWHERE).begin(plan, COMMAND)
+        JobLedger(sweep, NOWHERE).begin(plan, COMMAND)
     assert view.test_openings(sweep) == []
-    study = Study(sweep, NOWHERE)
+    study = JobLedger(sweep, NOWHERE)
     study.begin(plan, COMMAND, allow_changes=True)
     assert view.changes_of(study.ledger) == ["lmoe_tune/model.py: changed"]
-    study.ledger.set_attr("code", study.ledger.attrs["code"] | {"lmoe_tune/confirm/job.py": "0"})
+    study.ledger.set_attr(
+        "code", study.ledger.attrs["code"] | {"lmoe_tune/confirmation/job.py": "0"}
+    )
     with pytest.raises(
-        UsageError, match="when its confirmation was begun:\n  lmoe_tune/confirm/job.py: changed"
+        UsageError,
+        match="when its confirmation was begun:\n  lmoe_tune/confirmation/job.py: changed",
     ):
-        Study(sweep, NOWHERE).begin(plan, COMMAND)
+        JobLedger(sweep, NOWHERE).begin(plan, COMMAND)
 
 
 def test_a_spec_that_has_changed_is_refused_but_other_resources_are_not(sweep: Ledger) -> None:
-    Study(sweep, NOWHERE).begin(plan_of(sweep), COMMAND)
+    JobLedger(sweep, NOWHERE).begin(plan_of(sweep), COMMAND)
     spec = sweep.spec
     sweep.spec = spec.model_copy(
         update={"resources": spec.resources.model_copy(update={"max_retries": 7})}
     )
-    study = Study(sweep, NOWHERE)
+    study = JobLedger(sweep, NOWHERE)
     study.begin(plan_of(sweep), COMMAND)
     assert study.ledger.spec.resources.max_retries == 7
     sweep.spec = spec.model_copy(update={"train": spec.train.model_copy(update={"lr": 0.5})})
     with pytest.raises(UsageError, match="train.lr: 0.01 -> 0.5"):
-        Study(sweep, NOWHERE).begin(plan_of(sweep), COMMAND)
+        JobLedger(sweep, NOWHERE).begin(plan_of(sweep), COMMAND)
 
 
 def test_data_that_have_changed_are_refused(sweep: Ledger) -> None:
     sweep.set_attr("fingerprint", "0" * 16)
     with pytest.raises(UsageError, match="data: 0000000000000000 -> "):
-        Study(sweep, NOWHERE).begin(plan_of(sweep), COMMAND)
+        JobLedger(sweep, NOWHERE).begin(plan_of(sweep), COMMAND)
 
 
 def test_it_is_no_sweep_of_its_own_but_is_delivered_with_it(sweep: Ledger) -> None:
-    Study(sweep, NOWHERE).begin(plan_of(sweep), COMMAND)
+    JobLedger(sweep, NOWHERE).begin(plan_of(sweep), COMMAND)
     assert [folder.name for folder in find_sweeps(sweep.folder.home)] == ["small"]
     assert [folder.name for folder in parts_of(sweep.folder)] == ["small/confirm"]
 
 
 def test_a_worker_is_told_the_job_and_where_the_sweep_goes_on(sweep: Ledger) -> None:
-    study = Study(sweep, NOWHERE)
+    study = JobLedger(sweep, NOWHERE)
     study.begin(plan_of(sweep), COMMAND)
     control = SweepControl(study.ledger, observer=None, import_path=NOWHERE, deadline_ms=None)  # type: ignore[arg-type]
     config = control.worker_config(study.ledger.ask())
@@ -219,7 +222,7 @@ def test_a_worker_is_told_the_job_and_where_the_sweep_goes_on(sweep: Ledger) -> 
 def test_its_runs_in_mlflow_are_of_their_own_kind(
     sweep: Ledger, run_jobs: Callable[..., None]
 ) -> None:
-    study = Study(sweep, NOWHERE)
+    study = JobLedger(sweep, NOWHERE)
     study.begin(plan_of(sweep), COMMAND)
     run_jobs(study, same)
     study.ledger.set_attrs({"verdict": "noise"})

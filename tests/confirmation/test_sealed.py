@@ -27,7 +27,7 @@ from trainables.worker import start_trial
 
 CODE = Path(lmoe_tune.__file__).resolve().parents[1]
 TIMING = ("epoch_s", "images_per_s")
-SHUT = "import sys; sys.modules['lmoe_tune.data.opened'] = None; sys.modules['lmoe_tune.confirm'] = None; "
+SHUT = "import sys; sys.modules['lmoe_tune.data.opened'] = None; sys.modules['lmoe_tune.confirmation'] = None; "
 
 
 def clear_caches() -> None:
@@ -205,7 +205,7 @@ def test_where_nothing_can_open_it_a_search_works_and_a_confirmation_does_not(
     )
     assert imported.returncode == 0, imported.stderr
     refused = subprocess.run(
-        [sys.executable, "-c", SHUT + "import lmoe_tune.confirm.job"],
+        [sys.executable, "-c", SHUT + "import lmoe_tune.confirmation.job"],
         env=kept | {"PYTHONPATH": str(CODE)},
         capture_output=True,
         text=True,

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lmoe_tune.confirm.plan import SCORES
-from lmoe_tune.confirm.study import Study
+from lmoe_tune.confirmation.job_ledger import JobLedger
+from lmoe_tune.confirmation.plan import SCORES
 from lmoe_tune.spec import Spec, load_spec
 from lmoe_tune.sweep import view
 from lmoe_tune.sweep.folder import SweepFolder
@@ -80,7 +80,7 @@ def run_jobs() -> Callable[..., None]:
     """Has every job that waits end: with this AUROC by row, split and seed, or as failed where that is None."""
 
     def run(
-        study: Study, auroc: Callable[[str, int, int], float | None], fingerprint: str = "same"
+        study: JobLedger, auroc: Callable[[str, int, int], float | None], fingerprint: str = "same"
     ) -> None:
         ledger = study.ledger
         candidates = ledger.attrs["candidates"]

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from lmoe_tune.confirm.plan import Candidate, Plan, spec_of, trains_held_out
+from lmoe_tune.confirmation.plan import Candidate, Plan, spec_of, trains_held_out
 from lmoe_tune.data import describe_splits
 from lmoe_tune.data.decoded_cache import ImageFile
 from lmoe_tune.data.inspection import refuse_unsound
@@ -22,13 +22,13 @@ from lmoe_tune.sweep.ledger import Ledger, TrialView, now_ms
 from lmoe_tune.sweep.lifecycle import with_run_settings, write_records
 from lmoe_tune.sweep.rebuild import write_about
 
-JOB = "lmoe_tune.confirm.job:run_job"
-CODE = (*PARTS, "confirm/job.py")
+JOB = "lmoe_tune.confirmation.job:run_job"
+CODE = (*PARTS, "confirmation/job.py")
 Point = dict[str, Any]
 """A job: `candidate` (its place in the study's list), `split` and `seed`."""
 
 
-class Study:
+class JobLedger:
     """A sweep's confirmation, opened for writing; the caller holds both locks.
 
     Candidates and jobs are only ever added, so that a later confirmation with more of them trains what is missing.

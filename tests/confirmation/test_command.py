@@ -13,9 +13,15 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from lmoe_tune.cli.main import app
-from lmoe_tune.confirm.plan import make_plan
-from lmoe_tune.confirm.study import Study
-from lmoe_tune.confirm.tuned import open_search, space_of, spec_of_method, tunable, tuned_candidate
+from lmoe_tune.confirmation.job_ledger import JobLedger
+from lmoe_tune.confirmation.plan import make_plan
+from lmoe_tune.confirmation.tuned_comparators import (
+    open_search,
+    space_of,
+    spec_of_method,
+    tunable,
+    tuned_candidate,
+)
 from lmoe_tune.errors import LmoeTuneError, UsageError
 from lmoe_tune.spec import Distribution, resolved_yaml, spec_from_resolved
 from lmoe_tune.sweep import folder as folder_module
@@ -58,7 +64,7 @@ def jobs_end(
             sweep = view.read_sweep(folder_module.find_sweep(ledger.folder.home, "small"))
             assert view.test_openings(sweep), "the opening is recorded before anything runs"
             if how == "complete":
-                study = Study(sweep, tmp_path)
+                study = JobLedger(sweep, tmp_path)
                 study._ledger = ledger
                 run_jobs(study, auroc)
                 for trial in ledger.trials():
@@ -196,7 +202,7 @@ def test_a_sweep_that_is_worked_on_is_left_alone(
 def test_sync_delivers_the_confirmation_too(
     sweep: Ledger, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Study(sweep, Path("/nowhere")).begin(
+    JobLedger(sweep, Path("/nowhere")).begin(
         make_plan(sweep, Path("/nowhere"), top=1, num_seeds=2), "lmoe-tune confirm small"
     )
     delivered = []
@@ -274,7 +280,7 @@ def test_the_command_tunes_first_and_opens_the_test_set_afterwards(
         home = ledger.folder.home
         openings = view.test_openings(view.read_sweep(folder_module.find_sweep(home, "small")))
         if ledger.kind == "confirm":
-            study = Study(sweep, tmp_path)
+            study = JobLedger(sweep, tmp_path)
             study._ledger = ledger
             run_jobs(study, better)
             assert len(openings) == 1

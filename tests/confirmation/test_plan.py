@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lmoe_tune.confirm.plan import candidate_of, fresh_seeds, make_plan, spec_of, untuned
+from lmoe_tune.confirmation.plan import candidate_of, fresh_seeds, make_plan, spec_of, untuned
 from lmoe_tune.errors import UsageError
 from lmoe_tune.spec import Distribution, resolved_yaml, spec_from_resolved
 from lmoe_tune.sweep.ledger import Ledger

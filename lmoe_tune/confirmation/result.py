@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from lmoe_tune.confirm.plan import DESCRIPTION, MODEL, RESAMPLED, SCORES, Candidate, Plan
-from lmoe_tune.confirm.study import Study
+from lmoe_tune.confirmation.job_ledger import JobLedger
+from lmoe_tune.confirmation.plan import DESCRIPTION, MODEL, RESAMPLED, SCORES, Candidate, Plan
 from lmoe_tune.durable import write_durably
 from lmoe_tune.errors import LmoeTuneError
 from lmoe_tune.statistics import Floats, Paired, Run, compare, summarise, verdict
@@ -50,12 +50,12 @@ def confirm_file(folder: SweepFolder) -> Path:
     return folder.path / "confirm.json"
 
 
-def write_document(study: Study, document: Mapping[str, Any]) -> None:
+def write_document(study: JobLedger, document: Mapping[str, Any]) -> None:
     """Keep the document beside the confirmation's ledger."""
     write_durably(confirm_file(study.folder), (json.dumps(document, indent=2) + "\n").encode())
 
 
-def make_document(study: Study, plan: Plan, *, notes: Iterable[str] = ()) -> dict[str, Any]:
+def make_document(study: JobLedger, plan: Plan, *, notes: Iterable[str] = ()) -> dict[str, Any]:
     """The document of a plan whose jobs have all ended, some perhaps failed.
 
     Raises:
@@ -115,7 +115,7 @@ def make_document(study: Study, plan: Plan, *, notes: Iterable[str] = ()) -> dic
     }
 
 
-def _winner(study: Study, plan: Plan, tested: Sequence[_Tested]) -> dict[str, Any]:
+def _winner(study: JobLedger, plan: Plan, tested: Sequence[_Tested]) -> dict[str, Any]:
     """Its first job, on the spec's own split where that is among those asked for."""
     own_split = study.sweep.spec.data.split
     of_winner = [one for one in tested if one.row == plan.winner.name]

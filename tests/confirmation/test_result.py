@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from lmoe_tune.confirm.document import confirm_file, make_document, write_document
-from lmoe_tune.confirm.plan import DESCRIPTION, MODEL, SCORES, Plan, make_plan
-from lmoe_tune.confirm.study import Study
+from lmoe_tune.confirmation.job_ledger import JobLedger
+from lmoe_tune.confirmation.plan import DESCRIPTION, MODEL, SCORES, Plan, make_plan
+from lmoe_tune.confirmation.result import confirm_file, make_document, write_document
 from lmoe_tune.errors import LmoeTuneError
 from lmoe_tune.sweep.ledger import Ledger
 
 NOWHERE = Path("/nowhere")
 NOISE = {1000: 0.001, 1001: -0.002, 1002: 0.0015, 1003: 0.0, 1004: -0.0005}
-Confirmed = Callable[..., tuple[Study, Plan]]
+Confirmed = Callable[..., tuple[JobLedger, Plan]]
 
 
 @pytest.fixture
@@ -24,9 +24,9 @@ def confirmed(sweep: Ledger, run_jobs: Callable[..., None]) -> Confirmed:
 
     def make(
         auroc: Callable[[str, int, int], float | None], num_seeds: int = 5, **plan: Any
-    ) -> tuple[Study, Plan]:
+    ) -> tuple[JobLedger, Plan]:
         study, planned = (
-            Study(sweep, NOWHERE),
+            JobLedger(sweep, NOWHERE),
             make_plan(sweep, NOWHERE, top=2, num_seeds=num_seeds, **plan),
         )
         study.begin(planned, "lmoe-tune confirm small")
@@ -167,7 +167,7 @@ def test_what_was_kept_of_a_test_must_be_there_whole(confirmed: Confirmed) -> No
 def test_other_test_images_from_one_job_to_the_next_are_refused(
     sweep: Ledger, run_jobs: Callable[..., None]
 ) -> None:
-    study, few = Study(sweep, NOWHERE), make_plan(sweep, NOWHERE, top=1, num_seeds=2)
+    study, few = JobLedger(sweep, NOWHERE), make_plan(sweep, NOWHERE, top=1, num_seeds=2)
     study.begin(few, "lmoe-tune confirm small")
     run_jobs(study, lambda name, split, seed: 0.9)
     more = make_plan(sweep, NOWHERE, top=1, num_seeds=3)

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from lmoe_tune.confirm.plan import (
+from lmoe_tune.confirmation.plan import (
     DESCRIPTION,
     MODEL,
     RESAMPLED,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lmoe_tune.confirm.plan import Candidate, candidate_of
+from lmoe_tune.confirmation.plan import Candidate, candidate_of
 from lmoe_tune.spec import METHOD, SHARED_PARAMETERS, Budget, Distribution, LoadedSpec, Spec
 from lmoe_tune.spec.parameters import default_start
 from lmoe_tune.sweep.ledger import Budget as Bounds

@@ -12,9 +12,9 @@ import pytest
 import torch
 from sklearn.metrics import accuracy_score, roc_auc_score, roc_curve
 
-from lmoe_tune.confirm.job import run_job
-from lmoe_tune.confirm.plan import DESCRIPTION, MODEL, RESAMPLED, SCORES, make_plan
-from lmoe_tune.confirm.study import JOB, Study
+from lmoe_tune.confirmation.job import run_job
+from lmoe_tune.confirmation.job_ledger import JOB, JobLedger
+from lmoe_tune.confirmation.plan import DESCRIPTION, MODEL, RESAMPLED, SCORES, make_plan
 from lmoe_tune.data import load_search_data
 from lmoe_tune.data.batches import Images
 from lmoe_tune.data.opened import open_test_data
@@ -31,12 +31,12 @@ SETS = ("id", "fine", "coarse_photo_flower")
 @pytest.fixture
 def config(sweep: Ledger, tmp_path: Path) -> dict[str, Any]:
     """Of the winner's first job, as a worker gets it."""
-    study = Study(sweep, tmp_path)
+    study = JobLedger(sweep, tmp_path)
     study.begin(make_plan(sweep, tmp_path, top=1, num_seeds=2), "lmoe-tune confirm small")
     return config_of(study, tmp_path)
 
 
-def config_of(study: Study, import_path: Path) -> dict[str, Any]:
+def config_of(study: JobLedger, import_path: Path) -> dict[str, Any]:
     """Of the next job."""
     suggestion = study.ledger.ask()
     return {
@@ -162,7 +162,7 @@ def test_a_classifier_of_the_users_own_is_confirmed_on_the_classes_that_it_knows
     torch.save(build_model("small_cnn", 5, 1, 8).state_dict(), own)
     ledger = make_ledger("budget.trials=1", "model.baseline.epochs=0", f"model.weights={own}")
     add_trial(ledger, 0.9)
-    study, plan = Study(ledger, tmp_path), make_plan(ledger, tmp_path, top=1, num_seeds=2)
+    study, plan = JobLedger(ledger, tmp_path), make_plan(ledger, tmp_path, top=1, num_seeds=2)
     assert "knows: those that the search held out are in no set" in plan.notes[-1]
     with pytest.raises(UsageError, match=r"--splits: model\.baseline\.epochs is 0"):
         make_plan(ledger, tmp_path, top=1, num_seeds=2, splits=(0, 1))
@@ -211,7 +211,7 @@ def test_a_worker_runs_the_job_that_its_config_names(
 
 @pytest.fixture
 def not_finite(monkeypatch: pytest.MonkeyPatch) -> None:
-    from lmoe_tune.confirm import job
+    from lmoe_tune.confirmation import job
 
     whole = job.outputs
 
