@@ -103,7 +103,7 @@ def make_victim(cwd: Path, slots: int, proxy: Proxy | None, database: Path | Non
     cwd.mkdir(parents=True)
     shutil.copy(ROOT / "benchmarks" / "marked_steps.py", cwd)
     spec = SPEC.format(epochs=EPOCHS, slots=slots, trials=TRIALS, timeout_s=EPOCH_TIMEOUT_S)
-    (cwd / "chaos.yaml").write_text(spec)
+    (cwd / "chaos.yaml").write_text(spec, encoding="utf-8")
     victim = Victim(cwd, "chaos", ("chaos.yaml",))
     if proxy is not None and database is not None:
         victim = Victim(cwd, "chaos", ("chaos.yaml",), proxy.uri, database, proxy)
@@ -203,7 +203,7 @@ def chaos(args: argparse.Namespace, folder: Path) -> int:
     print(text)
     if args.out is not None:
         args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(text + "\n")
+        args.out.write_text(text + "\n", encoding="utf-8")
     return 1 if problems or tally.failures or too_often else 0
 
 

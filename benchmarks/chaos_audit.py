@@ -173,11 +173,14 @@ def compare_disk(ledger: Ledger, reference: SweepFolder | None) -> Iterator[Prob
 
 
 def compare_record(path: Path, trial: TrialView) -> Iterator[Problem]:
-    about = json.loads((path / "trial.json").read_text())
+    about = json.loads((path / "trial.json").read_text(encoding="utf-8"))
     for what in ("state", "value", "params", "violation", "failure", "started_ms", "ended_ms"):
         if about[what] != getattr(trial, what):
             yield Problem("on disk", f"trial {trial.number}: trial.json says {what} {about[what]}")
-    lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    lines = [
+        json.loads(line)
+        for line in (path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     wanted = [
         {"epoch": e.epoch, "time_ms": e.time_ms, "metrics": dict(e.metrics)} for e in trial.epochs
     ]

@@ -102,7 +102,7 @@ def marked(mark: bytes) -> list[int]:
 def state_of(pid: int) -> str:
     """The kernel's letter: T stopped, Z dead but not yet waited for; Z also when it is gone."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
     except OSError:
         return "Z"
 

@@ -100,7 +100,7 @@ def main() -> int:
     text = "\n".join(lines) + "\n"
     print(text, end="")
     if options.out:
-        options.out.write_text(text)
+        options.out.write_text(text, encoding="utf-8")
     return 0
 
 
@@ -363,7 +363,8 @@ def measure_packing(folder: Path, options: argparse.Namespace) -> list[str]:
             arguments += [f"--{name}", str(getattr(options, name))]
         command = [sys.executable, __file__, *arguments, "--worker", str(gate)]
         started = [
-            subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(count)
+            subprocess.Popen(command, stdout=subprocess.PIPE, text=True, encoding="utf-8")
+            for _ in range(count)
         ]
         while len(list(gate.glob("ready-*"))) < count and all(
             process.poll() is None for process in started

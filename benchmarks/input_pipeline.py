@@ -119,7 +119,7 @@ def main() -> None:
     text = "\n".join(lines) + "\n"
     print(text, end="")
     if options.out:
-        options.out.write_text(text)
+        options.out.write_text(text, encoding="utf-8")
 
 
 def parsed() -> argparse.Namespace:

@@ -13,7 +13,7 @@ def machine(*packages: str) -> list[str]:
     """Lines about processor, load, Python and versions."""
     model = platform.processor() or "an unknown processor"
     try:
-        text = Path("/proc/cpuinfo").read_text()
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
         model = next(
             line.partition(":")[2].strip()
             for line in text.splitlines()
@@ -35,7 +35,7 @@ def machine(*packages: str) -> list[str]:
 def has_bf16() -> bool:
     """Whether the CPU multiplies bf16 itself; Linux only."""
     try:
-        flags = Path("/proc/cpuinfo").read_text()
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
         return False
     return "amx_bf16" in flags or "avx512_bf16" in flags
@@ -51,6 +51,8 @@ def _version(name: str) -> str:
 def _commit() -> str:
     command = ["git", "-C", str(Path(__file__).resolve().parent), "rev-parse", "--short", "HEAD"]
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(
+            command, capture_output=True, text=True, check=True, encoding="utf-8"
+        ).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return "unknown"

@@ -51,7 +51,7 @@ def mark(mixing_alpha: float) -> None:
 def read_marks(folder: Path) -> list[tuple[float, str]]:
     """All steps made with the copy of this file in `folder`: time, and the trial's `mixing_alpha` as text."""
     try:
-        lines = (folder / LOG.name).read_text().splitlines()
+        lines = (folder / LOG.name).read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
         return []
     return [(float(when), alpha) for when, alpha in (line.split() for line in lines)]

@@ -78,6 +78,7 @@ def run_sweep(
         text=True,
         timeout=PATIENCE_S,
         check=False,
+        encoding="utf-8",
     )
     process_s = time.monotonic() - began
     if done.returncode != 0:
@@ -135,7 +136,7 @@ def bench(args: argparse.Namespace, folder: Path) -> None:
     print(text)
     if args.out is not None:
         args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(text + "\n")
+        args.out.write_text(text + "\n", encoding="utf-8")
 
 
 def uri(port: int) -> str:

@@ -103,7 +103,7 @@ def make_template(folder: Path, specs: Path) -> None:
     """A sweep of one real trial, with its baseline; the spec and its trainable lie in `specs`."""
     specs.mkdir()
     shutil.copy(ROOT / "benchmarks" / "marked_steps.py", specs)
-    (specs / "resume.yaml").write_text(SPEC)
+    (specs / "resume.yaml").write_text(SPEC, encoding="utf-8")
     folder.mkdir()
     driver = Driver(
         ["search", str(specs / "resume.yaml"), "--trials", "1"], folder, environment(), str(folder)
@@ -147,10 +147,11 @@ def peer(folder: Path) -> float:
         text=True,
         timeout=PATIENCE_S,
         check=False,
+        encoding="utf-8",
     )
     if done.returncode != 0:
         raise BenchmarkError(f"the minimal Tuner failed:\n{done.stderr[-2000:]}")
-    seconds = float(mark.read_text()) - started
+    seconds = float(mark.read_text(encoding="utf-8")) - started
     shutil.rmtree(folder)
     return seconds
 
@@ -188,7 +189,7 @@ def bench(args: argparse.Namespace, folder: Path) -> int:
     print(text)
     if args.out is not None:
         args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(text + "\n")
+        args.out.write_text(text + "\n", encoding="utf-8")
     return 1 if missed else 0
 
 

@@ -244,7 +244,7 @@ def run_side(side: str, work: Work, *, equal_maths: bool = False) -> Run:
     with tempfile.TemporaryDirectory(prefix="sweep-", ignore_cleanup_errors=True) as folder:
         home = Path(folder)
         work = work | {"home": folder, "baseline_path": str(home / "baseline.pt")}
-        (home / "work.json").write_text(json.dumps(work))
+        (home / "work.json").write_text(json.dumps(work), encoding="utf-8")
         if side == "ours":
             wall_s, _ = timed([search_command(work, equal_maths)], home)
             refuse_unfinished_records(side, work, home)
@@ -336,7 +336,10 @@ def timed(commands: Sequence[Sequence[str]], folder: Path) -> tuple[float, str]:
     errors = [folder / f"errors-{number}.txt" for number in range(len(commands))]
     with contextlib.ExitStack() as stack:
         files = [
-            (stack.enter_context(a.open("w")), stack.enter_context(b.open("w")))
+            (
+                stack.enter_context(a.open("w", encoding="utf-8")),
+                stack.enter_context(b.open("w", encoding="utf-8")),
+            )
             for a, b in zip(outputs, errors, strict=True)
         ]
         started = time.perf_counter()
@@ -362,11 +365,14 @@ def timed(commands: Sequence[Sequence[str]], folder: Path) -> tuple[float, str]:
         wall_s = time.perf_counter() - started
     if failed is not None:
         last = "\n".join(
-            (outputs[failed].read_text() + errors[failed].read_text()).splitlines()[-20:]
+            (
+                outputs[failed].read_text(encoding="utf-8")
+                + errors[failed].read_text(encoding="utf-8")
+            ).splitlines()[-20:]
         )
         code = processes[failed].returncode
         raise BenchmarkError(f"{' '.join(commands[failed])[:200]} ended with {code}:\n{last}")
-    return wall_s, "".join(output.read_text() for output in outputs)
+    return wall_s, "".join(output.read_text(encoding="utf-8") for output in outputs)
 
 
 def first_failure(processes: Sequence[subprocess.Popen[bytes]], deadline: float) -> int | None:
@@ -434,7 +440,7 @@ def compare(work: Work, sides: list[str], args: argparse.Namespace) -> int:
     print(text)
     if args.out is not None:
         args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(text + "\n")
+        args.out.write_text(text + "\n", encoding="utf-8")
     return 0
 
 
@@ -466,9 +472,13 @@ def machine(load: float) -> Iterator[str]:
 
 def cpu_model() -> str:
     with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
-                bf16 = "with" if "avx512_bf16" in Path("/proc/cpuinfo").read_text() else "without"
+                bf16 = (
+                    "with"
+                    if "avx512_bf16" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
+                    else "without"
+                )
                 return f"{line.split(':', 1)[1].strip()} ({bf16} bf16)"
     return platform.machine()
 

@@ -275,7 +275,7 @@ def main() -> None:
     text = "\n".join(lines) + "\n"
     print(text, end="")
     if options.out:
-        options.out.write_text(text)
+        options.out.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

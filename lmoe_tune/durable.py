@@ -1,4 +1,4 @@
-"""Files that are at any moment either the old one or the new one, whole."""
+"""Files that are at any moment either the old one or the new one, whole; text in them is UTF-8."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from lmoe_tune.errors import StorageError
+from lmoe_tune.errors import StorageError, UsageError
 
 ADVICE = {
     errno.ENOSPC: "make room on that disk",
@@ -18,6 +18,23 @@ ADVICE = {
     errno.EACCES: "make it writable",
     errno.EPERM: "make it writable",
 }
+
+
+def read_text(path: Path) -> str:
+    """The text of a file of ours: UTF-8, whatever the locale says.
+
+    Raises:
+        UsageError: it holds something else.
+        OSError: it cannot be read.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        byte = error.object[error.start]
+        raise UsageError(
+            f"{path}: byte 0x{byte:02x} at {error.start} is not UTF-8; the file is damaged, "
+            "or another program has written it"
+        ) from error
 
 
 def write_durably(path: Path, content: bytes | memoryview) -> None:

@@ -34,7 +34,7 @@ from lmoe_tune.detector.folder import ABOUT, FORMAT, MODEL, ONNX, VERSION, is_ex
 from lmoe_tune.detector.network import Network
 from lmoe_tune.detector.preprocessing import Preprocessing
 from lmoe_tune.detector.scoring import BATCH, score_pixels
-from lmoe_tune.durable import sync_folder, write_durably, writing
+from lmoe_tune.durable import read_text, sync_folder, write_durably, writing
 from lmoe_tune.errors import UsageError
 from lmoe_tune.evaluation import Outputs, threshold_at_tpr
 from lmoe_tune.model import build_model
@@ -150,7 +150,7 @@ def preprocessing_of(describes: dict[str, Any]) -> Preprocessing:
 def _confirmation(ledger: Ledger) -> dict[str, Any] | None:
     try:
         document: dict[str, Any] = json.loads(
-            (ledger.folder.confirmation.path / "confirm.json").read_text()
+            (ledger.folder.confirmation.path / "confirm.json").read_text(encoding="utf-8")
         )
     except (OSError, ValueError):
         return None
@@ -361,7 +361,7 @@ def _quiet() -> Iterator[None]:
 def _provenance(ledger: Ledger, winner: Winner) -> dict[str, Any]:
     environment: dict[str, Any] = {}
     with suppress(OSError, ValueError):
-        environment = json.loads((ledger.folder.path / "environment.json").read_text())
+        environment = json.loads(read_text(ledger.folder.path / "environment.json"))
     return {
         "sweep": ledger.folder.name,
         "sweep_id": ledger.sweep_id,
@@ -397,7 +397,7 @@ def _write(out: Path, files: dict[str, bytes]) -> None:
         aside = Path(tempfile.mkdtemp(prefix=_aside(out), dir=out.parent))
     try:
         with writing(out):
-            lock = (aside / _LOCK).open("w")
+            lock = (aside / _LOCK).open("w", encoding="utf-8")
         with lock:
             with writing(out):
                 fcntl.flock(lock, fcntl.LOCK_EX)
@@ -424,7 +424,10 @@ def _mend(out: Path) -> None:
         return
     with writing(out):
         for aside in (path for path in out.parent.iterdir() if path.name.startswith(_aside(out))):
-            with suppress(FileNotFoundError, BlockingIOError), (aside / _LOCK).open("r+") as lock:
+            with (
+                suppress(FileNotFoundError, BlockingIOError),
+                (aside / _LOCK).open("r+", encoding="utf-8") as lock,
+            ):
                 fcntl.flock(
                     lock, fcntl.LOCK_EX | fcntl.LOCK_NB
                 )  # held by an export that still runs

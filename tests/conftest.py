@@ -33,7 +33,9 @@ def make_spec(tmp_path: Path) -> MakeSpec:
 
     def make(*overrides: str) -> Spec:
         path = tmp_path / "tiny.yaml"
-        path.write_text("name: tiny\ntrainable: logit_mixoe\ndata: {id: {dataset: digits}}\n")
+        path.write_text(
+            "name: tiny\ntrainable: logit_mixoe\ndata: {id: {dataset: digits}}\n", encoding="utf-8"
+        )
         small = [
             "train.epochs=2",
             "model.baseline.epochs=2",

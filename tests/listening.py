@@ -23,7 +23,7 @@ def listening_addresses(pids: Iterable[int]) -> set[str]:
                     inodes |= {inode.strip("[]")} if kind == "socket" else set()
     found = set()
     for table in ("tcp", "tcp6"):
-        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+        for line in Path(f"/proc/net/{table}").read_text(encoding="utf-8").splitlines()[1:]:
             _, local, _, state, *_, inode = line.split()[:10]
             if state == _LISTEN and inode in inodes:
                 found.add(_address(local.partition(":")[0]))

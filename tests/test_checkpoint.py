@@ -180,7 +180,7 @@ def test_what_a_killed_writer_left_is_not_taken_for_a_checkpoint(tmp_path: Path)
 
 def test_other_files_in_the_folder_are_left_alone(tmp_path: Path) -> None:
     for name in ("record.json", "lock", "epoch-0001.pt"):
-        (tmp_path / name).write_text("")
+        (tmp_path / name).write_text("", encoding="utf-8")
     save(tmp_path, 1, 2, 3)
     assert {"record.json", "lock", "epoch-0001.pt"} < set(os.listdir(tmp_path))
     assert newest_epoch(tmp_path) == 3

@@ -12,7 +12,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 EXTRAS = PROJECT["project"]["optional-dependencies"]
 REQUIREMENTS = [
     Requirement(text)
@@ -21,7 +21,7 @@ REQUIREMENTS = [
 
 
 def pins() -> dict[str, str]:
-    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pinned = [line.partition("==") for line in lines if not line.startswith("#")]
     return {canonicalize_name(name): version for name, _, version in pinned}
 
@@ -29,7 +29,7 @@ def pins() -> dict[str, str]:
 def test_constraints_are_names_and_versions_in_order_and_nothing_else() -> None:
     lines = [
         line
-        for line in (ROOT / "constraints.txt").read_text().splitlines()
+        for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
         if not line.startswith("#")
     ]
     assert [line for line in lines if not re.fullmatch(r"[\w.-]+==\d[\w.]*", line)] == []
@@ -46,7 +46,7 @@ def test_every_requirement_is_pinned_to_a_version_that_it_allows(requirement: Re
 
 @pytest.mark.parametrize("text", PROJECT["project"]["dependencies"])
 def test_every_dependency_has_its_reason_written_down(text: str) -> None:
-    page = (ROOT / "docs/decisions/0001-dependencies.md").read_text()
+    page = (ROOT / "docs/decisions/0001-dependencies.md").read_text(encoding="utf-8")
     assert re.search(rf"^\|[^|]*\b{Requirement(text).name}\b", page, re.MULTILINE)
 
 
@@ -91,6 +91,7 @@ def test_a_wheel_holds_both_packages_and_finds_the_shipped_search_spaces(tmp_pat
         check=True,
         stdout=subprocess.PIPE,
         text=True,
+        encoding="utf-8",
     ).stdout.split()
     assert found == [
         str(unpacked / "trainables/__init__.py"),

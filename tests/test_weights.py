@@ -104,7 +104,7 @@ def test_files_that_hold_no_weights_are_refused_and_run_nothing(
 ) -> None:
     with pytest.raises(UsageError, match="there is no file"):
         load(small(), str(tmp_path / "no.pt"))
-    (tmp_path / "text.pt").write_text("not weights")
+    (tmp_path / "text.pt").write_text("not weights", encoding="utf-8")
     with pytest.raises(UsageError, match="cannot be read as weights"):
         load(small(), str(tmp_path / "text.pt"))
     with pytest.raises(UsageError, match="cannot be read as weights"):

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ray import tune
 
-from lmoe_tune.durable import keep_others_out
+from lmoe_tune.durable import keep_others_out, read_text
 from lmoe_tune.errors import BaselineError, LmoeTuneError, StorageError, TrainingError, UsageError
 from lmoe_tune.spec import Spec, spec_from_resolved
 from trainables.failure import MESSAGE_CHARS, message_of, printable, traceback_of
@@ -192,11 +192,11 @@ def _free_memory() -> None:
 def num_recorded(trial: Path) -> int | None:
     """Epochs in the records of the trial in this folder; None where there are none."""
     try:
-        return (trial / "metrics.jsonl").read_text().count("\n")
+        return (trial / "metrics.jsonl").read_text(encoding="utf-8").count("\n")
     except FileNotFoundError:
         return None
 
 
 @lru_cache(maxsize=1)
 def _read_spec(path: Path) -> Spec:
-    return spec_from_resolved(path.read_text())
+    return spec_from_resolved(read_text(path))

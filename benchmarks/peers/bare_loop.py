@@ -199,7 +199,7 @@ def main() -> None:
     parser.add_argument("--running-stats", choices=("all", "id"), default="all")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    work = json.loads(args.work.read_text())
+    work = json.loads(args.work.read_text(encoding="utf-8"))
     data = load_data(work)
     baseline = Path(work["baseline_path"])
     if args.number == 0:

@@ -26,7 +26,7 @@ class OneStep(tune.Trainable):
         self.mark = Path(config["mark"])
 
     def step(self) -> dict[str, Any]:
-        self.mark.write_text(f"{time.time():.4f}\n")
+        self.mark.write_text(f"{time.time():.4f}\n", encoding="utf-8")
         loss = self.model(self.images).square().mean()
         loss.backward()
         return {"loss": loss.item()}

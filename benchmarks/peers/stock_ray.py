@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument("work", type=Path)
     parser.add_argument("--reuse-actors", action="store_true")
     args = parser.parse_args()
-    work = json.loads(args.work.read_text())
+    work = json.loads(args.work.read_text(encoding="utf-8"))
     home = Path(work["home"])
 
     torch.set_num_threads(1)

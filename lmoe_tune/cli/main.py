@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -57,6 +58,8 @@ def main() -> None:
     """Run the command line; every expected error is one message and an exit code."""
     code = 0
     keep_others_out()
+    for stream in (sys.stdout, sys.stderr):
+        _never_refuse(stream)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # until a sweep installs its own
     try:
         app()
@@ -78,6 +81,12 @@ def main() -> None:
         )
         code = 1
     leave(code)
+
+
+def _never_refuse(stream: object) -> None:
+    """Escape the characters that the locale's encoding does not have, instead of raising."""
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="backslashreplace")
 
 
 def _message(error: LmoeTuneError) -> str:

@@ -11,7 +11,7 @@ import typer
 
 from lmoe_tune.cli.decoding import decode_ahead
 from lmoe_tune.cli.output import params_line, print_json, say, shown
-from lmoe_tune.durable import write_durably
+from lmoe_tune.durable import read_text, write_durably
 from lmoe_tune.errors import UsageError
 from lmoe_tune.spec import METHOD, LoadedSpec, identity, load_params, resolved_yaml
 from lmoe_tune.training.platform import resolve_platform
@@ -84,7 +84,7 @@ def train_one(loaded: LoadedSpec, params_file: Path | None, home: Path, *, as_js
 
 def _read_epochs(folder: Path) -> dict[int, dict[str, float]]:
     try:
-        lines = (folder / "metrics.jsonl").read_text().splitlines()
+        lines = read_text(folder / "metrics.jsonl").splitlines()
     except FileNotFoundError:
         return {}
     return {record["epoch"]: record["metrics"] for record in map(json.loads, lines)}

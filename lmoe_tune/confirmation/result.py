@@ -132,7 +132,7 @@ def _winner(study: JobLedger, plan: Plan, tested: Sequence[_Tested]) -> dict[str
         "params": _given(plan.winner),
         "job": first.trial.number,
         "model": _relative(study.folder, first.trial.number, MODEL) if has_model else None,
-        "describes": json.loads(described.read_text()) if has_model else None,
+        "describes": json.loads(described.read_text(encoding="utf-8")) if has_model else None,
         "split": first.split,
         "seed": first.seed,
     }

@@ -245,7 +245,7 @@ class DecodedCache:
     def _locked(self, say: Callable[[str], None]) -> Iterator[None]:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            file = (self.folder / "lock").open("w")
+            file = (self.folder / "lock").open("w", encoding="utf-8")
         except OSError as error:
             raise UsageError(
                 f"{self.folder}: cannot be written in ({error.strerror}); set data.cache_dir to a folder that can"
@@ -313,7 +313,7 @@ class _Segment:
         }
 
     def note(self, block: int, checksum: int) -> None:
-        with self.journal.open("a") as file:
+        with self.journal.open("a", encoding="utf-8") as file:
             file.write(f"{block} {checksum:08x}\n")
 
     def mapped(self) -> UInt8Array:

@@ -229,7 +229,7 @@ def _listed(leaks: Sequence[Leak], found: SetOfImages, home: Path) -> Path:
     place = found.where.removeprefix("data.").replace(".", "-")
     path = home / "data" / "leaks" / f"{found.table.dataset}-{place}.txt"
     path.parent.mkdir(parents=True, exist_ok=True)
-    before = path.read_text().splitlines() if path.exists() else []
+    before = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     names = sorted({*before, *(leak.path for leak in leaks)})
     write_durably(path, "".join(f"{name}\n" for name in names).encode(errors="surrogateescape"))
     return path

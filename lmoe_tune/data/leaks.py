@@ -59,7 +59,7 @@ def find_leaks(first: SetOfImages, second: SetOfImages, home: Path | None = None
     """The images of `second` that are in `first` too, one leak each, in their order; kept under the home."""
     kept = _record(first, second, home)
     if kept is not None and kept.exists():
-        return [Leak(*entry) for entry in json.loads(kept.read_text())]
+        return [Leak(*entry) for entry in json.loads(kept.read_text(encoding="utf-8"))]
     leaks = _same_bytes(first, second)
     for place, other in _copies(first, second, set(leaks)):
         leaks.setdefault(

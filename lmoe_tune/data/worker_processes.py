@@ -70,6 +70,7 @@ def run_jobs(
                     stdout=subprocess.PIPE,
                     text=True,
                     env=environment,
+                    encoding="utf-8",
                 )
             )
         with ThreadPoolExecutor(max(1, len(started))) as pool:

@@ -147,7 +147,7 @@ def read_about(folder: Path) -> dict[str, Any]:
     """`detector.json`. Raises UsageError where there is none of ours."""
     path = folder / ABOUT
     try:
-        about = json.loads(path.read_text())
+        about = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UsageError(
             f"{folder}: holds no detector ({ABOUT} is not there); make one with: lmoe-tune export NAME --out {folder}"
@@ -167,7 +167,7 @@ def read_about(folder: Path) -> dict[str, Any]:
 def is_export(folder: Path) -> bool:
     """Whether a folder was written by `lmoe-tune export`, of whatever version."""
     try:
-        about = json.loads((folder / ABOUT).read_text())
+        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
     return isinstance(about, dict) and about.get("format") == FORMAT

@@ -95,7 +95,7 @@ def gather(ledger: Ledger) -> Facts:
 def _confirmation(ledger: Ledger) -> Confirmation | None:
     folder = ledger.folder.confirmation.path
     try:
-        document = json.loads((folder / "confirm.json").read_text())
+        document = json.loads((folder / "confirm.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     if not isinstance(document, dict) or "rows" not in document:

@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from lmoe_tune.durable import write_durably, writing
+from lmoe_tune.durable import read_text, write_durably, writing
 from lmoe_tune.report.facts import gather
 from lmoe_tune.report.figures import draw_all
 from lmoe_tune.report.networks import compare_networks
@@ -34,8 +34,8 @@ def write_report(ledger: Ledger) -> Path:
     drawings = draw_all(facts, compare_networks(ledger, facts.best))
     environment: dict[str, Any] = {}
     with suppress(OSError, ValueError):
-        environment = json.loads((ledger.folder.path / "environment.json").read_text())
-    page = make_page(facts, drawings, ledger.folder.spec.read_text(), environment)
+        environment = json.loads(read_text(ledger.folder.path / "environment.json"))
+    page = make_page(facts, drawings, read_text(ledger.folder.spec), environment)
     folder = report_folder(ledger.folder)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)

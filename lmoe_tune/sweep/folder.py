@@ -83,7 +83,7 @@ class SweepFolder:
         lock = self.path / "lock"
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            opened = lock.open("a+")
+            opened = lock.open("a+", encoding="utf-8")
         except OSError as error:
             if error.errno not in (
                 errno.EROFS,
@@ -184,7 +184,7 @@ def _try_lock(descriptor: int, kind: int) -> bool:
 
 def _holder(path: Path) -> str:
     try:
-        holder = json.loads(path.read_text())
+        holder = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return "another process"
     return f"process {holder.get('pid')} on {holder.get('host')}"

@@ -140,9 +140,8 @@ def with_run_settings(frozen: Spec, wanted: Spec) -> Spec:
 def write_records(folder: SweepFolder, spec: Spec) -> None:
     """Write what describes a sweep beside its ledger: the frozen spec and the environment."""
     folder.path.mkdir(parents=True, exist_ok=True)
-    text = resolved_yaml(spec).encode()
-    if not folder.spec.exists() or folder.spec.read_bytes() != text:
-        write_durably(folder.spec, text)
+    if not folder.spec.exists() or view.read_spec(folder) != spec:
+        write_durably(folder.spec, resolved_yaml(spec).encode())
     if not folder.environment.exists():
         write_durably(
             folder.environment,
@@ -259,6 +258,7 @@ def _git_commit() -> str | None:
             text=True,
             timeout=5,
             check=True,
+            encoding="utf-8",
         )
     except (OSError, subprocess.SubprocessError):
         return None

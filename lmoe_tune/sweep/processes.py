@@ -66,6 +66,6 @@ def running() -> Iterable[Process]:
 def _stat(pid: int) -> list[str]:
     """The fields of /proc/PID/stat after the name: state, parent, …; empty when it is gone."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     except OSError:
         return []

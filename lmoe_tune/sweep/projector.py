@@ -299,7 +299,7 @@ def main() -> None:
     os.nice(19)  # on a full machine the trials come first
     home, name, *after_kill = sys.argv[1:]
     ledger = view.read_sweep(SweepFolder(Path(home), name))
-    pipe = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    pipe = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # libraries may print
 
     def tell(message: dict[str, Any]) -> None:

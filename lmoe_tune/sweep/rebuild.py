@@ -245,7 +245,7 @@ def _datetime(ms: int) -> datetime:
 
 def _read_about(folder: SweepFolder) -> dict[str, Any]:
     try:
-        found = json.loads(folder.about.read_text())
+        found = json.loads(folder.about.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -55,9 +55,9 @@ def write_record(folder: SweepFolder, trial: TrialView) -> None:
 def read_record(path: Path, objectives: Sequence[str]) -> TrialView | None:
     """A trial as its record has it; None where that is missing or damaged."""
     try:
-        about = json.loads((path / TRIAL).read_text())
+        about = json.loads((path / TRIAL).read_text(encoding="utf-8"))
         epochs = []
-        for line in (path / METRICS).read_text().splitlines():
+        for line in (path / METRICS).read_text(encoding="utf-8").splitlines():
             epoch = json.loads(line)
             epochs.append(EpochRecord(epoch["epoch"], epoch["metrics"], epoch["time_ms"]))
         values = tuple(float(epochs[-1].metrics[name]) for name in objectives) if epochs else ()

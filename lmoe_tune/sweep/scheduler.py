@@ -51,7 +51,11 @@ class LedgerScheduler(FIFOScheduler):  # type: ignore[misc]
 def _node_died(trial: Any) -> bool:
     """Whether it was the node that took the trial's process with it."""
     try:
-        said = Path(trial.error_file).read_text(errors="replace").rpartition("Failure # ")[2]
+        said = (
+            Path(trial.error_file)
+            .read_text(errors="replace", encoding="utf-8")
+            .rpartition("Failure # ")[2]
+        )
     except OSError:
         return False
     return (

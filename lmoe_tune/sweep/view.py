@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from lmoe_tune.durable import read_text
 from lmoe_tune.spec import Spec, spec_from_resolved
 from lmoe_tune.sweep.folder import SweepFolder
 from lmoe_tune.sweep.ledger import Ledger, TrialView, now_ms
@@ -30,7 +31,7 @@ def read_sweep(folder: SweepFolder) -> Ledger:
 
 def read_spec(folder: SweepFolder) -> Spec:
     """A sweep's spec, as it was frozen when the sweep was started."""
-    return spec_from_resolved(folder.spec.read_text())
+    return spec_from_resolved(read_text(folder.spec))
 
 
 def state_of(ledger: Ledger) -> str:
@@ -53,7 +54,7 @@ def snapshot(ledger: Ledger, state: str) -> SweepSnapshot:
         sweep_id=ledger.sweep_id,
         experiment=spec.tracking.experiment or spec.name,
         state=state,  # type: ignore[arg-type]
-        spec_yaml=ledger.folder.spec.read_text(),
+        spec_yaml=read_text(ledger.folder.spec),
         trainable=spec.trainable,
         objective=spec.objective.metric,
         direction=spec.objective.direction,
@@ -249,7 +250,7 @@ def _confirm_snapshot(ledger: Ledger, state: str) -> SweepSnapshot:
         sweep_id=attrs["of_sweep_id"],
         experiment=spec.tracking.experiment or spec.name,
         state=state,  # type: ignore[arg-type]
-        spec_yaml=ledger.folder.spec.read_text(),
+        spec_yaml=read_text(ledger.folder.spec),
         trainable=spec.trainable,
         objective=spec.objective.metric,
         direction=spec.objective.direction,

@@ -233,14 +233,14 @@ def _build(
     python = platform.python_version()
     conda = {"name": NAME, "channels": ["conda-forge"], "dependencies": [f"python={python}", "pip"]}
     conda["dependencies"].append({"pip": needed})  # type: ignore[attr-defined]
-    (folder / "requirements.txt").write_text("\n".join(needed) + "\n")
-    (folder / "conda.yaml").write_text(yaml.safe_dump(conda))
+    (folder / "requirements.txt").write_text("\n".join(needed) + "\n", encoding="utf-8")
+    (folder / "conda.yaml").write_text(yaml.safe_dump(conda), encoding="utf-8")
     virtualenv = {
         "python": python,
         "build_dependencies": ["pip"],
         "dependencies": ["-r requirements.txt"],
     }
-    (folder / "python_env.yaml").write_text(yaml.safe_dump(virtualenv))
+    (folder / "python_env.yaml").write_text(yaml.safe_dump(virtualenv), encoding="utf-8")
 
     described = Model(
         artifact_path=model.artifact_location,

@@ -150,7 +150,7 @@ def _as_given(
 
 def _record_agrees(folder: Path, state: dict[str, Any]) -> bool:
     try:
-        return bool((folder / RECORD).read_text() == state["record"])
+        return bool((folder / RECORD).read_text(encoding="utf-8") == state["record"])
     except FileNotFoundError:
         return False
 
@@ -160,7 +160,7 @@ def _locked(folder: Path) -> Iterator[None]:
     lock = folder / "lock"
     with writing(lock):
         folder.mkdir(parents=True, exist_ok=True)
-        file = lock.open("w")
+        file = lock.open("w", encoding="utf-8")
     with file:
         with writing(lock):
             fcntl.flock(file, fcntl.LOCK_EX)  # the kernel releases it if we are killed

@@ -52,7 +52,9 @@ def baseline_folder(home: Path, key: str) -> Path:
 def read_baseline_record(home: Path, key: str) -> dict[str, Any] | None:
     """The record of a baseline: its settings, state and epochs so far; None before its first epoch."""
     try:
-        record: dict[str, Any] = json.loads((baseline_folder(home, key) / RECORD).read_text())
+        record: dict[str, Any] = json.loads(
+            (baseline_folder(home, key) / RECORD).read_text(encoding="utf-8")
+        )
     except FileNotFoundError:
         return None
     return record

@@ -35,7 +35,13 @@ def resolve_platform(spec: Spec, *, cuda: bool | None = None) -> Spec:
 def _cpu_has_bf16() -> bool:
     """Whether the CPU multiplies bf16 natively; emulated bf16 is slower than fp32."""
     try:
-        flags = Path("/proc/cpuinfo").read_text().split("flags", 1)[1].split("\n", 1)[0].split()
+        flags = (
+            Path("/proc/cpuinfo")
+            .read_text(encoding="utf-8")
+            .split("flags", 1)[1]
+            .split("\n", 1)[0]
+            .split()
+        )
     except (OSError, IndexError):
         return False
     return "avx512_bf16" in flags or "amx_bf16" in flags

@@ -37,6 +37,7 @@ def cli(tmp_path: Path) -> Callable[..., Done]:
             text=True,
             timeout=60,
             check=False,
+            encoding="utf-8",
         )
 
     return run
@@ -49,7 +50,10 @@ def sweep(tmp_path: Path) -> Callable[..., Ledger]:
     def make(name: str, *values: float | None, trials: int = 8) -> Ledger:
         folder = SweepFolder(tmp_path / "lmoe_runs", name)
         path = tmp_path / "unused.yaml"
-        path.write_text("name: digits\ntrainable: logit_mixoe\ndata: {id: {dataset: digits}}\n")
+        path.write_text(
+            "name: digits\ntrainable: logit_mixoe\ndata: {id: {dataset: digits}}\n",
+            encoding="utf-8",
+        )
         overrides = [
             f"name={name}",
             f"budget.trials={trials}",

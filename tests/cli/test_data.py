@@ -30,7 +30,8 @@ model: {arch: resnet18, baseline: {epochs: 1}}
 train: {epochs: 1, batch_size: 4, lr: 1e-3, weight_decay: 1e-5}
 space: {mixing_alpha: {low: 0.1, high: 10, log: true}}
 budget: {trials: 1}
-"""
+""",
+        encoding="utf-8",
     )
     return path
 

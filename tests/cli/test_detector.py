@@ -134,7 +134,7 @@ def test_files_of_any_mode_are_read_and_others_are_named(
 
 
 def test_the_document_has_what_is_promised(folder: Path, ledger: Ledger) -> None:
-    about = json.loads((folder / "detector.json").read_text())
+    about = json.loads((folder / "detector.json").read_text(encoding="utf-8"))
     assert {"classes", "score", "threshold", "preprocessing", "metrics", "provenance"} <= set(about)
     assert about["metrics"] == ledger.trial(BEST).metrics
     assert about["provenance"]["trial"] == BEST
@@ -175,7 +175,9 @@ def test_the_confirmed_winner_goes_before_the_best_trial(ledger: Ledger, tmp_pat
     }  # fmt: skip
     row = {"name": "trial 2", "seeds": 5, "metrics": {"test_auroc": {"mean": 0.9}}}
     document = {"verdict": "real", "winner": winner, "rows": [row]}
-    (ledger.folder.confirmation.path / "confirm.json").write_text(json.dumps(document))
+    (ledger.folder.confirmation.path / "confirm.json").write_text(
+        json.dumps(document), encoding="utf-8"
+    )
     about = export.write_detector(ledger, export.winner_of(ledger), tmp_path / "out")
     assert (about["score"], about["metrics"]) == ("energy", row["metrics"])
     assert about["provenance"]["confirmed"]["verdict"] == "real"
@@ -188,13 +190,15 @@ def test_the_confirmed_winner_goes_before_the_best_trial(ledger: Ledger, tmp_pat
     document_of_own = document | {
         "winner": winner | {"describes": describes(own.classes, "energy")}
     }
-    (ledger.folder.confirmation.path / "confirm.json").write_text(json.dumps(document_of_own))
+    (ledger.folder.confirmation.path / "confirm.json").write_text(
+        json.dumps(document_of_own), encoding="utf-8"
+    )
     about = export.write_detector(ledger, export.winner_of(ledger), tmp_path / "own")
     assert about["classes"] == list(own.classes) and about["threshold_measured"]["images"] == len(
         own.labels
     )
     (ledger.folder.confirmation.path / "confirm.json").write_text(
-        json.dumps(document | {"winner": winner | {"model": None}})
+        json.dumps(document | {"winner": winner | {"model": None}}), encoding="utf-8"
     )
     with pytest.raises(UsageError, match=r"kept no weights of its winner, trial 2.*--trial 2"):
         export.winner_of(ledger)
@@ -228,7 +232,9 @@ def test_an_older_export_is_replaced_whole_and_anything_else_is_left_alone(
     ledger: Ledger, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     winner = export.winner_of(ledger)
-    (folder / "detector.json").write_text((folder / "detector.json").read_text() + " ")
+    (folder / "detector.json").write_text(
+        (folder / "detector.json").read_text(encoding="utf-8") + " ", encoding="utf-8"
+    )
     export.write_detector(ledger, winner, folder)
     load_detector(folder)
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
@@ -239,14 +245,14 @@ def test_an_older_export_is_replaced_whole_and_anything_else_is_left_alone(
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     mine = tmp_path / "mine"
     mine.mkdir()
-    (mine / "notes.txt").write_text("mine")
+    (mine / "notes.txt").write_text("mine", encoding="utf-8")
     with pytest.raises(UsageError, match="files that no export wrote"):
         export.write_detector(ledger, winner, mine)
     assert [path.name for path in mine.iterdir()] == ["notes.txt"]
-    (folder / "notes.txt").write_text("mine")  # beside what an export wrote
+    (folder / "notes.txt").write_text("mine", encoding="utf-8")  # beside what an export wrote
     with pytest.raises(UsageError, match="files that no export wrote"):
         export.write_detector(ledger, winner, folder)
-    assert (folder / "notes.txt").read_text() == "mine"
+    assert (folder / "notes.txt").read_text(encoding="utf-8") == "mine"
     assert not list(tmp_path.glob(".*"))
 
 
@@ -255,7 +261,7 @@ def test_an_export_that_was_killed_is_mended_by_the_next(
     ledger: Ledger, folder: Path, renamed: int
 ) -> None:
     """Killed before the first rename, between the two, or after the second."""
-    before = (folder / "detector.json").read_text()
+    before = (folder / "detector.json").read_text(encoding="utf-8")
     program = f"""if True:
         import os, pathlib, sys
         from lmoe_tune import export
@@ -281,7 +287,7 @@ def test_an_export_that_was_killed_is_mended_by_the_next(
     theirs = folder.parent / ".out.mine"
     theirs.mkdir()
     export._mend(folder)
-    after = (folder / "detector.json").read_text()
+    after = (folder / "detector.json").read_text(encoding="utf-8")
     assert (after == before) == (renamed < 2)
     load_detector(folder)
     export.write_detector(ledger, export.winner_of(ledger), folder)
@@ -315,7 +321,12 @@ barred = ("ray", "optuna", "mlflow", "trainables", "torchvision", "lmoe_tune.tra
 print([name for name in sys.modules if any(name == one or name.startswith(one + ".") for one in barred)])
 """
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=100, check=False
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+        encoding="utf-8",
     )
     assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
 
@@ -325,7 +336,7 @@ print([name for name in sys.modules if any(name == one or name.startswith(one + 
 
 def test_a_damaged_model_and_a_strange_document_are_refused(folder: Path) -> None:
     model, about = folder / "model.pt2", folder / "detector.json"
-    content, text = bytearray(model.read_bytes()), about.read_text()
+    content, text = bytearray(model.read_bytes()), about.read_text(encoding="utf-8")
     content[len(content) // 2] ^= 1
     model.write_bytes(content)
     with pytest.raises(UsageError, match=r"model\.pt2: is damaged"):
@@ -336,7 +347,7 @@ def test_a_damaged_model_and_a_strange_document_are_refused(folder: Path) -> Non
         ({"threshold": "high"}, "threshold must be a finite number"),
         ({"score": "odd"}, "score must be one of"),
     ):
-        about.write_text(json.dumps(json.loads(text) | change))
+        about.write_text(json.dumps(json.loads(text) | change), encoding="utf-8")
         with pytest.raises(UsageError, match=said):
             load_detector(folder)
     about.unlink()

@@ -43,8 +43,8 @@ def test_commands_and_flags_are_those_of_the_snapshot() -> None:
     """A change of the command line is deliberate: write the new one with UPDATE_SNAPSHOTS=1."""
     found = "\n".join(describe(typer.main.get_command(app), "lmoe-tune")) + "\n"
     if os.environ.get("UPDATE_SNAPSHOTS"):
-        SNAPSHOT.write_text(found)
-    assert found == SNAPSHOT.read_text()
+        SNAPSHOT.write_text(found, encoding="utf-8")
+    assert found == SNAPSHOT.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -189,17 +189,19 @@ def test_init_of_a_name_of_ones_own_is_for_ones_own_images(cli: Cli, tmp_path: P
     for name, dataset in (("finches", "folder"), ("cars", "stanford_cars")):
         written = cli("init", name)
         assert f"lmoe-tune data inspect spaces/{name}.yaml" in written.stderr
-        assert f"id: {{dataset: {dataset}," in (tmp_path / "spaces" / f"{name}.yaml").read_text()
+        assert f"id: {{dataset: {dataset}," in (tmp_path / "spaces" / f"{name}.yaml").read_text(
+            encoding="utf-8"
+        )
 
 
 def test_init_leaves_a_file_that_is_there_alone(cli: Cli, tmp_path: Path) -> None:
     cli("init", "mine")
     path = tmp_path / "spaces" / "mine.yaml"
-    path.write_text("edited")
+    path.write_text("edited", encoding="utf-8")
     again = cli("init", "mine.yaml")
     assert (again.returncode, again.stdout) == (2, "")
     assert "spaces/mine.yaml is there already" in again.stderr
-    assert path.read_text() == "edited"
+    assert path.read_text(encoding="utf-8") == "edited"
 
 
 def test_init_where_spaces_is_a_file_says_so(cli: Cli, tmp_path: Path) -> None:
@@ -224,7 +226,8 @@ def broken(tmp_path: Path) -> str:
         "  mixing_alfa: {low: 0.1, high: 10}\n"
         "  consistency_weight: {low: 5, high: 0}\n"
         "objective: {metric: val_auroc, direction: maximise}\n"
-        "epocs: 3\n"
+        "epocs: 3\n",
+        encoding="utf-8",
     )
     return path.name
 
@@ -510,7 +513,9 @@ def test_a_complete_sweep_is_not_started_again(cli: Cli, sweep: Callable[..., Le
 
 @pytest.mark.slow
 def test_train_runs_one_trial_and_prints_one_json_document(cli: Cli, tmp_path: Path) -> None:
-    (tmp_path / "p.yaml").write_text("mixing_alpha: 2.0\nconsistency_weight: 1e-1\n")
+    (tmp_path / "p.yaml").write_text(
+        "mixing_alpha: 2.0\nconsistency_weight: 1e-1\n", encoding="utf-8"
+    )
     small = ("--set", "train.epochs=1", "--set", "model.baseline.epochs=1")
     done = cli("train", "digits", *small, "--params", "p.yaml", "--json")
     assert done.returncode == 0, done.stderr
@@ -526,7 +531,7 @@ def test_train_runs_one_trial_and_prints_one_json_document(cli: Cli, tmp_path: P
 
 @pytest.mark.slow
 def test_a_parameter_that_the_method_lacks_is_refused_by_train(cli: Cli, tmp_path: Path) -> None:
-    (tmp_path / "p.yaml").write_text("mixing_alfa: 2.0\n")
+    (tmp_path / "p.yaml").write_text("mixing_alfa: 2.0\n", encoding="utf-8")
     done = cli("train", "digits", "--params", "p.yaml")
     assert done.returncode == 2
     assert "p.yaml:1:1 mixing_alfa" in done.stderr and "mixing_alpha" in done.stderr

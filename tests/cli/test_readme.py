@@ -11,7 +11,7 @@ import typer.main
 
 from lmoe_tune.cli.main import app
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
+README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 PLACEHOLDERS = {"SPEC": "digits", "NAME": "digits", "[NAME]": "digits", "…": "list"}
 
 

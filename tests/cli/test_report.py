@@ -104,7 +104,7 @@ def confirmed(ledger: Ledger) -> Ledger:
     }  # fmt: skip
     view.record_opening(ledger, "ada@host", f"lmoe-tune confirm digits {HOSTILE}", jobs=4)
     document["test_openings"] = view.test_openings(ledger)
-    (folder.path / "confirm.json").write_text(json.dumps(document))
+    (folder.path / "confirm.json").write_text(json.dumps(document), encoding="utf-8")
     return ledger
 
 
@@ -147,7 +147,7 @@ class Page(HTMLParser):
 
 
 def read(path: Path) -> tuple[Page, dict[str, Any]]:
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     page = Page()
     page.feed(text)
     found = re.search(
@@ -164,7 +164,7 @@ def test_the_page_holds_every_figure_and_loads_nothing(confirmed: Ledger) -> Non
     assert page.figures == dict.fromkeys(FIGURES, True)
     assert all(link.startswith(("data:image/png;base64,", "#")) for link in page.links)
     assert page.scripts == ["application/json"]  # what is data, and nothing that runs
-    assert HOSTILE not in path.read_text()
+    assert HOSTILE not in path.read_text(encoding="utf-8")
     assert data["confirm"]["verdict"] == "noise"
     assert len(data["summary"]["test_openings"]) == 1
     for name, source in page.images.items():
@@ -180,8 +180,8 @@ def test_a_confirmation_that_has_not_ended_says_nothing_yet(confirmed: Ledger) -
     page, facts = read(path)
     assert facts["confirm"] is None
     assert not any(page.figures[name] for name in OF_CONFIRM)
-    assert "Not confirmed yet." in path.read_text()
-    assert "<code>lmoe-tune confirm digits --seeds 9</code>" in path.read_text()
+    assert "Not confirmed yet." in path.read_text(encoding="utf-8")
+    assert "<code>lmoe-tune confirm digits --seeds 9</code>" in path.read_text(encoding="utf-8")
 
 
 def test_its_numbers_are_the_ledgers(ledger: Ledger) -> None:
@@ -210,7 +210,7 @@ def test_what_cannot_be_drawn_is_said(sweep: Callable[..., Ledger]) -> None:
         "parallel",
         "tradeoff",
     }
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     assert "the weights of trial 0 are not kept" in text
     assert "lmoe-tune confirm small" in text
 
@@ -287,7 +287,8 @@ def test_conditional_and_categorical_parameters_and_two_objectives_are_drawn(
         "space: {method: {choices: [logit_mixoe, mixoe]}, mixing_alpha: {low: 0.1, high: 10, log: true}, "
         "logit_mixoe.consistency: {choices: [mse, kl]}}\n"
         "objective: [{metric: val_auroc}, {metric: val_accuracy}]\n"
-        "search: {sampler: random, pruner: none}\nbudget: {trials: 9}\ntrain: {epochs: 1}\n"
+        "search: {sampler: random, pruner: none}\nbudget: {trials: 9}\ntrain: {epochs: 1}\n",
+        encoding="utf-8",
     )
     folder = SweepFolder(tmp_path / "lmoe_runs", "both")
     spec = resolve_platform(load_spec(path, declarations=declarations()).spec)
@@ -322,19 +323,19 @@ def test_a_browser_without_a_network_draws_every_figure(confirmed: Ledger, tmp_p
     )
     if browser is None:
         pytest.skip("no browser here: apt-get install chromium")
-    text = write_report(confirmed).read_text()
+    text = write_report(confirmed).read_text(encoding="utf-8")
     # the page forbids scripts; this copy of it lets one look
     text, count = re.subn(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", text)
     assert count == 1
     copy = tmp_path / "copy.html"
-    copy.write_text(text.replace("</body>", f"{SELF_CHECK}</body>"))
+    copy.write_text(text.replace("</body>", f"{SELF_CHECK}</body>"), encoding="utf-8")
     done = subprocess.run(
         [
             browser, "--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}",
             "--host-resolver-rules=MAP * ~NOTFOUND", "--dump-dom", copy.as_uri(),
         ],
         capture_output=True, text=True, timeout=120, check=True,
-    )  # fmt: skip
+     encoding="utf-8")  # fmt: skip
     title = re.search(r"<title>(.*?)</title>", done.stdout)
     assert title is not None
     found = json.loads(title[1])

@@ -34,7 +34,9 @@ def make_ledger(tmp_path: Path) -> Callable[..., Ledger]:
 
     def make(*overrides: str, change: Callable[[Spec], Spec] = lambda spec: spec) -> Ledger:
         path = tmp_path / "small.yaml"
-        path.write_text("name: small\ntrainable: logit_mixoe\ndata: {id: {dataset: digits}}\n")
+        path.write_text(
+            "name: small\ntrainable: logit_mixoe\ndata: {id: {dataset: digits}}\n", encoding="utf-8"
+        )
         loaded = load_spec(path, overrides=[*SMALL, *overrides], declarations=declarations())
         folder, spec = (
             SweepFolder(tmp_path / "home", "small"),

@@ -124,7 +124,7 @@ def test_the_winners_weights_are_kept_and_give_what_was_tested(
 
     last(config)
     folder = folder_of(config)
-    described = json.loads((folder / DESCRIPTION).read_text())
+    described = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
     model = build_model(
         described["arch"],
         described["num_classes"],
@@ -178,9 +178,9 @@ def test_a_classifier_of_the_users_own_is_confirmed_on_the_classes_that_it_knows
             whole = open_test_data(ledger.spec.data).test
             assert len(arrays["scores_id"]) < whole.sizes["id"]
             assert len(arrays["scores_fine"]) == whole.sizes["fine"]
-    assert json.loads((study.folder.trial(0) / DESCRIPTION).read_text())["classes"] == list(
-        searched.classes
-    )
+    assert json.loads((study.folder.trial(0) / DESCRIPTION).read_text(encoding="utf-8"))[
+        "classes"
+    ] == list(searched.classes)
     assert found[0].baseline == found[1].baseline
     assert of_test(found[0]) != of_test(found[1])
 

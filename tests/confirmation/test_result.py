@@ -114,7 +114,7 @@ def test_the_winners_model_is_that_of_its_first_seed_on_the_specs_split(
     folder = study.folder.trial(first.number)
     assert make_document(study, plan)["winner"]["model"] is None
     (folder / MODEL).write_bytes(b"weights")
-    (folder / DESCRIPTION).write_text('{"arch": "small_cnn"}')
+    (folder / DESCRIPTION).write_text('{"arch": "small_cnn"}', encoding="utf-8")
     winner = make_document(study, plan)["winner"]
     assert (winner["trial"], winner["name"], winner["method"]) == (2, "trial 2", "logit_mixoe")
     assert (winner["job"], winner["split"], winner["seed"]) == (first.number, 0, 1000)
@@ -182,6 +182,8 @@ def test_the_document_is_kept_beside_the_ledger(confirmed: Confirmed) -> None:
     study, plan = confirmed(lambda name, split, seed: 0.9)
     document = make_document(study, plan, notes=["the search was not complete"])
     write_document(study, document)
-    assert json.loads(confirm_file(study.folder).read_text()) == json.loads(json.dumps(document))
+    assert json.loads(confirm_file(study.folder).read_text(encoding="utf-8")) == json.loads(
+        json.dumps(document)
+    )
     assert confirm_file(study.folder) == study.sweep.folder.path / "confirm" / "confirm.json"
     assert document["notes"] == ["the search was not complete"]

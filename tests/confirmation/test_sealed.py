@@ -57,7 +57,7 @@ def searched(tmp_path: Path) -> Callable[[Spec, str], list[Any]]:
         clear_caches()
         sweep = tmp_path / home / "sweep"
         sweep.mkdir(parents=True)
-        (sweep / "spec.yaml").write_text(resolved_yaml(spec))
+        (sweep / "spec.yaml").write_text(resolved_yaml(spec), encoding="utf-8")
         config = {
             "home": str(tmp_path / home),
             "sweep": str(sweep),
@@ -186,6 +186,7 @@ def test_where_nothing_can_open_it_a_search_works_and_a_confirmation_does_not(
             text=True,
             timeout=120,
             check=False,
+            encoding="utf-8",
         )
 
     small = ("--set", "train.epochs=1", "--set", "model.baseline.epochs=1")
@@ -202,6 +203,7 @@ def test_where_nothing_can_open_it_a_search_works_and_a_confirmation_does_not(
         capture_output=True,
         text=True,
         check=False,
+        encoding="utf-8",
     )
     assert imported.returncode == 0, imported.stderr
     refused = subprocess.run(
@@ -210,5 +212,6 @@ def test_where_nothing_can_open_it_a_search_works_and_a_confirmation_does_not(
         capture_output=True,
         text=True,
         check=False,
+        encoding="utf-8",
     )
     assert refused.returncode != 0

@@ -53,7 +53,7 @@ def test_a_folder_that_does_not_exist_is_named_with_what_it_should_hold(
 @pytest.mark.parametrize("dataset", sorted(set(ON_DISK) - {"folder"}))
 def test_what_a_folder_lacks_is_listed(dataset: str, tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
-    (tmp_path / "there" / "readme.txt").write_text("")
+    (tmp_path / "there" / "readme.txt").write_text("", encoding="utf-8")
     said = missing(dataset, str(tmp_path / "there"))
     assert said is not None
     assert f"{tmp_path}/there is there, but lacks {', '.join(READERS[dataset][0].holds)}" in said
@@ -65,5 +65,5 @@ def test_an_empty_folder_is_said_to_be_empty(dataset: str, tmp_path: Path) -> No
 
 
 def test_a_file_in_the_place_of_the_folder_is_not_the_folder(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", encoding="utf-8")
     assert "there is no folder" in (missing("folder", str(tmp_path / "file")) or "")

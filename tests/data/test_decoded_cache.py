@@ -188,7 +188,7 @@ def test_broken_images_are_named_and_the_whole_ones_kept(
 
 
 def test_a_folder_that_cannot_be_made_is_refused(files: MakeFiles, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(UsageError, match="set data.cache_dir to a folder that can"):
         DecodedCache(tmp_path / "file", SIDE).acquire(files(1))
 
@@ -225,7 +225,7 @@ def test_what_a_killed_build_has_finished_is_kept(
         with pytest.raises(KeyboardInterrupt):
             cache.acquire(wanted, processes=1)
     (building,) = cache.folder.glob("building-*")
-    with (building / "journal").open("a") as journal:
+    with (building / "journal").open("a", encoding="utf-8") as journal:
         journal.write("2 12ab")  # a line that was being written
     assert cache.find(wanted[:32]) is None, "what is being built is not read"
     names = decoded_now(monkeypatch)
@@ -295,7 +295,7 @@ def test_another_build_is_waited_for_and_not_repeated(
         said.append(text)
         waits.set()
 
-    with (cache.folder / "lock").open("w") as lock:
+    with (cache.folder / "lock").open("w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         results: list[CachedImages] = []
         thread = threading.Thread(
@@ -333,6 +333,7 @@ def build_process(tmp_path: Path) -> subprocess.Popen[str]:
         text=True,
         env=environment,
         start_new_session=True,
+        encoding="utf-8",
     )
 
 

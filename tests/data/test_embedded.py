@@ -127,6 +127,11 @@ def test_reading_the_data_imports_neither_scikit_learn_nor_torch() -> None:
     )
     root = Path(embedded.__file__).parents[2]
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=True,
+        encoding="utf-8",
     )
     assert done.stdout.strip() == "[]"

@@ -93,7 +93,7 @@ def test_an_ambiguous_name_leaves_out_all_that_have_it(tmp_path: Path) -> None:
 
 def test_single_images_are_left_out_by_their_paths(tmp_path: Path) -> None:
     table = read("folder", str(trees.class_folders(tmp_path)), labelled=False).table
-    (tmp_path / "list.txt").write_text("ant/img 0.jpg\nbee/img 1.jpg\n")
+    (tmp_path / "list.txt").write_text("ant/img 0.jpg\nbee/img 1.jpg\n", encoding="utf-8")
     found = exclude(table, (str(tmp_path / "list.txt"), "cat/img 5.jpg"), None)
     assert [table.paths[index] for index in (~found.kept).nonzero()[0]] == [
         "ant/img 0.jpg",

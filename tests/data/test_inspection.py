@@ -104,7 +104,7 @@ def test_broken_files_are_named_with_what_is_wrong(cars: DataSpec, tmp_path: Pat
     folder = tmp_path / "cars/cars_train"
     (folder / "00001.jpg").write_bytes(b"")
     (folder / "00002.jpg").write_bytes((folder / "00002.jpg").read_bytes()[:500])
-    (folder / "00003.jpg").write_text("<html>not found</html>")
+    (folder / "00003.jpg").write_text("<html>not found</html>", encoding="utf-8")
     (folder / "00004.jpg").unlink()
     found = inspect(cars, tmp_path / "home")
     (problem,) = found.problems

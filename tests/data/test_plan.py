@@ -269,7 +269,7 @@ def test_limits_take_a_fixed_subset(data: Any) -> None:
 
 
 def test_classes_are_left_out_of_the_outliers(data: Any, tmp_path: Path) -> None:
-    (tmp_path / "list.txt").write_text("Cloud\nouter/none.jpg\n")
+    (tmp_path / "list.txt").write_text("Cloud\nouter/none.jpg\n", encoding="utf-8")
     plan = plan_search(data(outliers={"exclude": (str(tmp_path / "list.txt"), "house")}))
     assert {name.split("/")[0] for _, name in names(plan.outliers) | names(plan.val_coarse)} == {
         "tree"

@@ -153,7 +153,7 @@ def test_cub(tmp_path: Path) -> None:
 
 def test_lists_that_do_not_fit_together_are_refused(tmp_path: Path) -> None:
     trees.cub(tmp_path)
-    (tmp_path / "image_class_labels.txt").write_text("1 1\n")
+    (tmp_path / "image_class_labels.txt").write_text("1 1\n", encoding="utf-8")
     with pytest.raises(
         LayoutError, match=r"image_class_labels.txt lacks the image 2 of images.txt"
     ):
@@ -252,7 +252,7 @@ def test_what_is_no_class_folder_is_ignored_and_said(tmp_path: Path) -> None:
         trees.save(tmp_path / name / "x.jpg")
     (tmp_path / "empty").mkdir()
     trees.save(tmp_path / "ant" / "._img 0.jpg")
-    (tmp_path / "ant" / "Thumbs.db").write_text("")
+    (tmp_path / "ant" / "Thumbs.db").write_text("", encoding="utf-8")
     trees.save(tmp_path / "ant" / "UPPER.JPEG")
     trees.save(tmp_path / "bee" / "more" / "deep.png")
     trees.save(tmp_path / "stray.jpg")
@@ -388,6 +388,6 @@ def test_folders_that_are_no_class_folders(
         if name.endswith(".jpg"):
             trees.save(tmp_path / name)
         else:
-            (tmp_path / name).write_text("")
+            (tmp_path / name).write_text("", encoding="utf-8")
     with pytest.raises(LayoutError, match=what):
         find_layout("folder", tmp_path)

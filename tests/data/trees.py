@@ -56,7 +56,7 @@ def save(path: Path, image: Image.Image | None = None, **options: object) -> Pat
 
 def text(path: Path, lines: Sequence[str]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(f"{line}\n" for line in lines))
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     return path
 
 

@@ -10,7 +10,7 @@ DOCKER = ROOT / "docker"
 
 
 def test_the_compose_file_is_yaml_whose_references_exist() -> None:
-    compose = yaml.safe_load((DOCKER / "compose.yaml").read_text())
+    compose = yaml.safe_load((DOCKER / "compose.yaml").read_text(encoding="utf-8"))
     services, volumes = compose["services"], compose["volumes"]
     assert set(services) == {"mlflow", "head", "worker"}
     for service in services.values():
@@ -24,7 +24,7 @@ def test_the_compose_file_is_yaml_whose_references_exist() -> None:
 
 
 def test_no_token_is_shipped_and_no_port_is_open_to_the_network() -> None:
-    services = yaml.safe_load((DOCKER / "compose.yaml").read_text())["services"]
+    services = yaml.safe_load((DOCKER / "compose.yaml").read_text(encoding="utf-8"))["services"]
     for service in services.values():
         assert (
             service["environment"]
@@ -37,12 +37,12 @@ def test_no_token_is_shipped_and_no_port_is_open_to_the_network() -> None:
 def test_everything_that_the_dockerfile_copies_exists_and_is_sent_to_the_builder() -> None:
     sent = {
         line[1:]
-        for line in (DOCKER / "Dockerfile.dockerignore").read_text().splitlines()
+        for line in (DOCKER / "Dockerfile.dockerignore").read_text(encoding="utf-8").splitlines()
         if line.startswith("!")
     }
     copied = [
         source
-        for line in (DOCKER / "Dockerfile").read_text().splitlines()
+        for line in (DOCKER / "Dockerfile").read_text(encoding="utf-8").splitlines()
         if line.startswith("COPY ")
         for source in shlex.split(line)[1:-1]
     ]

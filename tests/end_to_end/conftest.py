@@ -74,6 +74,7 @@ class Command:
             text=True,
             timeout=PATIENCE_S,
             check=False,
+            encoding="utf-8",
         )
 
     def start(self, *arguments: str, **more: str) -> Driver:
@@ -131,7 +132,7 @@ class Driver:
             time.sleep(0.02)
 
     def output(self) -> str:
-        return (self.command.cwd / "output.txt").read_text()
+        return (self.command.cwd / "output.txt").read_text(encoding="utf-8")
 
     def descendants(self) -> dict[int, str]:
         """Pid and command line of all that it and its children started."""
@@ -177,7 +178,7 @@ def descendants_of(pid: int) -> dict[int, str]:
     children: dict[int, list[int]] = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
-            parent = int(path.read_text().rpartition(")")[2].split()[1])
+            parent = int(path.read_text(encoding="utf-8").rpartition(")")[2].split()[1])
         except OSError:
             continue
         children.setdefault(parent, []).append(int(path.parent.name))
@@ -195,7 +196,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Command:
     command = Command(tmp_path_factory.mktemp("reference"))
     done = command.run("search", "digits", *SMALL, *ONE_SLOT, "--json")
     assert done.returncode == 0, done.stderr
-    (command.cwd / "stdout.json").write_text(done.stdout)
+    (command.cwd / "stdout.json").write_text(done.stdout, encoding="utf-8")
     return command
 
 
@@ -206,7 +207,7 @@ def command(reference: Command, tmp_path: Path) -> Iterator[Command]:
     shutil.copytree(reference.home / "baselines", made.home / "baselines")
     yield made
     if made.folder.is_running():
-        holder = json.loads((made.folder.path / "lock").read_text())["pid"]
+        holder = json.loads((made.folder.path / "lock").read_text(encoding="utf-8"))["pid"]
         if str(holder) in {path.name for path in Path("/proc").glob("[0-9]*")}:
             os.kill(holder, signal.SIGKILL)
 

@@ -77,7 +77,10 @@ def cut_the_ledger(victim: Victim) -> None:
 
 def change_a_metric(victim: Victim) -> None:
     path = victim.folder.trial(1) / "metrics.jsonl"
-    path.write_text(path.read_text().replace('"val_auroc": 0.', '"val_auroc": 7.', 1))
+    path.write_text(
+        path.read_text(encoding="utf-8").replace('"val_auroc": 0.', '"val_auroc": 7.', 1),
+        encoding="utf-8",
+    )
 
 
 def flip_a_checkpoint(victim: Victim) -> None:

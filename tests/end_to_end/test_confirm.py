@@ -32,12 +32,13 @@ def jobs_of(command: Any) -> list[TrialView]:
 def quick(copy_of_reference: Any) -> Any:
     """The finished sweep, as if its trials had one epoch and both cores: so has every job."""
     path = copy_of_reference.folder.spec
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     assert "max_concurrent: 1\n" in text and f"epochs: {EPOCHS}\n" in text
     path.write_text(
         text.replace("max_concurrent: 1\n", "max_concurrent: 2\n").replace(
             f"epochs: {EPOCHS}\n", "epochs: 1\n"
-        )
+        ),
+        encoding="utf-8",
     )
     return copy_of_reference
 
@@ -57,8 +58,11 @@ def test_killed_and_resumed_it_gives_one_document_that_agrees_with_everything(
 
     assert found["sweep"] == "digits"
     assert found["verdict"] in ("real", "noise", "worse")
-    assert json.loads((command.folder.confirmation.path / "confirm.json").read_text()) == found
-    best = json.loads((reference.cwd / "stdout.json").read_text())["best"]
+    assert (
+        json.loads((command.folder.confirmation.path / "confirm.json").read_text(encoding="utf-8"))
+        == found
+    )
+    best = json.loads((reference.cwd / "stdout.json").read_text(encoding="utf-8"))["best"]
     assert found["winner"]["trial"] == best["trial"]
     assert found["winner"]["params"].items() >= best["params"].items()
     assert len(found["rows"]) == ROWS - 1

@@ -43,6 +43,7 @@ def disk(tmp_path: Path) -> Iterator[Callable[..., Path]]:
             capture_output=True,
             text=True,
             check=False,
+            encoding="utf-8",
         )
         if done.returncode != 0:
             pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
@@ -140,6 +141,8 @@ def test_damaged_checkpoints_are_said_and_trained_again_to_the_same_values(
     for path in baselines:
         assert f"{path}: damaged" in done.stderr
     for number, paths in trained.items():
-        record = json.loads((command.folder.trial(number) / "trial.json").read_text())
+        record = json.loads(
+            (command.folder.trial(number) / "trial.json").read_text(encoding="utf-8")
+        )
         assert all(f"{path}: damaged" in " ".join(record["notes"]) for path in paths)
     tracked(command).agrees_with(command.trials())

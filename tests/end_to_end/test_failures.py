@@ -80,8 +80,8 @@ WORDS = {
 
 
 def test_each_failed_trial_says_why_and_the_others_complete(command: Any) -> None:
-    (command.cwd / "troubled.py").write_text(MODULE)
-    (command.cwd / "spec.yaml").write_text(SPEC)
+    (command.cwd / "troubled.py").write_text(MODULE, encoding="utf-8")
+    (command.cwd / "spec.yaml").write_text(SPEC, encoding="utf-8")
     done = command.run("search", "spec.yaml", "--json")
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
@@ -91,7 +91,9 @@ def test_each_failed_trial_says_why_and_the_others_complete(command: Any) -> Non
         "well": "complete"
     } | dict.fromkeys(WORDS, "failed")
     for way, words in WORDS.items():
-        record = json.loads((command.folder.trial(trials[way].number) / "trial.json").read_text())
+        record = json.loads(
+            (command.folder.trial(trials[way].number) / "trial.json").read_text(encoding="utf-8")
+        )
         assert words in record["failure"], way
         assert len(record["failure"]) < 5000
         assert "\x1b" not in record["failure"]

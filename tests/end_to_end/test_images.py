@@ -51,7 +51,7 @@ def write_photos(folder: Path, num_classes: int, per_class: int, seed: int) -> N
 def test_a_sweep_over_folders_of_jpegs(tmp_path: Path) -> None:
     write_photos(tmp_path / "id", num_classes=6, per_class=12, seed=0)
     write_photos(tmp_path / "outliers", num_classes=3, per_class=12, seed=1)
-    (tmp_path / "photos.yaml").write_text(SPEC)
+    (tmp_path / "photos.yaml").write_text(SPEC, encoding="utf-8")
     command = Command(tmp_path)
 
     built = command.run("data", "build", "photos.yaml", "--json")

@@ -78,7 +78,7 @@ def test_a_slow_server_holds_up_nothing_and_sync_delivers_what_is_missing(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "noting").mkdir()
-    (tmp_path / "noting" / "sitecustomize.py").write_text(NOTE_CONNECTIONS)
+    (tmp_path / "noting" / "sitecustomize.py").write_text(NOTE_CONNECTIONS, encoding="utf-8")
     notes = tmp_path / "connections.txt"
     proxy.script = lambda request: SLOW
     driver = command.start(
@@ -96,7 +96,7 @@ def test_a_slow_server_holds_up_nothing_and_sync_delivers_what_is_missing(
     # Four trials need more than the ten answers that come in the 20 s after the last epoch; a machine that is
     # slower still may have delivered before.
     missing = "lmoe-tune sync digits" in driver.output()
-    connected = notes.read_text().splitlines()
+    connected = notes.read_text(encoding="utf-8").splitlines()
     assert connected
     assert all(PROJECTOR in arguments for arguments in connected), (
         "only a process of its own waits for MLflow"

@@ -85,8 +85,10 @@ class Cluster:
             )  # fmt: skip
         self._nodes.append(node)
         give_up = time.monotonic() + PATIENCE_S
-        while "runtime started" not in said.read_text():
-            assert node.poll() is None and time.monotonic() < give_up, said.read_text()
+        while "runtime started" not in said.read_text(encoding="utf-8"):
+            assert node.poll() is None and time.monotonic() < give_up, said.read_text(
+                encoding="utf-8"
+            )
             time.sleep(0.1)
 
     def kill_node(self, number: int) -> None:

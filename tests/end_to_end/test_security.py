@@ -199,7 +199,8 @@ def test_what_is_refused_is_not_echoed_with_its_password(
     uri = with_password("https://mlflow.lab:5000")
     spec = tmp_path / "spec.yaml"
     spec.write_text(
-        f"name: x\ntrainable: logit_mixoe\ndata: {{id: {{dataset: digits}}}}\ntracking: {{uri: '{uri}'}}\n"
+        f"name: x\ntrainable: logit_mixoe\ndata: {{id: {{dataset: digits}}}}\ntracking: {{uri: '{uri}'}}\n",
+        encoding="utf-8",
     )
     filled = [argument.format(spec=spec, uri=uri) for argument in arguments]
     for debug in ([], ["--debug"]):
@@ -265,7 +266,9 @@ def small_sweep(home: Path) -> Ledger:
     folder = SweepFolder(home, "small")
     folder.path.mkdir(parents=True)
     path = home / "unused.yaml"
-    path.write_text("name: small\ntrainable: logit_mixoe\ndata: {id: {dataset: digits}}\n")
+    path.write_text(
+        "name: small\ntrainable: logit_mixoe\ndata: {id: {dataset: digits}}\n", encoding="utf-8"
+    )
     overrides = ["train.epochs=1", "budget.trials=1", "search.pruner=none"]
     loaded = load_spec(path, overrides=overrides, declarations=declarations())
     path.unlink()
@@ -293,4 +296,5 @@ def run_python(cwd: Path, code: str, *arguments: str, **more: str) -> Any:
         text=True,
         timeout=200,
         check=False,
+        encoding="utf-8",
     )

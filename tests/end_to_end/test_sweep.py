@@ -12,7 +12,9 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(180)]
 
 @pytest.fixture
 def printed(reference: Any) -> dict[str, Any]:
-    document: dict[str, Any] = json.loads((reference.cwd / "stdout.json").read_text())
+    document: dict[str, Any] = json.loads(
+        (reference.cwd / "stdout.json").read_text(encoding="utf-8")
+    )
     return document
 
 
@@ -169,8 +171,8 @@ def test_a_finished_sweep_is_extended(copy_of_reference: Any, tracked: Callable[
 
 def test_the_records_of_a_sweep_are_written_beside_its_ledger(reference: Any) -> None:
     folder = reference.folder
-    assert "train" in folder.spec.read_text()
-    environment = json.loads(folder.environment.read_text())
+    assert "train" in folder.spec.read_text(encoding="utf-8")
+    environment = json.loads(folder.environment.read_text(encoding="utf-8"))
     assert {"torch", "ray", "optuna", "mlflow"} <= set(environment["packages"])
     assert environment["data"]
     assert stat.S_ISREG(folder.ledger.stat().st_mode)

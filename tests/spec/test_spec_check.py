@@ -138,7 +138,7 @@ def test_paths_are_relative_to_the_working_directory_else_to_the_spec(load, tmp_
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "cars").symlink_to("here/cars")
     file = tmp_path / "specs" / "x.yaml"
-    file.write_text(FULL)
+    file.write_text(FULL, encoding="utf-8")
     data = load_spec(file, declarations=declarations, missing=nothing_missing).spec.data
     assert data.id.root == str(tmp_path / "cars")
     assert data.outliers.root == str(tmp_path / "specs" / "web")
@@ -281,9 +281,9 @@ def test_a_parameter_file_is_checked_against_the_declaration(tmp_path, monkeypat
 
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "p.yaml"
-    path.write_text("mixing_alpha: 1\nlr: 1e-3\n")
+    path.write_text("mixing_alpha: 1\nlr: 1e-3\n", encoding="utf-8")
     assert load_params(path, declarations["logit_mixoe"]) == {"mixing_alpha": 1.0, "lr": 1e-3}
-    path.write_text("mixing_alfa: 1\nlr: 0\nlr: 1\n")
+    path.write_text("mixing_alfa: 1\nlr: 0\nlr: 1\n", encoding="utf-8")
     with pytest.raises(SpecError) as caught:
         load_params(path, declarations["logit_mixoe"])
     assert str(caught.value).splitlines() == [
@@ -296,5 +296,7 @@ def test_a_parameter_file_is_checked_against_the_declaration(tmp_path, monkeypat
 @pytest.mark.timeout(30)
 def test_importing_the_spec_is_light():
     code = "import sys; import lmoe_tune.spec; print(*{'torch', 'ray', 'optuna', 'mlflow', 'numpy'} & set(sys.modules))"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, encoding="utf-8"
+    )
     assert run.stdout.split() == []

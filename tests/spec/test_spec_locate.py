@@ -18,7 +18,7 @@ def test_a_shipped_space_is_found_by_its_stem(argument, shipped):
 
 
 def test_a_file_that_exists_wins(elsewhere):
-    (elsewhere / "cars.yaml").write_text("name: mine\n")
+    (elsewhere / "cars.yaml").write_text("name: mine\n", encoding="utf-8")
     assert find_spec("cars.yaml").resolve() == elsewhere / "cars.yaml"
 
 

@@ -118,7 +118,7 @@ def test_a_mutated_spec_loads_or_tells_what_is_wrong(
     name, block, shipped, tmp_path, monkeypatch, declarations
 ):
     monkeypatch.chdir(tmp_path)
-    original = (shipped / name).read_text()
+    original = (shipped / name).read_text(encoding="utf-8")
     outcomes = {"loads": 0, "refused": 0}
     for number in range(NUM_MUTANTS // 6):
         rng = random.Random(f"{name} {block} {number}")

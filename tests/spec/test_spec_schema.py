@@ -23,7 +23,7 @@ def as_json(text):
 
 def test_the_shipped_spaces_are_valid(validator, shipped):
     for path in shipped.glob("*.yaml"):
-        assert list(validator.iter_errors(as_json(path.read_text()))) == []
+        assert list(validator.iter_errors(as_json(path.read_text(encoding="utf-8")))) == []
 
 
 def test_a_minimal_spec_and_a_resolved_one_are_valid(validator, load, minimal):

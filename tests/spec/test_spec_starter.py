@@ -15,7 +15,10 @@ from lmoe_tune.spec.starter import renamed
 def test_a_renamed_space_differs_in_its_name_only(tmp_path, declarations, space, name):
     shipped = shipped_specs()[space]
     path = tmp_path / f"{name}.yaml"
-    path.write_text(renamed(shipped.read_text(), space, name, Path("spaces") / path.name))
+    path.write_text(
+        renamed(shipped.read_text(encoding="utf-8"), space, name, Path("spaces") / path.name),
+        encoding="utf-8",
+    )
     before = load_spec(shipped, declarations=declarations, check_files=False).spec
     after = load_spec(path, declarations=declarations, check_files=False).spec
     assert after.name == name
@@ -26,7 +29,9 @@ def test_a_renamed_space_differs_in_its_name_only(tmp_path, declarations, space,
 
 @pytest.mark.parametrize("space", sorted(shipped_specs()))
 def test_the_comments_of_a_renamed_space_name_the_new_file(space):
-    text = renamed(shipped_specs()[space].read_text(), space, "mine", Path("spaces/mine.yaml"))
+    text = renamed(
+        shipped_specs()[space].read_text(encoding="utf-8"), space, "mine", Path("spaces/mine.yaml")
+    )
     assert f"lmoe-tune data inspect {space}" not in text
     assert f"lmoe-tune search {space}" not in text
     assert "spaces/mine.yaml" in text or "`lmoe-tune" not in text.replace("`lmoe-tune methods`", "")

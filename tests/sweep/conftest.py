@@ -21,7 +21,9 @@ def spec(tmp_path: Path) -> Callable[..., Spec]:
 
     def make(*overrides: str) -> Spec:
         path = tmp_path / "small.yaml"
-        path.write_text("name: small\ntrainable: logit_mixoe\ndata: {id: {dataset: digits}}\n")
+        path.write_text(
+            "name: small\ntrainable: logit_mixoe\ndata: {id: {dataset: digits}}\n", encoding="utf-8"
+        )
         loaded = load_spec(
             path, overrides=["train.epochs=3", *overrides], declarations=declarations()
         )

@@ -230,7 +230,8 @@ def test_time_that_is_up_before_a_resumed_trial_reports_ends_it_against_the_reco
     record = ledger.folder.home / "baselines" / "key" / "record.json"
     record.parent.mkdir(parents=True)
     record.write_text(
-        json.dumps({"epochs": [{"epoch": 1, "metrics": {"val_accuracy": 0.95}, "time_ms": 1}]})
+        json.dumps({"epochs": [{"epoch": 1, "metrics": {"val_accuracy": 0.95}, "time_ms": 1}]}),
+        encoding="utf-8",
     )
     monkeypatch.setattr(module, "now_ms", lambda: 1000)
     resumed = control(deadline_ms=1000)
@@ -267,7 +268,9 @@ def test_what_a_worker_warned_of_is_said_once_and_kept_in_the_records(control: M
     said = [text for text in seen(running) if isinstance(text, str)]
     assert said == ["trial 0: a checkpoint is damaged"]
     for number in (0, 1):
-        record = json.loads((running.ledger.folder.trial(number) / "trial.json").read_text())
+        record = json.loads(
+            (running.ledger.folder.trial(number) / "trial.json").read_text(encoding="utf-8")
+        )
         assert record["notes"] == ["a checkpoint is damaged"]
 
 

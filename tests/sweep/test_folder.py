@@ -31,6 +31,7 @@ def holder(folder: SweepFolder) -> Iterator[subprocess.Popen[str]]:
         [sys.executable, "-c", HOLD, str(folder.home), folder.name],
         stdout=subprocess.PIPE,
         text=True,
+        encoding="utf-8",
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "held\n"
@@ -60,7 +61,7 @@ def test_the_lock_of_a_killed_process_is_free_at_once(
     holder.wait()
     assert not folder.is_running()
     with folder.locked():
-        assert json.loads((folder.path / "lock").read_text())["pid"] == os.getpid()
+        assert json.loads((folder.path / "lock").read_text(encoding="utf-8"))["pid"] == os.getpid()
 
 
 def test_whoever_holds_it_is_seen_by_its_own_process_too(folder: SweepFolder) -> None:
@@ -88,7 +89,7 @@ def test_a_lock_file_that_says_nothing_useful_is_no_obstacle(
     folder: SweepFolder, holder: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "LOCK_PATIENCE_S", 0.1)
-    (folder.path / "lock").write_text("")
+    (folder.path / "lock").write_text("", encoding="utf-8")
     with pytest.raises(SweepLockedError, match="another process"), folder.locked():
         pass
 

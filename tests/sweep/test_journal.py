@@ -82,7 +82,7 @@ def test_a_transaction_that_raises_writes_nothing(path: Path) -> None:
 
 def test_every_line_says_how_many_of_its_transaction_follow(path: Path) -> None:
     write_three_transactions(path)
-    assert [json.loads(line)["left"] for line in path.read_text().splitlines()] == [
+    assert [json.loads(line)["left"] for line in path.read_text(encoding="utf-8").splitlines()] == [
         0,
         2,
         1,

@@ -51,7 +51,7 @@ def begin(
 
 
 def resume(folder: SweepFolder, change: BudgetChange | None = None) -> Ledger:
-    ledger = Ledger.writing(folder, spec_from_resolved(folder.spec.read_text()))
+    ledger = Ledger.writing(folder, spec_from_resolved(folder.spec.read_text(encoding="utf-8")))
     settle(ledger, change or BudgetChange(), spec_budget=None, import_path=Path("/specs"))
     return ledger
 
@@ -60,7 +60,7 @@ def test_what_is_automatic_is_decided_at_the_start_and_frozen(
     folder: SweepFolder, spec: MakeSpec
 ) -> None:
     begin(folder, spec("search.seed=7"))
-    frozen = spec_from_resolved(folder.spec.read_text()).train
+    frozen = spec_from_resolved(folder.spec.read_text(encoding="utf-8")).train
     assert frozen.device == "cpu"
     assert frozen.precision in ("fp32", "bf16")
     assert (frozen.threads, frozen.seed) == (1, 7)
@@ -81,7 +81,7 @@ def test_a_changed_spec_is_refused_with_a_line_per_difference(
     folder: SweepFolder, spec: MakeSpec
 ) -> None:
     begin(folder, spec())
-    before = folder.spec.read_text()
+    before = folder.spec.read_text(encoding="utf-8")
     changed = spec("train.lr=0.5", "search.seed=3", "space.mixing_alpha.high=5")
     with pytest.raises(UsageError) as raised:
         prepare(folder, loaded(changed), fresh=False)
@@ -90,7 +90,7 @@ def test_a_changed_spec_is_refused_with_a_line_per_difference(
     assert "  search.seed: 0 -> 3" in lines
     assert any(line.startswith("  space.mixing_alpha.high: ") for line in lines)
     assert "--name" in lines[-1] and "--fresh" in lines[-1]
-    assert folder.spec.read_text() == before
+    assert folder.spec.read_text(encoding="utf-8") == before
 
 
 def test_budget_resources_and_tracking_may_change_and_are_recorded(
@@ -101,7 +101,7 @@ def test_budget_resources_and_tracking_may_change_and_are_recorded(
         folder, spec("budget.trials=20", "resources.max_retries=1", "tracking.experiment=other")
     )
     assert ledger.budget.trials == 20
-    frozen = spec_from_resolved(folder.spec.read_text())
+    frozen = spec_from_resolved(folder.spec.read_text(encoding="utf-8"))
     assert frozen.resources.max_retries == 1
     assert frozen.tracking.experiment == "other"
 
@@ -161,11 +161,11 @@ def test_the_environment_is_described_and_holds_no_secret(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:secret@host")
     begin(folder, spec())
-    found = json.loads(folder.environment.read_text())
+    found = json.loads(folder.environment.read_text(encoding="utf-8"))
     assert {"torch", "ray", "optuna", "mlflow"} <= set(found["packages"])
     assert {"python", "platform", "git_commit", "data"} <= set(found)
     for path in folder.path.rglob("*"):
-        assert not path.is_file() or "secret" not in path.read_text()
+        assert not path.is_file() or "secret" not in path.read_text(encoding="utf-8")
 
 
 # ------------------------------------------------------------------ budgets
@@ -250,7 +250,7 @@ def test_a_changed_spec_goes_on_where_that_is_allowed_and_is_recorded(
     ledger = begin(folder, changed, allow_changes=True)
     (lines,) = [value["lines"] for key, value in ledger.attrs.items() if key.startswith("change:")]
     assert lines[0] == "train.lr: 0.01 -> 0.5"
-    frozen = spec_from_resolved(folder.spec.read_text())
+    frozen = spec_from_resolved(folder.spec.read_text(encoding="utf-8"))
     assert frozen.train.lr == 0.5
     assert frozen.train.threads == 1, "what was decided at the start stays"
     assert "change:" not in "".join(begin(folder, changed).attrs.keys() - ledger.attrs.keys())
@@ -281,12 +281,12 @@ def test_what_would_make_the_trials_incomparable_is_never_allowed(
 def test_changed_code_is_refused_by_name_unless_it_is_allowed(
     folder: SweepFolder, spec: MakeSpec, tmp_path: Path
 ) -> None:
-    (tmp_path / "helper.py").write_text("FACTOR = 1\n")
-    (tmp_path / "mine.py").write_text("from helper import FACTOR\nimport math\n")
+    (tmp_path / "helper.py").write_text("FACTOR = 1\n", encoding="utf-8")
+    (tmp_path / "mine.py").write_text("from helper import FACTOR\nimport math\n", encoding="utf-8")
     own = spec().model_copy(update={"trainable": "mine:Mine"})
     begin(folder, own, import_path=tmp_path)
     begin(folder, own, import_path=tmp_path)
-    (tmp_path / "helper.py").write_text("FACTOR = 2\n")
+    (tmp_path / "helper.py").write_text("FACTOR = 2\n", encoding="utf-8")
     with pytest.raises(UsageError, match="helper.py: changed") as refused:
         begin(folder, own, import_path=tmp_path)
     assert "--allow-changes" in str(refused.value)

@@ -195,7 +195,8 @@ def test_a_process_that_died_with_its_node_is_told_from_one_that_died_alone(
     trial = dead(config, Trial.ERROR)
     trial.error_file = str(tmp_path / "error.txt")
     Path(trial.error_file).write_text(
-        f"Failure # 1 (occurred at …)\nits node has died\nFailure # 2 (…)\n{said}\n"
+        f"Failure # 1 (occurred at …)\nits node has died\nFailure # 2 (…)\n{said}\n",
+        encoding="utf-8",
     )
     LedgerScheduler(running).on_trial_error(None, trial)
     assert running.ledger.trial(0).retries == retries

@@ -21,7 +21,7 @@ def written(ledger: Callable[..., Ledger], run_trial: Callable[..., Any]) -> Led
 
 
 def about(path: Path) -> Any:
-    return json.loads((path / "trial.json").read_text())
+    return json.loads((path / "trial.json").read_text(encoding="utf-8"))
 
 
 def test_a_trial_is_written_with_an_epoch_a_line(written: Ledger) -> None:
@@ -31,7 +31,10 @@ def test_a_trial_is_written_with_an_epoch_a_line(written: Ledger) -> None:
     found = about(path)
     assert (found["trial"], found["state"], found["value"]) == (0, "complete", trial.value)
     assert found["params"] == trial.params
-    lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    lines = [
+        json.loads(line)
+        for line in (path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     assert [line["epoch"] for line in lines] == [1, 2, 3]
     assert lines[-1]["metrics"] == trial.metrics
 
@@ -44,7 +47,7 @@ def test_a_failed_trial_says_why(written: Ledger) -> None:
         "epoch 1: train_loss is nan",
         "the trace",
     )
-    assert (written.folder.trial(2) / "metrics.jsonl").read_text() == ""
+    assert (written.folder.trial(2) / "metrics.jsonl").read_text(encoding="utf-8") == ""
 
 
 def test_what_a_kill_left_out_is_mended_and_the_rest_is_not_touched(written: Ledger) -> None:
@@ -52,8 +55,8 @@ def test_what_a_kill_left_out_is_mended_and_the_rest_is_not_touched(written: Led
         write_record(written.folder, trial)
     path = written.folder.path / "trials"
     (path / "0" / "trial.json").unlink()
-    (path / "1" / "metrics.jsonl").write_text("")
-    (path / "2" / "trial.json").write_text('{"torn')
+    (path / "1" / "metrics.jsonl").write_text("", encoding="utf-8")
+    (path / "2" / "trial.json").write_text('{"torn', encoding="utf-8")
     before = (path / "2" / "metrics.jsonl").stat().st_ino
     mend_records(written.folder, written.trials())
     assert [about(path / str(number))["state"] for number in range(3)] == [
@@ -61,7 +64,7 @@ def test_what_a_kill_left_out_is_mended_and_the_rest_is_not_touched(written: Led
         "running",
         "failed",
     ]
-    assert len((path / "1" / "metrics.jsonl").read_text().splitlines()) == 1
+    assert len((path / "1" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()) == 1
     inodes = [(path / str(number) / "trial.json").stat().st_ino for number in range(3)]
     mend_records(written.folder, written.trials())
     assert [(path / str(number) / "trial.json").stat().st_ino for number in range(3)] == inodes

@@ -69,8 +69,8 @@ def test_a_best_checkpoint_becomes_a_logged_model_of_its_run(
     assert (folder / "checkpoint.pt").read_bytes() == b"weights of trial 1"
     assert not (folder / "checkpoint.pt").is_symlink()
     assert not list(folder.rglob("*.pkl"))
-    assert "torch==" in (folder / "requirements.txt").read_text()
-    assert str(tmp_path) not in (folder / "MLmodel").read_text().replace(
+    assert "torch==" in (folder / "requirements.txt").read_text(encoding="utf-8")
+    assert str(tmp_path) not in (folder / "MLmodel").read_text(encoding="utf-8").replace(
         model.artifact_location, ""
     )
 
@@ -180,6 +180,7 @@ print(json.dumps(dict(
         capture_output=True,
         text=True,
         cwd=tmp_path,
+        encoding="utf-8",
     )
     said = json.loads(output.stdout.splitlines()[-1])
     errors = said.pop("errors")

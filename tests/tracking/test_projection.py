@@ -119,7 +119,7 @@ def test_a_sweep_is_a_parent_run_with_one_child_per_trial(
     assert best_params == {"mixing_alpha": 0.5, "consistency_weight": 1.0}
     assert parent.data.metrics == {"best_val_auroc": trials[0].epochs[-1].metrics["val_auroc"]}
     spec = tmp_path / "art" / parent.info.run_id / "artifacts" / "spec.yaml"
-    assert spec.read_text() == snapshot.spec_yaml
+    assert spec.read_text(encoding="utf-8") == snapshot.spec_yaml
 
     trained = found["baseline"]
     assert trained.data.tags["lmoe_tune.baseline"] == "abc123"
@@ -432,8 +432,8 @@ def test_a_changed_spec_is_uploaded_again(
         sweep(spec_yaml="name: digits\nbudget: {trials: 9}\n")
     ).parent_run_id
     assert made == ["log_text", "log_batch"]
-    assert (
-        "trials: 9" in (tmp_path / "mlartifacts" / run_id / "artifacts" / "spec.yaml").read_text()
+    assert "trials: 9" in (tmp_path / "mlartifacts" / run_id / "artifacts" / "spec.yaml").read_text(
+        encoding="utf-8"
     )
 
 

@@ -80,6 +80,7 @@ def test_it_shows_a_sweep_takes_another_over_http_and_ends_on_a_signal(
             stdout=subprocess.PIPE,
             text=True,
             env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+            encoding="utf-8",
         )
         try:
             assert process.stderr is not None

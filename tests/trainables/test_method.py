@@ -53,12 +53,14 @@ def folder(tmp_path: Path) -> Iterator[Path]:
     path, modules = list(sys.path), set(sys.modules)
     package = tmp_path / "my_methods"
     package.mkdir()
-    (package / "__init__.py").write_text("")
-    (package / "own.py").write_text(dedent(OWN))
-    (tmp_path / "broken_syntax.py").write_text("def f(:\n")
-    (tmp_path / "broken_import.py").write_text("import a_module_that_does_not_exist\n")
-    (tmp_path / "broken_code.py").write_text("1 / 0\n")
-    (tmp_path / "a_script.py").write_text("import sys\nsys.exit(3)\n")
+    (package / "__init__.py").write_text("", encoding="utf-8")
+    (package / "own.py").write_text(dedent(OWN), encoding="utf-8")
+    (tmp_path / "broken_syntax.py").write_text("def f(:\n", encoding="utf-8")
+    (tmp_path / "broken_import.py").write_text(
+        "import a_module_that_does_not_exist\n", encoding="utf-8"
+    )
+    (tmp_path / "broken_code.py").write_text("1 / 0\n", encoding="utf-8")
+    (tmp_path / "a_script.py").write_text("import sys\nsys.exit(3)\n", encoding="utf-8")
     yield tmp_path
     sys.path[:] = path
     for name in set(sys.modules) - modules:
@@ -75,7 +77,12 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 def run_python(code: str) -> str:
     root = Path(trainables.__file__).parents[1]
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=True,
+        encoding="utf-8",
     )
     return done.stdout.strip()
 
@@ -145,17 +152,20 @@ def test_a_spec_may_name_it_and_its_parameters_are_checked(folder: Path) -> None
         trainable: my_methods.own:Mine
         data: {id: {dataset: digits}}
         space: {sharpness: {low: 0.5, high: 2}}
-        """)
+        """),
+        encoding="utf-8",
     )
     loaded = load_spec(spec, declarations=declarations(), resolve=resolve_declaration)
     assert loaded.spec.trainable == "my_methods.own:Mine"
-    spec.write_text(spec.read_text().replace("sharpness", "sharpnes"))
+    spec.write_text(
+        spec.read_text(encoding="utf-8").replace("sharpness", "sharpnes"), encoding="utf-8"
+    )
     with pytest.raises(UsageError, match="did you mean 'sharpness'"):
         load_spec(spec, declarations=declarations(), resolve=resolve_declaration)
 
 
 def test_the_folder_comes_last_so_that_it_hides_no_installed_package(folder: Path) -> None:
-    (folder / "json.py").write_text("raise RuntimeError('the wrong json')\n")
+    (folder / "json.py").write_text("raise RuntimeError('the wrong json')\n", encoding="utf-8")
     load_method("my_methods.own:Mine", folder)
     assert sys.path[-1] == str(folder)
     assert sys.path.count(str(folder)) == 1

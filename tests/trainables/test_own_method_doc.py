@@ -21,10 +21,10 @@ DOC = Path(__file__).resolve().parents[2] / "docs" / "own-method.md"
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    (code,) = re.findall(r"```python\n(.*?)```", DOC.read_text(), re.DOTALL)
-    (spec,) = re.findall(r"```yaml\n(.*?)```", DOC.read_text(), re.DOTALL)
-    (tmp_path / "my_methods.py").write_text(code)
-    (tmp_path / "mine.yaml").write_text(spec)
+    (code,) = re.findall(r"```python\n(.*?)```", DOC.read_text(encoding="utf-8"), re.DOTALL)
+    (spec,) = re.findall(r"```yaml\n(.*?)```", DOC.read_text(encoding="utf-8"), re.DOTALL)
+    (tmp_path / "my_methods.py").write_text(code, encoding="utf-8")
+    (tmp_path / "mine.yaml").write_text(spec, encoding="utf-8")
     return tmp_path
 
 

@@ -44,7 +44,11 @@ print(mapped, kept, held - resident())
 @pytest.mark.skipif(sys.platform != "linux", reason="of glibc")
 def test_what_is_freed_is_used_again_and_goes_back_when_asked_to() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True
+        [sys.executable, "-c", PROGRAM],
+        capture_output=True,
+        text=True,
+        check=True,
+        encoding="utf-8",
     )
     mapped, kept, returned = map(int, done.stdout.split())
     assert mapped > 1000  # else glibc no longer does what this is there to avoid

@@ -277,7 +277,7 @@ print(trained, found.key, found.metrics["train_loss"])
 @pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_two_processes_that_ask_at_once_train_it_once(make_spec: MakeSpec, tmp_path: Path) -> None:
-    (tmp_path / "spec.yaml").write_text(resolved_yaml(make_spec()))
+    (tmp_path / "spec.yaml").write_text(resolved_yaml(make_spec()), encoding="utf-8")
     (tmp_path / "start").mkdir()
     processes = [
         subprocess.Popen(
@@ -285,6 +285,7 @@ def test_two_processes_that_ask_at_once_train_it_once(make_spec: MakeSpec, tmp_p
             cwd=Path(lmoe_tune.__file__).parents[1],
             stdout=subprocess.PIPE,
             text=True,
+            encoding="utf-8",
         )
         for name in ("one", "two")
     ]

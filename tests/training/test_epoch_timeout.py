@@ -28,6 +28,7 @@ def run(script: str) -> subprocess.CompletedProcess[str]:
         text=True,
         timeout=50,
         check=False,
+        encoding="utf-8",
     )
 
 

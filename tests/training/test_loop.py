@@ -282,6 +282,7 @@ def test_fresh_processes_give_the_same_bits_whether_they_go_on_or_not(tmp_path: 
             cwd=Path(lmoe_tune.__file__).parents[1],
             stdout=subprocess.PIPE,
             text=True,
+            encoding="utf-8",
         )
         for folder in ("nothing", "begun")
     ]

@@ -61,5 +61,7 @@ def test_using_it_does_not_import_torchs_compiler() -> None:
         "x = torch.ones(2, requires_grad=True); o = NesterovSGD([x], momentum=0.9, weight_decay=0.0)\n"
         "x.sum().backward(); o.step(0.1); print('torch._dynamo' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, encoding="utf-8"
+    )
     assert done.stdout.strip() == "False"
