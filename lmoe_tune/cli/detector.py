@@ -51,7 +51,7 @@ def export(
     winner = winner_of(ledger, trial)
     uri, tracked = view.tracking_uri(folder.home, ledger.spec), view.tracking_of(ledger)
     if register is not None:
-        from lmoe_tune.tracking.registry import register_detector, run_to_register
+        from lmoe_tune.tracking.uploads import register_detector, run_to_register
 
         run_to_register(uri, tracked, winner.trial)  # before anything is written
     about = write_detector(ledger, winner, out, onnx=onnx)

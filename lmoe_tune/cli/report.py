@@ -42,7 +42,7 @@ def deliver_report(folder: SweepFolder, uri: str | None) -> bool:
         uri: another server than the sweep's own.
     """
     from lmoe_tune.sweep import view
-    from lmoe_tune.tracking.reports import upload_report
+    from lmoe_tune.tracking.uploads import upload_report
 
     where = folder.path / "report"
     if not (where / "index.html").is_file():

@@ -3,6 +3,7 @@
 Importing this package costs nothing; MLflow itself (1.5 s) is imported where it is first used.
 """
 
+from lmoe_tune.tracking.address import default_uri, shown
 from lmoe_tune.tracking.logged_models import CheckpointGoneError
 from lmoe_tune.tracking.projection import Delivered, Projection
 from lmoe_tune.tracking.snapshot import (
@@ -12,7 +13,6 @@ from lmoe_tune.tracking.snapshot import (
     SweepSnapshot,
     TrialSnapshot,
 )
-from lmoe_tune.tracking.uri import default_uri, shown
 
 __all__ = [
     "BaselineSnapshot",

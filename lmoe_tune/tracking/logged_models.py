@@ -1,4 +1,4 @@
-"""The best checkpoints as MLflow logged models, logged from code: `detector.py` beside the checkpoint.
+"""The best checkpoints as MLflow logged models, logged from code: `served/checkpoint.py` beside the checkpoint.
 
 Uses MlflowClient's steps (create, upload, finalize) and not `mlflow.pyfunc.log_model`, which works on global
 state (tracking address, active run) and prints; with an input example it also runs the model, which imports
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 NAME = "detector"
 _CODE = "detector.py"
+_SERVED = Path(__file__).parent / "served" / "checkpoint.py"
 _SCORES = "msp, max_logit or energy; higher = more in-distribution"
 
 
@@ -225,7 +226,7 @@ def _build(
     from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 
     folder.mkdir()
-    shutil.copyfile(Path(__file__).with_name(_CODE), folder / _CODE)
+    shutil.copyfile(_SERVED, folder / _CODE)
     (folder / "checkpoint.pt").symlink_to(
         source.checkpoint.resolve()
     )  # the upload copies what it points to

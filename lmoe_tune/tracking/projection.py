@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lmoe_tune.errors import TrackingError
+from lmoe_tune.tracking.address import is_server, shown, sqlite_path
 from lmoe_tune.tracking.logged_models import LoggedModels
 from lmoe_tune.tracking.snapshot import (
     BaselineSnapshot,
@@ -27,7 +28,6 @@ from lmoe_tune.tracking.snapshot import (
     TrialSnapshot,
 )
 from lmoe_tune.tracking.store import connect, follow_home, translated
-from lmoe_tune.tracking.uri import is_server, shown, sqlite_path
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

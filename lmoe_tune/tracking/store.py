@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from lmoe_tune.errors import TrackingError
-from lmoe_tune.tracking.uri import is_server, scheme, shown, sqlite_path, without_secrets
+from lmoe_tune.tracking.address import is_server, scheme, shown, sqlite_path, without_secrets
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

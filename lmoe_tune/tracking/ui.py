@@ -15,9 +15,9 @@ from pathlib import Path
 from types import FrameType
 
 from lmoe_tune.errors import TrackingError, UsageError
+from lmoe_tune.tracking.address import is_server, shown, sqlite_path
 from lmoe_tune.tracking.projection import EXPERIMENT_TAG
 from lmoe_tune.tracking.store import SETTINGS, follow_home
-from lmoe_tune.tracking.uri import is_server, shown, sqlite_path
 
 HOST = "127.0.0.1"
 DEFAULT_PORT = 5000

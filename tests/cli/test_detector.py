@@ -513,7 +513,7 @@ def test_what_is_registered_says_the_same_and_a_sweep_that_mlflow_lacks_is_said(
 
     from lmoe_tune.errors import TrackingError
     from lmoe_tune.sweep import projector
-    from lmoe_tune.tracking.registry import register_detector
+    from lmoe_tune.tracking.uploads import register_detector
 
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     uri, root = (

@@ -17,7 +17,7 @@ from lmoe_tune.evaluation.detection import auroc
 from lmoe_tune.sweep import projector
 from lmoe_tune.sweep.ledger import Ledger
 from lmoe_tune.sweep.view import read_sweep, tracking_of
-from lmoe_tune.tracking.registry import register_detector
+from lmoe_tune.tracking.uploads import register_detector
 from tests.end_to_end.conftest import Command
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(180)]

@@ -245,7 +245,7 @@ def test_no_checkpoint_and_no_logged_model_runs_code_when_it_is_loaded(tmp_path:
 
     import torch
 
-    from lmoe_tune.tracking.detector import Detector
+    from lmoe_tune.tracking.served.checkpoint import Detector
 
     path = checkpoint.save(tmp_path, 1, {"model": Evil()})
     with pytest.raises(pickle.UnpicklingError):

@@ -6,7 +6,7 @@ import pytest
 
 from lmoe_tune.errors import UsageError
 from lmoe_tune.tracking import default_uri, shown
-from lmoe_tune.tracking.uri import sqlite_path, without_secrets
+from lmoe_tune.tracking.address import sqlite_path, without_secrets
 
 
 def test_the_default_store_is_a_file_in_the_home(tmp_path: Path) -> None:

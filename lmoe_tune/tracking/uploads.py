@@ -1,4 +1,4 @@
-"""An exported detector in MLflow's model registry, from where `mlflow models serve` runs it."""
+"""What a command puts into MLflow by itself, beside the projection: a report, a detector for the registry."""
 
 from __future__ import annotations
 
@@ -9,16 +9,38 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmoe_tune.errors import TrackingError
+from lmoe_tune.tracking.address import shown
 from lmoe_tune.tracking.logged_models import requirements
 from lmoe_tune.tracking.projection import EXPERIMENT_TAG
 from lmoe_tune.tracking.store import connect, follow_home, translated
-from lmoe_tune.tracking.uri import shown
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 NAME = "exported-detector"
-_CODE = Path(__file__).with_name("exported.py")
+REPORT = "report"
+"""The folder of the sweep's run that holds its report."""
+_CODE = Path(__file__).parent / "served" / "export.py"
+
+
+def upload_report(uri: str, folder: Path, *, tracked: dict[str, Any], artifact_root: Path) -> bool:
+    """Put the files of a report below `report/` of the sweep's run; an older one is replaced, file by file.
+
+    Returns:
+        False where MLflow does not have the sweep yet.
+
+    Raises:
+        TrackingError: MLflow cannot be reached or refuses the files.
+    """
+    run_id = tracked["parent_run_id"]
+    if run_id is None:
+        return False
+
+    with translated(uri):
+        follow_home(uri, artifact_root, EXPERIMENT_TAG)
+        connect(uri).log_artifacts(run_id, str(folder), REPORT)
+
+    return True
 
 
 def run_to_register(uri: str, tracked: dict[str, Any], trial: int) -> str:
