@@ -55,7 +55,7 @@ if str(ROOT) not in sys.path:
 from lmoe_tune.data.augment import Augmentation, augment, draw  # noqa: E402 (after the checkout is on the path)
 from lmoe_tune.data.batches import Batch  # noqa: E402
 from lmoe_tune.data.decoded_cache import CachedImages, DecodedCache, ImageFile  # noqa: E402
-from lmoe_tune.data.pixels import COPYING_THREADS, Crops, DeviceReader, HostReader, Reader  # noqa: E402
+from lmoe_tune.data.loaders import COPYING_THREADS, Crops, DeviceLoader, HostLoader, Loader  # noqa: E402
 from lmoe_tune.spec import AugmentSpec  # noqa: E402
 
 NO_GPU = 2
@@ -131,28 +131,28 @@ def sync() -> None:
 
 
 def check_batches(rows: CachedImages, options: argparse.Namespace) -> None:
-    """The GPU's readers and augmentation against the CPU's."""
+    """The GPU's loaders and augmentation against the CPU's."""
     there = [
-        HostReader(rows, CUDA, threads=COPYING_THREADS),
-        DeviceReader(rows, options.resize, CUDA),
+        HostLoader(rows, CUDA, threads=COPYING_THREADS),
+        DeviceLoader(rows, options.resize, CUDA),
     ]
     expected = [
         images
         for images, _ in itertools.islice(
-            augmented(HostReader(rows, CPU, threads=1), rows, options), 3
+            augmented(HostLoader(rows, CPU, threads=1), rows, options), 3
         )
     ]
-    for reader in there:
-        for found, wanted in zip(augmented(reader, rows, options), expected, strict=False):
+    for loader in there:
+        for found, wanted in zip(augmented(loader, rows, options), expected, strict=False):
             difference = float((found[0].cpu() - wanted).abs().max())
             if difference > 1e-3:
                 raise SystemExit(
-                    f"{type(reader).__name__}: the batches differ from the CPU's by {difference}"
+                    f"{type(loader).__name__}: the batches differ from the CPU's by {difference}"
                 )
 
 
 def augmented(
-    reader: Reader, rows: CachedImages, options: argparse.Namespace
+    loader: Loader, rows: CachedImages, options: argparse.Namespace
 ) -> Iterator[tuple[Tensor, Augmentation]]:
     """Endless batches of images and outliers together, as a trial has them; always the same ones."""
     rng, generator, size = (
@@ -170,7 +170,7 @@ def augmented(
             drawn.append(one)
             yield Crops(chosen, one.tops.numpy(), one.lefts.numpy())
 
-    for number, pixels in enumerate(reader.read(crops(), options.crop)):
+    for number, pixels in enumerate(loader.read(crops(), options.crop)):
         if pixels.device != device:
             device = pixels.device
         mean, std = (255 * torch.tensor(values, device=device) for values in (MEAN, STD))
@@ -224,18 +224,18 @@ def matrix_product_ceiling() -> float:
 
 
 def measure_input(rows: CachedImages, options: argparse.Namespace) -> list[str]:
-    readers: dict[str, Callable[[], Reader]] = {
-        "disk": lambda: HostReader(rows, CUDA, threads=COPYING_THREADS),
-        "device": lambda: DeviceReader(rows, options.resize, CUDA),
+    loaders: dict[str, Callable[[], Loader]] = {
+        "disk": lambda: HostLoader(rows, CUDA, threads=COPYING_THREADS),
+        "device": lambda: DeviceLoader(rows, options.resize, CUDA),
     }
     lines = ["", f"{'input':44}{'s a step':>10}{'stall':>9}"]
-    for name, make in readers.items():
+    for name, make in loaders.items():
         real, resident = [], []
-        reader = make()
+        loader = make()
         for _ in range(options.rounds):
-            resident.append(steps_on(resident_batches(reader, rows, options), options))
+            resident.append(steps_on(resident_batches(loader, rows, options), options))
             real.append(
-                steps_on((images for images, _ in augmented(reader, rows, options)), options)
+                steps_on((images for images, _ in augmented(loader, rows, options)), options)
             )
         stall = statistics.median(
             1 - still / moving for still, moving in zip(resident, real, strict=True)
@@ -247,7 +247,7 @@ def measure_input(rows: CachedImages, options: argparse.Namespace) -> list[str]:
 
 
 def resident_batches(
-    reader: Reader, rows: CachedImages, options: argparse.Namespace
+    loader: Loader, rows: CachedImages, options: argparse.Namespace
 ) -> Iterator[Tensor]:
     """The same augmentation, of pixels that lie on the GPU already."""
     generator, size = torch.Generator().manual_seed(0), 2 * options.batch
@@ -300,7 +300,7 @@ def measure_whole(paths: list[Path], rows: CachedImages, options: argparse.Names
             (
                 images
                 for images, _ in augmented(
-                    HostReader(rows, CUDA, threads=COPYING_THREADS), rows, options
+                    HostLoader(rows, CUDA, threads=COPYING_THREADS), rows, options
                 )
             ),
             options,
@@ -387,9 +387,9 @@ def work(options: argparse.Namespace) -> None:
     cache = DecodedCache(gate.parent / "cache", options.resize)
     files = [ImageFile(path) for path in sorted((gate.parent / "photographs").iterdir())]
     rows = cache.acquire(files, say=lambda text: None)
-    reader = HostReader(rows, CUDA, threads=COPYING_THREADS)
+    loader = HostLoader(rows, CUDA, threads=COPYING_THREADS)
     side = fresh_side(options)
-    batches = (images for images, _ in augmented(reader, rows, options))
+    batches = (images for images, _ in augmented(loader, rows, options))
 
     def step() -> None:
         images = next(batches)

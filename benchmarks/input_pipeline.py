@@ -9,7 +9,7 @@ Everything runs in one process held on one core, so background threads count in 
     published  torch's DataLoader over PIL: Resize((512, 512)), RandomCrop(448), and where it augments flip,
                ColorJitter(32/255, saturation 0.5), ToTensor, Normalize. `num_workers=0`: workers add to it the
                copying of each batch between processes
-    ours       lmoe_tune's decoded cache and its reader, and where it augments the batched augmentation that a
+    ours       lmoe_tune's decoded cache and its loader, and where it augments the batched augmentation that a
                trial uses, on the CPU as well
 
 *Loading* is from the file to a cropped uint8 batch. Before anything is timed, the pixels of both are compared: they
@@ -43,7 +43,7 @@ if str(ROOT) not in sys.path:
 
 from lmoe_tune.data.augment import augment, draw  # noqa: E402 (after the checkout is on the path)
 from lmoe_tune.data.decoded_cache import CachedImages, DecodedCache, ImageFile  # noqa: E402
-from lmoe_tune.data.pixels import Crops, HostReader  # noqa: E402
+from lmoe_tune.data.loaders import Crops, HostLoader  # noqa: E402
 from lmoe_tune.spec import AugmentSpec  # noqa: E402
 
 BATCH = 32
@@ -86,14 +86,14 @@ def main() -> None:
         assert rows is not None
         check_pixels(paths, rows, options)
         lines.append("pixels of both sides: equal")
-        reader = HostReader(rows, CPU, threads=1)  # a trial has one for all its epochs, too
+        loader = HostLoader(rows, CPU, threads=1)  # a trial has one for all its epochs, too
         sides: dict[str, Callable[[], None]] = {
             "published, loading": lambda: consume(
                 DataLoader(
                     Photographs(paths, loading(options.resize, options.crop)), BATCH, shuffle=True
                 )
             ),
-            "ours, loading": lambda: read(rows, reader, options, augmented=False),
+            "ours, loading": lambda: read(rows, loader, options, augmented=False),
             "published, with augmentation": lambda: consume(
                 DataLoader(
                     Photographs(paths, loading_and_augmenting(options.resize, options.crop)),
@@ -101,7 +101,7 @@ def main() -> None:
                     shuffle=True,
                 )
             ),
-            "ours, with augmentation": lambda: read(rows, reader, options, augmented=True),
+            "ours, with augmentation": lambda: read(rows, loader, options, augmented=True),
         }
         times: dict[str, list[float]] = {name: [] for name in sides}
         for side in sides.values():
@@ -112,7 +112,7 @@ def main() -> None:
                     10 if name == "ours, loading" else 1
                 )  # an epoch of it is too short to time
                 times[name].append(sum(seconds(side) for _ in range(repeats)) / repeats)
-        cold = cold_reading(cache, rows, reader, options)
+        cold = cold_reading(cache, rows, loader, options)
     per_image = {name: statistics.median(values) / len(paths) for name, values in times.items()}
     per_image["ours, building (once)"] = statistics.median(builds) / len(paths)
     lines += report(per_image, times, cold / len(paths))
@@ -157,7 +157,7 @@ def consume(loader: DataLoader[torch.Tensor]) -> None:
 
 
 def read(
-    rows: CachedImages, reader: HostReader, options: argparse.Namespace, *, augmented: bool
+    rows: CachedImages, loader: HostLoader, options: argparse.Namespace, *, augmented: bool
 ) -> None:
     """An epoch as a trial reads it."""
     order = np.random.default_rng().permutation(len(rows))
@@ -172,20 +172,20 @@ def read(
         for batch, one in zip(batches, drawn, strict=True)
     )
     mean, std = 255 * torch.tensor(MEAN), 255 * torch.tensor(STD)
-    for pixels, one in zip(reader.read(crops, options.crop), drawn, strict=True):
+    for pixels, one in zip(loader.read(crops, options.crop), drawn, strict=True):
         if augmented:
             augment(pixels, one, mean, std)
 
 
 def cold_reading(
-    cache: DecodedCache, rows: CachedImages, reader: HostReader, options: argparse.Namespace
+    cache: DecodedCache, rows: CachedImages, loader: HostLoader, options: argparse.Namespace
 ) -> float:
     """Seconds of an epoch whose pages have been given back to the kernel: what the disk adds."""
     for path in cache.folder.rglob("pixels"):
         descriptor = os.open(path, os.O_RDONLY)
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
         os.close(descriptor)
-    return seconds(lambda: read(rows, reader, options, augmented=False))
+    return seconds(lambda: read(rows, loader, options, augmented=False))
 
 
 def seconds(what: Callable[[], object]) -> float:

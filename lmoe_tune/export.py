@@ -29,10 +29,10 @@ from torch import Tensor
 import lmoe_tune
 from lmoe_tune import checkpoint
 from lmoe_tune.data.augment import centre
+from lmoe_tune.data.preprocessing import Preprocessing
 from lmoe_tune.data.validation import ValidationImages, of_all_classes, of_search
 from lmoe_tune.detector.folder import ABOUT, FORMAT, MODEL, ONNX, VERSION, is_export
 from lmoe_tune.detector.network import Network
-from lmoe_tune.detector.preprocessing import Preprocessing
 from lmoe_tune.detector.scoring import BATCH, score_pixels
 from lmoe_tune.durable import read_text, sync_folder, write_durably, writing
 from lmoe_tune.errors import UsageError

@@ -11,7 +11,7 @@ from typing import Any
 from lmoe_tune.cli.output import duration, say
 from lmoe_tune.data import PlannedData, load_search_data
 from lmoe_tune.data.decoded_cache import ImageFile, Progress, gigabytes
-from lmoe_tune.data.decoding import acquire_decoded, cache_of
+from lmoe_tune.data.rows import acquire_decoded, cache_of
 from lmoe_tune.errors import UsageError
 from lmoe_tune.spec import DataSpec
 

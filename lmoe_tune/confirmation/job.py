@@ -24,7 +24,7 @@ from lmoe_tune.confirmation.plan import (
     trains_held_out,
 )
 from lmoe_tune.data import PlannedData, SearchData
-from lmoe_tune.data.opened import ID, TestImages, open_test_data
+from lmoe_tune.data.sealed_images import ID, TestImages, open_test_data
 from lmoe_tune.durable import write_durably
 from lmoe_tune.errors import TrainingError
 from lmoe_tune.evaluation import metrics_of_scores, outputs, resampled_metrics_of_scores

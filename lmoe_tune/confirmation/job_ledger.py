@@ -12,7 +12,7 @@ from lmoe_tune.confirmation.plan import Candidate, Plan, spec_of, trains_held_ou
 from lmoe_tune.data import describe_splits
 from lmoe_tune.data.decoded_cache import ImageFile
 from lmoe_tune.data.inspection import refuse_unsound
-from lmoe_tune.data.opened import open_test_data
+from lmoe_tune.data.sealed_images import open_test_data
 from lmoe_tune.data.selection import Say
 from lmoe_tune.errors import UsageError
 from lmoe_tune.spec import DataSpec, Spec, diff

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from lmoe_tune.data.augment import Augmentation, augment, centre, draw, normalise
 from lmoe_tune.data.batches import Batch, Step, paired
-from lmoe_tune.data.pixels import Crops, Reader, channel_statistics, open_reader, open_rows
+from lmoe_tune.data.loaders import Crops, Loader, channel_statistics, open_loader
+from lmoe_tune.data.rows import open_rows
 from lmoe_tune.data.search_data import PlannedData
 from lmoe_tune.data.splits import IntArray
 
@@ -46,7 +47,7 @@ class FileImages:
         self._first_val = self.num_train + self.num_outliers
         self._num_evaluated = self.num_val + self.num_val_fine + len(plan.val_coarse)
         rows = open_rows(data.files(), spec, home)
-        self._reader: Reader = open_reader(rows, spec, device)
+        self._loader: Loader = open_loader(rows, spec, device)
         self.mean, self.std = data.mean, data.std
         if spec.normalise == "train":
             count = min(self.num_train, NUM_FOR_STATISTICS)
@@ -76,7 +77,7 @@ class FileImages:
             _crops(np.concatenate([step.images, self.num_train + step.outliers]), augmentation)
             for step, augmentation in zip(planned, augmentations, strict=True)
         )
-        read = self._reader.read(crops, self._crop)
+        read = self._loader.read(crops, self._crop)
         for step, augmentation, pixels in zip(planned, augmentations, read, strict=True):
             images = augment(pixels, augmentation, self._mean, self._std)
             yield Batch(
@@ -90,17 +91,17 @@ class FileImages:
 
     def val_chunks(self, size: int) -> Iterable[Tensor]:
         """All validation images, cropped from the centre."""
-        return self.centred(self._reader, self._first_val, self._num_evaluated, size)
+        return self.centred(self._loader, self._first_val, self._num_evaluated, size)
 
-    def centred(self, reader: Reader, first: int, count: int, size: int) -> Iterator[Tensor]:
-        """The rows from `first` on of a reader, cropped from the centre and normalised as this split's images are."""
+    def centred(self, loader: Loader, first: int, count: int, size: int) -> Iterator[Tensor]:
+        """The rows from `first` on of a loader, cropped from the centre and normalised as this split's images are."""
         size = max(1, min(size, EVALUATION_PIXELS // self._crop**2))
         chunks = [
             first + np.arange(start, min(start + size, count)) for start in range(0, count, size)
         ]
         corner = centre(self._side, self._crop)
         crops = (Crops(rows, *(np.full(len(rows), corner),) * 2) for rows in chunks)
-        for pixels in reader.read(crops, self._crop):
+        for pixels in loader.read(crops, self._crop):
             yield normalise(pixels, self._mean, self._std)
 
 

@@ -18,7 +18,7 @@ from lmoe_tune.data.exclusion import same_classes
 from lmoe_tune.data.leaks import Leak, find_leaks
 from lmoe_tune.data.plan import plan_of
 from lmoe_tune.data.readers import LayoutError
-from lmoe_tune.data.sealed import plan_test_of
+from lmoe_tune.data.sealed_plan import plan_test_of
 from lmoe_tune.data.search_data import PHOTOS, class_split_of, describe_splits
 from lmoe_tune.data.selection import (
     SHOWN,

@@ -48,16 +48,17 @@ class ValidationImages:
         import torch
 
         from lmoe_tune.data.augment import centre
-        from lmoe_tune.data.pixels import Crops, HostReader, open_rows
+        from lmoe_tune.data.loaders import Crops, HostLoader
+        from lmoe_tune.data.rows import open_rows
 
-        reader = HostReader(open_rows(self.files, spec, home), torch.device("cpu"), threads=1)
+        loader = HostLoader(open_rows(self.files, spec, home), torch.device("cpu"), threads=1)
         crop, corner = spec.image_crop, centre(spec.image_side, spec.image_crop)
         rows = [
             np.arange(start, min(start + size, len(self.files)))
             for start in range(0, len(self.files), size)
         ]
         crops = (Crops(some, *(np.full(len(some), corner),) * 2) for some in rows)
-        for pixels in reader.read(crops, crop):
+        for pixels in loader.read(crops, crop):
             yield np.ascontiguousarray(pixels.numpy().transpose(0, 3, 1, 2))
 
 

@@ -11,7 +11,7 @@ Needs torch, NumPy and Pillow. Neither Ray, Optuna nor MLflow is imported here, 
 N images, C channels, H W pixels, K classes.
 """
 
+from lmoe_tune.data.preprocessing import Preprocessing
 from lmoe_tune.detector.folder import Detector, Prediction, load_detector
-from lmoe_tune.detector.preprocessing import Preprocessing
 
 __all__ = ["Detector", "Prediction", "Preprocessing", "load_detector"]

@@ -17,8 +17,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from lmoe_tune.data.preprocessing import Preprocessing
 from lmoe_tune.detector.archive import UnsafeArchiveError, refuse_code
-from lmoe_tune.detector.preprocessing import Preprocessing
 from lmoe_tune.detector.scoring import is_ood, score_pixels
 from lmoe_tune.errors import UsageError
 from lmoe_tune.evaluation.scores import ScoreName

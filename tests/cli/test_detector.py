@@ -211,7 +211,7 @@ def test_the_confirmed_winner_goes_before_the_best_trial(ledger: Ledger, tmp_pat
 def test_the_validation_images_are_those_of_the_search_and_no_test_image_is_among_them(
     data: SearchData,
 ) -> None:
-    from lmoe_tune.data.opened import open_test_data
+    from lmoe_tune.data.sealed_images import open_test_data
     from lmoe_tune.spec import Dataset, DataSpec
 
     spec = DataSpec(id=Dataset(dataset="digits"), outliers=Dataset(dataset="photo_china"))

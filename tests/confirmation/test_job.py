@@ -17,7 +17,7 @@ from lmoe_tune.confirmation.job_ledger import JOB, JobLedger
 from lmoe_tune.confirmation.plan import DESCRIPTION, MODEL, RESAMPLED, SCORES, make_plan
 from lmoe_tune.data import load_search_data
 from lmoe_tune.data.batches import Images
-from lmoe_tune.data.opened import open_test_data
+from lmoe_tune.data.sealed_images import open_test_data
 from lmoe_tune.errors import UsageError
 from lmoe_tune.evaluation import resampled_metrics_of_scores
 from lmoe_tune.model import build_model

@@ -16,9 +16,9 @@ import pytest
 from PIL import Image
 
 import lmoe_tune
-from lmoe_tune.data import embedded, opened, search_data
-from lmoe_tune.data.opened import open_test_data
-from lmoe_tune.data.sealed import plan_test
+from lmoe_tune.data import embedded, sealed_images, search_data
+from lmoe_tune.data.sealed_images import open_test_data
+from lmoe_tune.data.sealed_plan import plan_test
 from lmoe_tune.data.search_data import load_search_data
 from lmoe_tune.data.splits import split_images
 from lmoe_tune.spec import Dataset, DataSpec, Spec
@@ -27,7 +27,7 @@ from trainables.worker import start_trial
 
 CODE = Path(lmoe_tune.__file__).resolve().parents[1]
 TIMING = ("epoch_s", "images_per_s")
-SHUT = "import sys; sys.modules['lmoe_tune.data.opened'] = None; sys.modules['lmoe_tune.confirmation'] = None; "
+SHUT = "import sys; sys.modules['lmoe_tune.data.sealed_images'] = None; sys.modules['lmoe_tune.confirmation'] = None; "
 
 
 def clear_caches() -> None:
@@ -35,7 +35,7 @@ def clear_caches() -> None:
         search_data.load_embedded,
         search_data._planned,
         trial._images_on,
-        opened.open_test_data,
+        sealed_images.open_test_data,
     ):
         cached.cache_clear()
 
@@ -102,7 +102,7 @@ def test_of_the_digits(
         return 255 - patches(photo, pool) if pool == "test" else patches(photo, pool)
 
     monkeypatch.setattr(search_data, "load_digits", lambda: (poisoned, labels))
-    for module in (search_data, opened):
+    for module in (search_data, sealed_images):
         monkeypatch.setattr(module, "load_photo_patches", poisoned_patches)
     assert searched(spec, "after") == before
     assert open_test_data(spec.data).test.fingerprint != honest.fingerprint, (

@@ -16,7 +16,7 @@ from PIL import Image
 from lmoe_tune.data import decoded_cache
 from lmoe_tune.data.decode import decode_resized
 from lmoe_tune.data.decoded_cache import CachedImages, CacheSpaceError, DecodedCache, ImageFile
-from lmoe_tune.data.decoding import acquire_decoded
+from lmoe_tune.data.rows import acquire_decoded
 from lmoe_tune.errors import LmoeTuneError, UsageError
 from lmoe_tune.spec import Dataset, DataSpec
 

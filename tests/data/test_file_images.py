@@ -9,11 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
-from lmoe_tune.data import file_images, pixels
+from lmoe_tune.data import file_images, loaders
 from lmoe_tune.data.batches import Batch, PairedBatches
 from lmoe_tune.data.decode import CorruptImageError, decode_resized
 from lmoe_tune.data.file_images import FileImages
-from lmoe_tune.data.pixels import made_ahead
+from lmoe_tune.data.loaders import made_ahead
 from lmoe_tune.data.plan import SearchPlan
 from lmoe_tune.data.search_data import PlannedData
 from lmoe_tune.data.table import ImageTable, Part
@@ -250,9 +250,9 @@ def test_several_threads_read_a_batch_in_its_order(
 ) -> None:
     images = open_images(augment=PLAIN)
     expected = list(stream(images).epoch())
-    images._reader._threads = 3
+    images._loader._threads = 3
     assert all(same(a, b) for a, b in zip(stream(images).epoch(), expected, strict=True))
-    assert pixels.COPYING_THREADS > 1
+    assert loaders.COPYING_THREADS > 1
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

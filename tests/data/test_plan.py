@@ -10,7 +10,7 @@ import pytest
 
 from lmoe_tune.data.plan import SearchPlan, plan_search
 from lmoe_tune.data.readers import read
-from lmoe_tune.data.sealed import TestPlan, plan_test
+from lmoe_tune.data.sealed_plan import TestPlan, plan_test
 from lmoe_tune.data.selection import class_split
 from lmoe_tune.data.splits import pools, split_official
 from lmoe_tune.data.table import Part

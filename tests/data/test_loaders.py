@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from lmoe_tune.data.pixels import AHEAD, Crops, DeviceReader, HostReader
+from lmoe_tune.data.loaders import AHEAD, Crops, DeviceLoader, HostLoader
 
 SIDE, CROP = 12, 8
 CPU = torch.device("cpu")
@@ -38,16 +38,16 @@ def expected(rows: np.ndarray, crops: Crops) -> torch.Tensor:
     return torch.from_numpy(np.stack(cut))
 
 
-def test_both_readers_give_the_crops_that_were_asked_for() -> None:
+def test_both_loaders_give_the_crops_that_were_asked_for() -> None:
     rows, wanted = images(40), crops_of(9, (5, 3, 7))
-    for reader in (
-        HostReader(rows, CPU, threads=1),
-        HostReader(rows, CPU, threads=3),
-        DeviceReader(rows, SIDE, CPU),
+    for loader in (
+        HostLoader(rows, CPU, threads=1),
+        HostLoader(rows, CPU, threads=3),
+        DeviceLoader(rows, SIDE, CPU),
     ):
         for _ in range(3):  # the later epochs in memory of the earlier ones
             given = 0
-            for pixels, crops in zip(reader.read(wanted, CROP), wanted, strict=True):
+            for pixels, crops in zip(loader.read(wanted, CROP), wanted, strict=True):
                 assert torch.equal(pixels, expected(rows, crops))
                 given += 1
             assert given == len(wanted)
@@ -55,13 +55,13 @@ def test_both_readers_give_the_crops_that_were_asked_for() -> None:
 
 def test_what_is_kept_is_not_written_over() -> None:
     rows, wanted = images(40), crops_of(20)
-    reader = HostReader(rows, CPU, threads=1)
-    kept = list(reader.read(wanted, CROP))
+    loader = HostLoader(rows, CPU, threads=1)
+    kept = list(loader.read(wanted, CROP))
     views = [
-        pixels[1:].permute(0, 3, 1, 2) for pixels in reader.read(wanted, CROP)
+        pixels[1:].permute(0, 3, 1, 2) for pixels in loader.read(wanted, CROP)
     ]  # their tensors are gone
-    arrays = [pixels.numpy()[2] for pixels in reader.read(wanted, CROP)]
-    for _ in reader.read(crops_of(30), CROP):
+    arrays = [pixels.numpy()[2] for pixels in loader.read(wanted, CROP)]
+    for _ in loader.read(crops_of(30), CROP):
         pass
     for number, crops in enumerate(wanted):
         right = expected(rows, crops)
@@ -71,10 +71,10 @@ def test_what_is_kept_is_not_written_over() -> None:
 
 
 def test_memory_is_used_again() -> None:
-    reader = HostReader(images(40), CPU, threads=1)
+    loader = HostLoader(images(40), CPU, threads=1)
     addresses = set()
     for _ in range(5):
-        for pixels in reader.read(crops_of(20), CROP):
+        for pixels in loader.read(crops_of(20), CROP):
             addresses.add(pixels.data_ptr())
             del pixels
     assert len(addresses) <= AHEAD + 2

@@ -1,11 +1,14 @@
-"""Decoded images as a spec wants them kept, and what to do where they do not fit."""
+"""Images by row, kept as a spec wants them: in the decoded cache, or decoded whenever they are asked for."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
+from lmoe_tune.data.decode import UInt8Array, decode_resized
 from lmoe_tune.data.decoded_cache import (
     CachedImages,
     CacheSpaceError,
@@ -18,6 +21,34 @@ from lmoe_tune.errors import UsageError
 from lmoe_tune.spec import DataSpec
 
 log = logging.getLogger(__name__)
+
+
+class Rows(Protocol):
+    """Images (R, R, 3) by row."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, row: int, /) -> UInt8Array: ...
+
+
+@dataclass(frozen=True)
+class DecodedAnew:
+    """Images that are decoded whenever they are asked for."""
+
+    files: Sequence[ImageFile]
+    side: int
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, row: int) -> UInt8Array:
+        return decode_resized(self.files[row].path, self.files[row].crop_bottom, self.side)
+
+
+def open_rows(files: Sequence[ImageFile], spec: DataSpec, home: Path) -> Rows:
+    """The images of some files as `data.cache` wants them kept, decoded first where they have not been yet."""
+    if spec.cache == "off":
+        return DecodedAnew(files, spec.image_side)
+    return acquire_decoded(files, spec, home)
 
 
 def cache_of(spec: DataSpec, home: Path) -> DecodedCache:

@@ -17,7 +17,7 @@ from lmoe_tune.data.catalogue import CATALOGUE
 from lmoe_tune.data.decoded_cache import ImageFile, files_of
 from lmoe_tune.data.embedded import UInt8Array, load_photo_patches
 from lmoe_tune.data.plan import SearchPlan
-from lmoe_tune.data.sealed import TestPlan, plan_test
+from lmoe_tune.data.sealed_plan import TestPlan, plan_test
 from lmoe_tune.data.search_data import (
     PHOTOS,
     PlannedData,
@@ -68,7 +68,8 @@ class TestImages:
 
         from lmoe_tune.data.batches import Images
         from lmoe_tune.data.file_images import FileImages
-        from lmoe_tune.data.pixels import open_reader, open_rows
+        from lmoe_tune.data.loaders import open_loader
+        from lmoe_tune.data.rows import open_rows
 
         if self.pixels is not None:
             assert isinstance(images, Images), "embedded test images go with embedded ones"
@@ -77,7 +78,7 @@ class TestImages:
         rows = open_rows(self.files, spec, home)
         # Read once at the end: no reason to fill the device's memory with them.
         from_host = spec if spec.cache == "off" else spec.model_copy(update={"cache": "disk"})
-        return images.centred(open_reader(rows, from_host, images.device), 0, len(self.files), size)
+        return images.centred(open_loader(rows, from_host, images.device), 0, len(self.files), size)
 
     def parts(self, rows: Tensor) -> dict[str, Tensor]:
         """What was computed of all images (N, ...), set by set."""

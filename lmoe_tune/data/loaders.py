@@ -9,19 +9,18 @@ import math
 import os
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lmoe_tune.data.decode import UInt8Array, decode_resized
-from lmoe_tune.data.decoded_cache import ImageFile, gigabytes
-from lmoe_tune.data.decoding import acquire_decoded
+from lmoe_tune.data.decode import UInt8Array
+from lmoe_tune.data.decoded_cache import gigabytes
+from lmoe_tune.data.rows import DecodedAnew, Rows
 from lmoe_tune.data.splits import IntArray
 from lmoe_tune.errors import UsageError
 from lmoe_tune.spec import DataSpec
@@ -44,34 +43,13 @@ class Crops:
     lefts: IntArray
 
 
-class Rows(Protocol):
-    """Images (R, R, 3) by row."""
-
-    def __len__(self) -> int: ...
-    def __getitem__(self, row: int, /) -> UInt8Array: ...
-
-
-@dataclass(frozen=True)
-class DecodedAnew:
-    """Images that are decoded whenever they are asked for."""
-
-    files: Sequence[ImageFile]
-    side: int
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __getitem__(self, row: int) -> UInt8Array:
-        return decode_resized(self.files[row].path, self.files[row].crop_bottom, self.side)
-
-
-class Reader(Protocol):
+class Loader(Protocol):
     """Gives the crops of one batch after the other, in the order asked for, as uint8 (N, H, W, 3) on the device."""
 
     def read(self, batches: Iterable[Crops], crop: int) -> Iterator[Tensor]: ...
 
 
-class HostReader:
+class HostLoader:
     """Reads in the background while the batch before is used; on CUDA through pinned memory and a stream of its own.
 
     What it gives does not depend on how far ahead it is: everything random is in the crops that it is told.
@@ -155,7 +133,7 @@ class _SpareMemory:
         return torch.from_numpy(given)
 
 
-class DeviceReader:
+class DeviceLoader:
     """All images in the device's memory: nothing is left to move per step."""
 
     def __init__(self, rows: Rows, side: int, device: torch.device) -> None:
@@ -202,20 +180,13 @@ def made_ahead(
         pool.shutdown(cancel_futures=True)  # also where nobody asks for the rest
 
 
-def open_rows(files: Sequence[ImageFile], spec: DataSpec, home: Path) -> Rows:
-    """The images of some files as `data.cache` wants them kept, decoded first where they have not been yet."""
-    if spec.cache == "off":
-        return DecodedAnew(files, spec.image_side)
-    return acquire_decoded(files, spec, home)
-
-
-def open_reader(rows: Rows, spec: DataSpec, device: torch.device) -> Reader:
-    """A reader of images for a device."""
+def open_loader(rows: Rows, spec: DataSpec, device: torch.device) -> Loader:
+    """A loader of images for a device."""
     if spec.cache == "device":
-        return DeviceReader(rows, spec.image_side, device)
+        return DeviceLoader(rows, spec.image_side, device)
     if isinstance(rows, DecodedAnew):
-        return HostReader(rows, device, threads=len(os.sched_getaffinity(0)))
-    return HostReader(rows, device, threads=COPYING_THREADS if device.type == "cuda" else 1)
+        return HostLoader(rows, device, threads=len(os.sched_getaffinity(0)))
+    return HostLoader(rows, device, threads=COPYING_THREADS if device.type == "cuda" else 1)
 
 
 def channel_statistics(rows: Rows, chosen: IntArray) -> tuple[tuple[float, ...], tuple[float, ...]]:
