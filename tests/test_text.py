@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("lmoe_tune", "trainables", "tests", "benchmarks", ".ci", "docker", "docs")
 BINARY = ("Image", "gzip", "tarfile", "zipfile", "os", "webbrowser")  # their `open` is not for text
 TEMPORARY = ("NamedTemporaryFile", "TemporaryFile", "SpooledTemporaryFile")
+PIPED = ("run", "Popen", "call", "check_call", "check_output")
 WRAPPERS = ("TextIOWrapper", "FileHandler", "RotatingFileHandler")
 
 
@@ -45,7 +46,8 @@ def _is_text(call: ast.Call, names: set[str | None]) -> bool:
     if name in TEMPORARY:
         return bool(call.args or "mode" in names) and "b" not in _mode(call, 0)
 
-    return name in WRAPPERS or bool({"text", "universal_newlines"} & names)
+    piped = name in PIPED and bool({"text", "universal_newlines"} & names)
+    return piped or name in WRAPPERS
 
 
 def _mode(call: ast.Call, place: int) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 import typer
 
 from lmoe_tune.errors import UsageError
+from lmoe_tune.home import resolve_home as home_of
 
 if TYPE_CHECKING:
     from lmoe_tune.spec import Dataset, LoadedSpec
@@ -34,7 +34,7 @@ SetOption = Annotated[
     typer.Option("--set", metavar="A.B=V", help="Override a setting of the spec; may be repeated."),
 ]
 HomeOption = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
         "--home",
         metavar="DIR",
@@ -46,19 +46,18 @@ FormatOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 
-_home: Path | None = None  # what stood before the command: lmoe-tune --home DIR list
+_home: str | None = None  # what stood before the command: lmoe-tune --home DIR list
 
 
-def set_home(home: Path | None) -> None:
+def set_home(home: str | None) -> None:
     """Take the home given before the command's name."""
     global _home
     _home = home
 
 
-def resolve_home(home: Path | None) -> Path:
+def resolve_home(home: str | None) -> Path:
     """The home: given after the command, before it, by the environment, or the default; absolute."""
-    chosen = home or _home or Path(os.environ.get("LMOE_TUNE_HOME") or "lmoe_runs")
-    return chosen.expanduser().resolve()
+    return home_of(_home if home is None else home, called="--home")
 
 
 def checked_format(value: str) -> Format:

@@ -1,0 +1,181 @@
+"""What to type next: every command line that a message, a table or a page offers is put together here.
+
+From typed values, so that a name or a path with a space in it is quoted, an option that was renamed is found by
+the type checker, and the home is named where the command would otherwise look in another one. A test parses each of
+these with the real command line. To add one: a function with the values that it depends on, and a line in that test.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from pathlib import Path
+
+from lmoe_tune.home import is_default
+
+PROGRAM = "lmoe-tune"
+NAME = "NAME"  # where any sweep, data or image may stand
+SPEC = "SPEC"
+IMAGES = "IMAGE…"
+
+_Value = str | int | float | Path | bool | None
+
+
+def search(
+    spec: str | Path = "digits",
+    *,
+    name: str | None = None,
+    fresh: bool = False,
+    allow_changes: bool = False,
+    home: Path | None = None,
+) -> str:
+    """Start a sweep, or go on with it."""
+    return _typed("search", spec, home=home, name=name, fresh=fresh, allow_changes=allow_changes)
+
+
+def resume(
+    name: str | None = None,
+    *,
+    trials: str | int | None = None,
+    time: str | None = None,
+    gpu_hours: float | None = None,
+    retry_failed: bool = False,
+    allow_changes: bool = False,
+    address: str | None = None,
+    home: Path | None = None,
+) -> str:
+    """Go on with a sweep; `trials` as it is typed: `+8` for eight more, `24` for that many in all."""
+    return _typed(
+        "resume", name, home=home, trials=trials, time=time, gpu_hours=gpu_hours,
+        retry_failed=retry_failed, allow_changes=allow_changes, address=address,
+    )  # fmt: skip
+
+
+def train(spec: str | Path, *, params: Path | None = None, home: Path | None = None) -> str:
+    """Train one trial."""
+    return _typed("train", spec, home=home, params=params)
+
+
+def list_sweeps(*, home: Path | None = None) -> str:
+    """All sweeps of the home."""
+    return _typed("list", home=home)
+
+
+def status(name: str, *, home: Path | None = None) -> str:
+    """How far a sweep is."""
+    return _typed("status", name, home=home)
+
+
+def leaderboard(name: str, *, home: Path | None = None) -> str:
+    """All trials of a sweep."""
+    return _typed("leaderboard", name, home=home)
+
+
+def best(name: str, *, home: Path | None = None) -> str:
+    """The best trial of a sweep."""
+    return _typed("best", name, home=home)
+
+
+def confirm(
+    name: str,
+    *,
+    seeds: int | None = None,
+    top: int | None = None,
+    allow_unfinished: bool = False,
+    home: Path | None = None,
+) -> str:
+    """Train the best again over fresh seeds, and test them."""
+    return _typed(
+        "confirm", name, home=home, seeds=seeds, top=top, allow_unfinished=allow_unfinished
+    )
+
+
+def report(name: str, *, home: Path | None = None) -> str:
+    """The page about a sweep."""
+    return _typed("report", name, home=home)
+
+
+def export(name: str, out: str | Path, *, home: Path | None = None) -> str:
+    """A detector in a folder."""
+    return _typed("export", name, home=home, out=out)
+
+
+def predict(folder: str | Path) -> str:
+    """Ask a detector about images."""
+    return f"{_typed('predict', folder)} {IMAGES}"
+
+
+def sync(name: str, *, tracking_uri: str | None = None, home: Path | None = None) -> str:
+    """Deliver to MLflow what it lacks."""
+    return _typed("sync", name, home=home, tracking_uri=tracking_uri)
+
+
+def ui(*, home: Path | None = None) -> str:
+    """MLflow's own pages."""
+    return _typed("ui", home=home)
+
+
+def check(spec: str | Path) -> str:
+    """Every problem of a spec."""
+    return _typed("check", spec)
+
+
+def inspect(spec: str | Path = SPEC, *, home: Path | None = None) -> str:
+    """What is in a spec's data, and what is wrong with them."""
+    return _typed("data", "inspect", spec, home=home)
+
+
+def build(spec: str | Path = SPEC, *, home: Path | None = None) -> str:
+    """Decode a spec's images ahead of a search."""
+    return _typed("data", "build", spec, home=home)
+
+
+def doctor(*, rebuild: str | None = None, home: Path | None = None) -> str:
+    """What is wrong with this machine or home; or build a sweep's ledger again from its trials' records."""
+    return _typed("doctor", home=home, rebuild=rebuild)
+
+
+def init(name: str, *, space: str | None = None) -> str:
+    """Write a spec to edit."""
+    return _typed("init", name, from_=space)
+
+
+def methods() -> str:
+    """What can be tuned."""
+    return _typed("methods")
+
+
+def setting(key: str, value: object) -> str:
+    """The option that gives a setting of the spec another value; `…` for one that the user must know."""
+    if isinstance(value, bool):
+        value = str(value).lower()
+    return f"--set {shlex.quote(f'{key}={value}') if value != '…' else f'{key}=…'}"
+
+
+def setup(extra: str) -> str:
+    """Install what an optional feature needs."""
+    return f"pip install {shlex.quote(f'{PROGRAM}[{extra}]')}"
+
+
+def _typed(*words: _Value, home: Path | None = None, **options: _Value) -> str:
+    """The command of these words; an option is left out where it is None or False."""
+    typed = [PROGRAM, *(str(word) for word in words if word is not None)]
+    for name, value in options.items():
+        if value is None or value is False:
+            continue
+        typed.append(f"--{name.rstrip('_').replace('_', '-')}")
+        if value is not True:
+            typed.append(f"{value:g}" if isinstance(value, float) else str(value))
+
+    if home is not None and not is_default(home):
+        typed += ["--home", _short(home)]
+    return shlex.join(typed)
+
+
+def _short(path: Path) -> str:
+    """The path as one would type it here: relative where it lies below the working directory."""
+    try:
+        relative = os.path.relpath(path)
+    except OSError:  # the working directory is gone
+        return str(path)
+    return str(path) if relative.startswith("..") else relative

@@ -1,0 +1,70 @@
+"""The home: the folder that sweeps, baselines and decoded images are kept in."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from lmoe_tune.errors import UsageError
+
+VARIABLE = "LMOE_TUNE_HOME"
+DEFAULT = "lmoe_runs"  # in the working directory
+
+
+def resolve_home(given: str | Path | None = None, *, called: str = "home") -> Path:
+    """The home as an absolute path: as given, else LMOE_TUNE_HOME, else ./lmoe_runs. It need not exist.
+
+    Args:
+        given: None takes the default; `~` is the user's own folder.
+        called: how a message names what was given.
+
+    Raises:
+        UsageError: it is empty, of an unknown user, or a file.
+    """
+    if given is None:
+        called, given = _default()
+    text = str(given)
+    if not text.strip():
+        raise UsageError(f"{called} is empty, but must be a folder")
+
+    try:
+        home = Path(text).expanduser().resolve()
+    except RuntimeError as error:
+        raise UsageError(
+            f"{called} is '{text}', but whose folder '{text.split('/')[0]}' is cannot be found out; "
+            "write the path in full"
+        ) from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"{called} is '{text}', but must be a folder: {reason}") from error
+
+    _refuse_file(home, f"{called} is '{text}'")
+    return home
+
+
+def is_default(home: Path) -> bool:
+    """Whether a command that is typed here without --home works in this home."""
+    try:
+        return resolve_home() == home
+    except UsageError:
+        return False
+
+
+def _default() -> tuple[str, str]:
+    text = os.environ.get(VARIABLE, "")  # set but empty is as good as not set
+    if text.strip():
+        return VARIABLE, text
+    return "the home", DEFAULT
+
+
+def _refuse_file(home: Path, what: str) -> None:
+    """Raises UsageError where the folder, or one that it would be in, is a file."""
+    for path in (home, *home.parents):
+        try:
+            if path.is_dir():
+                return
+            if path.exists():
+                which = "that" if path == home else str(path)
+                raise UsageError(f"{what}, but must be a folder, and {which} is a file")
+        except OSError:  # it cannot be looked at; whoever uses it says so
+            return
