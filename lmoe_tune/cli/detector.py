@@ -142,8 +142,8 @@ def predict(
 
 
 def _images_below(folder: Path) -> list[Path]:
-    from lmoe_tune.data.readers.files import images_below
     from lmoe_tune.errors import UsageError
+    from lmoe_tune.readers.files import images_below
 
     found = [folder / name for name in images_below(folder)]
     if not found:

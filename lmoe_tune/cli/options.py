@@ -77,7 +77,7 @@ def load(
         bounded: the command line ends the sweep, so the spec need not.
         look_for_data: whether the data must be there.
     """
-    from lmoe_tune.data.catalogue import missing
+    from lmoe_tune.readers.recognition import missing
     from lmoe_tune.spec import find_spec, load_spec
     from trainables import declarations, resolve_declaration
 

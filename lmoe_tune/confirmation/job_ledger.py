@@ -13,7 +13,7 @@ from lmoe_tune.data import describe_splits
 from lmoe_tune.data.decoded_cache import ImageFile
 from lmoe_tune.data.inspection import refuse_unsound
 from lmoe_tune.data.sealed_images import open_test_data
-from lmoe_tune.data.selection import Say
+from lmoe_tune.data.usable_images import Say
 from lmoe_tune.errors import UsageError
 from lmoe_tune.spec import DataSpec, Spec, diff
 from lmoe_tune.sweep import view

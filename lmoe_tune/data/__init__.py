@@ -4,20 +4,16 @@
 and nothing of the sealed test set. Importing this package needs NumPy alone.
 """
 
-from lmoe_tune.data.catalogue import CATALOGUE, DatasetInfo, missing
 from lmoe_tune.data.search_data import PlannedData, SearchData, describe_splits, load_search_data
 from lmoe_tune.data.splits import ClassSplit, ImageSplit, split_classes, split_images
 
 __all__ = [
-    "CATALOGUE",
     "ClassSplit",
-    "DatasetInfo",
     "ImageSplit",
     "PlannedData",
     "SearchData",
     "describe_splits",
     "load_search_data",
-    "missing",
     "split_classes",
     "split_images",
 ]

@@ -18,67 +18,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from lmoe_tune.data.readers.files import is_image, read_lines
 from lmoe_tune.data.table import ImageTable
-
-
-@dataclass(frozen=True)
-class Kind:
-    """A kind of thing: words in the names of its synsets, and stretches [first, last] of their numbers."""
-
-    words: tuple[str, ...]
-    numbers: tuple[tuple[int, int], ...] = ()
-
-
-CARS = Kind(
-    (
-        "car", "cars", "automobile", "motorcar", "auto", "cab", "taxi", "taxicab", "hack", "convertible", "jeep",
-        "landrover", "limousine", "limo", "minivan", "van", "minibus", "model t", "pickup", "ambulance", "truck",
-        "lorry", "wagon", "waggon", "station wagon", "racer", "roadster", "sedan", "coupe", "hatchback", "suv",
-        "recreational vehicle", "rv", "camper", "motor vehicle", "grille", "fire engine", "snowplow", "snowplough",
-        "go kart", "tow car", "garbage truck", "dustcart", "half track",
-    )
-)  # fmt: skip
-AIRCRAFT = Kind(
-    (
-        "aircraft", "airplane", "aeroplane", "airliner", "airship", "dirigible", "warplane", "military plane", "jet",
-        "helicopter", "glider", "biplane", "seaplane", "fighter", "bomber", "wing", "flattop", "aircraft carrier",
-        "space shuttle",
-    )
-)  # fmt: skip
-BIRDS = Kind(
-    (
-        "bird", "hen", "ostrich", "brambling", "goldfinch", "finch", "junco", "snowbird", "bunting", "robin", "bulbul",
-        "jay", "magpie", "chickadee", "titmouse", "ouzel", "dipper", "eagle", "vulture", "owl", "hawk", "falcon",
-        "grouse", "ptarmigan", "partridge", "peacock", "quail", "parrot", "macaw", "cockatoo", "lorikeet", "coucal",
-        "bee eater", "hornbill", "hummingbird", "jacamar", "toucan", "drake", "merganser", "goose", "swan",
-        "stork", "spoonbill", "flamingo", "heron", "egret", "bittern", "limpkin", "gallinule", "coot", "bustard",
-        "turnstone", "sandpiper", "redshank", "dowitcher", "oystercatcher", "pelican", "penguin", "albatross", "gull",
-        "tern", "sparrow", "warbler", "woodpecker", "wren",
-    ),
-    ((1502101, 1623109), (1789740, 1861800), (1998000, 2062000)),
-)  # fmt: skip
-BUTTERFLIES = Kind(
-    (
-        "butterfly",
-        "butterflies",
-        "moth",
-        "admiral",
-        "ringlet",
-        "monarch",
-        "milkweed butterfly",
-        "lycaenid",
-    ),
-    ((2274024, 2310000),),
-)
-KINDS = {
-    "stanford_cars": CARS,
-    "fgvc_aircraft": AIRCRAFT,
-    "nabirds": BIRDS,
-    "cub200": BIRDS,
-    "butterfly200": BUTTERFLIES,
-}
-"""What an in-distribution set shows."""
+from lmoe_tune.readers import READERS
+from lmoe_tune.readers.files import is_image, read_lines
+from lmoe_tune.readers.layout import Kind
 
 _SYNSET = re.compile(r"n(\d{8})\b")
 _GENERIC = re.compile(r"(class|category|label|cls|group|kind|type|id|c|k)? ?([a-z]|\d+)?")
@@ -91,7 +34,6 @@ class Exclusion:
     kept: npt.NDArray[np.bool_]
     by_kind: tuple[str, ...]
     by_name: tuple[str, ...]
-    num_paths: int
     unmatched: tuple[str, ...]
 
 
@@ -122,7 +64,7 @@ def exclude(table: ImageTable, entries: Sequence[str], learnt: str | None) -> Ex
             named |= found
         else:
             unmatched.append(entry)
-    kind = KINDS.get(learnt or "") if table.dataset == "webvision" else None
+    kind = READERS[learnt].shows if learnt and table.dataset == "webvision" else None
     shown = [name for name in table.classes if kind is not None and shows(name, kind)]
     out = np.isin(table.labels, [table.classes.index(name) for name in {*named, *shown}])
     by_path = (
@@ -134,7 +76,6 @@ def exclude(table: ImageTable, entries: Sequence[str], learnt: str | None) -> Ex
         kept=~(out | by_path),
         by_kind=tuple(shown),
         by_name=tuple(sorted(named)),
-        num_paths=int(by_path.sum()),
         unmatched=tuple(unmatched),
     )
 

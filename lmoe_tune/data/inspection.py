@@ -12,27 +12,26 @@ from typing import Any
 
 import numpy as np
 
-from lmoe_tune.data.catalogue import CATALOGUE
 from lmoe_tune.data.embedded import load_digits, load_photo_patches
 from lmoe_tune.data.exclusion import same_classes
 from lmoe_tune.data.leaks import Leak, find_leaks
-from lmoe_tune.data.plan import plan_of
-from lmoe_tune.data.readers import LayoutError
 from lmoe_tune.data.sealed_plan import plan_test_of
 from lmoe_tune.data.search_data import PHOTOS, class_split_of, describe_splits
-from lmoe_tune.data.selection import (
+from lmoe_tune.data.search_plan import plan_of
+from lmoe_tune.data.splits import split_images
+from lmoe_tune.data.table import Part
+from lmoe_tune.data.usable_images import (
     SHOWN,
     Finding,
     Say,
-    SetOfImages,
+    UsableImages,
     select_coarse,
     select_id,
     select_outliers,
 )
-from lmoe_tune.data.splits import split_images
-from lmoe_tune.data.table import Part
 from lmoe_tune.durable import write_durably
 from lmoe_tune.errors import UsageError
+from lmoe_tune.readers import READERS, LayoutError
 from lmoe_tune.spec import Dataset, DataSpec
 
 Counts = dict[str, Any]
@@ -77,7 +76,7 @@ def inspect(data: DataSpec, home: Path, say: Say | None = None) -> Inspection:
         home: where hashes and what was found are kept: a second inspection of the same files is quick.
         say: told how far the reading is.
     """
-    if CATALOGUE[data.id.dataset].embedded:
+    if READERS[data.id.dataset].is_embedded:
         return _inspect_embedded(data)
     found = _Found()
     own = found.selected("data.id", lambda: select_id(data, home, say))
@@ -176,10 +175,10 @@ class _Found:
             where, what or rest, fix if what else "change the setting that it names", stops=True
         )
 
-    def selected(self, where: str, select: Any) -> SetOfImages | None:
+    def selected(self, where: str, select: Any) -> UsableImages | None:
         """What a selection gives, its findings and notes taken over; None where the set cannot be read."""
         try:
-            found: SetOfImages | None = select()
+            found: UsableImages | None = select()
         except LayoutError as error:
             self.add(f"{where}.root", error.what, error.fix, stops=True)
             return None
@@ -192,7 +191,9 @@ class _Found:
             return None
         return found
 
-    def leaks(self, first: SetOfImages, second: SetOfImages | None, kind: str, home: Path) -> None:
+    def leaks(
+        self, first: UsableImages, second: UsableImages | None, kind: str, home: Path
+    ) -> None:
         if second is None:
             return
         leaks = find_leaks(first, second, home)
@@ -209,7 +210,7 @@ class _Found:
             stops=True,
         )
 
-    def classes_in_common(self, learnt: SetOfImages, other: SetOfImages | None) -> None:
+    def classes_in_common(self, learnt: UsableImages, other: UsableImages | None) -> None:
         if other is None:
             return
         present = {other.table.classes[label] for label in set(other.labels.tolist()) if label >= 0}
@@ -224,7 +225,7 @@ class _Found:
             )
 
 
-def _listed(leaks: Sequence[Leak], found: SetOfImages, home: Path) -> Path:
+def _listed(leaks: Sequence[Leak], found: UsableImages, home: Path) -> Path:
     """A file that lists the leaking images of a set, in the notation of `exclude`."""
     place = found.where.removeprefix("data.").replace(".", "-")
     path = home / "data" / "leaks" / f"{found.table.dataset}-{place}.txt"
@@ -235,7 +236,7 @@ def _listed(leaks: Sequence[Leak], found: SetOfImages, home: Path) -> Path:
     return path
 
 
-def _described(found: SetOfImages) -> Counts:
+def _described(found: UsableImages) -> Counts:
     heights = np.array([digest.height for digest in found.digests])
     widths = np.array([digest.width for digest in found.digests])
     return {

@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from lmoe_tune.data.decode import CorruptImageError
 from lmoe_tune.data.digests import thumbnail
-from lmoe_tune.data.selection import SetOfImages
+from lmoe_tune.data.usable_images import UsableImages
 from lmoe_tune.durable import write_durably
 
 VERSION = 1
@@ -55,7 +55,7 @@ class Leak:
         return f"{self.path} is {self.other} ({self.how})"
 
 
-def find_leaks(first: SetOfImages, second: SetOfImages, home: Path | None = None) -> list[Leak]:
+def find_leaks(first: UsableImages, second: UsableImages, home: Path | None = None) -> list[Leak]:
     """The images of `second` that are in `first` too, one leak each, in their order; kept under the home."""
     kept = _record(first, second, home)
     if kept is not None and kept.exists():
@@ -74,7 +74,7 @@ def find_leaks(first: SetOfImages, second: SetOfImages, home: Path | None = None
     return found
 
 
-def _record(first: SetOfImages, second: SetOfImages, home: Path | None) -> Path | None:
+def _record(first: UsableImages, second: UsableImages, home: Path | None) -> Path | None:
     if home is None:
         return None
     digest = hashlib.sha256(f"{VERSION}".encode())
@@ -85,7 +85,7 @@ def _record(first: SetOfImages, second: SetOfImages, home: Path | None) -> Path 
     return home / "data" / "leaks" / f"{digest.hexdigest()[:16]}.json"
 
 
-def _same_bytes(first: SetOfImages, second: SetOfImages) -> dict[int, Leak]:
+def _same_bytes(first: UsableImages, second: UsableImages) -> dict[int, Leak]:
     place_of = {digest.sha256: place for place, digest in enumerate(first.digests)}
     paths, others = first.paths, second.paths
     leaks = {}
@@ -100,11 +100,13 @@ def _same_bytes(first: SetOfImages, second: SetOfImages) -> dict[int, Leak]:
     return leaks
 
 
-def _copies(first: SetOfImages, second: SetOfImages, known: set[int]) -> Iterator[tuple[int, int]]:
+def _copies(
+    first: UsableImages, second: UsableImages, known: set[int]
+) -> Iterator[tuple[int, int]]:
     """Pairs (place in `second`, place in `first`) of copies; the nearest candidates first."""
 
     @lru_cache(maxsize=4096)
-    def detail(found: SetOfImages, place: int, side: int) -> Floats:
+    def detail(found: UsableImages, place: int, side: int) -> Floats:
         index = found.indices[place]
         picture, _ = thumbnail(found.table.root / found.table.paths[index], side)
         return picture.astype(np.float32)
@@ -149,7 +151,7 @@ def _blurred(picture: Floats) -> Floats:
     return blurred
 
 
-def _candidates(first: SetOfImages, second: SetOfImages) -> list[tuple[int, int]]:
+def _candidates(first: UsableImages, second: UsableImages) -> list[tuple[int, int]]:
     """Pairs (place in `second`, place in `first`) with like thumbnails, the most alike first."""
     ours, our_places = _thumbnails(first)
     theirs, their_places = _thumbnails(second)
@@ -171,7 +173,7 @@ def _candidates(first: SetOfImages, second: SetOfImages) -> list[tuple[int, int]
     return [(place, other) for _, place, other in found[:MAX_CANDIDATES]]
 
 
-def _thumbnails(found: SetOfImages) -> tuple[Floats, npt.NDArray[np.int64]]:
+def _thumbnails(found: UsableImages) -> tuple[Floats, npt.NDArray[np.int64]]:
     """Thumbnails (N, 64) of the images that are not next to uniform, around middle grey, and their places."""
     pixels = np.frombuffer(b"".join(digest.thumbnail for digest in found.digests), dtype=np.uint8)
     values = pixels.reshape(len(found.digests), -1).astype(np.float32) - 128

@@ -13,10 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lmoe_tune.data.catalogue import CATALOGUE
 from lmoe_tune.data.decoded_cache import ImageFile, files_of
 from lmoe_tune.data.embedded import UInt8Array, load_photo_patches
-from lmoe_tune.data.plan import SearchPlan
 from lmoe_tune.data.sealed_plan import TestPlan, plan_test
 from lmoe_tune.data.search_data import (
     PHOTOS,
@@ -31,9 +29,11 @@ from lmoe_tune.data.search_data import (
     numbered,
     of_classes,
 )
+from lmoe_tune.data.search_plan import SearchPlan
 from lmoe_tune.data.splits import IntArray, split_images
 from lmoe_tune.data.table import Part
 from lmoe_tune.errors import UsageError
+from lmoe_tune.readers import READERS
 from lmoe_tune.spec import DataSpec
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def open_test_data(
     Raises:
         UsageError: the data set cannot be read, or a part has no image.
     """
-    if CATALOGUE[data.id.dataset].embedded:
+    if READERS[data.id.dataset].is_embedded:
         return _open_embedded(data, with_held_out=with_held_out)
     return _open_planned(data, plan_test(data, home, with_held_out=with_held_out))
 

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from lmoe_tune.data.plan import fingerprint, renumbered
-from lmoe_tune.data.selection import (
+from lmoe_tune.data.search_plan import fingerprint, renumbered
+from lmoe_tune.data.splits import IntArray
+from lmoe_tune.data.table import Part
+from lmoe_tune.data.usable_images import (
     Say,
-    SetOfImages,
+    UsableImages,
     class_split,
     outlier_pools,
     refuse_stopping,
@@ -19,8 +21,6 @@ from lmoe_tune.data.selection import (
     select_outliers,
     split_id,
 )
-from lmoe_tune.data.splits import IntArray
-from lmoe_tune.data.table import Part
 from lmoe_tune.spec import DataSpec
 
 
@@ -66,9 +66,9 @@ def plan_test(
 
 def plan_test_of(
     data: DataSpec,
-    found: SetOfImages,
-    outliers: SetOfImages | None,
-    coarse: list[SetOfImages],
+    found: UsableImages,
+    outliers: UsableImages | None,
+    coarse: list[UsableImages],
     *,
     with_held_out: bool = True,
 ) -> TestPlan:
@@ -91,7 +91,7 @@ def plan_test_of(
             Part(outliers.table, part) for part in (split.train, split.val, split.test)
         )
     test_coarse = tuple(Part(one.table, one.indices) for one in coarse)
-    contents: list[tuple[SetOfImages | None, list[Part | None]]] = [
+    contents: list[tuple[UsableImages | None, list[Part | None]]] = [
         (found, [train, val, test, test_fine]),
         (outliers, [pool, val_coarse, test_outliers]),
     ]

@@ -12,13 +12,13 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from lmoe_tune.data.catalogue import CATALOGUE
 from lmoe_tune.data.decode import DECODER_VERSION
 from lmoe_tune.data.decoded_cache import ImageFile, files_of
 from lmoe_tune.data.embedded import UInt8Array, load_digits, load_photo_patches
-from lmoe_tune.data.plan import SearchPlan, plan_search
+from lmoe_tune.data.search_plan import SearchPlan, plan_search
 from lmoe_tune.data.splits import ClassSplit, IntArray, derived_seed, split_classes, split_images
 from lmoe_tune.errors import UsageError
+from lmoe_tune.readers import READERS
 from lmoe_tune.spec import DataSpec
 
 PHOTOS: dict[str, Literal["china", "flower"]] = {"photo_china": "china", "photo_flower": "flower"}
@@ -117,7 +117,7 @@ def load_search_data(data: DataSpec, home: Path | None = None) -> SearchData | P
     Raises:
         UsageError: the data set cannot be read, or the split asks for more classes than there are.
     """
-    if CATALOGUE[data.id.dataset].embedded:
+    if READERS[data.id.dataset].is_embedded:
         return load_embedded(data)
     return _planned(data, home)
 
@@ -216,7 +216,7 @@ def numbered(labels: IntArray, classes: tuple[int, ...]) -> IntArray:
 
 def class_split_of(data: DataSpec) -> ClassSplit:
     """The class split a spec asks for, with the data set's own defaults filled in."""
-    info = CATALOGUE[data.id.dataset]
+    info = READERS[data.id.dataset]
     assert info.num_classes is not None, (
         f"{data.id.dataset}: the number of classes is read from its folder"
     )

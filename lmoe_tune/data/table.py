@@ -1,4 +1,4 @@
-"""What every reader gives: one plain table of images, whatever the layout on the disk was.
+"""The images of one data set as a plain table, whatever the layout on the disk was.
 
 N images, C classes.
 """
@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from lmoe_tune.data.splits import IntArray
+from lmoe_tune.readers import READERS
+from lmoe_tune.readers.recognition import find_layout
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,7 +21,7 @@ class ImageTable:
 
     `paths` (N,) are relative to `root`, with forward slashes; `labels` (N,) count from 0 over `classes`, -1 is
     an image without a class; `official` (N,) is the set's own split: "train", "val", "test", or "" where it
-    has none. `crop_bottom` is the height in pixels of a banner to cut off every image.
+    has none. `absent` are listed files that are not there, `notes` say what was assumed or left out.
     """
 
     dataset: str
@@ -29,10 +31,16 @@ class ImageTable:
     labels: IntArray
     classes: tuple[str, ...]
     official: tuple[str, ...]
-    crop_bottom: int = 0
+    absent: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    @property
+    def crop_bottom(self) -> int:
+        """Height in pixels of a strip to cut off the bottom of every image."""
+        return READERS[self.dataset].crop_bottom
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +64,30 @@ class Part:
         return [self.table.root / self.table.paths[index] for index in self.indices]
 
 
-def part(table: ImageTable, mask: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> Part:
-    """The images of a table where a mask (N,) holds."""
-    return Part(table, np.flatnonzero(mask).astype(np.int64))
+def read_table(dataset: str, root: str, *, labelled: bool = True) -> ImageTable:
+    """The images of a data set on the disk.
+
+    Args:
+        labelled: whether classes are needed; without, `folder` takes any images.
+
+    Raises:
+        LayoutError: the folder is not laid out as the set is known to come; says what it is instead.
+    """
+    path = Path(root)
+    layout = find_layout(dataset, path, labelled=labelled)
+    reading = layout.read(path)
+
+    number_of = {name: number for number, name in enumerate(reading.classes)} | {"": -1}
+    labels = [number_of[entry.label] for entry in reading.entries]
+
+    return ImageTable(
+        dataset=dataset,
+        layout=layout.name,
+        root=path,
+        paths=tuple(entry.path for entry in reading.entries),
+        labels=np.array(labels, dtype=np.int64),
+        classes=reading.classes,
+        official=tuple(entry.official for entry in reading.entries),
+        absent=reading.absent,
+        notes=reading.notes,
+    )

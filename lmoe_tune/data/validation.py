@@ -11,10 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lmoe_tune.data.catalogue import CATALOGUE
 from lmoe_tune.data.decode import UInt8Array
 from lmoe_tune.data.decoded_cache import ImageFile, files_of
-from lmoe_tune.data.plan import renumbered
 from lmoe_tune.data.search_data import (
     PlannedData,
     channels_first,
@@ -24,9 +22,11 @@ from lmoe_tune.data.search_data import (
     numbered,
     of_classes,
 )
-from lmoe_tune.data.selection import class_split, select_id, split_id
+from lmoe_tune.data.search_plan import renumbered
 from lmoe_tune.data.splits import IntArray, split_images
 from lmoe_tune.data.table import Part
+from lmoe_tune.data.usable_images import class_split, select_id, split_id
+from lmoe_tune.readers import READERS
 from lmoe_tune.spec import DataSpec
 
 
@@ -73,7 +73,7 @@ def of_search(data: DataSpec, home: Path) -> ValidationImages:
 
 def of_all_classes(data: DataSpec, home: Path) -> ValidationImages:
     """Of all in-distribution classes, those that a search holds out included: what a confirmation validates with."""
-    if CATALOGUE[data.id.dataset].embedded:
+    if READERS[data.id.dataset].is_embedded:
         images, labels = embedded_images(data)
         known = class_split_of(data).in_distribution
         val = of_classes(labels, split_images(labels, split=data.split).val, known)

@@ -7,11 +7,11 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from lmoe_tune.errors import Problem, SpecError, UsageError
+from lmoe_tune.readers import READERS
 from lmoe_tune.spec import document, sections
-from lmoe_tune.spec.datasets import DatasetName
 from lmoe_tune.spec.declaration import METHOD, Declaration, Value, combined, methods_with
 from lmoe_tune.spec.defaults import DIGITS_TRAINABLE, fill_in_digits, node_of
 from lmoe_tune.spec.findings import Findings
@@ -135,7 +135,7 @@ def _complete(
     _imply(probe)
     seen = Findings(probe, [])
     dataset, trainable = (seen.plain(("data", "id", "dataset")), seen.plain(("trainable",)))
-    if dataset == "digits" or dataset not in get_args(DatasetName):
+    if dataset == "digits" or dataset not in READERS:
         known = isinstance(trainable, str) and (trainable in declarations or ":" in trainable)
         fill_in_digits(root, with_space=trainable == DIGITS_TRAINABLE or not known)
 

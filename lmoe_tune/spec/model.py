@@ -21,8 +21,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from lmoe_tune.readers import READERS
 from lmoe_tune.spec.architectures import ARCHITECTURES, TIMM, is_architecture
-from lmoe_tune.spec.datasets import DatasetName
 from lmoe_tune.spec.declaration import Value
 from lmoe_tune.spec.quantity import (
     DURATION,
@@ -87,6 +87,12 @@ def _arch(value: object) -> str:
     return value
 
 
+def _dataset(value: object) -> str:
+    if not isinstance(value, str) or value not in READERS:
+        raise ValueError
+    return value
+
+
 NAME_MUST_BE = "1 to 64 letters, digits, '.', '_' or '-', a letter or digit first, without '..'"
 NAME_PATTERN = r"^(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
@@ -132,6 +138,12 @@ Arch = Annotated[
             ]
         }
     ),
+]
+DatasetName = Annotated[
+    str,
+    _parsed(_dataset),
+    OneOf(f"one of {', '.join(READERS)}", tuple(READERS)),
+    WithJsonSchema({"type": "string", "enum": list(READERS)}),
 ]
 Bound = Annotated[
     BoundExpression,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import parse_qsl, urlsplit
 
-from lmoe_tune.spec.datasets import EMBEDDED, WITHOUT_CLASSES
+from lmoe_tune.readers import READERS
 from lmoe_tune.spec.declaration import METHOD, Declaration
 from lmoe_tune.spec.document import KeyPath, Mapping, Sequence
 from lmoe_tune.spec.findings import Findings
@@ -55,12 +55,12 @@ def check_data(
     for path in dataset_paths(findings):
         name = findings.plain((*path, "dataset"))
         root = findings.plain((*path, "root"))
-        if path == ("data", "id") and name in WITHOUT_CLASSES:
+        if path == ("data", "id") and not READERS[name].has_classes:
             findings.add(
                 (*path, "dataset"),
                 f"{name} has no classes to learn: it can be outliers or coarse_ood only",
             )
-        if name in EMBEDDED:
+        if READERS[name].is_embedded:
             if root is not None:
                 findings.add(
                     (*path, "root"), f"{name} comes with the installation: leave root out", at="key"
@@ -115,7 +115,7 @@ def check_exclusions(
     if excluded and path == ("data", "id"):
         text = "only outliers and coarse_ood can leave classes out; data.num_id_classes says how many are learnt"
         findings.add((*path, "exclude"), text, at="key")
-    elif excluded and findings.plain((*path, "dataset")) in EMBEDDED:
+    elif excluded and READERS[findings.plain((*path, "dataset"))].is_embedded:
         findings.add(
             (*path, "exclude"), "the embedded images have no classes to leave out", at="key"
         )

@@ -19,7 +19,7 @@ from optuna.distributions import check_distribution_compatibility
 from lmoe_tune import __version__
 from lmoe_tune.data import describe_splits
 from lmoe_tune.data.inspection import refuse_unsound
-from lmoe_tune.data.selection import Say
+from lmoe_tune.data.usable_images import Say
 from lmoe_tune.durable import write_durably
 from lmoe_tune.errors import UsageError
 from lmoe_tune.spec import LoadedSpec, Spec, diff, resolved_yaml

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from lmoe_tune.data.exclusion import KINDS, exclude, plain_name, same_classes, shows
-from lmoe_tune.data.readers import read
+from lmoe_tune.data.exclusion import exclude, plain_name, same_classes, shows
+from lmoe_tune.data.table import read_table
+from lmoe_tune.readers import READERS
 from tests.data import trees
 
 BIRDS = (
@@ -66,12 +67,14 @@ def test_synsets_of_what_is_learnt_are_told_from_others(
         for synset in group
         if synset not in shown
     ]
-    assert [synset for synset in shown if not shows(synset, KINDS[dataset])] == []
-    assert [synset for synset in others if shows(synset, KINDS[dataset])] == []
+    kind = READERS[dataset].shows
+    assert kind is not None
+    assert [synset for synset in shown if not shows(synset, kind)] == []
+    assert [synset for synset in others if shows(synset, kind)] == []
 
 
 def test_both_cranes_are_told_apart_by_their_numbers(tmp_path: Path) -> None:
-    table = read("webvision", str(trees.webvision(tmp_path)), labelled=False).table
+    table = read_table("webvision", str(trees.webvision(tmp_path)), labelled=False)
     found = exclude(table, (), "nabirds")
     assert found.by_kind == ("n01514668 cock", "n02012849 crane")
     assert {table.classes[label] for label in table.labels[found.kept]} == set(trees.SYNSETS) - set(
@@ -82,17 +85,17 @@ def test_both_cranes_are_told_apart_by_their_numbers(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("entry", ["n07753592", "banana", "Banana", "n07753592 banana"])
 def test_a_synset_is_named_by_its_number_or_one_of_its_names(tmp_path: Path, entry: str) -> None:
-    table = read("webvision", str(trees.webvision(tmp_path, 2)), labelled=False).table
+    table = read_table("webvision", str(trees.webvision(tmp_path, 2)), labelled=False)
     assert exclude(table, (entry,), None).by_name == ("n07753592 banana",)
 
 
 def test_an_ambiguous_name_leaves_out_all_that_have_it(tmp_path: Path) -> None:
-    table = read("webvision", str(trees.webvision(tmp_path, 2)), labelled=False).table
+    table = read_table("webvision", str(trees.webvision(tmp_path, 2)), labelled=False)
     assert exclude(table, ("crane",), None).by_name == ("n02012849 crane", "n03126707 crane")
 
 
 def test_single_images_are_left_out_by_their_paths(tmp_path: Path) -> None:
-    table = read("folder", str(trees.class_folders(tmp_path)), labelled=False).table
+    table = read_table("folder", str(trees.class_folders(tmp_path)), labelled=False)
     (tmp_path / "list.txt").write_text("ant/img 0.jpg\nbee/img 1.jpg\n", encoding="utf-8")
     found = exclude(table, (str(tmp_path / "list.txt"), "cat/img 5.jpg"), None)
     assert [table.paths[index] for index in (~found.kept).nonzero()[0]] == [
@@ -115,7 +118,7 @@ def test_names_are_compared_without_case_punctuation_and_numbers() -> None:
 
 def test_classes_of_the_same_name_are_found_but_not_numbered_ones(tmp_path: Path) -> None:
     tables = [
-        read("folder", str(trees.class_folders(tmp_path / place, names, 1))).table
+        read_table("folder", str(trees.class_folders(tmp_path / place, names, 1)))
         for place, names in (
             ("a", ("class_1", "02", "Sports_Car")),
             ("b", ("class_1", "02", "sports car")),

@@ -14,8 +14,8 @@ from lmoe_tune.data.batches import Batch, PairedBatches
 from lmoe_tune.data.decode import CorruptImageError, decode_resized
 from lmoe_tune.data.file_images import FileImages
 from lmoe_tune.data.loaders import made_ahead
-from lmoe_tune.data.plan import SearchPlan
 from lmoe_tune.data.search_data import PlannedData
+from lmoe_tune.data.search_plan import SearchPlan
 from lmoe_tune.data.table import ImageTable, Part
 from lmoe_tune.spec import AugmentSpec, Dataset, DataSpec
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from lmoe_tune.data.inspection import inspect, refuse_unsound
-from lmoe_tune.data.plan import plan_search
+from lmoe_tune.data.search_plan import plan_search
 from lmoe_tune.errors import UsageError
 from lmoe_tune.spec import Dataset, DataSpec
 from tests.data import trees

@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 
 from lmoe_tune.data import leaks
 from lmoe_tune.data.leaks import Leak, find_leaks
-from lmoe_tune.data.selection import SetOfImages, select_id, select_outliers
+from lmoe_tune.data.usable_images import UsableImages, select_id, select_outliers
 from lmoe_tune.spec import Dataset, DataSpec
 from tests.data import trees
 
@@ -25,7 +25,7 @@ def photograph(name: str) -> Image.Image:
 
 
 @pytest.fixture
-def learnt(tmp_path: Path) -> SetOfImages:
+def learnt(tmp_path: Path) -> UsableImages:
     """Class folders, the two photographs among them."""
     trees.class_folders(tmp_path / "id", ("ant", "bee"), per_class=12)
     for name in ("china", "flower"):
@@ -37,7 +37,7 @@ def learnt(tmp_path: Path) -> SetOfImages:
 def outliers(tmp_path: Path) -> Any:
     """What a folder of outliers holds after a function has put images there."""
 
-    def make(*files: tuple[str, Image.Image, dict[str, object]]) -> SetOfImages:
+    def make(*files: tuple[str, Image.Image, dict[str, object]]) -> UsableImages:
         trees.class_folders(tmp_path / "out", ("house",), per_class=20, seed=7)
         for name, image, options in files:
             trees.save(tmp_path / "out" / name, image, **options)
@@ -52,11 +52,11 @@ def outliers(tmp_path: Path) -> Any:
     return make
 
 
-def test_different_images_do_not_leak(learnt: SetOfImages, outliers: Any) -> None:
+def test_different_images_do_not_leak(learnt: UsableImages, outliers: Any) -> None:
     assert find_leaks(learnt, outliers()) == []
 
 
-def test_the_same_bytes_are_found(learnt: SetOfImages, outliers: Any, tmp_path: Path) -> None:
+def test_the_same_bytes_are_found(learnt: UsableImages, outliers: Any, tmp_path: Path) -> None:
     copy = tmp_path / "out" / "house" / "copy.png"
     copy.parent.mkdir(parents=True)
     copy.write_bytes((tmp_path / "id/bee/img 3.jpg").read_bytes())
@@ -66,7 +66,7 @@ def test_the_same_bytes_are_found(learnt: SetOfImages, outliers: Any, tmp_path: 
 
 
 def test_the_same_file_is_found_through_a_link(
-    learnt: SetOfImages, outliers: Any, tmp_path: Path
+    learnt: UsableImages, outliers: Any, tmp_path: Path
 ) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "linked").symlink_to(tmp_path / "id" / "bee")
@@ -76,7 +76,7 @@ def test_the_same_file_is_found_through_a_link(
 
 
 @pytest.mark.parametrize("name", ["china", "flower"])
-def test_copies_encoded_anew_are_found(learnt: SetOfImages, outliers: Any, name: str) -> None:
+def test_copies_encoded_anew_are_found(learnt: UsableImages, outliers: Any, name: str) -> None:
     image = photograph(name)
     turned = ImageOps.exif_transpose(image).transpose(Image.Transpose.ROTATE_90)
     exif = Image.Exif()
@@ -99,7 +99,7 @@ def test_copies_encoded_anew_are_found(learnt: SetOfImages, outliers: Any, name:
 
 
 def test_small_noisy_images_encoded_anew_are_found(
-    learnt: SetOfImages, outliers: Any, tmp_path: Path
+    learnt: UsableImages, outliers: Any, tmp_path: Path
 ) -> None:
     files = [
         (
@@ -159,7 +159,7 @@ def test_uniform_images_are_copies_only_byte_for_byte(tmp_path: Path, outliers: 
 
 
 def test_what_was_found_is_kept_as_long_as_the_files_are_the_same(
-    learnt: SetOfImages, outliers: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    learnt: UsableImages, outliers: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home = tmp_path / "home"
     found = outliers(("copy.png", photograph("china"), {}))

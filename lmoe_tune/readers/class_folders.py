@@ -8,35 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from lmoe_tune.data.readers.files import SUFFIXES, has_images, images_below, subfolders
-from lmoe_tune.data.readers.layout import Entry, Layout, LayoutError, Reading, make_reading
+from lmoe_tune.readers.files import SUFFIXES, has_images, images_below, subfolders
+from lmoe_tune.readers.layout import Entry, Layout, LayoutError, Reading, make_reading
 
 SPLIT_FOLDERS = {
     "train": "train", "training": "train", "trainval": "train", "val": "val", "valid": "val", "validation": "val",
     "dev": "val", "test": "test", "testing": "test", "eval": "test",
 }  # fmt: skip
 """What people call the parts of a split."""
-
-
-def class_folders(dataset: str, crop_bottom: int = 0) -> tuple[Layout, Layout]:
-    """The two layouts for a data set: with split folders and without."""
-
-    def split(root: Path) -> Reading:
-        return _read_split(dataset, root, crop_bottom)
-
-    def plain(root: Path) -> Reading:
-        entries, notes = _entries(root, "", "")
-        notes += _ignored(root, entries)
-        return _reading(dataset, PLAIN, root, entries, notes, crop_bottom)
-
-    return (
-        Layout(SPLIT, ("train/<class>/", "test/<class>/"), split, is_split),
-        Layout(PLAIN, ("<class>/",), plain, is_plain),
-    )
-
-
-SPLIT = "class folders in train/, val/, test/"
-PLAIN = "class folders"
 
 
 def is_split(root: Path) -> bool:
@@ -62,10 +41,10 @@ def read_any_images(root: Path) -> Reading:
         first, _, rest = path.partition("/")
         entries.append(Entry(path, first if rest else ""))
     notes = _ignored(root, entries)
-    return _reading("folder", "any images", root, entries, notes, 0)
+    return _reading(entries, notes)
 
 
-def _read_split(dataset: str, root: Path, crop_bottom: int) -> Reading:
+def _read_split(root: Path) -> Reading:
     entries: list[Entry] = []
     notes: list[str] = []
     for name, part in _split_folders(root).items():
@@ -85,7 +64,12 @@ def _read_split(dataset: str, root: Path, crop_bottom: int) -> Reading:
             f"{root} has classes in its validation or test folder that train has not: {_some(unseen)}",
             "give every class the same name in all of them, and images in train",
         )
-    return _reading(dataset, SPLIT, root, entries, notes, crop_bottom)
+    return _reading(entries, notes)
+
+
+def _read_plain(root: Path) -> Reading:
+    entries, notes = _entries(root, "", "")
+    return _reading(entries, notes + _ignored(root, entries))
 
 
 def is_class_parent(folder: Path) -> bool:
@@ -108,13 +92,9 @@ def _entries(root: Path, prefix: str, official: str) -> tuple[list[Entry], list[
     return entries, notes
 
 
-def _reading(
-    dataset: str, layout: str, root: Path, entries: list[Entry], notes: list[str], crop_bottom: int
-) -> Reading:
+def _reading(entries: list[Entry], notes: list[str]) -> Reading:
     classes = sorted({entry.label for entry in entries} - {""})
-    return make_reading(
-        dataset, layout, root, entries, classes=classes, notes=notes, crop_bottom=crop_bottom
-    )
+    return make_reading(entries, classes=classes, notes=notes)
 
 
 def _split_folders(root: Path) -> dict[str, str]:
@@ -148,3 +128,14 @@ def _not_images(folder: Path) -> Iterator[str]:
 def _some(names: list[str], shown: int = 5) -> str:
     more = f" and {len(names) - shown} more" if len(names) > shown else ""
     return ", ".join(names[:shown]) + more
+
+
+SPLIT = Layout(
+    "class folders in train/, val/, test/",
+    ("train/<class>/", "test/<class>/"),
+    _read_split,
+    is_split,
+)
+PLAIN = Layout("class folders", ("<class>/",), _read_plain, is_plain)
+CLASS_FOLDERS = (SPLIT, PLAIN)
+"""The two layouts: with split folders and without."""

@@ -1,13 +1,11 @@
-"""MATLAB's .mat files, as far as annotations need them."""
+"""MATLAB's .mat files, the parts of them that annotations need."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from lmoe_tune.data.readers.layout import LayoutError
+from lmoe_tune.readers.layout import LayoutError
 
 
 def read_mat(path: Path) -> dict[str, Any]:
@@ -16,7 +14,7 @@ def read_mat(path: Path) -> dict[str, Any]:
 
     try:
         variables: dict[str, Any] = scipy.io.loadmat(str(path), squeeze_me=True)
-    except Exception as error:  # scipy raises whatever it trips over in a damaged file
+    except Exception as error:  # scipy raises all sorts of errors for a damaged file
         raise LayoutError(
             f"{path} is no MATLAB file that can be read ({error})", "download it again"
         ) from error
@@ -25,15 +23,19 @@ def read_mat(path: Path) -> dict[str, Any]:
 
 def strings(values: Any) -> list[str]:
     """A cell array of texts; MATLAB pads those of a character matrix with blanks."""
-    return [str(value).strip() for value in np.atleast_1d(np.asarray(values, dtype=object))]
+    texts = [values] if isinstance(values, str) else values.reshape(-1).tolist()
+    return [str(text).strip() for text in texts]
 
 
 def field(path: Path, variables: dict[str, Any], array: str, *names: str) -> list[Any]:
     """A field of a struct array under the first of its names that is there. Raises LayoutError."""
-    structs: Any = np.atleast_1d(variables[array]) if array in variables else np.zeros(0)
+    structs: Any = variables.get(array)
+    known = getattr(getattr(structs, "dtype", None), "names", None) or ()
+
     for name in names:
-        if structs.dtype.names and name in structs.dtype.names:
-            return [np.asarray(value).item() for value in structs[name]]
+        if name in known:
+            values = structs[name].reshape(-1).tolist()
+            return [value.item() if hasattr(value, "item") else value for value in values]
     raise LayoutError(
         f"{path} has no {array}.{' or '.join(names)}",
         f"use the original {path.name}, with that field in it",

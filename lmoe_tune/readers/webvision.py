@@ -10,10 +10,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from lmoe_tune.data.readers.files import images_below, present, read_lines, read_pairs, subfolders
-from lmoe_tune.data.readers.layout import Entry, Layout, LayoutError, Reading, make_reading
+from lmoe_tune.readers.files import images_below, present, read_lines, read_pairs, subfolders
+from lmoe_tune.readers.layout import Entry, Layout, LayoutError, Reader, Reading, make_reading
 
-NAME = "google/ and flickr/ query folders"
 SOURCES = ("google", "flickr")
 _QUERY = re.compile(r"q(\d+)", re.IGNORECASE)
 _SYNSET = re.compile(r"n\d{8}")
@@ -61,15 +60,9 @@ def _read(root: Path) -> Reading:
             )
         found += here
         absent += gone
-    return make_reading(
-        "webvision",
-        NAME,
-        root,
-        found,
-        classes=synsets,
-        absent=absent,
-        notes=[note for note in notes if "classes have no image" not in note],
-    )
+    used = {entry.label for entry in found}  # a part of the folders is enough: not worth a note
+    classes = [synset for synset in synsets if synset in used]
+    return make_reading(found, classes=classes, absent=absent, notes=notes)
 
 
 def _queries(path: Path, synsets: list[str]) -> dict[int, str]:
@@ -108,11 +101,17 @@ def _listed(path: Path, source: str, labels: dict[str, str]) -> list[Entry]:
     return entries
 
 
-LAYOUTS = (
-    Layout(
-        NAME,
-        ("google", "flickr", "info/synsets.txt", "info/queries_synsets_map.txt"),
-        _read,
-        _matches,
+READER = Reader(
+    title="WebVision 1.0",
+    layouts=(
+        Layout(
+            "google/ and flickr/ query folders",
+            ("google", "flickr", "info/synsets.txt", "info/queries_synsets_map.txt"),
+            _read,
+            _matches,
+        ),
     ),
+    source="unpack the resized images and info.tar; a part of the query folders is enough",
+    has_classes=False,
+    class_folder=re.compile(r"q\d{4}$"),
 )

@@ -9,11 +9,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from lmoe_tune.data.readers.class_folders import class_folders
-from lmoe_tune.data.readers.files import images_below, present, read_pairs, subfolders
-from lmoe_tune.data.readers.layout import Entry, Layout, Reading, make_reading
+from lmoe_tune.readers.class_folders import CLASS_FOLDERS
+from lmoe_tune.readers.files import images_below, present, read_pairs, subfolders
+from lmoe_tune.readers.layout import Entry, Kind, Layout, Reader, Reading, make_reading
 
-NAME = "images_small/ with numbered class folders"
 IMAGES = ("images_small", "images_small/images_small", "images")
 _CLASS = re.compile(r"(\d+)\.")
 
@@ -67,9 +66,7 @@ def _read(root: Path) -> Reading:
             for path in images_below(root / folder / name)
         ]
         classes, absent = names, []
-    return make_reading(
-        "butterfly200", NAME, root, found, classes=classes, absent=absent, notes=notes
-    )
+    return make_reading(found, classes=classes, absent=absent, notes=notes)
 
 
 def _number(name: str) -> tuple[int, str]:
@@ -77,4 +74,24 @@ def _number(name: str) -> tuple[int, str]:
     return (int(match[1]) if match else 0, name)
 
 
-LAYOUTS = (Layout(NAME, ("images_small",), _read, _matches), *class_folders("butterfly200"))
+READER = Reader(
+    title="Butterfly-200",
+    layouts=(
+        Layout("images_small/ with numbered class folders", ("images_small",), _read, _matches),
+        *CLASS_FOLDERS,
+    ),
+    source="unpack images_small.zip and the split files beside it",
+    num_classes=200,
+    num_id_classes=150,
+    parts=("train", "val", "test"),
+    resize=512,
+    crop=448,
+    shows=Kind(
+        (
+            "butterfly", "butterflies", "moth", "admiral", "ringlet", "monarch",
+            "milkweed butterfly", "lycaenid",
+        ),
+        ((2274024, 2310000),),
+    ),
+    class_folder=re.compile(r"\d{3}\.\D"),
+)  # fmt: skip

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from lmoe_tune.data.readers.files import present, read_lines, read_pairs
-from lmoe_tune.data.readers.layout import Entry, LayoutError, Reading, make_reading
+from lmoe_tune.readers.files import present, read_lines, read_pairs
+from lmoe_tune.readers.layout import Entry, LayoutError, Reading, make_reading
 
 HOLDS = ("images", "images.txt", "image_class_labels.txt", "train_test_split.txt")
 
@@ -23,7 +23,7 @@ def first_line(path: Path) -> str:
     return next(iter(read_lines(path)), "")
 
 
-def read_numbered(dataset: str, layout: str, root: Path) -> Reading:
+def read_numbered(root: Path) -> Reading:
     """Read the lists. Class ids may have gaps: sorted, they are counted from 0.
 
     Raises:
@@ -51,9 +51,7 @@ def read_numbered(dataset: str, layout: str, root: Path) -> Reading:
         for image, path in paths.items()
     ]
     found, absent = present(root, listed)
-    return make_reading(
-        dataset, layout, root, found, classes=[name_of[id_] for id_ in ids], absent=absent
-    )
+    return make_reading(found, classes=[name_of[id_] for id_ in ids], absent=absent)
 
 
 def _number(id_: str) -> tuple[int, str]:

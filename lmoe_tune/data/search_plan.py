@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from lmoe_tune.data.selection import (
+from lmoe_tune.data.splits import ClassSplit, IntArray
+from lmoe_tune.data.table import Part
+from lmoe_tune.data.usable_images import (
     Say,
-    SetOfImages,
+    UsableImages,
     class_split,
     outlier_pools,
     refuse_stopping,
@@ -18,8 +20,6 @@ from lmoe_tune.data.selection import (
     select_outliers,
     split_id,
 )
-from lmoe_tune.data.splits import ClassSplit, IntArray
-from lmoe_tune.data.table import Part
 from lmoe_tune.errors import UsageError
 from lmoe_tune.spec import DataSpec
 
@@ -62,7 +62,7 @@ def plan_search(data: DataSpec, home: Path | None = None, say: Say | None = None
     return plan_of(data, found, outliers)
 
 
-def plan_of(data: DataSpec, found: SetOfImages, outliers: SetOfImages | None) -> SearchPlan:
+def plan_of(data: DataSpec, found: UsableImages, outliers: UsableImages | None) -> SearchPlan:
     """The plan over images that have been selected. Raises UsageError where a part has no image."""
     table = found.table
     classes = class_split(data, len(table.classes))
@@ -101,7 +101,7 @@ def renumbered(part: Part, classes: tuple[int, ...]) -> IntArray:
     return labels
 
 
-def fingerprint(contents: list[tuple[SetOfImages | None, list[Part | None]]]) -> str:
+def fingerprint(contents: list[tuple[UsableImages | None, list[Part | None]]]) -> str:
     """16 hexadecimal digits that tell paths, classes and content of some parts of some sets, and their order.
 
     The folder that the sets lie in is no part of it: data may be moved.

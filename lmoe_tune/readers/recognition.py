@@ -1,68 +1,17 @@
-"""The readers: every data set in every layout that it comes in, as one plain table."""
+"""Which layout a folder has, and what it is instead where it has none of a data set's."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from lmoe_tune.data.readers import (
-    butterfly200,
-    cub200,
-    fgvc_aircraft,
-    folder,
-    nabirds,
-    stanford_cars,
-    webvision,
-)
-from lmoe_tune.data.readers.class_folders import PLAIN, SPLIT, is_plain
-from lmoe_tune.data.readers.files import has_images, subfolders
-from lmoe_tune.data.readers.layout import Entry, Layout, LayoutError, Reading, make_reading
+from lmoe_tune.readers import READERS
+from lmoe_tune.readers.class_folders import CLASS_FOLDERS, SPLIT, is_plain
+from lmoe_tune.readers.files import has_images, subfolders
+from lmoe_tune.readers.folder import ANY_IMAGES
+from lmoe_tune.readers.layout import Layout, LayoutError
 
-__all__ = [
-    "READERS",
-    "TITLES",
-    "Entry",
-    "Layout",
-    "LayoutError",
-    "Reading",
-    "find_layout",
-    "make_reading",
-    "read",
-]
-
-READERS: dict[str, tuple[Layout, ...]] = {
-    "stanford_cars": stanford_cars.LAYOUTS,
-    "fgvc_aircraft": fgvc_aircraft.LAYOUTS,
-    "nabirds": nabirds.LAYOUTS,
-    "butterfly200": butterfly200.LAYOUTS,
-    "cub200": cub200.LAYOUTS,
-    "webvision": webvision.LAYOUTS,
-    "folder": folder.LAYOUTS,
-}
-TITLES = {
-    "stanford_cars": "Stanford Cars",
-    "fgvc_aircraft": "FGVC-Aircraft",
-    "nabirds": "NABirds",
-    "butterfly200": "Butterfly-200",
-    "cub200": "CUB-200-2011",
-    "webvision": "WebVision 1.0",
-    "folder": "a folder of class folders",
-}
 MAX_LOOKED_INTO = 300  # folders below a root that is not what it should be
-
-
-def read(dataset: str, root: str, *, labelled: bool = True) -> Reading:
-    """The images of a data set on the disk.
-
-    Args:
-        labelled: whether classes are needed; without, `folder` takes any images.
-
-    Raises:
-        LayoutError: the folder is not laid out as the set is known to come; says what it is instead.
-    """
-    path = Path(root)
-    return find_layout(dataset, path, labelled=labelled).read(path)
 
 
 def find_layout(dataset: str, root: Path, *, labelled: bool = True) -> Layout:
@@ -99,8 +48,8 @@ def find_layout(dataset: str, root: Path, *, labelled: bool = True) -> Layout:
     if layout is not None:
         _refuse_class_names(dataset, root, layout)
         return layout
-    if dataset == "folder" and not labelled and folder.ANY_IMAGES.recognises(root):
-        return folder.ANY_IMAGES
+    if dataset == "folder" and not labelled and ANY_IMAGES.recognises(root):
+        return ANY_IMAGES
     near = _near_class_folders(dataset, root)
     if near is not None:
         raise _is_near(dataset, root, near)
@@ -109,11 +58,11 @@ def find_layout(dataset: str, root: Path, *, labelled: bool = True) -> Layout:
 
 def _known(dataset: str) -> tuple[Layout, ...]:
     """The layouts that are this data set's alone."""
-    return tuple(layout for layout in READERS[dataset] if layout.name not in (PLAIN, SPLIT))
+    return tuple(layout for layout in READERS[dataset].layouts if layout not in CLASS_FOLDERS)
 
 
 def _general(dataset: str) -> tuple[Layout, ...]:
-    return tuple(layout for layout in READERS[dataset] if layout.name in (PLAIN, SPLIT))
+    return tuple(layout for layout in READERS[dataset].layouts if layout in CLASS_FOLDERS)
 
 
 def _first(layouts: tuple[Layout, ...], root: Path) -> Layout | None:
@@ -150,29 +99,28 @@ def _below(root: Path) -> Iterator[Path]:
         yield from (path / name for name in subfolders(path)[: MAX_LOOKED_INTO // 10])
 
 
-_NAMES = {
-    re.compile(r"\d{3}\.\D"): ("cub200", "butterfly200"),
-    re.compile(r".*\D(19|20)\d\d$"): ("stanford_cars",),
-    re.compile(r"q\d{4}$"): ("webvision",),
-}
-"""How the class folders of a set are named, where that tells the set."""
-
-
 def _refuse_class_names(dataset: str, root: Path, layout: Layout) -> None:
     """Raises LayoutError where most class folders are named as those of another set than the named one."""
     above = next(
         (root / name for name in subfolders(root) if name.lower().startswith("train")), root
     )
-    names = subfolders(above if layout.name == SPLIT else root)
-    for pattern, sets in _NAMES.items():
-        if dataset not in sets and 2 * sum(bool(pattern.match(name)) for name in names) > len(
-            names
-        ):
-            likely = " or ".join(TITLES[name] for name in sets)
-            raise LayoutError(
-                f"{root} has class folders named as those of {likely} ('{names[0]}'), not of {TITLES[dataset]}",
-                f"set dataset to {' or '.join(sets)}, or to folder for images of your own",
-            )
+    names = subfolders(above if layout is SPLIT else root)
+    likely = [name for name in READERS if _is_named_like(name, names)]
+    if likely and dataset not in likely:
+        titles = " or ".join(READERS[name].title for name in likely)
+        raise LayoutError(
+            f"{root} has class folders named as those of {titles} ('{names[0]}'), "
+            f"not of {READERS[dataset].title}",
+            f"set dataset to {' or '.join(likely)}, or to folder for images of your own",
+        )
+
+
+def _is_named_like(dataset: str, names: list[str]) -> bool:
+    """Whether most class folders are named as those of a data set."""
+    pattern = READERS[dataset].class_folder
+    if pattern is None:
+        return False
+    return 2 * sum(bool(pattern.match(name)) for name in names) > len(names)
 
 
 def _refuse_inside_another(dataset: str, root: Path) -> None:
@@ -180,15 +128,15 @@ def _refuse_inside_another(dataset: str, root: Path) -> None:
         other = _other(dataset, parent)
         if other is not None:
             raise LayoutError(
-                f"{root} is a folder inside {TITLES[other]}",
+                f"{root} is a folder inside {READERS[other].title}",
                 f"set dataset to {other} and root to {parent}",
             )
 
 
 def _is_another(dataset: str, root: Path, other: str) -> LayoutError:
-    own = f", or root to the folder of {TITLES[dataset]}" if dataset != "folder" else ""
-    what = f"{root} is {TITLES[other]}" + (
-        f", not {TITLES[dataset]}" if dataset != "folder" else ""
+    own = f", or root to the folder of {READERS[dataset].title}" if dataset != "folder" else ""
+    what = f"{root} is {READERS[other].title}" + (
+        f", not {READERS[dataset].title}" if dataset != "folder" else ""
     )
     return LayoutError(what, f"set dataset to {other}{own}")
 
@@ -196,9 +144,9 @@ def _is_another(dataset: str, root: Path, other: str) -> LayoutError:
 def _is_near(dataset: str, root: Path, near: tuple[Path, Layout]) -> LayoutError:
     path, layout = near
     kind = (
-        f"the class-folder re-upload of {TITLES[dataset]}"
-        if layout.name in (PLAIN, SPLIT)
-        else TITLES[dataset]
+        f"the class-folder re-upload of {READERS[dataset].title}"
+        if layout in CLASS_FOLDERS
+        else READERS[dataset].title
     )
     if dataset == "folder":
         kind = layout.name
@@ -217,12 +165,13 @@ def _is_nothing(dataset: str, root: Path) -> LayoutError:
         if other is not None:
             instead = f"dataset to {other} and root to {root / name}"
             fix = (
-                f"set root to the folder of {TITLES[dataset]}, or {instead}"
+                f"set root to the folder of {READERS[dataset].title}, or {instead}"
                 if dataset != "folder"
                 else f"set {instead}"
             )
             return LayoutError(
-                f"{root} does not hold {TITLES[dataset]}, but {TITLES[other]} in {name}/", fix
+                f"{root} does not hold {READERS[dataset].title}, but {READERS[other].title} in {name}/",
+                fix,
             )
     if not any(root.iterdir()):
         return LayoutError(
@@ -237,7 +186,8 @@ def _is_nothing(dataset: str, root: Path) -> LayoutError:
     ]
     listed = ", or ".join(", ".join(names) for names in lacking if names)
     return LayoutError(
-        f"{root} is there, but lacks {listed}", f"unpack {TITLES[dataset]} there, or set root to it"
+        f"{root} is there, but lacks {listed}",
+        f"unpack {READERS[dataset].title} there, or set root to it",
     )
 
 
@@ -265,4 +215,29 @@ def _is_no_class_folders(root: Path) -> LayoutError:
     return LayoutError(
         f"{root} holds no images",
         "put them there as class/image.jpg, or set root to where they are",
+    )
+
+
+def missing(dataset: str, root: str | None, *, labelled: bool = True) -> str | None:
+    """What a data set lacks: None when all is there, else what was looked for, where, and how to provide it.
+
+    Args:
+        labelled: whether its classes are needed.
+    """
+    reader = READERS[dataset]
+    if reader.is_embedded:
+        return None
+    assert root is not None, f"{dataset} needs a root"
+    folder = Path(root)
+    if folder.is_dir():
+        try:
+            find_layout(dataset, folder, labelled=labelled)
+        except LayoutError as error:
+            return f"{reader.title} not found: {error.what}. To fix it: {error.fix}"
+        return None
+    layouts = ", or ".join(", ".join(layout.holds) for layout in reader.layouts if not layout.fix)
+    advice = f" To provide it: {reader.source}." if reader.source else ""
+    return (
+        f"{reader.title} not found: there is no folder {folder}, where it should hold {layouts}.{advice} "
+        "Put it there, or set this key to where it is"
     )

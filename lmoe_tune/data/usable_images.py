@@ -1,7 +1,7 @@
 """From a spec to the images of each set that can be used: read, limited, without broken ones and duplicates.
 
 This is the data checker's view: it holds the images of every part, sealed ones too, as paths and hashes. What a
-search sees of it is `plan.py`.
+search sees of it is in `search_plan`.
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ from pathlib import Path
 
 import numpy as np
 
-from lmoe_tune.data import readers
-from lmoe_tune.data.catalogue import CATALOGUE
 from lmoe_tune.data.digests import Digest, digest_images
 from lmoe_tune.data.exclusion import exclude, suggestion
 from lmoe_tune.data.splits import (
@@ -25,8 +23,9 @@ from lmoe_tune.data.splits import (
     split_classes,
     split_official,
 )
-from lmoe_tune.data.table import ImageTable
+from lmoe_tune.data.table import ImageTable, read_table
 from lmoe_tune.errors import UsageError
+from lmoe_tune.readers import READERS, LayoutError
 from lmoe_tune.spec import Dataset, DataSpec
 
 MAX_BROKEN_FRAC = 0.1
@@ -51,7 +50,7 @@ class Finding:
 
 
 @dataclass(frozen=True, eq=False)
-class SetOfImages:
+class UsableImages:
     """The usable images of one data set: `indices` (M,) into its table, and their `digests` (M,)."""
 
     where: str
@@ -81,14 +80,14 @@ class SetOfImages:
         return sum(digest.size for digest in self.digests)
 
 
-def select_id(data: DataSpec, home: Path | None, say: Say | None = None) -> SetOfImages:
+def select_id(data: DataSpec, home: Path | None, say: Say | None = None) -> UsableImages:
     """The in-distribution images, of all classes. Raises LayoutError."""
     return _select(data, "data.id", data.id, home, say, labelled=True)
 
 
 def select_outliers(
     data: DataSpec, home: Path | None, say: Say | None = None
-) -> SetOfImages | None:
+) -> UsableImages | None:
     """The outliers of all pools. Raises LayoutError."""
     return (
         _select(data, "data.outliers", data.outliers, home, say, labelled=False)
@@ -99,7 +98,7 @@ def select_outliers(
 
 def select_coarse(
     data: DataSpec, place: int, home: Path | None, say: Say | None = None
-) -> SetOfImages:
+) -> UsableImages:
     """One of the sealed coarse test sets. Raises LayoutError."""
     return _select(
         data, f"data.coarse_ood.{place}", data.coarse_ood[place], home, say, labelled=False
@@ -112,7 +111,7 @@ def class_split(data: DataSpec, num_classes: int) -> ClassSplit:
     Raises:
         UsageError: the spec asks for more classes than there are.
     """
-    info = CATALOGUE[data.id.dataset]
+    info = READERS[data.id.dataset]
     published = info.num_id_classes if info.num_classes == num_classes else None
     num_id = data.num_id_classes or published or round(0.75 * num_classes)
     num_val_novel = data.num_val_novel or max(1, round(num_id / 10))
@@ -127,20 +126,20 @@ def class_split(data: DataSpec, num_classes: int) -> ClassSplit:
         ) from error
 
 
-def split_id(data: DataSpec, found: SetOfImages) -> ImageSplit:
+def split_id(data: DataSpec, found: UsableImages) -> ImageSplit:
     """Indices of the in-distribution set's images (into its table) in train, val and test, all classes."""
     official = [found.table.official[index] for index in found.indices]
     split = split_official(found.labels, official, split=data.split)
     return ImageSplit(*(found.indices[part] for part in (split.train, split.val, split.test)))
 
 
-def outlier_pools(found: SetOfImages) -> ImageSplit:
+def outlier_pools(found: UsableImages) -> ImageSplit:
     """Indices of the outliers (into their table) in the pools."""
     split = pools([digest.sha256 for digest in found.digests])
     return ImageSplit(*(found.indices[part] for part in (split.train, split.val, split.test)))
 
 
-def refuse_stopping(sets: Sequence[SetOfImages | None]) -> None:
+def refuse_stopping(sets: Sequence[UsableImages | None]) -> None:
     """Raises UsageError with every finding that stops a search."""
     stopping = [
         str(finding) for found in sets if found for finding in found.findings if finding.stops
@@ -157,14 +156,13 @@ def _select(
     say: Say | None,
     *,
     labelled: bool,
-) -> SetOfImages:
+) -> UsableImages:
     assert dataset.root is not None, f"{dataset.dataset} has no root"
     try:
-        reading = readers.read(dataset.dataset, dataset.root, labelled=labelled)
-    except readers.LayoutError as error:
-        raise readers.LayoutError(error.what, error.fix, f"{where}.root") from error
-    table = reading.table
-    notes, findings = list(reading.notes), []
+        table = read_table(dataset.dataset, dataset.root, labelled=labelled)
+    except LayoutError as error:
+        raise LayoutError(error.what, error.fix, f"{where}.root") from error
+    notes, findings = list(table.notes), []
     usable = np.ones(len(table), dtype=bool)
     excluded: tuple[str, ...] = ()
     if labelled:
@@ -176,7 +174,7 @@ def _select(
         usable = exclusion.kept
         excluded = (*exclusion.by_name, *exclusion.by_kind)
         if exclusion.by_kind:
-            kind = CATALOGUE[data.id.dataset].title
+            kind = READERS[data.id.dataset].title
             notes.append(
                 f"{len(exclusion.by_kind)} synsets show what {kind} shows and are left out"
             )
@@ -195,15 +193,15 @@ def _select(
         for i, digest in zip(chosen, digests, strict=True)
         if digest.broken
     ]
-    broken += [(path, "is listed, but not there") for path in reading.absent]
-    findings += _broken_findings(data, where, table, broken, len(chosen) + len(reading.absent))
+    broken += [(path, "is listed, but not there") for path in table.absent]
+    findings += _broken_findings(data, where, table, broken, len(chosen) + len(table.absent))
     whole = [place for place, digest in enumerate(digests) if not digest.broken]
     kept, duplicates = _without_duplicates(table, chosen, digests, whole)
     if labelled and duplicates:
         findings += _duplicate_findings(data, where, duplicates)
     elif duplicates:
         notes.append(f"{len(duplicates)} images that are there twice are left out")
-    return SetOfImages(
+    return UsableImages(
         where=where,
         table=table,
         indices=chosen[kept].astype(np.int64),

@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lmoe_tune.data.plan import SearchPlan, plan_search
-from lmoe_tune.data.readers import read
 from lmoe_tune.data.sealed_plan import TestPlan, plan_test
-from lmoe_tune.data.selection import class_split
+from lmoe_tune.data.search_plan import SearchPlan, plan_search
 from lmoe_tune.data.splits import pools, split_official
-from lmoe_tune.data.table import Part
+from lmoe_tune.data.table import Part, read_table
+from lmoe_tune.data.usable_images import class_split
 from lmoe_tune.errors import UsageError
 from lmoe_tune.spec import Dataset, DataSpec
 from tests.data import trees
@@ -239,7 +238,7 @@ def test_several_processes_find_the_same(tmp_path: Path) -> None:
 
     trees.class_folders(tmp_path, ("a", "b"), per_class=140)
     (tmp_path / "a" / "img 7.jpg").write_bytes(b"")
-    paths = read("folder", str(tmp_path)).table.paths
+    paths = read_table("folder", str(tmp_path)).paths
     seen: list[tuple[int, int]] = []
     there = digest_images(
         tmp_path, paths, processes=2, progress=lambda *counts: seen.append(counts)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from lmoe_tune.data.readers.layout import Entry, LayoutError
+from lmoe_tune.readers.layout import Entry, LayoutError
 
 SUFFIXES = frozenset(
     {

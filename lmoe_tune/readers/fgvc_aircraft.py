@@ -8,12 +8,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lmoe_tune.data.readers.class_folders import class_folders
-from lmoe_tune.data.readers.files import present, read_lines, read_pairs
-from lmoe_tune.data.readers.layout import Entry, Layout, LayoutError, Reading, make_reading
+from lmoe_tune.readers.class_folders import CLASS_FOLDERS
+from lmoe_tune.readers.files import present, read_lines, read_pairs
+from lmoe_tune.readers.layout import (
+    Entry,
+    Kind,
+    Layout,
+    LayoutError,
+    Reader,
+    Reading,
+    make_reading,
+)
 
-BANNER = 20  # pixels
-NAME = "data/ with images/ and images_variant_*.txt"
 LISTS = "images_variant_{}.txt"
 
 
@@ -53,29 +59,37 @@ def _read(root: Path) -> Reading:
     if unknown:
         raise LayoutError(f"{variants} lacks the variant '{unknown[0]}'", "unpack the archive anew")
     found, absent = present(root, listed)
-    return make_reading(
-        "fgvc_aircraft",
-        NAME,
-        root,
-        found,
-        classes=classes,
-        absent=absent,
-        notes=notes,
-        crop_bottom=BANNER,
-    )
+    return make_reading(found, classes=classes, absent=absent, notes=notes)
 
 
-LAYOUTS = (
-    Layout(
-        NAME,
-        (
-            "data/images",
-            "data/variants.txt",
-            "data/images_variant_trainval.txt",
-            "data/images_variant_test.txt",
+READER = Reader(
+    title="FGVC-Aircraft",
+    layouts=(
+        Layout(
+            "data/ with images/ and images_variant_*.txt",
+            (
+                "data/images",
+                "data/variants.txt",
+                "data/images_variant_trainval.txt",
+                "data/images_variant_test.txt",
+            ),
+            _read,
+            lambda root: _data(root) is not None,
         ),
-        _read,
-        lambda root: _data(root) is not None,
+        *CLASS_FOLDERS,
     ),
-    *class_folders("fgvc_aircraft", BANNER),
-)
+    source="unpack fgvc-aircraft-2013b.tar.gz",
+    num_classes=100,
+    num_id_classes=90,
+    parts=("train", "val", "test"),
+    resize=512,
+    crop=448,
+    crop_bottom=20,
+    shows=Kind(
+        (
+            "aircraft", "airplane", "aeroplane", "airliner", "airship", "dirigible", "warplane",
+            "military plane", "jet", "helicopter", "glider", "biplane", "seaplane", "fighter", "bomber",
+            "wing", "flattop", "aircraft carrier", "space shuttle",
+        )
+    ),
+)  # fmt: skip

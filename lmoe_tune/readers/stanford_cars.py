@@ -6,15 +6,23 @@ expectations, and the mirrors that are around. Labels in the files count from 1.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from lmoe_tune.data.readers.class_folders import class_folders
-from lmoe_tune.data.readers.files import has_images, present
-from lmoe_tune.data.readers.layout import Entry, Layout, LayoutError, Reading, make_reading
-from lmoe_tune.data.readers.matlab import field, read_mat, strings
+from lmoe_tune.readers.class_folders import CLASS_FOLDERS
+from lmoe_tune.readers.files import has_images, present
+from lmoe_tune.readers.layout import (
+    Entry,
+    Kind,
+    Layout,
+    LayoutError,
+    Reader,
+    Reading,
+    make_reading,
+)
+from lmoe_tune.readers.matlab import field, read_mat, strings
 
-DEVKIT, CAR_IMS = "cars_train, cars_test and devkit", "car_ims and cars_annos.mat"
 DEVKITS = ("devkit", "car_devkit/devkit", "car_devkit", "devkit/devkit", ".")
 TRAIN, META, TEST = "cars_train_annos.mat", "cars_meta.mat", "cars_test_annos_withlabels"
 
@@ -58,9 +66,7 @@ def _read_devkit(root: Path) -> Reading:
         )
     entries += _annotated(devkit / TRAIN, classes, train_folder, official)
     found, absent = present(root, entries)
-    return make_reading(
-        "stanford_cars", DEVKIT, root, found, classes=classes, absent=absent, notes=notes
-    )
+    return make_reading(found, classes=classes, absent=absent, notes=notes)
 
 
 def _annotated(path: Path, classes: list[str], folder: str, official: str) -> list[Entry]:
@@ -106,7 +112,7 @@ def _read_car_ims(root: Path) -> Reading:
         for name, label, test in zip(names, labels, tests, strict=True)
     ]
     found, absent = present(root, entries)
-    return make_reading("stanford_cars", CAR_IMS, root, found, classes=classes, absent=absent)
+    return make_reading(found, classes=classes, absent=absent)
 
 
 def _is_devkit(root: Path) -> bool:
@@ -124,21 +130,44 @@ def _is_mixture(root: Path) -> bool:
     )
 
 
-LAYOUTS = (
-    Layout(
-        DEVKIT,
-        ("cars_train", "cars_test", f"devkit/{META}", f"devkit/{TRAIN}", f"{TEST}.mat"),
-        _read_devkit,
-        _is_devkit,
+READER = Reader(
+    title="Stanford Cars",
+    layouts=(
+        Layout(
+            "cars_train, cars_test and devkit",
+            ("cars_train", "cars_test", f"devkit/{META}", f"devkit/{TRAIN}", f"{TEST}.mat"),
+            _read_devkit,
+            _is_devkit,
+        ),
+        Layout("car_ims and cars_annos.mat", ("car_ims", "cars_annos.mat"), _read_car_ims),
+        Layout(
+            "cars_train with the annotations of car_ims",
+            ("cars_train", "cars_annos.mat"),
+            _read_devkit,
+            _is_mixture,
+            fix="cars_annos.mat numbers the images of car_ims, in another order than those of "
+            "cars_train: put car_devkit.tgz's devkit/ beside cars_train, and "
+            "cars_test_annos_withlabels.mat beside devkit",
+        ),
+        *CLASS_FOLDERS,
     ),
-    Layout(CAR_IMS, ("car_ims", "cars_annos.mat"), _read_car_ims),
-    Layout(
-        "cars_train with the annotations of car_ims",
-        ("cars_train", "cars_annos.mat"),
-        _read_devkit,
-        _is_mixture,
-        fix="cars_annos.mat numbers the images of car_ims, in another order than those of cars_train: put "
-        "car_devkit.tgz's devkit/ beside cars_train, and cars_test_annos_withlabels.mat beside devkit",
+    source="unpack cars_train.tgz, cars_test.tgz and car_devkit.tgz from a mirror, with "
+    "cars_test_annos_withlabels.mat beside them (the original host is gone, torchvision cannot "
+    "download it)",
+    num_classes=196,
+    num_id_classes=150,
+    parts=("train", "test"),
+    resize=512,
+    crop=448,
+    shows=Kind(
+        (
+            "car", "cars", "automobile", "motorcar", "auto", "cab", "taxi", "taxicab", "hack",
+            "convertible", "jeep", "landrover", "limousine", "limo", "minivan", "van", "minibus",
+            "model t", "pickup", "ambulance", "truck", "lorry", "wagon", "waggon", "station wagon",
+            "racer", "roadster", "sedan", "coupe", "hatchback", "suv", "recreational vehicle", "rv",
+            "camper", "motor vehicle", "grille", "fire engine", "snowplow", "snowplough", "go kart",
+            "tow car", "garbage truck", "dustcart", "half track",
+        )
     ),
-    *class_folders("stanford_cars"),
-)
+    class_folder=re.compile(r".*\D(19|20)\d\d$"),
+)  # fmt: skip

@@ -1,0 +1,12 @@
+"""scikit-learn's handwritten digits: 1,797 images of 8 x 8; `lmoe_tune.data.embedded` reads them."""
+
+from __future__ import annotations
+
+from lmoe_tune.readers.layout import Reader
+
+READER = Reader(
+    title="scikit-learn's handwritten digits",
+    num_classes=10,
+    num_id_classes=7,
+    num_val_novel=2,
+)
