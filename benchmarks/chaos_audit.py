@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from lmoe_tune import checkpoint
+from lmoe_tune.records import TrialRecord
 from lmoe_tune.sweep.folder import SweepFolder
-from lmoe_tune.sweep.ledger import Ledger, TrialView
+from lmoe_tune.sweep.ledger import Ledger
 from lmoe_tune.sweep.view import read_sweep
 
 TIMING = ("epoch_s", "images_per_s")
@@ -40,7 +41,7 @@ def audit(
     *,
     planned: int,
     reference: SweepFolder | None,
-    seen: list[list[TrialView]],
+    seen: list[list[TrialRecord]],
 ) -> list[Problem]:
     """All that is wrong with a sweep that says it is complete.
 
@@ -88,7 +89,9 @@ def compare_counts(ledger: Ledger, planned: int) -> Iterator[Problem]:
             )
 
 
-def compare_with_earlier(trials: list[TrialView], earlier: list[TrialView]) -> Iterator[Problem]:
+def compare_with_earlier(
+    trials: list[TrialRecord], earlier: list[TrialRecord]
+) -> Iterator[Problem]:
     """What was once recorded is still there, unchanged."""
     now = {trial.number: trial for trial in trials}
     for before in earlier:
@@ -121,7 +124,7 @@ def compare_with_reference(ledger: Ledger, reference: Ledger) -> Iterator[Proble
         )
 
 
-def determined(trials: list[TrialView]) -> dict[int, dict[str, Any]]:
+def determined(trials: list[TrialRecord]) -> dict[int, dict[str, Any]]:
     """What a sweep with one slot determines of each trial: all but the timing."""
     return {
         trial.number: {
@@ -172,7 +175,7 @@ def compare_disk(ledger: Ledger, reference: SweepFolder | None) -> Iterator[Prob
         yield Problem("on disk", "Ray's scratch folder was left behind")
 
 
-def compare_record(path: Path, trial: TrialView) -> Iterator[Problem]:
+def compare_record(path: Path, trial: TrialRecord) -> Iterator[Problem]:
     about = json.loads((path / "trial.json").read_text(encoding="utf-8"))
     for what in ("state", "value", "params", "violation", "failure", "started_ms", "ended_ms"):
         if about[what] != getattr(trial, what):
@@ -181,9 +184,7 @@ def compare_record(path: Path, trial: TrialView) -> Iterator[Problem]:
         json.loads(line)
         for line in (path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     ]
-    wanted = [
-        {"epoch": e.epoch, "time_ms": e.time_ms, "metrics": dict(e.metrics)} for e in trial.epochs
-    ]
+    wanted = [epoch.to_json() for epoch in trial.epochs]
     if lines != wanted:
         yield Problem(
             "on disk",
@@ -192,7 +193,7 @@ def compare_record(path: Path, trial: TrialView) -> Iterator[Problem]:
 
 
 def compare_checkpoint(
-    trial: TrialView, files: list[Path], reference: SweepFolder | None
+    trial: TrialRecord, files: list[Path], reference: SweepFolder | None
 ) -> Iterator[Problem]:
     """The last one is whole, of the last epoch, and holds the weights that the uninterrupted trial ended with."""
     import torch
@@ -260,7 +261,7 @@ def compare_mlflow(ledger: Ledger, database: Path) -> Iterator[Problem]:
     yield from compare_models(client, experiment.experiment_id, mine, ledger)
 
 
-def compare_run(client: Any, run: Any, trial: TrialView, parents: set[str]) -> Iterator[Problem]:
+def compare_run(client: Any, run: Any, trial: TrialRecord, parents: set[str]) -> Iterator[Problem]:
     found = {
         "status": run.info.status,
         "state": run.data.tags.get("lmoe_tune.state"),

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lmoe_tune import checkpoint
+from lmoe_tune.records import TrialRecord
 from lmoe_tune.sweep.folder import SweepFolder
 from lmoe_tune.sweep.journal import encode
-from lmoe_tune.sweep.ledger import TrialView
 
 MARK = "LMOE_TUNE_BENCH"  # in the environment of a driver, so also of every process that descends from it
 POLL_S = 0.003
@@ -216,7 +216,7 @@ def last_bytes(path: Path) -> bytes:
 # Damage to the files of a sweep that was killed
 
 
-def newest_checkpoint(folder: SweepFolder, trials: list[TrialView]) -> Path | None:
+def newest_checkpoint(folder: SweepFolder, trials: list[TrialRecord]) -> Path | None:
     """Of a trial that is to be continued; before there is one, of the baseline."""
     running = [folder.checkpoints(trial.number) for trial in trials if trial.state == "running"]
     for place in [*running, *(folder.home / "baselines").glob("*")]:

@@ -21,9 +21,9 @@ from benchmarks.chaos_mlflow import Proxy
 from benchmarks.marked_steps import read_marks
 from benchmarks.sweep_overhead import environment
 from lmoe_tune.errors import LmoeTuneError
+from lmoe_tune.records import TrialRecord
 from lmoe_tune.sweep import view
 from lmoe_tune.sweep.folder import SweepFolder
-from lmoe_tune.sweep.ledger import TrialView
 from lmoe_tune.training.baseline_record import read_baseline_record
 
 KILL = "driver and all its processes killed"
@@ -105,7 +105,7 @@ class Victim:
     """None: the SQLite file under its home."""
     database: Path = Path()
     proxy: Proxy | None = None
-    seen: list[list[TrialView]] = field(default_factory=list)
+    seen: list[list[TrialRecord]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if self.tracking_uri is None:
@@ -120,7 +120,7 @@ class Victim:
         command = ["resume"] if self.folder.exists() else ["search", *self.search]
         return Driver(command, self.cwd, environment() | more, str(self.cwd))
 
-    def trials(self) -> list[TrialView]:
+    def trials(self) -> list[TrialRecord]:
         try:
             return view.read_sweep(self.folder).trials()
         except (LmoeTuneError, FileNotFoundError):  # killed before there was one

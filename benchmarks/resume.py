@@ -37,7 +37,7 @@ from benchmarks.sweep_overhead import BenchmarkError, environment, machine, say,
 from lmoe_tune.sweep import projector, view  # noqa: E402
 from lmoe_tune.sweep.folder import SweepFolder  # noqa: E402
 from lmoe_tune.sweep.ledger import Ledger  # noqa: E402
-from lmoe_tune.sweep.records import write_record  # noqa: E402
+from lmoe_tune.sweep.trial_files import write_record  # noqa: E402
 
 NAME = "resume"
 SPEC = """\

@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 
     from lmoe_tune.confirmation.job_ledger import JobLedger
     from lmoe_tune.confirmation.plan import Candidate, Plan
+    from lmoe_tune.records import TrialRecord
     from lmoe_tune.sweep.folder import SweepFolder
-    from lmoe_tune.sweep.ledger import Ledger, TrialView
+    from lmoe_tune.sweep.ledger import Ledger
 
 app = typer.Typer()
 
@@ -247,14 +248,14 @@ class JobProgress:
         self._ledger = ledger
         self._candidates = ledger.attrs["candidates"]
 
-    def on_start(self, trial: TrialView) -> None:
+    def on_start(self, trial: TrialRecord) -> None:
         if trial.epochs:
             say(f"{self._name(trial)}: continues after epoch {trial.epochs[-1].epoch}")
 
-    def on_epoch(self, trial: TrialView) -> None:
+    def on_epoch(self, trial: TrialRecord) -> None:
         """Nothing: a line per epoch would drown the rest."""
 
-    def on_end(self, trial: TrialView) -> None:
+    def on_end(self, trial: TrialRecord) -> None:
         trials = self._ledger.trials()
         ended = sum(one.state != "running" for one in trials)
         what = f"failed: {trial.failure}" if trial.state == "failed" else "done"
@@ -263,7 +264,7 @@ class JobProgress:
     def on_message(self, text: str) -> None:
         say(text)
 
-    def _name(self, trial: TrialView) -> str:
+    def _name(self, trial: TrialRecord) -> str:
         params = trial.params
         return f"{self._candidates[params['candidate']]['name']}, split {params['split']}, seed {params['seed']}"
 

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from lmoe_tune.cli.output import duration, params_line, say, shown
-from lmoe_tune.sweep.ledger import Ledger, TrialView
+from lmoe_tune.records import TrialRecord
+from lmoe_tune.sweep.ledger import Ledger
 from lmoe_tune.training.baseline_record import read_baseline_record
 
 if TYPE_CHECKING:
@@ -25,14 +26,14 @@ class LineProgress:
         self._ledger = ledger
         self._metric = ledger.spec.objective.metric
 
-    def on_start(self, trial: TrialView) -> None:
+    def on_start(self, trial: TrialRecord) -> None:
         if trial.epochs:
             say(f"trial {trial.number}: continues after epoch {trial.epochs[-1].epoch}")
 
-    def on_epoch(self, trial: TrialView) -> None:
+    def on_epoch(self, trial: TrialRecord) -> None:
         """Nothing: a line per epoch would drown the rest."""
 
-    def on_end(self, trial: TrialView) -> None:
+    def on_end(self, trial: TrialRecord) -> None:
         say(end_line(trial, self._metric, self._ledger))
 
     def on_message(self, text: str) -> None:
@@ -46,7 +47,7 @@ class LiveProgress:
         self._ledger = ledger
         self._live = live
         self._metric = ledger.spec.objective.metric
-        self._running: dict[int, TrialView] = {
+        self._running: dict[int, TrialRecord] = {
             trial.number: trial for trial in ledger.trials() if trial.state == "running"
         }
         self._finished = [trial for trial in ledger.trials() if trial.state != "running"]
@@ -55,14 +56,14 @@ class LiveProgress:
         self._num_before = len(self._finished)
         self._message = "starting Ray"
 
-    def on_start(self, trial: TrialView) -> None:
+    def on_start(self, trial: TrialRecord) -> None:
         self._running[trial.number] = trial
 
-    def on_epoch(self, trial: TrialView) -> None:
+    def on_epoch(self, trial: TrialRecord) -> None:
         self._running[trial.number] = trial
         self._message = ""
 
-    def on_end(self, trial: TrialView) -> None:
+    def on_end(self, trial: TrialRecord) -> None:
         self._running.pop(trial.number, None)
         self._finished.append(trial)
         self._live.console.print(end_line(trial, self._metric, self._ledger), highlight=False)
@@ -135,7 +136,7 @@ def watching(ledger: Ledger) -> Iterator[LineProgress | LiveProgress]:
         yield progress
 
 
-def end_line(trial: TrialView, metric: str, ledger: Ledger) -> str:
+def end_line(trial: TrialRecord, metric: str, ledger: Ledger) -> str:
     """How a trial ended, on one line."""
     what = f"trial {trial.number} {trial.state}"
     if trial.state == "failed":

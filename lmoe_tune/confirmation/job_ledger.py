@@ -15,10 +15,11 @@ from lmoe_tune.data.inspection import refuse_unsound
 from lmoe_tune.data.sealed_images import open_test_data
 from lmoe_tune.data.usable_images import Say
 from lmoe_tune.errors import UsageError
+from lmoe_tune.records import TrialRecord
 from lmoe_tune.spec import DataSpec, Spec, diff
 from lmoe_tune.sweep import view
 from lmoe_tune.sweep.code import PARTS, changes, code_of
-from lmoe_tune.sweep.ledger import Ledger, TrialView, now_ms
+from lmoe_tune.sweep.ledger import Ledger, now_ms
 from lmoe_tune.sweep.lifecycle import with_run_settings, write_records
 from lmoe_tune.sweep.rebuild import write_about
 
@@ -53,7 +54,7 @@ class JobLedger:
         ended = {trial.state for trial in self.jobs(plan).values() if trial is not None}
         return None not in self.jobs(plan).values() and ended == {"complete"}
 
-    def jobs(self, plan: Plan) -> dict[tuple[str, int, int], TrialView | None]:
+    def jobs(self, plan: Plan) -> dict[tuple[str, int, int], TrialRecord | None]:
         """The trial of each job (row's name, split, seed); of a failed job that was tried again the last one."""
         if self._ledger is None:
             return {

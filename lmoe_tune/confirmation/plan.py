@@ -23,7 +23,8 @@ from lmoe_tune.spec.model import Budget
 from trainables import METHODS, configured, load_method
 
 if TYPE_CHECKING:
-    from lmoe_tune.sweep.ledger import Ledger, TrialView
+    from lmoe_tune.records import TrialRecord
+    from lmoe_tune.sweep.ledger import Ledger
 
 FIRST_SEED = 1000  # fresh: far from what anybody tunes on, and the one of the search is left out
 MAX_CANDIDATES = 100_000
@@ -177,7 +178,7 @@ def best_of(ledger: Ledger, import_path: Path, top: int) -> list[Candidate]:
 
 
 def candidate_of(
-    spec: Spec, trial: TrialView, import_path: Path, name: str | None = None
+    spec: Spec, trial: TrialRecord, import_path: Path, name: str | None = None
 ) -> Candidate:
     """The configuration of a trial."""
     _, params = configured(spec, trial.params, import_path)

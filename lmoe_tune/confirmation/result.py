@@ -16,10 +16,10 @@ from lmoe_tune.confirmation.job_ledger import JobLedger
 from lmoe_tune.confirmation.plan import DESCRIPTION, MODEL, RESAMPLED, SCORES, Candidate, Plan
 from lmoe_tune.durable import write_durably
 from lmoe_tune.errors import LmoeTuneError
+from lmoe_tune.records import TrialRecord
 from lmoe_tune.statistics import Floats, Paired, Run, compare, summarise, verdict
 from lmoe_tune.sweep import view
 from lmoe_tune.sweep.folder import SweepFolder
-from lmoe_tune.sweep.ledger import TrialView
 
 METRIC = "test_auroc"
 COMPARED = (
@@ -34,7 +34,7 @@ class _Tested:
     row: str
     split: int
     seed: int
-    trial: TrialView
+    trial: TrialRecord
     resampled: Mapping[str, Floats]
     fingerprint: str
 
@@ -175,7 +175,7 @@ def _comparable(runs: Sequence[Run], plan: Plan) -> list[str]:
     return [row.name for row in (plan.own_defaults, *plan.others) if row.name in names]
 
 
-def _read(folder: SweepFolder, row: str, split: int, seed: int, trial: TrialView) -> _Tested:
+def _read(folder: SweepFolder, row: str, split: int, seed: int, trial: TrialRecord) -> _Tested:
     path = folder.trial(trial.number) / SCORES
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from lmoe_tune.records import TrialRecord
 from lmoe_tune.spec import Spec
 from lmoe_tune.sweep import view
 from lmoe_tune.sweep.importance import importances
-from lmoe_tune.sweep.ledger import Ledger, TrialView
+from lmoe_tune.sweep.ledger import Ledger
 
 Floats = npt.NDArray[np.float64]
 
@@ -51,10 +52,10 @@ class Facts:
     spec: Spec
     summary: dict[str, Any]
     leaderboard: list[dict[str, Any]]
-    trials: list[TrialView]
+    trials: list[TrialRecord]
     """By number."""
-    best: TrialView | None
-    front: list[TrialView]
+    best: TrialRecord | None
+    front: list[TrialRecord]
     baseline: dict[str, float]
     """The metrics of the baseline after its last epoch; empty where it is not known."""
     importances: dict[str, float]

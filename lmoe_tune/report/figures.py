@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from lmoe_tune.records import TrialRecord
 from lmoe_tune.report.facts import Confirmation, Facts, Floats
 from lmoe_tune.report.networks import LAMBDAS, Answers, Compared
-from lmoe_tune.sweep.ledger import TrialView
 
 # Okabe and Ito's palette: told apart with any colour vision
 BLUE, ORANGE, GREEN, RED, PURPLE, GREY = (
@@ -428,10 +428,10 @@ def _tradeoff(facts: Facts) -> Figure:
     return figure
 
 
-def _front(trials: Sequence[TrialView], first: str, second: str) -> list[TrialView]:
+def _front(trials: Sequence[TrialRecord], first: str, second: str) -> list[TrialRecord]:
     """Those that no other betters in both, by the first."""
 
-    def beaten(one: TrialView) -> bool:
+    def beaten(one: TrialRecord) -> bool:
         a, b = one.metrics[first], one.metrics[second]
         others = [(other.metrics[first], other.metrics[second]) for other in trials]
         return any(x >= a and y >= b and (x, y) != (a, b) for x, y in others)

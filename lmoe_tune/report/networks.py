@@ -24,8 +24,9 @@ from lmoe_tune.data.validation import ValidationImages
 from lmoe_tune.detector.network import Network
 from lmoe_tune.evaluation import score
 from lmoe_tune.model import build_model
+from lmoe_tune.records import TrialRecord
 from lmoe_tune.spec import DataSpec
-from lmoe_tune.sweep.ledger import Ledger, TrialView
+from lmoe_tune.sweep.ledger import Ledger
 from lmoe_tune.training.baseline_record import baseline_folder
 
 MAX_IMAGES = 1000
@@ -61,7 +62,7 @@ class Compared:
     """Why something is missing, a sentence each."""
 
 
-def compare_networks(ledger: Ledger, best: TrialView | None) -> Compared:
+def compare_networks(ledger: Ledger, best: TrialRecord | None) -> Compared:
     """Run both over at most `MAX_IMAGES` of each validation set. Raises UsageError where the data cannot be read."""
     if best is None:
         return Compared(None, None, ("no trial is complete yet",))

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from lmoe_tune.errors import LmoeTuneError
+from lmoe_tune.records import TrialRecord
 from lmoe_tune.sweep.guard import ClusterLostError
 from lmoe_tune.sweep.journal import LedgerError
-from lmoe_tune.sweep.ledger import Ledger, Suggestion, TrialView, now_ms
-from lmoe_tune.sweep.records import write_record
+from lmoe_tune.sweep.ledger import Ledger, Suggestion, now_ms
+from lmoe_tune.sweep.trial_files import write_record
 from lmoe_tune.training.baseline_record import read_baseline_record
 
 if TYPE_CHECKING:
@@ -27,9 +28,9 @@ NODE_DEATHS = 20  # a trial that brings its nodes down must not do so for ever
 class Observer(Protocol):
     """Whoever watches a sweep; called from the driver's event loop, so it must be quick."""
 
-    def on_start(self, trial: TrialView) -> None: ...
-    def on_epoch(self, trial: TrialView) -> None: ...
-    def on_end(self, trial: TrialView) -> None: ...
+    def on_start(self, trial: TrialRecord) -> None: ...
+    def on_epoch(self, trial: TrialRecord) -> None: ...
+    def on_end(self, trial: TrialRecord) -> None: ...
     def on_message(self, text: str) -> None: ...
 
 
@@ -172,7 +173,7 @@ class SweepControl:
         except BaseException as error:
             self.fatal = self.fatal or error
 
-    def _ended(self, trial: TrialView) -> None:
+    def _ended(self, trial: TrialRecord) -> None:
         write_record(self.ledger.folder, trial)
         self._drop_checkpoints()
         self.observer.on_end(trial)

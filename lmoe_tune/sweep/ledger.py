@@ -10,18 +10,20 @@ import math
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
 
 import optuna
+from optuna.distributions import BaseDistribution, distribution_to_json
 from optuna.trial import FrozenTrial, Trial
 from optuna.trial import TrialState as State
 
+from lmoe_tune.records import EpochRecord, TrialRecord, TrialState
 from lmoe_tune.spec import Spec
 from lmoe_tune.sweep.folder import SweepFolder
 from lmoe_tune.sweep.journal import JournalFile, LedgerError
 from lmoe_tune.sweep.sampling import ask, make_pruner, make_sampler, num_grid_trials
-from lmoe_tune.tracking import EpochRecord
 
 log = logging.getLogger(__name__)
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -30,9 +32,10 @@ SCHEMA = 1
 STUDY = "sweep"  # always: Hyperband hashes the name, and a sweep may be renamed
 CONSTRAINT_PREFIX = "constraints:"
 EPOCH_PREFIX = "epoch:"
+RECORD_ATTRS = ("failure", "traceback", "ended_by", "retry_of", "retries")
+"""Attributes of a trial that are fields of its record."""
 
-TrialStateName = Literal["running", "complete", "pruned", "failed"]
-STATES: dict[State, TrialStateName] = {
+STATES: dict[State, TrialState] = {
     State.RUNNING: "running",
     State.COMPLETE: "complete",
     State.PRUNED: "pruned",
@@ -64,39 +67,6 @@ class Budget:
         return cls(budget.trials, budget.time, budget.gpu_hours, budget.max_failed)
 
 
-@dataclass(frozen=True)
-class TrialView:
-    """One trial as it stands in the ledger.
-
-    `value` is that of its last epoch; with several objectives, of the first one, and `values` has all.
-    """
-
-    number: int
-    state: TrialStateName
-    params: dict[str, Any]
-    epochs: tuple[EpochRecord, ...]
-    value: float | None
-    violation: float
-    """How far the constraints are missed, summed; 0 is feasible."""
-    failure: str | None
-    traceback: str | None
-    ended_by: str | None
-    retry_of: int | None
-    started_ms: int
-    ended_ms: int | None
-    values: tuple[float, ...] = ()
-    retries: int = 0
-    """How often its process died."""
-    notes: tuple[str, ...] = ()
-    """What its process warned of: a damaged checkpoint, say."""
-    system_attrs: dict[str, Any] = field(default_factory=dict)
-    """What Optuna's samplers and pruners noted about it, its constraints included."""
-
-    @property
-    def metrics(self) -> dict[str, float]:
-        return dict(self.epochs[-1].metrics) if self.epochs else {}
-
-
 class Ledger:
     """The study of one sweep, opened with `writing` or `reading`."""
 
@@ -113,7 +83,7 @@ class Ledger:
         self.spec = spec
         self._backend = backend
         self._trials: dict[int, Trial] = {}
-        self._views: dict[int, TrialView] = {}
+        self._views: dict[int, TrialRecord] = {}
         self._storage = optuna.storages.JournalStorage(backend)
         # An idle sampler: each trial gets one of its own, and rebuilding a trial must not draw from one.
         idle = optuna.samplers.RandomSampler(seed=0)
@@ -391,17 +361,17 @@ class Ledger:
     def is_finished(self, number: int) -> bool:
         return self._frozen_trial(number).state.is_finished()
 
-    def trial(self, number: int) -> TrialView:
+    def trial(self, number: int) -> TrialRecord:
         return self._view(self._frozen_trial(number))
 
-    def trials(self) -> list[TrialView]:
+    def trials(self) -> list[TrialRecord]:
         """All trials that have been started, by number."""
         return [self._view(trial) for trial in self._frozen() if trial.state != State.WAITING]
 
-    def _view(self, frozen: FrozenTrial) -> TrialView:
+    def _view(self, frozen: FrozenTrial) -> TrialRecord:
         view = self._views.get(frozen.number)
         if view is None:
-            view = _view(frozen, self.spec.objective.metrics)
+            view = _record(frozen, self.spec.objective.metrics)
             if frozen.state.is_finished():  # nothing changes it any more
                 self._views[frozen.number] = view
         return replace(view, params=dict(view.params))
@@ -415,7 +385,7 @@ class Ledger:
     def num_failed(self) -> int:
         return len(self._frozen(State.FAIL))
 
-    def best(self, trials: Sequence[TrialView] | None = None) -> TrialView | None:
+    def best(self, trials: Sequence[TrialRecord] | None = None) -> TrialRecord | None:
         """The best complete trial; where none is feasible, the one that misses the constraints least.
 
         With several objectives, the one of the Pareto front with the best first objective.
@@ -423,7 +393,7 @@ class Ledger:
         ranked = self.ranked(self.trials() if trials is None else trials)
         return ranked[0] if ranked else None
 
-    def ranked(self, trials: Sequence[TrialView]) -> list[TrialView]:
+    def ranked(self, trials: Sequence[TrialRecord]) -> list[TrialRecord]:
         """The complete trials, best first; of equal ones the earlier. A Pareto front goes before all others."""
         complete = [
             trial for trial in trials if trial.state == "complete" and trial.value is not None
@@ -440,7 +410,7 @@ class Ledger:
             ),
         )
 
-    def pareto_front(self, trials: Sequence[TrialView]) -> list[TrialView]:
+    def pareto_front(self, trials: Sequence[TrialRecord]) -> list[TrialRecord]:
         """The feasible complete trials that no other one betters in every objective, by number.
 
         With one objective, these are the trials with the best value.
@@ -452,7 +422,7 @@ class Ledger:
         ]
         costs = {trial.number: self._costs(trial) for trial in found}
 
-        def dominates(one: TrialView, other: TrialView) -> bool:
+        def dominates(one: TrialRecord, other: TrialRecord) -> bool:
             pairs = list(zip(costs[one.number], costs[other.number], strict=True))
             return all(a <= b for a, b in pairs) and any(a < b for a, b in pairs)
 
@@ -461,7 +431,7 @@ class Ledger:
             return [trial for trial in found if costs[trial.number] == least]
         return [trial for trial in found if not any(dominates(other, trial) for other in found)]
 
-    def _costs(self, trial: TrialView) -> tuple[float, ...]:
+    def _costs(self, trial: TrialRecord) -> tuple[float, ...]:
         """The objectives' values, less being better."""
         pairs = zip(trial.values, self.spec.objective.directions, strict=True)
         return tuple(-value if direction == "maximize" else value for value, direction in pairs)
@@ -549,13 +519,14 @@ def _num_epochs(trial: FrozenTrial) -> int:
     return sum(key.startswith(EPOCH_PREFIX) for key in trial.user_attrs)
 
 
-def _view(trial: FrozenTrial, objectives: Sequence[str]) -> TrialView:
+def _record(trial: FrozenTrial, objectives: Sequence[str]) -> TrialRecord:
     attrs = trial.user_attrs
-    recorded = sorted(
-        (int(key.removeprefix(EPOCH_PREFIX)), key) for key in attrs if key.startswith(EPOCH_PREFIX)
+    numbers = sorted(
+        int(key.removeprefix(EPOCH_PREFIX)) for key in attrs if key.startswith(EPOCH_PREFIX)
     )
     epochs = [
-        EpochRecord(epoch, attrs[key]["metrics"], attrs[key]["time_ms"]) for epoch, key in recorded
+        EpochRecord(epoch, judged=trial.intermediate_values.get(epoch), **attrs[epoch_key(epoch)])
+        for epoch in numbers
     ]
     values = tuple(float(epochs[-1].metrics[name]) for name in objectives) if epochs else ()
     violations = [
@@ -564,23 +535,23 @@ def _view(trial: FrozenTrial, objectives: Sequence[str]) -> TrialView:
         if key.startswith(CONSTRAINT_PREFIX)
     ]
     assert trial.datetime_start is not None, "a trial that was never started"
-    return TrialView(
+    ended = trial.datetime_complete
+    return TrialRecord(
         number=trial.number,
         state=STATES[trial.state],
         params=dict(trial.params),
         epochs=tuple(epochs),
-        value=values[0] if values else None,
-        violation=sum(violations),
-        failure=attrs.get("failure"),
-        traceback=attrs.get("traceback"),
-        ended_by=attrs.get("ended_by"),
-        retry_of=attrs.get("retry_of"),
         started_ms=round(trial.datetime_start.timestamp() * 1000),
-        ended_ms=round(trial.datetime_complete.timestamp() * 1000)
-        if trial.datetime_complete
-        else None,
+        ended_ms=None if ended is None else round(ended.timestamp() * 1000),
         values=values,
-        retries=int(attrs.get("retries", 0)),
+        violation=sum(violations),
         notes=tuple(attrs.get("notes", ())),
-        system_attrs=dict(trial.system_attrs),
+        distributions={name: _as_json(kind) for name, kind in trial.distributions.items()},
+        optuna=dict(trial.system_attrs),
+        **{key: attrs[key] for key in RECORD_ATTRS if key in attrs},
     )
+
+
+@lru_cache
+def _as_json(distribution: BaseDistribution) -> str:
+    return distribution_to_json(distribution)

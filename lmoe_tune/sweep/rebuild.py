@@ -9,25 +9,24 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from optuna.distributions import BaseDistribution
+from optuna.distributions import json_to_distribution
 from optuna.storages.journal._storage import JournalOperation
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as State
 
 from lmoe_tune.durable import sync_folder, write_durably
 from lmoe_tune.errors import UsageError
+from lmoe_tune.records import TrialRecord
 from lmoe_tune.spec import Spec
 from lmoe_tune.sweep.folder import SweepFolder
 from lmoe_tune.sweep.journal import JournalFile, LedgerError, good_records, whole_prefix
-from lmoe_tune.sweep.ledger import STATES, Ledger, TrialView, epoch_key, now_ms
-from lmoe_tune.sweep.records import read_record, recorded_extent
-from lmoe_tune.sweep.sampling import make_distributions
+from lmoe_tune.sweep.ledger import RECORD_ATTRS, STATES, Ledger, epoch_key, now_ms
+from lmoe_tune.sweep.trial_files import read_record, recorded_extent
 from lmoe_tune.sweep.view import OPENING_PREFIX
 
 PASSING = ("mlflow:", "delivered")  # attributes that tracking finds out again
@@ -41,7 +40,7 @@ class Remains:
     """Of the sweep as a whole."""
     system_attrs: dict[str, Any]
     """Optuna's, of the study."""
-    trials: dict[int, TrialView]
+    trials: dict[int, TrialRecord]
     lost: tuple[int, ...]
     """Numbers of trials of which nothing is left."""
     num_from_records: int
@@ -83,7 +82,7 @@ def survey(folder: SweepFolder, spec: Spec) -> Remains:
     } | attrs
     trials, from_records = dict(before.trials), 0
     for path in (folder.path / "trials").glob("[0-9]*"):
-        record_of_trial = read_record(path, spec.objective.metrics)
+        record_of_trial = read_record(path)
         if record_of_trial is None:
             continue
         known = trials.get(record_of_trial.number)
@@ -107,14 +106,13 @@ def rebuild(folder: SweepFolder, spec: Spec) -> tuple[Remains, Path]:
     aside.unlink(missing_ok=True)
     backend = JournalFile(aside, writable=True)
     ledger = Ledger(folder, spec, backend, remains.attrs, enqueue=False)
-    distributions = make_distributions(spec)
     with backend.transaction():
         for key, value in remains.system_attrs.items():
             ledger.study._storage.set_study_system_attr(ledger.study._study_id, key, value)
         for number in range(max([*remains.trials, *remains.lost], default=-1) + 1):
             trial = remains.trials.get(number)
             if trial is not None:
-                ledger.study.add_trial(_frozen(trial, spec, distributions))
+                ledger.study.add_trial(_frozen(trial))
             elif number < len(spec.search.start_from):
                 ledger.study.enqueue_trial(dict(spec.search.start_from[number]))
             else:
@@ -163,7 +161,7 @@ def behind(ledger: Ledger) -> str | None:
 @dataclass(frozen=True)
 class _Before:
     attrs: dict[str, Any] = field(default_factory=dict)
-    trials: dict[int, TrialView] = field(default_factory=dict)
+    trials: dict[int, TrialRecord] = field(default_factory=dict)
 
 
 def _read_prefix(content: bytes, spec: Spec, folder: SweepFolder) -> _Before:
@@ -179,38 +177,25 @@ def _read_prefix(content: bytes, spec: Spec, folder: SweepFolder) -> _Before:
             return _Before()
 
 
-def _extent(trial: TrialView) -> tuple[bool, int]:
+def _extent(trial: TrialRecord) -> tuple[bool, int]:
     return trial.state != "running", len(trial.epochs)
 
 
-def _frozen(
-    trial: TrialView, spec: Spec, distributions: Mapping[str, BaseDistribution]
-) -> FrozenTrial:
+def _frozen(trial: TrialRecord) -> FrozenTrial:
     """The trial as Optuna keeps it."""
     attrs: dict[str, Any] = {
         epoch_key(epoch.epoch): {"metrics": epoch.metrics, "time_ms": epoch.time_ms}
         for epoch in trial.epochs
     }
-    notes: dict[str, Any] = {
-        "failure": trial.failure,
-        "traceback": trial.traceback,
-        "ended_by": trial.ended_by,
-    }
-    notes |= {"retry_of": trial.retry_of, "retries": trial.retries or None}
-    notes |= {"notes": list(trial.notes) or None}
+    notes = {key: getattr(trial, key) for key in RECORD_ATTRS}
+    notes |= {"retries": trial.retries or None, "notes": list(trial.notes) or None}
     attrs |= {key: value for key, value in notes.items() if value is not None}
+    reported = {epoch.epoch: epoch.judged for epoch in trial.epochs if epoch.judged is not None}
+    values = list(trial.values) if trial.state == "complete" else None
+    if trial.state == "pruned" and reported:
+        values = [reported[max(reported)]]  # as Optuna itself takes it
     state = next(state for state, name in STATES.items() if name == trial.state)
-    one = len(spec.objective.metrics) == 1
-    reported = (
-        {epoch.epoch: float(epoch.metrics[spec.objective.metric]) for epoch in trial.epochs}
-        if one
-        else {}
-    )
-    values = (
-        list(trial.values)
-        if trial.state == "complete" or (trial.state == "pruned" and one)
-        else None
-    )
+    ended = None if trial.state == "running" else _datetime(trial.ended_ms or now_ms())
     return FrozenTrial(
         number=trial.number,
         trial_id=trial.number,
@@ -218,13 +203,13 @@ def _frozen(
         value=None,
         values=values,
         datetime_start=_datetime(trial.started_ms),
-        datetime_complete=_datetime(trial.ended_ms or now_ms())
-        if trial.state != "running"
-        else None,
+        datetime_complete=ended,
         params=dict(trial.params),
-        distributions={name: distributions[name] for name in trial.params},
+        distributions={
+            name: json_to_distribution(kind) for name, kind in trial.distributions.items()
+        },
         user_attrs=attrs,
-        system_attrs=dict(trial.system_attrs),
+        system_attrs=dict(trial.optuna),
         intermediate_values=reported,
     )
 

@@ -20,7 +20,7 @@ from lmoe_tune.sweep.control import Observer, SweepControl
 from lmoe_tune.sweep.guard import guarded
 from lmoe_tune.sweep.ledger import Ledger, now_ms
 from lmoe_tune.sweep.projector import PATIENCE_S, Projector
-from lmoe_tune.sweep.records import mend_records
+from lmoe_tune.sweep.trial_files import mend_records
 
 INTERRUPTED_PATIENCE_S = 4.0  # whoever presses Ctrl-C wants out; a resume delivers the rest
 

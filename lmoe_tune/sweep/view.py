@@ -7,18 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from lmoe_tune.durable import read_text
+from lmoe_tune.records import EpochRecord, TrialRecord
 from lmoe_tune.spec import Spec, spec_from_resolved
 from lmoe_tune.sweep.folder import SweepFolder
-from lmoe_tune.sweep.ledger import Ledger, TrialView, now_ms
-from lmoe_tune.tracking import (
-    BaselineSnapshot,
-    EpochRecord,
-    ModelSource,
-    SweepSnapshot,
-    TrialSnapshot,
-    default_uri,
-    shown,
-)
+from lmoe_tune.sweep.ledger import Ledger, now_ms
+from lmoe_tune.tracking import BaselineSnapshot, ModelSource, SweepSnapshot, default_uri, shown
 from lmoe_tune.training.baseline_record import read_baseline_record
 
 OPENING_PREFIX = "test_opening:"
@@ -60,7 +53,7 @@ def snapshot(ledger: Ledger, state: str) -> SweepSnapshot:
         direction=spec.objective.direction,
         started_ms=ledger.created_ms,
         ended_ms=max(ends, default=ledger.created_ms) if state == "complete" else None,
-        trials=tuple(_trial_snapshot(trial, state) for trial in trials),
+        trials=tuple(trials),
         best=best.number if best else None,
         feasible=best is not None and best.violation == 0,
         baseline=_baseline_snapshot(ledger),
@@ -132,7 +125,7 @@ def record_opening(ledger: Ledger, who: str, command: str, jobs: int) -> None:
     ledger.set_attr(key, {"time_ms": now_ms(), "who": who, "command": command, "jobs": jobs})
 
 
-def best_of(ledger: Ledger, trials: list[TrialView]) -> dict[str, Any] | None:
+def best_of(ledger: Ledger, trials: list[TrialRecord]) -> dict[str, Any] | None:
     """The best trial so far, or None."""
     best = ledger.best(trials)
     if best is None:
@@ -218,32 +211,20 @@ def is_delivered(ledger: Ledger) -> bool:
     return bool(ledger.attrs.get("delivered") == {"uri": uri, "runs": ledger.num_runs()})
 
 
-def _trial_snapshot(trial: TrialView, state: str) -> TrialSnapshot:
-    return TrialSnapshot(
-        number=trial.number,
-        state=trial.state,
-        params=trial.params,
-        epochs=trial.epochs,
-        started_ms=trial.started_ms,
-        ended_ms=trial.ended_ms,
-        failure=trial.failure,
-        retry_of=trial.retry_of,
-        interrupted=state == "interrupted" and trial.state == "running",
-    )
-
-
 def _confirm_snapshot(ledger: Ledger, state: str) -> SweepSnapshot:
     """The picture of a confirmation: its runs name the sweep, and carry no number of a trial of its."""
     spec, attrs, trials = ledger.spec, ledger.attrs, ledger.trials()
     candidates = attrs["candidates"]
-    jobs = []
+    jobs, names = [], {}
     for trial in trials:
         candidate = candidates[trial.params["candidate"]]
         about = {"candidate": candidate["name"], "method": candidate["method"]}
         about |= {"split": trial.params["split"], "seed": trial.params["seed"]}
         about |= {key: value for key, value in candidate["params"].items() if value is not None}
-        name = f"confirm {candidate['name']}, split {about['split']}, seed {about['seed']}"
-        jobs.append(replace(_trial_snapshot(trial, state), params=about, name=name))
+        names[trial.number] = (
+            f"confirm {candidate['name']}, split {about['split']}, seed {about['seed']}"
+        )
+        jobs.append(replace(trial, params=about))
     ends = [trial.ended_ms for trial in trials if trial.ended_ms is not None]
     return SweepSnapshot(
         sweep=attrs["of_sweep"],
@@ -262,6 +243,7 @@ def _confirm_snapshot(ledger: Ledger, state: str) -> SweepSnapshot:
         baseline=None,
         searched=tuple(dict.fromkeys(name for job in jobs for name in job.params)),
         kind="confirm",
+        names=names,
         tags={
             f"lmoe_tune.{key}": str(attrs[key])
             for key in ("verdict", "verdict_sentence")

@@ -6,23 +6,15 @@ Importing this package costs nothing; MLflow itself (1.5 s) is imported where it
 from lmoe_tune.tracking.address import default_uri, shown
 from lmoe_tune.tracking.logged_models import CheckpointGoneError
 from lmoe_tune.tracking.projection import Delivered, Projection
-from lmoe_tune.tracking.snapshot import (
-    BaselineSnapshot,
-    EpochRecord,
-    ModelSource,
-    SweepSnapshot,
-    TrialSnapshot,
-)
+from lmoe_tune.tracking.snapshot import BaselineSnapshot, ModelSource, SweepSnapshot
 
 __all__ = [
     "BaselineSnapshot",
     "CheckpointGoneError",
     "Delivered",
-    "EpochRecord",
     "ModelSource",
     "Projection",
     "SweepSnapshot",
-    "TrialSnapshot",
     "default_uri",
     "shown",
 ]

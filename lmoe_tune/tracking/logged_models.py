@@ -20,7 +20,8 @@ from urllib.parse import unquote, urlsplit
 
 import lmoe_tune
 from lmoe_tune.errors import TrackingError
-from lmoe_tune.tracking.snapshot import ModelSource, SweepSnapshot, TrialSnapshot
+from lmoe_tune.records import TrialRecord
+from lmoe_tune.tracking.snapshot import ModelSource, SweepSnapshot
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -127,7 +128,7 @@ class LoggedModels:
     def _log(
         self,
         snapshot: SweepSnapshot,
-        trial: TrialSnapshot,
+        trial: TrialRecord,
         source: ModelSource,
         sha256: str,
         run_id: str,

@@ -18,15 +18,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lmoe_tune.errors import TrackingError
+from lmoe_tune.records import EpochRecord, TrialRecord
 from lmoe_tune.tracking.address import is_server, shown, sqlite_path
 from lmoe_tune.tracking.logged_models import LoggedModels
-from lmoe_tune.tracking.snapshot import (
-    BaselineSnapshot,
-    EpochRecord,
-    ModelSource,
-    SweepSnapshot,
-    TrialSnapshot,
-)
+from lmoe_tune.tracking.snapshot import BaselineSnapshot, ModelSource, SweepSnapshot
 from lmoe_tune.tracking.store import connect, follow_home, translated
 
 if TYPE_CHECKING:
@@ -302,7 +297,7 @@ def _create(contact: _Contact, name: str, started_ms: int, tags: dict[str, str])
 
 
 def _deliver_trial(
-    contact: _Contact, snapshot: SweepSnapshot, trial: TrialSnapshot, parent_run_id: str
+    contact: _Contact, snapshot: SweepSnapshot, trial: TrialRecord, parent_run_id: str
 ) -> None:
     run = contact.trials.get(trial.number)
     if run is None:
@@ -310,7 +305,7 @@ def _deliver_trial(
         tags = _common_tags(kind, snapshot, parent_run_id) | {
             f"lmoe_tune.{kind}": str(trial.number)
         }
-        name = trial.name or f"trial {trial.number}"
+        name = snapshot.names.get(trial.number, f"trial {trial.number}")
         run = contact.trials[trial.number] = _create(contact, name, trial.started_ms, tags)
     tags = {"mlflow.parentRunId": parent_run_id, "lmoe_tune.state": trial.state}
     if trial.failure is not None:
@@ -319,7 +314,7 @@ def _deliver_trial(
         tags["lmoe_tune.retry_of"] = str(trial.retry_of)
     searched = {name: trial.params[name] for name in snapshot.searched if name in trial.params}
     # Nobody works on it: KILLED, so that none is left RUNNING; its tag says that it is still to be finished.
-    idle = trial.state == "running" and (trial.interrupted or snapshot.state != "running")
+    idle = trial.state == "running" and snapshot.state != "running"
     status = "KILLED" if idle else _STATUS[trial.state]
     _log(contact.client, run, tags, searched, _new_metrics(run, trial.epochs), len(trial.epochs))
     _set_status(

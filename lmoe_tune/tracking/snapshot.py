@@ -11,37 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-TrialState = Literal["running", "complete", "pruned", "failed"]
+from lmoe_tune.records import EpochRecord, TrialRecord, Value
+
 BaselineState = Literal["running", "complete", "failed"]
 SweepState = Literal["running", "interrupted", "complete"]
 SweepKind = Literal["sweep", "confirm"]
-Value = float | int | str | bool | None
-
-
-@dataclass(frozen=True)
-class EpochRecord:
-    """The metrics of one epoch; epochs count from 1."""
-
-    epoch: int
-    metrics: Mapping[str, float]
-    time_ms: int
-
-
-@dataclass(frozen=True)
-class TrialSnapshot:
-    """One trial. `interrupted`: unfinished, and nobody is working on it now."""
-
-    number: int
-    state: TrialState
-    params: Mapping[str, Value]
-    epochs: tuple[EpochRecord, ...]
-    started_ms: int
-    ended_ms: int | None = None
-    failure: str | None = None
-    retry_of: int | None = None
-    interrupted: bool = False
-    name: str | None = None
-    """What its run is called; None: by its number."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +47,7 @@ class SweepSnapshot:
     direction: str
     started_ms: int
     ended_ms: int | None
-    trials: tuple[TrialSnapshot, ...]
+    trials: tuple[TrialRecord, ...]
     best: int | None
     feasible: bool
     baseline: BaselineSnapshot | None
@@ -81,6 +55,8 @@ class SweepSnapshot:
     kind: SweepKind = "sweep"
     tags: Mapping[str, str] = field(default_factory=dict)
     """More to say on its own run."""
+    names: Mapping[int, str] = field(default_factory=dict)
+    """What the runs of trials are called that are not called by their number."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from lmoe_tune.sweep.folder import SweepFolder
 from lmoe_tune.sweep.ledger import Ledger
 from lmoe_tune.sweep.lifecycle import write_records
 from lmoe_tune.sweep.rebuild import write_about
-from lmoe_tune.sweep.records import mend_records
+from lmoe_tune.sweep.trial_files import mend_records
 from lmoe_tune.training.platform import resolve_platform
 from trainables import declarations
 

@@ -15,7 +15,7 @@ from lmoe_tune.sweep import view
 from lmoe_tune.sweep.folder import SweepFolder
 from lmoe_tune.sweep.ledger import Ledger
 from lmoe_tune.sweep.lifecycle import BudgetChange, first_attrs, write_records
-from lmoe_tune.sweep.records import write_record
+from lmoe_tune.sweep.trial_files import write_record
 from lmoe_tune.training.platform import resolve_platform
 from trainables import declarations
 

@@ -18,8 +18,8 @@ import pytest
 
 import lmoe_tune
 from lmoe_tune.errors import LmoeTuneError
+from lmoe_tune.records import TrialRecord
 from lmoe_tune.sweep.folder import SweepFolder
-from lmoe_tune.sweep.ledger import TrialView
 from lmoe_tune.sweep.view import read_sweep
 
 TRIALS, EPOCHS = 5, 3
@@ -91,7 +91,7 @@ class Command:
             )
         return Driver(self, process)
 
-    def trials(self) -> list[TrialView]:
+    def trials(self) -> list[TrialRecord]:
         """What the ledger says now; nothing before there is one."""
         try:
             return read_sweep(self.folder).trials()
@@ -239,7 +239,7 @@ class Tracked:
         }
         self.parents = [run for run in self.runs if run.data.tags.get("lmoe_tune.kind") == "sweep"]
 
-    def agrees_with(self, trials: list[TrialView]) -> None:
+    def agrees_with(self, trials: list[TrialRecord]) -> None:
         """One run for a trial, with its state, parameters and every epoch once; none left RUNNING."""
         numbered = [run for run in self.runs if "lmoe_tune.trial" in run.data.tags]
         assert sorted(int(run.data.tags["lmoe_tune.trial"]) for run in numbered) == [

@@ -11,7 +11,7 @@ import pytest
 from sklearn.metrics import accuracy_score, roc_auc_score
 
 from lmoe_tune.errors import LmoeTuneError
-from lmoe_tune.sweep.ledger import TrialView
+from lmoe_tune.records import TrialRecord
 from lmoe_tune.sweep.view import read_sweep
 from tests.end_to_end.conftest import EPOCHS
 
@@ -21,7 +21,7 @@ CONFIRM = ("confirm", "digits", "--top", "1", "--seeds", "2")
 ROWS = 7  # of which one may be the winner under another name
 
 
-def jobs_of(command: Any) -> list[TrialView]:
+def jobs_of(command: Any) -> list[TrialRecord]:
     try:
         return read_sweep(command.folder.confirmation).trials()
     except (LmoeTuneError, FileNotFoundError):

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from lmoe_tune.records import TrialRecord
 from lmoe_tune.spec import Spec, load_spec
 from lmoe_tune.sweep.folder import SweepFolder
-from lmoe_tune.sweep.ledger import Ledger, TrialView
+from lmoe_tune.sweep.ledger import Ledger
 from trainables import declarations
 
 BASELINE = {"val_accuracy": 0.95, "val_auroc": 0.9}
@@ -76,10 +77,10 @@ def hash_unit(value: Any) -> float:
 
 
 @pytest.fixture
-def run_trial(metrics: Callable[..., dict[str, float]]) -> Callable[..., TrialView]:
+def run_trial(metrics: Callable[..., dict[str, float]]) -> Callable[..., TrialRecord]:
     """Ask for a trial and record its epochs until it ends, or until `epochs` are recorded."""
 
-    def run(ledger: Ledger, epochs: int | None = None, **changed: float) -> TrialView:
+    def run(ledger: Ledger, epochs: int | None = None, **changed: float) -> TrialRecord:
         suggestion = ledger.ask()
         for epoch in range(1, (ledger.spec.train.epochs if epochs is None else epochs) + 1):
             measured = metrics(suggestion.params, epoch) | changed

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from lmoe_tune.errors import LmoeTuneError
+from lmoe_tune.records import TrialRecord
 from lmoe_tune.sweep import control as module
 from lmoe_tune.sweep.control import SweepControl
 from lmoe_tune.sweep.journal import LedgerError
-from lmoe_tune.sweep.ledger import Ledger, Suggestion, TrialView
+from lmoe_tune.sweep.ledger import Ledger, Suggestion
 from trainables.worker import Report
 
 MakeControl = Callable[..., SweepControl]
@@ -26,13 +27,13 @@ class Watcher:
     def __init__(self) -> None:
         self.seen: list[Any] = []
 
-    def on_start(self, trial: TrialView) -> None:
+    def on_start(self, trial: TrialRecord) -> None:
         self.seen.append(("start", trial.number))
 
-    def on_epoch(self, trial: TrialView) -> None:
+    def on_epoch(self, trial: TrialRecord) -> None:
         self.seen.append(("epoch", trial.number, len(trial.epochs)))
 
-    def on_end(self, trial: TrialView) -> None:
+    def on_end(self, trial: TrialRecord) -> None:
         self.seen.append(("end", trial.number, trial.state))
 
     def on_message(self, text: str) -> None:

@@ -6,14 +6,15 @@ from typing import Any
 
 import pytest
 
+from lmoe_tune.records import TrialRecord
 from lmoe_tune.spec import Spec
 from lmoe_tune.sweep import ledger as module
 from lmoe_tune.sweep.folder import SweepFolder
 from lmoe_tune.sweep.journal import LedgerError
-from lmoe_tune.sweep.ledger import Ledger, TrialView
+from lmoe_tune.sweep.ledger import Ledger
 
 MakeLedger = Callable[..., Ledger]
-RunTrial = Callable[..., TrialView]
+RunTrial = Callable[..., TrialRecord]
 
 
 @pytest.fixture

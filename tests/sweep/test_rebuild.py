@@ -16,7 +16,7 @@ from lmoe_tune.sweep.folder import SweepFolder
 from lmoe_tune.sweep.journal import LedgerError
 from lmoe_tune.sweep.ledger import Ledger
 from lmoe_tune.sweep.rebuild import behind, rebuild, refuse_whole, survey, write_about
-from lmoe_tune.sweep.records import mend_records
+from lmoe_tune.sweep.trial_files import mend_records
 from tests.sweep.test_crash_points import METHODS, TWO_OBJECTIVES, contents, work
 
 SPACES = {"tpe": (), "random": METHODS, "qmc": (), "nsga2": TWO_OBJECTIVES}

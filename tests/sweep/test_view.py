@@ -121,9 +121,6 @@ def test_the_snapshot_for_tracking_says_what_the_ledger_says(swept: Ledger) -> N
     assert (picture.best, picture.feasible) == (1, True)
     assert picture.searched == tuple(swept.spec.space)
     assert picture.ended_ms is None
-    assert not any(trial.interrupted for trial in picture.trials)
-    ended = view.snapshot(swept, "interrupted")
-    assert [trial.interrupted for trial in ended.trials] == [False, False, False, False, True]
     epochs = picture.trials[0].epochs
     assert [epoch.epoch for epoch in epochs] == [1, 2, 3]
     assert epochs[0].time_ms == swept.trial(0).epochs[0].time_ms, "a replay logs the identical time"

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from lmoe_tune.tracking import BaselineSnapshot, EpochRecord, SweepSnapshot, TrialSnapshot
+from lmoe_tune.records import EpochRecord, TrialRecord
+from lmoe_tune.tracking import BaselineSnapshot, SweepSnapshot
 from lmoe_tune.tracking.store import SETTINGS, connect
 
 START = 1_700_000_000_000
@@ -39,10 +40,10 @@ def uri(empty_store: Path, tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def trial() -> Callable[..., TrialSnapshot]:
+def trial() -> Callable[..., TrialRecord]:
     def make(
         number: int, state: Any = "complete", num_epochs: int = 2, **changes: Any
-    ) -> TrialSnapshot:
+    ) -> TrialRecord:
         started = START + 10_000 * number
         values: dict[str, Any] = {
             "params": {"mixing_alpha": number + 0.5, "consistency_weight": 1.0, "mix_weight": 1.0},
@@ -50,14 +51,14 @@ def trial() -> Callable[..., TrialSnapshot]:
             "started_ms": started,
             "ended_ms": None if state == "running" else started + 9_000,
         }
-        return TrialSnapshot(number, state, **(values | changes))
+        return TrialRecord(number, state, **(values | changes))
 
     return make
 
 
 @pytest.fixture
 def sweep() -> Callable[..., SweepSnapshot]:
-    def make(*trials: TrialSnapshot, **changes: Any) -> SweepSnapshot:
+    def make(*trials: TrialRecord, **changes: Any) -> SweepSnapshot:
         values: dict[str, Any] = {
             "sweep": "digits",
             "sweep_id": "5d0f0f0c-0000-4000-8000-000000000001",

@@ -12,14 +12,8 @@ import pytest
 from mlflow import MlflowClient
 
 from lmoe_tune.errors import TrackingError
-from lmoe_tune.tracking import (
-    BaselineSnapshot,
-    Delivered,
-    ModelSource,
-    Projection,
-    SweepSnapshot,
-    TrialSnapshot,
-)
+from lmoe_tune.records import TrialRecord
+from lmoe_tune.tracking import BaselineSnapshot, Delivered, ModelSource, Projection, SweepSnapshot
 from lmoe_tune.tracking import projection as projection_module
 from tests.tracking.faulty_server import (
     EMPTY,
@@ -34,7 +28,7 @@ from tests.tracking.faulty_server import (
 
 pytestmark = pytest.mark.timeout(180)
 
-MakeTrial = Callable[..., TrialSnapshot]
+MakeTrial = Callable[..., TrialRecord]
 MakeSweep = Callable[..., SweepSnapshot]
 MAX_ATTEMPTS = 30
 
@@ -297,7 +291,7 @@ def test_ended_trials_are_looked_at_once(
     seen: list[int] = []
     deliver_trial = projection_module._deliver_trial
 
-    def spy(contact: Any, snapshot: Any, trial: TrialSnapshot, parent_run_id: str) -> None:
+    def spy(contact: Any, snapshot: Any, trial: TrialRecord, parent_run_id: str) -> None:
         seen.append(trial.number)
         deliver_trial(contact, snapshot, trial, parent_run_id)
 

@@ -13,11 +13,12 @@ from mlflow import MlflowClient
 from mlflow.entities import LoggedModel
 
 from lmoe_tune.errors import TrackingError
-from lmoe_tune.tracking import ModelSource, Projection, SweepSnapshot, TrialSnapshot
+from lmoe_tune.records import TrialRecord
+from lmoe_tune.tracking import ModelSource, Projection, SweepSnapshot
 
 pytestmark = pytest.mark.timeout(120)
 
-MakeTrial = Callable[..., TrialSnapshot]
+MakeTrial = Callable[..., TrialRecord]
 MakeSweep = Callable[..., SweepSnapshot]
 
 

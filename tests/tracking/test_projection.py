@@ -12,17 +12,12 @@ from mlflow import MlflowClient
 from mlflow.entities import Run, ViewType
 
 from lmoe_tune.errors import TrackingError
-from lmoe_tune.tracking import (
-    BaselineSnapshot,
-    EpochRecord,
-    Projection,
-    SweepSnapshot,
-    TrialSnapshot,
-)
+from lmoe_tune.records import EpochRecord, TrialRecord
+from lmoe_tune.tracking import BaselineSnapshot, Projection, SweepSnapshot
 
 pytestmark = pytest.mark.timeout(120)  # importing MLflow takes a second, once
 
-MakeTrial = Callable[..., TrialSnapshot]
+MakeTrial = Callable[..., TrialRecord]
 MakeSweep = Callable[..., SweepSnapshot]
 
 
@@ -229,9 +224,7 @@ def test_an_interrupted_sweep_has_no_running_run_and_a_resume_wakes_them(
     training = replace(baseline, state="running", ended_ms=None)
     projection = Projection(uri)
     projection.project(sweep(trial(0, "running", 1), baseline=training))
-    interrupted = sweep(
-        trial(0, "running", 1, interrupted=True), baseline=training, state="interrupted"
-    )
+    interrupted = sweep(trial(0, "running", 1), baseline=training, state="interrupted")
     projection.project(interrupted)
     found = runs(uri)
     assert {run.info.status for run in found.values()} == {"KILLED"}
@@ -302,11 +295,12 @@ def test_a_confirmations_runs_are_below_the_sweeps_and_no_trials_of_it(
 ) -> None:
     whole = sweep(trial(0), trial(1), best=0, state="complete")
     above = Projection(uri).project(whole)
-    job = trial(0, params={"candidate": "trial 7", "seed": 1000}, name="confirm trial 7, seed 1000")
+    job = trial(0, params={"candidate": "trial 7", "seed": 1000})
     confirmation = sweep(
         job,
         state="complete",
         kind="confirm",
+        names={0: "confirm trial 7, seed 1000"},
         searched=("candidate", "seed"),
         tags={"lmoe_tune.verdict": "noise"},
     )

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from lmoe_tune.errors import TrackingError, UsageError
-from lmoe_tune.tracking import ModelSource, Projection, SweepSnapshot, TrialSnapshot
+from lmoe_tune.records import TrialRecord
+from lmoe_tune.tracking import ModelSource, Projection, SweepSnapshot
 from lmoe_tune.tracking.ui import command, environment, serve
 
 
@@ -57,7 +58,7 @@ def test_a_port_that_was_asked_for_must_be_free(tmp_path: Path) -> None:
 def test_it_shows_a_sweep_takes_another_over_http_and_ends_on_a_signal(
     number: int,
     uri: str,
-    trial: Callable[..., TrialSnapshot],
+    trial: Callable[..., TrialRecord],
     sweep: Callable[..., SweepSnapshot],
     tmp_path: Path,
 ) -> None:

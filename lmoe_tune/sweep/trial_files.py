@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 from lmoe_tune.durable import write_aside, writing
+from lmoe_tune.records import TrialRecord
 from lmoe_tune.sweep.folder import SweepFolder
-from lmoe_tune.sweep.ledger import TrialView
-from lmoe_tune.tracking import EpochRecord
 
 METRICS = "metrics.jsonl"
-_SAME = (
-    "state", "value", "params", "violation", "failure", "traceback", "ended_by", "retry_of", "started_ms",
-    "ended_ms", "retries",
-)  # fmt: skip
 TRIAL = "trial.json"
 
 
-def write_record(folder: SweepFolder, trial: TrialView) -> None:
+def write_record(folder: SweepFolder, trial: TrialRecord) -> None:
     """Write a trial's `trial.json` and `metrics.jsonl` (an epoch a line) from the ledger.
 
     They are renamed into place, but not synced: the ledger is, and `mend_records` writes what a kill left out.
@@ -28,52 +23,25 @@ def write_record(folder: SweepFolder, trial: TrialView) -> None:
     path = folder.trial(trial.number)
     with writing(path):
         path.mkdir(parents=True, exist_ok=True)
-    about = {
-        "trial": trial.number,
-        "state": trial.state,
-        "value": trial.value,
-        "params": trial.params,
-        "violation": trial.violation,
-        "failure": trial.failure,
-        "traceback": trial.traceback,
-        "ended_by": trial.ended_by,
-        "retry_of": trial.retry_of,
-        "started_ms": trial.started_ms,
-        "ended_ms": trial.ended_ms,
-        "retries": trial.retries,
-        "notes": trial.notes,
-        "optuna": trial.system_attrs,
-    }
-    lines = [
-        json.dumps({"epoch": epoch.epoch, "time_ms": epoch.time_ms, "metrics": epoch.metrics})
-        for epoch in trial.epochs
-    ]
+    about = trial.to_json()
+    lines = [json.dumps(epoch) for epoch in about.pop("epochs")]
     write_aside(path / METRICS, "".join(f"{line}\n" for line in lines).encode())
     write_aside(path / TRIAL, (json.dumps(about, indent=1) + "\n").encode())
 
 
-def read_record(path: Path, objectives: Sequence[str]) -> TrialView | None:
+def read_record(path: Path) -> TrialRecord | None:
     """A trial as its record has it; None where that is missing or damaged."""
     try:
         about = json.loads((path / TRIAL).read_text(encoding="utf-8"))
-        epochs = []
-        for line in (path / METRICS).read_text(encoding="utf-8").splitlines():
-            epoch = json.loads(line)
-            epochs.append(EpochRecord(epoch["epoch"], epoch["metrics"], epoch["time_ms"]))
-        values = tuple(float(epochs[-1].metrics[name]) for name in objectives) if epochs else ()
-        return TrialView(
-            number=about["trial"],
-            values=values,
-            epochs=tuple(epochs),
-            system_attrs=about["optuna"],
-            notes=tuple(about["notes"]),
-            **{name: about[name] for name in _SAME},
-        )
+        epochs = [
+            json.loads(line) for line in (path / METRICS).read_text(encoding="utf-8").splitlines()
+        ]
+        return TrialRecord.from_json({**about, "epochs": epochs})
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def mend_records(folder: SweepFolder, trials: Iterable[TrialView]) -> None:
+def mend_records(folder: SweepFolder, trials: Iterable[TrialRecord]) -> None:
     """Write again what does not agree with the ledger."""
     for trial in trials:
         path = folder.trial(trial.number)

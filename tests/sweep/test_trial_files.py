@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lmoe_tune.sweep.ledger import Ledger
-from lmoe_tune.sweep.records import mend_records, write_record
+from lmoe_tune.sweep.trial_files import mend_records, read_record, write_record
 
 
 @pytest.fixture
@@ -37,6 +37,14 @@ def test_a_trial_is_written_with_an_epoch_a_line(written: Ledger) -> None:
     ]
     assert [line["epoch"] for line in lines] == [1, 2, 3]
     assert lines[-1]["metrics"] == trial.metrics
+
+
+def test_a_record_reads_back_as_the_trial_that_the_ledger_has(written: Ledger) -> None:
+    for trial in written.trials():
+        write_record(written.folder, trial)
+        assert read_record(written.folder.trial(trial.number)) == trial
+    (written.folder.trial(1) / "trial.json").write_text('{"trial": 1}')
+    assert read_record(written.folder.trial(1)) is None
 
 
 def test_a_failed_trial_says_why(written: Ledger) -> None:

@@ -1,0 +1,99 @@
+"""What one trial was and gave: the record that the ledger, `trial.json`, MLflow, the report and the API share.
+
+All times are milliseconds since the epoch and come from the ledger, never from the clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
+
+TrialState = Literal["running", "complete", "pruned", "failed"]
+Value = float | int | str | bool | None
+
+_EMPTY: Mapping[str, Any] = {}
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """The metrics of one epoch; epochs count from 1."""
+
+    epoch: int
+    metrics: Mapping[str, float]
+    time_ms: int
+    judged: float | None = None
+    """What the pruner was given for this epoch; None with several objectives, or where nothing was reported."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, as `from_json` reads them."""
+        return _plain(self)
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> EpochRecord:
+        """Raises KeyError or TypeError where `found` is not such a record."""
+        return cls(**found)
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """One trial as it stands in the ledger.
+
+    The values are those of its last epoch. In JSON the number is called `trial`.
+    """
+
+    number: int
+    state: TrialState
+    params: dict[str, Any]
+    epochs: tuple[EpochRecord, ...]
+    started_ms: int
+    ended_ms: int | None = None
+    values: tuple[float, ...] = ()
+    """One for each objective; empty before the first epoch."""
+    violation: float = 0.0
+    """How far the constraints are missed, summed; 0 is feasible."""
+    failure: str | None = None
+    traceback: str | None = None
+    ended_by: str | None = None
+    """The budget for which it was ended early."""
+    retry_of: int | None = None
+    """The failed trial that it tries again."""
+    retries: int = 0
+    """How often its process died."""
+    notes: tuple[str, ...] = ()
+    """What its process warned of: a damaged checkpoint, say."""
+    distributions: Mapping[str, str] = field(default_factory=lambda: _EMPTY)
+    """What each parameter was drawn from, as Optuna writes it."""
+    optuna: Mapping[str, Any] = field(default_factory=lambda: _EMPTY)
+    """What Optuna's samplers and pruners noted about it, its constraints included."""
+
+    @property
+    def value(self) -> float | None:
+        """Of the first objective."""
+        return self.values[0] if self.values else None
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Those of the last epoch."""
+        return dict(self.epochs[-1].metrics) if self.epochs else {}
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, as `from_json` reads them."""
+        found = _plain(self)
+        found["epochs"] = [epoch.to_json() for epoch in self.epochs]
+        return {"trial": found.pop("number"), "value": self.value, **found}
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> TrialRecord:
+        """Raises KeyError or TypeError where `found` is not such a record."""
+        values = dict(found)
+        values["number"] = values.pop("trial")
+        del values["value"]  # the first of the values
+        values["epochs"] = tuple(EpochRecord.from_json(epoch) for epoch in values["epochs"])
+        values["values"] = tuple(values["values"])
+        values["notes"] = tuple(values["notes"])
+        return cls(**values)
+
+
+def _plain(record: Any) -> dict[str, Any]:
+    return {entry.name: getattr(record, entry.name) for entry in fields(record)}
