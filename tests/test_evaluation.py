@@ -18,7 +18,6 @@ from lmoe_tune.evaluation import (
     auroc,
     ece,
     outputs,
-    percentile_interval,
     resampled_test_metrics,
     score,
     threshold_at_tpr,
@@ -182,6 +181,23 @@ def test_accuracy_by_hand() -> None:
     )
 
 
+NAMED = ("_msp", "_maxlogit", "_energy")
+
+
+def test_every_epoch_has_auroc_and_fpr95_of_all_three_scores() -> None:
+    logits = torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
+    labels = torch.zeros(20, dtype=torch.int64)
+    found = validation_metrics(outputs(logits, "energy"), labels, num_fine=17)
+    for name, end in evaluation.SCORES.items():
+        scores = score(logits, name)
+        for novelty, ood in (("fine", scores[20:37]), ("coarse", scores[37:])):
+            assert found[f"val_{novelty}_auroc_{end}"] == auroc(scores[:20], ood)
+            tnr95 = tnr_at_tpr(scores[:20], ood)
+            assert found[f"val_{novelty}_fpr95_{end}"] == pytest.approx(1 - tnr95)
+    assert found["val_fine_auroc"] == found["val_fine_auroc_energy"]
+    assert found["val_fine_auroc_msp"] != found["val_fine_auroc_energy"]
+
+
 def test_the_metrics_of_an_epoch_by_hand() -> None:
     """MaxLogit scores: in-distribution 4, 3; fine 3, 1, 5; coarse 0, 2. The second image's class is missed."""
     logits = [[4.0, 0], [3, 0], [3, 0], [1, 0], [0, 5], [0, -1], [2, 0]]
@@ -192,7 +208,8 @@ def test_the_metrics_of_an_epoch_by_hand() -> None:
         math.exp(4) / (math.exp(4) + 1),
         math.exp(3) / (math.exp(3) + 1),
     )  # in the bins 15 and 15
-    assert found == pytest.approx(
+    asked_for = {name: value for name, value in found.items() if not name.endswith(NAMED)}
+    assert asked_for == pytest.approx(
         {
             "val_accuracy": 1 / 2,
             "val_ece": (surer + less_sure - 1) / 2,
@@ -201,6 +218,8 @@ def test_the_metrics_of_an_epoch_by_hand() -> None:
             "val_auroc": (3.5 / 6 + 1) / 2,
             "val_fine_tnr95": 1 / 3,
             "val_coarse_tnr95": 1.0,
+            "val_fine_fpr95": 2 / 3,
+            "val_coarse_fpr95": 0.0,
         }
     )
     assert set(found) == {name for name in METRICS if name.startswith("val_")}
@@ -399,7 +418,7 @@ def test_resamples_have_every_metric_around_its_value() -> None:
     assert list(found) == list(exact)
     for name, values in found.items():
         assert values.shape == (400,)
-        low, high = percentile_interval(values, 0.999)
+        low, high = np.percentile(values, [0.05, 99.95])
         assert (
             low <= exact[name] <= high or name == "test_ece"
         )  # which is biased upwards by resampling
@@ -410,7 +429,7 @@ def test_the_interval_of_the_accuracy_is_the_binomial_one() -> None:
     accuracies = resampled_test_metrics(**sets, score="msp", num_resamples=1500)["test_accuracy"]
     p = evaluation.test_metrics(**sets, score="msp")["test_accuracy"]
     assert accuracies.std() == pytest.approx(math.sqrt(p * (1 - p) / 200), rel=0.05)
-    low, high = percentile_interval(accuracies)
+    low, high = np.percentile(accuracies, [2.5, 97.5])
     assert high - low == pytest.approx(2 * 1.96 * math.sqrt(p * (1 - p) / 200), rel=0.08)
 
 

@@ -5,10 +5,18 @@ What is measured, and what it does not say: docs/evaluation.md.
 """
 
 from lmoe_tune.evaluation.detection import aupr_in, aupr_out, auroc, threshold_at_tpr, tnr_at_tpr
-from lmoe_tune.evaluation.scores import Outputs, Score, ScoreName, accuracy, ece, outputs, score
+from lmoe_tune.evaluation.scores import (
+    SCORES,
+    Outputs,
+    Score,
+    ScoreName,
+    accuracy,
+    ece,
+    outputs,
+    score,
+)
 from lmoe_tune.evaluation.splits import (
     metrics_of_scores,
-    percentile_interval,
     resampled_metrics_of_scores,
     resampled_test_metrics,
     test_metrics,
@@ -16,6 +24,7 @@ from lmoe_tune.evaluation.splits import (
 )
 
 __all__ = [
+    "SCORES",
     "Outputs",
     "Score",
     "ScoreName",
@@ -26,7 +35,6 @@ __all__ = [
     "ece",
     "metrics_of_scores",
     "outputs",
-    "percentile_interval",
     "resampled_metrics_of_scores",
     "resampled_test_metrics",
     "score",

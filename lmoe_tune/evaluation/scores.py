@@ -15,6 +15,8 @@ from torch import Tensor
 ScoreName = Literal["msp", "max_logit", "energy"]
 Score = ScoreName | Callable[[Tensor], Tensor]
 """A score by name, or a function from logits (N, K) to scores (N,), higher for in-distribution."""
+SCORES: dict[ScoreName, str] = {"msp": "msp", "max_logit": "maxlogit", "energy": "energy"}
+"""The scores that are always computed, and how the names of their metrics end."""
 
 NUM_BINS = 15  # of the calibration error, as usual since Guo et al. (2017)
 
@@ -39,16 +41,21 @@ def score(logits: Tensor, name: Score) -> Tensor:
 
 @dataclass(frozen=True)
 class Outputs:
-    """What is kept of the logits of N images: three numbers each, and not K."""
+    """What is kept of the logits of N images: a few numbers each, and not K."""
 
     scores: Tensor
-    """(N,) float64."""
-    confidence: Tensor
-    """(N,) float64, the largest softmax probability."""
+    """(N,) float64, the score that was asked for."""
+    named: Tensor
+    """(3, N) float64, each of `SCORES` in that order."""
     predicted: Tensor
     """(N,) int64."""
     finite: Tensor
     """(), whether all logits were."""
+
+    @property
+    def confidence(self) -> Tensor:
+        """(N,) float64, the largest softmax probability."""
+        return self.named[0]
 
 
 def outputs(logits: Tensor | Iterable[Tensor], name: Score) -> Outputs:
@@ -58,9 +65,10 @@ def outputs(logits: Tensor | Iterable[Tensor], name: Score) -> Outputs:
     ]
     if len(chunks) == 1:
         return chunks[0]
+
     return Outputs(
         torch.cat([chunk.scores for chunk in chunks]),
-        torch.cat([chunk.confidence for chunk in chunks]),
+        torch.cat([chunk.named for chunk in chunks], dim=1),
         torch.cat([chunk.predicted for chunk in chunks]),
         torch.stack([chunk.finite for chunk in chunks]).all(),
     )
@@ -68,9 +76,11 @@ def outputs(logits: Tensor | Iterable[Tensor], name: Score) -> Outputs:
 
 def _reduced(logits: Tensor, name: Score) -> Outputs:
     logits = logits.double()
-    scores = score(logits, name)
-    confidence = scores if name == "msp" else score(logits, "msp")
-    return Outputs(scores, confidence, logits.argmax(dim=1), logits.isfinite().all())
+    named = torch.stack([score(logits, one) for one in SCORES])
+    places = list(SCORES)
+    scores = named[places.index(name)] if name in places else score(logits, name)
+
+    return Outputs(scores, named, logits.argmax(dim=1), logits.isfinite().all())
 
 
 def accuracy(logits: Tensor, labels: Tensor) -> float:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lmoe_tune.evaluation.detection import auprs_in, aurocs, tnrs_at_tpr
-from lmoe_tune.evaluation.scores import Outputs, Score, calibration_errors, outputs
+from lmoe_tune.evaluation.scores import SCORES, Outputs, Score, calibration_errors, outputs
 
 Floats = npt.NDArray[np.float64]
 
@@ -19,32 +19,41 @@ _ROWS_AT_ONCE = 1_000_000  # resampled scores in memory at a time: 8 MB a copy
 
 
 def validation_metrics(found: Outputs, labels: Tensor, num_fine: int) -> dict[str, float]:
-    """The validation metrics of one epoch: accuracy and calibration, AUROC and TNR95 against fine and coarse novelty.
+    """The validation metrics of one epoch: accuracy, calibration, and how well fine and coarse novelty are told.
 
     `val_auroc`, what a search maximises by default, is the mean of the fine and the coarse AUROC. Without outliers
     there is nothing coarse: then it is the fine one, and the coarse metrics are left out; and the other way round
-    where no class is held out.
+    where no class is held out. `val_fine_auroc` and the like are of the score that was asked for; AUROC and FPR95
+    of each of `SCORES` are `val_fine_auroc_msp`, `val_fine_auroc_maxlogit` and so on.
 
     Args:
         found: of the in-distribution images first, then `num_fine` of held-out classes, then the coarse ones.
         labels: (N,) of the in-distribution images.
     """
     num_id = len(labels)
-    id_scores, fine_scores, coarse_scores = found.scores.tensor_split([num_id, num_id + num_fine])
     correct = found.predicted[:num_id] == labels.to(found.predicted.device)
     metrics = {
         "val_accuracy": correct.double().mean(),
         "val_ece": calibration_errors(found.confidence[:num_id], correct),
     }
-    if num_fine > 0:
-        fine = aurocs(id_scores, fine_scores)
-        metrics["val_fine_auroc"], metrics["val_auroc"] = fine, fine
-        metrics["val_fine_tnr95"] = tnrs_at_tpr(id_scores, fine_scores)
-    if len(coarse_scores) > 0:
-        coarse = aurocs(id_scores, coarse_scores)
-        metrics["val_coarse_auroc"] = coarse
-        metrics["val_auroc"] = (fine + coarse) / 2 if num_fine > 0 else coarse
-        metrics["val_coarse_tnr95"] = tnrs_at_tpr(id_scores, coarse_scores)
+    # the score that was asked for in the first row
+    rows = torch.cat([found.scores[None], found.named])
+    ends = ["", *(f"_{name}" for name in SCORES.values())]
+    id_scores, fine, coarse = rows.tensor_split([num_id, num_id + num_fine], dim=1)
+
+    aurocs_of = []
+    for name, ood_scores in (("fine", fine), ("coarse", coarse)):
+        if ood_scores.shape[1] == 0:
+            continue
+        auroc, tnr95 = aurocs(id_scores, ood_scores), tnrs_at_tpr(id_scores, ood_scores)
+        for place, end in enumerate(ends):
+            metrics[f"val_{name}_auroc{end}"] = auroc[place]
+            metrics[f"val_{name}_fpr95{end}"] = 1 - tnr95[place]
+        metrics[f"val_{name}_tnr95"] = tnr95[0]
+        aurocs_of.append(auroc[0])
+    if aurocs_of:
+        metrics["val_auroc"] = torch.stack(aurocs_of).mean()
+
     values = torch.stack(list(metrics.values())).tolist()  # GPU sync: once per evaluation only
     return dict(zip(metrics, values, strict=True))
 
@@ -133,12 +142,6 @@ def resampled_metrics_of_scores(
         parts.append(torch.stack(list(metrics.values())))
     table = torch.cat(parts, dim=1).cpu().numpy()
     return dict(zip(names, table, strict=True))
-
-
-def percentile_interval(resampled: Floats, level: float = 0.95) -> tuple[float, float]:
-    """The percentile interval of a bootstrap's values (R,) (Efron & Tibshirani, 1993, chapter 13)."""
-    low, high = np.percentile(resampled, [50 * (1 - level), 50 * (1 + level)])
-    return float(low), float(high)
 
 
 def _sets(

@@ -33,6 +33,31 @@ class Metric:
 
 
 _INFINITY = math.inf
+
+
+def _of_each_score(novelty: str, against: str) -> list[Metric]:
+    """FPR95 by the objective's score, and AUROC and FPR95 by each of the three scores."""
+    outliers = novelty == "coarse"
+    rate = f"false-positive rate on {against} at 95% true positives"
+    found = [
+        Metric(f"val_{novelty}_fpr95", 0, 1, "minimize", rate, needs_outliers=outliers),
+    ]
+
+    for score in ("msp", "maxlogit", "energy"):
+        auroc = f"AUROC against {against} by {score}, whatever the objective's score"
+        named = f"{rate} by {score}"
+        found += [
+            Metric(
+                f"val_{novelty}_auroc_{score}", 0, 1, "maximize", auroc, needs_outliers=outliers
+            ),
+            Metric(
+                f"val_{novelty}_fpr95_{score}", 0, 1, "minimize", named, needs_outliers=outliers
+            ),
+        ]
+
+    return found
+
+
 _ALL = (
     Metric("train_loss", 0, _INFINITY, "minimize", "the whole training loss, mean over the epoch"),
     Metric("train_id_loss", 0, _INFINITY, "minimize", "cross entropy on the in-distribution images"),
@@ -55,6 +80,8 @@ _ALL = (
     Metric("val_fine_tnr95", 0, 1, "maximize", "true-negative rate on val-novel at 95% true positives"),
     Metric("val_coarse_tnr95", 0, 1, "maximize", "true-negative rate on outliers at 95% true positives",
            needs_outliers=True),
+    *_of_each_score("fine", "val-novel"),
+    *_of_each_score("coarse", "the outliers' validation pool"),
     Metric("lr", 0, _INFINITY, None, "learning rate at the epoch's last step", searchable=False),
     Metric("epoch_s", 0, _INFINITY, "minimize", "wall time of the epoch, seconds", searchable=False),
     Metric("images_per_s", 0, _INFINITY, "maximize", "images through the network per second",
