@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import importlib
 import logging
@@ -19,6 +18,7 @@ from ray import tune
 
 from lmoe_tune.durable import keep_others_out, read_text
 from lmoe_tune.errors import BaselineError, LmoeTuneError, StorageError, TrainingError, UsageError
+from lmoe_tune.processes import die_with_parent
 from lmoe_tune.spec import Spec, spec_from_resolved
 from trainables.failure import MESSAGE_CHARS, message_of, printable, traceback_of
 from trainables.method import Method, configured
@@ -26,8 +26,6 @@ from trainables.method import Method, configured
 if TYPE_CHECKING:
     from lmoe_tune.methods.objective import Objective
     from lmoe_tune.training.trial import TrialEpoch
-
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 @dataclass(frozen=True)
@@ -79,8 +77,7 @@ class TrialWorker(tune.Trainable):  # type: ignore[misc]
 
     def setup(self, config: dict[str, Any]) -> None:
         keep_others_out()  # of a cluster that somebody else started, too
-        if sys.platform == "linux":  # when the raylet dies, so do we, and no orphan trains on
-            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        die_with_parent()  # when the raylet dies, so do we, and no orphan trains on
         if threading.current_thread() is threading.main_thread():
             # Left to Ray, SIGTERM raises SystemExit here, which would look like an error of the trial's.
             signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -12,12 +12,13 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 from lmoe_tune.errors import LmoeTuneError, UsageError
+from lmoe_tune.processes import descendants, running, safe_environment
 from lmoe_tune.spec import Resources
 from lmoe_tune.sweep.guard import Vitals
-from lmoe_tune.sweep.processes import descendants, running
 
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -74,12 +75,37 @@ def started(address: str | None) -> Iterator[Cluster]:
         LmoeTuneError: Ray cannot be started or joined.
     """
     address = address or os.environ.get("RAY_ADDRESS") or None
-    for name, value in (ENVIRONMENT if address else ENVIRONMENT | LOCAL_ENVIRONMENT).items():
+    with _environment(local=address is None), _ray(address) as cluster:
+        yield cluster
+
+
+@contextmanager
+def _environment(*, local: bool) -> Iterator[None]:
+    """Ray's settings, for the length of the block; a variable that the user has set stands."""
+    before = dict(os.environ)
+    for name, value in (ENVIRONMENT | LOCAL_ENVIRONMENT if local else ENVIRONMENT).items():
         os.environ.setdefault(name, value)
-    if address and (Path.home() / ".ray" / "auth_token").exists():
+
+    if local:  # Ray's processes take our environment over
+        safe = safe_environment()
+        os.environ.update(safe)
+        if "PYTHONPATH" not in safe:
+            os.environ.pop("PYTHONPATH", None)
+    elif (Path.home() / ".ray" / "auth_token").exists():
         os.environ.setdefault(
             "RAY_AUTH_MODE", "token"
         )  # `ray start` finds the token by itself, joining does not
+
+    try:
+        yield
+    finally:
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
+
+
+@contextmanager
+def _ray(address: str | None) -> Iterator[Cluster]:
     # Importing Tune takes a second and waits for nothing; starting Ray mostly waits.
     importing = threading.Thread(target=_import_tune, daemon=True)
     importing.start()
@@ -96,10 +122,16 @@ def started(address: str | None) -> Iterator[Cluster]:
                     log_to_driver=False,
                     logging_level=logging.ERROR,
                     object_store_memory=OBJECT_STORE_BYTES,
+                    job_config=_job_config(),
                     _temp_dir=str(_private_folder() / "ray"),
                 )
             else:
-                ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+                ray.init(
+                    address=address,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    job_config=_job_config(),
+                )
     except BaseException as error:
         _shut_down(local=address is None)
         if not isinstance(error, Exception):
@@ -118,6 +150,21 @@ def started(address: str | None) -> Iterator[Cluster]:
         )
     finally:
         _shut_down(local=address is None, lost=vitals.check() is not None)
+
+
+def _job_config() -> Any:
+    """Of a job whose workers do not look for modules in the driver's working directory first.
+
+    Ray puts that before everything else on their import path, unless the job brings a directory of its own.
+    Where its internals change, this does nothing: what is there then hides the libraries' modules.
+    """
+    from ray.job_config import JobConfig
+
+    class OwnJobConfig(JobConfig):  # type: ignore[misc]
+        def _runtime_env_has_working_dir(self) -> bool:
+            return True
+
+    return OwnJobConfig()
 
 
 def _private_folder() -> Path:

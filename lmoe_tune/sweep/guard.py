@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from lmoe_tune.errors import LmoeTuneError
-from lmoe_tune.sweep.processes import Process
+from lmoe_tune.processes import Process
 
 CHECK_S = 1.0
 UNREACHABLE_S = (

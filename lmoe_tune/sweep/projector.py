@@ -6,23 +6,22 @@ runs there are, and writes their ids into the ledger.
 
 from __future__ import annotations
 
-import ctypes
-import json
 import os
 import queue
 import select
-import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from lmoe_tune.errors import LmoeTuneError, TrackingError
+from lmoe_tune.processes import JsonProcess, die_with_parent, message_pipe
 from lmoe_tune.sweep.folder import SweepFolder
 from lmoe_tune.sweep.ledger import Ledger
+from lmoe_tune.tracking.address import without_secrets
 
 POLL_S = 2.0  # a call costs some 10 ms of CPU that trials could use
 MAX_PAUSE_S = 15.0  # between attempts, while the server is away
@@ -33,8 +32,6 @@ PATIENCE_S = 20.0  # with a server that is away at the end
 RESTART_INTERVAL_S = (
     30.0  # from one start of the process to the next, doubled each time: a start takes 2 s of CPU
 )
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
-
 AFTER_KILL = "--after-kill"
 
 
@@ -101,16 +98,9 @@ class Projector:
         self._reception = Reception(ledger, on_message)
         self._told: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         folder = ledger.folder
-        self._command = [
-            sys.executable,
-            "-m",
-            "lmoe_tune.sweep.projector",
-            str(folder.home),
-            folder.name,
-        ]
-        self._command += [AFTER_KILL] if after_kill else []
+        self._arguments = [str(folder.home), folder.name, *([AFTER_KILL] if after_kill else [])]
         # The address may hold a password: never an argument.
-        self._environment = os.environ | {"MLFLOW_TRACKING_URI": tracking_uri}
+        self._environment = {"MLFLOW_TRACKING_URI": tracking_uri}
         self._restart_interval_s = RESTART_INTERVAL_S
         self._finishing = False
         self._start()
@@ -134,14 +124,14 @@ class Projector:
             and self._process.poll() is not None
             and time.monotonic() > self._restart_at
         ):
-            self._close_stdin()
+            self._process.close()
             self._say_died()
             self._start()
 
     def finish_soon(self) -> None:
         """Let it deliver the rest: nothing more will be recorded."""
         self._finishing = True
-        self._close_stdin()
+        self._process.close()
 
     def finish(self, patience_s: float) -> None:
         """Wait until it has delivered, and collect what it says; it is ended if that takes too long."""
@@ -154,30 +144,22 @@ class Projector:
             self._wait(give_up - time.monotonic())
 
     def _start(self) -> None:
-        self._process = subprocess.Popen(
-            self._command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=self._environment,
-            start_new_session=True,  # Ctrl-C in a terminal is for the driver; this one ends with it
+        self._process = JsonProcess(
+            "lmoe_tune.sweep.projector",
+            *self._arguments,
+            environment=self._environment,
+            own_session=True,  # Ctrl-C in a terminal is for the driver; this one ends with it
         )
         self._restart_at = time.monotonic() + self._restart_interval_s
         self._restart_interval_s *= 2
-        assert self._process.stdout is not None
-        self._listener = threading.Thread(
-            target=self._listen, args=(self._process.stdout,), daemon=True
-        )
+        self._listener = threading.Thread(target=self._listen, args=(self._process,), daemon=True)
         self._listener.start()
 
-    def _close_stdin(self) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-
     def _say_died(self) -> None:
-        self._reception.say(
-            "the process that delivers to MLflow was killed or failed; another one goes on"
+        how = without_secrets(
+            self._process.how_it_ended(), self._environment["MLFLOW_TRACKING_URI"]
         )
+        self._reception.say(f"the process that delivers to MLflow {how}; another one goes on")
 
     def _wait(self, patience_s: float) -> int:
         """Wait until the process has ended, or end it; returns its exit status."""
@@ -190,11 +172,9 @@ class Projector:
         self.collect()
         return status
 
-    def _listen(self, lines: IO[bytes]) -> None:
-        with lines:
-            for line in lines:
-                if line.endswith(b"\n"):  # else it was killed in the middle of it
-                    self._told.put(json.loads(line))
+    def _listen(self, process: JsonProcess) -> None:
+        for message in process.messages():
+            self._told.put(message)
 
 
 def deliver(
@@ -289,22 +269,14 @@ def deliver_rest(ledger: Ledger, tracking_uri: str, on_message: Callable[[str], 
 
 
 def main() -> None:
-    """The process: `python -m lmoe_tune.sweep.projector HOME NAME`, the server in MLFLOW_TRACKING_URI."""
-    if (
-        sys.platform == "linux"
-    ):  # in the middle of a request too, so that a resume is alone with the server
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    """The process: its arguments are the home and the sweep's name; MLFLOW_TRACKING_URI is the server."""
+    die_with_parent()  # in the middle of a request too, so that a resume is alone with the server
     from lmoe_tune.sweep import view
 
     os.nice(19)  # on a full machine the trials come first
     home, name, *after_kill = sys.argv[1:]
     ledger = view.read_sweep(SweepFolder(Path(home), name))
-    pipe = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # libraries may print
-
-    def tell(message: dict[str, Any]) -> None:
-        pipe.write(json.dumps(message) + "\n")
-        pipe.flush()
+    tell = message_pipe()
 
     def finishing(seconds: float) -> bool:
         readable, _, _ = select.select([sys.stdin], [], [], seconds)
@@ -325,7 +297,3 @@ def main() -> None:
             }
         )
         raise
-
-
-if __name__ == "__main__":
-    main()

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import FrameType
 
 from lmoe_tune.errors import TrackingError, UsageError
+from lmoe_tune.processes import safe_environment
 from lmoe_tune.tracking.address import is_server, shown, sqlite_path
 from lmoe_tune.tracking.projection import EXPERIMENT_TAG
 from lmoe_tune.tracking.store import SETTINGS, follow_home
@@ -28,7 +29,7 @@ _STOP_TIMEOUT_S = 5.0
 def command(port: int, artifact_root: Path) -> list[str]:
     """The argv that starts MLflow's server on loopback; the store's address goes through `environment`."""
     return [
-        *(sys.executable, "-m", "mlflow", "server"),
+        *(sys.executable, "-P", "-m", "mlflow", "server"),
         *("--host", HOST, "--port", str(port)),
         *(
             "--workers",
@@ -42,7 +43,7 @@ def command(port: int, artifact_root: Path) -> list[str]:
 def environment(tracking_uri: str) -> dict[str, str]:
     """The environment for `command`: among the arguments, `ps` would show the password of the address."""
     settings = {name: value for name, value in SETTINGS.items() if name != "MLFLOW_LOGGING_LEVEL"}
-    inherited = {name: value for name, value in os.environ.items() if name not in _OPENS_UP}
+    inherited = {name: value for name, value in safe_environment().items() if name not in _OPENS_UP}
     return (
         settings
         | inherited
@@ -106,6 +107,7 @@ def serve(
         command(chosen, artifact_root),
         env=environment(tracking_uri),
         stdout=2,  # our stdout is for data
+        cwd="/",  # uvicorn puts the working directory first on its import path
         start_new_session=True,
     )
     guard = _guard(server)

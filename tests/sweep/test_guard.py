@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from lmoe_tune.processes import Process, descendants, running
 from lmoe_tune.sweep import guard as module
 from lmoe_tune.sweep.guard import Vitals, guarded
-from lmoe_tune.sweep.processes import Process, descendants, running
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
 PATIENCE_S = 30.0

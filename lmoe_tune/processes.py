@@ -1,0 +1,243 @@
+"""The processes that we start, and those of this machine.
+
+Every Python process of ours is started here. It never looks for modules in the working directory, where a
+`queue.py` of the user's would hide the library's, and neither do the processes that it starts in turn.
+What `/proc` says of other processes is Linux's; elsewhere there seem to be none.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+LAST_LINES = 5  # of a dead process's stderr, for a message
+_MEANINGS = {
+    signal.SIGKILL: "perhaps the machine ran out of memory",
+    signal.SIGBUS: "perhaps a disk or /dev/shm is full",
+    signal.SIGSEGV: "it crashed",
+    signal.SIGABRT: "it crashed",
+    signal.SIGXCPU: "its limit of CPU time was reached",
+    signal.SIGTERM: "somebody ended it",
+}
+_START = (
+    "import sys; sys.path += [path for path in {paths!r} if path not in sys.path]; "
+    "from importlib import import_module; import_module(sys.argv.pop(1)).main()"
+)
+
+Message = dict[str, Any]
+
+
+def python_command(module: str, *arguments: str) -> list[str]:
+    """The argv of a Python process that runs `main()` of a module, with `arguments` in `sys.argv[1:]`.
+
+    Start it with `safe_environment()`. It finds the package where this process found it, after all libraries.
+    """
+    package = str(Path(__file__).resolve().parents[1])
+    given = [path for path in sys.path if os.path.isabs(path) and not _is_working_directory(path)]
+    own = [path for path in given if not path.startswith((sys.prefix, sys.base_prefix))]
+    start = _START.format(paths=[*own, package])
+    return [sys.executable, "-P", "-c", start, module, *arguments]
+
+
+def safe_environment() -> dict[str, str]:
+    """This process's environment, for a Python process that must not import from the working directory."""
+    environment = os.environ | {"PYTHONSAFEPATH": "1"}
+    searched = environment.pop("PYTHONPATH", "").split(os.pathsep)
+    kept = [path for path in searched if os.path.isabs(path) and not _is_working_directory(path)]
+    if kept:
+        environment["PYTHONPATH"] = os.pathsep.join(kept)
+    return environment
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill this process when the one that started it is gone, in whatever it is doing."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+class JsonProcess:
+    """A Python process of ours that is sent one JSON object a line, and answers with others.
+
+    Whatever else appears among its lines is passed over. It ends when its stdin is closed.
+    """
+
+    def __init__(
+        self,
+        module: str,
+        *arguments: str,
+        environment: Mapping[str, str] | None = None,
+        own_session: bool = False,
+    ) -> None:
+        """Start the process.
+
+        Args:
+            module: what to run the `main()` of.
+            environment: variables for it alone; a secret belongs here, not among the arguments.
+            own_session: Ctrl-C in the terminal does not reach it.
+        """
+        self._process = subprocess.Popen(
+            python_command(module, *arguments),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=safe_environment() | dict(environment or {}),
+            start_new_session=own_session,
+        )
+        self._last_lines: deque[str] = deque(maxlen=LAST_LINES)
+        assert self._process.stderr is not None
+        self._reader = threading.Thread(
+            target=self._keep_last_lines, args=(self._process.stderr,), daemon=True
+        )
+        self._reader.start()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def send(self, message: Message) -> None:
+        """Raises OSError when it is gone."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(message).encode() + b"\n")
+        self._process.stdin.flush()
+
+    def messages(self) -> Iterator[Message]:
+        """What it says, until it ends."""
+        assert self._process.stdout is not None
+        with self._process.stdout as lines:
+            for line in lines:
+                with suppress(ValueError):  # printed, or killed in the middle of a line
+                    message = json.loads(line)
+                    if isinstance(message, dict):
+                        yield message
+
+    def close(self) -> None:
+        """Let it end: nothing more will be sent."""
+        assert self._process.stdin is not None
+        with suppress(OSError):
+            self._process.stdin.close()
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def poll(self) -> int | None:
+        return self._process.poll()
+
+    def wait(self, timeout_s: float | None = None) -> int:
+        """Its exit status; raises subprocess.TimeoutExpired."""
+        return self._process.wait(timeout_s)
+
+    def how_it_ended(self) -> str:
+        """For a message: "was killed (…)" or "ended with status …", and the last that it wrote on stderr."""
+        self.close()
+        ended = how_it_ended(self._process.wait())
+        self._reader.join(timeout=1.0)  # a grandchild may hold the pipe open
+        last = [line for line in self._last_lines if line.strip()]
+        return f"{ended}; it said last:\n  " + "\n  ".join(last) if last else ended
+
+    def _keep_last_lines(self, stderr: IO[bytes]) -> None:
+        with stderr:
+            for line in stderr:
+                self._last_lines.append(line.decode(errors="replace").rstrip())
+
+
+def message_pipe() -> Callable[[Message], None]:
+    """For the process itself: tells its parent something. What libraries print goes to stderr from now on."""
+    pipe = os.fdopen(os.dup(sys.__stdout__.fileno()), "w", encoding="utf-8")  # type: ignore[union-attr]
+    os.dup2(2, 1)
+
+    def tell(message: Message) -> None:
+        pipe.write(json.dumps(message) + "\n")
+        pipe.flush()
+
+    return tell
+
+
+def how_it_ended(status: int) -> str:
+    """What an exit status says: "was killed (signal 9, SIGKILL; perhaps the machine ran out of memory)"."""
+    if status >= 0:
+        return f"ended with status {status}"
+    try:
+        number = signal.Signals(-status)
+    except ValueError:
+        return f"was killed (signal {-status})"
+    meaning = f"; {_MEANINGS[number]}" if number in _MEANINGS else ""
+    return f"was killed (signal {-status}, {number.name}{meaning})"
+
+
+@dataclass(frozen=True)
+class Process:
+    """One process of this machine; its start time tells it from a later one with the same pid."""
+
+    pid: int
+    started: str
+
+    @property
+    def command(self) -> str:
+        """Its command line; empty when it is gone."""
+        try:
+            content = Path(f"/proc/{self.pid}/cmdline").read_bytes()
+        except OSError:
+            return ""
+        return content.replace(b"\0", b" ").decode(errors="replace")
+
+    def is_alive(self) -> bool:
+        """Whether it still runs; one that died and was not waited for does not."""
+        fields = _stat(self.pid)
+        return fields[19:20] == [self.started] and fields[0] not in ("Z", "X")
+
+    def send(self, number: signal.Signals) -> None:
+        """Send it a signal, if it is still there."""
+        if self.is_alive():
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+
+def descendants(ancestor: int) -> list[Process]:
+    """Every process that `ancestor` or its children started."""
+    parents = {process: _stat(process.pid)[1:2] for process in running()}
+    found: list[Process] = []
+    queue = [ancestor]
+
+    while queue:
+        parent = str(queue.pop())
+        children = [process for process, parent_of in parents.items() if parent_of == [parent]]
+        queue.extend(child.pid for child in children)
+        found.extend(children)
+
+    return found
+
+
+def running() -> Iterable[Process]:
+    """All processes."""
+    for path in Path("/proc").glob("[0-9]*"):
+        fields = _stat(int(path.name))
+        if fields:
+            yield Process(int(path.name), fields[19])
+
+
+def _stat(pid: int) -> list[str]:
+    """The fields of /proc/PID/stat after the name: state, parent, …; empty when it is gone."""
+    try:
+        content = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return []
+    return content.decode(errors="replace").rpartition(")")[2].split()
+
+
+def _is_working_directory(path: str) -> bool:
+    try:
+        return os.path.samefile(path, os.curdir)
+    except OSError:  # one of the two is gone
+        return False

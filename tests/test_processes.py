@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from lmoe_tune.processes import JsonProcess, how_it_ended, python_command, safe_environment
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file of a module `odd_child` that only this process's import path leads to."""
+    path = tmp_path / "modules" / "odd_child.py"
+    path.parent.mkdir()
+    monkeypatch.syspath_prepend(str(path.parent))
+    return path
+
+
+def test_what_is_no_json_object_is_passed_over(module: Path) -> None:
+    module.write_text(
+        "from lmoe_tune.processes import message_pipe\n"
+        "def main():\n"
+        "    print('hello', flush=True)\n"
+        "    print('42', flush=True)\n"
+        "    tell = message_pipe()\n"
+        "    print('from a library')\n"
+        "    tell({'told': 'é'})\n"
+    )
+    process = JsonProcess("odd_child")
+    assert list(process.messages()) == [{"told": "é"}]
+    assert process.wait() == 0
+
+
+def test_the_last_lines_of_a_dead_process_say_why(module: Path) -> None:
+    module.write_text("def main():\n    raise RuntimeError('no such thing')\n")
+    process = JsonProcess("odd_child")
+    said = process.how_it_ended()
+    assert said.startswith("ended with status 1; it said last:\n")
+    assert said.endswith("RuntimeError: no such thing")
+
+
+def test_a_process_that_was_killed_says_by_what(module: Path) -> None:
+    module.write_text("import os\ndef main():\n    os.kill(os.getpid(), 9)\n")
+    said = JsonProcess("odd_child").how_it_ended()
+    assert said == "was killed (signal 9, SIGKILL; perhaps the machine ran out of memory)"
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        (3, "ended with status 3"),
+        (-signal.SIGHUP, "was killed (signal 1, SIGHUP)"),
+        (-250, "was killed (signal 250)"),
+    ],
+)
+def test_an_exit_status_is_said_in_words(status: int, said: str) -> None:
+    assert how_it_ended(status) == said
+
+
+def test_the_environment_of_a_child_leads_to_no_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(["", ".", str(tmp_path), "/opt/own"]))
+    assert safe_environment()["PYTHONPATH"] == "/opt/own"
+    assert safe_environment()["PYTHONSAFEPATH"] == "1"
+    monkeypatch.setenv("PYTHONPATH", "")
+    assert "PYTHONPATH" not in safe_environment()
+
+
+def test_nothing_breaks_where_the_working_directory_was_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert python_command("odd_child", "an argument")[-2:] == ["odd_child", "an argument"]
+    assert python_command("odd_child")[:2] == [sys.executable, "-P"]
+
+
+def test_a_child_finds_no_module_in_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "queue.py").write_text("raise OSError('the working directory')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", f"{os.pathsep}.{os.pathsep}{tmp_path}")
+    process = JsonProcess("lmoe_tune.data.digesting_process")
+    process.close()
+    assert process.how_it_ended() == "ended with status 0"
