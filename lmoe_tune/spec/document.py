@@ -1,33 +1,21 @@
 """A YAML document with the place of every key and value.
 
-PyYAML's safe loader parses; the tree is built here from its events, so that nothing is constructed but text,
-numbers, booleans and null, that depth, size and aliases are bounded before they cost anything, and that every
-node knows its line and column. Scalars follow the core schema of YAML 1.2 (https://yaml.org/spec/1.2.2/#103):
-`1e-4` is a number, `yes` and `12:30` are text, a date is text.
+PyYAML composes; what it lacks is here: bounds on depth, size and aliases before they cost anything, and the core
+schema of YAML 1.2 (https://yaml.org/spec/1.2.2/#103): `1e-4` is a number, `yes` and `12:30` are text, a date is
+text. Nothing is constructed but text, numbers, booleans and null.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+import unicodedata
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
-from yaml.events import (
-    AliasEvent,
-    DocumentStartEvent,
-    Event,
-    MappingEndEvent,
-    MappingStartEvent,
-    NodeEvent,
-    ScalarEvent,
-    SequenceEndEvent,
-    SequenceStartEvent,
-    StreamStartEvent,
-)
+from yaml.events import CollectionEndEvent, CollectionStartEvent, DocumentStartEvent, NodeEvent
 
 from lmoe_tune.errors import Problem, SpecError
 from lmoe_tune.spec.wording import dotted, printable, shortened
@@ -52,6 +40,10 @@ INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
 FLOAT = re.compile(
     r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
 )
+_LOOK_ALIKES = re.compile(
+    "[\xa0\u2007\u200b\u202f\u3000]|^[\u2018\u2019\u201c\u201d]|\uff1a|^\u2212[0-9.]"
+)
+"""What a word processor or a web page makes of spaces, quotes, colons and minus signs."""
 _UNPRINTABLE = re.compile(
     "[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]"
 )
@@ -187,7 +179,13 @@ def parse(
     with one problem where there is no tree to go on with: no YAML, several documents, a tag, a recursive
     alias, too deep or too large.
     """
-    return _Composer(text, source, order, problems).document()
+    composer = _Composer(text, source, order, problems)
+    root = composer.composed()
+    if root is None:
+        return None
+    node = composer.converted(root, ())
+    empty = isinstance(node, Scalar) and node.value is None and not node.quoted
+    return None if empty else node
 
 
 def _place(before: str) -> tuple[int, int]:
@@ -196,42 +194,38 @@ def _place(before: str) -> tuple[int, int]:
     return len(lines), len(lines[-1]) + 1
 
 
-def _tag(event: ScalarEvent | SequenceStartEvent | MappingStartEvent) -> str:
-    return shortened(str(event.tag).replace("tag:yaml.org,2002:", "!!"))
-
-
 class _Composer:
-    """Builds the tree from the parser's events, one document of one stream."""
+    """Turns one text into a tree: what PyYAML composes, bounded, with our marks and our scalars."""
 
     def __init__(
         self, text: str, source: str, order: int, problems: list[tuple[Mark, Problem]]
     ) -> None:
-        self.text, self.source, self.order, self.problems = (text, source, order, problems)
-        bad = _UNPRINTABLE.search(text)
-        if bad is not None:
-            where = Mark(order, *_place(text[: bad.start()]), source)
-            self.fail(where, f"the character U+{ord(bad[0]):04X} is not allowed in YAML")
-        self.events: Iterator[Event] = yaml.parse(text, Loader=_Loader)
-        self.anchors: dict[
-            str, tuple[Node, int, int]
-        ] = {}  # with size and depth of what it stands for
-        self.open_anchors: set[str] = set()
+        self.text, self.source, self.order, self.problems = text, source, order, problems
         self.num_nodes = 0
+        self.above: list[yaml.Node] = []  # the nodes around the one that is converted
 
-    def fail(self, mark: Mark, what: str, key: str = "") -> NoReturn:
-        raise SpecError([Problem(mark.where, key, what)])
-
-    def mark(self, event: Event) -> Mark:
-        return self.at(event.start_mark)
+    def fail(self, mark: Mark, what: str, path: KeyPath = ()) -> NoReturn:
+        raise SpecError([Problem(mark.where, dotted(path), what)])
 
     def at(self, yaml_mark: Any) -> Mark:
         if yaml_mark is None:
             return Mark(self.order, 1, 1, self.source)
         return Mark(self.order, yaml_mark.line + 1, yaml_mark.column + 1, self.source)
 
-    def next(self) -> Event:
+    def composed(self) -> yaml.Node | None:
+        """PyYAML's tree; explicit tags alone stand in it as tags."""
+        bad = _UNPRINTABLE.search(self.text)
+        if bad is not None:
+            where = Mark(self.order, *_place(self.text[: bad.start()]), self.source)
+            self.fail(where, f"the character {_named(bad[0])} is not allowed in YAML")
+
+        class Untagged(_Loader):
+            def resolve(self, kind: object, value: object, implicit: object) -> str:
+                return ""
+
         try:
-            return next(self.events)
+            self.bound()
+            return yaml.compose(self.text, Loader=Untagged)
         except yaml.MarkedYAMLError as error:
             where = self.at(error.problem_mark or error.context_mark)
             self.fail(where, f"this is not valid YAML: {self.explained(error, where)}")
@@ -239,118 +233,105 @@ class _Composer:
             # ValueError: what PyYAML's own scanner raises for an escape such as "\U99999999"
             self.fail(self.at(None), f"this is not valid YAML: {shortened(str(error))}")
 
+    def bound(self) -> None:
+        """Refuse what would be deep or large before PyYAML builds it, which it does by recursion."""
+        depth = num_nodes = num_documents = 0
+        for event in yaml.parse(self.text, Loader=_Loader):
+            num_nodes += isinstance(event, NodeEvent)
+            num_documents += isinstance(event, DocumentStartEvent)
+            depth += isinstance(event, CollectionStartEvent)
+            depth -= isinstance(event, CollectionEndEvent)
+            mark = self.at(event.start_mark)
+            if num_documents > 1:
+                self.fail(mark, "a second document starts here, but a spec is one document")
+            if depth > MAX_DEPTH:
+                self.fail(mark, f"the document is nested deeper than {MAX_DEPTH} levels")
+            if num_nodes > MAX_NODES:
+                self.fail(mark, f"the document has more than {MAX_NODES} values: this is no spec")
+
     def explained(self, error: yaml.MarkedYAMLError, where: Mark) -> str:
         lines = self.text.splitlines()
         line = lines[where.line - 1] if 0 < where.line <= len(lines) else ""
         if "\t" in line[: len(line) - len(line.lstrip())] or "'\\t'" in (error.problem or ""):
             return "a tab indents this line; use spaces"
+        above = "".join(lines[max(where.line - 2, 0) : where.line])
+        if (found := _LOOK_ALIKES.search(above)) is not None:
+            return f"{_named(found[0][0])} stands here or in the line above; type it as plain text"
         words = [word for word in (error.context, error.problem) if word]
         return printable(", ".join(words)) or "it cannot be read"
 
-    def document(self) -> Node | None:
-        root: Node | None = None
-        num_documents = 0
-        event = self.next()
-        assert isinstance(event, StreamStartEvent)
-        while isinstance(event := self.next(), DocumentStartEvent):
-            num_documents += 1
-            if num_documents > 1:
-                self.fail(
-                    self.mark(event), "a second document starts here, but a spec is one document"
-                )
-            root, _, _ = self.node(self.next(), ())
-            self.next()  # the document's end
-        if isinstance(root, Scalar) and root.value is None and not root.quoted:
-            return None
-        return root
-
-    def node(self, event: Event, path: KeyPath) -> tuple[Node, int, int]:
-        """The node that starts with this event, its size in nodes and its depth."""
-        mark, key = self.mark(event), dotted(path)
+    def converted(self, node: yaml.Node, path: KeyPath) -> Node:
+        """The tree below a node, its aliases written out."""
+        mark = self.at(node.start_mark)
         self.num_nodes += 1
-        if self.num_nodes > MAX_NODES:
-            self.fail(mark, f"the document has more than {MAX_NODES} values: this is no spec", key)
-        if len(path) >= MAX_DEPTH:
-            self.fail(mark, f"the document is nested deeper than {MAX_DEPTH} levels")
-        assert isinstance(event, NodeEvent)
-        if isinstance(event, AliasEvent):
-            return self.alias(event, path)
-        assert isinstance(event, ScalarEvent | SequenceStartEvent | MappingStartEvent)
-        if event.tag is not None and event.tag != "!":
-            self.fail(
-                mark, f"the tag {_tag(event)} is not allowed: a spec holds plain values only", key
-            )
-        anchor = event.anchor
-        if anchor is not None:
-            self.open_anchors.add(anchor)
-        node: Node
-        size, depth = 1, 1
-        if isinstance(event, ScalarEvent):
-            node = self.scalar(event, key)
-        elif isinstance(event, SequenceStartEvent):
-            node = Sequence(mark)
-            while not isinstance(event := self.next(), SequenceEndEvent):
-                item, item_size, item_depth = self.node(event, (*path, len(node.items)))
-                node.items.append(item)
-                size, depth = size + item_size, max(depth, item_depth + 1)
-        else:
-            node = Mapping(mark)
-            while not isinstance(event := self.next(), MappingEndEvent):
-                name = self.key(event, path)
-                value, value_size, value_depth = self.node(self.next(), (*path, name))
-                self.enter(node, name, Entry(self.mark(event), value), path)
-                size, depth = size + value_size + 1, max(depth, value_depth + 1)
-        if anchor is not None:
-            self.open_anchors.discard(anchor)
-            self.anchors[anchor] = node, size, depth
-        return node, size, depth
-
-    def scalar(self, event: ScalarEvent, key: str) -> Scalar:
-        if not event.implicit[0]:  # quoted, or a block scalar
-            value: bool | int | float | str | None = event.value
-            if re.search("[\ud800-\udfff]", event.value):
-                self.fail(self.mark(event), "a lone surrogate is not a character", key)
-        else:
-            try:
-                value = core_value(event.value)
-            except ValueError as error:
-                self.fail(self.mark(event), str(error), key)
-        return Scalar(self.mark(event), value, quoted=not event.implicit[0])
-
-    def key(self, event: Event, path: KeyPath) -> str:
-        if not isinstance(event, ScalarEvent):
-            self.fail(self.mark(event), "a key must be a plain word", dotted(path))
-        if event.tag is not None and event.tag != "!":
-            self.fail(self.mark(event), f"the tag {_tag(event)} is not allowed", dotted(path))
-        self.num_nodes += 1
-        if event.anchor is not None:
-            self.anchors[event.anchor] = self.scalar(event, dotted(path)), 1, 1
-        return event.value
-
-    def enter(self, node: Mapping, name: str, entry: Entry, path: KeyPath) -> None:
-        first = node.entries.get(name)
-        if first is None:
-            node.entries[name] = entry
-            return
-        what = f"the key is set twice: first in line {first.key_mark.line}"
-        problem = Problem(entry.key_mark.where, dotted((*path, name)), what)
-        self.problems.append((entry.key_mark, problem))
-
-    def alias(self, event: AliasEvent, path: KeyPath) -> tuple[Node, int, int]:
-        mark, key, anchor = self.mark(event), dotted(path), str(event.anchor)
-        if anchor in self.open_anchors:
-            self.fail(mark, f"the alias *{shortened(anchor)} stands inside what it stands for", key)
-        if anchor not in self.anchors:
-            self.fail(mark, f"there is no anchor &{shortened(anchor)} before this alias", key)
-        node, size, depth = self.anchors[anchor]
-        self.num_nodes += size
         if self.num_nodes > MAX_NODES:
             self.fail(
                 mark,
                 f"with its aliases written out the document has more than {MAX_NODES} values",
-                key,
+                path,
             )
-        if len(path) + depth > MAX_DEPTH:
-            self.fail(mark, f"the document is nested deeper than {MAX_DEPTH} levels", key)
-        # A copy, as overrides and defaults change the tree in place, and at this alias only.
-        return replace(copied(node), mark=mark), size, depth
+        if len(path) >= MAX_DEPTH:
+            self.fail(mark, f"the document is nested deeper than {MAX_DEPTH} levels")
+        if any(node is other for other in self.above):
+            self.fail(mark, "an alias stands inside what it stands for", path)
+        if node.tag not in ("", "!"):
+            tag = shortened(node.tag.replace("tag:yaml.org,2002:", "!!"))
+            self.fail(mark, f"the tag {tag} is not allowed: a spec holds plain values only", path)
+        if isinstance(node, yaml.ScalarNode):
+            return self.scalar(node, mark, path)
+
+        self.above.append(node)
+        result: Node
+        if isinstance(node, yaml.SequenceNode):
+            result = Sequence(mark)
+            for place, item in enumerate(node.value):
+                result.items.append(self.converted(item, (*path, place)))
+        else:
+            result = Mapping(mark)
+            for key, value in node.value:
+                self.enter(result, key, value, path)
+        self.above.pop()
+        return result
+
+    def enter(self, mapping: Mapping, key: yaml.Node, value: yaml.Node, path: KeyPath) -> None:
+        mark = self.at(key.start_mark)
+        if not isinstance(key, yaml.ScalarNode):
+            self.fail(mark, "a key must be a plain word", path)
+        if key.tag not in ("", "!"):
+            self.fail(mark, f"the tag {shortened(key.tag)} is not allowed", path)
+        if key.value == "<<" and not key.style:
+            self.fail(
+                mark, "merge keys (<<) are not read: write the keys that they stand for", path
+            )
+        name = self.scalar(key, mark, path, as_text=True).value
+        assert isinstance(name, str)
+        self.num_nodes += 1
+        child = (*path, name)
+        entry = Entry(mark, self.converted(value, child))
+        first = mapping.entries.setdefault(name, entry)
+        if first is not entry:
+            what = f"the key is set twice: first in line {first.key_mark.line}"
+            self.problems.append((mark, Problem(mark.where, dotted(child), what)))
+
+    def scalar(
+        self, node: yaml.ScalarNode, mark: Mark, path: KeyPath, *, as_text: bool = False
+    ) -> Scalar:
+        text, quoted = str(node.value), bool(node.style)
+        if quoted and re.search("[\ud800-\udfff]", text):
+            self.fail(mark, "a lone surrogate is not a character", path)
+        if not quoted and (found := _LOOK_ALIKES.search(text)) is not None:
+            self.fail(mark, f"{_named(found[0][0])} stands here; type it as plain text", path)
+        if quoted or as_text:
+            return Scalar(mark, text, quoted=quoted)
+
+        try:
+            return Scalar(mark, core_value(text))
+        except ValueError as error:
+            self.fail(mark, str(error), path)
+
+
+def _named(char: str) -> str:
+    """A character as a person can look for it: a no-break space (U+00A0)."""
+    name = unicodedata.name(char, "").lower()
+    code = f"U+{ord(char):04X}"
+    return f"a {name} ({code})" if name else code
