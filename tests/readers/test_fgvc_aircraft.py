@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from lmoe_tune.data.table import read_table
+from lmoe_tune.testing.readers import ReaderCase
+from tests.data import trees
+from tests.readers.tables import assert_is_whole, table
+
+
+class TestFgvcAircraft(ReaderCase):
+    dataset = "fgvc_aircraft"
+
+    def build(self, root: Path) -> Path:
+        return trees.aircraft(root)
+
+
+@pytest.mark.parametrize("root", ["", "data"])
+def test_fgvc_aircraft(tmp_path: Path, root: str) -> None:
+    found = table("fgvc_aircraft", trees.aircraft(tmp_path) / root)
+    assert_is_whole(found)
+    assert (
+        found.classes == trees.VARIANTS
+    )  # names with blanks and slashes, in the order of variants.txt
+    assert Counter(found.official) == {"train": 24, "val": 24, "test": 24}
+    assert found.crop_bottom == 20
+
+
+def test_fgvc_aircraft_with_trainval_only(tmp_path: Path) -> None:
+    trees.aircraft(tmp_path)
+    for part in ("train", "val"):
+        (tmp_path / f"data/images_variant_{part}.txt").unlink()
+    reading = read_table("fgvc_aircraft", str(tmp_path))
+    assert Counter(reading.official) == {"train": 48, "test": 24}
+    assert reading.notes
