@@ -15,7 +15,7 @@ from lmoe_tune.cli.options import (
     SetOption,
     SpecArgument,
     checked_format,
-    load,
+    load_data,
     resolve_home,
 )
 from lmoe_tune.cli.output import print_json, print_table, say, shown
@@ -47,8 +47,8 @@ def inspect(
     from lmoe_tune.data.inspection import inspect as inspect_data
 
     chosen = checked_format(form)
-    loaded = load(spec, overrides, look_for_data=False)
-    found = inspect_data(loaded.spec.data, resolve_home(home), reading_progress())
+    described = load_data(spec, overrides, look_for_data=False)
+    found = inspect_data(described, resolve_home(home), reading_progress())
     if chosen == "json":
         print_json(found.document())
     elif chosen == "csv":
@@ -71,7 +71,7 @@ def build(
     """Decode the images of a search ahead; check those that are decoded, and mend damaged ones."""
     from lmoe_tune.cli.decoding import build as build_cache
 
-    built = build_cache(load(spec, overrides).spec.data, resolve_home(home))
+    built = build_cache(load_data(spec, overrides), resolve_home(home))
     if json:
         print_json(built)
         return

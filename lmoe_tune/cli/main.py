@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -14,7 +16,7 @@ from lmoe_tune import __version__
 from lmoe_tune.cli import confirm, data, detector, look, ready, report, run
 from lmoe_tune.cli.options import HomeOption, set_home
 from lmoe_tune.durable import keep_others_out
-from lmoe_tune.errors import LmoeTuneError, SpecError
+from lmoe_tune.errors import LmoeTuneError, SpecError, UsageError
 
 app = typer.Typer(
     name="lmoe-tune",
@@ -54,6 +56,20 @@ for group in (run.app, look.app, confirm.app, report.app, detector.app, ready.ap
 app.add_typer(data.app)
 
 
+def refuse_empty(words: Sequence[str]) -> None:
+    """Raises UsageError where one of the words typed is empty, as a variable is that is not set."""
+    for before, word in itertools.pairwise(["", *words]):
+        if not word.strip():
+            what = f"what follows {before}" if before.startswith("--") else "an argument"
+        elif word.startswith("--") and word.count("=") == 1 and word.endswith("="):
+            what = f"what follows {word}"
+        else:
+            continue
+        raise UsageError(
+            f"{what} is empty: give a value, or leave it out (a variable that is not set?)"
+        )
+
+
 def main() -> None:
     """Run the command line; every expected error is one message and an exit code."""
     code = 0
@@ -62,6 +78,7 @@ def main() -> None:
         _never_refuse(stream)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # until a sweep installs its own
     try:
+        refuse_empty(sys.argv[1:])
         app()
     except SystemExit as exit_:
         code = exit_.code if isinstance(exit_.code, int) else 1

@@ -11,7 +11,7 @@ from lmoe_tune.errors import UsageError
 from lmoe_tune.home import resolve_home as home_of
 
 if TYPE_CHECKING:
-    from lmoe_tune.spec import Dataset, LoadedSpec
+    from lmoe_tune.spec import Dataset, DataSpec, LoadedSpec
     from lmoe_tune.sweep.folder import SweepFolder
 
 Format = Literal["table", "json", "csv"]
@@ -69,33 +69,60 @@ def checked_format(value: str) -> Format:
 
 
 def load(
-    argument: str, overrides: list[str] | None, *, bounded: bool = False, look_for_data: bool = True
+    argument: str,
+    overrides: list[str] | None,
+    *,
+    name: str | None = None,
+    bounded: bool = False,
 ) -> LoadedSpec:
     """Find, read and check a spec; says on stderr which file it took where that is not obvious.
 
     Args:
+        name: the sweep's name, instead of the spec's.
         bounded: the command line ends the sweep, so the spec need not.
-        look_for_data: whether the data must be there.
     """
-    from lmoe_tune.readers.recognition import missing
-    from lmoe_tune.spec import find_spec, load_spec
+    from lmoe_tune.spec import load_spec
     from trainables import declarations, resolve_declaration
+
+    return load_spec(
+        _found(argument),
+        overrides=overrides or [],
+        name=name,
+        declarations=declarations(),
+        resolve=resolve_declaration,
+        missing=_lacking,
+        bounded=bounded,
+    )
+
+
+def load_data(
+    argument: str, overrides: list[str] | None, *, look_for_data: bool = True
+) -> DataSpec:
+    """The section `data` of a spec alone: nothing else in it need be there, or right."""
+    from lmoe_tune import spec
+    from trainables import declarations
+
+    return spec.load_data(
+        _found(argument),
+        overrides=overrides or [],
+        declarations=declarations(),
+        missing=_lacking if look_for_data else None,
+    )
+
+
+def _found(argument: str) -> Path:
+    from lmoe_tune.spec import find_spec
 
     path = find_spec(argument)
     if str(path) != argument:
         typer.echo(f"using {path}", err=True)
+    return path
 
-    def lacking(dataset: Dataset) -> str | None:
-        return missing(dataset.dataset, dataset.root, labelled=False) if look_for_data else None
 
-    return load_spec(
-        path,
-        overrides=overrides or [],
-        declarations=declarations(),
-        resolve=resolve_declaration,
-        missing=lacking,
-        bounded=bounded,
-    )
+def _lacking(dataset: Dataset) -> str | None:
+    from lmoe_tune.readers.recognition import missing
+
+    return missing(dataset.dataset, dataset.root, labelled=False)
 
 
 def find_unfinished(home: Path, name: str | None, *, extending: bool) -> SweepFolder:

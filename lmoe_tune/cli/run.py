@@ -92,11 +92,7 @@ def search(
     from lmoe_tune.sweep.lifecycle import BudgetChange, prepare
 
     change = BudgetChange(trials=trials, time_s=_seconds(time), gpu_hours=gpu_hours)
-    loaded = load(
-        spec,
-        [*(overrides or []), *([f"name={name}"] if name else [])],
-        bounded=change != BudgetChange(),
-    )
+    loaded = load(spec, overrides, name=name, bounded=change != BudgetChange())
     if dry_run:
         from lmoe_tune.cli.preview import preview
 

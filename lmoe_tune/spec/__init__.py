@@ -1,7 +1,7 @@
 """The search-space file, typed: every problem at once with its place. Imports neither torch nor Ray."""
 
 from lmoe_tune.spec.architectures import ARCHITECTURES, TIMM
-from lmoe_tune.spec.check import LoadedSpec, folder_missing, load_params, load_spec
+from lmoe_tune.spec.check import LoadedSpec, folder_missing, load_data, load_params, load_spec
 from lmoe_tune.spec.declaration import (
     METHOD,
     SHARED_PARAMETERS,
@@ -68,6 +68,7 @@ __all__ = [
     "folder_missing",
     "identity",
     "json_schema",
+    "load_data",
     "load_params",
     "load_spec",
     "own_params",

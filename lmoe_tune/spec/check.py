@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,25 @@ from lmoe_tune.errors import Problem, SpecError, UsageError
 from lmoe_tune.readers import READERS
 from lmoe_tune.spec import document, sections
 from lmoe_tune.spec.declaration import METHOD, Declaration, Value, combined, methods_with
-from lmoe_tune.spec.defaults import DIGITS_TRAINABLE, fill_in_digits, node_of
+from lmoe_tune.spec.defaults import (
+    TRAINABLE,
+    Filled,
+    fill_in_digits,
+    fill_in_images,
+    node_of,
+)
 from lmoe_tune.spec.findings import Findings
 from lmoe_tune.spec.metrics import METRICS
-from lmoe_tune.spec.model import Dataset, ObjectiveSpec, Spec
-from lmoe_tune.spec.overrides import apply_overrides
-from lmoe_tune.spec.parameters import check_parameters, check_values, default_start, typed_space
-from lmoe_tune.spec.wording import printable, shown
+from lmoe_tune.spec.model import Dataset, DataSpec, ObjectiveSpec, Spec
+from lmoe_tune.spec.overrides import apply_name, apply_overrides
+from lmoe_tune.spec.parameters import (
+    check_parameters,
+    check_values,
+    default_start,
+    typed_space,
+    with_method,
+)
+from lmoe_tune.spec.wording import dotted, printable, shown
 
 Resolve = Callable[[str, Path], Declaration]
 Missing = Callable[[Dataset], str | None]
@@ -34,6 +46,8 @@ class LoadedSpec:
 
     spec: Spec
     path: Path
+    filled_in: tuple[str, ...] = ()
+    """What neither the file nor an override says, as "train.lr 0.001"."""
 
 
 def folder_missing(dataset: Dataset) -> str | None:
@@ -47,6 +61,7 @@ def load_spec(
     path: Path,
     *,
     overrides: Sequence[str] = (),
+    name: str | None = None,
     declarations: Mapping[str, Declaration],
     check_files: bool = True,
     resolve: Resolve | None = None,
@@ -57,6 +72,7 @@ def load_spec(
 
     Args:
         overrides: `a.b=v` each, as `--set` takes them; they go through the same checks.
+        name: the sweep's name, instead of the spec's.
         declarations: the shipped trainables by name.
         check_files: whether folders and files that the spec names must exist.
         resolve: gives the declaration of a `package.module:Class`, from that and the spec's folder; raises
@@ -69,11 +85,9 @@ def load_spec(
     """
     path = Path(path)
     root, problems = _read(path)
-    fold_objectives(root)
-    _complete(root, overrides, declarations)
-    apply_overrides(root, overrides, problems)
-    fold_objectives(root)
-    _imply(root)
+    filled = _completed(root, problems, path, overrides, declarations)
+    if name is not None:
+        apply_name(root, name, len(overrides) + 1)
     findings = Findings(root, problems)
     findings.check_shape()
     methods = _methods(findings, path, declarations, resolve)
@@ -83,7 +97,7 @@ def load_spec(
     sections.check_data(findings, declaration, path.parent, missing if check_files else None)
     sections.check_model(findings, path.parent, check_files=check_files)
     sections.check_train(findings)
-    check_parameters(findings, declaration)
+    check_parameters(findings, declaration, methods if _searched_methods(findings) else ())
     sections.check_objective(findings)
     sections.check_search(findings)
     sections.check_budget(findings, bounded=bounded)
@@ -91,7 +105,42 @@ def load_spec(
     if findings.problems:
         raise SpecError(findings.problems)
     assert declaration is not None, "a spec without a declaration and without a problem"
-    return LoadedSpec(_build(root.plain(), declaration, methods, path.parent), path)
+    said = tuple(
+        f"{dotted(at)} {_in_words(value)}"
+        for at, value in filled
+        if not (at == ("name",) and name is not None)
+    )
+    return LoadedSpec(_build(root.plain(), declaration, methods, path.parent), path, said)
+
+
+def load_data(
+    path: Path,
+    *,
+    overrides: Sequence[str] = (),
+    declarations: Mapping[str, Declaration],
+    missing: Missing | None = folder_missing,
+) -> DataSpec:
+    """The section `data` of a spec, for what needs nothing else of it; the other sections may be wrong or absent.
+
+    Args:
+        missing: as for `load_spec`; None: the data need not be there.
+
+    Raises:
+        SpecError: with every problem of that section.
+    """
+    path = Path(path)
+    root, problems = _read(path)
+    _completed(root, problems, path, overrides, declarations)
+    findings = Findings(root, problems)
+    findings.check_shape(("data",))
+    sections.check_data(findings, None, path.parent, missing)
+    found = [problem for problem in findings.problems if problem.key.split(".")[0] in ("", "data")]
+    if found:
+        raise SpecError(found)
+
+    data = root.plain()["data"]
+    assert isinstance(data, dict)
+    return DataSpec.model_validate(_with_absolute_paths(data, path.parent))
 
 
 def load_params(path: Path, declaration: Declaration) -> dict[str, Value]:
@@ -121,23 +170,68 @@ def _read(
     return node, problems
 
 
-def _complete(
-    root: document.Mapping, overrides: Sequence[str], declarations: Mapping[str, Declaration]
-) -> None:
-    """Fill in the defaults of the embedded data, in place, so that overrides find them there.
+def _completed(
+    root: document.Mapping,
+    problems: list[tuple[document.Mark, Problem]],
+    path: Path,
+    overrides: Sequence[str],
+    declarations: Mapping[str, Declaration],
+) -> Filled:
+    """Fill in, in place, what the document and the overrides leave out. Returns the settings that were.
 
-    Whether the data are the embedded ones may be up to an override. An unknown data set is reported as such
-    and not, for the same cause, as a spec that lacks sections.
+    The defaults are there before the overrides are applied, which may change a part of one; which defaults they
+    are may be up to an override. An unknown data set is reported as such and not, for the same cause, as a spec that
+    lacks sections.
     """
+    fold_objectives(root)
     probe = document.copied(root)
     assert isinstance(probe, document.Mapping)
-    apply_overrides(probe, overrides, [])
+    apply_overrides(probe, overrides, [], methods=declarations)
+    given = set(_leaves(probe))
     _imply(probe)
     seen = Findings(probe, [])
     dataset, trainable = (seen.plain(("data", "id", "dataset")), seen.plain(("trainable",)))
+
+    filled: Filled = []
+    if "name" not in probe.entries:
+        root.entries["name"] = document.Entry(root.mark, node_of(path.stem, root.mark))
+        filled.append((("name",), path.stem))
+    if "trainable" not in probe.entries:
+        root.entries["trainable"] = document.Entry(root.mark, node_of(TRAINABLE, root.mark))
+        filled.append((("trainable",), TRAINABLE))
+        trainable = TRAINABLE
     if dataset == "digits" or dataset not in READERS:
         known = isinstance(trainable, str) and (trainable in declarations or ":" in trainable)
-        fill_in_digits(root, with_space=trainable == DIGITS_TRAINABLE or not known)
+        filled += fill_in_digits(root, with_space=trainable == TRAINABLE or not known)
+    else:
+        filled += fill_in_images(root, probe)
+
+    apply_overrides(root, overrides, problems, methods=declarations)
+    fold_objectives(root)
+    _imply(root)
+    return [(at, value) for at, value in filled if not any(g[: len(at)] == at for g in given)]
+
+
+def _leaves(node: document.Node, path: document.KeyPath = ()) -> Iterator[document.KeyPath]:
+    """The paths of the single values below a node, and of its empty mappings and lists."""
+    children: list[tuple[str | int, document.Node]] = []
+    if isinstance(node, document.Mapping):
+        children = [(key, entry.value) for key, entry in node.entries.items()]
+    elif isinstance(node, document.Sequence):
+        children = list(enumerate(node.items))
+    if not children:
+        yield path
+    for key, child in children:
+        yield from _leaves(child, (*path, key))
+
+
+def _in_words(value: Any) -> str:
+    """A value that was filled in, on one line."""
+    if isinstance(value, dict):
+        return " and ".join(value)
+    if isinstance(value, list):
+        return " and ".join(item["dataset"] for item in value) or "none"
+    return str(value)
 
 
 def fold_objectives(root: document.Mapping) -> None:
@@ -281,7 +375,42 @@ def _build(
     spec_folder: Path,
 ) -> Spec:
     """The typed spec of a document without problems: numbers in their parameters' types, paths absolute."""
-    data = plain["data"]
+    plain["data"] = _with_absolute_paths(plain["data"], spec_folder)
+    weights = plain["model"].get("weights", "none")
+    if weights not in sections.WEIGHTS:
+        plain["model"]["weights"] = sections.absolute(weights, spec_folder)
+    parameters = declaration.all_parameters
+    if "fixed" in plain:
+        plain["fixed"] = {
+            name: parameters[name].typed(value) for name, value in plain["fixed"].items()
+        }
+    plain["space"] = typed_space(plain["space"], declaration)
+    named = (*plain["space"], *plain.get("fixed", {}))
+    if METHOD in plain["space"]:
+        for name, entry in plain["space"].items():
+            entry["only_for"] = methods_with(name, methods, named)
+    search = plain.setdefault("search", {})
+    if "start_from" in search:
+        points = search["start_from"]
+        if METHOD in plain["space"]:
+            points = [with_method(point, methods, named) for point in points]
+        search["start_from"] = tuple(
+            {k: parameters[k].typed(v) for k, v in point.items()} for point in points
+        )
+    else:
+        points = default_start(plain["space"], methods, plain["train"])
+        whole = all(set(point) == set(plain["space"]) for point in points)
+        search["start_from"] = points if whole or search.get("sampler") != "grid" else ()
+    objective = plain.setdefault("objective", {})
+    for one in (objective, *objective.get("also", ())):
+        if "direction" not in one:
+            metric = METRICS[one.get("metric", ObjectiveSpec.model_fields["metric"].default)]
+            one["direction"] = metric.direction or "maximize"
+    return Spec.model_validate(plain)
+
+
+def _with_absolute_paths(data: dict[str, Any], spec_folder: Path) -> dict[str, Any]:
+    """The section `data` with the folders and files that it names as absolute paths."""
     if data.get("cache_dir") is not None:
         data["cache_dir"] = sections.absolute(data["cache_dir"], spec_folder)
     for dataset in (data["id"], data.get("outliers"), *data.get("coarse_ood", ())):
@@ -292,32 +421,4 @@ def _build(
                 sections.absolute(entry, spec_folder) if sections.is_list_file(entry) else entry
                 for entry in dataset["exclude"]
             )
-    weights = plain["model"].get("weights", "none")
-    if weights not in sections.WEIGHTS:
-        plain["model"]["weights"] = sections.absolute(weights, spec_folder)
-    parameters = declaration.all_parameters
-    if "fixed" in plain:
-        plain["fixed"] = {
-            name: parameters[name].typed(value) for name, value in plain["fixed"].items()
-        }
-    plain["space"] = typed_space(plain["space"], declaration)
-    if METHOD in plain["space"]:
-        named = (*plain["space"], *plain.get("fixed", {}))
-        for name, entry in plain["space"].items():
-            entry["only_for"] = methods_with(name, methods, named)
-    search = plain.setdefault("search", {})
-    if "start_from" in search:
-        points = search["start_from"]
-        search["start_from"] = tuple(
-            {k: parameters[k].typed(v) for k, v in point.items()} for point in points
-        )
-    elif data["id"]["dataset"] == "digits":
-        points = default_start(plain["space"], methods, plain["train"])
-        whole = all(set(point) == set(plain["space"]) for point in points)
-        search["start_from"] = points if whole or search.get("sampler") != "grid" else ()
-    objective = plain.setdefault("objective", {})
-    for one in (objective, *objective.get("also", ())):
-        if "direction" not in one:
-            metric = METRICS[one.get("metric", ObjectiveSpec.model_fields["metric"].default)]
-            one["direction"] = metric.direction or "maximize"
-    return Spec.model_validate(plain)
+    return data

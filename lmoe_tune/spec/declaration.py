@@ -173,7 +173,7 @@ def combined(declarations: Sequence[Declaration]) -> Declaration:
 
 
 def methods_with(
-    name: str, declarations: Sequence[Declaration], named: Collection[str]
+    name: str, declarations: Collection[Declaration], named: Collection[str]
 ) -> tuple[str, ...] | None:
     """The methods that a parameter of a combined space is for; None: all.
 

@@ -1,16 +1,19 @@
-"""What a spec with the embedded digits may leave out: the demonstration of `search_spaces/digits.yaml`.
+"""What a spec may leave out, beyond what the model of the spec has as a default.
 
-A test compares the two. What the model of the spec has as a default already is not repeated here.
+For the embedded digits that is the demonstration of `search_spaces/digits.yaml` (a test compares the two), for
+image files the published protocol of MixOE (arXiv 2106.03917): a ResNet-50 from a baseline of 90 epochs, 10 epochs
+of fine-tuning.
 """
 
 from __future__ import annotations
 
+import copy
 from typing import Any, Final
 
-from lmoe_tune.spec.document import Entry, Mapping, Mark, Node, Scalar, Sequence
+from lmoe_tune.spec.document import Entry, KeyPath, Mapping, Mark, Node, Scalar, Sequence
 
-DIGITS_TRAINABLE: Final = "logit_mixoe"
-"""The method that the default space is one of; with another one the spec must say what to search."""
+TRAINABLE: Final = "logit_mixoe"
+"""The method of a spec that names none, and the one that the digits' space is a space of."""
 
 DIGITS: Final[dict[str, Any]] = {
     "data": {"outliers": {"dataset": "photo_china"}, "coarse_ood": [{"dataset": "photo_flower"}]},
@@ -29,26 +32,47 @@ DIGITS: Final[dict[str, Any]] = {
     "budget": {"trials": 16},
 }
 
+IMAGES: Final[dict[str, Any]] = {
+    "data": {"coarse_ood": [], "resize": 512, "crop": 448},
+    "model": {"arch": "resnet50", "weights": "imagenet", "baseline": {"epochs": 90}},
+    "train": {"epochs": 10, "batch_size": 32, "lr": 1e-3, "weight_decay": 1e-5},
+    "budget": {"trials": 32},
+}
+
 _BOUNDING = ("trials", "time", "gpu_hours")
 
+Filled = list[tuple[KeyPath, Any]]
+"""Settings that were filled in, with their values."""
 
-def fill_in_digits(root: Mapping, *, with_space: bool) -> None:
+
+def fill_in_digits(root: Mapping, *, with_space: bool) -> Filled:
     """Add to the document, in place, what it leaves out. What it says stays, key by key within a section.
 
     `space` is taken as a whole and only `with_space`; `budget` as a whole where the document bounds the sweep
     in no way itself.
     """
-    for section, default in DIGITS.items():
-        given = root.get(section)
-        if section == "space" and (given is not None or not with_space):
-            continue
-        if (
-            section == "budget"
-            and isinstance(given, Mapping)
-            and any(key in given.entries for key in _BOUNDING)
-        ):
-            continue
-        _fill(root, section, default)
+    defaults = dict(DIGITS)
+    if not with_space or root.get("space") is not None:
+        del defaults["space"]
+    return _fill_in(root, defaults)
+
+
+def fill_in_images(root: Mapping, wanted: Mapping) -> Filled:
+    """The same for image files.
+
+    `resize` and `crop` go together, and so do a network and its weights: either is filled in only where neither
+    is said.
+
+    Args:
+        wanted: the document as the overrides will leave it.
+    """
+    defaults = copy.deepcopy(IMAGES)
+    data, model = wanted.get("data"), wanted.get("model")
+    if isinstance(data, Mapping) and not {"resize", "crop"}.isdisjoint(data.entries):
+        del defaults["data"]["resize"], defaults["data"]["crop"]
+    if isinstance(model, Mapping) and "arch" in model.entries:
+        del defaults["model"]["arch"], defaults["model"]["weights"]
+    return _fill_in(root, defaults)
 
 
 def node_of(value: Any, mark: Mark) -> Node:
@@ -60,10 +84,29 @@ def node_of(value: Any, mark: Mark) -> Node:
     return Scalar(mark, value)
 
 
-def _fill(parent: Mapping, key: str, default: Any) -> None:
-    given = parent.get(key)
-    if key not in parent.entries:
+def _fill_in(root: Mapping, defaults: dict[str, Any]) -> Filled:
+    filled: Filled = []
+    for section, default in defaults.items():
+        given = root.get(section)
+        if (
+            section == "budget"
+            and isinstance(given, Mapping)
+            and any(key in given.entries for key in _BOUNDING)
+        ):
+            continue
+        _fill(root, (section,), default, filled)
+    return filled
+
+
+def _fill(parent: Mapping, path: KeyPath, default: Any, filled: Filled) -> None:
+    key = str(path[-1])
+    if key not in parent.entries and (not isinstance(default, dict) or path[0] == "space"):
         parent.entries[key] = Entry(parent.mark, node_of(default, parent.mark))
-    elif isinstance(given, Mapping) and isinstance(default, dict):
-        for name, value in default.items():
-            _fill(given, name, value)
+        filled.append((path, default))
+        return
+
+    if isinstance(default, dict):
+        mapping = parent.entries.setdefault(key, Entry(parent.mark, Mapping(parent.mark))).value
+        if isinstance(mapping, Mapping):
+            for name, value in default.items():
+                _fill(mapping, (*path, name), value, filled)

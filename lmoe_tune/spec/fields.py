@@ -53,6 +53,20 @@ def takes(path: KeyPath, kind: type) -> bool:
     return kind in members or (kind is str and strings)
 
 
+def takes_text(path: KeyPath) -> bool:
+    """Whether the value at this path is text, so that what is typed on a command line is that text."""
+    return _field(path)[0] is str
+
+
+def allows_null(path: KeyPath) -> bool:
+    """Whether the setting at this path may be null, which stands for its default."""
+    section = _field(path[:-1])[0]
+    if not (isinstance(section, type) and issubclass(section, BaseModel)):
+        return False
+    by_key = {field.alias or name: field for name, field in section.model_fields.items()}
+    return path[-1] in by_key and type(None) in get_args(by_key[str(path[-1])].annotation)
+
+
 def options_at(path: KeyPath) -> tuple[str, ...]:
     """The words that the value at this path may be; empty where it is not one of a few words."""
     annotation, metadata = _field(path)

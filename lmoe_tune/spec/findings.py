@@ -87,14 +87,20 @@ class Findings:
         node = self.node(path)
         return tuple(node.entries) if isinstance(node, Mapping) else ()
 
-    def check_shape(self) -> None:
-        """Report unknown and missing keys and values of a wrong type or beyond a field's own bounds."""
+    def check_shape(self, within: KeyPath = ()) -> None:
+        """Report unknown and missing keys and values of a wrong type or beyond a field's own bounds.
+
+        Args:
+            within: only what is in this part of the document.
+        """
         try:
             Spec.model_validate(self.root.plain())
         except ValidationError as errors:
             found = errors.errors(include_url=False, include_context=False)
             # Unknown keys first: one that is a slip of a missing key is the cause of its absence.
             for error in sorted(found, key=lambda error: error["type"] != "extra_forbidden"):
+                if error["loc"][: len(within)] != within:
+                    continue
                 self._add_shape(error["type"], error["loc"])
 
     def _add_shape(self, kind: str, loc: KeyPath) -> None:

@@ -2,19 +2,44 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Collection
 from collections.abc import Sequence as SequenceOf
 
 from lmoe_tune.errors import Problem, SpecError
-from lmoe_tune.spec.document import Entry, KeyPath, Mapping, Mark, Node, Scalar, Sequence, parse
+from lmoe_tune.spec.declaration import METHOD
+from lmoe_tune.spec.document import (
+    NULL,
+    Entry,
+    KeyPath,
+    Mapping,
+    Mark,
+    Node,
+    Scalar,
+    Sequence,
+    parse,
+)
+from lmoe_tune.spec.fields import allows_null, takes_text
 from lmoe_tune.spec.wording import dotted, shortened
+
+_QUOTED = re.compile(r"""\s*("(\\.|[^"\\])*"|'(''|[^'])*')\s*""", re.DOTALL)
+_COMMENT = re.compile(r"(^|\s)#")
 
 
 def apply_overrides(
-    root: Mapping, overrides: SequenceOf[str], problems: list[tuple[Mark, Problem]]
+    root: Mapping,
+    overrides: SequenceOf[str],
+    problems: list[tuple[Mark, Problem]],
+    *,
+    methods: Collection[str] = (),
 ) -> None:
     """Set each `a.b=v` in the tree, in place and in order; a number as a key counts within a list, from 0.
 
-    The value is YAML. What cannot be set is appended to `problems`.
+    The value of a setting that holds text is that text; any other is YAML. What cannot be set is appended to
+    `problems`.
+
+    Args:
+        methods: names that may stand before a parameter's, as in `space.mixoe.lr`.
     """
     for order, override in enumerate(overrides, start=1):
         source = f"--set {_shown(override)}"
@@ -25,15 +50,67 @@ def apply_overrides(
             example = "an override is KEY=VALUE, such as train.lr=1e-3"
             problems.append((mark, Problem(source, "", example)))
             continue
+
+        path = _qualified(path, {*methods, *_searched(root)})
         try:
-            value = parse(text, source, problems, order=order)
+            value = _value(path, text, mark, problems)
         except SpecError as error:
             what = error.problems[0].what
             problems.append((mark, Problem(source, dotted(path), what)))
             continue
-        fault = _put(root, path, Scalar(mark, None) if value is None else value, mark)
+        fault = _put(root, path, value, mark)
         if fault:
             problems.append((mark, Problem(source, dotted(path), fault)))
+
+
+def apply_name(root: Mapping, name: str, order: int) -> None:
+    """Set the sweep's name to this text, whatever YAML would make of it."""
+    mark = Mark(order, 1, 1, "--name")
+    root.entries["name"] = Entry(mark, Scalar(mark, name, quoted=True))
+
+
+def _value(path: KeyPath, text: str, mark: Mark, problems: list[tuple[Mark, Problem]]) -> Node:
+    """The node for what was typed. Raises SpecError where it is nothing, or not YAML where it must be."""
+    stripped = text.strip()
+    if not stripped:
+        unset = "; null stands for its default" if allows_null(path) else ""
+        what = f"nothing stands after '=' (a variable that is not set?){unset}"
+        raise SpecError([Problem(mark.source, dotted(path), what)])
+
+    if takes_text(path) and not _QUOTED.fullmatch(text):
+        null = allows_null(path) and NULL.fullmatch(stripped) is not None
+        return Scalar(mark, None if null else stripped, quoted=not null)
+
+    comment = _COMMENT.search(_QUOTED.sub(lambda quoted: "x" * len(quoted[0]), text))
+    if comment is not None:
+        dropped = shortened(text[comment.start() :].strip())
+        what = (
+            f"YAML takes '{dropped}' for a comment and drops it: leave it out, or put it in quotes"
+        )
+        raise SpecError([Problem(mark.source, dotted(path), what)])
+    node = parse(text, mark.source, problems, order=mark.order)
+    return Scalar(mark, None) if node is None else node
+
+
+def _searched(root: Mapping) -> list[str]:
+    """The methods that the document searches."""
+    space = root.get("space")
+    method = space.get(METHOD) if isinstance(space, Mapping) else None
+    choices = method.get("choices") if isinstance(method, Mapping) else None
+    plain = choices.plain() if isinstance(choices, Sequence) else ()
+    assert isinstance(plain, tuple)
+    return [str(choice) for choice in plain]
+
+
+def _qualified(path: KeyPath, methods: Collection[str]) -> KeyPath:
+    """The path with `METHOD.NAME`, the name of a parameter of one method, as one key."""
+    start = 3 if path[:2] == ("search", "start_from") else 1
+    if path[0] not in ("space", "fixed", "search") or len(path) < start + 2:
+        return path
+    for end in range(len(path) - 1, start, -1):
+        if ".".join(map(str, path[start:end])) in methods:
+            return (*path[:start], ".".join(map(str, path[start : end + 1])), *path[end + 1 :])
+    return path
 
 
 def _shown(override: str) -> str:
@@ -59,6 +136,7 @@ def _put(root: Mapping, path: KeyPath, value: Node, mark: Mark) -> str:
                 return ""
             node = node.items[int(part)]
             continue
+
         if not isinstance(node, Mapping):
             return f"{dotted(path[:depth])} is a single value: nothing can be set in it"
         key = str(part)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from lmoe_tune.errors import SpecError
-from lmoe_tune.spec.declaration import METHOD, Declaration, Parameter, Value
+from lmoe_tune.spec.declaration import METHOD, Declaration, Parameter, Value, methods_with
 from lmoe_tune.spec.document import KeyPath, Sequence
 from lmoe_tune.spec.findings import Findings
 from lmoe_tune.spec.wording import shown
@@ -16,8 +16,14 @@ START_FROM: KeyPath = ("search", "start_from")
 _TOLERANCE = 1e-9  # relative, of multiples of a step: 0.3 is three steps of 0.1
 
 
-def check_parameters(findings: Findings, declaration: Declaration | None) -> None:
-    """Report what is wrong with the parameters; without a declaration only what needs none."""
+def check_parameters(
+    findings: Findings, declaration: Declaration | None, methods: Collection[Declaration] = ()
+) -> None:
+    """Report what is wrong with the parameters; without a declaration only what needs none.
+
+    Args:
+        methods: those that are searched, where `method` is.
+    """
     declared = declaration.all_parameters if declaration is not None else {}
     fixed, space = findings.keys(("fixed",)), findings.keys(("space",))
     misspelt = set()
@@ -45,6 +51,8 @@ def check_parameters(findings: Findings, declaration: Declaration | None) -> Non
             f"there is nothing to search: name at least one parameter of the trainable{hint}",
         )
     _check_start_from(findings, declaration, {name for name in misspelt if name})
+    if methods:
+        _check_methods_of_points(findings, methods)
 
 
 def check_values(findings: Findings, declaration: Declaration) -> dict[str, Value]:
@@ -95,6 +103,16 @@ def default_start(
         if point:
             points.append(point)
     return tuple(points)
+
+
+def with_method(
+    point: Mapping[str, Any], methods: Collection[Declaration], named: Collection[str]
+) -> dict[str, Any]:
+    """The point with the one method that has its parameters; as it is where several have them."""
+    fitting = _fitting(point, methods, named)
+    if METHOD in point or len(fitting) != 1:
+        return dict(point)
+    return {METHOD: fitting[0], **point}
 
 
 def outside(value: Any, entry: Mapping[str, Any], parameter: Parameter | None) -> str | None:
@@ -283,6 +301,41 @@ def _check_start_from(
             first = seen.setdefault(_key_of(point), place)
             if first != place:
                 findings.add(path, f"the same point as number {first}: it would be tried twice")
+
+
+def _check_methods_of_points(findings: Findings, methods: Collection[Declaration]) -> None:
+    """Every point is of one method that has all its parameters; else it would be drawn and never tried."""
+    named = (*findings.keys(("space",)), *findings.keys(("fixed",)))
+    points = findings.node(START_FROM)
+    for place, node in enumerate(points.items if isinstance(points, Sequence) else ()):
+        path: KeyPath = (*START_FROM, place)
+        point = node.plain()
+        if not (isinstance(point, dict) and findings.clean(path)):
+            continue
+
+        fitting, method = _fitting(point, methods, named), point.get(METHOD)
+        if method is not None:
+            for name in point:
+                only = methods_with(name, methods, named)
+                if only is not None and method not in only:
+                    text = f"{method}, the method of this point, does not have it; {' and '.join(only)} does"
+                    findings.add((*path, name), text, at="key")
+        elif not fitting:
+            findings.add(path, f"no method has all of {', '.join(point)}: make a point for each")
+        elif 1 < len(fitting) < len(methods):
+            findings.add(path, f"say which method it is for: method: {' or '.join(fitting)}")
+
+
+def _fitting(
+    point: Mapping[str, Any], methods: Collection[Declaration], named: Collection[str]
+) -> list[str]:
+    """The methods that have every parameter of a point."""
+    fitting = [method.name for method in methods]
+    for name in point:
+        only = methods_with(name, methods, named)
+        if only is not None:
+            fitting = [method for method in fitting if method in only]
+    return fitting
 
 
 def _key_of(point: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:

@@ -8,8 +8,8 @@ from lmoe_tune.spec.metrics import SEARCHABLE
 from lmoe_tune.spec.model import Spec
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-REQUIRED = ("name", "trainable", "data")
-"""What every spec says; the other sections may be left out for the embedded data."""
+REQUIRED = ("data",)
+"""What every spec says; for data that are not embedded, `space` as well."""
 
 
 def json_schema() -> dict[str, Any]:
@@ -26,18 +26,6 @@ def json_schema() -> dict[str, Any]:
     objective["constraints"]["propertyNames"] = {"enum": list(SEARCHABLE)}
     objective["constraints"]["default"] = {"val_accuracy": {"min": "baseline - 0.02"}}
     schema["properties"]["space"]["minProperties"] = 1
-    needed = [name for name in schema["required"] if name not in REQUIRED]
-    complete = {
-        "required": needed,
-        "properties": {
-            "data": {"required": ["coarse_ood"]},
-            "model": {
-                "required": ["arch", "baseline"],
-                "properties": {"baseline": {"required": ["epochs"]}},
-            },
-            "train": {"required": ["epochs", "batch_size", "lr", "weight_decay"]},
-        },
-    }
     digits = {
         "properties": {
             "data": {"properties": {"id": {"properties": {"dataset": {"const": "digits"}}}}}
@@ -52,7 +40,7 @@ def json_schema() -> dict[str, Any]:
         "required": list(REQUIRED),
         "additionalProperties": False,
         "if": digits,
-        "else": complete,
+        "else": {"required": ["space"]},
         "$defs": definitions,
     }
 

@@ -90,10 +90,6 @@ def check_data(
         needed = declaration is not None and declaration.needs_outliers
         if declaration is not None and needed and (outliers is None or outliers.plain() is None):
             findings.add_missing(("data", "outliers"), f"{declaration.name} trains with outliers")
-        if findings.node(("data", "coarse_ood")) is None:
-            findings.add_missing(
-                ("data", "coarse_ood"), "the sealed coarse test sets; write [] to go without one"
-            )
     resize, crop = findings.plain(("data", "resize")), findings.plain(("data", "crop"))
     if resize is not None and crop is not None and crop > resize:
         findings.refuse(("data", "crop"), f"at most data.resize, {resize}")

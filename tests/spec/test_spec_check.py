@@ -2,11 +2,21 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from lmoe_tune.errors import UsageError
-from lmoe_tune.spec import BoundExpression, Declaration, Parameter, folder_missing, load_params
+from lmoe_tune.errors import SpecError, UsageError
+from lmoe_tune.spec import (
+    BoundExpression,
+    Declaration,
+    Parameter,
+    folder_missing,
+    load_data,
+    load_params,
+    load_spec,
+)
+from tests.spec.conftest import DECLARATIONS, MINIMAL
 
 FULL = """\
 name: cars
@@ -76,16 +86,74 @@ def test_a_default_point_leaves_out_what_the_space_excludes(load, with_space):
     assert load(with_space("{mixing_alpha: {low: 2, high: 10}}")).search.start_from == ()
 
 
-def test_other_data_need_every_section(load):
-    text = "name: x\ntrainable: logit_mixoe\ndata: {id: {dataset: folder, root: .}}\n"
+def test_images_of_ones_own_need_data_and_a_space(load):
+    text = "data: {id: {dataset: folder, root: .}}\n"
     assert [line.split(": ")[0] for line in load.problems(text)] == [
-        "x.yaml:1:1 model",
-        "x.yaml:1:1 train",
         "x.yaml:1:1 space",
-        "x.yaml:1:1 budget",
-        "x.yaml:3:7 data.outliers",
-        "x.yaml:3:7 data.coarse_ood",
+        "x.yaml:1:7 data.outliers",
     ]
+
+
+SHORTEST = """\
+data:
+  id: {dataset: folder, root: id}
+  outliers: {dataset: folder, root: out}
+space: {mixing_alpha: {low: 0.1, high: 10, log: true}}
+"""
+
+
+def test_the_shortest_spec_has_the_published_settings(load):
+    spec = load(SHORTEST, missing=nothing_missing)
+
+    assert (spec.name, spec.trainable) == ("x", "logit_mixoe"), "the name of the file"
+    assert (spec.model.arch, spec.model.weights) == ("resnet50", "imagenet")
+    assert (spec.model.baseline.epochs, spec.train.epochs, spec.train.batch_size) == (90, 10, 32)
+    assert (spec.train.lr, spec.train.weight_decay) == (1e-3, 1e-5)
+    assert (spec.data.resize, spec.data.crop, spec.data.coarse_ood) == (512, 448, ())
+    assert (spec.objective.metric, spec.budget.trials) == ("val_auroc", 32)
+    assert spec.search.start_from == ({"mixing_alpha": 1.0},), "the untuned defaults go first"
+
+
+def test_what_goes_together_is_filled_in_together(load):
+    spec = load(SHORTEST, "data.crop=224", "model.arch=small_cnn", missing=nothing_missing)
+
+    assert (spec.data.image_side, spec.data.crop) == (256, 224)
+    assert spec.model.weights == "none", "there are no ImageNet weights of it"
+    assert load(SHORTEST, "data.resize=300", missing=nothing_missing).data.image_crop == 300
+
+
+def test_a_name_from_a_file_must_be_one(load, tmp_path):
+    path = tmp_path / "my cars.yaml"
+    path.write_text(MINIMAL.replace("name: x\n", ""), encoding="utf-8")
+    with pytest.raises(SpecError, match="name: value is 'my cars', but must be 1 to 64 letters"):
+        load_spec(path, declarations=DECLARATIONS)
+
+
+def test_what_was_filled_in_is_known(load, tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(SHORTEST + "train: {epochs: 3}\n", encoding="utf-8")
+    loaded = load_spec(
+        path, overrides=["train.lr=0.1"], declarations=DECLARATIONS, missing=nothing_missing
+    )
+
+    assert "name mine" in loaded.filled_in
+    assert "data.coarse_ood none" in loaded.filled_in
+    assert "model.baseline.epochs 90" in loaded.filled_in
+    assert "train.batch_size 32" in loaded.filled_in
+    assert not any(setting.startswith(("train.epochs", "train.lr")) for setting in loaded.filled_in)
+    assert load_spec(path, name="y", declarations=DECLARATIONS, check_files=False).spec.name == "y"
+
+
+def test_the_data_alone_need_nothing_else(tmp_path):
+    path = tmp_path / "x.yaml"
+    path.write_text("trian: 1\ndata: {id: {dataset: folder, root: id}}\n", encoding="utf-8")
+    data = load_data(path, declarations=DECLARATIONS, missing=None)
+    assert (data.id.root, data.crop) == (str(Path("id").absolute()), 448)
+
+    path.write_text("data: {id: {dataset: folder}, corp: 3}\n", encoding="utf-8")
+    with pytest.raises(SpecError) as caught:
+        load_data(path, declarations=DECLARATIONS, missing=None)
+    assert [problem.key for problem in caught.value.problems] == ["data.id.root", "data.corp"]
 
 
 def test_the_baseline_needs_no_outliers(load):

@@ -24,7 +24,7 @@ import pytest
         ("search.start_from=[]", lambda spec: spec.search.start_from == ()),
         ("fixed.consistency=kl", lambda spec: spec.fixed == {"consistency": "kl"}),
         ("budget.time=8h", lambda spec: spec.budget.time == 28_800),
-        ("train.threads=", lambda spec: spec.train.threads is None),
+        ("train.threads=null", lambda spec: spec.train.threads is None),
         ("data.coarse_ood.0.limit=7", lambda spec: spec.data.coarse_ood[0].limit == 7),
         (" train.lr = 0.5", lambda spec: spec.train.lr == 0.5),
         (
@@ -80,6 +80,10 @@ def test_an_override_mends_what_is_wrong_in_the_file(load, minimal):
         ("=1", "an override is KEY=VALUE"),
         ("train..lr=1", "an override is KEY=VALUE"),
         ("", "an override is KEY=VALUE"),
+        ("train.lr=", "train.lr: nothing stands after '=' (a variable that is not set?)"),
+        ("data.cache_dir= ", "(a variable that is not set?); null stands for its default"),
+        ("train.lr=1e-3 # slow", "YAML takes '# slow' for a comment and drops it"),
+        ("name=run #2", "name: value is 'run #2', but must be 1 to 64 letters"),
         ("train.epochs=[1", "train.epochs: this is not valid YAML"),
         ("train.epochs=!!python/name:os.system", "the tag !!python/name:os.system is not allowed"),
         ("name.x=1", "name.x: name is a single value: nothing can be set in it"),
@@ -104,3 +108,41 @@ def test_problems_of_overrides_come_after_those_of_the_file(load, minimal):
     found = load.problems(minimal + "train: {epochs: 0}\n", "train.lr=0", "budget.trials=0")
     assert [message.split(" ")[0] for message in found] == ["x.yaml:5:17", "--set", "--set"]
     assert "train.lr" in found[1]
+
+
+@pytest.mark.parametrize("text", ["007", "1e3", "null", "true", "20251125", "0x10", ".5e1"])
+def test_a_setting_of_text_takes_the_text_as_typed(load, minimal, text):
+    assert load(minimal, f"tracking.experiment={text}x").tracking.experiment == f"{text}x"
+    assert load(minimal, f"name={text.removeprefix('.')}").name == text.removeprefix(".")
+    assert load(minimal, name=text.removeprefix(".")).name == text.removeprefix(".")
+
+
+def test_text_keeps_what_yaml_would_make_something_else_of(load, minimal):
+    assert load(minimal, "tracking.experiment=run #2").tracking.experiment == "run #2"
+    assert load(minimal, "tracking.experiment=a: b").tracking.experiment == "a: b"
+    assert load(minimal, "tracking.experiment=[x]").tracking.experiment == "[x]"
+    assert load(minimal, "tracking.experiment='null'").tracking.experiment == "null"
+    assert load(minimal, "tracking.experiment=null").tracking.experiment is None
+
+
+def test_the_name_that_is_given_is_checked_as_text(load, minimal):
+    assert load.problem(minimal, name="run #2") == (
+        "--name name: value is 'run #2', but must be 1 to 64 letters, digits, '.', '_' or '-', "
+        "a letter or digit first, without '..'"
+    )
+
+
+BOTH = """\
+data: {id: {dataset: digits}}
+space:
+  method: {choices: [logit_mixoe, baseline]}
+  logit_mixoe.lr: {low: 0.001, high: 0.1}
+  mixing_alpha: {low: 0.1, high: 10}
+"""
+
+
+def test_a_parameter_of_one_method_is_set_by_its_full_name(load):
+    assert load(BOTH, "space.logit_mixoe.lr.low=0.01").space["logit_mixoe.lr"].low == 0.01
+    assert load(BOTH, "fixed.baseline.lr=0.5").fixed == {"baseline.lr": 0.5}
+    given = load(BOTH, "search.start_from=[{}]", "search.start_from.0.logit_mixoe.lr=0.05")
+    assert given.search.start_from == ({"method": "logit_mixoe", "logit_mixoe.lr": 0.05},)

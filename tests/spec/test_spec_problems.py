@@ -413,3 +413,45 @@ def test_a_uri_with_credentials_is_refused_and_never_shown(load, minimal, uri):
 )
 def test_a_uri_without_credentials_is_fine(load, minimal, uri):
     assert load(minimal + f"tracking: {{uri: '{uri}'}}\n").tracking.uri == uri
+
+
+# Points to start from, where the method is searched
+
+METHODS = """\
+data: {id: {dataset: digits}}
+space:
+  method: {choices: [logit_mixoe, baseline]}
+  mixing_alpha: {low: 0.1, high: 10}
+  baseline.lr: {low: 0.001, high: 0.1}
+  weight_decay: {low: 0, high: 1}
+search: {start_from: [POINT]}
+"""
+
+
+@pytest.mark.parametrize(
+    ("point", "words"),
+    [
+        (
+            "{method: baseline, mixing_alpha: 1}",
+            "baseline, the method of this point, does not have it; logit_mixoe does",
+        ),
+        (
+            "{mixing_alpha: 1, baseline.lr: 0.01}",
+            "no method has all of mixing_alpha, baseline.lr: make a point for each",
+        ),
+    ],
+)
+def test_a_point_whose_parameters_are_of_another_method_is_refused(load, point, words):
+    assert words in load.problem(METHODS.replace("POINT", point))
+
+
+def test_a_point_of_parameters_that_one_method_has_is_a_point_of_that_method(load):
+    spec = load(
+        METHODS.replace("POINT", "{mixing_alpha: 1}, {baseline.lr: 0.01}, {weight_decay: 0}")
+    )
+
+    assert [point.get("method") for point in spec.search.start_from] == [
+        "logit_mixoe",
+        "baseline",
+        None,
+    ]

@@ -72,10 +72,10 @@ def test_a_distribution_is_one_of_three(validator, minimal, distribution, valid)
     assert validator.is_valid(as_json(text)) == valid
 
 
-def test_other_data_need_every_section(validator, minimal):
-    assert not validator.is_valid(
-        as_json(minimal.replace("dataset: digits", "dataset: folder, root: ."))
-    )
+def test_other_data_need_a_space(validator, minimal):
+    text = minimal.replace("dataset: digits", "dataset: folder, root: .")
+    assert validator.is_valid(as_json(text))
+    assert not validator.is_valid(as_json(text[: text.index("space:")]))
 
 
 def test_every_setting_is_described():
