@@ -20,21 +20,27 @@ import numpy.typing as npt
 
 from lmoe_tune.data.table import ImageTable
 from lmoe_tune.readers import READERS
-from lmoe_tune.readers.files import is_image, read_lines
+from lmoe_tune.readers.files import is_image
 from lmoe_tune.readers.layout import Kind
+from lmoe_tune.readers.names import SHOWN, folded, path_key, read_names
 
+MAX_COMPARED = 1000  # paths that one which matches nothing is compared with
 _SYNSET = re.compile(r"n(\d{8})\b")
 _GENERIC = re.compile(r"(class|category|label|cls|group|kind|type|id|c|k)? ?([a-z]|\d+)?")
 
 
 @dataclass(frozen=True, eq=False)
 class Exclusion:
-    """What was left out of a table: `kept` (N,) per image, the `classes` by why, and entries that match nothing."""
+    """What is left out of a table: `kept` (N,) per image, the classes by why, and entries that match nothing.
+
+    `unmatched` and `unmatched_paths` map an entry to the nearest class or path, "" where none is near.
+    """
 
     kept: npt.NDArray[np.bool_]
     by_kind: tuple[str, ...]
     by_name: tuple[str, ...]
-    unmatched: tuple[str, ...]
+    unmatched: dict[str, str]
+    unmatched_paths: dict[str, str]
 
 
 def exclude(table: ImageTable, entries: Sequence[str], learnt: str | None) -> Exclusion:
@@ -43,41 +49,72 @@ def exclude(table: ImageTable, entries: Sequence[str], learnt: str | None) -> Ex
     Args:
         entries: names of classes, synsets (n04285008), paths of images relative to the root, or text files (.txt)
             with one of these a line.
-        learnt: the in-distribution data set; its kind is left out of WebVision.
+        learnt: the in-distribution data set; what it shows is left out of WebVision.
 
     Raises:
         LayoutError: a text file cannot be read.
     """
-    wanted = [line for entry in entries for line in _lines(entry)]
-    paths = {entry for entry in wanted if is_image(entry.rpartition("/")[2])}
+    wanted = [name for entry in entries for name in _names(entry)]
+    paths = [name for name in wanted if is_image(path_key(name).rpartition("/")[2])]
+    is_path = set(paths)
+    by_name, unmatched = _classes_named(table, [name for name in wanted if name not in is_path])
+
+    kind = READERS[learnt].shows if learnt and table.dataset == "webvision" else None
+    by_kind = [name for name in table.classes if kind is not None and shows(name, kind)]
+    numbers = [table.classes.index(name) for name in {*by_name, *by_kind}]
+    out = np.isin(table.labels, numbers)
+
+    unmatched_paths: dict[str, str] = {}
+    if paths:
+        keys = [path_key(path) for path in table.paths]
+        named = {_relative(path, table.root): path for path in paths}
+        out |= np.array([key in named for key in keys], dtype=bool)
+        lacking = [named[key] for key in sorted(named.keys() - set(keys))]
+        unmatched_paths = _nearest_paths(lacking, keys)
+
+    return Exclusion(
+        kept=~out,
+        by_kind=tuple(by_kind),
+        by_name=tuple(sorted(by_name)),
+        unmatched=unmatched,
+        unmatched_paths=unmatched_paths,
+    )
+
+
+def _classes_named(table: ImageTable, entries: Sequence[str]) -> tuple[set[str], dict[str, str]]:
+    """The classes that some entries name, and the entries that name none with the nearest class."""
     class_of: dict[str, set[str]] = {}
     for name in table.classes:
         for alias in _aliases(name):
             class_of.setdefault(alias, set()).add(name)
+
     named: set[str] = set()
-    unmatched = []
-    for entry in wanted:
-        if entry in paths:
-            continue
-        found = class_of.get(plain_name(entry)) or class_of.get(entry.strip().lower())
+    unmatched = {}
+    for entry in entries:
+        found = class_of.get(plain_name(entry)) or class_of.get(folded(entry))
         if found:
             named |= found
         else:
-            unmatched.append(entry)
-    kind = READERS[learnt].shows if learnt and table.dataset == "webvision" else None
-    shown = [name for name in table.classes if kind is not None and shows(name, kind)]
-    out = np.isin(table.labels, [table.classes.index(name) for name in {*named, *shown}])
-    by_path = (
-        np.array([path in paths for path in table.paths], dtype=bool)
-        if paths
-        else np.zeros(len(table), bool)
-    )
-    return Exclusion(
-        kept=~(out | by_path),
-        by_kind=tuple(shown),
-        by_name=tuple(sorted(named)),
-        unmatched=tuple(unmatched),
-    )
+            unmatched[entry] = suggestion(entry, table)
+    return named, unmatched
+
+
+def _relative(path: str, root: Path) -> str:
+    """The key of a path that may be absolute."""
+    return path_key(path).removeprefix(f"{path_key(str(root))}/")
+
+
+def _nearest_paths(lacking: Sequence[str], keys: Sequence[str]) -> dict[str, str]:
+    """The nearest of the paths (by their keys) to each that matches none; a guess for the first few only."""
+    nearest = dict.fromkeys(lacking, "")
+    for path in lacking[:SHOWN]:
+        folder, _, name = path_key(path).rpartition("/")
+        near = [key for key in keys if folded(key.rpartition("/")[2]) == folded(name)]
+        near = near or [key for key in keys if key.rpartition("/")[0] == folder]
+        near = near or list(keys)
+        close = difflib.get_close_matches(path_key(path), near[:MAX_COMPARED], n=1, cutoff=0.5)
+        nearest[path] = close[0] if close else ""
+    return nearest
 
 
 def shows(synset: str, kind: Kind) -> bool:
@@ -106,19 +143,19 @@ def suggestion(entry: str, table: ImageTable) -> str:
 
 
 def plain_name(name: str) -> str:
-    """A class's name for comparing: lower case, blanks for punctuation, without synset or number before it."""
+    """A class's name for comparing: folded, blanks for punctuation, without synset or number before it."""
     name = re.sub(r"^(n\d{8}\b|\d+\.)", " ", name.strip())
-    return " ".join(re.sub(r"[\W_]+", " ", name.lower()).split()) or name.strip().lower()
+    return " ".join(re.sub(r"[\W_]+", " ", folded(name)).split()) or folded(name)
 
 
 def _aliases(name: str) -> set[str]:
     """What a class may be called: its whole name, its synset, and each of the names of a synset."""
     number = _SYNSET.match(name)
-    parts = name.split(",") if number is not None else [name]
-    return {name.strip().lower(), plain_name(name), *map(plain_name, parts)} | (
-        {number[0]} if number else set()
-    )
+    aliases = {folded(name), plain_name(name)}
+    if number is not None:
+        aliases |= {number[0], *map(plain_name, name.split(","))}
+    return aliases
 
 
-def _lines(entry: str) -> list[str]:
-    return read_lines(Path(entry)) if entry.lower().endswith(".txt") else [entry]
+def _names(entry: str) -> list[str]:
+    return read_names(Path(entry)) if entry.lower().endswith(".txt") else [entry]

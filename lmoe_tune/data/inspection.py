@@ -21,17 +21,17 @@ from lmoe_tune.data.search_plan import plan_of
 from lmoe_tune.data.splits import split_images
 from lmoe_tune.data.table import Part
 from lmoe_tune.data.usable_images import (
-    SHOWN,
     Finding,
     Say,
     UsableImages,
+    counted,
     select_coarse,
     select_id,
     select_outliers,
 )
-from lmoe_tune.durable import write_durably
 from lmoe_tune.errors import UsageError
 from lmoe_tune.readers import READERS, LayoutError
+from lmoe_tune.readers.names import read_names, shown, some, write_names
 from lmoe_tune.spec import Dataset, DataSpec
 
 Counts = dict[str, Any]
@@ -199,9 +199,7 @@ class _Found:
         leaks = find_leaks(first, second, home)
         if not leaks:
             return
-        pairs = "; ".join(map(str, leaks[:SHOWN])) + (
-            f"; and {len(leaks) - SHOWN} more" if len(leaks) > SHOWN else ""
-        )
+        pairs = some([str(leak) for leak in leaks], "; ")
         listed = _listed(leaks, second, home)
         self.add(
             second.where,
@@ -216,11 +214,11 @@ class _Found:
         present = {other.table.classes[label] for label in set(other.labels.tolist()) if label >= 0}
         pairs = [pair for pair in same_classes(learnt.table, other.table) if pair[1] in present]
         if pairs:
-            names = ", ".join(f"'{theirs}'" for _, theirs in pairs[:SHOWN])
+            names = [theirs for _, theirs in pairs]
             self.add(
                 other.where,
-                f"{len(pairs)} classes are in-distribution classes: {names}{', …' if len(pairs) > SHOWN else ''}",
-                f"leave them out with exclude: [{names.replace(chr(39), '')}]",
+                f"{counted(len(pairs), 'class')} in common with the in-distribution set: {some(names)}",
+                f"leave them out with exclude: [{', '.join(names)}]",
                 stops=True,
             )
 
@@ -230,9 +228,8 @@ def _listed(leaks: Sequence[Leak], found: UsableImages, home: Path) -> Path:
     place = found.where.removeprefix("data.").replace(".", "-")
     path = home / "data" / "leaks" / f"{found.table.dataset}-{place}.txt"
     path.parent.mkdir(parents=True, exist_ok=True)
-    before = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    names = sorted({*before, *(leak.path for leak in leaks)})
-    write_durably(path, "".join(f"{name}\n" for name in names).encode(errors="surrogateescape"))
+    before = read_names(path) if path.exists() else []
+    write_names(path, sorted({*before, *(leak.path for leak in leaks)}))
     return path
 
 
@@ -248,7 +245,7 @@ def _described(found: UsableImages) -> Counts:
         "bytes": found.num_bytes,
         "median_pixels": [int(np.median(widths)), int(np.median(heights))],
         "smallest_side": int(np.minimum(heights, widths).min()),
-        "broken": [f"{path}: {why}" for path, why in found.broken],
+        "broken": [f"{shown(path)}: {why}" for path, why in found.broken],
         "duplicates": len(found.duplicates),
         "excluded": list(found.excluded),
     }

@@ -27,6 +27,7 @@ from lmoe_tune.data.decode import CorruptImageError
 from lmoe_tune.data.digests import thumbnail
 from lmoe_tune.data.usable_images import UsableImages
 from lmoe_tune.durable import write_durably
+from lmoe_tune.readers.names import shown
 
 VERSION = 1
 MIN_CONTRAST = 4.0  # standard deviation of the 8 x 8 thumbnail, in levels of 255
@@ -52,7 +53,7 @@ class Leak:
     how: str
 
     def __str__(self) -> str:
-        return f"{self.path} is {self.other} ({self.how})"
+        return f"{shown(self.path)} is {shown(self.other)} ({self.how})"
 
 
 def find_leaks(first: UsableImages, second: UsableImages, home: Path | None = None) -> list[Leak]:

@@ -21,6 +21,7 @@ from lmoe_tune.data.usable_images import (
     split_id,
 )
 from lmoe_tune.errors import UsageError
+from lmoe_tune.readers.names import path_key
 from lmoe_tune.spec import DataSpec
 
 
@@ -121,7 +122,8 @@ def fingerprint(contents: list[tuple[UsableImages | None, list[Part | None]]]) -
             for index in part.indices.tolist():
                 label = part.table.labels[index]
                 name = part.table.classes[label] if label >= 0 else ""
-                text = f"{part.table.paths[index]}\x1f{name}\x1f{sha_of[index]}\x1e"
+                path = path_key(part.table.paths[index])
+                text = f"{path}\x1f{name}\x1f{sha_of[index]}\x1e"
                 digest.update(text.encode(errors="surrogateescape"))
     return digest.hexdigest()[:16]
 

@@ -18,7 +18,7 @@ IntArray = npt.NDArray[np.int64]
 VAL_FRAC = 0.2
 TEST_FRAC = 0.2
 POOL_FRAC = 0.1
-"""Of the outliers, for validation and for the test each: a few thousand images measure an AUROC well enough."""
+"""Of the outliers, for validation and for the test each: a few thousand images are enough for an AUROC."""
 
 
 def derived_seed(*parts: object) -> int:
@@ -140,25 +140,35 @@ def _fraction_of_each_class(
 
 
 def pools(keys: Sequence[str]) -> ImageSplit:
-    """Disjoint outlier pools, 80 / 10 / 10% for train, val and test, whatever the split number.
+    """Disjoint outlier pools, about 80 / 10 / 10% for train, val and test, whatever the split number.
 
-    The order is that of a hash of the keys, so where an image goes hangs on it alone, and not on the order in
-    which images are listed. From three images on no pool is empty.
+    An image's place depends on its key alone: a smaller or larger limit, more images or fewer move no image from
+    one pool to another. Only where that leaves a pool empty (three images or more, hardly ever 50) the image that
+    is nearest to it is moved there.
 
     Args:
-        keys: something that tells an image, such as a hash of its content, (N,).
+        keys: something that identifies an image, such as a hash of its content, (N,).
     """
-    order = np.argsort(
-        np.array([hashed("pool", key) for key in keys], dtype=np.uint64), kind="stable"
-    )
-    num_held_out = max(round(POOL_FRAC * len(keys)), int(len(keys) > 2))
-    ends = (num_held_out, 2 * num_held_out)
-    val, test, train = np.split(order.astype(np.int64), ends)
-    return ImageSplit(np.sort(train), np.sort(val), np.sort(test))
+    places = np.array([hashed("pool", key) / 2**64 for key in keys], dtype=np.float64)
+    val, test = places < POOL_FRAC, (places >= POOL_FRAC) & (places < 2 * POOL_FRAC)
+
+    if len(keys) > 2:
+        order = np.argsort(places, kind="stable")
+        if not val.any():
+            val[order[0]], test[order[0]] = True, False
+        if not test.any():
+            nearest = [*order[~val[order]], order[-1]][0]
+            val[nearest], test[nearest] = False, True
+
+    train = ~(val | test)
+    return ImageSplit(*(np.flatnonzero(part).astype(np.int64) for part in (train, val, test)))
 
 
 def fixed_subset(keys: Sequence[str], limit: int | None) -> IntArray:
-    """Sorted indices of at most `limit` images, chosen by a hash of their keys: the same for every split."""
+    """Sorted indices of at most `limit` images, chosen by a hash of their keys: the same for every split.
+
+    A smaller limit's images are among those of a larger one.
+    """
     if limit is None or limit >= len(keys):
         return np.arange(len(keys), dtype=np.int64)
     order = np.argsort(

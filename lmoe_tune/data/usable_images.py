@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from lmoe_tune.data.digests import Digest, digest_images
-from lmoe_tune.data.exclusion import exclude, suggestion
+from lmoe_tune.data.exclusion import Exclusion, exclude
 from lmoe_tune.data.splits import (
     ClassSplit,
     ImageSplit,
@@ -26,11 +26,11 @@ from lmoe_tune.data.splits import (
 from lmoe_tune.data.table import ImageTable, read_table
 from lmoe_tune.errors import UsageError
 from lmoe_tune.readers import READERS, LayoutError
+from lmoe_tune.readers.names import path_key, shown, some
 from lmoe_tune.spec import Dataset, DataSpec
 
 MAX_BROKEN_FRAC = 0.1
 """Of a set's images; more are no bad luck, but an interrupted copy."""
-SHOWN = 5
 
 Say = Callable[[str, int, int], None]
 """Told a set, and how many files of how many have been read."""
@@ -178,9 +178,10 @@ def _select(
             notes.append(
                 f"{len(exclusion.by_kind)} synsets show what {kind} shows and are left out"
             )
-        findings += [_unmatched(where, entry, table) for entry in exclusion.unmatched]
+        findings += _unmatched(where, exclusion)
     candidates = np.flatnonzero(usable)
-    chosen = candidates[fixed_subset([table.paths[index] for index in candidates], dataset.limit)]
+    keys = [path_key(table.paths[index]) for index in candidates]
+    chosen = candidates[fixed_subset(keys, dataset.limit)]
     digests = digest_images(
         table.root,
         [table.paths[index] for index in chosen],
@@ -234,7 +235,7 @@ def _without_duplicates(
 def _duplicate_findings(
     data: DataSpec, where: str, duplicates: Sequence[tuple[str, str]]
 ) -> list[Finding]:
-    pairs = _some([f"{path} is {other}" for path, other in duplicates])
+    pairs = some([f"{path} is {other}" for path, other in duplicates], "; ")
     what = f"{len(duplicates)} images are there twice: {pairs}"
     if data.duplicates == "refuse":
         return [Finding(where, what, "remove them, or set data.duplicates to drop", stops=True)]
@@ -252,7 +253,7 @@ def _broken_findings(
 ) -> list[Finding]:
     if not broken:
         return []
-    named = _some([f"{table.root / path} {why}" for path, why in broken])
+    named = some([f"{table.root / path} {why}" for path, why in broken], "; ")
     what = f"{len(broken)} of {num_images} images are broken: {named}"
     if len(broken) > max(1, MAX_BROKEN_FRAC * num_images):
         return [
@@ -267,20 +268,38 @@ def _broken_findings(
     return [Finding(where, f"{what}; they are left out", "nothing, or replace them", stops=False)]
 
 
-def _unmatched(where: str, entry: str, table: ImageTable) -> Finding:
-    guess = suggestion(entry, table)
-    is_synset = (
-        len(entry) == 9 and entry[0] == "n" and entry[1:].isdigit()
-    )  # of a part that is not unpacked
-    hint = f"did you mean '{guess}'? Correct it" if guess else "correct it"
-    return Finding(
-        f"{where}.exclude",
-        f"'{entry}' is no class here",
-        f"{hint}, or leave it out",
-        stops=not is_synset,
-    )
+def _unmatched(where: str, exclusion: Exclusion) -> list[Finding]:
+    """What to say of the entries of `exclude` that match nothing."""
+    where = f"{where}.exclude"
+    found = []
+    for entry, guess in exclusion.unmatched.items():
+        # Its part of WebVision may not be unpacked, so a synset that is nowhere is no slip.
+        is_synset = len(entry) == 9 and entry[0] == "n" and entry[1:].isdigit()
+        hint = f"did you mean '{shown(guess)}'? Correct it" if guess else "correct it"
+        found.append(
+            Finding(
+                where,
+                f"'{shown(entry)}' is no class here",
+                f"{hint}, or leave it out",
+                stops=not is_synset,
+            )
+        )
+
+    paths = exclusion.unmatched_paths
+    if paths:
+        nearest = [f"{path} (nearest: {guess})" if guess else path for path, guess in paths.items()]
+        found.append(
+            Finding(
+                where,
+                f"{counted(len(paths), 'path')} of images match nothing: {some(nearest, '; ')}",
+                "correct them, or leave them out",
+                stops=False,
+            )
+        )
+    return found
 
 
-def _some(texts: Sequence[str]) -> str:
-    more = f"; and {len(texts) - SHOWN} more" if len(texts) > SHOWN else ""
-    return "; ".join(texts[:SHOWN]) + more
+def counted(count: int, noun: str) -> str:
+    """ "1 image", "2,000 images"."""
+    ending = "" if count == 1 else "es" if noun.endswith("s") else "s"
+    return f"{count:,} {noun}{ending}"

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from lmoe_tune.readers.class_folders import CLASS_FOLDERS
 from lmoe_tune.readers.files import images_below, present, read_pairs, subfolders
-from lmoe_tune.readers.layout import Entry, Kind, Layout, Reader, Reading, make_reading
+from lmoe_tune.readers.layout import Entry, Kind, Layout, Reader, Reading
+from lmoe_tune.readers.reading import make_reading
 
 IMAGES = ("images_small", "images_small/images_small", "images")
 _CLASS = re.compile(r"(\d+)\.")

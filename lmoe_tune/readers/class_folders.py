@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lmoe_tune.readers.files import SUFFIXES, has_images, images_below, subfolders
-from lmoe_tune.readers.layout import Entry, Layout, LayoutError, Reading, make_reading
+from lmoe_tune.readers.layout import Entry, Layout, LayoutError, Reading
+from lmoe_tune.readers.names import class_name, folded, some
+from lmoe_tune.readers.reading import make_reading
 
 SPLIT_FOLDERS = {
     "train": "train", "training": "train", "trainval": "train", "val": "val", "valid": "val", "validation": "val",
@@ -54,17 +56,25 @@ def _read_split(root: Path) -> Reading:
         more, said = _entries(root, f"{name}/", part)
         entries += more
         notes += said
-    others = [name for name in subfolders(root) if name.lower() not in SPLIT_FOLDERS]
+    others = [name for name in subfolders(root) if folded(name) not in SPLIT_FOLDERS]
     if others:
-        notes.append(f"folders beside the split are left out: {_some(others)}")
-    trained = {entry.label for entry in entries if entry.official == "train"}
-    unseen = sorted({entry.label for entry in entries} - trained)
+        notes.append(f"folders beside the split are left out: {some(others)}")
+
+    trained = {class_name(entry.label) for entry in entries if entry.official == "train"}
+    unseen = sorted({class_name(entry.label) for entry in entries} - trained)
     if unseen:
         raise LayoutError(
-            f"{root} has classes in its validation or test folder that train has not: {_some(unseen)}",
+            f"{root} has classes in its validation or test folder that train has not: "
+            f"{some([_with_twin(name, trained) for name in unseen])}",
             "give every class the same name in all of them, and images in train",
         )
     return _reading(entries, notes)
+
+
+def _with_twin(name: str, others: set[str]) -> str:
+    """The name of a class, and the one that differs from it in case or blanks only."""
+    twins = [other for other in others if folded(other) == folded(name)]
+    return f"{name} (did you mean '{twins[0]}'?)" if twins else name
 
 
 def _read_plain(root: Path) -> Reading:
@@ -86,7 +96,7 @@ def _entries(root: Path, prefix: str, official: str) -> tuple[list[Entry], list[
         entries += [Entry(f"{prefix}{name}/{path}", name, official) for path in paths]
         if not paths:
             empty.append(f"{prefix}{name}")
-    notes = [f"folders without an image are left out: {_some(empty)}"] if empty else []
+    notes = [f"folders without an image are left out: {some(empty)}"] if empty else []
     if has_images(root / prefix):
         notes.append(f"images directly in {root / prefix} have no class and are left out")
     return entries, notes
@@ -113,7 +123,7 @@ def _ignored(root: Path, entries: list[Entry]) -> list[str]:
     others = [f"{folder}/{name}" for folder in folders for name in _not_images(root / folder)]
     known = ", ".join(sorted(SUFFIXES))
     return (
-        [f"files that are no images by their names are left out: {_some(others)} (known: {known})"]
+        [f"files that are no images by their names are left out: {some(others)} (known: {known})"]
         if others
         else []
     )
@@ -123,11 +133,6 @@ def _not_images(folder: Path) -> Iterator[str]:
     for path in sorted(folder.iterdir()):
         if path.is_file() and not path.name.startswith(".") and path.suffix.lower() not in SUFFIXES:
             yield path.name
-
-
-def _some(names: list[str], shown: int = 5) -> str:
-    more = f" and {len(names) - shown} more" if len(names) > shown else ""
-    return ", ".join(names[:shown]) + more
 
 
 SPLIT = Layout(

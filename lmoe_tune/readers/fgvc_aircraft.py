@@ -9,16 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from lmoe_tune.readers.class_folders import CLASS_FOLDERS
-from lmoe_tune.readers.files import present, read_lines, read_pairs
-from lmoe_tune.readers.layout import (
-    Entry,
-    Kind,
-    Layout,
-    LayoutError,
-    Reader,
-    Reading,
-    make_reading,
-)
+from lmoe_tune.readers.files import present, read_pairs
+from lmoe_tune.readers.layout import Entry, Kind, Layout, LayoutError, Reader, Reading
+from lmoe_tune.readers.names import read_lines
+from lmoe_tune.readers.reading import make_reading
 
 LISTS = "images_variant_{}.txt"
 

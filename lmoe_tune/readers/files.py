@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from lmoe_tune.readers.layout import Entry, LayoutError
+from lmoe_tune.readers.names import folded, read_lines, shown
 
 SUFFIXES = frozenset(
     {
@@ -67,44 +68,64 @@ def images_below(folder: Path, depth: int = 0) -> Iterator[str]:
 
 
 def present(root: Path, entries: Sequence[Entry]) -> tuple[list[Entry], list[str]]:
-    """The entries whose file is there, with its name as it is on the disk, and the paths of the others.
+    """The entries whose file is there, under its name on the disk, and the paths of the others.
 
-    Lists every folder once instead of asking for every file. A name that differs in case, or in its suffix
-    (a copy that was converted), is taken for the file.
+    Lists every folder once instead of asking for every file. A name that differs in case, in its Unicode form
+    or in its suffix (a copy that was converted), or that has backslashes, is taken for the file.
     """
-    names: dict[str, set[str]] = {}
-    others: dict[str, dict[str, str]] = {}
+    folders: dict[str, _Folder] = {}
     found: list[Entry] = []
     absent: list[str] = []
+
     for entry in entries:
-        folder, _, name = entry.path.rpartition("/")
-        if folder not in names:
-            names[folder] = _names_in(root / folder)
-        if name in names[folder]:
-            found.append(entry)
-            continue
-        if folder not in others:
-            others[folder] = _other_names(names[folder])
-        actual = others[folder].get(name.lower()) or others[folder].get(
-            os.path.splitext(name)[0].lower()
-        )
-        if actual is None:
+        folder, _, name = entry.path.replace("\\", "/").rpartition("/")
+        if folder not in folders:
+            folders[folder] = _Folder(root, folder)
+        path = folders[folder].find(name)
+        if path is None:
             absent.append(entry.path)
         else:
-            path = f"{folder}/{actual}" if folder else actual
-            found.append(Entry(path, entry.label, entry.official))
+            found.append(entry._replace(path=path))
+
     return found, absent
 
 
-def read_lines(path: Path) -> list[str]:
-    """The lines of a list, stripped, without empty ones. Raises LayoutError where it cannot be read."""
-    try:
-        text = path.read_bytes().decode("utf-8-sig", errors="replace")
-    except OSError as error:
-        raise LayoutError(
-            f"{path} cannot be read ({error.strerror})", "make it readable for this user"
-        ) from error
-    return [line.strip() for line in text.splitlines() if line.strip()]
+class _Folder:
+    """The names in a folder that a list mentions."""
+
+    def __init__(self, root: Path, listed: str) -> None:
+        self._path = _actual_folder(root, listed)
+        self._names: set[str] = set()
+        self._alike: dict[str, str] | None = None
+        if self._path is not None:
+            self._names = _names_in(root / self._path)
+
+    def find(self, name: str) -> str | None:
+        """The path of the file that a listed name means, relative to the root."""
+        if self._path is None:
+            return None
+
+        actual: str | None = name
+        if name not in self._names:
+            if self._alike is None:
+                self._alike = _alike(self._names)
+            stem = os.path.splitext(name)[0]
+            actual = self._alike.get(folded(name)) or self._alike.get(folded(stem))
+        return actual and (f"{self._path}/{actual}" if self._path else actual)
+
+
+def _actual_folder(root: Path, listed: str) -> str | None:
+    """The folder on the disk that a listed one means."""
+    if (root / listed).is_dir():
+        return listed
+
+    path = ""
+    for name in listed.split("/"):
+        alike = [one for one in subfolders(root / path) if folded(one) == folded(name)]
+        if not alike:
+            return None
+        path = f"{path}/{alike[0]}".lstrip("/")
+    return path
 
 
 def read_pairs(path: Path) -> list[tuple[str, str]]:
@@ -117,7 +138,7 @@ def read_pairs(path: Path) -> list[tuple[str, str]]:
         first, *rest = re.split(r"[ \t]+", line, maxsplit=1)
         if not rest:
             raise LayoutError(
-                f"{path}, entry {number} is '{line}', but must have two columns",
+                f"{path}, entry {number} is '{shown(line)}', but must have two columns",
                 "unpack the file anew",
             )
         pairs.append((first, rest[0]))
@@ -131,8 +152,8 @@ def _names_in(folder: Path) -> set[str]:
         return set()
 
 
-def _other_names(names: Iterable[str]) -> dict[str, str]:
-    """The images' actual names by their names in lower case, with and without suffix."""
+def _alike(names: Iterable[str]) -> dict[str, str]:
+    """The images' names by what they have in common with other spellings, with and without suffix."""
     images = sorted((name for name in names if is_image(name)), reverse=True)
-    stems = {os.path.splitext(name)[0].lower(): name for name in images}
-    return stems | {name.lower(): name for name in images}
+    stems = {folded(os.path.splitext(name)[0]): name for name in images}
+    return stems | {folded(name): name for name in images}

@@ -6,7 +6,7 @@ N images, C classes.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -127,22 +127,3 @@ class Reader:
     def is_embedded(self) -> bool:
         """Whether it comes with the installation and has no folder."""
         return not self.layouts
-
-
-def make_reading(
-    entries: Sequence[Entry],
-    *,
-    classes: Sequence[str],
-    absent: Sequence[str] = (),
-    notes: Sequence[str] = (),
-) -> Reading:
-    """A reading of some images (N,) in any order; classes (C,) without an image are left out and noted."""
-    used = {entry.label for entry in entries}
-    kept = tuple(name for name in classes if name in used)
-    notes = list(notes)
-
-    if entries and len(kept) < len(classes):
-        lacking = len(classes) - len(kept)
-        notes.append(f"{lacking} of {len(classes)} classes have no image and are left out")
-
-    return Reading(tuple(sorted(entries)), kept, tuple(absent), tuple(notes))

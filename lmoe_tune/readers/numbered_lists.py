@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from lmoe_tune.readers.files import present, read_lines, read_pairs
-from lmoe_tune.readers.layout import Entry, LayoutError, Reading, make_reading
+from lmoe_tune.readers.files import present, read_pairs
+from lmoe_tune.readers.layout import Entry, LayoutError, Reading
+from lmoe_tune.readers.names import read_lines
+from lmoe_tune.readers.reading import make_reading
 
 HOLDS = ("images", "images.txt", "image_class_labels.txt", "train_test_split.txt")
 

@@ -12,16 +12,9 @@ from typing import Any
 
 from lmoe_tune.readers.class_folders import CLASS_FOLDERS
 from lmoe_tune.readers.files import has_images, present
-from lmoe_tune.readers.layout import (
-    Entry,
-    Kind,
-    Layout,
-    LayoutError,
-    Reader,
-    Reading,
-    make_reading,
-)
+from lmoe_tune.readers.layout import Entry, Kind, Layout, LayoutError, Reader, Reading
 from lmoe_tune.readers.matlab import field, read_mat, strings
+from lmoe_tune.readers.reading import make_reading
 
 DEVKITS = ("devkit", "car_devkit/devkit", "car_devkit", "devkit/devkit", ".")
 TRAIN, META, TEST = "cars_train_annos.mat", "cars_meta.mat", "cars_test_annos_withlabels"

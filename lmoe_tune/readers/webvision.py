@@ -10,8 +10,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from lmoe_tune.readers.files import images_below, present, read_lines, read_pairs, subfolders
-from lmoe_tune.readers.layout import Entry, Layout, LayoutError, Reader, Reading, make_reading
+from lmoe_tune.readers.files import images_below, present, read_pairs, subfolders
+from lmoe_tune.readers.layout import Entry, Layout, LayoutError, Reader, Reading
+from lmoe_tune.readers.names import read_lines
+from lmoe_tune.readers.reading import make_reading
 
 SOURCES = ("google", "flickr")
 _QUERY = re.compile(r"q(\d+)", re.IGNORECASE)

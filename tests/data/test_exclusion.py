@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -125,3 +126,50 @@ def test_classes_of_the_same_name_are_found_but_not_numbered_ones(tmp_path: Path
         )
     ]
     assert same_classes(*tables) == [("Sports_Car", "sports car")]
+
+
+def test_classes_are_the_same_in_any_unicode_form_and_case(tmp_path: Path) -> None:
+    composed, decomposed = (unicodedata.normalize(form, "Café Größe") for form in ("NFC", "NFD"))
+    learnt = read_table("folder", str(trees.class_folders(tmp_path / "a", (composed, "b"), 1)))
+    other = read_table(
+        "folder", str(trees.class_folders(tmp_path / "b", (decomposed.upper(), "c"), 1))
+    )
+    assert [pair[0] for pair in same_classes(learnt, other)] == [composed]
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+@pytest.mark.parametrize(
+    "entry", ["café/img 0.jpg", r"café\img 0.jpg", "./café/img 0.jpg", "{root}"]
+)
+def test_a_path_is_left_out_in_any_spelling(tmp_path: Path, form: str, entry: str) -> None:
+    folder = unicodedata.normalize("NFD" if form == "NFC" else "NFC", "café")
+    table = read_table("folder", str(trees.class_folders(tmp_path, (folder, "bar"), 2)))
+    entry = unicodedata.normalize(form, entry).replace("{root}", f"{tmp_path}/{folder}/img 0.jpg")
+    found = exclude(table, (entry,), None)
+    assert [table.paths[index] for index in (~found.kept).nonzero()[0]] == [f"{folder}/img 0.jpg"]
+    assert not found.unmatched_paths
+
+
+def test_a_list_from_windows_leaves_out_what_it_names(tmp_path: Path) -> None:
+    table = read_table("folder", str(trees.class_folders(tmp_path / "set", ("ant", "bee"), 2)))
+    (tmp_path / "list.txt").write_bytes("ant\\img 0.jpg\r\nBee\r\n".encode("utf-16"))
+    found = exclude(table, (str(tmp_path / "list.txt"),), None)
+    assert [table.paths[index] for index in found.kept.nonzero()[0]] == ["ant/img 1.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("entry", "nearest"),
+    [
+        ("ant/img 11.jpg", "ant/img 1.jpg"),
+        ("nat/img 1.jpg", "ant/img 1.jpg"),
+        ("ant/IMG 1.jpg", "ant/img 1.jpg"),
+        ("nosuch/x.png", ""),
+    ],
+)
+def test_a_path_that_matches_nothing_is_reported_with_the_nearest(
+    tmp_path: Path, entry: str, nearest: str
+) -> None:
+    table = read_table("folder", str(trees.class_folders(tmp_path, ("ant", "bee"), 2)))
+    found = exclude(table, (entry,), None)
+    assert found.kept.all()
+    assert found.unmatched_paths == {entry: nearest}

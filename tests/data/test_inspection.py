@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import os
 import shutil
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -38,16 +40,22 @@ def test_what_is_there_is_counted(cars: DataSpec, tmp_path: Path) -> None:
     assert found["outliers"]["images"] == 50
     assert found["coarse_ood"]["images"] == 36
     assert found["problems"] == []
+    sizes = {name: part["images"] for name, part in found["splits"].items()}
+    pools = [sizes[name] for name in ("outliers", "val_coarse", "test_outliers")]
+    assert sum(pools) == 50 and all(pools)
     # of 6 classes round(.75 * 6) = 4 are in-distribution, one of them held out; a fifth of 5 images a class is 1
     assert found["splits"] == {
         "train": {"classes": 3, "images": 12},
         "val": {"classes": 3, "images": 3},
         "val_fine": {"classes": 1, "images": 5},
-        "outliers": {"classes": found["splits"]["outliers"]["classes"], "images": 40},
-        "val_coarse": {"classes": found["splits"]["val_coarse"]["classes"], "images": 5},
+        "outliers": {"classes": found["splits"]["outliers"]["classes"], "images": pools[0]},
+        "val_coarse": {"classes": found["splits"]["val_coarse"]["classes"], "images": pools[1]},
         "test": {"classes": 4, "images": 20},
         "test_fine": {"classes": 2, "images": 10},
-        "test_outliers": {"classes": found["splits"]["test_outliers"]["classes"], "images": 5},
+        "test_outliers": {
+            "classes": found["splits"]["test_outliers"]["classes"],
+            "images": pools[2],
+        },
         "test_coarse": {"classes": 6, "images": 36},
     }
     assert found["outliers"]["excluded"] == ["n04285008 sports car, sport car"]
@@ -231,3 +239,55 @@ def test_a_split_that_the_digits_cannot_give_is_a_problem(tmp_path: Path) -> Non
     data = DataSpec(id=Dataset(dataset="digits"), num_id_classes=11)
     (problem,) = inspect(data, tmp_path / "home").problems
     assert problem.stops and "num_id_classes is 11" in problem.what
+
+
+def test_a_class_in_two_unicode_forms_is_in_both_sets(tmp_path: Path) -> None:
+    forms = [unicodedata.normalize(form, "café") for form in ("NFC", "NFD")]
+    trees.class_folders(tmp_path / "id", (forms[0], "bar", "pub"))
+    trees.class_folders(tmp_path / "out", (forms[1], "tree"), seed=1)
+    data = DataSpec(
+        id=Dataset(dataset="folder", root=str(tmp_path / "id")),
+        outliers=Dataset(dataset="folder", root=str(tmp_path / "out")),
+    )
+    found = inspect(data, tmp_path / "home")
+    assert found.stops
+    assert "1 class in common with the in-distribution set: café" in found.problems[0].what
+
+
+def test_leaks_of_files_with_odd_names_are_listed_so_that_they_can_be_left_out(
+    tmp_path: Path,
+) -> None:
+    trees.class_folders(tmp_path / "id")
+    trees.class_folders(tmp_path / "out", ("house", "tree"), seed=1)
+    odd = [os.fsdecode(b"caf\xe9.jpg"), " blank.jpg", "two\nlines.jpg", '"quoted".jpg', "tab\t.jpg"]
+    for place, name in enumerate(odd):
+        shutil.copy(tmp_path / f"id/ant/img {place}.jpg", tmp_path / "out" / "house" / name)
+    data = DataSpec(
+        id=Dataset(dataset="folder", root=str(tmp_path / "id")),
+        outliers=Dataset(dataset="folder", root=str(tmp_path / "out")),
+    )
+    for _ in range(2):  # the second one reads what the first has written
+        (problem,) = inspect(data, tmp_path / "home").problems
+        assert "5 images are in-distribution images as well" in problem.what
+        str(problem).encode()
+
+    listed = problem.fix.partition("[")[2].partition("]")[0]
+    cured = data.model_copy(
+        update={"outliers": data.outliers.model_copy(update={"exclude": (listed,)})}
+    )
+    assert not inspect(cured, tmp_path / "home").problems
+
+
+def test_a_path_to_leave_out_that_matches_nothing_is_said(tmp_path: Path) -> None:
+    trees.class_folders(tmp_path / "id")
+    trees.class_folders(tmp_path / "out", ("house", "tree"), per_class=20, seed=1)
+    data = DataSpec(
+        id=Dataset(dataset="folder", root=str(tmp_path / "id")),
+        outliers=Dataset(
+            dataset="folder", root=str(tmp_path / "out"), exclude=("huose/img 3.jpg",)
+        ),
+    )
+    found = inspect(data, tmp_path / "home")
+    (problem,) = found.problems
+    assert problem.where == "data.outliers.exclude" and not problem.stops
+    assert "huose/img 3.jpg (nearest: house/img 3.jpg)" in problem.what
