@@ -133,8 +133,7 @@ class Victim:
         except (LmoeTuneError, FileNotFoundError):
             return False
         uri = self.tracking_uri or f"sqlite:///{self.database}"
-        delivered = ledger.attrs.get("delivered")
-        return ledger.is_complete() and delivered == {"uri": uri, "runs": ledger.num_runs()}
+        return ledger.is_complete() and view.tracking_of(ledger, uri).runs == ledger.num_runs()
 
 
 def run_once(victim: Victim, plan: Plan, tally: Tally, rng: random.Random) -> None:

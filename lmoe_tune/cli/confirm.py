@@ -143,12 +143,13 @@ def _confirm(
 def _deliver(study: JobLedger, document: dict[str, Any]) -> None:
     """Have MLflow show the verdict, and whatever a killed run left undelivered."""
     from lmoe_tune.sweep import projector, view
+    from lmoe_tune.sweep.tracked import address as address_of
 
     found = {"verdict": document["verdict"], "verdict_sentence": document["sentence"]}
     is_news = any(study.ledger.attrs.get(key) != value for key, value in found.items())
     study.ledger.set_attrs(found)
     if is_news or not view.is_delivered(study.ledger):
-        uri = view.tracking_uri(study.folder.home, study.ledger.spec)
+        uri = address_of(study.folder, study.ledger.spec)
         if not projector.deliver_rest(study.ledger, uri, say):
             say(
                 f"MLflow does not have everything yet; to deliver it: lmoe-tune sync {study.sweep.folder.name}"
@@ -181,6 +182,7 @@ def _work(
     from lmoe_tune.cli.decoding import decode_files
     from lmoe_tune.sweep import view
     from lmoe_tune.sweep.runner import run_sweep
+    from lmoe_tune.sweep.tracked import address as address_of
 
     num_jobs = study.begin(plan, command, allow_changes=allow_changes, say=reading_progress())
     openings = view.test_openings(study.sweep)
@@ -194,7 +196,7 @@ def _work(
     ):  # else each node of the cluster decodes for itself
         for data, files in study.files(plan):
             decode_files(files, data, study.folder.home)
-    uri = view.tracking_uri(study.folder.home, spec)
+    uri = address_of(study.folder, spec)
     outcome = run_sweep(
         study.ledger,
         JobProgress(study.ledger),
@@ -214,13 +216,14 @@ def _tune(
     from lmoe_tune.confirmation.tuned_comparators import open_search, tunable, tuned_candidate
     from lmoe_tune.sweep import projector, view
     from lmoe_tune.sweep.runner import run_sweep
+    from lmoe_tune.sweep.tracked import address as address_of
 
     found = []
     for method in tunable(sweep.spec):
         folder = sweep.folder.tuned(method)
         with folder.locked():
             ledger = open_search(sweep, method, import_path, command, allow_changes=allow_changes)
-            uri = view.tracking_uri(folder.home, ledger.spec)
+            uri = address_of(folder, ledger.spec)
             if not ledger.is_complete():
                 say(
                     f"tuning {method} in {folder.path} ({ledger.budget.trials or 'no fixed number of'} trials)"

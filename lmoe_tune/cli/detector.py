@@ -43,26 +43,28 @@ def export(
     from lmoe_tune.export import winner_of, write_detector
     from lmoe_tune.sweep import view
     from lmoe_tune.sweep.folder import find_sweep
+    from lmoe_tune.sweep.tracked import address
 
     folder = find_sweep(resolve_home(home), name)
     ledger = view.read_sweep(folder)
     if not ledger.is_complete():
         say(f"the sweep '{name}' is not complete; this is the best so far")
     winner = winner_of(ledger, trial)
-    uri, tracked = view.tracking_uri(folder.home, ledger.spec), view.tracking_of(ledger)
     if register is not None:
-        from lmoe_tune.tracking.uploads import register_detector, run_to_register
+        from lmoe_tune.tracking.uploads import register_detector
 
-        run_to_register(uri, tracked, winner.trial)  # before anything is written
+        # Before anything is written.
+        experiment_id, run_id = view.tracking_of(ledger).run_of(winner.trial)
     about = write_detector(ledger, winner, out, onnx=onnx)
     registered: dict[str, Any] | None = None
     if register is not None:
         try:
             registered = register_detector(
-                uri,
+                address(folder, ledger.spec),
                 out,
                 model_name=register,
-                tracked=tracked,
+                experiment_id=experiment_id,
+                run_id=run_id,
                 trial=winner.trial,
                 artifact_root=folder.home / "mlartifacts",
             )

@@ -141,11 +141,17 @@ def ui(
     home: HomeOption = None,
 ) -> None:
     """Start MLflow's own UI over the home's records, on this machine only."""
+    from lmoe_tune.sweep.folder import find_sweeps
+    from lmoe_tune.sweep.tracked import address
+    from lmoe_tune.sweep.view import read_spec
     from lmoe_tune.tracking import default_uri
     from lmoe_tune.tracking.ui import serve
 
     where = resolve_home(home)
-    raise typer.Exit(serve(default_uri(where), where / "mlartifacts", port, say=say))
+    uri = default_uri(where)
+    for folder in find_sweeps(where)[:1]:  # the one worked on last
+        uri = address(folder, read_spec(folder))
+    raise typer.Exit(serve(uri, where / "mlartifacts", port, say=say))
 
 
 def _ledger(home: Path, name: str) -> Ledger:

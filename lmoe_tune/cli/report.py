@@ -42,16 +42,17 @@ def deliver_report(folder: SweepFolder, uri: str | None) -> bool:
         uri: another server than the sweep's own.
     """
     from lmoe_tune.sweep import view
+    from lmoe_tune.sweep.tracked import address
     from lmoe_tune.tracking.uploads import upload_report
 
     where = folder.path / "report"
     if not (where / "index.html").is_file():
         return True
     ledger = view.read_sweep(folder)
-    server = uri or view.tracking_uri(folder.home, ledger.spec)
-    return upload_report(
-        server,
-        where,
-        tracked=view.tracking_of(ledger, server),
-        artifact_root=folder.home / "mlartifacts",
-    )
+    server = uri or address(folder, ledger.spec)
+    run_id = view.tracking_of(ledger, server).parent_run_id
+    if run_id is None:
+        return False
+
+    upload_report(server, where, run_id=run_id, artifact_root=folder.home / "mlartifacts")
+    return True

@@ -183,11 +183,15 @@ def sync(
     from lmoe_tune.sweep import projector, view
     from lmoe_tune.sweep.folder import find_sweep, parts_of
     from lmoe_tune.sweep.ledger import Ledger
+    from lmoe_tune.sweep.tracked import address as address_of
+    from lmoe_tune.tracking import absolute
     from lmoe_tune.tracking import shown as shown_uri
 
     folder = find_sweep(resolve_home(home), name)
     spec = view.read_spec(folder)
-    uri = tracking_uri or view.tracking_uri(folder.home, spec)
+    uri = address_of(folder, spec)
+    if tracking_uri is not None:
+        uri = absolute(tracking_uri, Path.cwd())
     delivered = True
     for part in (folder, *parts_of(folder)):
         with part.locked():
@@ -222,6 +226,7 @@ def _work(
     from lmoe_tune.sweep.lifecycle import first_attrs, settle, write_records
     from lmoe_tune.sweep.rebuild import behind, write_about
     from lmoe_tune.sweep.runner import run_sweep
+    from lmoe_tune.sweep.tracked import address as address_of
 
     with _interruptible(folder), folder.locked():
         if not folder.exists():
@@ -246,7 +251,7 @@ def _work(
         if retry_failed:
             more = ledger.retry_failed()
             say(f"{more} failed trial{'s' if more != 1 else ''} to be tried once more")
-        uri = view.tracking_uri(folder.home, spec)
+        uri = address_of(folder, spec)
         if ledger.is_complete():
             if not view.is_delivered(ledger) and not projector.deliver_rest(ledger, uri, say):
                 _say_missing(folder)

@@ -16,6 +16,7 @@ from lmoe_tune.spec import Spec
 from lmoe_tune.sweep import view
 from lmoe_tune.sweep.importance import importances
 from lmoe_tune.sweep.ledger import Ledger
+from lmoe_tune.sweep.picture import baseline_snapshot
 
 Floats = npt.NDArray[np.float64]
 
@@ -73,12 +74,8 @@ class Facts:
 def gather(ledger: Ledger) -> Facts:
     """The facts of a sweep that may still run."""
     trials = ledger.trials()
-    snapshot = view.snapshot(ledger, view.state_of(ledger))
-    baseline = (
-        snapshot.baseline.epochs[-1].metrics
-        if snapshot.baseline and snapshot.baseline.epochs
-        else {}
-    )
+    trained = baseline_snapshot(ledger)
+    baseline = trained.epochs[-1].metrics if trained and trained.epochs else {}
     return Facts(
         spec=ledger.spec,
         summary=view.summary(ledger),

@@ -62,6 +62,11 @@ class SweepFolder:
         return self.trial(number) / "checkpoints"
 
     @property
+    def whole(self) -> SweepFolder:
+        """The sweep that this study is a part of; of a sweep, itself."""
+        return SweepFolder(self.home, self.name.partition("/")[0])
+
+    @property
     def confirmation(self) -> SweepFolder:
         """The second study of the sweep: its best trials trained again, and tested."""
         return SweepFolder(self.home, f"{self.name}/confirm")

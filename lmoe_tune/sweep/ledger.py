@@ -376,6 +376,10 @@ class Ledger:
                 self._views[frozen.number] = view
         return replace(view, params=dict(view.params))
 
+    def num_trials(self) -> int:
+        """Trials that have been started, those that try a failed one again included."""
+        return sum(trial.state != State.WAITING for trial in self._frozen())
+
     def num_started(self) -> int:
         """Trials that have been started, those that try a failed one again left out."""
         return sum(

@@ -19,8 +19,11 @@ from typing import Any
 
 from lmoe_tune.errors import LmoeTuneError, TrackingError
 from lmoe_tune.processes import JsonProcess, die_with_parent, message_pipe
+from lmoe_tune.sweep import tracked
 from lmoe_tune.sweep.folder import SweepFolder
 from lmoe_tune.sweep.ledger import Ledger
+from lmoe_tune.sweep.tracked import Tracked
+from lmoe_tune.tracking import CheckpointGoneError, Delivered, Projection, shown
 from lmoe_tune.tracking.address import without_secrets
 
 POLL_S = 2.0  # a call costs some 10 ms of CPU that trials could use
@@ -36,11 +39,11 @@ AFTER_KILL = "--after-kill"
 
 
 class Reception:
-    """The driver's ear: writes the ids it is told into the ledger, and tells the user each thing once."""
+    """The driver's ear: writes down the ids it is told, and tells the user each thing once."""
 
-    def __init__(self, ledger: Ledger, on_message: Callable[[str], None]) -> None:
+    def __init__(self, folder: SweepFolder, on_message: Callable[[str], None]) -> None:
         self.delivered = False
-        self._ledger = ledger
+        self._folder = folder
         self._on_message = on_message
         self._said: set[str] = set()
         self._times_away = 0
@@ -57,13 +60,11 @@ class Reception:
                 self.say(
                     f"MLflow is away ({told['away']}); it is waited for, nothing is held up or lost"
                 )
-        if "attrs" in told:
+        if "lines" in told:
             if self._is_away and self._times_away == 1:
                 self.say("MLflow is back")
             self._is_away = False
-            self._ledger.set_attrs(
-                told["attrs"]
-            )  # one transaction: after an outage there may be thousands
+            tracked.append(self._folder, told["lines"])
         if told.get("delivered"):
             self.delivered = True
             if self._times_away > 1:
@@ -95,9 +96,10 @@ class Projector:
         Args:
             after_kill: deliver although the last run has not recorded its end.
         """
-        self._reception = Reception(ledger, on_message)
+        self._reception = Reception(ledger.folder, on_message)
         self._told: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         folder = ledger.folder
+        tracked.remember_address(folder, ledger.spec)
         self._arguments = [str(folder.home), folder.name, *([AFTER_KILL] if after_kill else [])]
         # The address may hold a password: never an argument.
         self._environment = {"MLFLOW_TRACKING_URI": tracking_uri}
@@ -188,17 +190,16 @@ def deliver(
     """Project the ledger into MLflow until `finishing` says that the sweep's process is done.
 
     Args:
-        tell: takes `away` (why MLflow cannot be used), `attrs` for the ledger, with `delivered` once they are
-            all, and `message` for the user.
+        tell: takes `away` (why MLflow cannot be used), `lines` of what was learnt (`lmoe_tune.sweep.tracked`),
+            with `delivered` once they are all, and `message` for the user.
         finishing: waits up to that many seconds; True once nothing more will be recorded.
         after_kill: deliver although the last run has not recorded its end.
     """
-    from lmoe_tune.sweep import view
-    from lmoe_tune.tracking import CheckpointGoneError, Projection, shown
+    from lmoe_tune.sweep import picture
 
     projection = Projection(tracking_uri, ledger.folder.home / "mlartifacts")
-    prefix = f"mlflow:{shown(tracking_uri)}"
-    known: dict[str, Any] = {}
+    server = shown(tracking_uri)
+    known = tracked.tracked(ledger.folder, tracking_uri)
     models_due = time.monotonic() + MODEL_INTERVAL_S
     give_up: float | None = None
     away = done = False
@@ -215,7 +216,7 @@ def deliver(
         with_models = done or time.monotonic() > models_due
         try:
             found = projection.project(
-                view.snapshot(ledger, state), view.models(ledger) if with_models else ()
+                picture.snapshot(ledger, state), picture.models(ledger) if with_models else ()
             )
         except TrackingError as error:
             # A checkpoint that is gone says nothing of MLflow: the sweep has found a better one meanwhile.
@@ -232,23 +233,31 @@ def deliver(
         pause_s = POLL_S
         if with_models:
             models_due = time.monotonic() + MODEL_INTERVAL_S
-        attrs: dict[str, Any] = {
-            prefix: {
-                "experiment_id": found.experiment_id,
-                "parent_run_id": found.parent_run_id,
-                "models": {str(number): model for number, model in found.models.items()},
-            }
-        }
-        attrs |= {f"{prefix}#{number}": run_id for number, run_id in found.run_ids.items()}
+        lines = _news(found, known)
         if done:
-            attrs["delivered"] = {"uri": shown(tracking_uri), "runs": ledger.num_runs()}
-        fresh = {key: value for key, value in attrs.items() if known.get(key) != value}
-        if fresh or done or away:
-            tell({"attrs": fresh, "delivered": done})
-        known |= fresh
+            lines.append({"runs": ledger.num_runs()})
+        if lines or away:
+            tell({"lines": [{"server": server, **line} for line in lines], "delivered": done})
         away = False
         if done:
             return
+
+
+def _news(found: Delivered, known: Tracked) -> list[dict[str, Any]]:
+    """What `found` says that was not known, a line each; it is known from now on."""
+    lines: list[dict[str, Any]] = []
+    place = {"experiment_id": found.experiment_id, "parent_run_id": found.parent_run_id}
+    if place != {name: getattr(known, name) for name in place}:
+        lines.append(place)
+    for number, run_id in found.run_ids.items():
+        if known.run_ids.get(number) != run_id:
+            lines.append({"trial": number, "run_id": run_id})
+    if found.models != known.models:
+        lines.append({"models": found.models})
+
+    for line in lines:
+        known.take(line)
+    return lines
 
 
 def sync(ledger: Ledger, tracking_uri: str, on_message: Callable[[str], None]) -> bool:
@@ -256,7 +265,7 @@ def sync(ledger: Ledger, tracking_uri: str, on_message: Callable[[str], None]) -
 
     The caller holds the sweep's lock. It takes as long as the server needs, if it answers at all.
     """
-    reception = Reception(ledger, on_message)
+    reception = Reception(ledger.folder, on_message)
     deliver(ledger, tracking_uri, reception.take, finishing=lambda seconds: True, after_kill=True)
     return reception.delivered
 

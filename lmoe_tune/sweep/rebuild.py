@@ -29,8 +29,6 @@ from lmoe_tune.sweep.ledger import RECORD_ATTRS, STATES, Ledger, epoch_key, now_
 from lmoe_tune.sweep.trial_files import read_record, recorded_extent
 from lmoe_tune.sweep.view import OPENING_PREFIX
 
-PASSING = ("mlflow:", "delivered")  # attributes that tracking finds out again
-
 
 @dataclass(frozen=True)
 class Remains:
@@ -129,7 +127,7 @@ def rebuild(folder: SweepFolder, spec: Spec) -> tuple[Remains, Path]:
 
 def write_about(ledger: Ledger) -> None:
     """Write `sweep.json`: what the ledger says of the sweep as a whole."""
-    attrs = {key: value for key, value in ledger.attrs.items() if not key.startswith(PASSING)}
+    attrs = ledger.attrs
     content = json.dumps(attrs, indent=1).encode()
     if _bytes(ledger.folder.about) != content:
         write_durably(ledger.folder.about, content)

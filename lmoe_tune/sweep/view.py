@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from lmoe_tune.durable import read_text
-from lmoe_tune.records import EpochRecord, TrialRecord
+from lmoe_tune.records import TrialRecord
 from lmoe_tune.spec import Spec, spec_from_resolved
 from lmoe_tune.sweep.folder import SweepFolder
 from lmoe_tune.sweep.ledger import Ledger, now_ms
-from lmoe_tune.tracking import BaselineSnapshot, ModelSource, SweepSnapshot, default_uri, shown
-from lmoe_tune.training.baseline_record import read_baseline_record
+from lmoe_tune.sweep.tracked import Tracked, address, tracked
 
 OPENING_PREFIX = "test_opening:"
 
@@ -34,45 +32,6 @@ def state_of(ledger: Ledger) -> str:
     return "running" if ledger.folder.is_running() else "interrupted"
 
 
-def snapshot(ledger: Ledger, state: str) -> SweepSnapshot:
-    """The picture of a ledger that tracking projects."""
-    spec = ledger.spec
-    trials = ledger.trials()
-    best = ledger.best(trials)
-    ends = [trial.ended_ms for trial in trials if trial.ended_ms is not None]
-    if ledger.kind == "confirm":
-        return _confirm_snapshot(ledger, state)
-    return SweepSnapshot(
-        sweep=ledger.folder.name,
-        sweep_id=ledger.sweep_id,
-        experiment=spec.tracking.experiment or spec.name,
-        state=state,  # type: ignore[arg-type]
-        spec_yaml=read_text(ledger.folder.spec),
-        trainable=spec.trainable,
-        objective=spec.objective.metric,
-        direction=spec.objective.direction,
-        started_ms=ledger.created_ms,
-        ended_ms=max(ends, default=ledger.created_ms) if state == "complete" else None,
-        trials=tuple(trials),
-        best=best.number if best else None,
-        feasible=best is not None and best.violation == 0,
-        baseline=_baseline_snapshot(ledger),
-        searched=tuple(spec.space),
-    )
-
-
-def models(ledger: Ledger) -> list[ModelSource]:
-    """The last checkpoints of the best trials, as far as they are there."""
-    found: list[ModelSource] = []
-    if ledger.kind == "confirm":
-        return found  # its checkpoints are gone; the winner's weights are in the folder of its job
-    for trial in ledger.ranked(ledger.trials())[: ledger.spec.tracking.best_checkpoints]:
-        path = checkpoint_of(ledger.folder, trial.number)
-        if path is not None:
-            found.append(ModelSource(trial.number, path))
-    return found
-
-
 def checkpoint_of(folder: SweepFolder, number: int) -> Path | None:
     """A trial's newest checkpoint file; the names sort by epoch (`lmoe_tune.checkpoint`)."""
     return max(folder.checkpoints(number).glob("epoch-*.pt"), default=None)
@@ -91,9 +50,9 @@ def summary(ledger: Ledger) -> dict[str, Any]:
         "state": state_of(ledger),
         "trials": {"planned": ledger.budget.trials, **counts},
         "best": best_of(ledger, trials),
-        "tracking_uri": tracking["tracking_uri"],
-        "experiment_id": tracking["experiment_id"],
-        "parent_run_id": tracking["parent_run_id"],
+        "tracking_uri": tracking.uri,
+        "experiment_id": tracking.experiment_id,
+        "parent_run_id": tracking.parent_run_id,
         **(
             {"pareto_front": [trial.number for trial in ledger.pareto_front(trials)]}
             if len(ledger.spec.objective.metrics) > 1
@@ -132,6 +91,7 @@ def best_of(ledger: Ledger, trials: list[TrialRecord]) -> dict[str, Any] | None:
         return None
     checkpoint = checkpoint_of(ledger.folder, best.number)
     several = len(ledger.spec.objective.metrics) > 1
+    tracking = tracking_of(ledger)
     return {
         "trial": best.number,
         "value": best.value,
@@ -144,15 +104,15 @@ def best_of(ledger: Ledger, trials: list[TrialRecord]) -> dict[str, Any] | None:
         "feasible": best.violation == 0,
         "metrics": best.metrics,
         "checkpoint": str(checkpoint) if checkpoint else None,
-        "run_id": tracking_of(ledger)["run_ids"].get(best.number),
-        "model_id": tracking_of(ledger)["models"].get(best.number),
+        "run_id": tracking.run_ids.get(best.number),
+        "model_id": tracking.models.get(best.number),
     }
 
 
 def leaderboard(ledger: Ledger) -> list[dict[str, Any]]:
     """All trials, best first: complete ones by rank, then running, pruned and failed ones by value."""
     trials = ledger.trials()
-    run_ids = tracking_of(ledger)["run_ids"]
+    run_ids = tracking_of(ledger).run_ids
     ranked = ledger.ranked(trials)
     several = len(ledger.spec.objective.metrics) > 1
     front = {trial.number for trial in ledger.pareto_front(trials)} if several else set()
@@ -184,88 +144,11 @@ def leaderboard(ledger: Ledger) -> list[dict[str, Any]]:
     ]
 
 
-def tracking_uri(home: Path, spec: Spec) -> str:
-    """The tracking server: the spec's, else MLFLOW_TRACKING_URI, else a database under the home."""
-    return spec.tracking.uri or default_uri(home)
-
-
-def tracking_of(ledger: Ledger, server: str | None = None) -> dict[str, Any]:
+def tracking_of(ledger: Ledger, server: str | None = None) -> Tracked:
     """Where the sweep is shown in MLflow, as far as the tracking server, its own by default, has answered."""
-    uri = shown(server or tracking_uri(ledger.folder.home, ledger.spec))
-    attrs = ledger.attrs
-    prefix = f"mlflow:{uri}"
-    found: dict[str, Any] = attrs.get(prefix) or {}
-    numbered = [key.removeprefix(f"{prefix}#") for key in attrs if key.startswith(f"{prefix}#")]
-    return {
-        "tracking_uri": uri,
-        "experiment_id": found.get("experiment_id"),
-        "parent_run_id": found.get("parent_run_id"),
-        "models": {int(number): model for number, model in found.get("models", {}).items()},
-        "run_ids": {int(number): attrs[f"{prefix}#{number}"] for number in numbered},
-    }
+    return tracked(ledger.folder, server or address(ledger.folder, ledger.spec))
 
 
 def is_delivered(ledger: Ledger) -> bool:
     """Whether MLflow has all that the sweep's runs gave; false after a kill between the end and the delivery."""
-    uri = shown(tracking_uri(ledger.folder.home, ledger.spec))
-    return bool(ledger.attrs.get("delivered") == {"uri": uri, "runs": ledger.num_runs()})
-
-
-def _confirm_snapshot(ledger: Ledger, state: str) -> SweepSnapshot:
-    """The picture of a confirmation: its runs name the sweep, and carry no number of a trial of its."""
-    spec, attrs, trials = ledger.spec, ledger.attrs, ledger.trials()
-    candidates = attrs["candidates"]
-    jobs, names = [], {}
-    for trial in trials:
-        candidate = candidates[trial.params["candidate"]]
-        about = {"candidate": candidate["name"], "method": candidate["method"]}
-        about |= {"split": trial.params["split"], "seed": trial.params["seed"]}
-        about |= {key: value for key, value in candidate["params"].items() if value is not None}
-        names[trial.number] = (
-            f"confirm {candidate['name']}, split {about['split']}, seed {about['seed']}"
-        )
-        jobs.append(replace(trial, params=about))
-    ends = [trial.ended_ms for trial in trials if trial.ended_ms is not None]
-    return SweepSnapshot(
-        sweep=attrs["of_sweep"],
-        sweep_id=attrs["of_sweep_id"],
-        experiment=spec.tracking.experiment or spec.name,
-        state=state,  # type: ignore[arg-type]
-        spec_yaml=read_text(ledger.folder.spec),
-        trainable=spec.trainable,
-        objective=spec.objective.metric,
-        direction=spec.objective.direction,
-        started_ms=ledger.created_ms,
-        ended_ms=max(ends, default=ledger.created_ms) if state == "complete" else None,
-        trials=tuple(jobs),
-        best=None,
-        feasible=False,
-        baseline=None,
-        searched=tuple(dict.fromkeys(name for job in jobs for name in job.params)),
-        kind="confirm",
-        names=names,
-        tags={
-            f"lmoe_tune.{key}": str(attrs[key])
-            for key in ("verdict", "verdict_sentence")
-            if key in attrs
-        },
-    )
-
-
-def _baseline_snapshot(ledger: Ledger) -> BaselineSnapshot | None:
-    key = ledger.attrs.get("baseline")
-    record = read_baseline_record(ledger.folder.home, key) if key else None
-    if key is None or record is None:
-        return None
-    epochs = tuple(
-        EpochRecord(epoch["epoch"], epoch["metrics"], epoch["time_ms"])
-        for epoch in record["epochs"]
-    )
-    return BaselineSnapshot(
-        key=key,
-        state=record["state"],
-        params=record["params"],
-        epochs=epochs,
-        started_ms=record["started_ms"],
-        ended_ms=epochs[-1].time_ms if epochs and record["state"] == "complete" else None,
-    )
+    return tracking_of(ledger).runs == ledger.num_runs()

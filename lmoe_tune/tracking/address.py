@@ -1,4 +1,7 @@
-"""Where the tracking store is, and how that is shown without its secrets."""
+"""Where the tracking store is, and how that is shown without its secrets.
+
+An address is made from a path here and nowhere else (`sqlite_uri`), and a path from an address (`sqlite_path`).
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,6 @@ import os
 import re
 from pathlib import Path
 from urllib.parse import unquote
-
-from lmoe_tune.errors import UsageError
 
 _SECRET_PARAMETER = re.compile(r"token|pass|pwd|secret|key|auth|cred|sig|^user", re.IGNORECASE)
 _SECRET_VARIABLE = re.compile(
@@ -18,19 +19,34 @@ _LOCAL_SCHEMES = ("sqlite", "file")
 
 
 def default_uri(home: Path) -> str:
-    """`MLFLOW_TRACKING_URI` where it is set, else the SQLite file `HOME/mlflow.db`.
+    """`MLFLOW_TRACKING_URI` where it is set, else the SQLite file `HOME/mlflow.db`."""
+    return from_environment() or sqlite_uri(home.expanduser().resolve() / "mlflow.db")
 
-    Raises:
-        UsageError: the path of `home` cannot be written as a database URL.
-    """
-    if uri := os.environ.get("MLFLOW_TRACKING_URI", "").strip():
+
+def from_environment() -> str | None:
+    """`MLFLOW_TRACKING_URI`, as it was given."""
+    return os.environ.get("MLFLOW_TRACKING_URI", "").strip() or None
+
+
+def absolute(uri: str, folder: Path) -> str:
+    """The address with a relative path of an SQLite file taken from `folder`; any other one as it is."""
+    path = sqlite_path(uri)
+    if path is None or path.is_absolute():
         return uri
-    path = home.expanduser().resolve() / "mlflow.db"
-    if "?" in str(path):
-        raise UsageError(
-            f"the home is {home}, but must have no '?' in it: MLflow's store is named by a URL"
-        )
-    return f"sqlite:///{path}"
+
+    _, mark, query = uri.partition("?")
+    return sqlite_uri(folder.resolve() / path) + mark + query
+
+
+def sqlite_uri(path: Path) -> str:
+    """The address of an SQLite file, whatever characters its path has."""
+    if not set("%?") & set(str(path)):
+        return f"sqlite:///{path}"
+
+    from sqlalchemy.engine import URL  # its versions differ in what they decode
+
+    # With its driver named: of `sqlite:///a%20b`, MLflow would also make a folder called `a%20b`.
+    return URL.create("sqlite+pysqlite", database=str(path)).render_as_string()
 
 
 def scheme(uri: str) -> str:
@@ -47,9 +63,17 @@ def sqlite_path(uri: str) -> Path | None:
     """The database file of an SQLite URI, else None."""
     if scheme(uri) != "sqlite":
         return None
-    _, _, location = uri.partition(":///")
-    location = location.partition("?")[0]
-    return Path(location) if location and location != ":memory:" else None
+
+    location: str | None = uri.partition(":///")[2].partition("?")[0]
+    if location and "%" in location:
+        from sqlalchemy.engine import make_url
+
+        location = make_url(uri).database
+    if not location or location == ":memory:":
+        return None
+
+    is_sqlites_own = location.startswith("file:")  # sqlite:///file:/path?uri=true
+    return Path(unquote(location.removeprefix("file:")) if is_sqlites_own else location)
 
 
 def shown(uri: str) -> str:
@@ -61,8 +85,8 @@ def shown(uri: str) -> str:
     if not separator:
         return uri.rpartition("@")[2] if "@" in uri else uri
     if scheme(uri) not in _LOCAL_SCHEMES:
-        rest = rest.rpartition("@")[2]
-    rest, _, query = rest.partition("#")[0].partition("?")
+        rest = rest.rpartition("@")[2].partition("#")[0]
+    rest, _, query = rest.partition("?")
     pairs = [pair for pair in query.split("&") if pair]
     kept = [pair for pair in pairs if not _SECRET_PARAMETER.search(pair.partition("=")[0])]
     return f"{start}://{rest}" + (f"?{'&'.join(kept)}" if kept else "")

@@ -21,7 +21,7 @@ from urllib.parse import unquote, urlsplit
 import lmoe_tune
 from lmoe_tune.errors import TrackingError
 from lmoe_tune.records import TrialRecord
-from lmoe_tune.tracking.snapshot import ModelSource, SweepSnapshot
+from lmoe_tune.snapshot import ModelSource, SweepSnapshot
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -89,16 +89,12 @@ class LoggedModels:
         Raises:
             CheckpointGoneError: one of `sources` is gone.
         """
-        trials = {trial.number: trial for trial in snapshot.trials}
         wanted = {(source.trial, self._sha256(source.checkpoint)): source for source in sources}
         for key, source in wanted.items():
             if key in self._known and self._known[key].run_id != run_ids[source.trial]:
                 self._delete(self._known.pop(key))  # of a run that existed twice and was deleted
             if key not in self._known:
-                assert source.trial in trials, (
-                    f"trial {source.trial} has a checkpoint, but no record"
-                )
-                trial, run_id = trials[source.trial], run_ids[source.trial]
+                trial, run_id = snapshot.trials[source.trial], run_ids[source.trial]
                 try:
                     self._known[key] = self._log(snapshot, trial, source, key[1], run_id)
                 except Exception:

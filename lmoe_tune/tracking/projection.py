@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING
 
 from lmoe_tune.errors import TrackingError
 from lmoe_tune.records import EpochRecord, TrialRecord
+from lmoe_tune.snapshot import BaselineSnapshot, ModelSource, SweepSnapshot
 from lmoe_tune.tracking.address import is_server, shown, sqlite_path
 from lmoe_tune.tracking.logged_models import LoggedModels
-from lmoe_tune.tracking.snapshot import BaselineSnapshot, ModelSource, SweepSnapshot
 from lmoe_tune.tracking.store import connect, follow_home, translated
 
 if TYPE_CHECKING:
@@ -79,8 +79,16 @@ class _Contact:
     """Of a confirmation: the id of the sweep's run."""
     trials: dict[int, _Run]
     baselines: dict[str, _Run]
-    settled: set[int] = field(default_factory=set)
-    """Ended trials of which MLflow has everything: they will not change."""
+    open: set[int] = field(default_factory=set)
+    """Trials that have been delivered, but may still change."""
+    num_seen: int = 0
+    """Trials below this number have been delivered."""
+    last_ms: int = 0
+    """The last time that the delivered trials know of."""
+
+    def open_numbers(self, num_trials: int) -> list[int]:
+        """The trials of which MLflow may lack something, where so many have been started."""
+        return [*sorted(self.open), *range(self.num_seen, num_trials)]
 
     @property
     def changed(self) -> bool:
@@ -192,10 +200,9 @@ class Projection:
         parent_run_id = contact.parent.run_id
         if snapshot.baseline is not None:
             _deliver_baseline(contact, snapshot, snapshot.baseline, parent_run_id)
-        for trial in snapshot.trials:
-            if trial.number not in contact.settled:
-                _deliver_trial(contact, snapshot, trial, parent_run_id)
-        run_ids = {trial.number: contact.trials[trial.number].run_id for trial in snapshot.trials}
+        for number in contact.open_numbers(len(snapshot.trials)):
+            _deliver_trial(contact, snapshot, snapshot.trials[number], parent_run_id)
+        run_ids = {number: run.run_id for number, run in contact.trials.items()}
         model_ids = (
             contact.models.deliver(snapshot, list(models), run_ids)
             if snapshot.kind == "sweep"
@@ -305,7 +312,7 @@ def _deliver_trial(
         tags = _common_tags(kind, snapshot, parent_run_id) | {
             f"lmoe_tune.{kind}": str(trial.number)
         }
-        name = snapshot.names.get(trial.number, f"trial {trial.number}")
+        name = _run_name(snapshot, trial)
         run = contact.trials[trial.number] = _create(contact, name, trial.started_ms, tags)
     tags = {"mlflow.parentRunId": parent_run_id, "lmoe_tune.state": trial.state}
     if trial.failure is not None:
@@ -317,11 +324,21 @@ def _deliver_trial(
     idle = trial.state == "running" and snapshot.state != "running"
     status = "KILLED" if idle else _STATUS[trial.state]
     _log(contact.client, run, tags, searched, _new_metrics(run, trial.epochs), len(trial.epochs))
-    _set_status(
-        contact.client, run, status, trial.ended_ms or _last_sign_ms(trial.epochs, trial.started_ms)
-    )
-    if trial.state != "running":
-        contact.settled.add(trial.number)
+    ended_ms = trial.ended_ms or _last_sign_ms(trial.epochs, trial.started_ms)
+    _set_status(contact.client, run, status, ended_ms)
+    contact.last_ms = max(contact.last_ms, ended_ms)
+    contact.num_seen = max(contact.num_seen, trial.number + 1)
+    if trial.state == "running":
+        contact.open.add(trial.number)
+    else:
+        contact.open.discard(trial.number)
+
+
+def _run_name(snapshot: SweepSnapshot, trial: TrialRecord) -> str:
+    if snapshot.kind == "confirm" and "candidate" in trial.params:
+        job = trial.params
+        return f"confirm {job['candidate']}, split {job['split']}, seed {job['seed']}"
+    return f"trial {trial.number}"
 
 
 def _deliver_baseline(
@@ -368,8 +385,8 @@ def _deliver_parent(contact: _Contact, snapshot: SweepSnapshot, parent: _Run) ->
         **snapshot.tags,
     }
     metrics: list[Metric] = []
-    best = next((trial for trial in snapshot.trials if trial.number == snapshot.best), None)
-    if best is not None:
+    if snapshot.best is not None:
+        best = snapshot.trials[snapshot.best]
         searched = {name: best.params[name] for name in snapshot.searched if name in best.params}
         tags["lmoe_tune.best_trial"] = str(best.number)
         tags["lmoe_tune.best_params"] = json.dumps(searched, sort_keys=True)
@@ -379,7 +396,7 @@ def _deliver_parent(contact: _Contact, snapshot: SweepSnapshot, parent: _Run) ->
         name = f"best_{snapshot.objective}"
         if value is not None and parent.metrics.get(name) != float(value):
             # MLflow shows the value of the highest step: the trials that had ended by then, which only grows.
-            num_ended = sum(trial.state != "running" for trial in snapshot.trials)
+            num_ended = contact.num_seen - len(contact.open)
             metrics.append(
                 Metric(name, float(value), _last_sign_ms(best.epochs, best.started_ms), num_ended)
             )
@@ -389,19 +406,19 @@ def _deliver_parent(contact: _Contact, snapshot: SweepSnapshot, parent: _Run) ->
         contact.client,
         parent,
         _PARENT_STATUS[snapshot.state],
-        snapshot.ended_ms or _ended_ms(snapshot),
+        max(snapshot.started_ms, contact.last_ms),
     )
 
 
 def _end_strays(contact: _Contact, snapshot: SweepSnapshot) -> None:
     """No run is left RUNNING, not even one that this snapshot does not know."""
-    numbers = {trial.number for trial in snapshot.trials}
+    known = len(snapshot.trials)
     key = snapshot.baseline.key if snapshot.baseline else None
-    strays = [run for number, run in contact.trials.items() if number not in numbers]
+    strays = [run for number, run in contact.trials.items() if number >= known]
     strays += [run for other, run in contact.baselines.items() if other != key]
     for run in strays:
         if run.status == "RUNNING":
-            _set_status(contact.client, run, "KILLED", _ended_ms(snapshot))
+            _set_status(contact.client, run, "KILLED", max(snapshot.started_ms, contact.last_ms))
 
 
 def _new_metrics(run: _Run, epochs: Sequence[EpochRecord]) -> list[Metric]:
@@ -463,11 +480,3 @@ def _set_status(client: MlflowClient, run: _Run, status: str, ended_ms: int) -> 
 
 def _last_sign_ms(epochs: Sequence[EpochRecord], started_ms: int) -> int:
     return epochs[-1].time_ms if epochs else started_ms
-
-
-def _ended_ms(snapshot: SweepSnapshot) -> int:
-    """The last time that the ledger knows of."""
-    signs = [
-        trial.ended_ms or _last_sign_ms(trial.epochs, trial.started_ms) for trial in snapshot.trials
-    ]
-    return max([snapshot.started_ms, *signs])

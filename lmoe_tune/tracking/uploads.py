@@ -8,8 +8,6 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lmoe_tune.errors import TrackingError
-from lmoe_tune.tracking.address import shown
 from lmoe_tune.tracking.logged_models import requirements
 from lmoe_tune.tracking.projection import EXPERIMENT_TAG
 from lmoe_tune.tracking.store import connect, follow_home, translated
@@ -23,41 +21,15 @@ REPORT = "report"
 _CODE = Path(__file__).parent / "served" / "export.py"
 
 
-def upload_report(uri: str, folder: Path, *, tracked: dict[str, Any], artifact_root: Path) -> bool:
+def upload_report(uri: str, folder: Path, *, run_id: str, artifact_root: Path) -> None:
     """Put the files of a report below `report/` of the sweep's run; an older one is replaced, file by file.
-
-    Returns:
-        False where MLflow does not have the sweep yet.
 
     Raises:
         TrackingError: MLflow cannot be reached or refuses the files.
     """
-    run_id = tracked["parent_run_id"]
-    if run_id is None:
-        return False
-
     with translated(uri):
         follow_home(uri, artifact_root, EXPERIMENT_TAG)
         connect(uri).log_artifacts(run_id, str(folder), REPORT)
-
-    return True
-
-
-def run_to_register(uri: str, tracked: dict[str, Any], trial: int) -> str:
-    """The run that a registered detector belongs to: its trial's, else the sweep's.
-
-    Args:
-        tracked: where the sweep is in MLflow: `experiment_id`, `run_ids`, `parent_run_id`.
-
-    Raises:
-        TrackingError: MLflow does not have the sweep.
-    """
-    run_id: str | None = tracked["run_ids"].get(trial) or tracked["parent_run_id"]
-    if run_id is None or tracked["experiment_id"] is None:
-        raise TrackingError(
-            f"MLflow at {shown(uri)} does not have this sweep yet: run lmoe-tune sync first"
-        )
-    return run_id
 
 
 def register_detector(
@@ -65,28 +37,26 @@ def register_detector(
     folder: Path,
     *,
     model_name: str,
-    tracked: dict[str, Any],
+    experiment_id: str,
+    run_id: str,
     trial: int,
     artifact_root: Path,
 ) -> dict[str, Any]:
     """Log the folder of an exported detector as a model of its trial's run, and register a new version of it.
 
     Args:
-        tracked: see `run_to_register`.
+        experiment_id, run_id: of the run that the detector belongs to.
         artifact_root: where a SQLite store beside it keeps its artifacts.
 
     Returns:
         `name`, `version`, `model_id` and `uri`.
 
     Raises:
-        TrackingError: MLflow cannot be reached, does not have the sweep, or refuses the name.
+        TrackingError: MLflow cannot be reached, or refuses the name.
     """
-    run_id = run_to_register(uri, tracked, trial)
     with translated(uri):
         follow_home(uri, artifact_root, EXPERIMENT_TAG)
-        return _register(
-            connect(uri), uri, folder, model_name, tracked["experiment_id"], run_id, trial
-        )
+        return _register(connect(uri), uri, folder, model_name, experiment_id, run_id, trial)
 
 
 def _register(

@@ -486,12 +486,13 @@ def test_a_detector_that_cannot_be_registered_is_said_before_or_after_it_is_writ
     ledger: Ledger, cli: Any, tmp_path: Path
 ) -> None:
     from lmoe_tune.sweep import projector
+    from lmoe_tune.sweep.tracked import address
 
     done = cli("export", "digits", "--out", "det", "--register", "mine")
     assert done.returncode != 0
     assert "run lmoe-tune sync first" in done.stderr
     assert not (tmp_path / "det").exists()
-    assert projector.sync(ledger, view.tracking_uri(ledger.folder.home, ledger.spec), print)
+    assert projector.sync(ledger, address(ledger.folder, ledger.spec), print)
     done = cli("export", "digits", "--out", "det", "--register", "a/b:c")  # which MLflow refuses
     assert done.returncode != 0
     assert "the detector itself is in det, but is not registered" in done.stderr
@@ -513,19 +514,21 @@ def test_what_is_registered_says_the_same_and_a_sweep_that_mlflow_lacks_is_said(
 
     from lmoe_tune.errors import TrackingError
     from lmoe_tune.sweep import projector
+    from lmoe_tune.sweep.tracked import address
     from lmoe_tune.tracking.uploads import register_detector
 
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     uri, root = (
-        view.tracking_uri(ledger.folder.home, ledger.spec),
+        address(ledger.folder, ledger.spec),
         ledger.folder.home / "mlartifacts",
     )
 
     def register() -> dict[str, Any]:
-        tracked = view.tracking_of(view.read_sweep(ledger.folder))
+        experiment, run = view.tracking_of(view.read_sweep(ledger.folder)).run_of(BEST)
         return register_detector(
-            uri, folder, model_name="mine", tracked=tracked, trial=BEST, artifact_root=root
-        )
+            uri, folder, model_name="mine", experiment_id=experiment, run_id=run, trial=BEST,
+            artifact_root=root,
+        )  # fmt: skip
 
     with pytest.raises(TrackingError, match="lmoe-tune sync"):
         register()

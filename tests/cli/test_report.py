@@ -356,7 +356,7 @@ def test_mlflow_gets_the_report_at_once_or_with_a_later_sync(ledger: Ledger, cli
     done = cli("sync", "digits")
     assert done.returncode == 0, done.stderr
     tracked = view.tracking_of(view.read_sweep(ledger.folder))
-    client = MlflowClient(tracked["tracking_uri"])
-    names = {file.path for file in client.list_artifacts(tracked["parent_run_id"], "report")}
+    client = MlflowClient(tracked.uri)
+    names = {file.path for file in client.list_artifacts(tracked.parent_run_id, "report")}
     assert names == {f"report/{path.name}" for path in (ledger.folder.path / "report").iterdir()}
     assert "report/index.html" in names

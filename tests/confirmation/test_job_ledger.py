@@ -11,7 +11,7 @@ from lmoe_tune.confirmation import job_ledger as study_module
 from lmoe_tune.confirmation.job_ledger import JOB, JobLedger, who
 from lmoe_tune.confirmation.plan import Plan, make_plan
 from lmoe_tune.errors import UsageError
-from lmoe_tune.sweep import view
+from lmoe_tune.sweep import picture, view
 from lmoe_tune.sweep.control import SweepControl
 from lmoe_tune.sweep.folder import find_sweeps, parts_of
 from lmoe_tune.sweep.ledger import Ledger
@@ -226,16 +226,17 @@ def test_its_runs_in_mlflow_are_of_their_own_kind(
     study.begin(plan_of(sweep), COMMAND)
     run_jobs(study, same)
     study.ledger.set_attrs({"verdict": "noise"})
-    found = view.snapshot(study.ledger, "complete")
+    found = picture.snapshot(study.ledger, "complete")
     assert (found.kind, found.sweep, found.sweep_id) == ("confirm", "small", sweep.sweep_id)
     assert found.tags == {"lmoe_tune.verdict": "noise"}
     assert found.best is None and found.baseline is None
     first = found.trials[0]
-    assert first.name == "confirm trial 2, split 0, seed 1000"
+    about = {"candidate": "trial 2", "split": 0, "seed": 1000}
+    assert about.items() <= first.params.items()
     assert first.params["method"] == "logit_mixoe"
     assert first.params.keys() <= set(found.searched)
     assert None not in first.params.values()
-    assert view.models(study.ledger) == []
+    assert picture.models(study.ledger) == []
 
 
 def test_the_record_of_candidates_is_plain_json(sweep: Ledger) -> None:

@@ -86,12 +86,14 @@ def test_what_is_exported_answers_as_the_evaluation_did(copy_of_reference: Comma
     assert projector.sync(
         Ledger.writing(command.folder, ledger.spec), uri, print
     )  # its home has moved
+    experiment_id, run_id = tracking_of(read_sweep(command.folder)).run_of(best.number)
     try:
         registered = register_detector(
             uri,
             command.cwd / "det",
             model_name="digits",
-            tracked=tracking_of(read_sweep(command.folder)),
+            experiment_id=experiment_id,
+            run_id=run_id,
             trial=best.number,
             artifact_root=command.home / "mlartifacts",
         )

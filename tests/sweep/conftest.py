@@ -11,6 +11,7 @@ from lmoe_tune.records import TrialRecord
 from lmoe_tune.spec import Spec, load_spec
 from lmoe_tune.sweep.folder import SweepFolder
 from lmoe_tune.sweep.ledger import Ledger
+from lmoe_tune.sweep.lifecycle import write_records
 from trainables import declarations
 
 BASELINE = {"val_accuracy": 0.95, "val_auroc": 0.9}
@@ -94,3 +95,23 @@ def run_trial(metrics: Callable[..., dict[str, float]]) -> Callable[..., TrialRe
 @pytest.fixture
 def baseline() -> dict[str, float]:
     return dict(BASELINE)
+
+
+@pytest.fixture
+def swept(
+    ledger: Callable[..., Ledger],
+    run_trial: Callable[..., Any],
+    folder: SweepFolder,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Ledger:
+    """Two complete trials (the second better), a pruned, a failed and a running one."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    written = ledger("search.pruner=none", "budget.trials=9")
+    write_records(folder, written.spec)
+    run_trial(written, val_auroc=0.7, val_accuracy=0.95)
+    run_trial(written, val_auroc=0.8, val_accuracy=0.95)
+    run_trial(written, epochs=1, val_auroc=0.6)
+    written.end_early(2, "for the test", {"val_accuracy": 0.95})
+    written.fail(written.ask().number, "epoch 1: train_loss is nan")
+    run_trial(written, epochs=1, val_auroc=0.9)
+    return written

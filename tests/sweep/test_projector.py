@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pytest
 
-import lmoe_tune.tracking
 from lmoe_tune.errors import TrackingError
 from lmoe_tune.sweep import projector
 from lmoe_tune.sweep.ledger import Ledger
 from lmoe_tune.sweep.lifecycle import write_records
 from lmoe_tune.sweep.projector import Reception, deliver, sync
+from lmoe_tune.sweep.tracked import FILE, tracked
 from lmoe_tune.tracking import CheckpointGoneError, Delivered
 
 URI = "http://user:secret@host:5000"
@@ -43,7 +42,7 @@ class Server:
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Server:
     made = Server()
-    monkeypatch.setattr(lmoe_tune.tracking, "Projection", lambda uri, artifacts: made)
+    monkeypatch.setattr(projector, "Projection", lambda uri, artifacts: made)
     clock: Iterator[float] = iter(range(10_000))
     monkeypatch.setattr(projector.time, "monotonic", lambda: next(clock))
     monkeypatch.setattr(projector.time, "sleep", lambda seconds: None)
@@ -72,19 +71,20 @@ def test_what_is_new_is_told_once_and_the_end_says_that_all_is_delivered(
     deliver(written, URI, told.append, after(3))
     assert server.states == ["running"] * 3 + ["complete"]
     assert [message.get("delivered") for message in told] == [False, True]
-    keys = set(told[0]["attrs"])
-    prefix = next(key for key in keys if "#" not in key)
-    assert {f"{prefix}#0", f"{prefix}#1"} <= keys
-    assert told[1]["attrs"] == {
-        "delivered": {"uri": prefix.removeprefix("mlflow:"), "runs": written.num_runs()}
-    }
+    server = {"server": "http://host:5000"}
+    assert told[0]["lines"] == [
+        server | {"experiment_id": "1", "parent_run_id": "parent"},
+        server | {"trial": 0, "run_id": "run-0"},
+        server | {"trial": 1, "run_id": "run-1"},
+    ]
+    assert told[1]["lines"] == [server | {"runs": written.num_runs()}]
     assert "secret" not in str(told)
 
 
 def test_a_server_that_is_away_is_said_once_and_waited_for(written: Ledger, server: Server) -> None:
     server.away = [True] * 3
     said: list[str] = []
-    reception = Reception(written, said.append)
+    reception = Reception(written.folder, said.append)
     deliver(written, URI, reception.take, after(5))
     assert said == [
         "MLflow is away (connection refused); it is waited for, nothing is held up or lost",
@@ -98,7 +98,7 @@ def test_a_server_that_comes_and_goes_is_said_in_three_lines(
 ) -> None:
     server.away = [True, False] * 50
     said: list[str] = []
-    deliver(written, URI, Reception(written, said.append).take, after(100))
+    deliver(written, URI, Reception(written.folder, said.append).take, after(100))
     assert [line.partition(" (")[0] for line in said] == [
         "MLflow is away",
         "MLflow is back",
@@ -124,22 +124,10 @@ def test_a_checkpoint_that_the_driver_dropped_meanwhile_is_no_word_to_the_user(
     server.error = CheckpointGoneError("epoch-0003.pt is gone")
     server.away = [False, True, False, True, False]
     said: list[str] = []
-    reception = Reception(written, said.append)
+    reception = Reception(written.folder, said.append)
     deliver(written, URI, reception.take, after(3))
     assert said == []
     assert reception.delivered
-
-
-def test_ids_are_written_in_one_transaction(
-    written: Ledger, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    syncs: list[int] = []
-    monkeypatch.setattr(os, "fsync", syncs.append)
-    Reception(written, lambda text: None).take(
-        {"attrs": {f"mlflow:u#{number}": "id" for number in range(500)}}
-    )
-    assert len(syncs) == 1, "the event loop waits for it"
-    assert written.attrs["mlflow:u#499"] == "id"
 
 
 def test_one_that_stays_away_is_given_up_at_the_end(written: Ledger, server: Server) -> None:
@@ -162,8 +150,9 @@ def test_sync_delivers_what_a_killed_driver_left_and_writes_the_ids(
     written.begin_run({})
     assert sync(written, URI, lambda text: None) is True
     assert server.states == ["complete"]
-    assert "run-1" in written.attrs.values()
-    assert "secret" not in str(written.attrs)
+    found = tracked(written.folder, URI)
+    assert (found.run_ids[1], found.runs) == ("run-1", written.num_runs())
+    assert "secret" not in (written.folder.path / FILE).read_text(encoding="utf-8")
 
 
 def test_sync_says_when_the_server_could_not_be_reached(written: Ledger, server: Server) -> None:

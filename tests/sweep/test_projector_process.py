@@ -64,7 +64,7 @@ def test_one_that_is_killed_is_started_again_and_once_more_at_the_end(
     assert projector.delivered
     killed = "was killed (signal 9, SIGKILL; perhaps the machine ran out of memory)"
     assert said == [f"the process that delivers to MLflow {killed}; another one goes on"]
-    assert sorted(tracking_of(written)["run_ids"]) == [0, 1]
+    assert sorted(tracking_of(written).run_ids) == [0, 1]
 
 
 def test_one_whose_server_never_answers_is_ended_when_patience_is_over(

@@ -7,32 +7,10 @@ from typing import Any
 import pytest
 
 from lmoe_tune.sweep import view
-from lmoe_tune.sweep.folder import SweepFolder
 from lmoe_tune.sweep.ledger import Ledger
-from lmoe_tune.sweep.lifecycle import write_records
-from lmoe_tune.tracking import SweepSnapshot
+from lmoe_tune.sweep.tracked import append
 
 Run = Callable[..., Any]
-
-
-@pytest.fixture
-def swept(
-    ledger: Callable[..., Ledger],
-    run_trial: Run,
-    folder: SweepFolder,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Ledger:
-    """Two complete trials (the second better), a pruned, a failed and a running one."""
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    written = ledger("search.pruner=none", "budget.trials=9")
-    write_records(folder, written.spec)
-    run_trial(written, val_auroc=0.7, val_accuracy=0.95)
-    run_trial(written, val_auroc=0.8, val_accuracy=0.95)
-    run_trial(written, epochs=1, val_auroc=0.6)
-    written.end_early(2, "for the test", {"val_accuracy": 0.95})
-    written.fail(written.ask().number, "epoch 1: train_loss is nan")
-    run_trial(written, epochs=1, val_auroc=0.9)
-    return written
 
 
 def test_the_summary_has_the_keys_of_the_contract(swept: Ledger) -> None:
@@ -86,10 +64,14 @@ def test_an_infeasible_best_is_marked(ledger: Callable[..., Ledger], run_trial: 
 
 
 def test_ids_from_mlflow_are_shown_with_their_trials(swept: Ledger) -> None:
-    prefix = f"mlflow:{view.tracking_of(swept)['tracking_uri']}"
-    swept.set_attr(prefix, {"experiment_id": "1", "parent_run_id": "p", "models": {"1": "m-1"}})
-    swept.set_attr(f"{prefix}#0", "r0")
-    swept.set_attr(f"{prefix}#1", "r1")
+    server = view.tracking_of(swept).uri
+    lines: list[dict[str, Any]] = [
+        {"experiment_id": "1", "parent_run_id": "p"},
+        {"models": {1: "m-1"}},
+        {"trial": 0, "run_id": "r0"},
+        {"trial": 1, "run_id": "r1"},
+    ]
+    append(swept.folder, [{"server": server, **line} for line in lines])
     found = view.summary(swept)
     assert (found["experiment_id"], found["parent_run_id"]) == ("1", "p")
     assert (found["best"]["run_id"], found["best"]["model_id"]) == ("r1", "m-1")
@@ -99,44 +81,13 @@ def test_ids_from_mlflow_are_shown_with_their_trials(swept: Ledger) -> None:
 def test_ids_of_another_server_are_not_shown(
     swept: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    prefix = f"mlflow:{view.tracking_of(swept)['tracking_uri']}"
-    swept.set_attr(prefix, {"experiment_id": "1", "parent_run_id": "p", "models": {}})
+    server = view.tracking_of(swept).uri
+    append(swept.folder, [{"server": server, "experiment_id": "1", "parent_run_id": "p"}])
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:secret@elsewhere:5000")
     found = view.summary(swept)
     assert found["experiment_id"] is None
     assert "elsewhere:5000" in found["tracking_uri"]
     assert "secret" not in json.dumps(found)
-
-
-def test_the_snapshot_for_tracking_says_what_the_ledger_says(swept: Ledger) -> None:
-    picture = view.snapshot(swept, "running")
-    assert isinstance(picture, SweepSnapshot)
-    assert [trial.state for trial in picture.trials] == [
-        "complete",
-        "complete",
-        "pruned",
-        "failed",
-        "running",
-    ]
-    assert (picture.best, picture.feasible) == (1, True)
-    assert picture.searched == tuple(swept.spec.space)
-    assert picture.ended_ms is None
-    epochs = picture.trials[0].epochs
-    assert [epoch.epoch for epoch in epochs] == [1, 2, 3]
-    assert epochs[0].time_ms == swept.trial(0).epochs[0].time_ms, "a replay logs the identical time"
-
-
-def test_models_are_the_last_checkpoints_of_the_best(swept: Ledger) -> None:
-    assert view.models(swept) == []
-    for number, epochs in ((0, (2, 3)), (1, (2, 3)), (4, (1,))):
-        swept.folder.checkpoints(number).mkdir(parents=True)
-        for epoch in epochs:
-            (swept.folder.checkpoints(number) / f"epoch-{epoch:04d}-0123456789abcdef.pt").touch()
-    found = view.models(swept)
-    assert [(model.trial, model.checkpoint.name) for model in found] == [
-        (1, "epoch-0003-0123456789abcdef.pt"),
-        (0, "epoch-0003-0123456789abcdef.pt"),
-    ]
 
 
 def test_a_sweep_is_read_from_its_folder_alone(swept: Ledger) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lmoe_tune.records import EpochRecord, TrialRecord
-from lmoe_tune.tracking import BaselineSnapshot, SweepSnapshot
+from lmoe_tune.snapshot import BaselineSnapshot, SweepSnapshot
 from lmoe_tune.tracking.store import SETTINGS, connect
 
 START = 1_700_000_000_000
@@ -69,7 +69,6 @@ def sweep() -> Callable[..., SweepSnapshot]:
             "objective": "val_auroc",
             "direction": "maximize",
             "started_ms": START,
-            "ended_ms": None,
             "trials": trials,
             "best": None,
             "feasible": True,

@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from lmoe_tune.errors import UsageError
 from lmoe_tune.tracking import default_uri, shown
-from lmoe_tune.tracking.address import sqlite_path, without_secrets
+from lmoe_tune.tracking.address import absolute, sqlite_path, sqlite_uri, without_secrets
 
 
 def test_the_default_store_is_a_file_in_the_home(tmp_path: Path) -> None:
@@ -19,9 +18,18 @@ def test_the_environment_names_the_store(tmp_path: Path, monkeypatch: pytest.Mon
     assert default_uri(tmp_path) == "https://mlflow.lab:5000"
 
 
-def test_a_home_that_no_url_can_name_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="must have no '\\?' in it"):
-        default_uri(tmp_path / "what?")
+@pytest.mark.parametrize("name", ["a%20b", "100%", "a%2Fb", "a#b", "a?b", "a b", "Vögel", "a@b:c"])
+def test_a_file_of_any_name_has_an_address_that_leads_back_to_it(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name / "mlflow.db"
+    assert sqlite_path(sqlite_uri(path)) == path
+    assert shown(sqlite_uri(path)) == sqlite_uri(path)
+
+
+def test_a_relative_file_is_taken_from_the_folder_that_is_named(tmp_path: Path) -> None:
+    assert absolute("sqlite:///runs/mlflow.db", tmp_path) == f"sqlite:///{tmp_path}/runs/mlflow.db"
+    assert absolute("sqlite:///m.db?timeout=9", tmp_path) == f"sqlite:///{tmp_path}/m.db?timeout=9"
+    for uri in ("sqlite:////var/m.db", "https://mlflow.lab", "sqlite:///:memory:", "sqlite://"):
+        assert absolute(uri, tmp_path) == uri
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,8 @@ from mlflow import MlflowClient
 
 from lmoe_tune.errors import TrackingError
 from lmoe_tune.records import TrialRecord
-from lmoe_tune.tracking import BaselineSnapshot, Delivered, ModelSource, Projection, SweepSnapshot
+from lmoe_tune.snapshot import BaselineSnapshot, ModelSource, SweepSnapshot
+from lmoe_tune.tracking import Delivered, Projection
 from lmoe_tune.tracking import projection as projection_module
 from tests.tracking.faulty_server import (
     EMPTY,
@@ -72,7 +73,6 @@ def steps(trial: MakeTrial, sweep: MakeSweep, baseline: BaselineSnapshot) -> lis
             best=0,
             baseline=baseline,
             state="complete",
-            ended_ms=2**41,
         ),
     ]
 

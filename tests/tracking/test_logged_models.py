@@ -14,7 +14,8 @@ from mlflow.entities import LoggedModel
 
 from lmoe_tune.errors import TrackingError
 from lmoe_tune.records import TrialRecord
-from lmoe_tune.tracking import ModelSource, Projection, SweepSnapshot
+from lmoe_tune.snapshot import ModelSource, SweepSnapshot
+from lmoe_tune.tracking import Projection
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -13,7 +13,8 @@ from mlflow.entities import Run, ViewType
 
 from lmoe_tune.errors import TrackingError
 from lmoe_tune.records import EpochRecord, TrialRecord
-from lmoe_tune.tracking import BaselineSnapshot, Projection, SweepSnapshot
+from lmoe_tune.snapshot import BaselineSnapshot, SweepSnapshot
+from lmoe_tune.tracking import Projection
 
 pytestmark = pytest.mark.timeout(120)  # importing MLflow takes a second, once
 
@@ -201,9 +202,7 @@ def test_not_a_number_is_delivered_once(uri: str, trial: MakeTrial, sweep: MakeS
 
 def test_a_resume_goes_on_in_the_same_runs(uri: str, trial: MakeTrial, sweep: MakeSweep) -> None:
     first = Projection(uri).project(sweep(trial(0), trial(1, "running", 1), best=0))
-    snapshot = sweep(
-        trial(0), trial(1, num_epochs=4), trial(2), best=1, state="complete", ended_ms=10**13
-    )
+    snapshot = sweep(trial(0), trial(1, num_epochs=4), trial(2), best=1, state="complete")
     second = Projection(uri).project(snapshot)
     assert second.parent_run_id == first.parent_run_id
     assert {number: second.run_ids[number] for number in (0, 1)} == first.run_ids
@@ -215,7 +214,7 @@ def test_a_resume_goes_on_in_the_same_runs(uri: str, trial: MakeTrial, sweep: Ma
         found["digits"].data.metrics["best_val_auroc"]
         == snapshot.trials[1].epochs[-1].metrics["val_auroc"]
     )
-    assert found["digits"].info.end_time == 10**13
+    assert found["digits"].info.end_time == snapshot.trials[2].ended_ms
 
 
 def test_an_interrupted_sweep_has_no_running_run_and_a_resume_wakes_them(
@@ -295,13 +294,12 @@ def test_a_confirmations_runs_are_below_the_sweeps_and_no_trials_of_it(
 ) -> None:
     whole = sweep(trial(0), trial(1), best=0, state="complete")
     above = Projection(uri).project(whole)
-    job = trial(0, params={"candidate": "trial 7", "seed": 1000})
+    job = trial(0, params={"candidate": "trial 7", "split": 0, "seed": 1000})
     confirmation = sweep(
         job,
         state="complete",
         kind="confirm",
-        names={0: "confirm trial 7, seed 1000"},
-        searched=("candidate", "seed"),
+        searched=("candidate", "split", "seed"),
         tags={"lmoe_tune.verdict": "noise"},
     )
     projection = Projection(uri)
@@ -312,19 +310,19 @@ def test_a_confirmations_runs_are_below_the_sweeps_and_no_trials_of_it(
     assert Projection(uri).project(whole) == above, "and not taken for the sweep's"
     found = runs(uri)
     assert sorted(found) == [
-        "confirm trial 7, seed 1000",
+        "confirm trial 7, split 0, seed 1000",
         "digits",
         "digits confirm",
         "trial 0",
         "trial 1",
     ]
-    parent, child = found["digits confirm"], found["confirm trial 7, seed 1000"]
+    parent, child = found["digits confirm"], found["confirm trial 7, split 0, seed 1000"]
     assert parent.data.tags["mlflow.parentRunId"] == above.parent_run_id
     assert parent.data.tags["lmoe_tune.verdict"] == "noise"
     assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id == delivered.parent_run_id
     assert child.data.tags["lmoe_tune.confirm_job"] == "0"
     assert "lmoe_tune.trial" not in child.data.tags
-    assert child.data.params == {"candidate": "trial 7", "seed": "1000"}
+    assert child.data.params == {"candidate": "trial 7", "split": "0", "seed": "1000"}
     assert child.info.status == "FINISHED"
 
 

@@ -12,7 +12,8 @@ import pytest
 from mlflow import MlflowClient
 
 from lmoe_tune.errors import TrackingError
-from lmoe_tune.tracking import Projection, SweepSnapshot
+from lmoe_tune.snapshot import SweepSnapshot
+from lmoe_tune.tracking import Projection
 from lmoe_tune.tracking.store import connect, translated
 
 pytestmark = pytest.mark.timeout(120)

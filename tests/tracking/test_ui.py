@@ -15,7 +15,8 @@ import pytest
 
 from lmoe_tune.errors import TrackingError, UsageError
 from lmoe_tune.records import TrialRecord
-from lmoe_tune.tracking import ModelSource, Projection, SweepSnapshot
+from lmoe_tune.snapshot import ModelSource, SweepSnapshot
+from lmoe_tune.tracking import Projection
 from lmoe_tune.tracking.ui import command, environment, serve
 
 

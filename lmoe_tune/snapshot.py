@@ -1,4 +1,4 @@
-"""A picture of the ledger, as the projection needs it: plain values, nothing to call.
+"""A picture of the ledger, as MLflow's projection needs it: `lmoe_tune.sweep` makes it, `lmoe_tune.tracking` shows it.
 
 All times are milliseconds since the epoch and come from the ledger, never from the clock: MLflow stores a
 metric that is repeated with the same value, step and time only once.
@@ -6,7 +6,7 @@ metric that is repeated with the same value, step and time only once.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -46,8 +46,8 @@ class SweepSnapshot:
     objective: str
     direction: str
     started_ms: int
-    ended_ms: int | None
-    trials: tuple[TrialRecord, ...]
+    trials: Sequence[TrialRecord]
+    """By number, those that have been started; each may be read when it is asked for."""
     best: int | None
     feasible: bool
     baseline: BaselineSnapshot | None
@@ -55,8 +55,6 @@ class SweepSnapshot:
     kind: SweepKind = "sweep"
     tags: Mapping[str, str] = field(default_factory=dict)
     """More to say on its own run."""
-    names: Mapping[int, str] = field(default_factory=dict)
-    """What the runs of trials are called that are not called by their number."""
 
 
 @dataclass(frozen=True)
