@@ -12,13 +12,14 @@ ELSEWHERE := elsewhere
 endif
 
 .NOTPARALLEL:
-.PHONY: help demo test test-long images-test lint check format wheel clean elsewhere
+.PHONY: help demo test test-long images-test docs lint check format wheel clean elsewhere
 
 help:
 	@echo "make demo    a whole search on embedded data, every trial in MLflow (installs itself into .venv first)"
 	@echo "make test    the tests; ARGS is handed to pytest: make test ARGS='-k ledger'"
 	@echo "make test-long  the tests of sweeps that take minutes, which \`make test\` leaves out"
 	@echo "make images-test  build the container images and run a cluster of them (root, Debian; 5 to 10 minutes)"
+	@echo "make docs    build the documentation as a site into dist/docs; warnings are errors"
 	@echo "make check   what CI runs: ruff, mypy --strict, the layers, the tests"
 	@echo "make lint    the same without the tests"
 	@echo "make format  put the code into shape"
@@ -45,6 +46,10 @@ test-long: $(READY_DEV)
 # Builds the images and runs compose.yaml with them: root, Debian, Python 3.11; installs the engine where it is missing.
 images-test: $(READY_DEV)
 	@LMOE_TUNE_IMAGES_TEST=1 $(BIN)/python -m pytest -q -m images tests/docker
+
+docs: $(READY_DEV)
+	@$(BIN)/sphinx-build -q -W --keep-going -b html docs dist/docs
+	@echo "dist/docs/index.html"
 
 lint: $(READY_DEV)
 	@$(BIN)/ruff check .
