@@ -189,11 +189,8 @@ def test_a_sweep_runs_on_the_workers_and_mlflow_shows_every_trial(cluster: Clust
         cluster.engine.docker("inspect", "--format", "{{.Config.Hostname}}", name).stdout.strip()
         for name in (cluster.container("worker", 1), cluster.container("worker", 2))
     }
-    records = cluster.run(
-        "bash", "-c", "cat /runs/sweeps/first/trials/*/trial.json | jq -s . || true"
-    )
     hosts = _hosts(cluster, "first", 4)
-    assert hosts <= workers and hosts, records.stdout
+    assert hosts and hosts <= workers
 
 
 def test_without_the_token_nobody_joins(cluster: Cluster) -> None:
