@@ -4,7 +4,7 @@ from importlib.metadata import version as installed_version
 
 project = "lmoe-tune"
 author = "The lmoe-tune authors"
-copyright = author  # noqa: A001
+copyright = author
 release = installed_version("lmoe-tune")
 version = release
 
