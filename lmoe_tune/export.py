@@ -27,17 +27,15 @@ import torch
 from torch import Tensor
 
 import lmoe_tune
-from lmoe_tune import checkpoint
-from lmoe_tune.data.augment import centre
-from lmoe_tune.data.preprocessing import Preprocessing
+from lmoe_tune import advice, checkpoint
 from lmoe_tune.data.validation import ValidationImages, of_all_classes, of_search
+from lmoe_tune.description import KEY, ModelDescription
 from lmoe_tune.detector.folder import ABOUT, FORMAT, MODEL, ONNX, VERSION, is_export
 from lmoe_tune.detector.network import Network
 from lmoe_tune.detector.scoring import BATCH, score_pixels
 from lmoe_tune.durable import read_text, sync_folder, write_durably, writing
 from lmoe_tune.errors import UsageError
 from lmoe_tune.evaluation import Outputs, threshold_at_tpr
-from lmoe_tune.model import build_model
 from lmoe_tune.spec import DataSpec
 from lmoe_tune.sweep import view
 from lmoe_tune.sweep.ledger import Ledger
@@ -65,8 +63,7 @@ class Winner:
     method: str
     params: dict[str, Any]
     weights: dict[str, Tensor]
-    describes: dict[str, Any]
-    """See `lmoe_tune.training.trial.describe_model`."""
+    describes: ModelDescription
     data: DataSpec
     metrics: dict[str, Any]
     confirmed: dict[str, Any] | None
@@ -97,10 +94,8 @@ def write_detector(
     _mend(out)
     _refuse_foreign(out)
     describes = winner.describes
-    preprocessing = preprocessing_of(describes)
-    model = build_model(describes["arch"], len(describes["classes"]), *_size(describes))
-    model.load_state_dict(winner.weights)
-    network = Network(model, describes["mean"], describes["std"])
+    preprocessing = describes.preprocessing
+    network = Network(describes.build(winner.weights), preprocessing)
     program = _traced(network, preprocessing.shape)
     buffer = io.BytesIO()
     with _quiet():
@@ -114,8 +109,8 @@ def write_detector(
         "format": FORMAT,
         "version": VERSION,
         "name": winner.name,
-        "classes": list(describes["classes"]),
-        "score": describes["score"],
+        "classes": list(describes.classes),
+        "score": describes.score,
         **measured,
         "preprocessing": preprocessing.document(),
         "metrics": winner.metrics,
@@ -127,21 +122,6 @@ def write_detector(
     }
     _write(out, files | {ABOUT: (json.dumps(about, indent=2) + "\n").encode()})
     return about
-
-
-def preprocessing_of(describes: dict[str, Any]) -> Preprocessing:
-    """How files become the input of a model, from what its checkpoint says."""
-    height, width = describes["image_size"]
-    resize = describes["resize"]
-    corner = (0, 0) if resize is None else (centre(resize, height), centre(resize, width))
-    return Preprocessing(
-        channels=describes["in_channels"],
-        resize=resize,
-        crop=(height, width),
-        corner=corner,
-        mean=tuple(describes["mean"]),
-        std=tuple(describes["std"]),
-    )
 
 
 # What is exported
@@ -186,7 +166,11 @@ def _confirmed(ledger: Ledger, document: dict[str, Any]) -> Winner:
         method=winner["method"],
         params=winner["params"],
         weights=weights,
-        describes=winner["describes"],
+        describes=ModelDescription.of_record(
+            winner.get(KEY),
+            whose=f"the confirmed winner of the sweep '{ledger.folder.name}'",
+            fix=f"confirm it again: {advice.confirm(ledger.folder.name)}",
+        ),
         data=data,
         metrics=row["metrics"],
         confirmed=about,
@@ -228,7 +212,11 @@ def _searched(ledger: Ledger, number: int | None) -> Winner:
         method=trial.params.get("method", method),
         params=trial.params,
         weights=state["model"],
-        describes=state["describes"],
+        describes=ModelDescription.of_record(
+            state.get(KEY),
+            whose=f"trial {trial.number}",
+            fix="train it again with this version, and export what that gives",
+        ),
         data=ledger.spec.data,
         metrics=trial.metrics,
         confirmed=None,
@@ -237,10 +225,6 @@ def _searched(ledger: Ledger, number: int | None) -> Winner:
 
 def _has_checkpoint(ledger: Ledger, number: int) -> bool:
     return view.checkpoint_of(ledger.folder, number) is not None
-
-
-def _size(describes: dict[str, Any]) -> tuple[int, int]:
-    return describes["in_channels"], describes["image_size"][0]
 
 
 # The network
@@ -261,7 +245,7 @@ def _measured(deployed: Logits, winner: Winner, home: Path) -> dict[str, Any]:
     """The threshold, and what it gives on the images that it was measured on."""
     # A confirmation trains on all classes, unless it starts from a classifier of the user's own.
     places = (of_search,) if winner.confirmed is None else (of_all_classes, of_search)
-    known = tuple(winner.describes["classes"])
+    known = winner.describes.classes
     images = next(
         (
             found
@@ -275,8 +259,8 @@ def _measured(deployed: Logits, winner: Winner, home: Path) -> dict[str, Any]:
             f"data: the classes are not those that trial {winner.trial} was trained on; has the data been changed?"
         )
     found = [
-        score_pixels(deployed, pixels, winner.describes["score"], torch.device("cpu"))
-        for pixels in images.chunks(winner.data, home, _AT_ONCE)
+        score_pixels(deployed, pixels, winner.describes.score, torch.device("cpu"))
+        for pixels in images.chunks(winner.describes.preprocessing, winner.data, home, _AT_ONCE)
     ]
     scores = torch.cat([some.scores for some in found])
     threshold = threshold_at_tpr(scores, TPR)
@@ -369,7 +353,7 @@ def _provenance(ledger: Ledger, winner: Winner) -> dict[str, Any]:
         "method": winner.method,
         "params": winner.params,
         "confirmed": winner.confirmed,
-        "arch": winner.describes["arch"],
+        "arch": winner.describes.arch,
         "data": {"id": winner.data.id.dataset, "split": winner.data.split}
         | {"fingerprint": ledger.attrs.get("fingerprint")},
         "test_openings": len(view.test_openings(ledger)),

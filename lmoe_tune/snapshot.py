@@ -61,8 +61,7 @@ class SweepSnapshot:
 class ModelSource:
     """A checkpoint to keep as a logged model: a file of `torch.save({"model": …, "describes": {…}})`.
 
-    `describes` holds `arch`, `num_classes`, `in_channels`, `image_size` ([H, W]), `classes`,
-    `mean` and `std` (per channel, in 0-255), and `score`: the model sees (pixels - mean) / std.
+    `describes` is the document of a `lmoe_tune.description.ModelDescription`.
     """
 
     trial: int

@@ -99,36 +99,21 @@ def predict(
     as_json: JsonOption = False,
 ) -> None:
     """Ask an exported detector: class, score, and whether an image is out-of-distribution."""
-    import numpy as np
-
     from lmoe_tune.data.decode import CorruptImageError
     from lmoe_tune.detector import load_detector
-    from lmoe_tune.detector.scoring import BATCH
 
     detector = load_detector(folder)
-    images = [
-        image for path in images for image in (_images_below(path) if path.is_dir() else (path,))
-    ]
+    below = (_images_below(path) if path.is_dir() else [path] for path in images)
+    paths = [path for some in below for path in some]
     rows: list[dict[str, Any]] = []
     broken: list[str] = []
-    for start in range(0, len(images), BATCH):
-        pixels, read = [], []
-        for path in images[start : start + BATCH]:
-            try:
-                pixels.append(detector.preprocessing.read(path))
-                read.append(path)
-            except CorruptImageError as error:
-                broken.append(str(error))
-        if pixels:
-            rows += [
-                {
-                    "image": str(path),
-                    "class": found.label,
-                    "score": found.score,
-                    "is_ood": found.is_ood,
-                }
-                for path, found in zip(read, detector.predict(np.stack(pixels)), strict=True)
-            ]
+    for path, found in zip(paths, detector.each(paths), strict=True):
+        if isinstance(found, CorruptImageError):
+            broken.append(str(found))
+        else:
+            row = {"image": str(path), "class": found.label}
+            rows.append(row | {"score": found.score, "is_ood": found.is_ood})
+
     if as_json:
         print_json(rows)
     elif rows:

@@ -95,9 +95,9 @@ def measure(
     """
     model, images = trained.model, trained.images
     model.eval()
-    with torch.autocast(images.device.type, torch.bfloat16, enabled=spec.train.precision == "bf16"):
-        chunks = test.chunks(images, spec.data, home, EVALUATION_BATCH)
-        found = outputs((model(chunk).float() for chunk in chunks), spec.objective.score)
+    # In fp32 whatever the training's precision was: the test is of the network that will be deployed.
+    chunks = test.chunks(images, spec.data, home, EVALUATION_BATCH)
+    found = outputs((model(chunk).float() for chunk in chunks), spec.objective.score)
     if not found.finite:
         raise TrainingError("the logits of the test images are not finite")
     scores = test.parts(found.scores)
@@ -133,4 +133,4 @@ def _keep_model(folder: Path, trained: Trained) -> None:
     content = io.BytesIO()
     torch.save(state, content)
     write_durably(folder / MODEL, content.getbuffer())
-    write_durably(folder / DESCRIPTION, json.dumps(trained.describes).encode())
+    write_durably(folder / DESCRIPTION, json.dumps(trained.describes.document()).encode())

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lmoe_tune.data.preprocessing import centre
 from lmoe_tune.spec import AugmentSpec
 
 GREY = (0.2989, 0.587, 0.114)  # of red, green, blue: as torchvision's rgb_to_grayscale
@@ -59,11 +60,6 @@ def draw(
         saturation=uniform(spec.saturation),
         brightness_first=torch.rand(count, generator=generator) < 0.5,
     )
-
-
-def centre(side: int, crop: int) -> int:
-    """Where torchvision's `CenterCrop` begins, in pixels."""
-    return round((side - crop) / 2)
 
 
 def augment(pixels: Tensor, augmentation: Augmentation, mean: Tensor, std: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lmoe_tune.data.preprocessing import Preprocessing
 from lmoe_tune.data.search_data import SearchData
 from lmoe_tune.data.splits import IntArray
 
@@ -41,11 +42,10 @@ class Step:
 
 
 class ImageSource(Protocol):
-    """The images of a search on a device, ready to be put into batches; `mean` and `std` are per channel, in 0-255."""
+    """The images of a search on a device, ready to be put into batches."""
 
     device: torch.device
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    preprocessing: Preprocessing
     num_train: int
     num_outliers: int
     num_val: int
@@ -63,7 +63,10 @@ class Images:
     """A split's images on the device, normalised once: small sets fit, and nothing is left to do per step."""
 
     def __init__(self, data: SearchData, device: torch.device) -> None:
-        self.mean, self.std = data.mean, data.std
+        height, width = data.image_size
+        self.preprocessing = Preprocessing.as_stored(
+            (data.in_channels, height, width), data.mean, data.std
+        )
         self._mean = torch.tensor(data.mean, device=device).view(1, -1, 1, 1)
         self._std = torch.tensor(data.std, device=device).view(1, -1, 1, 1)
         self.device = device

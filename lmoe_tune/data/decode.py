@@ -5,9 +5,12 @@ H W height and width of an image as stored (after its EXIF rotation), R side of 
 
 from __future__ import annotations
 
+import io
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias, Union
 
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +22,17 @@ if TYPE_CHECKING:
 
 UInt8Array = npt.NDArray[np.uint8]
 
+Picture: TypeAlias = Union[Path, str, bytes, UInt8Array, "Image"]
+"""An image as somebody has it: a file's path, a file's content, an image of Pillow's, or pixels.
+
+Pixels are uint8, (H, W) grey, (H, W, 3) RGB or (H, W, 4) RGB with transparency.
+"""
+
 DECODER_VERSION = 1
 """Goes up with every change of what pixels a file gives; caches made by another one are not used."""
+
+NAMELESS = "the image"
+"""What an image that came without a path is called in messages."""
 
 
 class CorruptImageError(UsageError):
@@ -35,7 +47,7 @@ class CorruptImageError(UsageError):
         return CorruptImageError, (self.path, self.why)
 
 
-def decode_rgb(path: Path | str, crop_bottom: int = 0) -> UInt8Array:
+def decode_rgb(picture: Picture, crop_bottom: int = 0) -> UInt8Array:
     """The image's pixels (H, W, 3), without its lowest `crop_bottom` rows.
 
     An EXIF rotation is applied. Grayscale, palette, CMYK and 16-bit images are converted; transparency is
@@ -44,18 +56,23 @@ def decode_rgb(path: Path | str, crop_bottom: int = 0) -> UInt8Array:
     Raises:
         CorruptImageError: truncated, empty, no image, too large to be one, or not readable.
     """
-    return np.asarray(_open_rgb(path, crop_bottom))
+    return np.asarray(_as_cut_rgb(picture, crop_bottom))
 
 
-def decode_resized(path: Path | str, crop_bottom: int, side: int) -> UInt8Array:
+def decode_resized(picture: Picture, crop_bottom: int, side: int) -> UInt8Array:
     """The image resized to a square (R, R, 3): what torchvision's `Resize((R, R))` gives for a PIL image.
 
     Bilinear with antialiasing; the aspect ratio is not kept, as in the published protocol.
     """
     from PIL import Image
 
-    image = _open_rgb(path, crop_bottom)
+    image = _as_cut_rgb(picture, crop_bottom)
     return np.asarray(image.resize((side, side), Image.Resampling.BILINEAR))
+
+
+def name_of(picture: Picture) -> Path | str:
+    """What an image is called in messages: its path, where it came with one."""
+    return picture if isinstance(picture, Path | str) else NAMELESS
 
 
 def decoder_name() -> str:
@@ -65,41 +82,74 @@ def decoder_name() -> str:
     return f"v{DECODER_VERSION}-pillow{PIL.__version__}"
 
 
-def _open_rgb(path: Path | str, crop_bottom: int) -> Image:
-    from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+def _as_cut_rgb(picture: Picture, crop_bottom: int) -> Image:
+    from PIL import Image
+
+    name = name_of(picture)
+    with _explained(name):
+        if isinstance(picture, np.ndarray):
+            picture = Image.fromarray(_pixels(picture))
+
+        if isinstance(picture, Image.Image):
+            image = _turned_rgb(picture)
+        else:
+            file = io.BytesIO(picture) if isinstance(picture, bytes) else picture
+            with Image.open(file) as opened:
+                image = _turned_rgb(opened)
+
+    if not crop_bottom:
+        return image
+
+    if crop_bottom >= image.height:
+        why = f"is {image.height} pixels high, but {crop_bottom} are to be cut off"
+        raise CorruptImageError(name, why)
+
+    return image.crop((0, 0, image.width, image.height - crop_bottom))
+
+
+@contextmanager
+def _explained(name: Path | str) -> Iterator[None]:
+    """Whatever Pillow raises becomes a CorruptImageError; what it only warns of is not heard."""
+    from PIL import Image, UnidentifiedImageError
 
     try:
         # Pillow warns of what it reads all the same: large images, odd EXIF blocks, transparent palettes
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(path) as opened:
-                opened.load()
-                turned = opened.getexif().get(ExifTags.Base.Orientation, 1) != 1
-                image = _as_rgb(ImageOps.exif_transpose(opened) if turned else opened)
+            yield
     except FileNotFoundError:
-        raise CorruptImageError(path, "is not there") from None
+        raise CorruptImageError(name, "is not there") from None
     except PermissionError:
-        raise CorruptImageError(path, "cannot be read (permission denied)") from None
+        raise CorruptImageError(name, "cannot be read (permission denied)") from None
     except UnidentifiedImageError:
-        empty = Path(path).stat().st_size == 0
-        raise CorruptImageError(
-            path, "is empty" if empty else "is no image that Pillow can read"
-        ) from None
+        empty = name != NAMELESS and Path(name).stat().st_size == 0
+        why = "is empty" if empty else "is no image that Pillow can read"
+        raise CorruptImageError(name, why) from None
     except Image.DecompressionBombError:
-        raise CorruptImageError(
-            path, f"claims more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels"
-        ) from None
+        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+        raise CorruptImageError(name, f"claims more than {limit:,} pixels") from None
     except MemoryError:
         raise
     except Exception as error:  # a broken file makes Pillow's plugins raise anything
-        raise CorruptImageError(path, f"cannot be decoded ({error})") from error
-    if crop_bottom:
-        if crop_bottom >= image.height:
-            raise CorruptImageError(
-                path, f"is {image.height} pixels high, but {crop_bottom} are to be cut off"
-            )
-        image = image.crop((0, 0, image.width, image.height - crop_bottom))
-    return image
+        raise CorruptImageError(name, f"cannot be decoded ({error})") from error
+
+
+def _turned_rgb(image: Image) -> Image:
+    from PIL import ExifTags, ImageOps
+
+    image.load()
+    turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+    return _as_rgb(ImageOps.exif_transpose(image) if turned else image)
+
+
+def _pixels(array: UInt8Array) -> UInt8Array:
+    grey, coloured = array.ndim == 2, array.ndim == 3 and array.shape[2] in (3, 4)
+    if array.dtype != np.uint8 or not (grey or coloured):
+        raise ValueError(
+            f"pixels are {array.dtype} of shape {array.shape}, but must be uint8 of shape (H, W), "
+            "(H, W, 3) or (H, W, 4)"
+        )
+    return array
 
 
 def _as_rgb(image: Image) -> Image:
@@ -107,15 +157,16 @@ def _as_rgb(image: Image) -> Image:
 
     if image.mode == "RGB":
         return image
-    if image.mode.startswith(
-        "I"
-    ):  # 16 bits a pixel, or 32 that hold 16 or 8: Pillow would clip them
+
+    if image.mode.startswith("I"):
+        # 16 bits a pixel, or 32 that hold 16 or 8: Pillow would clip them
         values = np.asarray(image).astype(np.int64)
         if image.mode != "I" or values.max(initial=0) > 255:
             values >>= 8
         return module.fromarray(np.clip(values, 0, 255).astype(np.uint8)).convert("RGB")
+
     if image.mode in ("P", "PA") and "transparency" in image.info:
-        image = image.convert(
-            "RGBA"
-        )  # Pillow's own way for palettes with transparency; the colours are the same
+        # Pillow's own way for palettes with transparency; the colours are the same
+        image = image.convert("RGBA")
+
     return image.convert("RGB")

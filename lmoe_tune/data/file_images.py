@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lmoe_tune.data.augment import Augmentation, augment, centre, draw, normalise
+from lmoe_tune.data.augment import Augmentation, augment, draw, normalise
 from lmoe_tune.data.batches import Batch, Step, paired
 from lmoe_tune.data.loaders import Crops, Loader, channel_statistics, open_loader
+from lmoe_tune.data.preprocessing import Preprocessing
 from lmoe_tune.data.rows import open_rows
 from lmoe_tune.data.search_data import PlannedData
 from lmoe_tune.data.splits import IntArray
@@ -48,14 +49,19 @@ class FileImages:
         self._num_evaluated = self.num_val + self.num_val_fine + len(plan.val_coarse)
         rows = open_rows(data.files(), spec, home)
         self._loader: Loader = open_loader(rows, spec, device)
-        self.mean, self.std = data.mean, data.std
+        mean, std = data.mean, data.std
         if spec.normalise == "train":
             count = min(self.num_train, NUM_FOR_STATISTICS)
-            self.mean, self.std = channel_statistics(
-                rows, np.arange(count) * self.num_train // count
-            )
-        self._mean = torch.tensor(self.mean, dtype=torch.float32, device=device)
-        self._std = torch.tensor(self.std, dtype=torch.float32, device=device)
+            mean, std = channel_statistics(rows, np.arange(count) * self.num_train // count)
+        self.preprocessing = Preprocessing.of_square(
+            crop_bottom=plan.train.table.crop_bottom,
+            resize=self._side,
+            crop=self._crop,
+            mean=mean,
+            std=std,
+        )
+        self._mean = torch.tensor(mean, dtype=torch.float32, device=device)
+        self._std = torch.tensor(std, dtype=torch.float32, device=device)
         self._train_labels = torch.from_numpy(plan.train_labels)
         self.val_labels = torch.from_numpy(plan.val_labels)
 
@@ -99,8 +105,7 @@ class FileImages:
         chunks = [
             first + np.arange(start, min(start + size, count)) for start in range(0, count, size)
         ]
-        corner = centre(self._side, self._crop)
-        crops = (Crops(rows, *(np.full(len(rows), corner),) * 2) for rows in chunks)
+        crops = (Crops.at(self.preprocessing.corner, rows) for rows in chunks)
         for pixels in loader.read(crops, self._crop):
             yield normalise(pixels, self._mean, self._std)
 

@@ -42,6 +42,12 @@ class Crops:
     tops: IntArray
     lefts: IntArray
 
+    @classmethod
+    def at(cls, corner: tuple[int, int], rows: IntArray) -> Crops:
+        """The same corner (top, left) of every one of these images."""
+        top, left = corner
+        return cls(rows, np.full(len(rows), top), np.full(len(rows), left))
+
 
 class Loader(Protocol):
     """Gives the crops of one batch after the other, in the order asked for, as uint8 (N, H, W, 3) on the device."""

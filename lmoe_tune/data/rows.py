@@ -44,17 +44,24 @@ class DecodedAnew:
         return decode_resized(self.files[row].path, self.files[row].crop_bottom, self.side)
 
 
-def open_rows(files: Sequence[ImageFile], spec: DataSpec, home: Path) -> Rows:
-    """The images of some files as `data.cache` wants them kept, decoded first where they have not been yet."""
+def open_rows(
+    files: Sequence[ImageFile], spec: DataSpec, home: Path, side: int | None = None
+) -> Rows:
+    """The images of some files as `data.cache` wants them kept, decoded first where they have not been yet.
+
+    Args:
+        side: what they are resized to; None: what the spec says.
+    """
     if spec.cache == "off":
-        return DecodedAnew(files, spec.image_side)
-    return acquire_decoded(files, spec, home)
+        return DecodedAnew(files, side or spec.image_side)
+
+    return acquire_decoded(files, spec, home, side=side)
 
 
-def cache_of(spec: DataSpec, home: Path) -> DecodedCache:
-    """Where the decoded images of a spec are kept."""
+def cache_of(spec: DataSpec, home: Path, side: int | None = None) -> DecodedCache:
+    """Where the decoded images of a spec are kept; resized to another side where one is given."""
     root = Path(spec.cache_dir) if spec.cache_dir is not None else home / "cache"
-    return DecodedCache(root, spec.image_side)
+    return DecodedCache(root, side or spec.image_side)
 
 
 def acquire_decoded(
@@ -62,6 +69,7 @@ def acquire_decoded(
     spec: DataSpec,
     home: Path,
     *,
+    side: int | None = None,
     progress: Progress | None = None,
     say: Callable[[str], None] = log.warning,
 ) -> CachedImages:
@@ -70,7 +78,7 @@ def acquire_decoded(
     Raises:
         UsageError: they do not fit, with what can be done about it, or some are broken.
     """
-    cache = cache_of(spec, home)
+    cache = cache_of(spec, home, side)
     try:
         return cache.acquire(files, limit=spec.cache_limit, progress=progress, say=say)
     except CacheSpaceError as error:

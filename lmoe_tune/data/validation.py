@@ -6,13 +6,14 @@ N images, C channels, H W pixels of the model's input.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from lmoe_tune.data.decode import UInt8Array
 from lmoe_tune.data.decoded_cache import ImageFile, files_of
+from lmoe_tune.data.preprocessing import Preprocessing
 from lmoe_tune.data.search_data import (
     PlannedData,
     channels_first,
@@ -39,26 +40,34 @@ class ValidationImages:
     pixels: UInt8Array | None = None
     files: tuple[ImageFile, ...] = ()
 
-    def chunks(self, spec: DataSpec, home: Path, size: int) -> Iterator[UInt8Array]:
-        """All of them as uint8 (n, C, H, W), n at most `size`: what an evaluation sees before it normalises."""
+    def chunks(
+        self, preprocessing: Preprocessing, spec: DataSpec, home: Path, size: int
+    ) -> Iterator[UInt8Array]:
+        """All of them as uint8 (n, C, H, W), n at most `size`: what an evaluation sees before it normalises.
+
+        Args:
+            preprocessing: what the model was trained with; files are read by it, whatever the spec says now.
+            spec: how decoded images are kept.
+        """
         if self.pixels is not None:
+            assert self.pixels.shape[1:] == preprocessing.shape, "embedded images of another size"
             for start in range(0, len(self.pixels), size):
                 yield self.pixels[start : start + size]
             return
+
         import torch
 
-        from lmoe_tune.data.augment import centre
         from lmoe_tune.data.loaders import Crops, HostLoader
         from lmoe_tune.data.rows import open_rows
 
-        loader = HostLoader(open_rows(self.files, spec, home), torch.device("cpu"), threads=1)
-        crop, corner = spec.image_crop, centre(spec.image_side, spec.image_crop)
-        rows = [
-            np.arange(start, min(start + size, len(self.files)))
-            for start in range(0, len(self.files), size)
-        ]
-        crops = (Crops(some, *(np.full(len(some), corner),) * 2) for some in rows)
-        for pixels in loader.read(crops, crop):
+        assert preprocessing.resize is not None, "files are resized"
+        files = [replace(file, crop_bottom=preprocessing.crop_bottom) for file in self.files]
+        rows = open_rows(files, spec, home, side=preprocessing.resize)
+        loader = HostLoader(rows, torch.device("cpu"), threads=1)
+        starts = range(0, len(files), size)
+        chosen = (np.arange(start, min(start + size, len(files))) for start in starts)
+        crops = (Crops.at(preprocessing.corner, some) for some in chosen)
+        for pixels in loader.read(crops, preprocessing.crop[0]):
             yield np.ascontiguousarray(pixels.numpy().transpose(0, 3, 1, 2))
 
 

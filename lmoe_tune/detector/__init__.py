@@ -5,13 +5,16 @@ Needs torch, NumPy and Pillow. Neither Ray, Optuna nor MLflow is imported here, 
     from lmoe_tune.detector import load_detector
 
     detector = load_detector("cars-detector")
-    detector.predict_file("photo.jpg")          # Prediction(label='...', score=0.97, is_ood=False)
-    detector.predict(pixels)                    # of an array (N, C, H, W) with values in 0-255
+    label, score, is_ood = detector("photo.jpg")    # or an image of Pillow's, bytes, an array (H, W, 3)
+    detector(["a.jpg", "b.jpg"])                    # [Prediction(label='...', score=0.97, is_ood=False), ...]
 
-N images, C channels, H W pixels, K classes.
+`detector` is what is asked, `folder` reads what an export has written, `trained` a trial's checkpoint, `network` is
+the network with its normalisation, `scoring` runs it, `archive` looks through a model before torch loads it. Used by
+`lmoe-tune predict`, by the export that measures a threshold, and by the models in MLflow.
 """
 
 from lmoe_tune.data.preprocessing import Preprocessing
-from lmoe_tune.detector.folder import Detector, Prediction, load_detector
+from lmoe_tune.detector.detector import Detector, Prediction
+from lmoe_tune.detector.folder import load_detector
 
 __all__ = ["Detector", "Prediction", "Preprocessing", "load_detector"]

@@ -6,86 +6,20 @@ import hashlib
 import io
 import json
 import math
-import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from lmoe_tune.data.preprocessing import Preprocessing
 from lmoe_tune.detector.archive import UnsafeArchiveError, refuse_code
-from lmoe_tune.detector.scoring import is_ood, score_pixels
+from lmoe_tune.detector.detector import Detector, device_of
 from lmoe_tune.errors import UsageError
 from lmoe_tune.evaluation.scores import ScoreName
 
 ABOUT, MODEL, ONNX = "detector.json", "model.pt2", "model.onnx"
-FORMAT, VERSION = "lmoe-tune detector", 1
-DEVICE = "LMOE_TUNE_DEVICE"
-"""Environment variable: where detectors run. `cpu` by default, where they were measured; a GPU's last bits differ."""
+FORMAT, VERSION = "lmoe-tune detector", 2
 _SCORES: tuple[ScoreName, ...] = ("msp", "max_logit", "energy")
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What a detector says of one image."""
-
-    label: str
-    """The class, as `detector.json` names it."""
-    score: float
-    """Higher: more in-distribution."""
-    is_ood: bool
-    """score < threshold, exactly."""
-
-
-@dataclass(frozen=True, eq=False)
-class Detector:
-    """A network with all that is needed to ask it."""
-
-    classes: tuple[str, ...]
-    score: ScoreName
-    threshold: float
-    preprocessing: Preprocessing
-    network: Callable[[Tensor], Tensor]
-    """From pixels (N, C, H, W) in 0-255 to logits (N, K)."""
-    device: torch.device
-    about: dict[str, Any]
-    """All of `detector.json`: metrics and provenance too."""
-
-    def predict(self, pixels: npt.NDArray[Any]) -> list[Prediction]:
-        """Of images (N, C, H, W) with values in 0-255, one prediction each. The same for one image and for many.
-
-        Raises:
-            ValueError: another shape, or a pixel that is no finite number.
-        """
-        shape = self.preprocessing.shape
-        if pixels.ndim != 4 or pixels.shape[1:] != shape:
-            raise ValueError(
-                f"the images have the shape {pixels.shape}, but must be (N, {str(shape)[1:]}"
-            )
-        found = score_pixels(self.network, pixels, self.score, self.device)
-        scores = found.scores.numpy()
-        decided = is_ood(scores, self.threshold)
-        return [
-            Prediction(self.classes[number], float(value), bool(outside))
-            for number, value, outside in zip(
-                found.predicted.tolist(), scores, decided, strict=True
-            )
-        ]
-
-    def predict_files(self, paths: Sequence[Path | str]) -> list[Prediction]:
-        """Of image files. Raises CorruptImageError for the first that cannot be read."""
-        if not paths:
-            return []
-        return self.predict(np.stack([self.preprocessing.read(path) for path in paths]))
-
-    def predict_file(self, path: Path | str) -> Prediction:
-        """Of an image file. Raises CorruptImageError where it cannot be read."""
-        return self.predict_files([path])[0]
 
 
 def load_detector(folder: Path | str, device: str | None = None) -> Detector:
@@ -136,11 +70,6 @@ def load_detector(folder: Path | str, device: str | None = None) -> Detector:
         ) from error
     network.to(where)
     return Detector(tuple(classes), score, float(threshold), preprocessing, network, where, about)
-
-
-def device_of(device: str | None) -> torch.device:
-    """The device asked for, else the environment's, else the CPU."""
-    return torch.device(device or os.environ.get(DEVICE) or "cpu")
 
 
 def read_about(folder: Path) -> dict[str, Any]:

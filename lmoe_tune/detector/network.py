@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from lmoe_tune.data.preprocessing import Preprocessing
 from lmoe_tune.model import Head
 
 
@@ -17,7 +18,7 @@ class Network(nn.Module):
     `Head`s become plain linear layers: nothing is left of what mixed precision needs.
     """
 
-    def __init__(self, model: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
+    def __init__(self, model: nn.Module, preprocessing: Preprocessing) -> None:
         super().__init__()
         self.model = model
         for name, module in list(model.named_modules()):
@@ -25,8 +26,8 @@ class Network(nn.Module):
                 model.set_submodule(name, _plain(module))
         self.mean: Tensor
         self.std: Tensor
-        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1))
-        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, -1, 1, 1))
+        self.register_buffer("mean", _per_channel(preprocessing.mean))
+        self.register_buffer("std", _per_channel(preprocessing.std))
         self.eval().to(memory_format=torch.channels_last)
         self.requires_grad_(False)
 
@@ -34,6 +35,10 @@ class Network(nn.Module):
         images = (pixels.float() - self.mean) / self.std
         logits: Tensor = self.model(images.contiguous(memory_format=torch.channels_last))
         return logits
+
+
+def _per_channel(values: Sequence[float]) -> Tensor:
+    return torch.tensor(values, dtype=torch.float32).view(1, -1, 1, 1)
 
 
 def _plain(head: Head) -> nn.Linear:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,11 +18,12 @@ from lmoe_tune import checkpoint
 from lmoe_tune.data import PlannedData, SearchData, load_search_data
 from lmoe_tune.data.decode import UInt8Array
 from lmoe_tune.data.decoded_cache import files_of
+from lmoe_tune.data.preprocessing import Preprocessing
 from lmoe_tune.data.table import Part
 from lmoe_tune.data.validation import ValidationImages
+from lmoe_tune.description import KEY, ModelDescription
 from lmoe_tune.detector.network import Network
 from lmoe_tune.evaluation import score
-from lmoe_tune.model import build_model
 from lmoe_tune.records import TrialRecord
 from lmoe_tune.spec import DataSpec
 from lmoe_tune.sweep.ledger import Ledger
@@ -70,17 +70,19 @@ def compare_networks(ledger: Ledger, best: TrialRecord | None) -> Compared:
     state = checkpoint.load_newest(ledger.folder.checkpoints(best.number))
     if state is None:
         return Compared(None, None, (f"the weights of trial {best.number} are not kept",))
-    sets = _pixels(ledger.spec.data, ledger.folder.home)
-    found = _answers(state["model"], state["describes"], sets)
+    whose = f"trial {best.number}"
+    describes = ModelDescription.of_record(state.get(KEY), whose=whose, fix="train it again")
+    sets = _pixels(ledger.spec.data, ledger.folder.home, describes.preprocessing)
+    found = _answers(state["model"], describes, sets)
     key = ledger.attrs.get("baseline")
     before = checkpoint.load_newest(baseline_folder(ledger.folder.home, key)) if key else None
     if before is None:
         lacking.append("the weights of the baseline are gone")
         return Compared(found, None, tuple(lacking))
-    return Compared(found, _answers(before["model"], state["describes"], sets), ())
+    return Compared(found, _answers(before["model"], describes, sets), ())
 
 
-def _pixels(data: DataSpec, home: Path) -> dict[str, UInt8Array]:
+def _pixels(data: DataSpec, home: Path, preprocessing: Preprocessing) -> dict[str, UInt8Array]:
     """uint8 (N, C, H, W) of each validation set."""
     found = load_search_data(data, home)
     if isinstance(found, SearchData):
@@ -88,7 +90,9 @@ def _pixels(data: DataSpec, home: Path) -> dict[str, UInt8Array]:
         chosen = {name: images[_spread(len(images), MAX_IMAGES)] for name, images in sets.items()}
     else:
         chosen = {
-            name: _of_files(part, data, home) for name, part in _parts(found).items() if len(part)
+            name: _of_files(part, data, home, preprocessing)
+            for name, part in _parts(found).items()
+            if len(part)
         }
     return {name: images for name, images in chosen.items() if len(images)}
 
@@ -97,14 +101,14 @@ def _parts(found: PlannedData) -> dict[str, Part]:
     return {"id": found.plan.val, "fine": found.plan.val_fine, "coarse": found.plan.val_coarse}
 
 
-def _of_files(part: Part, data: DataSpec, home: Path) -> UInt8Array:
+def _of_files(part: Part, data: DataSpec, home: Path, preprocessing: Preprocessing) -> UInt8Array:
     files = files_of(part)
     limit = max(
         MAX_PAIRS, min(MAX_IMAGES, (1 << 30) // (3 * data.image_crop**2))
     )  # a gigabyte of a set
     chosen = tuple(files[place] for place in _spread(len(files), limit))
     images = ValidationImages(np.zeros(len(chosen), np.int64), (), files=chosen)
-    return np.concatenate(list(images.chunks(data, home, 64)))
+    return np.concatenate(list(images.chunks(preprocessing, data, home, 64)))
 
 
 def _spread(count: int, limit: int) -> npt.NDArray[np.int64]:
@@ -114,21 +118,17 @@ def _spread(count: int, limit: int) -> npt.NDArray[np.int64]:
 
 @torch.inference_mode()
 def _answers(
-    weights: dict[str, Tensor], describes: dict[str, Any], sets: dict[str, UInt8Array]
+    weights: dict[str, Tensor], describes: ModelDescription, sets: dict[str, UInt8Array]
 ) -> Answers:
-    num_classes = len(describes["classes"])
-    model = build_model(
-        describes["arch"], num_classes, describes["in_channels"], describes["image_size"][0]
-    )
-    model.load_state_dict(weights)
-    network = Network(model, describes["mean"], describes["std"])
+    num_classes = len(describes.classes)
+    network = Network(describes.build(weights), describes.preprocessing)
     logits = {name: _through(network, images) for name, images in sets.items()}
     confidence, mixed = np.zeros((0, 0)), torch.zeros(0, num_classes)
     if "coarse" in sets:
         confidence, mixed = _along_lambda(network, sets["id"], sets["coarse"])
     shown = logits | {"mixed": mixed}
     return Answers(
-        scores={name: score(found, describes["score"]).numpy() for name, found in logits.items()},
+        scores={name: score(found, describes.score).numpy() for name, found in logits.items()},
         logits={name: found.double().numpy() for name, found in shown.items() if name != "fine"},
         confidence=confidence,
         num_classes=num_classes,

@@ -1,4 +1,4 @@
-"""The best checkpoints as MLflow logged models, logged from code: `served/checkpoint.py` beside the checkpoint.
+"""The best checkpoints as MLflow logged models, logged from code: `served/detector.py` beside the checkpoint.
 
 Uses MlflowClient's steps (create, upload, finalize) and not `mlflow.pyfunc.log_model`, which works on global
 state (tracking address, active run) and prints; with an input example it also runs the model, which imports
@@ -12,16 +12,15 @@ import platform
 import shutil
 import tempfile
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-import lmoe_tune
 from lmoe_tune.errors import TrackingError
 from lmoe_tune.records import TrialRecord
 from lmoe_tune.snapshot import ModelSource, SweepSnapshot
+from lmoe_tune.tracking.carried import ARCHIVE, PACKAGE, requirements, write_package
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 
 NAME = "detector"
 _CODE = "detector.py"
-_SERVED = Path(__file__).parent / "served" / "checkpoint.py"
+_SERVED = Path(__file__).parent / "served" / _CODE
 _SCORES = "msp, max_logit or energy; higher = more in-distribution"
 
 
@@ -227,7 +226,8 @@ def _build(
     (folder / "checkpoint.pt").symlink_to(
         source.checkpoint.resolve()
     )  # the upload copies what it points to
-    needed = requirements()
+    write_package(folder)
+    needed = requirements(of_checkpoint=True)
     python = platform.python_version()
     conda = {"name": NAME, "channels": ["conda-forge"], "dependencies": [f"python={python}", "pip"]}
     conda["dependencies"].append({"pip": needed})  # type: ignore[attr-defined]
@@ -256,20 +256,12 @@ def _build(
         described,
         loader_module="mlflow.pyfunc.loaders.code_model",
         model_code_path=_CODE,
-        artifacts={"checkpoint": {"path": "checkpoint.pt", "uri": "checkpoint.pt"}},
+        artifacts={
+            "checkpoint": {"path": "checkpoint.pt", "uri": "checkpoint.pt"},
+            PACKAGE: {"path": ARCHIVE, "uri": ARCHIVE},
+        },
         conda_env="conda.yaml",
         python_env="python_env.yaml",
         streamable=False,
     )
     described.save(str(folder / "MLmodel"))
-
-
-def requirements() -> list[str]:
-    """What loading a model needs, by name and installed version; found without importing any of it."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    pinned = [f"lmoe-tune=={lmoe_tune.__version__}"]
-    for name in ("mlflow", "numpy", "pandas", "pillow", "torch", "torchvision"):
-        with suppress(PackageNotFoundError):
-            pinned.append(f"{name}=={version(name).partition('+')[0]}")
-    return pinned

@@ -8,7 +8,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lmoe_tune.tracking.logged_models import requirements
+from lmoe_tune.tracking.carried import PACKAGE, requirements, write_package
 from lmoe_tune.tracking.projection import EXPERIMENT_TAG
 from lmoe_tune.tracking.store import connect, follow_home, translated
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 NAME = "exported-detector"
 REPORT = "report"
 """The folder of the sweep's run that holds its report."""
-_CODE = Path(__file__).parent / "served" / "export.py"
+_CODE = Path(__file__).parent / "served" / "detector.py"
 
 
 def upload_report(uri: str, folder: Path, *, run_id: str, artifact_root: Path) -> None:
@@ -96,8 +96,8 @@ def _register(
             pyfunc.save_model(
                 str(saved),
                 python_model=str(_CODE),
-                artifacts={"detector": str(folder)},
-                pip_requirements=requirements(),
+                artifacts={"detector": str(folder), PACKAGE: str(write_package(Path(scratch)))},
+                pip_requirements=requirements(of_checkpoint=False),
                 # No input schema: MLflow would accept one form of input, and refuse the others.
                 signature=ModelSignature(outputs=columns),
             )

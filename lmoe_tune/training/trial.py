@@ -14,6 +14,7 @@ from lmoe_tune import checkpoint
 from lmoe_tune.data import PlannedData, SearchData, load_search_data
 from lmoe_tune.data.batches import Images, ImageSource
 from lmoe_tune.data.file_images import FileImages
+from lmoe_tune.description import KEY, ModelDescription
 from lmoe_tune.errors import TrainingError, UsageError
 from lmoe_tune.methods.objective import Objective
 from lmoe_tune.model import build_model
@@ -33,8 +34,7 @@ class Trained:
 
     model: torch.nn.Module
     images: ImageSource
-    describes: dict[str, Any]
-    """See `describe_model`."""
+    describes: ModelDescription
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def run_trial(
     epochs = train(model, objective, images, settings, state)
     for result in each_within(spec.resources.epoch_timeout, epochs):
         _refuse_lacking(result.metrics, spec)
-        checkpoint.save(folder, result.epoch, result.state() | {"describes": describes})
+        checkpoint.save(folder, result.epoch, result.state() | {KEY: describes.document()})
         yield recorded(result.epoch, result.metrics)
 
 
@@ -135,23 +135,16 @@ def settings_of(spec: Spec, params: Mapping[str, Any]) -> Settings:
 
 def describe_model(
     spec: Spec, data: SearchData | PlannedData, images: ImageSource
-) -> dict[str, Any]:
-    """What is needed to use the weights alone: architecture, classes, and how an image becomes its input.
-
-    `mean` and `std` are in 0-255. An image file is resized to a square of side `resize`, of which the centre of
-    `image_size` is taken; `resize` is null where images are used as they are.
-    """
-    return {
-        "arch": spec.model.arch,
-        "num_classes": data.num_classes,
-        "in_channels": data.in_channels,
-        "image_size": list(data.image_size),
-        "resize": data.spec.image_side if isinstance(data, PlannedData) else None,
-        "classes": list(data.classes),
-        "mean": list(images.mean),
-        "std": list(images.std),
-        "score": spec.objective.score,
-    }
+) -> ModelDescription:
+    """What is needed to use the weights alone."""
+    assert spec.train.precision != "auto", "the platform is not resolved"
+    return ModelDescription(
+        arch=spec.model.arch,
+        classes=data.classes,
+        score=spec.objective.score,
+        precision=spec.train.precision,
+        preprocessing=images.preprocessing,
+    )
 
 
 def _device(spec: Spec) -> torch.device:

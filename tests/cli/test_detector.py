@@ -19,12 +19,14 @@ from PIL import Image
 
 from lmoe_tune import checkpoint, export
 from lmoe_tune.data import SearchData, load_search_data
+from lmoe_tune.data.preprocessing import Preprocessing
 from lmoe_tune.data.validation import of_all_classes, of_search
+from lmoe_tune.description import ModelDescription
 from lmoe_tune.detector import Detector, load_detector
 from lmoe_tune.detector.archive import UnsafeArchiveError, refuse_code
 from lmoe_tune.detector.network import Network
 from lmoe_tune.errors import UsageError
-from lmoe_tune.evaluation import outputs, threshold_at_tpr
+from lmoe_tune.evaluation import ScoreName, outputs, threshold_at_tpr
 from lmoe_tune.model import build_model
 from lmoe_tune.sweep import view
 from lmoe_tune.sweep.ledger import Ledger
@@ -41,11 +43,11 @@ def a_model(num_classes: int) -> torch.nn.Module:
     return model.eval()
 
 
-def describes(classes: tuple[str, ...], score: str = "msp") -> dict[str, Any]:
-    return {
-        "arch": "small_cnn", "num_classes": len(classes), "in_channels": 1, "image_size": [8, 8], "resize": None,
-        "classes": list(classes), "mean": [77.5], "std": [96.5], "score": score,
-    }  # fmt: skip
+GREY = Preprocessing.as_stored((1, 8, 8), mean=(77.5,), std=(96.5,))
+
+
+def describes(classes: tuple[str, ...], score: ScoreName = "msp") -> dict[str, Any]:
+    return ModelDescription("small_cnn", classes, score, "fp32", GREY).document()
 
 
 @pytest.fixture
@@ -125,12 +127,10 @@ def test_files_of_any_mode_are_read_and_others_are_named(
     Image.fromarray(grey).save(tmp_path / "grey.png")
     Image.fromarray(np.stack([grey] * 3, axis=2)).save(tmp_path / "rgb.png")
     Image.fromarray(np.zeros((9, 8), np.uint8)).save(tmp_path / "tall.png")
-    assert detector.predict_file(tmp_path / "grey.png") == detector.predict(grey[None, None])[0]
-    assert detector.predict_file(tmp_path / "rgb.png") == detector.predict_file(
-        tmp_path / "grey.png"
-    )
+    assert detector(tmp_path / "grey.png") == detector.predict(grey[None, None])[0]
+    assert detector(tmp_path / "rgb.png") == detector(tmp_path / "grey.png")
     with pytest.raises(UsageError, match=r"tall\.png: is 8 x 9 pixels, but must be 8 x 8"):
-        detector.predict_file(tmp_path / "tall.png")
+        detector(tmp_path / "tall.png")
 
 
 def test_the_document_has_what_is_promised(folder: Path, ledger: Ledger) -> None:
@@ -417,7 +417,10 @@ def test_an_archive_that_would_run_code_is_refused(folder: Path) -> None:
 )
 def test_every_architecture_can_be_exported_and_is_let_in(arch: str) -> None:
     torch.manual_seed(0)
-    network = Network(build_model(arch, 5, 3, 32), [100.0, 110.0, 120.0], [50.0, 51.0, 52.0])
+    network = Network(
+        build_model(arch, 5, 3, 32),
+        Preprocessing.as_stored((3, 32, 32), mean=(100.0, 110.0, 120.0), std=(50.0, 51.0, 52.0)),
+    )
     buffer = io.BytesIO()
     torch.export.save(export._traced(network, (3, 32, 32)), buffer)
     refuse_code(buffer.getvalue())
@@ -463,7 +466,7 @@ def test_export_and_predict_from_the_command_line(ledger: Ledger, cli: Any, tmp_
     done = cli("predict", "det", "a.png", "b.png", "a.png", "--json")
     assert done.returncode == 2
     assert "b.png: is no image" in done.stderr
-    expected = load_detector(tmp_path / "det").predict_file(tmp_path / "a.png")
+    expected = load_detector(tmp_path / "det")(tmp_path / "a.png")
     row = {
         "image": "a.png",
         "class": expected.label,

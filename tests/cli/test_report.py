@@ -20,7 +20,9 @@ import torch
 from PIL import Image
 
 from lmoe_tune import checkpoint
-from lmoe_tune.data import load_search_data
+from lmoe_tune.data import SearchData, load_search_data
+from lmoe_tune.data.preprocessing import Preprocessing
+from lmoe_tune.description import ModelDescription
 from lmoe_tune.model import build_model
 from lmoe_tune.report import write_report
 from lmoe_tune.report.facts import gather
@@ -50,11 +52,10 @@ def ledger(sweep: Callable[..., Ledger]) -> Ledger:
     made = sweep("digits", 0.9, 0.95, 0.7, 0.91, 0.93, 0.88, None, trials=7)
     made.fail(6, f"it broke: {HOSTILE}")
     data = load_search_data(made.spec.data, made.folder.home)
-    describes = {
-        "arch": "small_cnn", "num_classes": 5, "in_channels": 1, "image_size": [8, 8], "resize": None,
-        "classes": list(data.classes), "mean": list(data.mean), "std": list(data.std), "score": "msp",
-    }  # fmt: skip
-    state = {"model": weights(0), "epoch": 1, "describes": describes}
+    assert isinstance(data, SearchData)
+    grey = Preprocessing.as_stored((1, 8, 8), data.mean, data.std)
+    describes = ModelDescription("small_cnn", data.classes, "msp", "fp32", grey)
+    state = {"model": weights(0), "epoch": 1, "describes": describes.document()}
     checkpoint.save(made.folder.checkpoints(1), 1, state)
     checkpoint.save(baseline_folder(made.folder.home, "0123"), 1, {"model": weights(1), "epoch": 1})
     made.set_attr("baseline", "0123")

@@ -75,7 +75,7 @@ def stream(images: FileImages, seed: int = 0, ratio: float = 0.7) -> PairedBatch
 
 def numbers(images: FileImages, batch: torch.Tensor) -> list[int]:
     """Which images these are, by the grey of their last pixel."""
-    levels = batch[:, 0, -1, -1] * images.std[0] + images.mean[0]
+    levels = batch[:, 0, -1, -1] * images.preprocessing.std[0] + images.preprocessing.mean[0]
     return [round(float(level) / 4) for level in levels]
 
 
@@ -113,7 +113,7 @@ def test_validation_is_cropped_from_the_centre_and_comes_in_order(
         expected = decode_resized(table.root / table.paths[number], 0, SIDE)[2:18, 2:18].astype(
             np.float64
         )
-        expected = (expected - images.mean) / images.std
+        expected = (expected - images.preprocessing.mean) / images.preprocessing.std
         np.testing.assert_allclose(image.permute(1, 2, 0).numpy(), expected, atol=1e-5)
 
 
@@ -202,9 +202,9 @@ def test_the_normalisation_can_be_that_of_the_training_images(
     stacked = np.stack(
         [decode_resized(table.root / table.paths[number], 0, SIDE) for number in range(21)]
     )
-    np.testing.assert_allclose(found.mean, stacked.mean(axis=(0, 1, 2)))
-    np.testing.assert_allclose(found.std, stacked.std(axis=(0, 1, 2)))
-    assert open_images().mean == pytest.approx((123.675, 116.28, 103.53))
+    np.testing.assert_allclose(found.preprocessing.mean, stacked.mean(axis=(0, 1, 2)))
+    np.testing.assert_allclose(found.preprocessing.std, stacked.std(axis=(0, 1, 2)))
+    assert open_images().preprocessing.mean == pytest.approx((123.675, 116.28, 103.53))
 
 
 def test_without_outliers_there_are_none_and_nothing_coarse(

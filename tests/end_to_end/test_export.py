@@ -79,7 +79,7 @@ def test_what_is_exported_answers_as_the_evaluation_did(copy_of_reference: Comma
     rows = json.loads(done.stdout)
     expected = [(one.label, one.score, one.is_ood) for one in [*found[:10], found[0]]]
     assert [(row["class"], row["score"], row["is_ood"]) for row in rows] == expected
-    assert detector.predict_file(command.cwd / "3.png") == found[3]
+    assert detector(command.cwd / "3.png") == found[3]
 
     # what MLflow has registered
     uri = f"sqlite:///{command.home / 'mlflow.db'}"

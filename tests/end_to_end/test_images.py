@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from lmoe_tune import checkpoint
+from lmoe_tune.description import ModelDescription
 from lmoe_tune.sweep.folder import SweepFolder
 from lmoe_tune.sweep.view import read_sweep
 from tests.end_to_end.conftest import Command
@@ -72,6 +73,6 @@ def test_a_sweep_over_folders_of_jpegs(tmp_path: Path) -> None:
         assert {"val_accuracy", "val_fine_auroc", "val_coarse_auroc"} <= trial.metrics.keys()
         state = checkpoint.load_newest(folder.path / "trials" / str(trial.number) / "checkpoints")
         assert state is not None
-        assert state["describes"]["arch"] == "resnet18"
-        assert (state["describes"]["resize"], state["describes"]["image_size"]) == (36, [32, 32])
-        assert len(state["describes"]["classes"]) == state["describes"]["num_classes"]
+        describes = ModelDescription.of_record(state["describes"], whose="it", fix="")
+        assert describes.arch == "resnet18"
+        assert (describes.preprocessing.resize, describes.preprocessing.crop) == (36, (32, 32))

@@ -245,16 +245,14 @@ def test_no_checkpoint_and_no_logged_model_runs_code_when_it_is_loaded(tmp_path:
 
     import torch
 
-    from lmoe_tune.tracking.served.checkpoint import Detector
+    from lmoe_tune.tracking.served.detector import Served
 
     path = checkpoint.save(tmp_path, 1, {"model": Evil()})
     with pytest.raises(pickle.UnpicklingError):
         checkpoint.load(path)
     torch.save({"model": Evil(), "describes": {}}, tmp_path / "model.pt")
     with pytest.raises(pickle.UnpicklingError):
-        Detector().load_context(
-            SimpleNamespace(artifacts={"checkpoint": str(tmp_path / "model.pt")})
-        )
+        Served().load_context(SimpleNamespace(artifacts={"checkpoint": str(tmp_path / "model.pt")}))
     assert not (Path(tempfile.gettempdir()) / "lmoe-tune-was-unpickled").exists()
 
 

@@ -138,12 +138,14 @@ def test_a_logged_model_predicts_in_a_fresh_process(
     checkpoint = tmp_path / "trained.pt"
     script = f"""
 import torch
+from lmoe_tune.data.preprocessing import Preprocessing
+from lmoe_tune.description import ModelDescription
 from lmoe_tune.model import build_model
 torch.manual_seed(0)
 model = build_model("small_cnn", 3, 1).eval()
-describes = dict(arch="small_cnn", num_classes=3, in_channels=1, image_size=[8, 8], classes=["0", "1", "7"],
-                 mean=[4.8], std=[6.4], score="msp")
-torch.save(dict(model=model.state_dict(), describes=describes), {str(checkpoint)!r})
+grey = Preprocessing.as_stored((1, 8, 8), mean=(4.8,), std=(6.4,))
+describes = ModelDescription("small_cnn", ("0", "1", "7"), "msp", "fp32", grey)
+torch.save(dict(model=model.state_dict(), describes=describes.document()), {str(checkpoint)!r})
 """
     subprocess.run([sys.executable, "-c", script], check=True, env=environment(uri))
     model_id = Projection(uri).project(snapshot, [ModelSource(1, checkpoint)]).models[1]
@@ -197,7 +199,7 @@ print(json.dumps(dict(
         "empty": 0,
     }
     assert errors[0] == "the input has the shape (300, 4, 8), but must be (N, 1, 8, 8) or (N, 8, 8)"
-    assert errors[2] == "the input has the shape (2, 63), but must be (N, 64,)"
+    assert errors[2] == "the input has the shape (2, 63), but must be (N, 64)"
 
 
 def environment(uri: str) -> dict[str, str]:

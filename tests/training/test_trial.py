@@ -10,10 +10,10 @@ import torch
 from lmoe_tune import checkpoint
 from lmoe_tune.data import SearchData, load_search_data
 from lmoe_tune.data.batches import Images
+from lmoe_tune.description import ModelDescription
 from lmoe_tune.errors import TrainingError, UsageError
 from lmoe_tune.methods.logit_mixoe import LogitMixOE
 from lmoe_tune.methods.objective import Objective
-from lmoe_tune.model import build_model
 from lmoe_tune.spec import Spec
 from lmoe_tune.training import trial
 from lmoe_tune.training.trial import TrialEpoch, describe_model, run_trial, settings_of
@@ -209,15 +209,16 @@ def test_a_checkpoint_is_enough_to_use_the_weights(
     (last,) = run_trial(spec, LogitMixOE(), {}, home=home, folder=tmp_path)
     state = checkpoint.load_newest(tmp_path)
     assert state is not None
-    about, data = state["describes"], load_search_data(spec.data)
+    data = load_search_data(spec.data)
+    about = ModelDescription.of_record(state["describes"], whose="it", fix="")
     assert about == describe_model(spec, data, Images(data, torch.device("cpu")))
-    assert about["classes"] == list(data.classes)
-    model = build_model(about["arch"], about["num_classes"], about["in_channels"])
-    model.load_state_dict(state["model"])
+    assert about.classes == data.classes
+    preprocessing = about.preprocessing
+    model = about.build(state["model"])
     pixels = torch.from_numpy(data.val_images).float()
-    assert list(pixels.shape[2:]) == about["image_size"]
+    assert pixels.shape[1:] == preprocessing.shape
     with torch.inference_mode():
-        logits = model.eval()((pixels - about["mean"][0]) / about["std"][0])
+        logits = model.eval()((pixels - preprocessing.mean[0]) / preprocessing.std[0])
     right = (logits.argmax(1).numpy() == data.val_labels).mean()
     assert right == pytest.approx(last.metrics["val_accuracy"], abs=1e-12)
 

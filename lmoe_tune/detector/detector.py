@@ -1,0 +1,141 @@
+"""A detector that has been loaded, and what it says of an image.
+
+N images, C channels, H W pixels of the network's input, K classes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar, overload
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from lmoe_tune.data.decode import CorruptImageError, Picture, UInt8Array
+from lmoe_tune.data.preprocessing import Preprocessing
+from lmoe_tune.detector.scoring import BATCH, is_ood, score_pixels
+from lmoe_tune.evaluation.scores import ScoreName
+
+DEVICE = "LMOE_TUNE_DEVICE"
+"""Environment variable: where detectors run. `cpu` by default, where they were measured; a GPU's last bits differ."""
+
+Item = TypeVar("Item")
+
+
+class Prediction(NamedTuple):
+    """What a detector says of one image: `label, score, is_ood = detector("photo.jpg")`."""
+
+    label: str
+    """The class, as `detector.json` names it."""
+    score: float
+    """Higher: more in-distribution."""
+    is_ood: bool | None
+    """score < threshold, exactly; None where no threshold has been measured, as of a trial's checkpoint."""
+
+
+@dataclass(frozen=True, eq=False)
+class Detector:
+    """A network with all that is needed to ask it."""
+
+    classes: tuple[str, ...]
+    score: ScoreName
+    threshold: float | None
+    preprocessing: Preprocessing
+    network: Callable[[Tensor], Tensor]
+    """From pixels (N, C, H, W) in 0-255 to logits (N, K)."""
+    device: torch.device
+    about: dict[str, Any]
+    """All of `detector.json`: metrics and provenance too."""
+
+    @overload
+    def __call__(  # type: ignore[overload-overlap]  # a text is a path, no sequence of them
+        self, images: Path | str | bytes
+    ) -> Prediction: ...
+
+    @overload
+    def __call__(self, images: Sequence[Picture]) -> list[Prediction]: ...
+
+    @overload
+    def __call__(self, images: Picture) -> Prediction | list[Prediction]: ...
+
+    def __call__(self, images: Any) -> Prediction | list[Prediction]:
+        """What it says of one image, or of several.
+
+        Args:
+            images: one, or a sequence of them. An image is a path, the content of a file, an image of Pillow's, or
+                uint8 pixels (H, W), (H, W, 3) or (H, W, 4) of any size; an array (N, H, W, 3) is N of those.
+
+        Returns:
+            A `Prediction` for one image, a list of them for several.
+
+        Raises:
+            CorruptImageError: the first image that cannot be read.
+        """
+        is_single_array = isinstance(images, np.ndarray) and images.ndim < 4
+        if is_single_array or not isinstance(images, np.ndarray | list | tuple):
+            (found,) = self.each([images])
+        else:
+            return [_or_raised(found) for found in self.each(images)]
+
+        return _or_raised(found)
+
+    def each(self, images: Iterable[Picture]) -> Iterator[Prediction | CorruptImageError]:
+        """One answer per image, in order, a few images at a time: for an image that cannot be read, why."""
+        for some in _batches(images, BATCH):
+            read = [self._read(image) for image in some]
+            whole = [pixels for pixels in read if not isinstance(pixels, CorruptImageError)]
+            found = iter(self.predict(np.stack(whole)) if whole else [])
+            for pixels in read:
+                yield pixels if isinstance(pixels, CorruptImageError) else next(found)
+
+    def predict(self, pixels: npt.NDArray[Any], score: ScoreName | None = None) -> list[Prediction]:
+        """Of images (N, C, H, W) with values in 0-255, one prediction each. The same for one image and for many.
+
+        Args:
+            score: another score than the detector's own; it has no threshold.
+
+        Raises:
+            ValueError: another shape, or a pixel that is no finite number.
+        """
+        shape = self.preprocessing.shape
+        if pixels.ndim != 4 or pixels.shape[1:] != shape:
+            wanted = f"(N, {str(shape)[1:]}"
+            raise ValueError(f"the images have the shape {pixels.shape}, but must be {wanted}")
+
+        found = score_pixels(self.network, pixels, score or self.score, self.device)
+        scores = found.scores.numpy()
+        decided: Sequence[bool | None] = [None] * len(scores)
+        if self.threshold is not None and score in (None, self.score):
+            decided = is_ood(scores, self.threshold).tolist()
+
+        labels = [self.classes[number] for number in found.predicted.tolist()]
+        return [Prediction(*one) for one in zip(labels, scores.tolist(), decided, strict=True)]
+
+    def _read(self, image: Picture) -> UInt8Array | CorruptImageError:
+        try:
+            return self.preprocessing.read(image)
+        except CorruptImageError as error:
+            return error
+
+
+def device_of(device: str | None) -> torch.device:
+    """The device asked for, else the environment's, else the CPU."""
+    return torch.device(device or os.environ.get(DEVICE) or "cpu")
+
+
+def _or_raised(found: Prediction | CorruptImageError) -> Prediction:
+    if isinstance(found, CorruptImageError):
+        raise found
+    return found
+
+
+def _batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    waiting = iter(items)
+    while some := list(islice(waiting, size)):
+        yield some
