@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from lmoe_tune.data.decode import CorruptImageError, UInt8Array, decode_rgb
-from lmoe_tune.data.worker_processes import run_jobs
+from lmoe_tune.data.worker_processes import run_jobs, serve
 
 THUMBNAIL = 8  # pixels, both sides
 VERSION = 1
@@ -95,7 +95,7 @@ def digest_images(
         for job in jobs:
             note(job, examine(job))
     else:
-        run_jobs("lmoe_tune.data.digesting_process", jobs, note, processes=processes)
+        run_jobs("lmoe_tune.data.digests", jobs, note, processes=processes)
     return [_cropped(found[path], crop_bottom) for path in paths]
 
 
@@ -209,3 +209,8 @@ class _Store:
         )  # begins anew after a torn line
         with self.path.open("ab") as file:
             file.write(text.encode())
+
+
+def main() -> None:
+    """Be one of the processes that digest images."""
+    serve(examine)

@@ -46,13 +46,17 @@ def load_photo_patches(photo: Literal["china", "flower"], pool: Pool) -> UInt8Ar
 
     Without that a patch of plain sky would be told from a digit by its contrast alone.
 
-    The pools are vertical bands of the picture (60 / 20 / 20% of its width), so no pixel is in two of them.
+    The pools are vertical bands of the picture (60 / 20 / 20% of its width), with a gap of a patch between two
+    of them: no pixel is in two pools, or beside one of another.
     """
     from PIL import Image
 
     with Image.open(_sklearn_file(f"images/{photo}.jpg")) as image:
         grey = np.asarray(image.convert("L"))
+
     start, stop = (round(frac * grey.shape[1]) for frac in POOL_FRACS[pool])
+    if stop < grey.shape[1]:
+        stop -= PATCH_SIZE  # the gap
     band, stride = grey[:, start:stop], STRIDES[pool]
     windows = np.lib.stride_tricks.sliding_window_view(band, (PATCH_SIZE, PATCH_SIZE))[
         ::stride, ::stride

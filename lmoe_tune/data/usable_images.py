@@ -111,17 +111,21 @@ def class_split(data: DataSpec, num_classes: int) -> ClassSplit:
     Raises:
         UsageError: the spec asks for more classes than there are.
     """
-    info = READERS[data.id.dataset]
-    published = info.num_id_classes if info.num_classes == num_classes else None
-    num_id = data.num_id_classes or published or round(0.75 * num_classes)
-    num_val_novel = data.num_val_novel or max(1, round(num_id / 10))
+    reader = READERS[data.id.dataset]
+    num_id = data.num_id_classes or round(0.75 * num_classes)
+    num_val_novel = data.num_val_novel
+    if reader.num_classes == num_classes:
+        num_id = data.num_id_classes or reader.num_id_classes or num_id
+        num_val_novel = num_val_novel or reader.num_val_novel
+    num_val_novel = num_val_novel or max(1, round(num_id / 10))
+
     try:
         return split_classes(
             num_classes, num_id=num_id, num_val_novel=num_val_novel, split=data.split
         )
     except ValueError as error:
         raise UsageError(
-            f"data: {error} ({info.title} has {num_classes} classes here); set data.num_id_classes and "
+            f"data: {error} ({reader.title} has {num_classes} classes here); set data.num_id_classes and "
             "data.num_val_novel to numbers that leave two classes to train on, or add classes"
         ) from error
 

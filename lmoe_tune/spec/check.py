@@ -204,7 +204,7 @@ def _completed(
         known = isinstance(trainable, str) and (trainable in declarations or ":" in trainable)
         filled += fill_in_digits(root, with_space=trainable == TRAINABLE or not known)
     else:
-        filled += fill_in_images(root, probe)
+        filled += fill_in_images(root, probe, str(dataset))
 
     apply_overrides(root, overrides, problems, methods=declarations)
     fold_objectives(root)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 from typing import Any, Final
 
+from lmoe_tune.readers import READERS
 from lmoe_tune.spec.document import Entry, KeyPath, Mapping, Mark, Node, Scalar, Sequence
 
 TRAINABLE: Final = "logit_mixoe"
@@ -33,7 +34,7 @@ DIGITS: Final[dict[str, Any]] = {
 }
 
 IMAGES: Final[dict[str, Any]] = {
-    "data": {"coarse_ood": [], "resize": 512, "crop": 448},
+    "data": {"coarse_ood": []},
     "model": {"arch": "resnet50", "weights": "imagenet", "baseline": {"epochs": 90}},
     "train": {"epochs": 10, "batch_size": 32, "lr": 1e-3, "weight_decay": 1e-5},
     "budget": {"trials": 32},
@@ -57,7 +58,7 @@ def fill_in_digits(root: Mapping, *, with_space: bool) -> Filled:
     return _fill_in(root, defaults)
 
 
-def fill_in_images(root: Mapping, wanted: Mapping) -> Filled:
+def fill_in_images(root: Mapping, wanted: Mapping, dataset: str) -> Filled:
     """The same for image files.
 
     `resize` and `crop` go together, and so do a network and its weights: either is filled in only where neither
@@ -65,11 +66,14 @@ def fill_in_images(root: Mapping, wanted: Mapping) -> Filled:
 
     Args:
         wanted: the document as the overrides will leave it.
+        dataset: the in-distribution set; its reader declares `resize` and `crop`.
     """
     defaults = copy.deepcopy(IMAGES)
     data, model = wanted.get("data"), wanted.get("model")
-    if isinstance(data, Mapping) and not {"resize", "crop"}.isdisjoint(data.entries):
-        del defaults["data"]["resize"], defaults["data"]["crop"]
+    reader = READERS[dataset]
+    sized = isinstance(data, Mapping) and not {"resize", "crop"}.isdisjoint(data.entries)
+    if not sized and reader.resize is not None:
+        defaults["data"] |= {"resize": reader.resize, "crop": reader.crop}
     if isinstance(model, Mapping) and "arch" in model.entries:
         del defaults["model"]["arch"], defaults["model"]["weights"]
     return _fill_in(root, defaults)

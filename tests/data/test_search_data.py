@@ -128,7 +128,7 @@ def test_a_limit_takes_a_fixed_subset_of_the_outliers() -> None:
     found = load_search_data(digits(limit=100))
     assert len(found.outliers) == 100
     assert pixels(found.outliers) <= pixels(load_photo_patches("china", "train"))
-    assert len(found.val_coarse) == 208
+    assert len(found.val_coarse) == 182
     assert found.fingerprint != load_search_data(digits()).fingerprint
 
 
@@ -156,7 +156,7 @@ def test_a_setting_that_the_embedded_images_cannot_follow_is_refused(setting: st
 def test_without_outliers_there_is_still_something_to_validate_with() -> None:
     found = load_search_data(digits(None))
     assert found.outliers.shape == (0, 1, 8, 8)
-    assert len(found.val_coarse) == 208
+    assert len(found.val_coarse) == 182
 
 
 def test_numbers_of_classes_can_be_chosen() -> None:
