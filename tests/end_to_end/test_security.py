@@ -20,8 +20,8 @@ from lmoe_tune import checkpoint
 from lmoe_tune.sweep.folder import SweepFolder
 from lmoe_tune.sweep.ledger import Ledger
 from lmoe_tune.sweep.lifecycle import write_records
-from lmoe_tune.sweep.trial_files import write_record
 from lmoe_tune.sweep.picture import models, snapshot
+from lmoe_tune.sweep.trial_files import write_record
 from lmoe_tune.tracking import Projection
 from tests.listening import is_loopback, listening_addresses
 from tests.tracking.faulty_server import ERROR, NONE, FaultyProxy, TrackingServer
