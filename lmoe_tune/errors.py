@@ -44,7 +44,17 @@ class SpecError(UsageError):
 
 
 class TrackingError(LmoeTuneError):
-    """The tracking server is away or refuses; the ledger holds everything, `sync` delivers it later."""
+    """Something is not in MLflow; the ledger holds everything, `sync` delivers it later."""
+
+
+class TrackingAwayError(TrackingError):
+    """MLflow cannot be reached now: a refused connection, a time-out, an error of the server's, a lock."""
+
+
+class TrackingRefusedError(TrackingError):
+    """MLflow, or what stands in its place, answers no, and will again until something is mended."""
+
+    exit_code = 2
 
 
 class StorageError(LmoeTuneError):

@@ -9,7 +9,7 @@ from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
 
-from lmoe_tune.errors import LmoeTuneError, TrackingError, UsageError
+from lmoe_tune.errors import LmoeTuneError, UsageError
 
 PACKAGES = {"torch": "2.9", "torchvision": "0.24", "ray": "2.50", "optuna": "5.0", "mlflow": "3.10"}
 LITTLE_SPACE_GB = 2.0
@@ -163,12 +163,13 @@ def rebuild_ledger(home: Path, name: str) -> str:
 
 
 def _tracking(home: Path) -> dict[str, Any]:
-    from lmoe_tune.tracking import default_uri, shown
-    from lmoe_tune.tracking.store import probe
+    from lmoe_tune.tracking import default_uri, probe
 
-    uri = default_uri(home)
-    try:
-        probe(uri)
-    except TrackingError as error:
-        return _finding("warn", "MLflow", str(error), "sweeps run without it and deliver later")
-    return _finding("ok", "MLflow", shown(uri))
+    found = probe(default_uri(home))
+    if found.state == "refused":
+        return _finding("fail", "MLflow", found.why)
+    if found.state == "away":
+        return _finding("warn", "MLflow", found.why, "sweeps run without it and deliver later")
+    if found.caution:
+        return _finding("warn", "MLflow", found.caution)
+    return _finding("ok", "MLflow", found.uri)

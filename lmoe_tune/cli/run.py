@@ -228,6 +228,9 @@ def _work(
     from lmoe_tune.sweep.runner import run_sweep
     from lmoe_tune.sweep.tracked import address as address_of
 
+    uri = address_of(folder, spec)
+    if not folder.exists():
+        _refuse_closed_store(uri, spec)  # before anything is made
     with _interruptible(folder), folder.locked():
         if not folder.exists():
             write_records(folder, spec)
@@ -251,7 +254,6 @@ def _work(
         if retry_failed:
             more = ledger.retry_failed()
             say(f"{more} failed trial{'s' if more != 1 else ''} to be tried once more")
-        uri = address_of(folder, spec)
         if ledger.is_complete():
             if not view.is_delivered(ledger) and not projector.deliver_rest(ledger, uri, say):
                 _say_missing(folder)
@@ -264,6 +266,7 @@ def _work(
                 )
                 _print_summary(ledger, None)
             raise typer.Exit(_exit_code(ledger))
+        _refuse_closed_store(uri, spec)
         started = ledger.num_started()
         planned = f" of {ledger.budget.trials}" if ledger.budget.trials else ""
         verb = "resuming" if started else "starting"
@@ -297,6 +300,15 @@ def _say_missing(folder: SweepFolder) -> None:
     say(
         f"MLflow does not have everything yet; the next run delivers it, or: lmoe-tune sync {folder.name}"
     )
+
+
+def _refuse_closed_store(uri: str, spec: Spec) -> None:
+    """Start nothing whose results MLflow would refuse; one that is only away gets them later."""
+    from lmoe_tune.tracking import refuse_closed
+
+    caution = refuse_closed(uri, spec.tracking.experiment or spec.name)
+    if caution is not None:
+        say(caution)
 
 
 @contextmanager

@@ -21,8 +21,9 @@ from lmoe_tune.errors import TrackingError
 from lmoe_tune.records import EpochRecord, TrialRecord
 from lmoe_tune.snapshot import BaselineSnapshot, ModelSource, SweepSnapshot
 from lmoe_tune.tracking.address import is_server, shown, sqlite_path
+from lmoe_tune.tracking.judge import translated
 from lmoe_tune.tracking.logged_models import LoggedModels
-from lmoe_tune.tracking.store import connect, follow_home, translated
+from lmoe_tune.tracking.store import connect, follow_home
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -1,4 +1,4 @@
-"""The way to the tracking store: MLflow's settings, a new SQLite store's schema, its errors in our words.
+"""The way to the tracking store: MLflow's settings, and a new SQLite store's schema.
 
 Imports MLflow only inside functions: 1.3 s of CPU with its SQL store.
 """
@@ -8,19 +8,16 @@ from __future__ import annotations
 import fcntl
 import gc
 import os
-import socket
 import sqlite3
-import traceback
 import uuid
 import warnings
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
-from lmoe_tune.errors import TrackingError
-from lmoe_tune.tracking.address import is_server, scheme, shown, sqlite_path, without_secrets
+from lmoe_tune.tracking.address import sqlite_path
+from lmoe_tune.tracking.probe import refuse_unusable
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -38,8 +35,6 @@ SETTINGS = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_UV_AUTO_DETECT": "false",  # it would copy the uv.lock of the working directory into the models
 }
-_CONNECT_TIMEOUT_S = 5.0
-_PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 
 def apply_settings() -> None:
@@ -56,7 +51,7 @@ def connect(uri: str) -> MlflowClient:
     Raises:
         TrackingError: nobody listens there, or MLflow refuses the address.
     """
-    probe(uri)
+    refuse_unusable(uri)
     apply_settings()
     path = sqlite_path(uri)
     with _no_collection():
@@ -142,55 +137,3 @@ def _locked(path: Path) -> Iterator[None]:
     with path.with_name(f".{path.name}.lock").open("w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
-
-
-def probe(uri: str) -> None:
-    """Fail within seconds where nobody listens: SQLAlchemy's retries inside MLflow take 100 s."""
-    if scheme(uri) not in _PORTS:
-        return
-    try:
-        parts = urlsplit(uri)
-        host, port = parts.hostname, parts.port or _PORTS[scheme(uri)]
-    except ValueError:
-        raise TrackingError(
-            f"MLflow's address {shown(uri)} cannot be read: percent-encode its user and password"
-        ) from None
-    if host is None:  # a socket file, named in the query
-        return
-    import urllib.request  # 30 ms
-
-    through_proxy = is_server(uri) and scheme(uri) in urllib.request.getproxies()
-    if through_proxy and not urllib.request.proxy_bypass(host):
-        return
-    socket.create_connection((host, port), timeout=_CONNECT_TIMEOUT_S).close()
-
-
-@contextmanager
-def translated(uri: str) -> Iterator[None]:
-    """Turn what MLflow and the libraries below it raise into a `TrackingError` without credentials."""
-    try:
-        yield
-    except TrackingError:
-        raise
-    except Exception as error:
-        if not _is_foreign(error):
-            raise
-        # `from None`: the libraries' own texts hold the address as it was given, password included.
-        reason = without_secrets(str(error), uri) or type(error).__name__
-        raise TrackingError(f"MLflow at {shown(uri)} could not be used: {reason}") from None
-
-
-def _is_foreign(error: Exception) -> bool:
-    """Raised by MLflow or below it: it stumbles over a strange answer with a KeyError or an AttributeError.
-
-    OSError includes what requests raises; ImportError is a database driver that is not installed.
-    """
-    if isinstance(error, OSError | ImportError):
-        return True
-    modules = [type(error).__module__]
-    modules += [
-        frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)
-    ]
-    return any(
-        module.partition(".")[0] in ("mlflow", "sqlalchemy", "sqlite3") for module in modules
-    )

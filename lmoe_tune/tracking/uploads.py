@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmoe_tune.tracking.carried import PACKAGE, requirements, write_package
+from lmoe_tune.tracking.judge import translated
 from lmoe_tune.tracking.projection import EXPERIMENT_TAG
-from lmoe_tune.tracking.store import connect, follow_home, translated
+from lmoe_tune.tracking.store import connect, follow_home
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -14,7 +14,8 @@ from mlflow import MlflowClient
 from lmoe_tune.errors import TrackingError
 from lmoe_tune.snapshot import SweepSnapshot
 from lmoe_tune.tracking import Projection
-from lmoe_tune.tracking.store import connect, translated
+from lmoe_tune.tracking.judge import translated
+from lmoe_tune.tracking.store import connect
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -51,17 +52,16 @@ def test_several_may_start_on_a_new_store_at_once(tmp_path: Path) -> None:
         assert database.execute("SELECT count(*) FROM experiments").fetchone() == (1,)
 
 
-@pytest.mark.parametrize("scheme", ["http", "postgresql"])
 def test_a_server_that_is_away_is_said_within_seconds_and_without_the_password(
-    scheme: str, sweep: Callable[..., SweepSnapshot]
+    sweep: Callable[..., SweepSnapshot],
 ) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
-        uri = f"{scheme}://ann:hunter2@127.0.0.1:{unused.getsockname()[1]}/mlflow"
-    with pytest.raises(TrackingError, match=f"MLflow at {scheme}://127.0.0.1:.*refused") as caught:
+        uri = f"http://bob:hunter2@127.0.0.1:{unused.getsockname()[1]}/mlflow"
+    with pytest.raises(TrackingError, match="MLflow at http://127.0.0.1:.*refused") as caught:
         Projection(uri).project(sweep())
     assert "hunter2" not in str(caught.value)
-    assert "ann" not in str(caught.value)
+    assert "bob" not in str(caught.value)
     assert caught.value.__cause__ is None
     assert caught.value.__suppress_context__
 
@@ -90,7 +90,7 @@ def test_a_file_that_is_no_database_is_a_tracking_error(
     tmp_path: Path, sweep: Callable[..., SweepSnapshot]
 ) -> None:
     (tmp_path / "mlflow.db").write_bytes(b"not a database " * 100)
-    with pytest.raises(TrackingError, match=r"mlflow\.db could not be used"):
+    with pytest.raises(TrackingError, match="MLflow refuses: its database: file is not"):
         Projection(f"sqlite:///{tmp_path}/mlflow.db").project(sweep())
 
 

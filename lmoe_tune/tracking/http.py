@@ -1,0 +1,84 @@
+"""One plain request to a tracking server, with the proxies, certificates and credentials that MLflow would use.
+
+MLflow tells a login page, a 502 and a 407 apart no better than by their text, so where it matters the server is
+asked here, which takes no import of MLflow either.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+TIMEOUT_S = 4.0
+_SEARCH = "/api/2.0/mlflow/experiments/search"
+_BY_NAME = "/api/2.0/mlflow/experiments/get-by-name"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a server answered; `body` is its JSON object, `message` what an error in JSON says."""
+
+    status: int
+    body: dict[str, Any] | None
+
+    @property
+    def is_fine(self) -> bool:
+        return self.status == 200 and self.body is not None
+
+    @property
+    def message(self) -> str | None:
+        said = (self.body or {}).get("message")
+        return str(said) if said else None
+
+
+def ask(uri: str, experiment: str | None = None) -> Answer | None:
+    """Ask for an experiment, or for any; None where nobody answers."""
+    import requests
+
+    try:
+        return request(uri, experiment)
+    except requests.RequestException:
+        return None
+
+
+def request(uri: str, experiment: str | None = None) -> Answer:
+    """The same.
+
+    Raises:
+        requests.RequestException: nobody answers.
+    """
+    import requests
+
+    path, asked = _SEARCH, {"max_results": "1"}
+    if experiment is not None:
+        path, asked = _BY_NAME, {"experiment_name": experiment}
+    user, password = (os.environ.get(f"MLFLOW_TRACKING_{one}") for one in ("USERNAME", "PASSWORD"))
+    token = os.environ.get("MLFLOW_TRACKING_TOKEN")
+    answer = requests.get(
+        uri.rstrip("/") + path,
+        params=asked,
+        timeout=TIMEOUT_S,
+        auth=(user, password or "") if user else None,  # else those in the address
+        headers={"Authorization": f"Bearer {token}"} if token and not user else None,
+        verify=_certificates(),
+        cert=os.environ.get("MLFLOW_TRACKING_CLIENT_CERT_PATH"),
+    )
+    try:
+        body = answer.json()
+    except ValueError:
+        body = None
+    return Answer(answer.status_code, body if isinstance(body, dict) else None)
+
+
+def has_other_credentials() -> bool:
+    """Whether MLflow would sign its requests in a way that is not known here."""
+    named = ("MLFLOW_TRACKING_AUTH", "MLFLOW_TRACKING_AWS_SIGV4")
+    file = os.path.expanduser("~/.mlflow/credentials")
+    return any(os.environ.get(name) for name in named) or os.path.exists(file)
+
+
+def _certificates() -> bool | str:
+    if os.environ.get("MLFLOW_TRACKING_INSECURE_TLS", "").lower() in ("true", "1"):
+        return False
+    return os.environ.get("MLFLOW_TRACKING_SERVER_CERT_PATH") or True

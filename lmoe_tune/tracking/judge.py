@@ -1,0 +1,284 @@
+"""Whether MLflow refused or cannot be reached: the one place that judges what it and the libraries below it raise.
+
+*Away* is what passes by itself: refused connections, time-outs, errors of the server's own (5xx, and 429), locks.
+Everything else is a *refusal*: waiting does not help, so it is said at once, with what to mend.
+"""
+
+from __future__ import annotations
+
+import socket
+import sqlite3
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.client import HTTPException, responses
+from importlib.util import find_spec
+
+from lmoe_tune.errors import TrackingAwayError, TrackingError, TrackingRefusedError
+from lmoe_tune.tracking import http
+from lmoe_tune.tracking.address import is_server, shown, without_secrets
+
+_PASSING_STATUS = (408, 425, 429)
+_PASSING_SQLITE = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL)
+# Classes of SQLSTATE: connection, transaction rolled back, resources, locks, operator's intervention, ODBC time-out.
+_PASSING_SQLSTATE = ("08", "40", "53", "55", "57", "HYT")
+_PASSING_MYSQL = (1040, 1053, 1205, 1213, 2002, 2003, 2006, 2013)
+# libpq gives a connection that fails no SQLSTATE, but only the server's sentence.
+_PASSING_LIBPQ = (
+    "starting up", "shutting down", "recovery mode", "too many", "connection slots", "timeout",
+    "closed the connection", "terminating", "refused", "could not translate",
+)  # fmt: skip
+_DRIVERS = {
+    "psycopg": "psycopg[binary]",
+    "psycopg2": "psycopg2-binary",
+    "MySQLdb": "mysqlclient",
+}
+_TO_MEND = {
+    301: "give the address that it leads to",
+    302: "give the address that it leads to, or sign in as it wants",
+    400: "see what it says",
+    401: "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN",
+    403: "ask its administrator for the right to write, or to add this host name to its --allowed-hosts",
+    404: "see whether the address lacks a path, or is another service's",
+    407: "put the proxy's user and password into HTTPS_PROXY or HTTP_PROXY",
+    413: "raise the limit on the size of requests in the proxy before it",
+}
+_OTHERWISE = "see whether this is the address of an MLflow server"
+
+
+def judged(error: Exception, uri: str) -> TrackingError:
+    """What an exception of MLflow's says of the store at `uri`, without its credentials."""
+    if isinstance(error, TrackingError):
+        return error
+    chain = list(_chain(error))
+
+    # What MLflow raises mostly wraps what says more; unless the server itself has said what is wrong.
+    for one in [*filter(_is_an_answer, chain[:1]), *chain]:
+        found = _judged_alone(one, uri)
+        if found is not None:
+            return found
+
+    for one in chain:
+        found = _judged_mlflow(one, uri)
+        if found is not None:
+            return found
+
+    return refusal(uri, without_secrets(str(error), uri) or type(error).__name__)
+
+
+def away(uri: str, why: str) -> TrackingAwayError:
+    """MLflow cannot be reached, for this reason."""
+    return TrackingAwayError(f"MLflow at {shown(uri)} cannot be reached: {why}")
+
+
+def refusal(uri: str, why: str, to_mend: str | None = None) -> TrackingRefusedError:
+    """MLflow refuses, for this reason, which may say by itself what to do."""
+    advice = f"; {to_mend}" if to_mend else ""
+    return TrackingRefusedError(f"MLflow refuses: {why}{advice} (at {shown(uri)})")
+
+
+def judged_status(status: int, uri: str, why: str | None = None) -> TrackingError:
+    """What an HTTP status says; `why` is the server's own sentence."""
+    said = f"{status} {responses.get(status, '')}".strip()
+    if why:
+        said += f", {without_secrets(why, uri)}"
+    if (status >= 500 and status != 501) or status in _PASSING_STATUS:
+        return away(uri, f"it answers {said}")
+    return refusal(uri, f"the server answers {said}", _TO_MEND.get(status, _OTHERWISE))
+
+
+def missing_driver(error: ImportError, uri: str) -> TrackingRefusedError:
+    """A library that this kind of store needs is not installed."""
+    name = (error.name or "").partition(".")[0]
+    package = _DRIVERS.get(name, name.lower())
+    advice = f"pip install '{package}'"
+    if name == "psycopg" and find_spec("psycopg2") is not None:
+        advice += ", or write postgresql+psycopg2://…"
+    return refusal(uri, f"its driver {name} is not installed", advice)
+
+
+@contextmanager
+def translated(uri: str) -> Iterator[None]:
+    """Turn what MLflow and the libraries below it raise into a `TrackingError` without credentials."""
+    try:
+        yield
+    except TrackingError:
+        raise
+    except Exception as error:
+        if not _is_foreign(error):
+            raise
+        # `from None`: the libraries' own texts hold the address as it was given, password included.
+        raise judged(error, uri) from None
+
+
+def _judged_alone(error: BaseException, uri: str) -> TrackingError | None:
+    """What one exception of a chain says by itself; None where the next one below it is to be asked."""
+    if isinstance(error, ImportError):
+        return missing_driver(error, uri)
+    kind = type(error).__module__.partition(".")[0]
+    if _is_an_answer(error):
+        return _judged_mlflow(error, uri)
+    if kind == "requests":
+        return _judged_requests(error, uri)
+    if kind == "sqlalchemy":
+        return _judged_sqlalchemy(error, uri)
+    if isinstance(error, sqlite3.Error):
+        return _judged_sqlite(error, uri)
+    if isinstance(error, socket.gaierror):
+        return _judged_name(error, uri)
+    if isinstance(error, ConnectionError | TimeoutError | HTTPException):
+        return away(uri, without_secrets(str(error), uri) or type(error).__name__)
+    if isinstance(error, OSError) and error.filename is not None:
+        return refusal(uri, f"{error.filename}: {error.strerror}")
+    return None
+
+
+def _is_an_answer(error: BaseException) -> bool:
+    """Whether it is what a tracking server said, and not what MLflow makes of it here."""
+    return type(error).__name__ == "RestException"
+
+
+def _judged_mlflow(error: BaseException, uri: str) -> TrackingError | None:
+    if type(error).__module__.partition(".")[0] != "mlflow":
+        return None
+
+    from mlflow.exceptions import MlflowException, RestException
+
+    if not isinstance(error, MlflowException):
+        return None
+
+    status: int = error.get_http_status_code()  # type: ignore[no-untyped-call]
+    if isinstance(error, RestException):
+        return judged_status(status, uri, str(error.json.get("message") or ""))
+    if not is_server(uri):
+        return refusal(uri, without_secrets(str(error), uri))
+    if status != 500:
+        return judged_status(status, uri)
+
+    # What is no JSON, or has a status that MLflow does not know, is all the same to it.
+    answer = http.ask(uri)
+    if answer is None or answer.is_fine:
+        return away(uri, without_secrets(str(error), uri))
+    return judged_answer(answer, uri)
+
+
+def judged_answer(answer: http.Answer, uri: str) -> TrackingError:
+    """What an answer says that is not MLflow's."""
+    if answer.status == 200:
+        why = "a web page, or another service, answers instead of MLflow's API"
+        return refusal(uri, why, "see whether the address is right, and who must sign in there")
+    return judged_status(answer.status, uri, answer.message)
+
+
+def _judged_requests(error: BaseException, uri: str) -> TrackingError | None:
+    from requests import exceptions
+
+    if isinstance(error, exceptions.HTTPError) and error.response is not None:
+        return judged_status(error.response.status_code, uri)
+    if isinstance(error, exceptions.SSLError):
+        why = f"no safe connection can be made ({_innermost(error, uri)})"
+        return refusal(uri, why, "see whether it is https, or name its certificate in "
+                       "MLFLOW_TRACKING_SERVER_CERT_PATH")  # fmt: skip
+    if isinstance(error, exceptions.RetryError | exceptions.Timeout):
+        return away(uri, _innermost(error, uri))
+    if isinstance(error, exceptions.ProxyError):
+        return _judged_proxy(error, uri)
+    if isinstance(error, exceptions.ConnectionError):
+        names = [one for one in _chain(error) if isinstance(one, socket.gaierror)]
+        return _judged_name(names[0], uri) if names else away(uri, _innermost(error, uri))
+    if isinstance(error, exceptions.ChunkedEncodingError | exceptions.ContentDecodingError):
+        return away(uri, _innermost(error, uri))
+    return refusal(uri, without_secrets(str(error), uri))
+
+
+def _judged_proxy(error: BaseException, uri: str) -> TrackingError:
+    passing = [
+        one for one in _chain(error)
+        if isinstance(one, ConnectionError | TimeoutError | socket.gaierror)
+    ]  # fmt: skip
+    if passing:
+        return away(uri, f"the proxy: {_innermost(error, uri)}")
+    return refusal(uri, f"the proxy: {_innermost(error, uri)}", _TO_MEND[407])
+
+
+def _judged_name(error: socket.gaierror, uri: str) -> TrackingError:
+    if error.errno == socket.EAI_AGAIN:
+        return away(uri, f"its name cannot be looked up now ({error.strerror})")
+    return refusal(uri, "no machine has this name", "see whether the address is right")
+
+
+def _judged_sqlalchemy(error: BaseException, uri: str) -> TrackingError | None:
+    from sqlalchemy import exc
+
+    if isinstance(error, exc.TimeoutError):
+        return away(uri, "all connections to the database are in use")
+    if isinstance(error, exc.NoSuchModuleError):
+        why = f"SQLAlchemy knows no database of this kind: {without_secrets(str(error), uri)}"
+        return refusal(uri, why)
+    if not isinstance(error, exc.DBAPIError) or error.orig is None:
+        return refusal(uri, without_secrets(str(error), uri))
+    if error.connection_invalidated:
+        return away(uri, without_secrets(str(error.orig), uri))
+    if isinstance(error.orig, sqlite3.Error):
+        return _judged_sqlite(error.orig, uri)
+    return _judged_database(error.orig, uri)
+
+
+def _judged_sqlite(error: sqlite3.Error, uri: str) -> TrackingError:
+    if getattr(error, "sqlite_errorcode", 0) & 0xFF in _PASSING_SQLITE:
+        return away(uri, str(error))
+    return refusal(uri, f"its database: {error}")
+
+
+def _judged_database(error: BaseException, uri: str) -> TrackingError:
+    """What a database server's driver raised: by its SQLSTATE or number, where it has one."""
+    text = without_secrets(str(error), uri)
+    state = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
+    number = error.args[0] if error.args else None
+    if state is None and isinstance(number, str) and len(number) == 5:  # ODBC's
+        state = number
+    if isinstance(state, str):
+        passing = state.startswith(_PASSING_SQLSTATE)
+    elif isinstance(number, int):
+        passing = number in _PASSING_MYSQL
+    else:
+        passing = any(words in text.lower() for words in _PASSING_LIBPQ)
+    if passing:
+        return away(uri, text)
+    return refusal(uri, f"the database says {text}", "see its user, password, name and rights")
+
+
+def _innermost(error: BaseException, uri: str) -> str:
+    return without_secrets(str(list(_chain(error))[-1]), uri)
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """The exception, and those that led to it."""
+    seen: set[int] = set()
+    found: BaseException | None = error
+    while found is not None and id(found) not in seen:
+        seen.add(id(found))
+        yield found
+        found = next(iter(_below(found)), None)
+
+
+def _below(error: BaseException) -> list[BaseException]:
+    reason = getattr(error, "reason", None)  # urllib3's
+    candidates = [error.__cause__, error.__context__, reason]
+    return [one for one in candidates if isinstance(one, BaseException)]
+
+
+def _is_foreign(error: Exception) -> bool:
+    """Raised by MLflow or below it: it stumbles over a strange answer with a KeyError or an AttributeError.
+
+    OSError includes what requests raises; ImportError is a database driver that is not installed.
+    """
+    if isinstance(error, OSError | ImportError):
+        return True
+
+    modules = [type(error).__module__]
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        modules.append(frame.f_globals.get("__name__", ""))
+    return any(
+        module.partition(".")[0] in ("mlflow", "sqlalchemy", "sqlite3") for module in modules
+    )
