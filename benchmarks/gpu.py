@@ -52,7 +52,12 @@ ROOT = Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
-from lmoe_tune.data.augment import Augmentation, augment, draw  # noqa: E402 (after the checkout is on the path)
+from lmoe_tune.data.augment import (  # noqa: E402 (after the checkout is on the path)
+    NUM_DRAWN,
+    Augmentation,
+    augment,
+    augmentation_of,
+)
 from lmoe_tune.data.batches import Batch  # noqa: E402
 from lmoe_tune.data.decoded_cache import CachedImages, DecodedCache, ImageFile  # noqa: E402
 from lmoe_tune.data.loaders import COPYING_THREADS, Crops, DeviceLoader, HostLoader, Loader  # noqa: E402
@@ -155,18 +160,15 @@ def augmented(
     loader: Loader, rows: CachedImages, options: argparse.Namespace
 ) -> Iterator[tuple[Tensor, Augmentation]]:
     """Endless batches of images and outliers together, as a trial has them; always the same ones."""
-    rng, generator, size = (
-        np.random.default_rng(0),
-        torch.Generator().manual_seed(0),
-        2 * options.batch,
-    )
+    rng, size = np.random.default_rng(0), 2 * options.batch
     device = CPU
     drawn: list[Augmentation] = []
 
     def crops() -> Iterator[Crops]:
         while True:
             chosen = rng.choice(len(rows), size, replace=size > len(rows))
-            one = draw(generator, size, AugmentSpec(), side=options.resize, crop=options.crop)
+            numbers = rng.random((size, NUM_DRAWN))
+            one = augmentation_of(numbers, AugmentSpec(), side=options.resize, crop=options.crop)
             drawn.append(one)
             yield Crops(chosen, one.tops.numpy(), one.lefts.numpy())
 
@@ -250,13 +252,14 @@ def resident_batches(
     loader: Loader, rows: CachedImages, options: argparse.Namespace
 ) -> Iterator[Tensor]:
     """The same augmentation, of pixels that lie on the GPU already."""
-    generator, size = torch.Generator().manual_seed(0), 2 * options.batch
+    rng, size = np.random.default_rng(0), 2 * options.batch
     pixels = torch.randint(
         256, (size, options.crop, options.crop, 3), dtype=torch.uint8, device=CUDA
     )
     mean, std = (255 * torch.tensor(values, device=CUDA) for values in (MEAN, STD))
     while True:
-        drawn = draw(generator, size, AugmentSpec(), side=options.resize, crop=options.crop)
+        numbers = rng.random((size, NUM_DRAWN))
+        drawn = augmentation_of(numbers, AugmentSpec(), side=options.resize, crop=options.crop)
         yield augment(pixels, drawn, mean, std)
 
 
@@ -331,7 +334,7 @@ def measure_whole(paths: list[Path], rows: CachedImages, options: argparse.Names
                 images[: options.batch],
                 batch.labels,
                 images[options.batch :],
-                float(reference.rng.beta(1.0, 1.0)),
+                reference.lam(),
                 mix=1.0,
                 consistency=1.0,
             ).backward()

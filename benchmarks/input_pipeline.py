@@ -41,7 +41,7 @@ ROOT = Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
-from lmoe_tune.data.augment import augment, draw  # noqa: E402 (after the checkout is on the path)
+from lmoe_tune.data.augment import NUM_DRAWN, augment, augmentation_of  # noqa: E402 (after the checkout is on the path)
 from lmoe_tune.data.decoded_cache import CachedImages, DecodedCache, ImageFile  # noqa: E402
 from lmoe_tune.data.loaders import Crops, HostLoader  # noqa: E402
 from lmoe_tune.spec import AugmentSpec  # noqa: E402
@@ -162,9 +162,11 @@ def read(
     """An epoch as a trial reads it."""
     order = np.random.default_rng().permutation(len(rows))
     batches = [order[start : start + BATCH] for start in range(0, len(rows), BATCH)]
-    generator = torch.Generator().manual_seed(0)
+    numbers = np.random.default_rng(0).random((len(rows), NUM_DRAWN))
     drawn = [
-        draw(generator, len(batch), AugmentSpec(), side=options.resize, crop=options.crop)
+        augmentation_of(
+            numbers[: len(batch)], AugmentSpec(), side=options.resize, crop=options.crop
+        )
         for batch in batches
     ]
     crops = (

@@ -32,7 +32,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from machine import has_bf16, machine
 from peers.published_protocol import loss_of_three_forwards, optimizer_of
@@ -43,6 +42,7 @@ if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
 from lmoe_tune.data.batches import Batch  # noqa: E402 (after the checkout is on the path)
+from lmoe_tune.data.streams import EpochDraws  # noqa: E402
 from lmoe_tune.methods.logit_mixoe import LogitMixOE  # noqa: E402
 from lmoe_tune.model import build_model  # noqa: E402
 from lmoe_tune.training.allocator import keep_freed_memory, return_freed_memory  # noqa: E402
@@ -51,6 +51,7 @@ from lmoe_tune.training.optimizer import NesterovSGD  # noqa: E402
 NUM_CLASSES = 90
 LR = 1e-3
 LAM_SEED = 0
+MOST_STEPS = 10_000
 LOSS_TOLERANCE, GRADIENT_TOLERANCE = (
     1e-5,
     1e-2,
@@ -87,7 +88,7 @@ class Reference:
         self.model = copy.deepcopy(model).train()
         self.optimizer = optimizer_of(self.model, LR)
         self.batch = batch
-        self.rng = np.random.default_rng(LAM_SEED)
+        self.draws, self.number = draws_of(batch, torch.device("cpu")), 0
 
     def begin(self) -> None:
         """Memory as glibc keeps it once its thresholds have risen: those are their greatest values."""
@@ -99,8 +100,13 @@ class Reference:
             ctypes.CDLL(None).mallopt(option, value)
         return_freed_memory()
 
+    def lam(self) -> float:
+        """That of the next step, on the host, as public code has it."""
+        self.number += 1
+        return float(self.draws.at(self.number).beta(1.0, per="batch")[0])
+
     def loss(self) -> Tensor:
-        batch, lam = self.batch, float(self.rng.beta(1.0, 1.0))
+        batch, lam = self.batch, self.lam()
         return loss_of_three_forwards(
             self.model, batch.images, batch.labels, batch.outliers, lam, mix=1.0, consistency=1.0
         )
@@ -125,14 +131,15 @@ class Ours:
         )
         self.batch = Batch(images[0], batch.labels, images[1], batch.pairs)
         self.objective = LogitMixOE(batch_norm=mode.batch_norm)  # type: ignore[arg-type]  # one of its literals
-        self.rng = np.random.default_rng(LAM_SEED)
+        self.draws, self.number = draws_of(batch, batch.images.device), 0
 
     def begin(self) -> None:
         keep_freed_memory()
 
     def loss(self) -> Tensor:
         with torch.autocast(self.batch.images.device.type, torch.bfloat16, enabled=self.mode.bf16):
-            return self.objective.loss(self.model, self.batch, self.rng).total
+            self.number += 1
+            return self.objective.loss(self.model, self.batch, self.draws.at(self.number)).total
 
     def step(self) -> None:
         self.optimizer.zero_grad()
@@ -141,6 +148,13 @@ class Ours:
 
 
 Side = Reference | Ours
+
+
+def draws_of(batch: Batch, device: torch.device) -> EpochDraws:
+    """The same lam for every side in each step."""
+    return EpochDraws(
+        LAM_SEED, 1, num_steps=MOST_STEPS, num_slots=len(batch.outliers), device=device
+    )
 
 
 def make_batch(size: int, crop: int, device: str = "cpu") -> Batch:
@@ -171,7 +185,7 @@ def gradients(side: Side) -> tuple[float, Tensor]:
     )
     side.model.zero_grad()
     side.model.load_state_dict(state)  # BatchNorm's statistics have moved
-    side.rng = np.random.default_rng(LAM_SEED)
+    side.number = 0
     return float(loss.detach()), found
 
 

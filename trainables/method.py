@@ -13,10 +13,10 @@ from lmoe_tune.errors import UsageError
 from lmoe_tune.spec import METHOD, Declaration, Spec, combined, own_params
 
 if TYPE_CHECKING:
-    import numpy as np
     from torch import Tensor, nn
 
     from lmoe_tune.data.batches import Batch
+    from lmoe_tune.data.streams import StepDraws
     from lmoe_tune.methods.objective import Objective
 
 METHODS: dict[str, str] = {
@@ -38,16 +38,18 @@ class Method:
     declaration: ClassVar[Declaration]
 
     def loss(
-        self, model: nn.Module, batch: Batch, rng: np.random.Generator, params: Mapping[str, Any]
+        self, model: nn.Module, batch: Batch, draws: StepDraws, params: Mapping[str, Any]
     ) -> tuple[Tensor, Mapping[str, Tensor]]:
         """The loss of one step, a scalar, and its terms by name: `{"id_loss": ...}` is logged as `train_id_loss`.
 
         Args:
             model: maps images (N, C, H, W) to logits (N, K); it is in training mode.
             batch: images (B, C, H, W), labels (B,), and outliers (M, C, H, W), where `pairs[j]` is the image
-                that goes with outlier j. M is `outlier_ratio` times B on average, at least 2; 0 where the
-                declaration says `needs_outliers=False`.
-            rng: the source of all randomness: its state is in the checkpoint.
+                that goes with outlier j. M is `outlier_ratio` times a full batch, rounded, at least 2, and the
+                same in every step; 0 where the declaration says `needs_outliers=False`.
+            draws: the source of all randomness: `draws.beta(a, b)` and `draws.uniforms(name)` give a number for each
+                outlier, `draws.generator(name)` a NumPy generator. All trials of a seed get the same, and so does one
+                that goes on after a kill.
             params: a value for every declared parameter.
         """
         raise NotImplementedError

@@ -3,15 +3,13 @@
 Plain PyTorch as public code of this field writes it: data loaders over tensors, three forwards (in-
 distribution images, outliers, mixed inputs), fp32, `torch.optim.SGD`, a learning rate per step,
 `loss.item()` per step, scikit-learn's AUROC per epoch, one thread. No search, no records, no
-checkpoints. Only the network comes from lmoe_tune.
+checkpoints. Only the network and the random numbers come from lmoe_tune, so that both see the same
+batches and the same lam.
 
     python bare_loop.py WORK.json NUMBER OF [--running-stats id]          (run by sweep_overhead.py)
 
 trains every OF-th configuration of WORK.json, from NUMBER on, and prints each one's last metrics as
 JSON. Process 0 trains the baseline that all start from; the others wait for its file.
-
-Its generator is used in the order in which lmoe_tune uses its own: both see the same batches and the
-same lam.
 """
 
 from __future__ import annotations
@@ -31,37 +29,40 @@ from sklearn.metrics import roc_auc_score
 from torch import nn
 from torch.utils.data import DataLoader, Sampler, TensorDataset
 
+from lmoe_tune.data.batches import PairedBatches
 from lmoe_tune.model import build_model
 
 
-class Shuffled(Sampler[int]):
-    """A fresh order of `count` images for every epoch."""
+class Counts:
+    """What lmoe_tune's order of batches asks of a set of images."""
 
-    def __init__(self, count: int, rng: np.random.Generator) -> None:
-        self.count, self.rng = count, rng
+    device = torch.device("cpu")
+
+    def __init__(self, data: dict[str, TensorDataset]) -> None:
+        self.num_train, self.num_outliers = len(data["train"]), len(data["outliers"])
+
+
+class Shuffled(Sampler[int]):
+    """The order of the images in an epoch."""
+
+    def __init__(self, batches: PairedBatches) -> None:
+        self.batches, self.epoch = batches, 1
 
     def __iter__(self) -> Iterator[int]:
-        return iter(self.rng.permutation(self.count).tolist())
+        return iter(self.batches.plan(self.epoch).images.tolist())
 
     def __len__(self) -> int:
-        return self.count
+        return len(self.batches.plan(self.epoch).images)
 
 
 class OutlierBatches(Sampler[list[int]]):
-    """Endless batches of `size` outliers, reshuffled when exhausted, so that none is ever skipped."""
+    """The outliers of each step of an epoch."""
 
-    def __init__(self, count: int, rng: np.random.Generator) -> None:
-        self.count, self.rng, self.size = count, rng, 0
+    def __init__(self, batches: PairedBatches) -> None:
+        self.batches, self.epoch = batches, 1
 
     def __iter__(self) -> Iterator[list[int]]:
-        order: list[int] = []
-        while True:
-            batch: list[int] = []
-            while len(batch) < self.size:
-                order = order or self.rng.permutation(self.count).tolist()
-                missing = self.size - len(batch)
-                batch, order = batch + order[:missing], order[missing:]
-            yield batch
+        return iter(self.batches.plan(self.epoch).outliers.tolist())
 
 
 def load_data(work: dict[str, Any]) -> dict[str, TensorDataset]:
@@ -95,13 +96,15 @@ def train(
     running_stats: str = "all",
 ) -> Iterator[dict[str, float]]:
     """Train in place, yield the validation metrics of every epoch; without a config, cross-entropy alone."""
-    torch.manual_seed(settings["seed"])
-    rng = np.random.default_rng(settings["seed"])
-    loader = DataLoader(
-        data["train"], settings["batch_size"], sampler=Shuffled(len(data["train"]), rng)
+    batches = PairedBatches(
+        Counts(data),  # type: ignore[arg-type]  # only its numbers are asked for
+        batch_size=settings["batch_size"],
+        outlier_ratio=config["outlier_ratio"] if config is not None else 0.0,
+        seed=settings["seed"],
     )
-    outlier_batches = OutlierBatches(len(data["outliers"]), rng)
-    outlier_iter = iter(DataLoader(data["outliers"], batch_sampler=outlier_batches))
+    order, outlier_order = Shuffled(batches), OutlierBatches(batches)
+    loader = DataLoader(data["train"], settings["batch_size"], sampler=order)
+    outlier_loader = DataLoader(data["outliers"], batch_sampler=outlier_order)
     optimizer = torch.optim.SGD(
         model.parameters(),
         lr=settings["lr"],
@@ -114,19 +117,18 @@ def train(
         optimizer, last_step, eta_min=settings["min_lr"]
     )
 
-    for _ in range(settings["epochs"]):
+    for epoch in range(1, settings["epochs"] + 1):
         model.train()
         train_loss = 0.0
-        seen = drawn = 0
-        for images, labels in loader:
+        order.epoch = outlier_order.epoch = epoch
+        draws = batches.draws(epoch)
+        outlier_iter = iter(outlier_loader)
+        for step, (images, labels) in enumerate(loader):
             logits = model(images)
             loss = F.cross_entropy(logits, labels)
             if config is not None:
-                seen += len(images)
-                outlier_batches.size = max(2, round(config["outlier_ratio"] * seen) - drawn)
-                drawn += outlier_batches.size
                 (outliers,) = next(outlier_iter)
-                lam = float(rng.beta(config["mixing_alpha"], config["mixing_alpha"]))
+                lam = float(draws.at(step).beta(config["mixing_alpha"], per="batch")[0])
                 pairs = torch.arange(len(outliers)) % len(images)
                 mixed = lam * images[pairs] + (1 - lam) * outliers
                 if running_stats == "id":

@@ -1,4 +1,4 @@
-"""Augmentation on the device, a batch at a time, from parameters that an explicit generator has drawn.
+"""Augmentation on the device, a batch at a time, from uniform numbers that are given.
 
 The published protocol's `RandomCrop`, `RandomHorizontalFlip`, `ColorJitter(brightness, saturation)` and
 `Normalize`, with the distributions that torchvision gives them. The crop is where the pixels are read, the rest
@@ -12,10 +12,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from lmoe_tune.data.preprocessing import centre
+from lmoe_tune.data.streams import uploaded
 from lmoe_tune.spec import AugmentSpec
 
 GREY = (0.2989, 0.587, 0.114)  # of red, green, blue: as torchvision's rgb_to_grayscale
@@ -40,26 +43,34 @@ class Augmentation:
         return len(self.tops)
 
 
-def draw(
-    generator: torch.Generator, count: int, spec: AugmentSpec, *, side: int, crop: int
+NUM_DRAWN = 6  # uniform numbers that an image's augmentation is made of
+
+
+def augmentation_of(
+    numbers: npt.NDArray[np.float64], spec: AugmentSpec, *, side: int, crop: int
 ) -> Augmentation:
-    """Parameters for so many images of `side` pixels, independent of one another."""
-
-    def uniform(spread: float) -> Tensor:
-        return 1 + spread * (2 * torch.rand(count, generator=generator) - 1)
-
+    """What is done to images of `side` pixels, from uniform numbers (N, NUM_DRAWN) in [0, 1)."""
+    top, left, flip, brightness, saturation, first = torch.from_numpy(numbers).unbind(1)
+    tops = lefts = torch.full((len(numbers),), centre(side, crop))
     if spec.random_crop:
-        tops, lefts = torch.randint(0, side - crop + 1, (2, count), generator=generator)
-    else:
-        tops = lefts = torch.full((count,), centre(side, crop))
+        tops, lefts = _corner(top, side - crop), _corner(left, side - crop)
+
+    flip_frac = 0.0
+    if spec.flip:
+        flip_frac = 0.5
     return Augmentation(
         tops=tops,
         lefts=lefts,
-        flips=torch.rand(count, generator=generator) < (0.5 if spec.flip else 0.0),
-        brightness=uniform(spec.brightness),
-        saturation=uniform(spec.saturation),
-        brightness_first=torch.rand(count, generator=generator) < 0.5,
+        flips=flip < flip_frac,
+        brightness=(1 + spec.brightness * (2 * brightness - 1)).float(),
+        saturation=(1 + spec.saturation * (2 * saturation - 1)).float(),
+        brightness_first=first < 0.5,
     )
+
+
+def _corner(numbers: Tensor, last: int) -> Tensor:
+    """Whole numbers 0 to `last`, each as likely as the others."""
+    return (numbers * (last + 1)).long().clamp(max=last)
 
 
 def augment(pixels: Tensor, augmentation: Augmentation, mean: Tensor, std: Tensor) -> Tensor:
@@ -129,4 +140,4 @@ def _blends(augmentation: Augmentation, some: slice) -> Iterator[tuple[Tensor, T
 
 
 def _on(values: Tensor, planes: Tensor) -> Tensor:
-    return values.view(-1, 1, 1, 1).to(planes.device, non_blocking=True)
+    return uploaded(values.view(-1, 1, 1, 1), planes.device)

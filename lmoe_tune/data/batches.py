@@ -1,11 +1,11 @@
 """Paired batches: every in-distribution image once per epoch, and the outliers that go with it.
 
-B in-distribution images, K outliers, C channels, H W pixels.
+B in-distribution images, M outliers, S steps of an epoch, C channels, H W pixels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -16,13 +16,20 @@ from torch import Tensor
 from lmoe_tune.data.preprocessing import Preprocessing
 from lmoe_tune.data.search_data import SearchData
 from lmoe_tune.data.splits import IntArray
+from lmoe_tune.data.streams import (
+    IMAGE_ORDER,
+    OUTLIER_ORDER,
+    EpochDraws,
+    generator_of,
+    uploaded,
+)
 
 MIN_OUTLIERS = 2  # BatchNorm over one outlier's constant channel would divide by zero
 
 
 @dataclass(frozen=True)
 class Batch:
-    """`images` (B, C, H, W) float, `labels` (B,) int64, `outliers` (K, C, H, W) float, `pairs` (K,) int64.
+    """`images` (B, C, H, W) float, `labels` (B,) int64, `outliers` (M, C, H, W) float, `pairs` (M,) int64.
 
     `pairs[j]` is the in-distribution image that outlier j is mixed with.
     """
@@ -34,11 +41,25 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Step:
-    """Which in-distribution images (B,) and which outliers (K,) make a batch."""
+class Epoch:
+    """Which images and outliers make the batches of an epoch, and where their other random numbers come from."""
 
+    seed: int
+    number: int
+    """From 1."""
     images: IntArray
+    """(N,), in the order in which they come; the last batch may have fewer of them."""
     outliers: IntArray
+    """(S, M)."""
+    batch_size: int
+
+    def __len__(self) -> int:
+        return len(self.outliers)
+
+    def images_of(self, step: int) -> slice:
+        """The places of a step's images in `images`."""
+        start = step * self.batch_size
+        return slice(start, min(start + self.batch_size, len(self.images)))
 
 
 class ImageSource(Protocol):
@@ -52,8 +73,8 @@ class ImageSource(Protocol):
     num_val_fine: int
     val_labels: Tensor
 
-    def batches(self, steps: Iterator[Step], rng: np.random.Generator) -> Iterator[Batch]:
-        """The batches of an epoch; what is random about them comes from `rng`."""
+    def batches(self, epoch: Epoch) -> Iterator[Batch]:
+        """The batches of an epoch, one a step."""
 
     def val_chunks(self, size: int) -> Iterable[Tensor]:
         """val, val_fine and val_coarse one after the other, normalised, at most `size` images at a time."""
@@ -80,16 +101,18 @@ class Images:
         self.num_train, self.num_outliers = len(self.train), len(self.outliers)
         self.num_val, self.num_val_fine = len(data.val_images), len(data.val_fine)
 
-    def batches(self, steps: Iterator[Step], rng: np.random.Generator) -> Iterator[Batch]:
+    def batches(self, epoch: Epoch) -> Iterator[Batch]:
         """The batches of an epoch, made as they are asked for."""
-        for step in steps:
-            images = torch.from_numpy(step.images).to(self.device)
-            outliers = torch.from_numpy(step.outliers).to(self.device)
+        order = uploaded(torch.from_numpy(epoch.images), self.device)
+        outliers = uploaded(torch.from_numpy(epoch.outliers), self.device)
+
+        for step in range(len(epoch)):
+            images = order[epoch.images_of(step)]
             yield Batch(
                 images=self.train[images],
                 labels=self.train_labels[images],
-                outliers=self.outliers[outliers],
-                pairs=paired(step, self.device),
+                outliers=self.outliers[outliers[step]],
+                pairs=partners(outliers.shape[1], len(images), self.device),
             )
 
     def val_chunks(self, size: int) -> Iterable[Tensor]:
@@ -103,76 +126,90 @@ class Images:
 
 
 class PairedBatches:
-    """Endless epochs of paired batches with an exact position.
+    """The batches of every epoch, each a pure function of (seed, epoch).
 
-    The outlier stream has a position of its own: it is reshuffled when exhausted, never cut short, so over
-    the epochs every outlier is seen equally often. `outlier_ratio` holds exactly on average over an epoch
-    (the rounding error of a step is carried to the next); at least two outliers are drawn per step.
+    Each step has the same number of outliers, M = round(outlier_ratio B), but at least two. The outlier in slot j of a
+    step does not depend on M: a trial with a larger ratio sees the outliers of one with a smaller ratio, and more.
+    `_outliers` says in which order.
     """
 
     def __init__(
-        self,
-        images: ImageSource,
-        *,
-        batch_size: int,
-        outlier_ratio: float,
-        rng: np.random.Generator,
+        self, images: ImageSource, *, batch_size: int, outlier_ratio: float, seed: int
     ) -> None:
         assert outlier_ratio == 0 or images.num_outliers > 0, (
             "outliers asked for, but there are none"
         )
         self._images = images
-        self._batch_size = batch_size
-        self._outlier_ratio = outlier_ratio
-        self._rng = rng
-        self._outlier_order: IntArray = np.zeros(0, dtype=np.int64)
-        self._outlier_position = 0
+        self._batch_size = min(batch_size, images.num_train)
+        self._seed = seed
+        self.num_slots = 0
+        if outlier_ratio > 0:
+            self.num_slots = max(MIN_OUTLIERS, round(outlier_ratio * self._batch_size))
 
     @property
     def steps_per_epoch(self) -> int:
         full, rest = divmod(self._images.num_train, self._batch_size)
         return full + (rest >= MIN_OUTLIERS)  # BatchNorm cannot train on a single image either
 
-    def epoch(self) -> Iterator[Batch]:
-        """One pass over the in-distribution images in a fresh order."""
-        return self._images.batches(self._steps(), self._rng)
+    @property
+    def outlier_ratio(self) -> float:
+        """The outliers per image that a full batch really has."""
+        return self.num_slots / self._batch_size
 
-    def _steps(self) -> Iterator[Step]:
-        order = self._rng.permutation(self._images.num_train)
-        seen = drawn = 0
-        for step in range(self.steps_per_epoch):
-            chosen = order[step * self._batch_size : (step + 1) * self._batch_size]
-            seen += len(chosen)
-            num_outliers = 0
-            if self._outlier_ratio > 0:
-                num_outliers = max(MIN_OUTLIERS, round(self._outlier_ratio * seen) - drawn)
-                drawn += num_outliers
-            yield Step(chosen, self._next_outliers(num_outliers))
+    def plan(self, number: int) -> Epoch:
+        """What the batches of an epoch (from 1) are made of."""
+        rng = generator_of(self._seed, IMAGE_ORDER, number)
+        order = rng.permutation(self._images.num_train)
+        return Epoch(
+            seed=self._seed,
+            number=number,
+            images=order[: self.steps_per_epoch * self._batch_size],
+            outliers=self._outliers(number),
+            batch_size=self._batch_size,
+        )
 
-    def state_dict(self) -> dict[str, Any]:
-        """The position between two epochs; the generator's state is the caller's."""
-        return {
-            "outlier_order": torch.from_numpy(self._outlier_order),
-            "outlier_position": self._outlier_position,
-        }
+    def epoch(self, number: int) -> Iterator[Batch]:
+        """One pass over the in-distribution images, in an order of its own."""
+        return self._images.batches(self.plan(number))
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._outlier_order = state["outlier_order"].numpy()
-        self._outlier_position = state["outlier_position"]
+    def draws(self, number: int) -> EpochDraws:
+        """The random numbers that belong to the steps of an epoch."""
+        return EpochDraws(
+            self._seed,
+            number,
+            num_steps=self.steps_per_epoch,
+            num_slots=self.num_slots,
+            device=self._images.device,
+        )
 
-    def _next_outliers(self, count: int) -> IntArray:
-        parts: list[IntArray] = []
-        while count > 0:
-            if self._outlier_position == len(self._outlier_order):
-                self._outlier_order = self._rng.permutation(self._images.num_outliers)
-                self._outlier_position = 0
-            part = self._outlier_order[self._outlier_position : self._outlier_position + count]
-            self._outlier_position += len(part)
-            count -= len(part)
-            parts.append(part)
-        return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
+    def _outliers(self, number: int) -> IntArray:
+        """Which outliers come in an epoch, (S, M).
+
+        Slot j of step t is place j S + t of a sequence of permutations of all outliers. Consecutive epochs begin S B
+        places apart in the first of them, as many as a ratio of 1 takes, and a new sequence begins where the next epoch
+        would not fit. So within an epoch no outlier comes twice unless there are fewer than S M; up to a ratio of 1
+        none comes again in later epochs before a new sequence begins; beyond a ratio of 1 the end of one epoch overlaps
+        with the beginning of the next.
+        """
+        num_steps, count = self.steps_per_epoch, self._images.num_outliers
+        if self.num_slots == 0:
+            return np.zeros((num_steps, 0), dtype=np.int64)
+
+        stride = num_steps * self._batch_size
+        epochs_in_sequence = max(1, count // stride)
+        sequence, place = divmod(number - 1, epochs_in_sequence)
+
+        needed = self.num_slots * num_steps
+        rounds = [
+            np.roll(
+                generator_of(self._seed, OUTLIER_ORDER, sequence, again).permutation(count),
+                -place * stride,
+            )
+            for again in range(-(-needed // count))
+        ]
+        return np.concatenate(rounds)[:needed].reshape(self.num_slots, num_steps).T
 
 
-def paired(step: Step, device: torch.device) -> Tensor:
-    """The in-distribution image (K,) that each outlier of a step is mixed with: in turn, cycling if there are more."""
-    return torch.arange(len(step.outliers), device=device) % len(step.images)
+def partners(num_outliers: int, num_images: int, device: torch.device) -> Tensor:
+    """The image (M,) that each outlier of a step is mixed with: in turn, cycling where there are more outliers."""
+    return torch.arange(num_outliers, device=device) % num_images

@@ -1,6 +1,6 @@
 """The images of files in batches: crops of decoded images, augmented on the device.
 
-N images, B in-distribution images and K outliers of a batch, R side that images are resized to, H = W of the crop.
+N images, B in-distribution images and M outliers of a batch, R side that images are resized to, H = W of the crop.
 """
 
 from __future__ import annotations
@@ -12,13 +12,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lmoe_tune.data.augment import Augmentation, augment, draw, normalise
-from lmoe_tune.data.batches import Batch, Step, paired
+from lmoe_tune.data.augment import (
+    NUM_DRAWN,
+    Augmentation,
+    augment,
+    augmentation_of,
+    normalise,
+)
+from lmoe_tune.data.batches import Batch, Epoch, partners
 from lmoe_tune.data.loaders import Crops, Loader, channel_statistics, open_loader
 from lmoe_tune.data.preprocessing import Preprocessing
 from lmoe_tune.data.rows import open_rows
 from lmoe_tune.data.search_data import PlannedData
 from lmoe_tune.data.splits import IntArray
+from lmoe_tune.data.streams import (
+    IMAGE_AUGMENTATION,
+    OUTLIER_AUGMENTATION,
+    generator_of,
+    slot_numbers,
+    uploaded,
+)
 
 NUM_FOR_STATISTICS = 1000  # images whose mean and deviation stand for those of all training images
 EVALUATION_PIXELS = (
@@ -29,9 +42,8 @@ EVALUATION_PIXELS = (
 class FileImages:
     """A split's images by row: train, outliers, val, val_fine, val_coarse, one after the other.
 
-    A batch is a pure function of its step and the generator: an epoch's crops and jitters are all drawn before
-    its first image is read, so reading ahead changes nothing, and the generator's state is all that a checkpoint
-    needs.
+    An epoch's crops and jitters are all drawn before its first image is read, so reading ahead changes
+    nothing. Those of an image follow from its place in the epoch, those of an outlier from its slot.
     """
 
     def __init__(self, data: PlannedData, device: torch.device, home: Path) -> None:
@@ -62,38 +74,54 @@ class FileImages:
         )
         self._mean = torch.tensor(mean, dtype=torch.float32, device=device)
         self._std = torch.tensor(std, dtype=torch.float32, device=device)
-        self._train_labels = torch.from_numpy(plan.train_labels)
-        self.val_labels = torch.from_numpy(plan.val_labels)
+        self._train_labels = torch.from_numpy(plan.train_labels).to(device)
+        self.val_labels = torch.from_numpy(plan.val_labels).to(device)
 
-    def batches(self, steps: Iterator[Step], rng: np.random.Generator) -> Iterator[Batch]:
+    def batches(self, epoch: Epoch) -> Iterator[Batch]:
         """The batches of an epoch, read ahead of their use."""
-        planned = list(steps)
-        generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
-        augmentations = [
-            draw(
-                generator,
-                len(step.images) + len(step.outliers),
+        order = uploaded(torch.from_numpy(epoch.images), self.device)
+        steps = [(epoch.images_of(step), step) for step in range(len(epoch))]
+        augmentations = self._augmentations(epoch)
+        crops = (
+            _crops(
+                np.concatenate([epoch.images[images], self.num_train + epoch.outliers[step]]),
+                augmentations[step],
+            )
+            for images, step in steps
+        )
+
+        read = self._loader.read(crops, self._crop)
+        for (places, step), pixels in zip(steps, read, strict=True):
+            images = augment(pixels, augmentations[step], self._mean, self._std)
+            num_images = places.stop - places.start
+            yield Batch(
+                images=images[:num_images],
+                labels=self._train_labels[order[places]],
+                outliers=images[num_images:],
+                pairs=partners(epoch.outliers.shape[1], num_images, self.device),
+            )
+
+    def _augmentations(self, epoch: Epoch) -> list[Augmentation]:
+        """What is done to the images and the outliers of each step."""
+        rng = generator_of(epoch.seed, IMAGE_AUGMENTATION, epoch.number)
+        of_images = rng.random((len(epoch.images), NUM_DRAWN))
+        of_outliers = slot_numbers(
+            epoch.seed,
+            OUTLIER_AUGMENTATION,
+            epoch.number,
+            num_steps=len(epoch),
+            num_slots=epoch.outliers.shape[1],
+            width=NUM_DRAWN,
+        )
+        return [
+            augmentation_of(
+                np.concatenate([of_images[epoch.images_of(step)], of_outliers[step]]),
                 self._augmentation,
                 side=self._side,
                 crop=self._crop,
             )
-            for step in planned
+            for step in range(len(epoch))
         ]
-        crops = (
-            _crops(np.concatenate([step.images, self.num_train + step.outliers]), augmentation)
-            for step, augmentation in zip(planned, augmentations, strict=True)
-        )
-        read = self._loader.read(crops, self._crop)
-        for step, augmentation, pixels in zip(planned, augmentations, read, strict=True):
-            images = augment(pixels, augmentation, self._mean, self._std)
-            yield Batch(
-                images=images[: len(step.images)],
-                labels=self._train_labels[torch.from_numpy(step.images)].to(
-                    self.device, non_blocking=True
-                ),
-                outliers=images[len(step.images) :],
-                pairs=paired(step, self.device),
-            )
 
     def val_chunks(self, size: int) -> Iterable[Tensor]:
         """All validation images, cropped from the centre."""

@@ -22,6 +22,7 @@ from lmoe_tune.data.decode import UInt8Array
 from lmoe_tune.data.decoded_cache import gigabytes
 from lmoe_tune.data.rows import DecodedAnew, Rows
 from lmoe_tune.data.splits import IntArray
+from lmoe_tune.data.streams import uploaded
 from lmoe_tune.errors import UsageError
 from lmoe_tune.spec import DataSpec
 
@@ -161,7 +162,7 @@ class DeviceLoader:
         within = torch.arange(crop, device=device)
         for crops in batches:
             rows, tops, lefts = (
-                torch.from_numpy(values).to(device)
+                uploaded(torch.from_numpy(values), device)
                 for values in (crops.rows, crops.tops, crops.lefts)
             )
             down = (tops[:, None] + within)[:, :, None]

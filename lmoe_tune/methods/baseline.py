@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch.nn.functional as F
 from torch import nn
 
 from lmoe_tune.data.batches import Batch
+from lmoe_tune.data.streams import StepDraws
 from lmoe_tune.methods.objective import Objective, StepLoss
 
 
 class CrossEntropy(Objective):
     """L = CE(f(x), y), the mean over the in-distribution batch."""
 
-    def loss(self, model: nn.Module, batch: Batch, rng: np.random.Generator) -> StepLoss:
+    def loss(self, model: nn.Module, batch: Batch, draws: StepDraws) -> StepLoss:
         total = F.cross_entropy(model(batch.images).float(), batch.labels)
         return StepLoss(total, {"id_loss": total.detach()})

@@ -5,6 +5,7 @@ M pairs, K classes. All are means over the pairs and computed in fp32.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Literal
 
@@ -38,7 +39,7 @@ def kl(input_logits: Tensor, mixed_logits: Tensor) -> Tensor:
 def js(input_logits: Tensor, mixed_logits: Tensor) -> Tensor:
     """Jensen-Shannon divergence of the two distributions, in nats; at most log 2."""
     log_p, log_q = input_logits.log_softmax(dim=1), mixed_logits.log_softmax(dim=1)
-    log_mean = torch.logaddexp(log_p, log_q) - torch.log(torch.tensor(2.0, device=log_p.device))
+    log_mean = torch.logaddexp(log_p, log_q) - math.log(2)
     return 0.5 * (
         F.kl_div(log_mean, log_p, reduction="batchmean", log_target=True)
         + F.kl_div(log_mean, log_q, reduction="batchmean", log_target=True)

@@ -19,11 +19,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import numpy as np
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lmoe_tune.data.batches import Batch
+from lmoe_tune.data.streams import StepDraws
 from lmoe_tune.methods.batch_norm import BatchNormMode, forward_groups
 from lmoe_tune.methods.objective import Objective, StepLoss
 
@@ -45,7 +45,7 @@ class EnergyOE(Objective):
     outlier_ratio: float = 1.0
     batch_norm: BatchNormMode = "joint"
 
-    def loss(self, model: nn.Module, batch: Batch, rng: np.random.Generator) -> StepLoss:
+    def loss(self, model: nn.Module, batch: Batch, draws: StepDraws) -> StepLoss:
         groups = [batch.images, batch.outliers] if self.energy_weight > 0 else [batch.images]
         z_id, *z_rest = (
             logits.float() for logits in forward_groups(model, groups, self.batch_norm)

@@ -15,14 +15,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lmoe_tune.data.batches import Batch
+from lmoe_tune.data.streams import Per, StepDraws
 from lmoe_tune.methods.batch_norm import BatchNormMode, forward_groups
 from lmoe_tune.methods.consistency import DISTANCES, ConsistencyName
-from lmoe_tune.methods.mixing import Per, draw_lam, mixup, softened_target
+from lmoe_tune.methods.mixing import mixup, softened_target
 from lmoe_tune.methods.objective import Objective, StepLoss, uniform_cross_entropy
 
 
@@ -41,10 +41,8 @@ class LogitMixOE(Objective):
     per: Per = "batch"
     batch_norm: BatchNormMode = "joint"
 
-    def loss(self, model: nn.Module, batch: Batch, rng: np.random.Generator) -> StepLoss:
-        lam = draw_lam(rng, self.mixing_alpha, len(batch.outliers), self.per).to(
-            batch.images.device
-        )
+    def loss(self, model: nn.Module, batch: Batch, draws: StepDraws) -> StepLoss:
+        lam = draws.beta(self.mixing_alpha, per=self.per)
         groups = [batch.images]
         if self._needs_outliers:
             groups.append(batch.outliers)

@@ -5,22 +5,10 @@ M pairs, K classes, C channels, H W pixels. `lam` is always the in-distribution 
 
 from __future__ import annotations
 
-from typing import Literal
+from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-
-_Integers = npt.NDArray[np.int64]
-Per = Literal["batch", "sample"]
-
-
-def draw_lam(rng: np.random.Generator, alpha: float, num_pairs: int, per: Per) -> Tensor:
-    """Mixing weights (M,) in [0, 1] from Beta(alpha, alpha): one for the batch, or one per pair."""
-    lam = rng.beta(alpha, alpha, size=num_pairs if per == "sample" else 1)
-    return torch.from_numpy(lam).float().expand(num_pairs)
 
 
 def mixup(images: Tensor, outliers: Tensor, lam: Tensor) -> Tensor:
@@ -29,40 +17,47 @@ def mixup(images: Tensor, outliers: Tensor, lam: Tensor) -> Tensor:
     return lam * images + (1 - lam) * outliers
 
 
-def draw_boxes(rng: np.random.Generator, lam: Tensor, height: int, width: int, per: Per) -> Tensor:
-    """Where CutMix pastes (Yun et al., 2019): bool (M, 1, H, W) for weights (M,); one box for the batch, or M.
+@dataclass(frozen=True)
+class Boxes:
+    """Where CutMix pastes: which rows (M, H) and which columns (M, W) of each image, both bool."""
+
+    rows: Tensor
+    columns: Tensor
+
+
+def boxes_of(lam: Tensor, centres: Tensor, height: int, width: int) -> Boxes:
+    """The boxes (Yun et al., 2019) for weights (M,), from uniform numbers (M, 2) that place their centres.
 
     A box has the image's proportions and 1 - lam of its area. Its centre lies anywhere, so that it may hang
     over the border, where it is cut off.
     """
-    num_boxes = len(lam) if per == "sample" else 1
-    side_frac = (1 - lam[:num_boxes].double()).sqrt().numpy()
-    rows = _span(rng.integers(height, size=num_boxes), side_frac, height)
-    columns = _span(rng.integers(width, size=num_boxes), side_frac, width)
-    boxes = torch.from_numpy(rows[:, None, :, None] & columns[:, None, None, :])
-    return boxes.expand(len(lam), 1, height, width)
+    side_frac = (1 - lam.double()).sqrt()
+    return Boxes(
+        rows=_span(centres[:, 0], side_frac, height),
+        columns=_span(centres[:, 1], side_frac, width),
+    )
 
 
-def cutmix(images: Tensor, outliers: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
-    """The outliers' `boxes` (M, 1, H, W) pasted into the paired images (M, C, H, W); also lam as it came out.
+def cutmix(images: Tensor, outliers: Tensor, boxes: Boxes) -> tuple[Tensor, Tensor]:
+    """The outliers' boxes pasted into the paired images (M, C, H, W); also lam as it came out.
 
     That lam (M,) is the exact share of pixels that are still the image's: boxes have whole pixels, and what
     hangs over the border is lost.
     """
-    return torch.where(boxes, outliers, images), 1 - boxes.flatten(1).float().mean(dim=1)
+    is_pasted = boxes.rows[:, None, :, None] & boxes.columns[:, None, None, :]
+    share = boxes.rows.float().mean(dim=1) * boxes.columns.float().mean(dim=1)
+    return torch.where(is_pasted, outliers, images), 1 - share
 
 
-def _span(
-    centre: _Integers, side_frac: npt.NDArray[np.float64], size: int
-) -> npt.NDArray[np.bool_]:
-    """Which of `size` positions lie in a stretch of floor(side_frac size) around each centre, (N, size)."""
-    length = (size * side_frac).astype(np.int64)
-    first = centre - length // 2
-    position = np.arange(size)
+def _span(centre: Tensor, side_frac: Tensor, size: int) -> Tensor:
+    """Which of `size` positions lie in a stretch of floor(side_frac size) around each centre in [0, 1), (M, size)."""
+    length = (size * side_frac).long()
+    first = (size * centre.double()).long() - length // 2
+    position = torch.arange(size, device=centre.device)
     return (position >= first[:, None]) & (position < (first + length)[:, None])
 
 
 def softened_target(labels: Tensor, lam: Tensor, num_classes: int) -> Tensor:
     """lam onehot(y) + (1 - lam) / K, shape (M, K), from labels (M,) and mixing weights (M,)."""
-    onehot = F.one_hot(labels, num_classes).float()
-    return lam[:, None] * onehot + (1 - lam[:, None]) / num_classes
+    is_label = labels[:, None] == torch.arange(num_classes, device=labels.device)
+    return lam[:, None] * is_label + (1 - lam[:, None]) / num_classes

@@ -16,13 +16,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lmoe_tune.data.batches import Batch
+from lmoe_tune.data.streams import Per, StepDraws
 from lmoe_tune.methods.batch_norm import BatchNormMode, forward_groups
-from lmoe_tune.methods.mixing import Per, cutmix, draw_boxes, draw_lam, mixup, softened_target
+from lmoe_tune.methods.mixing import boxes_of, cutmix, mixup, softened_target
 from lmoe_tune.methods.objective import Objective, StepLoss
 
 PUBLISHED_ALPHA = {"mixup": 1.0, "cutmix": 2.0}
@@ -40,8 +40,8 @@ class MixOE(Objective):
     per: Per = "batch"
     batch_norm: BatchNormMode = "joint"
 
-    def loss(self, model: nn.Module, batch: Batch, rng: np.random.Generator) -> StepLoss:
-        mixed, lam = self.mixed(batch, rng)
+    def loss(self, model: nn.Module, batch: Batch, draws: StepDraws) -> StepLoss:
+        mixed, lam = self.mixed(batch, draws)
         groups = [batch.images, mixed] if self.mix_weight > 0 else [batch.images]
         z_id, *z_rest = (
             logits.float() for logits in forward_groups(model, groups, self.batch_norm)
@@ -54,15 +54,16 @@ class MixOE(Objective):
             total, logged["mix_loss"] = total + self.mix_weight * mix_loss, mix_loss.detach()
         return StepLoss(total, logged)
 
-    def mixed(self, batch: Batch, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    def mixed(self, batch: Batch, draws: StepDraws) -> tuple[Tensor, Tensor]:
         """The mixtures (M, C, H, W) of a batch's pairs, and the in-distribution images' share (M,) of each."""
-        device, images = batch.images.device, batch.images[batch.pairs]
-        alpha = PUBLISHED_ALPHA[self.mixing] if self.mixing_alpha is None else self.mixing_alpha
-        lam = draw_lam(rng, alpha, len(batch.outliers), self.per)
+        images = batch.images[batch.pairs]
+        alpha = self.mixing_alpha
+        if alpha is None:
+            alpha = PUBLISHED_ALPHA[self.mixing]
+        lam = draws.beta(alpha, per=self.per)
         if self.mixing == "mixup":
-            lam = lam.to(device)
             return mixup(images, batch.outliers, lam), lam
+
         height, width = images.shape[-2:]
-        return cutmix(
-            images, batch.outliers, draw_boxes(rng, lam, height, width, self.per).to(device)
-        )
+        boxes = boxes_of(lam, draws.uniforms("box", 2, per=self.per), height, width)
+        return cutmix(images, batch.outliers, boxes)

@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from torch import Tensor, nn
 
 from lmoe_tune.data.batches import Batch
+from lmoe_tune.data.streams import StepDraws
 from lmoe_tune.errors import TrainingError
 
 
@@ -32,12 +32,12 @@ class Objective(ABC):
     outlier_ratio: float = 0.0
 
     @abstractmethod
-    def loss(self, model: nn.Module, batch: Batch, rng: np.random.Generator) -> StepLoss:
-        """The loss of one step; all randomness comes from `rng`, whose state is in the checkpoint."""
+    def loss(self, model: nn.Module, batch: Batch, draws: StepDraws) -> StepLoss:
+        """The loss of one step; all randomness comes from `draws`, or from torch's generators, seeded for each step."""
 
 
 LossOfStep = Callable[
-    [nn.Module, Batch, np.random.Generator, Mapping[str, Any]], tuple[Tensor, Mapping[str, Tensor]]
+    [nn.Module, Batch, StepDraws, Mapping[str, Any]], tuple[Tensor, Mapping[str, Tensor]]
 ]
 
 
@@ -49,8 +49,8 @@ class LossFunction(Objective):
     params: Mapping[str, Any]
     outlier_ratio: float
 
-    def loss(self, model: nn.Module, batch: Batch, rng: np.random.Generator) -> StepLoss:
-        given = self.function(model, batch, rng, self.params)
+    def loss(self, model: nn.Module, batch: Batch, draws: StepDraws) -> StepLoss:
+        given = self.function(model, batch, draws, self.params)
         if not (isinstance(given, tuple) and len(given) == 2 and isinstance(given[1], Mapping)):
             raise TrainingError(
                 f"the method's loss gave {_kind(given)}, but must give the loss and its terms by name"

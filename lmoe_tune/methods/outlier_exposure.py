@@ -12,11 +12,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch.nn.functional as F
 from torch import nn
 
 from lmoe_tune.data.batches import Batch
+from lmoe_tune.data.streams import StepDraws
 from lmoe_tune.methods.batch_norm import BatchNormMode, forward_groups
 from lmoe_tune.methods.objective import Objective, StepLoss, uniform_cross_entropy
 
@@ -29,7 +29,7 @@ class OutlierExposure(Objective):
     outlier_ratio: float = 1.0
     batch_norm: BatchNormMode = "joint"
 
-    def loss(self, model: nn.Module, batch: Batch, rng: np.random.Generator) -> StepLoss:
+    def loss(self, model: nn.Module, batch: Batch, draws: StepDraws) -> StepLoss:
         groups = [batch.images, batch.outliers] if self.outlier_weight > 0 else [batch.images]
         z_id, *z_rest = (
             logits.float() for logits in forward_groups(model, groups, self.batch_norm)

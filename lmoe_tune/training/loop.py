@@ -5,14 +5,12 @@ N images, K classes, T logged terms, S steps of an epoch.
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -66,10 +64,11 @@ def train(
     Raises:
         TrainingError: a loss term or the validation logits are not finite; names the epoch and the term.
     """
-    rng = np.random.default_rng(settings.seed)
-    torch.manual_seed(settings.seed)  # dropout and the like
     batches = PairedBatches(
-        images, batch_size=settings.batch_size, outlier_ratio=objective.outlier_ratio, rng=rng
+        images,
+        batch_size=settings.batch_size,
+        outlier_ratio=objective.outlier_ratio,
+        seed=settings.seed,
     )
     model.to(images.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = NesterovSGD(
@@ -80,18 +79,18 @@ def train(
         first_epoch = state["epoch"] + 1
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
-        batches.load_state_dict(state["batches"])
-        _load_rng_state(state["rng"], rng, images.device)
 
     num_steps = batches.steps_per_epoch * settings.epochs
     for epoch in range(first_epoch, settings.epochs + 1):
         started, num_images = time.perf_counter(), 0
         model.train()
         rows_T: list[Tensor] = []
-        for step, batch in enumerate(batches.epoch(), start=(epoch - 1) * batches.steps_per_epoch):
-            lr = cosine(step, num_steps, settings.lr, settings.min_lr)
+        draws, steps_before = batches.draws(epoch), (epoch - 1) * batches.steps_per_epoch
+        for step, batch in enumerate(batches.epoch(epoch)):
+            lr = cosine(steps_before + step, num_steps, settings.lr, settings.min_lr)
+            draws.seed_torch(step)  # dropout and the like
             with torch.autocast(images.device.type, torch.bfloat16, enabled=settings.bf16):
-                loss = checked(objective.loss(model, batch, rng))
+                loss = checked(objective.loss(model, batch, draws.at(step)))
             optimizer.zero_grad()
             loss.total.backward()  # type: ignore[no-untyped-call]
             optimizer.step(lr)
@@ -107,6 +106,8 @@ def train(
         }
         metrics |= evaluate(model, images, settings, epoch)
         metrics["lr"] = lr
+        if batches.num_slots:
+            metrics["outlier_ratio_used"] = batches.outlier_ratio
         metrics["images_per_s"] = num_images / train_s
         metrics["epoch_s"] = time.perf_counter() - started
 
@@ -116,8 +117,6 @@ def train(
                 "metrics": metrics,
                 "model": model.state_dict(),
                 "optimizer": optimizer.state_dict(),
-                "batches": batches.state_dict(),
-                "rng": _rng_state(rng, images.device),
             }
 
         yield EpochResult(epoch, metrics, snapshot)
@@ -158,22 +157,3 @@ def _refuse_non_finite(terms_ST: Tensor, names: list[str], epoch: int) -> None:
         f"epoch {epoch}, step {step + 1}: train_{term} is {terms_ST[step, names.index(term)].item()}; "
         "try a smaller lr or smaller loss weights"
     )
-
-
-def _rng_state(rng: np.random.Generator, device: torch.device) -> dict[str, Any]:
-    state: dict[str, Any] = {
-        "numpy": json.dumps(rng.bit_generator.state),
-        "torch": torch.get_rng_state(),
-    }
-    if device.type == "cuda":
-        state["cuda"] = torch.cuda.get_rng_state(device)
-    return state
-
-
-def _load_rng_state(
-    state: Mapping[str, Any], rng: np.random.Generator, device: torch.device
-) -> None:
-    rng.bit_generator.state = json.loads(state["numpy"])
-    torch.set_rng_state(state["torch"])
-    if device.type == "cuda" and "cuda" in state:
-        torch.cuda.set_rng_state(state["cuda"], device)

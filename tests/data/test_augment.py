@@ -3,11 +3,19 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from lmoe_tune.data.augment import Augmentation, augment, centre, draw, normalise
+from lmoe_tune.data.augment import (
+    NUM_DRAWN,
+    Augmentation,
+    augment,
+    augmentation_of,
+    centre,
+    normalise,
+)
 from lmoe_tune.spec import AugmentSpec
 
 MEAN, STD = torch.tensor([120.0, 110.0, 100.0]), torch.tensor([60.0, 55.0, 50.0])
@@ -16,6 +24,13 @@ PUBLISHED = AugmentSpec()
 
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+def drawn_for(
+    count: int, spec: AugmentSpec, *, side: int, crop: int, seed: int = 0
+) -> Augmentation:
+    numbers = np.random.default_rng(seed).random((count, NUM_DRAWN))
+    return augmentation_of(numbers, spec, side=side, crop=crop)
 
 
 def some_pixels(count: int = 6, side: int = 9) -> Tensor:
@@ -55,7 +70,7 @@ def test_without_changes_it_is_the_normalisation_alone() -> None:
 def test_the_pixels_given_stay_as_they_are() -> None:
     pixels = some_pixels()
     before = pixels.clone()
-    augment(pixels, draw(generator(), 6, PUBLISHED, side=9, crop=9), MEAN, STD)
+    augment(pixels, drawn_for(6, PUBLISHED, side=9, crop=9), MEAN, STD)
     assert torch.equal(pixels, before)
 
 
@@ -85,7 +100,7 @@ class TestEachOperationEqualsTorchvisions:
         from torchvision.transforms import functional
 
         pixels = some_pixels(200)
-        drawn = draw(generator(3), 200, AugmentSpec(brightness=1, saturation=1), side=9, crop=9)
+        drawn = drawn_for(200, AugmentSpec(brightness=1, saturation=1), side=9, crop=9)
         drawn = dataclasses.replace(drawn, flips=torch.zeros(200, dtype=torch.bool))
         orders = Counter()
         for image, plain, brightness, saturation, first in zip(
@@ -112,7 +127,7 @@ class TestEachOperationEqualsTorchvisions:
 
         torch.manual_seed(0)
         count, jitter = 20_000, ColorJitter(brightness=32 / 255, saturation=0.5)
-        ours = draw(generator(), count, PUBLISHED, side=40, crop=32)
+        ours = drawn_for(count, PUBLISHED, side=40, crop=32)
         drawn = [
             ColorJitter.get_params(jitter.brightness, None, jitter.saturation, None)
             for _ in range(count)
@@ -150,19 +165,18 @@ class TestEachOperationEqualsTorchvisions:
         assert int(center_crop(columns, [crop, crop])[0, 0, 0]) == centre(side, crop)
 
 
-def test_the_parameters_are_a_function_of_the_generators_state() -> None:
-    source = generator(5)
-    state = source.get_state()
-    first = draw(source, 50, PUBLISHED, side=20, crop=12)
-    second = draw(source, 50, PUBLISHED, side=20, crop=12)
-    source.set_state(state)
-    again = draw(source, 50, PUBLISHED, side=20, crop=12)
-    assert all(torch.equal(getattr(first, name), value) for name, value in vars(again).items())
-    assert not torch.equal(first.brightness, second.brightness)
+def test_the_numbers_decide_the_parameters() -> None:
+    """The least and the greatest number that there are, and one between."""
+    numbers = np.array([[0.0] * NUM_DRAWN, [1 - 2.0**-53] * NUM_DRAWN, [0.5] * NUM_DRAWN])
+    made = augmentation_of(numbers, AugmentSpec(brightness=0.2, saturation=0.5), side=12, crop=9)
+    assert made.tops.tolist() == made.lefts.tolist() == [0, 3, 2]
+    assert made.flips.tolist() == made.brightness_first.tolist() == [True, False, False]
+    assert made.brightness.tolist() == pytest.approx([0.8, 1.2, 1.0])
+    assert made.saturation.tolist() == pytest.approx([0.5, 1.5, 1.0])
 
 
 def test_images_of_a_batch_are_varied_independently() -> None:
-    drawn = draw(generator(), 4000, PUBLISHED, side=40, crop=32)
+    drawn = drawn_for(4000, PUBLISHED, side=40, crop=32)
     values = torch.stack([value.double() for value in vars(drawn).values()])
     correlations = torch.corrcoef(values).fill_diagonal_(0)
     assert correlations.abs().max() < 0.08
@@ -170,7 +184,7 @@ def test_images_of_a_batch_are_varied_independently() -> None:
 
 
 def test_every_corner_comes_up() -> None:
-    drawn = draw(generator(), 2000, PUBLISHED, side=10, crop=8)
+    drawn = drawn_for(2000, PUBLISHED, side=10, crop=8)
     assert set(zip(drawn.tops.tolist(), drawn.lefts.tolist(), strict=True)) == {
         (y, x) for y in range(3) for x in range(3)
     }
@@ -178,7 +192,7 @@ def test_every_corner_comes_up() -> None:
 
 def test_what_is_switched_off_does_not_happen() -> None:
     none = AugmentSpec(random_crop=False, flip=False, brightness=0, saturation=0)
-    drawn = draw(generator(), 100, none, side=20, crop=12)
+    drawn = drawn_for(100, none, side=20, crop=12)
     assert set(drawn.tops.tolist()) == set(drawn.lefts.tolist()) == {4}
     assert not drawn.flips.any()
     pixels = some_pixels(100)
@@ -187,6 +201,6 @@ def test_what_is_switched_off_does_not_happen() -> None:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_gpu_gives_the_same() -> None:
-    pixels, drawn = some_pixels(50, 16), draw(generator(), 50, PUBLISHED, side=16, crop=16)
+    pixels, drawn = some_pixels(50, 16), drawn_for(50, PUBLISHED, side=16, crop=16)
     there = augment(pixels.cuda(), drawn, MEAN.cuda(), STD.cuda())
     torch.testing.assert_close(there.cpu(), augment(pixels, drawn, MEAN, STD), atol=1e-4, rtol=0)

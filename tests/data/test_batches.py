@@ -49,7 +49,7 @@ def batches(
         numbered(num_train, num_outliers),
         batch_size=batch_size,
         outlier_ratio=ratio,
-        rng=np.random.default_rng(seed),
+        seed=seed,
     )
 
 
@@ -64,9 +64,9 @@ def same(first: Batch, second: Batch) -> bool:
 @pytest.mark.parametrize("batch_size", [2, 7, 16, 96, 500])
 def test_every_image_comes_once_per_epoch_with_its_label(batch_size: int) -> None:
     stream = batches(96, batch_size=batch_size)
-    for _ in range(3):
+    for number in (1, 2, 3):
         seen = []
-        for batch in stream.epoch():
+        for batch in stream.epoch(number):
             seen += numbers(batch.images)
             assert batch.labels.tolist() == [number % 5 for number in numbers(batch.images)]
             assert batch.labels.dtype == torch.int64
@@ -76,16 +76,17 @@ def test_every_image_comes_once_per_epoch_with_its_label(batch_size: int) -> Non
 def test_the_order_differs_from_epoch_to_epoch_and_from_seed_to_seed() -> None:
     stream, other = batches(), batches(seed=1)
     orders = [
-        [number for batch in source.epoch() for number in numbers(batch.images)]
-        for source in (stream, stream, other)
+        [number for batch in source.epoch(epoch) for number in numbers(batch.images)]
+        for source, epoch in ((stream, 1), (stream, 2), (other, 1))
     ]
     assert orders[0] != orders[1] != orders[2] != orders[0]
 
 
 def test_the_same_seed_gives_the_same_batches() -> None:
     first, second = batches(ratio=0.6), batches(ratio=0.6)
-    for _ in range(3):
-        assert all(same(a, b) for a, b in zip(first.epoch(), second.epoch(), strict=True))
+    for epoch in (1, 2, 3):
+        pairs = zip(first.epoch(epoch), second.epoch(epoch), strict=True)
+        assert all(same(a, b) for a, b in pairs)
 
 
 @pytest.mark.parametrize(
@@ -94,34 +95,42 @@ def test_the_same_seed_gives_the_same_batches() -> None:
 def test_only_a_single_left_over_image_is_left_out(num_train: int, sizes: list[int]) -> None:
     stream = batches(num_train, batch_size=32)
     assert stream.steps_per_epoch == len(sizes)
-    assert [len(batch.images) for batch in stream.epoch()] == sizes
+    assert [len(batch.images) for batch in stream.epoch(1)] == sizes
 
 
 def test_an_image_left_out_in_one_epoch_comes_in_another() -> None:
     stream = batches(33, batch_size=32)
     seen = {
-        number for _ in range(10) for batch in stream.epoch() for number in numbers(batch.images)
+        number
+        for epoch in range(1, 11)
+        for batch in stream.epoch(epoch)
+        for number in numbers(batch.images)
     }
     assert seen == set(range(33))
 
 
-@pytest.mark.parametrize("ratio", [0.25, 0.3, 0.6, 1.0, 1.5, 2.7])
+@pytest.mark.parametrize(
+    ("ratio", "num_outliers"),
+    [(0.01, 2), (0.1, 2), (0.25, 4), (0.3, 5), (0.6, 10), (1.0, 16), (1.5, 24), (2.7, 43)],
+)
 @pytest.mark.parametrize("num_train", [96, 90])
-def test_the_ratio_is_exact_over_an_epoch(ratio: float, num_train: int) -> None:
+def test_every_step_has_the_same_number_of_outliers_and_at_least_two(
+    ratio: float, num_outliers: int, num_train: int
+) -> None:
     stream = batches(num_train, ratio=ratio)
-    for _ in range(3):
-        drawn = [(len(batch.images), len(batch.outliers)) for batch in stream.epoch()]
-        assert abs(sum(num for _, num in drawn) - ratio * num_train) <= 0.5
-        assert all(abs(num - ratio * size) <= 1 for size, num in drawn)
+    for epoch in (1, 2, 3):
+        assert {len(batch.outliers) for batch in stream.epoch(epoch)} == {num_outliers}
+    assert stream.outlier_ratio == num_outliers / 16
 
 
-@pytest.mark.parametrize("ratio", [0.01, 0.05, 0.1])
-def test_at_least_two_outliers_come_in_every_step(ratio: float) -> None:
-    assert all(len(batch.outliers) == 2 for batch in batches(ratio=ratio).epoch())
+def test_a_batch_larger_than_the_set_counts_as_large_as_the_set() -> None:
+    stream = batches(10, ratio=0.5, batch_size=500)
+    assert [len(batch.outliers) for batch in stream.epoch(1)] == [5]
+    assert stream.outlier_ratio == 0.5
 
 
 def test_a_ratio_of_zero_draws_no_outliers_and_needs_none() -> None:
-    for batch in batches(num_outliers=0, ratio=0).epoch():
+    for batch in batches(num_outliers=0, ratio=0).epoch(1):
         assert batch.outliers.shape == (0, 1, 2, 2)
         assert batch.pairs.shape == (0,)
 
@@ -132,62 +141,77 @@ def test_outliers_asked_for_but_absent_are_a_broken_invariant() -> None:
 
 
 @pytest.mark.parametrize("ratio", [0.3, 1.0, 2.7])
-@pytest.mark.parametrize("num_outliers", [2, 5, 50, 250])
-def test_all_outliers_are_seen_equally_often(ratio: float, num_outliers: int) -> None:
-    stream, seen = batches(num_outliers=num_outliers, ratio=ratio), Counter[int]()
-    for _ in range(6):
-        for batch in stream.epoch():
-            seen.update(numbers(batch.outliers))
-            counts = [seen[number] for number in range(num_outliers)]
-            assert max(counts) - min(counts) <= 1
+@pytest.mark.parametrize("num_outliers", [2, 5, 50, 96, 250])
+def test_within_an_epoch_all_outliers_come_equally_often(ratio: float, num_outliers: int) -> None:
+    stream = batches(num_outliers=num_outliers, ratio=ratio)
+    for epoch in (1, 2, 5):
+        seen = Counter(n for batch in stream.epoch(epoch) for n in numbers(batch.outliers))
+        counts = [seen[number] for number in range(num_outliers)]
+        assert max(counts) - min(counts) <= 1
 
 
-def test_outliers_come_in_another_order_once_they_are_exhausted() -> None:
-    stream = batches(48, 48, batch_size=16)
-    first, second = (
-        [n for batch in stream.epoch() for n in numbers(batch.outliers)] for _ in range(2)
-    )
-    assert sorted(first) == sorted(second) == list(range(48))
-    assert first != second
+@pytest.mark.parametrize("ratio", [0.25, 0.5, 1.0])
+def test_up_to_a_ratio_of_one_no_outlier_comes_again_before_the_set_is_through(
+    ratio: float,
+) -> None:
+    """Of 250 outliers two epochs take at most 96 each; the next two have an order of their own."""
+    stream = batches(num_outliers=250, ratio=ratio)
+    orders = []
+    for first in (1, 3):
+        seen = [
+            number
+            for epoch in (first, first + 1)
+            for batch in stream.epoch(epoch)
+            for number in numbers(batch.outliers)
+        ]
+        assert len(seen) == len(set(seen)) == 2 * 6 * round(ratio * 16)
+        orders.append(seen)
+    assert orders[0] != orders[1]
+
+
+def test_over_many_epochs_every_outlier_comes_whatever_the_ratio() -> None:
+    stream = batches(num_outliers=250, ratio=0.25)
+    seen = {
+        n
+        for epoch in range(1, 80)
+        for batch in stream.epoch(epoch)
+        for n in numbers(batch.outliers)
+    }
+    assert seen == set(range(250))
+
+
+RATIOS = (0.1, 0.5, 1.0, 1.7, 3.1)
+
+
+@pytest.mark.parametrize("num_train", [96, 90])  # 90: the last batch has ten images
+@pytest.mark.parametrize("num_outliers", [7, 50, 96, 250])
+def test_a_slot_of_a_step_is_the_same_whatever_the_ratio(num_train: int, num_outliers: int) -> None:
+    """Images, their labels and order; and of every slot that two ratios have: outlier and partner."""
+    most = batches(num_train, num_outliers, ratio=4.0)
+    for ratio in (0.0, *RATIOS):
+        some = batches(num_train, num_outliers, ratio=ratio)
+        for epoch in range(1, 8):
+            for a, b in zip(some.epoch(epoch), most.epoch(epoch), strict=True):
+                slots = slice(len(a.outliers))
+                assert torch.equal(a.images, b.images) and torch.equal(a.labels, b.labels)
+                assert torch.equal(a.outliers, b.outliers[slots])
+                assert torch.equal(a.pairs, b.pairs[slots])
 
 
 @pytest.mark.parametrize("ratio", [0.25, 1.0, 2.5])
 def test_outliers_are_paired_in_turn_and_cycle_when_there_are_more(ratio: float) -> None:
-    for batch in batches(ratio=ratio).epoch():
+    for batch in batches(ratio=ratio).epoch(1):
         assert batch.pairs.tolist() == [j % 16 for j in range(len(batch.outliers))]
         assert batch.pairs.dtype == torch.int64
 
 
-@pytest.mark.parametrize("epochs_before", [1, 2, 3])
-def test_a_stream_continues_from_its_state_in_the_middle_of_the_outliers(
-    epochs_before: int,
-) -> None:
-    rng = np.random.default_rng(7)
-    images = numbered(96, 50)
-    stream = PairedBatches(images, batch_size=16, outlier_ratio=0.6, rng=rng)
-    for _ in range(epochs_before):
-        list(stream.epoch())
-    state, generator_state = stream.state_dict(), rng.bit_generator.state
-    assert 0 < state["outlier_position"] < 50, "the point of the test"
-    expected = [list(stream.epoch()) for _ in range(3)]
-
-    fresh_rng = np.random.default_rng(0)
-    continued = PairedBatches(images, batch_size=16, outlier_ratio=0.6, rng=fresh_rng)
-    continued.load_state_dict(state)
-    fresh_rng.bit_generator.state = generator_state
-    for epoch in expected:
-        assert all(same(a, b) for a, b in zip(epoch, continued.epoch(), strict=True))
-
-
-def test_a_state_does_not_change_when_its_stream_goes_on() -> None:
-    stream = batches(ratio=0.6)
-    list(stream.epoch())
-    state = stream.state_dict()
-    order, position = state["outlier_order"].clone(), state["outlier_position"]
-    for _ in range(3):
-        list(stream.epoch())
-    assert torch.equal(state["outlier_order"], order)
-    assert state["outlier_position"] == position
+def test_an_epoch_does_not_depend_on_those_before_it() -> None:
+    """So a trial that goes on after a kill needs no state of its batches."""
+    stream, fresh = batches(ratio=0.6), batches(ratio=0.6)
+    for epoch in (1, 2, 3):
+        list(stream.epoch(epoch))
+    for epoch in (4, 2):
+        assert all(same(a, b) for a, b in zip(stream.epoch(epoch), fresh.epoch(epoch), strict=True))
 
 
 def test_images_are_normalised_by_the_training_images(tiny_data: SearchData) -> None:

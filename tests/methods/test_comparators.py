@@ -5,17 +5,18 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from lmoe_tune.data.batches import Batch
+from lmoe_tune.data.streams import StepDraws
 from lmoe_tune.methods.baseline import CrossEntropy
 from lmoe_tune.methods.energy_oe import EnergyOE
 from lmoe_tune.methods.mixoe import MixOE
 from lmoe_tune.methods.objective import Objective
 from lmoe_tune.methods.outlier_exposure import OutlierExposure
+from lmoe_tune.testing.methods import GivenDraws, draws_for
 
 LN2 = math.log(2)
 
@@ -31,23 +32,6 @@ class Logits(nn.Module):
         return self.weight * images.flatten(1)
 
 
-class Fixed(np.random.Generator):
-    """A generator whose Beta draws are given, and whose boxes are centred on (1, 1)."""
-
-    def __init__(self, alpha: float, *lam: float) -> None:
-        super().__init__(np.random.PCG64(0))
-        self._alpha, self._lam = alpha, lam
-
-    def beta(self, a: Any, b: Any, size: Any = None) -> Any:
-        assert a == b == self._alpha
-        assert size == len(self._lam)
-        return np.array(self._lam)
-
-    def integers(self, high: Any, size: Any = None) -> Any:  # type: ignore[override]
-        assert high == 2
-        return np.ones(size, dtype=np.int64)
-
-
 def batch(
     images: list[list[float]], labels: list[int], outliers: list[list[float]], side: int = 1
 ) -> Batch:
@@ -61,10 +45,8 @@ def batch(
     )
 
 
-def measured(
-    objective: Objective, data: Batch, rng: np.random.Generator | None = None
-) -> dict[str, float]:
-    found = objective.loss(Logits(), data, rng or np.random.default_rng(0))
+def measured(objective: Objective, data: Batch, draws: StepDraws | None = None) -> dict[str, float]:
+    found = objective.loss(Logits(), data, draws or draws_for(data))
     return {"total": found.total.item()} | {
         name: value.item() for name, value in found.logged.items()
     }
@@ -142,9 +124,9 @@ def test_mixup_by_hand() -> None:
     log_sum = math.log(2 + math.sqrt(2) + math.sqrt(2) + 2)
     expected = log_sum - (5 * 1 + 0.5 + 0.5 + 1) / 8 * LN2
     assert expected == pytest.approx(1.3145906)
-    found = measured(MixOE(), data, Fixed(1.0, 0.5))
+    found = measured(MixOE(), data, GivenDraws(0.5))
     assert found == approx({"total": LN2 + 5 * 1.3145906, "id_loss": LN2, "mix_loss": 1.3145906})
-    found = measured(MixOE(mix_weight=0.5, mixing_alpha=3.0), data, Fixed(3.0, 0.5))
+    found = measured(MixOE(mix_weight=0.5, mixing_alpha=3.0), data, GivenDraws(0.5))
     assert found["total"] == pytest.approx(LN2 + 0.5 * 1.3145906)
 
 
@@ -156,22 +138,23 @@ def test_cutmix_by_hand() -> None:
     data = batch(IMAGES[:1], LABELS[:1], OUTLIERS[:1], side=2)
     expected = math.log(11) - (13 * 2 + 1 + 0 + 2) / 16 * LN2
     assert expected == pytest.approx(1.1415661)
-    found = measured(MixOE(mixing="cutmix"), data, Fixed(2.0, 0.75))
+    found = measured(MixOE(mixing="cutmix"), data, GivenDraws(0.75))
     assert found == approx({"total": LN2 + 5 * 1.1415661, "id_loss": LN2, "mix_loss": 1.1415661})
 
 
 def test_the_target_of_cutmix_has_the_lam_that_came_out_and_not_the_one_drawn() -> None:
     """lam .7 asks for .5477 of each side, which is one pixel of two: 3/4 of the image is left, as with .75."""
     data = batch(IMAGES[:1], LABELS[:1], OUTLIERS[:1], side=2)
-    found = [measured(MixOE(mixing="cutmix"), data, Fixed(2.0, lam)) for lam in (0.7, 0.75)]
+    found = [measured(MixOE(mixing="cutmix"), data, GivenDraws(lam)) for lam in (0.7, 0.75)]
     assert found[0] == found[1]
 
 
 @pytest.mark.parametrize(("mixing", "alpha"), [("mixup", 1.0), ("cutmix", 2.0)])
 def test_mixoe_has_the_published_settings_by_default(mixing: Any, alpha: float) -> None:
     data = batch(IMAGES, LABELS, OUTLIERS, side=2)
-    drawn = Fixed(alpha, 0.6)  # asserts the alpha
+    drawn = GivenDraws(0.6)
     found = measured(MixOE(mixing=mixing), data, drawn)
+    assert drawn.asked == (alpha, None, "batch")
     assert found["total"] == pytest.approx(found["id_loss"] + 5 * found["mix_loss"])
 
 
@@ -207,18 +190,11 @@ def probabilities(z: Tensor) -> list[Tensor]:
 
 
 def mixtures(data: Batch, settings: dict[str, Any]) -> list[tuple[Tensor, float]]:
-    """Every mixture and its lam, pixel by pixel, from a generator with the objective's seed."""
-    rng = np.random.default_rng(9)
-    num_pairs = len(data.outliers)
-    count = num_pairs if settings["per"] == "sample" else 1
-    lams = np.broadcast_to(
-        rng.beta(settings["mixing_alpha"], settings["mixing_alpha"], size=count), num_pairs
-    )
-    lams = [float(np.float32(lam)) for lam in lams]
-    centres = []
-    if settings["mixing"] == "cutmix":
-        rows, columns = rng.integers(4, size=count), rng.integers(4, size=count)
-        centres = [(int(rows[j % count]), int(columns[j % count])) for j in range(num_pairs)]
+    """Every mixture and its lam, pixel by pixel, from draws with the objective's seed."""
+    draws = draws_for(data, seed=9)
+    lams = draws.beta(settings["mixing_alpha"], per=settings["per"]).tolist()
+    places = draws.uniforms("box", 2, per=settings["per"]).tolist()
+    centres = [(int(4 * row), int(4 * column)) for row, column in places]
     found = []
     for j, lam in enumerate(lams):
         image, outlier = data.images[data.pairs[j]].double(), data.outliers[j].double()
@@ -298,7 +274,7 @@ def test_loss_and_gradients_are_those_of_the_reference(
     data = random_batch(num_images, num_outliers, num_classes, dtype)
     net, exact = Net(num_classes), Net(num_classes).double()
     objective = kind(**settings, **({} if kind is CrossEntropy else {"batch_norm": mode}))
-    found = objective.loss(net, data, np.random.default_rng(9)).total
+    found = objective.loss(net, data, draws_for(data, seed=9)).total
     gradients = torch.autograd.grad(found, list(net.parameters()))
 
     expected = reference(exact, data, objective, settings)
@@ -328,7 +304,7 @@ def test_bf16_logits_are_taken_as_the_numbers_they_are(
     )
     data = Batch(images=images, labels=torch.arange(6), outliers=outliers, pairs=torch.arange(4))
     rounded, exact = (
-        kind(**settings).loss(model, data, np.random.default_rng(0)).total
+        kind(**settings).loss(model, data, draws_for(data)).total
         for model in (Rounded(), nn.Flatten())
     )
     assert rounded.dtype == torch.float32

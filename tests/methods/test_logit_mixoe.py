@@ -6,14 +6,14 @@ import itertools
 import math
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from lmoe_tune.data.batches import Batch
 from lmoe_tune.methods.logit_mixoe import LogitMixOE, margin
-from lmoe_tune.methods.mixing import draw_lam, softened_target
+from lmoe_tune.methods.mixing import softened_target
+from lmoe_tune.testing.methods import GivenDraws, draws_for
 
 CONSISTENCIES = ("mse", "mse_log_softmax", "kl", "js")
 
@@ -49,19 +49,6 @@ class Square(nn.Module):
         return self.weight * images.flatten(1) ** 2
 
 
-class Fixed(np.random.Generator):
-    """A generator whose Beta draws are given."""
-
-    def __init__(self, *lam: float) -> None:
-        super().__init__(np.random.PCG64(0))
-        self._lam = lam
-
-    def beta(self, a: Any, b: Any, size: Any = None) -> Any:
-        assert a == b
-        assert size == len(self._lam)
-        return np.array(self._lam)
-
-
 def batch(pairs: tuple[int, ...] = (0, 1), outliers: list[list[float]] = O) -> Batch:
     return Batch(
         images=torch.tensor(X).view(2, 3, 1, 1),
@@ -74,7 +61,7 @@ def batch(pairs: tuple[int, ...] = (0, 1), outliers: list[list[float]] = O) -> B
 def loss_of(
     lam: tuple[float, ...] = (0.75,), on: Batch | None = None, **settings: Any
 ) -> tuple[float, dict[str, float]]:
-    found = LogitMixOE(**settings).loss(Square(), on or batch(), Fixed(*lam))
+    found = LogitMixOE(**settings).loss(Square(), on or batch(), GivenDraws(*lam))
     return found.total.item(), {name: value.item() for name, value in found.logged.items()}
 
 
@@ -218,7 +205,7 @@ def test_a_term_of_weight_zero_costs_no_forward(
 ) -> None:
     model = Square()
     three = batch(pairs=(0, 1, 0), outliers=[*O, [0.0, 2.0, 0.0]])
-    found = LogitMixOE(batch_norm=mode, **settings).loss(model, three, np.random.default_rng(0))
+    found = LogitMixOE(batch_norm=mode, **settings).loss(model, three, draws_for(three))
     assert model.rows == (rows if mode == "separate" else [sum(rows)])
     logged = set(found.logged)
     assert ("mix_loss" in logged) == (settings.get("mix_weight", 1) > 0)
@@ -268,16 +255,16 @@ def test_the_gradient_is_stopped_inside_the_distance_only() -> None:
     """Stopping the mixed logits must not take their cross-entropy's gradient away."""
     model = Square()
     found = LogitMixOE(stop_gradient="mixed_logits", consistency_weight=1e-30).loss(
-        model, batch(), Fixed(0.75)
+        model, batch(), GivenDraws(0.75)
     )
     (stopped,) = torch.autograd.grad(found.total, model.weight)
-    plain = LogitMixOE(consistency_weight=0.0).loss(model, batch(), Fixed(0.75))
+    plain = LogitMixOE(consistency_weight=0.0).loss(model, batch(), GivenDraws(0.75))
     (expected,) = torch.autograd.grad(plain.total, model.weight)
     torch.testing.assert_close(stopped, expected)
 
 
 def test_what_is_logged_holds_no_graph() -> None:
-    found = LogitMixOE(outlier_weight=1.0).loss(Square(), batch(), Fixed(0.75))
+    found = LogitMixOE(outlier_weight=1.0).loss(Square(), batch(), GivenDraws(0.75))
     assert found.total.requires_grad
     assert not any(value.requires_grad for value in found.logged.values())
 
@@ -285,43 +272,11 @@ def test_what_is_logged_holds_no_graph() -> None:
 # --- lambda ---
 
 
-def test_one_weight_for_a_batch_or_one_per_pair() -> None:
-    per_batch = draw_lam(np.random.default_rng(0), 1.0, 7, "batch")
-    per_sample = draw_lam(np.random.default_rng(0), 1.0, 7, "sample")
-    assert per_batch.shape == per_sample.shape == (7,)
-    assert len(set(per_batch.tolist())) == 1
-    assert len(set(per_sample.tolist())) == 7
-    assert per_batch.dtype == per_sample.dtype == torch.float32
-
-
-@pytest.mark.parametrize("alpha", [0.1, 1.0, 10.0])
-def test_the_weights_follow_a_symmetric_beta_distribution(alpha: float) -> None:
-    lam = draw_lam(np.random.default_rng(0), alpha, 40_000, "sample")
-    assert lam.min() >= 0
-    assert lam.max() <= 1
-    assert lam.mean().item() == pytest.approx(0.5, abs=0.01)
-    assert lam.var().item() == pytest.approx(1 / (4 * (2 * alpha + 1)), rel=0.03)
-
-
-def test_all_randomness_comes_from_the_generator() -> None:
-    rng, again = np.random.default_rng(3), np.random.default_rng(3)
-    torch.manual_seed(0)
-    first = LogitMixOE(per="sample").loss(Square(), batch(), rng)
-    state = torch.get_rng_state()
-    second = LogitMixOE(per="sample").loss(Square(), batch(), again)
-    assert torch.equal(first.total, second.total)
-    assert torch.equal(state, torch.get_rng_state())
-    assert rng.bit_generator.state == again.bit_generator.state
-
-
-def test_the_number_of_draws_does_not_depend_on_the_weights() -> None:
-    """Two trials that differ in a weight alone see the same batches."""
-    states = []
-    for weight in (0.0, 1.0):
-        rng = np.random.default_rng(0)
-        LogitMixOE(consistency_weight=weight, mix_weight=weight).loss(Square(), batch(), rng)
-        states.append(rng.bit_generator.state)
-    assert states[0] == states[1]
+@pytest.mark.parametrize("per", ["batch", "sample"])
+def test_lambda_is_asked_for_with_the_alpha_and_for_whom(per: str) -> None:
+    draws = GivenDraws(0.75)
+    LogitMixOE(mixing_alpha=0.7, per=per).loss(Square(), batch(), draws)
+    assert draws.asked == (0.7, None, per)
 
 
 # --- target and margin ---
@@ -375,12 +330,12 @@ def random_batch(size: int = 4, num_outliers: int = 4, side: int = 3) -> Batch:
 def test_the_distance_of_an_affine_network_has_the_floor_zero_with_joint_statistics(
     lam: float,
 ) -> None:
-    found = LogitMixOE(batch_norm="joint").loss(Affine(), random_batch(), Fixed(lam))
+    found = LogitMixOE(batch_norm="joint").loss(Affine(), random_batch(), GivenDraws(lam))
     assert found.logged["consistency_loss"].item() < 1e-10
 
 
 def test_with_separate_statistics_it_has_not() -> None:
-    found = LogitMixOE(batch_norm="separate").loss(Affine(), random_batch(), Fixed(0.4))
+    found = LogitMixOE(batch_norm="separate").loss(Affine(), random_batch(), GivenDraws(0.4))
     assert found.logged["consistency_loss"].item() > 1e-3
 
 
@@ -388,7 +343,7 @@ def test_with_separate_statistics_it_has_not() -> None:
 def test_which_rows_move_the_running_statistics(mode: str) -> None:
     model, data = Affine(), random_batch()
     model.norm.momentum = 1.0
-    LogitMixOE(batch_norm=mode).loss(model, data, Fixed(0.4))
+    LogitMixOE(batch_norm=mode).loss(model, data, GivenDraws(0.4))
     mixed = 0.4 * data.images + 0.6 * data.outliers
     rows = {"joint": torch.cat([data.images, data.outliers, mixed]), "separate": data.images}.get(
         mode
@@ -496,12 +451,11 @@ def test_loss_and_gradients_are_those_of_the_reference(
         "outlier_weight": 0.3,
     }
     data = random_batch(num_outliers=num_outliers)
-    drawn = np.random.default_rng(9).beta(0.8, 0.8, size=num_outliers if per == "sample" else 1)
-    lam = [float(np.float32(value)) for value in np.broadcast_to(drawn, num_outliers)]
+    lam = draws_for(data, seed=9).beta(0.8, per=per).tolist()
 
     net = Net()
     objective = LogitMixOE(mixing_alpha=0.8, per=per, batch_norm=mode, **settings)
-    found = objective.loss(net, data, np.random.default_rng(9)).total
+    found = objective.loss(net, data, draws_for(data, seed=9)).total
     gradients = torch.autograd.grad(found, list(net.parameters()))
 
     exact = Net().double()

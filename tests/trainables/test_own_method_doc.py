@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from lmoe_tune.data.batches import Batch
 from lmoe_tune.model import build_model
 from lmoe_tune.spec import load_spec
+from lmoe_tune.testing.methods import draws_for
 from lmoe_tune.training.platform import resolve_platform
 from lmoe_tune.training.trial import run_trial
 from trainables import configured, declarations, load_method, resolve_declaration
@@ -45,7 +45,7 @@ def test_its_spec_is_fine_and_its_loss_trains(folder: Path) -> None:
         torch.randn(4, 1, 8, 8),
         torch.arange(4),
     )
-    loss = objective.loss(model, batch, np.random.default_rng(0))
+    loss = objective.loss(model, batch, draws_for(batch))
     assert set(loss.logged) == {"id_loss", "outlier_loss"}
     assert float(loss.total.detach()) == pytest.approx(
         float(loss.logged["id_loss"] + 0.5 * loss.logged["outlier_loss"])

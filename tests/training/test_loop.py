@@ -18,6 +18,7 @@ import lmoe_tune
 from lmoe_tune import checkpoint
 from lmoe_tune.data import load_search_data
 from lmoe_tune.data.batches import Batch, Images, PairedBatches
+from lmoe_tune.data.streams import StepDraws
 from lmoe_tune.errors import TrainingError
 from lmoe_tune.methods.baseline import CrossEntropy
 from lmoe_tune.methods.logit_mixoe import LogitMixOE
@@ -45,9 +46,9 @@ class Poisoned(Objective):
     def __init__(self, at_step: int, term: str, value: float) -> None:
         self._at_step, self._term, self._value, self._step = at_step, term, value, 0
 
-    def loss(self, model: nn.Module, batch: Batch, rng: np.random.Generator) -> StepLoss:
+    def loss(self, model: nn.Module, batch: Batch, draws: StepDraws) -> StepLoss:
         self._step += 1
-        plain = CrossEntropy().loss(model, batch, rng).total
+        plain = CrossEntropy().loss(model, batch, draws).total
         terms = {"id_loss": plain, "mix_loss": 0.5 * plain, "consistency_loss": 0.1 * plain}
         if self._step >= self._at_step:
             terms[self._term] = terms[self._term] + self._value
@@ -63,8 +64,8 @@ class Recorded(Objective):
         self._objective, self.outlier_ratio = objective, objective.outlier_ratio
         self.losses: list[float] = []
 
-    def loss(self, model: nn.Module, batch: Batch, rng: np.random.Generator) -> StepLoss:
-        found = self._objective.loss(model, batch, rng)
+    def loss(self, model: nn.Module, batch: Batch, draws: StepDraws) -> StepLoss:
+        found = self._objective.loss(model, batch, draws)
         self.losses.append(found.total.item())
         return found
 
@@ -185,11 +186,10 @@ def test_the_steps_are_those_of_nesterovs_method_with_weight_decay(tiny_images: 
     """One epoch against the update written out, on the same batches."""
     model, ours = model_of(), model_of()
     list(run(tiny_images, CrossEntropy(), model=ours, epochs=1))
-    rng = np.random.default_rng(SETTINGS.seed)
-    batches = PairedBatches(tiny_images, batch_size=24, outlier_ratio=0.0, rng=rng)
+    batches = PairedBatches(tiny_images, batch_size=24, outlier_ratio=0.0, seed=SETTINGS.seed)
     velocity = [torch.zeros_like(weight) for weight in model.parameters()]
     model.train()
-    for step, batch in enumerate(batches.epoch()):
+    for step, batch in enumerate(batches.epoch(1)):
         loss = nn.functional.cross_entropy(model(batch.images), batch.labels)
         gradients = torch.autograd.grad(loss, list(model.parameters()))
         with torch.no_grad():
@@ -313,10 +313,6 @@ def test_going_on_from_any_epoch_gives_the_bits_of_the_uninterrupted_run(
         expected.append((result.epoch, numbers(result.metrics), digest(model)))
     for done, path in enumerate(paths, start=1):
         state = checkpoint.load(path)
-        if isinstance(objective, LogitMixOE) and objective.outlier_ratio == 0.6 and done == 1:
-            assert 0 < state["batches"]["outlier_position"] < len(tiny_images.outliers), (
-                "the point of the test"
-            )
         again, found = model_of(seed=99), []
         torch.manual_seed(done)
         for result in run(tiny_images, objective, again, state, bf16=bf16):
@@ -334,7 +330,7 @@ def with_dropout() -> nn.Module:
 def test_dropout_is_repeated_too_and_goes_on_where_it_was(
     tiny_images: Images, tmp_path: Path
 ) -> None:
-    """It draws from torch's global generator, which the loop seeds and whose state is in the checkpoint."""
+    """It draws from torch's global generator, which the loop seeds for every step."""
     runs, path = [], tmp_path
     for noise in (1, 2):
         model = with_dropout()
@@ -358,7 +354,7 @@ def test_dropout_is_repeated_too_and_goes_on_where_it_was(
 def test_a_state_holds_all_that_it_must_and_says_its_epoch(tiny_images: Images) -> None:
     result = next(run(tiny_images))
     state = result.state()
-    assert set(state) == {"epoch", "metrics", "model", "optimizer", "batches", "rng"}
+    assert set(state) == {"epoch", "metrics", "model", "optimizer"}
     assert state["epoch"] == 1
     assert state["metrics"] == result.metrics
 
@@ -386,8 +382,8 @@ def test_a_non_finite_term_is_named_with_its_epoch_and_step(
 
 def test_a_total_that_overflows_though_its_terms_do_not_is_named(tiny_images: Images) -> None:
     class Overflowing(Objective):
-        def loss(self, model: nn.Module, batch: Batch, rng: np.random.Generator) -> StepLoss:
-            term = CrossEntropy().loss(model, batch, rng).total
+        def loss(self, model: nn.Module, batch: Batch, draws: StepDraws) -> StepLoss:
+            term = CrossEntropy().loss(model, batch, draws).total
             return StepLoss(1e38 * (term + 10) * 10, {"id_loss": term.detach()})
 
     with pytest.raises(TrainingError, match=r"epoch 1, step 1: train_loss is inf"):
@@ -437,10 +433,10 @@ def test_bf16_trains_to_nearly_the_same_metrics_with_weights_in_fp32(tiny_images
 
 # Recorded on one thread; other instruction sets and two threads differ by less than 1e-6 of them.
 PINNED = [
-    3.3900158, 3.1580086, 3.1457934, 2.8727624, 2.5935309,
-    2.6311316, 2.7103455, 2.4627888, 1.9992651, 2.2554045,
-    2.4289489, 2.4025350, 2.1344674, 1.8102317, 1.8421245,
-    1.9969491, 1.8250800, 2.1039486, 1.8954672, 1.8027973,
+    3.3785672, 3.2158303, 3.1992862, 2.8789201, 2.6896806,
+    2.6136131, 2.6512043, 2.1605077, 2.1083708, 2.2079890,
+    2.1168320, 2.1987484, 2.3371122, 2.0078294, 2.0250130,
+    1.8843341, 2.0849533, 1.9026625, 1.7583821, 1.7781439,
 ]  # fmt: skip
 
 
