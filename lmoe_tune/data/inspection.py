@@ -5,8 +5,10 @@ The data checker sees every image, sealed ones too, but keeps paths, hashes and 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import numpy as np
 
 from lmoe_tune.data.embedded import load_digits, load_photo_patches
 from lmoe_tune.data.exclusion import same_classes
-from lmoe_tune.data.leaks import Leak, find_leaks
+from lmoe_tune.data.leaks import Leak, copied, find_leaks, find_near_duplicates
 from lmoe_tune.data.sealed_plan import plan_test_of
 from lmoe_tune.data.search_data import PHOTOS, class_split_of, describe_splits
 from lmoe_tune.data.search_plan import plan_of
@@ -24,10 +26,12 @@ from lmoe_tune.data.usable_images import (
     Finding,
     Say,
     UsableImages,
+    class_split,
     counted,
     select_coarse,
     select_id,
     select_outliers,
+    split_id,
 )
 from lmoe_tune.errors import UsageError
 from lmoe_tune.readers import READERS, LayoutError
@@ -48,9 +52,11 @@ class Inspection:
     problems: tuple[Finding, ...]
     notes: tuple[str, ...] = ()
     fingerprint: str | None = None
+    near_duplicates: Counts | None = None
 
     @property
     def stops(self) -> bool:
+        """Whether a search must not start."""
         return any(problem.stops for problem in self.problems)
 
     def document(self) -> dict[str, Any]:
@@ -60,6 +66,7 @@ class Inspection:
             "outliers": self.outliers,
             "coarse_ood": self.coarse_ood,
             "splits": self.splits,
+            "near_duplicates": self.near_duplicates,
             "problems": [
                 {"where": one.where, "what": one.what, "fix": one.fix, "stops": one.stops}
                 for one in self.problems
@@ -74,75 +81,39 @@ def inspect(data: DataSpec, home: Path, say: Say | None = None) -> Inspection:
 
     Args:
         home: where hashes and what was found are kept: a second inspection of the same files is quick.
-        say: told how far the reading is.
+        say: receives how far the reading, and then the comparing, is.
     """
     if READERS[data.id.dataset].is_embedded:
         return _inspect_embedded(data)
-    found = _Found()
+
+    found = _Found(home, say)
     own = found.selected("data.id", lambda: select_id(data, home, say))
-    outliers = (
-        found.selected("data.outliers", lambda: select_outliers(data, home, say))
-        if data.outliers
-        else None
-    )
+    outliers = found.selected("data.outliers", lambda: select_outliers(data, home, say))
     coarse = [
-        found.selected(
-            f"data.coarse_ood.{place}", lambda place=place: select_coarse(data, place, home, say)
-        )
+        found.selected(f"data.coarse_ood.{place}", partial(select_coarse, data, place, home, say))
         for place in range(len(data.coarse_ood))
     ]
-    if own is not None:
-        found.leaks(own, outliers, "in-distribution images", home)
-        for one in coarse:
-            found.leaks(own, one, "in-distribution images", home)
-            found.classes_in_common(own, one)
-        found.classes_in_common(own, outliers)
-    for one in coarse:
-        if outliers is not None:
-            found.leaks(outliers, one, "outliers", home)
+
+    found.look_for_leaks(own, outliers, coarse)
     splits: dict[str, Counts] = {}
-    fingerprint = None
-    if own is not None and (outliers is not None or data.outliers is None):
-        try:
-            plan = plan_of(data, own, outliers)
-            sealed = plan_test_of(data, own, outliers, [one for one in coarse if one is not None])
-        except UsageError as error:
-            found.add_error(error)
-        else:
-            fingerprint = plan.fingerprint
-            parts: dict[str, list[Part]] = {
-                "train": [plan.train],
-                "val": [plan.val],
-                "val_fine": [plan.val_fine],
-                "outliers": [plan.outliers] if plan.outliers is not None else [],
-                "val_coarse": [plan.val_coarse],
-                "test": [sealed.test],
-                "test_fine": [sealed.test_fine],
-                "test_outliers": [sealed.test_outliers] if sealed.test_outliers is not None else [],
-                "test_coarse": list(sealed.test_coarse),
-            }
-            splits = {name: _counted(one) for name, one in parts.items()}
-            for name in ("test", "test_fine"):
-                if not splits[name]["images"]:
-                    found.add(
-                        "data.id",
-                        f"no image is left for {name}",
-                        "add images to its classes",
-                        stops=False,
-                    )
+    fingerprint = near_duplicates = None
+    if own is not None:
+        near_duplicates = found.near_duplicates(data, own)
+        if outliers is not None or data.outliers is None:
+            splits, fingerprint = found.splits(data, own, outliers, coarse)
+
     return Inspection(
-        id=_described(own) if own is not None else {"layout": None, "classes": 0, "images": 0},
-        outliers=(_described(outliers) if outliers is not None else {"images": 0})
-        if data.outliers
-        else None,
+        id=_described(own) if own else {"layout": None, "classes": 0, "images": 0},
+        outliers=_described_outliers(data, outliers),
         coarse_ood={
-            "images": sum(len(one.indices) for one in coarse if one is not None),
-            "sets": [_described(one) for one in coarse if one is not None],
+            "images": sum(len(one.indices) for one in coarse if one),
+            "sets": [_described(one) for one in coarse if one],
         },
         splits=splits,
         problems=tuple(sorted(found.problems, key=lambda problem: not problem.stops)),
         notes=tuple(found.notes),
         fingerprint=fingerprint,
+        near_duplicates=near_duplicates,
     )
 
 
@@ -159,6 +130,8 @@ def refuse_unsound(data: DataSpec, home: Path, say: Say | None = None) -> Inspec
 class _Found:
     """Problems and notes as they come up."""
 
+    home: Path
+    say: Say | None = None
     problems: list[Finding] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -171,56 +144,162 @@ class _Found:
         if not where.startswith("data") or " " in where:
             where, rest = "data", str(error)
         what, _, fix = rest.rpartition("; ")
-        self.add(
-            where, what or rest, fix if what else "change the setting that it names", stops=True
-        )
+        self.add(where, what or rest, fix if what else "change that setting", stops=True)
 
-    def selected(self, where: str, select: Any) -> UsableImages | None:
+    def selected(
+        self, where: str, select: Callable[[], UsableImages | None]
+    ) -> UsableImages | None:
         """What a selection gives, its findings and notes taken over; None where the set cannot be read."""
         try:
-            found: UsableImages | None = select()
+            found = select()
         except LayoutError as error:
             self.add(f"{where}.root", error.what, error.fix, stops=True)
             return None
         if found is None:
             return None
+
         self.problems += found.findings
         self.notes += [f"{where}: {note}" for note in found.notes]
         if not len(found.indices):
-            self.add(where, "no image is left", "relax data.…exclude, or add images", stops=True)
+            self.add(where, "no image is left", f"relax {where}.exclude, or add images", stops=True)
             return None
         return found
 
-    def leaks(
-        self, first: UsableImages, second: UsableImages | None, kind: str, home: Path
+    def look_for_leaks(
+        self,
+        own: UsableImages | None,
+        outliers: UsableImages | None,
+        coarse: Sequence[UsableImages | None],
     ) -> None:
-        if second is None:
-            return
-        leaks = find_leaks(first, second, home)
+        """Images and classes that are in two sets which must be disjoint."""
+        if own is not None:
+            for other in (outliers, *coarse):
+                if other is not None:
+                    self._leaks(own, other, "in-distribution images")
+                    self._classes_in_common(own, other)
+
+        if outliers is not None:
+            for one in coarse:
+                if one is not None:
+                    self._leaks(outliers, one, "outliers")
+
+    def near_duplicates(self, data: DataSpec, own: UsableImages) -> Counts:
+        """Images of the in-distribution set that copy one another, and in which parts they are."""
+        pairs = find_near_duplicates(own, self.home, self._progress(f"{own.where}, copies"))
+        part_of = _parts_by_path(data, own)
+        across: Counter[str] = Counter()
+        listed = []
+        for pair in pairs:
+            parts = part_of[pair.path], part_of[pair.other]
+            listed.append({**vars(pair), "parts": list(parts)})
+            if parts[0] != parts[1]:
+                across[" / ".join(sorted(parts, key=PARTS.index))] += 1
+
+        tested = {path for path, part in part_of.items() if part == "test"}
+        seen = copied(pairs, tested, part_of.keys() - tested)
+        if across:
+            between = ", ".join(f"{count} {name}" for name, count in sorted(across.items()))
+            pairs_across = [pair for pair in pairs if part_of[pair.path] != part_of[pair.other]]
+            self.add(
+                own.where,
+                f"{counted(sum(across.values()), 'pair')} of near-duplicates lie across the parts of "
+                f"the split ({between}): {some(list(map(str, pairs_across)), '; ')}",
+                "nothing: a confirmation measures the test without them, too; or remove one of each",
+                stops=False,
+            )
+        return {
+            "pairs": len(pairs),
+            "across": dict(sorted(across.items())),
+            "test_images": len(seen),
+            "list": listed,
+        }
+
+    def splits(
+        self,
+        data: DataSpec,
+        own: UsableImages,
+        outliers: UsableImages | None,
+        coarse: Sequence[UsableImages | None],
+    ) -> tuple[dict[str, Counts], str | None]:
+        """Classes and images of every part, and the fingerprint of what a search sees."""
+        try:
+            plan = plan_of(data, own, outliers)
+            sealed = plan_test_of(data, own, outliers, [one for one in coarse if one is not None])
+        except UsageError as error:
+            self.add_error(error)
+            return {}, None
+
+        parts: dict[str, Sequence[Part | None]] = {
+            "train": [plan.train],
+            "val": [plan.val],
+            "val_fine": [plan.val_fine],
+            "outliers": [plan.outliers],
+            "val_coarse": [plan.val_coarse],
+            "test": [sealed.test],
+            "test_fine": [sealed.test_fine],
+            "test_outliers": [sealed.test_outliers],
+            "test_coarse": sealed.test_coarse,
+        }
+        splits = {name: _counted([one for one in some if one]) for name, some in parts.items()}
+        for name in ("test", "test_fine"):
+            if not splits[name]["images"]:
+                what = f"no image is left for {name}"
+                self.add("data.id", what, "add images to its classes", stops=False)
+        return splits, plan.fingerprint
+
+    def _progress(self, where: str) -> Callable[[int, int], None] | None:
+        say = self.say
+        if say is None:
+            return None
+        return lambda done, total: say(where, done, total)
+
+    def _leaks(self, first: UsableImages, second: UsableImages, kind: str) -> None:
+        progress = self._progress(f"{second.where} against {first.where}")
+        leaks = find_leaks(first, second, self.home, progress)
         if not leaks:
             return
-        pairs = some([str(leak) for leak in leaks], "; ")
-        listed = _listed(leaks, second, home)
+
         self.add(
             second.where,
-            f"{len(leaks)} images are {kind} as well: {pairs}",
-            f"remove them, or leave them out with exclude: [{listed}], which lists all of them",
+            f"{counted(len(leaks), 'image')} in common with the {kind}: {some(list(map(str, leaks)), '; ')}",
+            "remove them, or leave them out with exclude: "
+            f"[{_listed(leaks, second, self.home)}], which lists all of them",
             stops=True,
         )
 
-    def classes_in_common(self, learnt: UsableImages, other: UsableImages | None) -> None:
-        if other is None:
-            return
+    def _classes_in_common(self, learnt: UsableImages, other: UsableImages) -> None:
         present = {other.table.classes[label] for label in set(other.labels.tolist()) if label >= 0}
-        pairs = [pair for pair in same_classes(learnt.table, other.table) if pair[1] in present]
-        if pairs:
-            names = [theirs for _, theirs in pairs]
-            self.add(
-                other.where,
-                f"{counted(len(pairs), 'class')} in common with the in-distribution set: {some(names)}",
-                f"leave them out with exclude: [{', '.join(names)}]",
-                stops=True,
-            )
+        shared = [name for _, name in same_classes(learnt.table, other.table) if name in present]
+        if not shared:
+            return
+
+        self.add(
+            other.where,
+            f"{counted(len(shared), 'class')} in common with the in-distribution set: {some(shared)}",
+            f"leave them out with exclude: [{', '.join(shared)}]",
+            stops=True,
+        )
+
+
+PARTS = ("train", "val", "test", "unused")
+
+
+def _parts_by_path(data: DataSpec, own: UsableImages) -> dict[str, str]:
+    """The part of the split that each image is in; held-out classes are trained on in the end."""
+    split = split_id(data, own)
+    part_of = dict.fromkeys(own.paths, "unused")
+    for name in ("train", "val", "test"):
+        part_of |= {own.table.paths[index]: name for index in getattr(split, name)}
+
+    try:
+        novel = class_split(data, len(own.table.classes)).test_novel
+    except UsageError:  # reported with the splits
+        return part_of
+    instead = "unused" if "test" in own.table.official else "test"  # as `sealed_plan` has it
+    for path, label in zip(own.paths, own.labels.tolist(), strict=True):
+        if label in novel and part_of[path] != "test":
+            part_of[path] = instead
+    return part_of
 
 
 def _listed(leaks: Sequence[Leak], found: UsableImages, home: Path) -> Path:
@@ -228,6 +307,7 @@ def _listed(leaks: Sequence[Leak], found: UsableImages, home: Path) -> Path:
     place = found.where.removeprefix("data.").replace(".", "-")
     path = home / "data" / "leaks" / f"{found.table.dataset}-{place}.txt"
     path.parent.mkdir(parents=True, exist_ok=True)
+
     before = read_names(path) if path.exists() else []
     write_names(path, sorted({*before, *(leak.path for leak in leaks)}))
     return path
@@ -251,6 +331,12 @@ def _described(found: UsableImages) -> Counts:
     }
 
 
+def _described_outliers(data: DataSpec, outliers: UsableImages | None) -> Counts | None:
+    if data.outliers is None:
+        return None
+    return _described(outliers) if outliers else {"images": 0}
+
+
 def _counted(parts: Sequence[Part]) -> Counts:
     classes = {
         (place, label)
@@ -263,43 +349,22 @@ def _counted(parts: Sequence[Part]) -> Counts:
 
 def _inspect_embedded(data: DataSpec) -> Inspection:
     """Digits and patches of photographs: nothing can be broken or leak, but the spec may ask for too much."""
-    images, labels = load_digits()
-    found = _Found()
+    images, _ = load_digits()
+    found = _Found(Path())
     splits: dict[str, Counts] = {}
     fingerprint = None
     try:
-        described = describe_splits(data)
-        split = class_split_of(data)
+        splits, fingerprint = _embedded_splits(data)
     except UsageError as error:
         found.add_error(error)
-    else:
-        fingerprint = described["fingerprint"]
-        classes = {
-            "train": len(split.train),
-            "val": len(split.train),
-            "val_fine": len(split.val_novel),
+
+    outliers = None
+    if data.outliers is not None:
+        outliers = {
+            "dataset": data.outliers.dataset,
+            "layout": "embedded",
+            "images": _num_patches((data.outliers,)),
         }
-        splits = {
-            name: {"classes": classes.get(name, 0), "images": count}
-            for name, count in described["images"].items()
-        }
-        test = split_images(labels, split=data.split).test
-        for name, chosen in (("test", split.in_distribution), ("test_fine", split.test_novel)):
-            splits[name] = {
-                "classes": len(chosen),
-                "images": int(np.isin(labels[test], chosen).sum()),
-            }
-        splits["test_coarse"] = {
-            "classes": 0,
-            "images": _num_patches(data.coarse_ood, ("train", "val", "test")),
-        }
-    size = {
-        "median_pixels": [8, 8],
-        "smallest_side": 8,
-        "broken": [],
-        "duplicates": 0,
-        "excluded": [],
-    }
     return Inspection(
         id={
             "dataset": "digits",
@@ -308,17 +373,15 @@ def _inspect_embedded(data: DataSpec) -> Inspection:
             "classes": 10,
             "images": min(len(images), data.id.limit or len(images)),
             "bytes": images.nbytes,
-            **size,
+            "median_pixels": [8, 8],
+            "smallest_side": 8,
+            "broken": [],
+            "duplicates": 0,
+            "excluded": [],
         },
-        outliers={
-            "dataset": data.outliers.dataset,
-            "layout": "embedded",
-            "images": _num_patches((data.outliers,), ("train", "val", "test")),
-        }
-        if data.outliers
-        else None,
+        outliers=outliers,
         coarse_ood={
-            "images": _num_patches(data.coarse_ood, ("train", "val", "test")),
+            "images": _num_patches(data.coarse_ood),
             "sets": [{"dataset": one.dataset, "layout": "embedded"} for one in data.coarse_ood],
         },
         splits=splits,
@@ -327,6 +390,31 @@ def _inspect_embedded(data: DataSpec) -> Inspection:
     )
 
 
-def _num_patches(sets: Sequence[Dataset], pools: Sequence[Any]) -> int:
+def _embedded_splits(data: DataSpec) -> tuple[dict[str, Counts], str]:
+    """Classes and images of every part. Raises UsageError where the digits cannot be split so."""
+    described = describe_splits(data)
+    split = class_split_of(data)
+    num_classes = {"train": len(split.train), "val": len(split.train)}
+    num_classes["val_fine"] = len(split.val_novel)
+    splits = {
+        name: {"classes": num_classes.get(name, 0), "images": count}
+        for name, count in described["images"].items()
+    }
+
+    _, labels = load_digits()
+    test = labels[split_images(labels, split=data.split).test]
+    for name, of, classes in (
+        ("test", test, split.in_distribution),
+        ("test_fine", labels, split.test_novel),
+    ):
+        splits[name] = {"classes": len(classes), "images": int(np.isin(of, classes).sum())}
+
+    outliers = (data.outliers,) if data.outliers else ()
+    for name, sets in (("test_outliers", outliers), ("test_coarse", data.coarse_ood)):
+        splits[name] = {"classes": 0, "images": _num_patches(sets, ("test",))}
+    return splits, described["fingerprint"]
+
+
+def _num_patches(sets: Sequence[Dataset], pools: Sequence[Any] = ("train", "val", "test")) -> int:
     photos = [PHOTOS[one.dataset] for one in sets if one.dataset in PHOTOS]
     return sum(len(load_photo_patches(photo, pool)) for photo in photos for pool in pools)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
+from lmoe_tune.data.leaks import Leak, copied, find_near_duplicates
 from lmoe_tune.data.search_plan import fingerprint, renumbered
 from lmoe_tune.data.splits import IntArray
 from lmoe_tune.data.table import Part
@@ -21,7 +24,10 @@ from lmoe_tune.data.usable_images import (
     select_outliers,
     split_id,
 )
+from lmoe_tune.readers import READERS
 from lmoe_tune.spec import DataSpec
+
+BoolArray = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,3 +117,31 @@ def plan_test_of(
         classes=tuple(table.classes[label] for label in known),
         fingerprint=fingerprint(contents),
     )
+
+
+def seen_in_training(
+    data: DataSpec, home: Path | None = None, *, with_held_out: bool = True
+) -> dict[str, BoolArray]:
+    """Which test images are near-duplicates of images that are trained on or validated with.
+
+    Returns:
+        A mask per in-distribution and test-novel image, `id` (N,) and `fine` (M,), in the order of
+        `sealed_images.open_test_data`; embedded sets have no near-duplicates and give an empty dict.
+    """
+    if READERS[data.id.dataset].is_embedded:
+        return {}
+
+    plan = plan_test(data, home, with_held_out=with_held_out)
+    pairs = find_near_duplicates(select_id(data, home), home)
+    return {
+        name: copies_in(part, (plan.train, plan.val), pairs)
+        for name, part in (("id", plan.test), ("fine", plan.test_fine))
+    }
+
+
+def copies_in(tested: Part, trained: Sequence[Part], pairs: Iterable[Leak]) -> BoolArray:
+    """Which images (N,) of a part are near-duplicates of images of others of the same table."""
+    known = {part.table.paths[index] for part in trained for index in part.indices}
+    paths = [tested.table.paths[index] for index in tested.indices]
+    seen = copied(pairs, paths, known)
+    return np.array([path in seen for path in paths], dtype=bool)

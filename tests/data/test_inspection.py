@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import unicodedata
@@ -8,9 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from lmoe_tune.data.inspection import inspect, refuse_unsound
+from lmoe_tune.data.sealed_plan import plan_test, seen_in_training
 from lmoe_tune.data.search_plan import plan_search
 from lmoe_tune.errors import UsageError
 from lmoe_tune.spec import Dataset, DataSpec
@@ -73,7 +75,8 @@ def test_a_second_inspection_reads_no_image(
 
     first = inspect(cars, tmp_path / "home")
     monkeypatch.setattr(digests, "_examine", lambda path: pytest.fail(f"{path} was read again"))
-    monkeypatch.setattr(leaks, "_copies", lambda *sets: pytest.fail("looked for copies again"))
+    for name in ("copies_between", "copies_within"):
+        monkeypatch.setattr(leaks, name, lambda *sets: pytest.fail("looked for copies again"))
     assert inspect(cars, tmp_path / "home") == first
 
 
@@ -142,7 +145,7 @@ def test_a_leak_is_a_problem_that_its_fix_mends(cars: DataSpec, tmp_path: Path) 
     found = inspect(whole, tmp_path / "home")
     (problem,) = found.problems
     assert found.stops and problem.where == "data.outliers"
-    assert "google/q0001/0abc.jpg is cars_test/00003.jpg (a copy, encoded anew)" in problem.what
+    assert "google/q0001/0abc.jpg is cars_test/00003.jpg (a copy, encoded again)" in problem.what
     assert "google/q0001/1abc.jpg is cars_train/00004.jpg (the same bytes)" in problem.what
     with pytest.raises(
         UsageError,
@@ -168,9 +171,12 @@ def test_leaks_into_the_sealed_coarse_set_are_found(cars: DataSpec, tmp_path: Pa
     assert [(problem.where, problem.stops) for problem in found.problems] == [
         ("data.coarse_ood.0", True)
     ] * 2
-    assert "in-distribution images as well: data/images/0000006.jpg" in found.problems[0].what
     assert (
-        "outliers as well: data/images/0000005.jpg is google/q0001/0abc.jpg"
+        "in common with the in-distribution images: data/images/0000006.jpg"
+        in found.problems[0].what
+    )
+    assert (
+        "in common with the outliers: data/images/0000005.jpg is google/q0001/0abc.jpg"
         in found.problems[1].what
     )
 
@@ -268,7 +274,7 @@ def test_leaks_of_files_with_odd_names_are_listed_so_that_they_can_be_left_out(
     )
     for _ in range(2):  # the second one reads what the first has written
         (problem,) = inspect(data, tmp_path / "home").problems
-        assert "5 images are in-distribution images as well" in problem.what
+        assert "5 images in common with the in-distribution images" in problem.what
         str(problem).encode()
 
     listed = problem.fix.partition("[")[2].partition("]")[0]
@@ -291,3 +297,44 @@ def test_a_path_to_leave_out_that_matches_nothing_is_said(tmp_path: Path) -> Non
     (problem,) = found.problems
     assert problem.where == "data.outliers.exclude" and not problem.stops
     assert "huose/img 3.jpg (nearest: house/img 3.jpg)" in problem.what
+
+
+def test_near_duplicates_across_the_parts_are_reported_and_never_refused(tmp_path: Path) -> None:
+    trees.class_folders(tmp_path / "id/train", per_class=10)
+    trees.class_folders(tmp_path / "id/test", per_class=5, seed=1)
+    original = Image.open(tmp_path / "id/train/ant/img 3.jpg")
+    trees.save(tmp_path / "id/test/bee/copy.jpg", ImageOps.mirror(original))
+    trees.save(tmp_path / "id/test/bee/again.png", original.resize((96, 80)))
+    data = DataSpec(id=Dataset(dataset="folder", root=str(tmp_path / "id")))
+    found = inspect(data, tmp_path / "home")
+    assert not found.stops
+
+    (problem,) = found.problems
+    assert "near-duplicates lie across the parts of the split" in problem.what
+    document = json.loads(json.dumps(found.document()))["near_duplicates"]
+    assert document["pairs"] == 2 == len(document["list"])
+    assert document["test_images"] == 2
+    assert sum(document["across"].values()) >= 1
+    assert {pair["how"] for pair in document["list"]} <= {
+        "a mirrored copy",
+        "a copy, encoded again",
+    }
+
+
+def test_the_test_images_that_a_network_has_seen_are_known(tmp_path: Path) -> None:
+    trees.class_folders(tmp_path / "train", ("a1b", "c2d", "e3f", "g4h"), per_class=10)
+    trees.class_folders(tmp_path / "test", ("a1b", "c2d", "e3f", "g4h"), per_class=5, seed=1)
+    data = DataSpec(id=Dataset(dataset="folder", root=str(tmp_path)))
+    assert not any(mask.any() for mask in seen_in_training(data).values())
+
+    sealed = plan_test(data)
+    trained, tested = sealed.train.files()[0], sealed.test.files()[1]
+    ImageOps.mirror(Image.open(trained)).save(tested, quality=95)
+    novel = sealed.test_fine.files()[2]
+    Image.open(sealed.val.files()[0]).resize((96, 80)).save(novel)
+
+    seen = seen_in_training(data, tmp_path / "home")
+    assert np.flatnonzero(seen["id"]).tolist() == [1] and len(seen["id"]) == len(sealed.test)
+    assert np.flatnonzero(seen["fine"]).tolist() == [2]
+    assert len(seen["fine"]) == len(sealed.test_fine)
+    assert seen_in_training(DataSpec(id=Dataset(dataset="digits"))) == {}

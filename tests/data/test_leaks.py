@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from lmoe_tune.data import leaks
-from lmoe_tune.data.leaks import Leak, find_leaks
+from lmoe_tune.data import copies, leaks
+from lmoe_tune.data.leaks import Leak, copied, find_leaks, find_near_duplicates, groups_of
 from lmoe_tune.data.usable_images import UsableImages, select_id, select_outliers
 from lmoe_tune.spec import Dataset, DataSpec
 from tests.data import trees
@@ -95,7 +95,7 @@ def test_copies_encoded_anew_are_found(learnt: UsableImages, outliers: Any, name
     found = find_leaks(learnt, outliers(*copies))
     assert {leak.path for leak in found} == {file for file, _, _ in copies}
     assert {leak.other for leak in found} == {f"ant/{name}.jpg"}
-    assert {leak.how for leak in found} == {"a copy, encoded anew"}
+    assert {leak.how for leak in found} == {"a copy, encoded again"}
 
 
 def test_small_noisy_images_encoded_anew_are_found(
@@ -166,7 +166,66 @@ def test_what_was_found_is_kept_as_long_as_the_files_are_the_same(
     first = find_leaks(learnt, found, home)
     assert len(first) == 1
     with monkeypatch.context() as patch:
-        patch.setattr(leaks, "_copies", lambda *sets: pytest.fail("looked again"))
+        patch.setattr(leaks, "copies_between", lambda *sets: pytest.fail("looked again"))
         assert find_leaks(learnt, found, home) == first
     more = outliers(("another.png", photograph("flower"), {}))
     assert len(find_leaks(learnt, more, home)) == 2
+
+
+@pytest.mark.parametrize("name", ["china", "flower"])
+@pytest.mark.parametrize("change", ["mirrored", "mirrored and half", "mirrored and q30"])
+def test_mirrored_copies_are_found(
+    learnt: UsableImages, outliers: Any, name: str, change: str
+) -> None:
+    image = ImageOps.mirror(photograph(name))
+    if "half" in change:
+        image = image.resize((320, 213))
+    quality = 30 if "q30" in change else 90
+    (leak,) = find_leaks(learnt, outliers(("copy.jpg", image, {"quality": quality})))
+    assert leak == Leak("copy.jpg", f"ant/{name}.jpg", "a mirrored copy")
+
+
+def test_near_duplicates_of_one_set_are_connected_in_groups(tmp_path: Path) -> None:
+    root = trees.class_folders(tmp_path / "id", per_class=8)
+    image = photograph("china")
+    trees.save(root / "ant/a.jpg", image)
+    trees.save(root / "ant/b.jpg", image.resize((320, 213)), quality=50)
+    trees.save(root / "bee/c.png", ImageOps.mirror(image))
+    trees.save(root / "bee/d.jpg", ImageOps.mirror(image).resize((480, 320)))
+    trees.save(root / "cat/e.jpg", photograph("flower"))
+    trees.save(root / "dog/f.jpg", photograph("flower").convert("L"))
+    found = select_id(DataSpec(id=Dataset(dataset="folder", root=str(root))), None)
+
+    pairs = find_near_duplicates(found)
+    assert len(pairs) == 4
+    assert sorted(map(sorted, groups_of(pairs))) == [
+        ["ant/a.jpg", "ant/b.jpg", "bee/c.png", "bee/d.jpg"],
+        ["cat/e.jpg", "dog/f.jpg"],
+    ]
+    assert copied(pairs, {"bee/d.jpg", "dog/f.jpg", "ant/img 0.jpg"}, {"ant/a.jpg"}) == {
+        "bee/d.jpg"
+    }
+
+
+def test_pictures_of_one_set_that_are_all_different_have_no_near_duplicates(tmp_path: Path) -> None:
+    root = trees.class_folders(tmp_path, per_class=40)
+    found = select_id(DataSpec(id=Dataset(dataset="folder", root=str(root))), None)
+    assert find_near_duplicates(found) == []
+
+
+def test_copies_are_found_whatever_their_brightness_and_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pictures are compared block by block, sorted by brightness: each with those of like brightness."""
+    root = trees.class_folders(tmp_path, per_class=3)
+    image = np.asarray(photograph("china")) // 2
+    for level in range(0, 128, 16):
+        trees.save(root / f"ant/{level}.png", Image.fromarray(image + level))
+        trees.save(root / f"bee/{level}.jpg", Image.fromarray(image + level), quality=80)
+    found = select_id(DataSpec(id=Dataset(dataset="folder", root=str(root))), None)
+
+    pairs = find_near_duplicates(found)
+    groups = sorted(sorted(group) for group in groups_of(pairs))
+    assert groups == sorted([f"ant/{level}.png", f"bee/{level}.jpg"] for level in range(0, 128, 16))
+    monkeypatch.setattr(copies, "BLOCK", 3)
+    assert find_near_duplicates(found) == pairs
