@@ -147,10 +147,7 @@ def untimed(metrics: Any) -> dict[str, float]:
 
 def compare_disk(ledger: Ledger, reference: SweepFolder | None) -> Iterator[Problem]:
     folder = ledger.folder
-    best = {
-        trial.number
-        for trial in ledger.ranked(ledger.trials())[: ledger.spec.tracking.best_checkpoints]
-    }
+    best = {trial.number for trial in ledger.ranked(ledger.spec.tracking.best_checkpoints)}
     on_disk = {int(path.name) for path in (folder.path / "trials").iterdir()}
     for number in sorted(on_disk ^ {trial.number for trial in ledger.trials()}):
         yield Problem(
@@ -294,9 +291,7 @@ def compare_run(client: Any, run: Any, trial: TrialRecord, parents: set[str]) ->
 
 def compare_models(client: Any, experiment_id: str, mine: str, ledger: Ledger) -> Iterator[Problem]:
     models = client.search_logged_models([experiment_id], filter_string=mine, max_results=100)
-    best = sorted(
-        t.number for t in ledger.ranked(ledger.trials())[: ledger.spec.tracking.best_checkpoints]
-    )
+    best = sorted(t.number for t in ledger.ranked(ledger.spec.tracking.best_checkpoints))
     logged = sorted(int(model.tags["lmoe_tune.trial"]) for model in models)
     if logged != best:
         yield Problem(

@@ -179,7 +179,7 @@ def _confirmed(ledger: Ledger, document: dict[str, Any]) -> Winner:
 
 def _searched(ledger: Ledger, number: int | None) -> Winner:
     name, trials = ledger.folder.name, {trial.number: trial for trial in ledger.trials()}
-    best = ledger.best(list(trials.values()))
+    best = ledger.best()
     if number is None and best is None:
         raise UsageError(
             f"the sweep '{name}' has no complete trial yet, so there is nothing to export"
@@ -190,11 +190,7 @@ def _searched(ledger: Ledger, number: int | None) -> Winner:
     assert trial is not None
     state = checkpoint.load_newest(ledger.folder.checkpoints(trial.number))
     if state is None:
-        kept = [
-            place.number
-            for place in ledger.ranked(list(trials.values()))
-            if _has_checkpoint(ledger, place.number)
-        ]
+        kept = [place.number for place in ledger.ranked() if _has_checkpoint(ledger, place.number)]
         there = (
             f"there are those of trial {', '.join(map(str, kept))} (--trial)"
             if kept

@@ -22,8 +22,8 @@ class EpochRecord:
     epoch: int
     metrics: Mapping[str, float]
     time_ms: int
-    judged: float | None = None
-    """What the pruner was given for this epoch; None with several objectives, or where nothing was reported."""
+    misses: Mapping[str, float] = field(default_factory=lambda: _EMPTY)
+    """How far each constraint (`METRIC:min`, `METRIC:max`) was missed; 0 or less is met."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, as `from_json` reads them."""
@@ -51,7 +51,7 @@ class TrialRecord:
     values: tuple[float, ...] = ()
     """One for each objective; empty before the first epoch."""
     violation: float = 0.0
-    """How far the constraints are missed, summed; 0 is feasible."""
+    """How far the constraints are missed, summed; 0 is feasible. Of a pruned trial: by where it was heading."""
     failure: str | None = None
     traceback: str | None = None
     ended_by: str | None = None

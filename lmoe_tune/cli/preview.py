@@ -12,14 +12,14 @@ import typer
 from lmoe_tune.cli.output import print_json, print_table, shown
 from lmoe_tune.data import describe_splits
 from lmoe_tune.spec import METHOD, Spec
+from lmoe_tune.sweep.budget import Budget
 from lmoe_tune.sweep.cluster import Cluster
-from lmoe_tune.sweep.ledger import Budget
 from lmoe_tune.sweep.sampling import first_suggestions
 from lmoe_tune.training.baseline_record import baseline_key, read_baseline_record
 from lmoe_tune.training.platform import resolve_platform
 
 if TYPE_CHECKING:
-    from lmoe_tune.sweep.lifecycle import BudgetChange
+    from lmoe_tune.sweep.budget import BudgetChange
 
 NUM_SHOWN = 8
 

@@ -76,7 +76,7 @@ class LiveProgress:
 
         spec, budget = self._ledger.spec, self._ledger.budget
         table = Table.grid(padding=(0, 2))
-        best = self._ledger.best(self._finished)
+        best = self._ledger.best()
         if best is not None:
             note = "" if best.violation == 0 else "  (misses the constraints)"
             table.add_row("best", f"trial {best.number}  {self._metric} {shown(best.value)}{note}")

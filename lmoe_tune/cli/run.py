@@ -27,9 +27,9 @@ from lmoe_tune.errors import TrackingError, UsageError
 
 if TYPE_CHECKING:
     from lmoe_tune.spec import Spec
+    from lmoe_tune.sweep.budget import BudgetChange
     from lmoe_tune.sweep.folder import SweepFolder
     from lmoe_tune.sweep.ledger import Ledger
-    from lmoe_tune.sweep.lifecycle import BudgetChange
     from lmoe_tune.sweep.runner import Outcome
 
 app = typer.Typer()
@@ -88,8 +88,9 @@ def search(
     home: HomeOption = None,
 ) -> None:
     """Start a sweep, or resume the unfinished one of that name."""
+    from lmoe_tune.sweep.budget import BudgetChange
     from lmoe_tune.sweep.folder import SweepFolder
-    from lmoe_tune.sweep.lifecycle import BudgetChange, prepare
+    from lmoe_tune.sweep.lifecycle import prepare
 
     change = BudgetChange(trials=trials, time_s=_seconds(time), gpu_hours=gpu_hours)
     loaded = load(spec, overrides, name=name, bounded=change != BudgetChange())
@@ -131,11 +132,13 @@ def resume(
     home: HomeOption = None,
 ) -> None:
     """Continue an interrupted sweep, or extend a finished one. Needs no spec."""
-    from lmoe_tune.sweep.lifecycle import BudgetChange
+    from lmoe_tune.sweep.budget import BudgetChange
     from lmoe_tune.sweep.view import read_spec
 
     absolute, more = _trials(trials)
-    change = BudgetChange(absolute, more, _seconds(time), gpu_hours)
+    change = BudgetChange(
+        trials=absolute, more_trials=more, time_s=_seconds(time), gpu_hours=gpu_hours
+    )
     folder = find_unfinished(
         resolve_home(home), name, extending=change != BudgetChange() or retry_failed
     )
@@ -222,7 +225,8 @@ def _work(
     from lmoe_tune.cli.decoding import decode_ahead
     from lmoe_tune.cli.progress import watching
     from lmoe_tune.sweep import projector, view
-    from lmoe_tune.sweep.ledger import Budget, Ledger
+    from lmoe_tune.sweep.budget import Budget
+    from lmoe_tune.sweep.ledger import Ledger
     from lmoe_tune.sweep.lifecycle import first_attrs, settle, write_records
     from lmoe_tune.sweep.rebuild import behind, write_about
     from lmoe_tune.sweep.runner import run_sweep
@@ -354,7 +358,7 @@ def _print_summary(ledger: Ledger, outcome: Outcome | None) -> None:
         )
         if "pareto_front" in summary:
             typer.echo(f"Pareto front of {', '.join(ledger.spec.objective.metrics)}:")
-            for trial in ledger.pareto_front(ledger.trials()):
+            for trial in ledger.pareto_front():
                 values = dict(zip(ledger.spec.objective.metrics, trial.values, strict=True))
                 typer.echo(f"  trial {trial.number:<4}  {params_line(values)}")
         if best["checkpoint"]:

@@ -170,7 +170,7 @@ def trains_held_out(spec: Spec) -> bool:
 def best_of(ledger: Ledger, import_path: Path, top: int) -> list[Candidate]:
     """The best trials of a search, by validation, as far as their parameters differ."""
     found: list[Candidate] = []
-    for trial in ledger.ranked(ledger.trials()):
+    for trial in ledger.ranked():
         candidate = candidate_of(ledger.spec, trial, import_path)
         if len(found) < top and not any(candidate.is_same(other.as_record()) for other in found):
             found.append(candidate)

@@ -9,9 +9,10 @@ from typing import Any
 from lmoe_tune.confirmation.plan import Candidate, candidate_of
 from lmoe_tune.spec import METHOD, SHARED_PARAMETERS, Budget, Distribution, LoadedSpec, Spec
 from lmoe_tune.spec.parameters import default_start
-from lmoe_tune.sweep.ledger import Budget as Bounds
+from lmoe_tune.sweep.budget import Budget as Bounds
+from lmoe_tune.sweep.budget import BudgetChange
 from lmoe_tune.sweep.ledger import Ledger
-from lmoe_tune.sweep.lifecycle import BudgetChange, first_attrs, prepare, settle, write_records
+from lmoe_tune.sweep.lifecycle import first_attrs, prepare, settle, write_records
 from trainables import METHODS, load_method
 
 SPACES: dict[str, dict[str, dict[str, Any]]] = {

@@ -11,17 +11,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from lmoe_tune.errors import LmoeTuneError
 from lmoe_tune.records import TrialRecord
+from lmoe_tune.sweep import schema
 from lmoe_tune.sweep.guard import ClusterLostError
 from lmoe_tune.sweep.journal import LedgerError
 from lmoe_tune.sweep.ledger import Ledger, Suggestion, now_ms
-from lmoe_tune.sweep.trial_files import write_record
+from lmoe_tune.sweep.trial_files import append_epoch, write_record
 from lmoe_tune.training.baseline_record import read_baseline_record
 
 if TYPE_CHECKING:
     from trainables.worker import Report
 
-JOB_ATTRS = ("job", "candidates")
-"""What a ledger says, where it is no search's, of how its trials run (`TrialWorker`)."""
 NODE_DEATHS = 20  # a trial that brings its nodes down must not do so for ever
 
 
@@ -58,6 +57,8 @@ class SweepControl:
         self._said: set[str] = set()
         self._node_deaths: Counter[int] = Counter()
         self._keep = ledger.spec.tracking.best_checkpoints if ledger.kind == "sweep" else 0
+        kept = ledger.folder.path.glob("trials/*/checkpoints")
+        self._with_checkpoints = {int(path.parent.name) for path in kept}
 
     @property
     def stopping(self) -> bool:
@@ -76,9 +77,10 @@ class SweepControl:
 
     def worker_config(self, suggestion: Suggestion) -> dict[str, Any]:
         """What a worker needs to run a trial; the rest it reads in the sweep's folder."""
-        folder, attrs = self.ledger.folder, self.ledger.attrs
+        folder, job = self.ledger.folder, self.ledger.get(schema.JOB)
+        about = {"job": job, "candidates": self.ledger.get(schema.CANDIDATES)} if job else {}
         return {
-            **{key: attrs[key] for key in JOB_ATTRS if key in attrs},
+            **about,
             "home": str(folder.home),
             "sweep": str(folder.path),
             "import_path": str(self._import_path),
@@ -106,6 +108,7 @@ class SweepControl:
             ended = True
         else:
             self.baseline = report.baseline
+            before = self.ledger.standing.running[report.trial]
             ended = self.ledger.record_epoch(
                 report.trial, report.epoch, report.metrics, report.baseline
             )
@@ -114,9 +117,11 @@ class SweepControl:
         trial = self.ledger.trial(report.trial)
         if ended:
             self._ended(trial)
-        else:
-            write_record(self.ledger.folder, trial)
+        elif len(trial.epochs) > before:
+            append_epoch(self.ledger.folder, trial)
             self.observer.on_epoch(trial)
+        elif report.notes:
+            write_record(self.ledger.folder, trial)
         return ended
 
     def _keep_notes(self, report: Report) -> None:
@@ -175,17 +180,16 @@ class SweepControl:
 
     def _ended(self, trial: TrialRecord) -> None:
         write_record(self.ledger.folder, trial)
-        self._drop_checkpoints()
+        self._drop_checkpoints(trial.number)
         self.observer.on_end(trial)
 
-    def _drop_checkpoints(self) -> None:
+    def _drop_checkpoints(self, number: int) -> None:
         """Keep the last checkpoint of the best few trials, and nothing of the other finished ones."""
-        trials = self.ledger.trials()
-        best = {trial.number for trial in self.ledger.ranked(trials)[: self._keep]}
-        for trial in trials:
-            folder = self.ledger.folder.checkpoints(trial.number)
-            if trial.state != "running" and trial.number not in best and folder.is_dir():
-                shutil.rmtree(folder, ignore_errors=True)
+        best = set(self.ledger.standing.ranking.best(self._keep))
+        unfinished = self.ledger.standing.running.keys()
+        for other in (self._with_checkpoints | {number}) - best - unfinished:
+            shutil.rmtree(self.ledger.folder.checkpoints(other), ignore_errors=True)
+        self._with_checkpoints = best | unfinished
 
 
 def _baseline_metrics(ledger: Ledger) -> dict[str, float]:

@@ -11,12 +11,14 @@ from __future__ import annotations
 import json
 import os
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from optuna.storages import JournalStorage
 from optuna.storages.journal import BaseJournalBackend
+from optuna.trial import FrozenTrial, TrialState
 
 from lmoe_tune.durable import sync_folder
 from lmoe_tune.errors import LmoeTuneError
@@ -28,6 +30,28 @@ _CRC_LENGTH = len(',"crc":"00000000"}')
 
 class LedgerError(LmoeTuneError):
     """The ledger cannot be read or written."""
+
+
+class LedgerStorage(JournalStorage):
+    """Optuna's journal storage, which does not look at all trials to find those that wait."""
+
+    def __init__(self, backend: JournalFile, waiting: Mapping[int, Any] | None) -> None:
+        """`waiting` has the numbers of these, in order; None where it is not known."""
+        super().__init__(backend)
+        self._waiting = waiting
+
+    def get_all_trials(
+        self,
+        study_id: int,
+        deepcopy: bool = True,
+        states: Container[TrialState] | None = None,
+    ) -> list[FrozenTrial]:
+        if states == (TrialState.WAITING,) and not deepcopy and self._waiting is not None:
+            return [
+                self.get_trial(self.get_trial_id_from_study_id_trial_number(study_id, number))
+                for number in self._waiting
+            ]
+        return super().get_all_trials(study_id, deepcopy, states)
 
 
 class JournalFile(BaseJournalBackend):

@@ -1,46 +1,39 @@
 """The ledger of a sweep: an Optuna study that holds every trial's parameters, epochs, state and value.
 
-Only the holder of the sweep's lock writes, and every change is one transaction.
+Only the holder of the sweep's lock writes, and every change is one transaction. `schema.py` has every key.
 """
 
 from __future__ import annotations
 
 import logging
-import math
 import time
 import uuid
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import optuna
 from optuna.distributions import BaseDistribution, distribution_to_json
 from optuna.trial import FrozenTrial, Trial
 from optuna.trial import TrialState as State
 
-from lmoe_tune.records import EpochRecord, TrialRecord, TrialState
+from lmoe_tune import advice
+from lmoe_tune.records import EpochRecord, TrialRecord
 from lmoe_tune.spec import Spec
+from lmoe_tune.sweep import schema
+from lmoe_tune.sweep.budget import Budget, Usage, UsedUp, budget_of, used_up
 from lmoe_tune.sweep.folder import SweepFolder
-from lmoe_tune.sweep.journal import JournalFile, LedgerError
-from lmoe_tune.sweep.sampling import ask, make_pruner, make_sampler, num_grid_trials
+from lmoe_tune.sweep.journal import JournalFile, LedgerError, LedgerStorage
+from lmoe_tune.sweep.pruning import misses_of
+from lmoe_tune.sweep.sampling import Suggestions
+from lmoe_tune.sweep.schema import SCHEMA, STUDY, Key
+from lmoe_tune.sweep.standing import STATES, Standing, violation_of
 
 log = logging.getLogger(__name__)
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
-SCHEMA = 1
-STUDY = "sweep"  # always: Hyperband hashes the name, and a sweep may be renamed
-CONSTRAINT_PREFIX = "constraints:"
-EPOCH_PREFIX = "epoch:"
-RECORD_ATTRS = ("failure", "traceback", "ended_by", "retry_of", "retries")
-"""Attributes of a trial that are fields of its record."""
-
-STATES: dict[State, TrialState] = {
-    State.RUNNING: "running",
-    State.COMPLETE: "complete",
-    State.PRUNED: "pruned",
-    State.FAIL: "failed",
-}
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -49,22 +42,6 @@ class Suggestion:
 
     number: int
     params: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Budget:
-    """What a sweep may use over all its runs; None is unlimited."""
-
-    trials: int | None
-    time_s: float | None
-    gpu_hours: float | None
-    max_failed: int | None
-
-    @classmethod
-    def of(cls, spec: Spec) -> Budget:
-        """A spec's budget."""
-        budget = spec.budget
-        return cls(budget.trials, budget.time, budget.gpu_hours, budget.max_failed)
 
 
 class Ledger:
@@ -82,26 +59,35 @@ class Ledger:
         self.folder = folder
         self.spec = spec
         self._backend = backend
-        self._trials: dict[int, Trial] = {}
-        self._views: dict[int, TrialRecord] = {}
-        self._storage = optuna.storages.JournalStorage(backend)
+        self._trials: dict[int, Trial] = {}  # those that run
+        self._seen: list[FrozenTrial] = []
+        self._standing = Standing(spec)
+        self._suggestions = Suggestions(spec, self._standing.tried)
+        waiting = self._standing.waiting if backend.writable else None
+        self._storage = LedgerStorage(backend, waiting)
         # An idle sampler: each trial gets one of its own, and rebuilding a trial must not draw from one.
-        idle = optuna.samplers.RandomSampler(seed=0)
+        options: dict[str, Any] = {
+            "study_name": STUDY,
+            "storage": self._storage,
+            "sampler": optuna.samplers.RandomSampler(seed=0),
+            "pruner": optuna.pruners.NopPruner(),
+        }
         try:
-            self.study = optuna.load_study(
-                study_name=STUDY, storage=self._storage, sampler=idle, pruner=make_pruner(spec)
-            )
+            self.study = optuna.load_study(**options)
         except KeyError:
             if not backend.writable:
                 raise LedgerError(
                     f"{folder.ledger}: holds no study yet; start the sweep again"
                 ) from None
-            self._create(idle, first_attrs or {}, enqueue=enqueue)
-        found = self.study.user_attrs.get("schema")
+            self._create(options, first_attrs or {}, enqueue=enqueue)
+        self._study_id = self._storage.get_study_id_from_name(STUDY)
+        found = self.get(schema.VERSION)
         if found != SCHEMA:
             raise LedgerError(
-                f"{folder.ledger}: written in schema {found}, but this version reads {SCHEMA}"
+                f"{folder.ledger}: written in schema {found}, but this version reads {SCHEMA}; "
+                "start another sweep, or read it with the version that wrote it"
             )
+        self._follow()
 
     @classmethod
     def writing(
@@ -119,27 +105,41 @@ class Ledger:
         """Open for reading, at any moment, beside a writer."""
         return cls(folder, spec, JournalFile(folder.ledger, writable=False))
 
-    # ------------------------------------------------------------------ writing
-
-    def points(self) -> list[dict[str, Any]]:
-        """The parameters of all trials that were started or wait with given ones, those tried again left out."""
-        return [
-            dict(trial.params or trial.system_attrs.get("fixed_params", {}))
-            for trial in self._frozen()
-            if not _is_retry(trial)
-        ]
+    # ------------------------------------------------------------------ asking
 
     def ask(self) -> Suggestion:
         """Create the next trial, or take the next one that waits with given parameters."""
-        waiting = self._frozen(State.WAITING)
-        number = waiting[0].number if waiting else len(self._frozen())
-        idle, self.study.sampler = self.study.sampler, make_sampler(self.spec, number)
+        number = next(iter(self._standing.waiting), self._standing.num_trials)
         with self._backend.transaction():
-            trial = ask(self.study, self.spec)
-        self.study.sampler = idle
+            trial = self._suggestions.ask(self.study, number)
         assert trial.number == number, f"asked for trial {number}, got {trial.number}"
         self._trials[number] = trial
+        self._touch(number)
         return Suggestion(number, dict(trial.params))
+
+    def retry_failed(self) -> int:
+        """Enqueue every failed trial that was not retried yet once more, with the same parameters."""
+        failed = sorted(self._standing.failed)
+        with self._backend.transaction():
+            for number in failed:
+                attrs = {schema.RETRY_OF.name: number}
+                self.study.enqueue_trial(self._frozen(number).params, user_attrs=attrs)
+        self._touch_new(len(failed))
+        return len(failed)
+
+    def enqueue(self, points: Sequence[Mapping[str, Any]], attrs: Mapping[str, Any]) -> None:
+        """Have these points tried next, and the budget of trials grow by them; `attrs` are recorded with that."""
+        standing = self._standing
+        waiting = len(standing.waiting) - standing.waiting_retries
+        trials = standing.num_started + waiting + len(points)
+        budget = schema.BUDGET.read(self._attrs) | {"trials": trials}
+        with self._backend.transaction():
+            self._set_study({**attrs, schema.BUDGET.name: budget})
+            for point in points:
+                self.study.enqueue_trial(dict(point))
+        self._touch_new(len(points))
+
+    # ------------------------------------------------------------------ recording
 
     def record_epoch(
         self, number: int, epoch: int, metrics: Mapping[str, float], baseline: Mapping[str, float]
@@ -148,104 +148,98 @@ class Ledger:
 
         An epoch is recorded once: a trial that continues from a checkpoint may deliver its last one again.
         """
-        frozen = self._frozen_trial(number)
+        frozen = self._frozen(number)
         if frozen.state.is_finished():
             return True
-        values = self._values(metrics)
-        recorded = frozen.user_attrs.get(epoch_key(epoch))
+        recorded = frozen.user_attrs.get(schema.EPOCH.at(epoch))
         if recorded is not None:
-            for name, value, old in zip(
-                self.spec.objective.metrics, values, self._values(recorded["metrics"]), strict=True
-            ):
-                if old != value:  # another machine, or a GPU: the record stands
-                    log.warning(
-                        "trial %d epoch %d: %s repeated as %r, recorded as %r",
-                        number,
-                        epoch,
-                        name,
-                        value,
-                        old,
-                    )
+            self._say_differences(number, epoch, metrics, recorded["metrics"])
             return False
-        assert epoch == _num_epochs(frozen) + 1, f"trial {number}: epoch {epoch} is out of turn"
-        trial = self._trial(number)
-        one = (
-            len(values) == 1
-        )  # Optuna's pruners judge by one objective, and `report` takes no more
+        done = self._standing.running[number]
+        assert epoch == done + 1, f"trial {number}: epoch {epoch} is out of turn"
+        values = self._values(metrics)
+        misses = misses_of(self.spec, metrics, baseline)
+        found = {"metrics": dict(metrics), "misses": misses, "time_ms": now_ms()}
+
         with self._backend.transaction():
-            if one:
-                trial.report(values[0], step=epoch)
-            self._set(trial, epoch_key(epoch), {"metrics": dict(metrics), "time_ms": now_ms()})
+            if len(values) == 1:  # Optuna takes no more
+                self._trial(number).report(values[0], step=epoch)
+            self._set(number, schema.EPOCH.at(epoch), found)
+            self._touch(number)
             if epoch >= self.spec.train.epochs:
-                self._set_constraints(trial, metrics, baseline)
-                self.study.tell(trial, list(values), state=State.COMPLETE)
-                return True
-            if one and trial.should_prune():
-                self._set_constraints(trial, metrics, baseline)
-                self.study.tell(trial, state=State.PRUNED)
-                return True
-        return False
-
-    def end_early(self, number: int, reason: str, baseline: Mapping[str, float]) -> None:
-        """End a running trial at its last recorded epoch, for a budget that is used up."""
-        trial, epochs = self._trial(number), self.trial(number).epochs
-        with self._backend.transaction():
-            self._set(trial, "ended_by", reason)
-            if epochs:
-                self._set_constraints(trial, epochs[-1].metrics, baseline)
-            self.study.tell(trial, state=State.PRUNED)
-
-    def fail(self, number: int, message: str, traceback: str | None = None) -> None:
-        """End a trial as failed; what went wrong is kept in its records."""
-        if self._frozen_trial(number).state.is_finished():
-            return
-        trial = self._trial(number)
-        with self._backend.transaction():
-            self._set(trial, "failure", message)
-            if traceback:
-                self._set(trial, "traceback", traceback)
-            self.study.tell(trial, state=State.FAIL)
+                self._tell(number, State.COMPLETE, misses, values)
+            elif self._standing.pruning.decides_against(number):
+                self._tell(number, State.PRUNED, misses)
+            else:
+                return False
+        self._touch(number)
+        return True
 
     def count_retry(self, number: int) -> int:
         """Record that a trial's process died; returns how often it has, over all runs."""
-        frozen = self._frozen_trial(number)
-        deaths = int(frozen.user_attrs.get("retries", 0)) + 1
+        frozen = self._frozen(number)
+        deaths = (schema.RETRIES.get(frozen.user_attrs) or 0) + 1
         if not frozen.state.is_finished():
             with self._backend.transaction():
-                self._set(self._trial(number), "retries", deaths)
+                self._set(number, schema.RETRIES.name, deaths)
+            self._touch(number)
         return deaths
 
     def note(self, number: int, texts: Sequence[str]) -> None:
         """Keep what a running trial's process warned of."""
-        frozen = self._frozen_trial(number)
+        frozen = self._frozen(number)
         if not frozen.state.is_finished():
+            notes = [*(schema.NOTES.get(frozen.user_attrs) or ()), *texts]
             with self._backend.transaction():
-                self._set(
-                    self._trial(number), "notes", [*frozen.user_attrs.get("notes", ()), *texts]
-                )
+                self._set(number, schema.NOTES.name, notes)
+            self._touch(number)
 
-    def retry_failed(self) -> int:
-        """Enqueue every failed trial that was not retried yet once more, with the same parameters."""
-        trials = self.trials()
-        retried = {trial.retry_of for trial in trials}
-        retried |= {trial.user_attrs.get("retry_of") for trial in self._frozen(State.WAITING)}
-        failed = [
-            trial for trial in trials if trial.state == "failed" and trial.number not in retried
-        ]
-        with self._backend.transaction():
-            for trial in failed:
-                self.study.enqueue_trial(trial.params, user_attrs={"retry_of": trial.number})
-        return len(failed)
+    # ------------------------------------------------------------------ ending
 
-    def enqueue(self, points: Sequence[Mapping[str, Any]], attrs: Mapping[str, Any]) -> None:
-        """Have these points tried next, and the budget of trials grow by them; `attrs` are recorded with that."""
-        budget = self.study.user_attrs["budget"]
-        trials = sum(not _is_retry(trial) for trial in self._frozen()) + len(points)
+    def end_early(self, number: int, reason: str, baseline: Mapping[str, float]) -> None:
+        """End a running trial at its last recorded epoch, for a budget that is used up."""
+        epochs = self.trial(number).epochs
         with self._backend.transaction():
-            for key, value in {**attrs, "budget": {**budget, "trials": trials}}.items():
-                self.study.set_user_attr(key, value)
-            for point in points:
-                self.study.enqueue_trial(dict(point))
+            self._set(number, schema.ENDED_BY.name, reason)
+            self._tell(number, State.PRUNED, epochs[-1].misses if epochs else {})
+        self._touch(number)
+
+    def fail(self, number: int, message: str, traceback: str | None = None) -> None:
+        """End a trial as failed; what went wrong is kept in its records."""
+        if self.is_finished(number):
+            return
+        with self._backend.transaction():
+            self._set(number, schema.FAILURE.name, message)
+            if traceback:
+                self._set(number, schema.TRACEBACK.name, traceback)
+            self._tell(number, State.FAIL)
+        self._touch(number)
+
+    def _tell(
+        self,
+        number: int,
+        state: State,
+        misses: Mapping[str, float] | None = None,
+        values: Sequence[float] | None = None,
+    ) -> None:
+        """End a trial; its constraints are those of its last epoch, or where they were heading."""
+        trial = self._trial(number)
+        if misses:
+            epoch = self._standing.running[number]
+            for name, missed in self._standing.pruning.heading(epoch, misses).items():
+                trial.set_constraint(name, missed)
+        self.study.tell(trial, None if values is None else list(values), state=state)
+
+    # ------------------------------------------------------------------ the sweep as a whole
+
+    def get(self, key: Key[T]) -> T | None:
+        """What the ledger says of the sweep."""
+        return key.get(self._attrs)
+
+    @property
+    def attrs(self) -> dict[str, Any]:
+        """All that the ledger says of the sweep."""
+        return dict(self._attrs)
 
     def set_attr(self, key: str, value: Any) -> None:
         """Record something about the sweep as a whole."""
@@ -253,72 +247,92 @@ class Ledger:
 
     def set_attrs(self, attrs: Mapping[str, Any]) -> None:
         """Record several things about the sweep at once."""
-        before = self.study.user_attrs
+        before = self._attrs
         changed = {
             key: value for key, value in attrs.items() if key not in before or before[key] != value
         }
         if changed:
             with self._backend.transaction():
-                for key, value in changed.items():
-                    self.study.set_user_attr(key, value)
+                self._set_study(changed)
 
     def begin_run(self, details: Mapping[str, Any]) -> int:
-        """Record that a process starts to work on the sweep; returns the run's number."""
-        run = self.num_runs()
-        self.set_attr(f"run:{run:04d}", {"started_ms": now_ms(), **details})
-        return run
+        """Record that a process starts to work on the sweep; returns the run's number.
+
+        A former run that was killed is closed with the time of its last record.
+        """
+        attrs: dict[str, Any] = {}
+        number = self.num_runs()
+        if self.run_is_open():
+            ended = {"ended_ms": self._last_sign_ms(number - 1), "how": "killed"}
+            attrs[schema.RUN_END.at(number - 1)] = ended
+        attrs[schema.RUN.at(number)] = {"started_ms": now_ms(), **details}
+        self.set_attrs(attrs)
+        return number
 
     def end_run(self, run: int, how: str) -> None:
-        """Record how a run ended; one that was killed has no such record."""
-        self.set_attr(f"run:{run:04d}:end", {"ended_ms": now_ms(), "how": how})
+        """Record how a run ended; one that was killed has no such record until the next one begins."""
+        self.set_attr(schema.RUN_END.at(run), {"ended_ms": now_ms(), "how": how})
 
-    def _create(
-        self, sampler: optuna.samplers.BaseSampler, first_attrs: Mapping[str, Any], *, enqueue: bool
-    ) -> None:
-        with self._backend.transaction():
-            self.study = optuna.create_study(
-                study_name=STUDY,
-                storage=self._storage,
-                directions=self.spec.objective.directions,
-                sampler=sampler,
-                pruner=make_pruner(self.spec),
-            )
-            attrs: dict[str, Any] = {
-                "schema": SCHEMA,
-                "sweep_id": str(uuid.uuid4()),
-                "name": self.folder.name,
-                "created_ms": now_ms(),
-                "budget": vars(Budget.of(self.spec)),
-                **first_attrs,
-            }
-            for key, value in attrs.items():
-                self.study.set_user_attr(key, value)
-            for point in self.spec.search.start_from if enqueue else ():
-                self.study.enqueue_trial(dict(point))
+    def num_runs(self) -> int:
+        """How many processes have worked on the sweep, one after the other."""
+        return len(schema.RUN.all(self._attrs))
 
-    def _values(self, metrics: Mapping[str, float]) -> tuple[float, ...]:
-        return tuple(float(metrics[name]) for name in self.spec.objective.metrics)
+    def run_is_open(self) -> bool:
+        """Whether the last run has not recorded its end: it works, or was killed."""
+        runs = self.num_runs()
+        return runs > 0 and schema.RUN_END.at(runs - 1) not in self._attrs
 
-    def _set_constraints(
-        self, trial: Trial, metrics: Mapping[str, float], baseline: Mapping[str, float]
-    ) -> None:
-        for metric, bound in self.spec.objective.constraints.items():
-            value = metrics[metric]
-            reference = baseline.get(metric, math.nan)
-            if bound.min is not None:
-                trial.set_constraint(f"{metric}:min", bound.min.value(reference) - value)
-            if bound.max is not None:
-                trial.set_constraint(f"{metric}:max", value - bound.max.value(reference))
+    def wall_s(self) -> float:
+        """Seconds that processes worked on the sweep, over all runs; a killed run counts to its last record."""
+        starts, ends = schema.RUN.all(self._attrs), schema.RUN_END.all(self._attrs)
+        total_ms = 0
+        for number, run in starts.items():
+            if number in ends:
+                end = ends[number]["ended_ms"]
+            else:
+                end = now_ms() if self.folder.is_running() else self._last_sign_ms(number)
+            total_ms += end - run["started_ms"]
+        return total_ms / 1000
 
-    def _set(self, trial: Trial, key: str, value: Any) -> None:
-        self._storage.set_trial_user_attr(trial._trial_id, key, value)
+    def _last_sign_ms(self, run: int) -> int:
+        """When the last epoch of the last run was recorded, or that run began."""
+        started_ms: int = self._attrs[schema.RUN.at(run)]["started_ms"]
+        return max(started_ms, self.standing.last_ms)
 
-    def _trial(self, number: int) -> Trial:
-        if number not in self._trials:
-            self._trials[number] = Trial(self.study, self._frozen_trial(number)._trial_id)
-        return self._trials[number]
+    def gpu_hours(self) -> float:
+        """GPU-hours of all recorded epochs, at the share of a GPU that a trial has."""
+        return self.standing.epoch_s * self.spec.resources.gpu / 3600
 
-    # ------------------------------------------------------------------ reading
+    @property
+    def budget(self) -> Budget:
+        return budget_of(schema.BUDGET.read(self._attrs))
+
+    def usage(self) -> Usage:
+        """What the sweep has used of its budgets."""
+        standing = self.standing
+        return Usage(
+            trials=standing.num_started,
+            failed=standing.num_failed,
+            time_s=self.wall_s(),
+            gpu_hours=self.gpu_hours(),
+            points=0 if standing.tried is None else len(standing.tried),
+            waiting=len(standing.waiting),
+            waiting_retries=standing.waiting_retries,
+        )
+
+    def exhausted(self) -> UsedUp | None:
+        """Why no further trial may start, or None."""
+        return used_up(self.budget, self.usage(), self.num_points)
+
+    @property
+    def num_points(self) -> int | None:
+        """How many points the space has; None where it is continuous."""
+        tried = self._standing.tried
+        return None if tried is None else tried.points.size
+
+    def is_complete(self) -> bool:
+        """Nothing runs and nothing may start any more."""
+        return not self.standing.running and self.exhausted() is not None
 
     @property
     def in_transaction(self) -> bool:
@@ -326,183 +340,178 @@ class Ledger:
 
     @property
     def sweep_id(self) -> str:
-        return str(self.study.user_attrs["sweep_id"])
+        return schema.SWEEP_ID.read(self._attrs)
 
     @property
     def kind(self) -> str:
         """`sweep`, or `confirm` where the trials are a confirmation's jobs."""
-        return str(self.study.user_attrs.get("kind", "sweep"))
+        return self.get(schema.KIND) or "sweep"
 
     @property
     def resume_command(self) -> str:
         """What to run to go on with it."""
-        return str(
-            self.study.user_attrs.get("resume_command", f"lmoe-tune resume {self.folder.name}")
+        return self.get(schema.RESUME_COMMAND) or advice.resume(
+            self.folder.name, home=self.folder.home
         )
 
     @property
     def created_ms(self) -> int:
-        return int(self.study.user_attrs["created_ms"])
+        return schema.CREATED_MS.read(self._attrs)
+
+    # ------------------------------------------------------------------ trials
 
     @property
-    def budget(self) -> Budget:
-        return Budget(**self.study.user_attrs["budget"])
-
-    @property
-    def attrs(self) -> dict[str, Any]:
-        return dict(self.study.user_attrs)
+    def standing(self) -> Standing:
+        """Where the sweep stands now."""
+        if not self._backend.writable:
+            self._follow()
+        return self._standing
 
     def unfinished(self) -> list[Suggestion]:
-        """Trials that a former run left running, in order."""
+        """Trials that were started and have not ended, in order."""
         return [
-            Suggestion(trial.number, dict(trial.params)) for trial in self._frozen(State.RUNNING)
+            Suggestion(number, dict(self._frozen(number).params))
+            for number in sorted(self.standing.running)
         ]
 
     def is_finished(self, number: int) -> bool:
-        return self._frozen_trial(number).state.is_finished()
+        return self._frozen(number).state.is_finished()
 
     def trial(self, number: int) -> TrialRecord:
-        return self._view(self._frozen_trial(number))
+        return _record(self._frozen(number), self.spec.objective.metrics)
 
     def trials(self) -> list[TrialRecord]:
         """All trials that have been started, by number."""
-        return [self._view(trial) for trial in self._frozen() if trial.state != State.WAITING]
+        waiting = self.standing.waiting
+        return self._records(n for n in range(len(self._seen)) if n not in waiting)
 
-    def _view(self, frozen: FrozenTrial) -> TrialRecord:
-        view = self._views.get(frozen.number)
-        if view is None:
-            view = _record(frozen, self.spec.objective.metrics)
-            if frozen.state.is_finished():  # nothing changes it any more
-                self._views[frozen.number] = view
-        return replace(view, params=dict(view.params))
+    def points(self) -> list[dict[str, Any]]:
+        """The parameters of all trials that were started or wait with given ones, those tried again left out."""
+        self._follow()
+        return [
+            dict(trial.params or trial.system_attrs.get("fixed_params", {}))
+            for trial in self._seen
+            if schema.RETRY_OF.get(trial.user_attrs) is None
+        ]
 
     def num_trials(self) -> int:
         """Trials that have been started, those that try a failed one again included."""
         return sum(trial.state != State.WAITING for trial in self._frozen())
 
+    def num_trials(self) -> int:
+        """Trials that have been started, those that try a failed one again included."""
+        return self.standing.counts.total()
+
     def num_started(self) -> int:
         """Trials that have been started, those that try a failed one again left out."""
-        return sum(
-            trial.state != State.WAITING and not _is_retry(trial) for trial in self._frozen()
-        )
+        return self.standing.num_started
 
     def num_failed(self) -> int:
-        return len(self._frozen(State.FAIL))
+        """Trials that failed and were not tried again; of those that were, the last try counts."""
+        return self.standing.num_failed
 
-    def best(self, trials: Sequence[TrialRecord] | None = None) -> TrialRecord | None:
+    def best(self) -> TrialRecord | None:
         """The best complete trial; where none is feasible, the one that misses the constraints least.
 
         With several objectives, the one of the Pareto front with the best first objective.
         """
-        ranked = self.ranked(self.trials() if trials is None else trials)
-        return ranked[0] if ranked else None
+        found = self.ranked(1)
+        return found[0] if found else None
 
-    def ranked(self, trials: Sequence[TrialRecord]) -> list[TrialRecord]:
-        """The complete trials, best first; of equal ones the earlier. A Pareto front goes before all others."""
-        complete = [
-            trial for trial in trials if trial.state == "complete" and trial.value is not None
-        ]
-        front = {trial.number for trial in self.pareto_front(complete)}
-        costs = {trial.number: self._costs(trial) for trial in complete}
-        return sorted(
-            complete,
-            key=lambda trial: (
-                trial.violation,
-                trial.number not in front,
-                costs[trial.number][0],
-                trial.number,
-            ),
-        )
+    def ranked(self, count: int | None = None) -> list[TrialRecord]:
+        """The complete trials, best first, or the best few; a Pareto front goes before all others."""
+        standing = self.standing
+        numbers = standing.ranking.best(len(standing.ranking) if count is None else count)
+        return self._records(numbers)
 
-    def pareto_front(self, trials: Sequence[TrialRecord]) -> list[TrialRecord]:
-        """The feasible complete trials that no other one betters in every objective, by number.
+    def pareto_front(self) -> list[TrialRecord]:
+        """The feasible complete trials that no other one betters in every objective, by number."""
+        return self._records(sorted(self.standing.ranking.front()))
 
-        With one objective, these are the trials with the best value.
-        """
-        found = [
-            trial
-            for trial in trials
-            if trial.state == "complete" and trial.violation == 0 and trial.values
-        ]
-        costs = {trial.number: self._costs(trial) for trial in found}
+    # ------------------------------------------------------------------ within
 
-        def dominates(one: TrialRecord, other: TrialRecord) -> bool:
-            pairs = list(zip(costs[one.number], costs[other.number], strict=True))
-            return all(a <= b for a, b in pairs) and any(a < b for a, b in pairs)
+    def _create(
+        self, options: dict[str, Any], first_attrs: Mapping[str, Any], *, enqueue: bool
+    ) -> None:
+        with self._backend.transaction():
+            self.study = optuna.create_study(directions=self.spec.objective.directions, **options)
+            self._study_id = self._storage.get_study_id_from_name(STUDY)
+            attrs: dict[str, Any] = {
+                schema.VERSION.name: SCHEMA,
+                schema.SWEEP_ID.name: str(uuid.uuid4()),
+                schema.NAME.name: self.folder.name,
+                schema.CREATED_MS.name: now_ms(),
+                schema.BUDGET.name: Budget.of(self.spec).to_json(),
+            }
+            self._set_study(attrs | dict(first_attrs))
+            for point in self.spec.search.start_from if enqueue else ():
+                self.study.enqueue_trial(dict(point))
 
-        if len(self.spec.objective.metrics) == 1:
-            least = min(costs.values(), default=())
-            return [trial for trial in found if costs[trial.number] == least]
-        return [trial for trial in found if not any(dominates(other, trial) for other in found)]
+    @property
+    def _attrs(self) -> dict[str, Any]:
+        """The study's attributes, not copied."""
+        return self._storage.get_study_user_attrs(self._study_id)
 
-    def _costs(self, trial: TrialRecord) -> tuple[float, ...]:
-        """The objectives' values, less being better."""
-        pairs = zip(trial.values, self.spec.objective.directions, strict=True)
-        return tuple(-value if direction == "maximize" else value for value, direction in pairs)
+    def _set_study(self, attrs: Mapping[str, Any]) -> None:
+        for key, value in attrs.items():
+            schema.key_of("sweep", key)
+            self._storage.set_study_user_attr(self._study_id, key, value)
 
-    def wall_s(self) -> float:
-        """Seconds that processes worked on the sweep, over all runs; a killed run counts to its last record."""
-        attrs = self.study.user_attrs
-        starts = [(key, record["started_ms"]) for key, record in self._runs()]
-        times = sorted(epoch.time_ms for trial in self.trials() for epoch in trial.epochs)
-        total_ms = 0
-        for place, (key, start) in enumerate(starts):
-            end = attrs.get(f"{key}:end", {}).get("ended_ms")
-            if end is None and place + 1 == len(starts) and self.folder.is_running():
-                end = now_ms()
-            elif end is None:
-                until = starts[place + 1][1] if place + 1 < len(starts) else math.inf
-                end = max((time_ms for time_ms in times if start <= time_ms < until), default=start)
-            total_ms += end - start
-        return total_ms / 1000
+    def _set(self, number: int, key: str, value: Any) -> None:
+        schema.key_of("trial", key)
+        self._storage.set_trial_user_attr(self._id(number), key, value)
 
-    def num_runs(self) -> int:
-        """How many processes have worked on the sweep, one after the other."""
-        return len(self._runs())
+    def _values(self, metrics: Mapping[str, float]) -> tuple[float, ...]:
+        return tuple(float(metrics[name]) for name in self.spec.objective.metrics)
 
-    def run_is_open(self) -> bool:
-        """Whether the last run has not recorded its end: it works, or was killed."""
-        runs = self._runs()
-        return bool(runs) and f"{runs[-1][0]}:end" not in self.study.user_attrs
+    def _say_differences(
+        self, number: int, epoch: int, metrics: Mapping[str, float], recorded: Mapping[str, float]
+    ) -> None:
+        """Another machine, or a GPU, may repeat an epoch with another value: the record stands."""
+        for name in self.spec.objective.metrics:
+            if metrics[name] != recorded[name]:
+                text = "trial %d epoch %d: %s repeated as %r, recorded as %r"
+                log.warning(text, number, epoch, name, metrics[name], recorded[name])
 
-    def gpu_hours(self) -> float:
-        """GPU-hours of all recorded epochs, at the share of a GPU that a trial has."""
-        seconds = sum(
-            epoch.metrics.get("epoch_s", 0.0) for trial in self.trials() for epoch in trial.epochs
-        )
-        return seconds * self.spec.resources.gpu / 3600
+    def _id(self, number: int) -> int:
+        """What the storage calls a trial."""
+        return self._storage.get_trial_id_from_study_id_trial_number(self._study_id, number)
 
-    def exhausted(self) -> str | None:
-        """Why no further trial may start, or None."""
-        budget = self.budget
-        if budget.max_failed is not None and self.num_failed() > budget.max_failed:
-            return "failures"
-        if budget.gpu_hours is not None and self.gpu_hours() >= budget.gpu_hours:
-            return "GPU-hours"
-        if budget.time_s is not None and self.wall_s() >= budget.time_s:
-            return "time"
-        if any(_is_retry(trial) for trial in self._frozen(State.WAITING)):
-            return None
-        if budget.trials is not None and self.num_started() >= budget.trials:
-            return "trials"
-        if self.spec.search.sampler == "grid" and self.num_started() >= num_grid_trials(self.spec):
-            return "grid"
-        return None
+    def _frozen(self, number: int) -> FrozenTrial:
+        return self._storage.get_trial(self._id(number))
 
-    def is_complete(self) -> bool:
-        """Nothing runs and nothing may start any more."""
-        return not self._frozen(State.RUNNING) and self.exhausted() is not None
+    def _trial(self, number: int) -> Trial:
+        """A running trial, to report to."""
+        if number not in self._trials:
+            self._trials[number] = Trial(self.study, self._id(number))
+        return self._trials[number]
 
-    def _runs(self) -> list[tuple[str, dict[str, Any]]]:
-        attrs = self.study.user_attrs
-        keys = sorted(key for key in attrs if key.startswith("run:") and not key.endswith(":end"))
-        return [(key, attrs[key]) for key in keys]
+    def _records(self, numbers: Iterable[int]) -> list[TrialRecord]:
+        objectives = self.spec.objective.metrics
+        if not self._backend.writable:
+            self._follow()
+        return [_record(self._seen[number], objectives) for number in numbers]
 
-    def _frozen(self, *states: State) -> list[FrozenTrial]:
-        return self.study.get_trials(deepcopy=False, states=states or None)
+    def _touch(self, number: int) -> None:
+        """Take in a trial that this process has changed."""
+        frozen = self._frozen(number)
+        self._seen[number : number + 1] = [frozen]
+        self._standing.update(frozen)
+        if frozen.state.is_finished():
+            self._trials.pop(number, None)
 
-    def _frozen_trial(self, number: int) -> FrozenTrial:
-        return self._frozen()[number]
+    def _touch_new(self, count: int) -> None:
+        for number in range(len(self._seen), len(self._seen) + count):
+            self._touch(number)
+
+    def _follow(self) -> None:
+        """Take in all trials that have changed, whoever changed them."""
+        trials = self._storage.get_all_trials(self._study_id, deepcopy=False)
+        for number, trial in enumerate(trials):
+            # Optuna replaces a trial that changes, so that those that have not need no second look.
+            if number >= len(self._seen) or self._seen[number] is not trial:
+                self._seen[number : number + 1] = [trial]
+                self._standing.update(trial)
 
 
 def now_ms() -> int:
@@ -510,34 +519,10 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def _is_retry(trial: FrozenTrial) -> bool:
-    return "retry_of" in trial.user_attrs
-
-
-def epoch_key(epoch: int) -> str:
-    """The attribute of a trial that holds an epoch."""
-    return f"{EPOCH_PREFIX}{epoch:04d}"
-
-
-def _num_epochs(trial: FrozenTrial) -> int:
-    return sum(key.startswith(EPOCH_PREFIX) for key in trial.user_attrs)
-
-
 def _record(trial: FrozenTrial, objectives: Sequence[str]) -> TrialRecord:
     attrs = trial.user_attrs
-    numbers = sorted(
-        int(key.removeprefix(EPOCH_PREFIX)) for key in attrs if key.startswith(EPOCH_PREFIX)
-    )
-    epochs = [
-        EpochRecord(epoch, judged=trial.intermediate_values.get(epoch), **attrs[epoch_key(epoch)])
-        for epoch in numbers
-    ]
+    epochs = [EpochRecord(epoch, **found) for epoch, found in schema.EPOCH.all(attrs).items()]
     values = tuple(float(epochs[-1].metrics[name]) for name in objectives) if epochs else ()
-    violations = [
-        max(0.0, value)
-        for key, value in trial.system_attrs.items()
-        if key.startswith(CONSTRAINT_PREFIX)
-    ]
     assert trial.datetime_start is not None, "a trial that was never started"
     ended = trial.datetime_complete
     return TrialRecord(
@@ -548,11 +533,11 @@ def _record(trial: FrozenTrial, objectives: Sequence[str]) -> TrialRecord:
         started_ms=round(trial.datetime_start.timestamp() * 1000),
         ended_ms=None if ended is None else round(ended.timestamp() * 1000),
         values=values,
-        violation=sum(violations),
-        notes=tuple(attrs.get("notes", ())),
+        violation=violation_of(trial),
+        notes=tuple(schema.NOTES.get(attrs) or ()),
         distributions={name: _as_json(kind) for name, kind in trial.distributions.items()},
         optuna=dict(trial.system_attrs),
-        **{key: attrs[key] for key in RECORD_ATTRS if key in attrs},
+        **{key.name: attrs[key.name] for key in schema.RECORD_KEYS if key.name in attrs},
     )
 
 

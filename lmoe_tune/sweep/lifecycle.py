@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -25,37 +24,15 @@ from lmoe_tune.errors import UsageError
 from lmoe_tune.spec import LoadedSpec, Spec, diff, resolved_yaml
 from lmoe_tune.spec.record import CHANGEABLE, CHANGEABLE_DATA, SETTLED_AT_START
 from lmoe_tune.sweep import view
+from lmoe_tune.sweep.budget import Budget, BudgetChange
 from lmoe_tune.sweep.code import changes, code_of
 from lmoe_tune.sweep.folder import SweepFolder, refuse_lost_ledger
-from lmoe_tune.sweep.ledger import Budget, Ledger, now_ms
+from lmoe_tune.sweep.ledger import Ledger, now_ms
 from lmoe_tune.sweep.sampling import make_distributions, make_sampler
 from lmoe_tune.training.baseline_record import baseline_key
 from lmoe_tune.training.platform import resolve_platform
 
 PACKAGES = ("torch", "torchvision", "ray", "optuna", "mlflow", "numpy", "scikit-learn")
-
-
-@dataclass(frozen=True)
-class BudgetChange:
-    """What a command line says about the budget; None leaves it as it is."""
-
-    trials: int | None = None
-    """In all, runs before included."""
-    more_trials: int = 0
-    time_s: float | None = None
-    gpu_hours: float | None = None
-
-    def applied(self, budget: Budget, *, num_started: int = 0) -> Budget:
-        """The budget after the change, for a sweep of which so many trials have been started."""
-        trials = budget.trials if self.trials is None else max(self.trials, num_started)
-        if self.more_trials:
-            trials = (num_started if trials is None else trials) + self.more_trials
-        return Budget(
-            trials=trials,
-            time_s=budget.time_s if self.time_s is None else self.time_s,
-            gpu_hours=budget.gpu_hours if self.gpu_hours is None else self.gpu_hours,
-            max_failed=budget.max_failed,
-        )
 
 
 def prepare(
@@ -214,7 +191,7 @@ def settle(
         attrs["spec_budget"] = vars(spec_budget)
         if ledger.attrs.get("spec_budget", attrs["spec_budget"]) != attrs["spec_budget"]:
             budget = spec_budget
-    attrs["budget"] = vars(change.applied(budget, num_started=ledger.num_started()))
+    attrs["budget"] = vars(change.applied(budget, ledger.usage()))
     ledger.set_attrs(attrs)
 
 

@@ -76,7 +76,7 @@ def models(ledger: Ledger) -> list[ModelSource]:
         return []  # its checkpoints are gone; the winner's weights are in the folder of its job
 
     found: list[ModelSource] = []
-    for trial in ledger.ranked(ledger.trials())[: ledger.spec.tracking.best_checkpoints]:
+    for trial in ledger.ranked(ledger.spec.tracking.best_checkpoints):
         path = checkpoint_of(ledger.folder, trial.number)
         if path is not None:
             found.append(ModelSource(trial.number, path))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,9 +24,11 @@ from lmoe_tune.durable import sync_folder, write_durably
 from lmoe_tune.errors import UsageError
 from lmoe_tune.records import TrialRecord
 from lmoe_tune.spec import Spec
+from lmoe_tune.sweep import schema
 from lmoe_tune.sweep.folder import SweepFolder
 from lmoe_tune.sweep.journal import JournalFile, LedgerError, good_records, whole_prefix
-from lmoe_tune.sweep.ledger import RECORD_ATTRS, STATES, Ledger, epoch_key, now_ms
+from lmoe_tune.sweep.ledger import Ledger, now_ms
+from lmoe_tune.sweep.standing import STATES
 from lmoe_tune.sweep.trial_files import read_record, recorded_extent
 from lmoe_tune.sweep.view import OPENING_PREFIX
 
@@ -110,7 +113,7 @@ def rebuild(folder: SweepFolder, spec: Spec) -> tuple[Remains, Path]:
         for number in range(max([*remains.trials, *remains.lost], default=-1) + 1):
             trial = remains.trials.get(number)
             if trial is not None:
-                ledger.study.add_trial(_frozen(trial))
+                ledger.study.add_trial(_frozen(trial, spec.objective.metrics))
             elif number < len(spec.search.start_from):
                 ledger.study.enqueue_trial(dict(spec.search.start_from[number]))
             else:
@@ -179,16 +182,19 @@ def _extent(trial: TrialRecord) -> tuple[bool, int]:
     return trial.state != "running", len(trial.epochs)
 
 
-def _frozen(trial: TrialRecord) -> FrozenTrial:
+def _frozen(trial: TrialRecord, objectives: Sequence[str]) -> FrozenTrial:
     """The trial as Optuna keeps it."""
-    attrs: dict[str, Any] = {
-        epoch_key(epoch.epoch): {"metrics": epoch.metrics, "time_ms": epoch.time_ms}
-        for epoch in trial.epochs
-    }
-    notes = {key: getattr(trial, key) for key in RECORD_ATTRS}
-    notes |= {"retries": trial.retries or None, "notes": list(trial.notes) or None}
+    attrs: dict[str, Any] = {}
+    for epoch in trial.epochs:
+        found = epoch.to_json()
+        attrs[schema.EPOCH.at(found.pop("epoch"))] = found
+    notes = {key.name: getattr(trial, key.name) for key in schema.RECORD_KEYS}
+    notes[schema.RETRIES.name] = trial.retries or None
+    notes[schema.NOTES.name] = list(trial.notes) or None
     attrs |= {key: value for key, value in notes.items() if value is not None}
-    reported = {epoch.epoch: epoch.judged for epoch in trial.epochs if epoch.judged is not None}
+    reported = {}
+    if len(objectives) == 1:
+        reported = {epoch.epoch: float(epoch.metrics[objectives[0]]) for epoch in trial.epochs}
     values = list(trial.values) if trial.state == "complete" else None
     if trial.state == "pruned" and reported:
         values = [reported[max(reported)]]  # as Optuna itself takes it

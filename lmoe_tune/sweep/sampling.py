@@ -1,12 +1,9 @@
-"""Optuna's samplers, pruners and distributions, as a spec names them."""
+"""Optuna's samplers and distributions, as a spec names them."""
 
 from __future__ import annotations
 
-import itertools
-import math
-import random
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import optuna
@@ -16,29 +13,190 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
+from optuna.search_space import IntersectionSearchSpace
+from optuna.trial import FrozenTrial
 
 from lmoe_tune.data.splits import derived_seed
 from lmoe_tune.errors import UsageError
 from lmoe_tune.spec import METHOD, Distribution, Spec
+from lmoe_tune.sweep.points import Points, Tried
 
-REDUCTION_FACTOR = 3
+MAX_TRIES = 20  # suggestions that were tried before, until any untried point is taken
 POPULATION = (
     12  # of NSGA-II: its own default of 50 would leave most sweeps in the first, random generation
 )
 
 
-def make_sampler(spec: Spec, number: int) -> optuna.samplers.BaseSampler:
-    """A fresh sampler for one trial, so that a suggestion is a pure function of (study, seed, number).
+class Suggestions:
+    """What a sweep tries next: a fresh sampler for each trial, over what is kept from one to the next.
+
+    So a suggestion is a pure function of (study, seed, number), and a resume goes on as if nothing had happened.
+    """
+
+    def __init__(self, spec: Spec, tried: Tried | None) -> None:
+        """`tried` holds the points that were tried, where the space is finite (`Standing` keeps it)."""
+        self._spec = spec
+        self._tried = tried
+        self._distributions = make_distributions(spec)
+        self._space = IntersectionSearchSpace(include_pruned=True)
+
+    def ask(self, study: optuna.Study, number: int) -> optuna.Trial:
+        """A new trial with a value for every parameter that it has: its method's, where the method is searched."""
+        idle, study.sampler = study.sampler, self._sampler(number)
+        try:
+            return self._suggested(study)
+        finally:
+            study.sampler = idle
+
+    def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
+        sampler = make_sampler(self._spec, number, self._space)
+        if self._tried is None:
+            return sampler
+        tries = 0 if self._spec.search.sampler == "grid" else MAX_TRIES
+        return UntriedSampler(sampler, self._spec, self._distributions, self._tried, tries)
+
+    def _suggested(self, study: optuna.Study) -> optuna.Trial:
+        if METHOD not in self._spec.space:
+            return study.ask(fixed_distributions=self._distributions)
+        trial = study.ask()
+        method = _suggest(trial, METHOD, self._distributions[METHOD])
+        for name in names_for(self._spec, method):
+            _suggest(trial, name, self._distributions[name])
+        return trial
+
+
+def names_for(spec: Spec, method: Any) -> list[str]:
+    """The parameters, besides the method, of a trial with this method."""
+    return [
+        name
+        for name, entry in spec.space.items()
+        if name != METHOD and (entry.only_for is None or method in entry.only_for)
+    ]
+
+
+def first_suggestions(spec: Spec, count: int) -> list[dict[str, Any]]:
+    """The parameters of a sweep's first trials, as far as they do not depend on results."""
+    study = optuna.create_study(directions=spec.objective.directions)
+    for point in spec.search.start_from:
+        study.enqueue_trial(dict(point))
+    points = Points.of(spec)
+    tried = None if points is None else Tried(points)
+    suggestions, found = Suggestions(spec, tried), []
+    for number in range(count):
+        if tried is not None and len(tried) >= tried.points.size:
+            break
+        found.append(dict(suggestions.ask(study, number).params))
+        if tried is not None:
+            tried.add(found[-1])
+    return found
+
+
+class KeptSpaceSampler(optuna.samplers.TPESampler):
+    """TPE over a search space that is kept from one trial's sampler to the next: it need not read all trials."""
+
+    kept: IntersectionSearchSpace
+
+    def infer_relative_search_space(
+        self, study: optuna.Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        if len(study.directions) > 1:
+            return super().infer_relative_search_space(study, trial)
+        space = self.kept.calculate(study)
+        return {name: entry for name, entry in space.items() if not entry.single()}
+
+
+class UntriedSampler(optuna.samplers.BaseSampler):
+    """What another sampler suggests, unless that was tried: then what it suggests next, at last any untried point."""
+
+    def __init__(
+        self,
+        sampler: optuna.samplers.BaseSampler,
+        spec: Spec,
+        distributions: Mapping[str, BaseDistribution],
+        tried: Tried,
+        tries: int,
+    ) -> None:
+        self._sampler = sampler
+        self._spec = spec
+        self._distributions = dict(distributions)
+        self._tried = tried
+        self._tries = tries
+        self._relative: dict[str, BaseDistribution] = {}
+
+    def infer_relative_search_space(
+        self, study: optuna.Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        self._relative = self._sampler.infer_relative_search_space(study, trial)
+        return self._distributions
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        given = trial.system_attrs.get("fixed_params", {})
+        for _ in range(self._tries):
+            point = self._drawn(study, trial)
+            if point | given not in self._tried:
+                return point
+        found = self._tried.next()
+        return self._drawn(study, trial) if found is None else found
+
+    def sample_independent(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        return self._sampler.sample_independent(study, trial, param_name, param_distribution)
+
+    def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        self._sampler.before_trial(study, trial)
+
+    def _drawn(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:
+        """A whole point, drawn in the order in which a trial would ask for its parameters."""
+        relative = self._sampler.sample_relative(study, trial, self._relative)
+
+        def value(name: str) -> Any:
+            entry = self._distributions[name]
+            if name in relative:
+                return relative[name]
+            if entry.single():
+                return entry.to_external_repr(_only(entry))
+            return self._sampler.sample_independent(study, trial, name, entry)
+
+        if METHOD not in self._spec.space:
+            return {name: value(name) for name in self._distributions}
+        method = value(METHOD)
+        return {METHOD: method} | {name: value(name) for name in names_for(self._spec, method)}
+
+
+def _only(entry: BaseDistribution) -> float:
+    """The one value of a distribution, as Optuna keeps it."""
+    if isinstance(entry, CategoricalDistribution):
+        return 0.0
+    assert isinstance(entry, IntDistribution | FloatDistribution)
+    return float(entry.low)
+
+
+def make_sampler(
+    spec: Spec, number: int, space: IntersectionSearchSpace | None = None
+) -> optuna.samplers.BaseSampler:
+    """A fresh sampler for one trial.
 
     The seed is a hash: with seed + number, the sweeps of seeds 1 and 2 would share their suggestions. Grid
     and quasi-random sequences need one seed for all trials.
+
+    Args:
+        space: kept from one trial to the next.
     """
     name = spec.search.sampler
     of_trial = derived_seed("sampler", spec.search.seed, number) % 2**32
     of_sweep = derived_seed("sampler", spec.search.seed) % 2**32
     if name == "tpe":
         if METHOD not in spec.space:
-            return optuna.samplers.TPESampler(seed=of_trial)
+            sampler = KeptSpaceSampler(seed=of_trial)
+            sampler.kept = space or IntersectionSearchSpace(include_pruned=True)
+            return sampler
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             # Each method's parameters are modelled on the trials that have them.
@@ -58,7 +216,7 @@ def make_sampler(spec: Spec, number: int) -> optuna.samplers.BaseSampler:
                 warn_independent_sampling=False,
             )
     if name == "grid":
-        return optuna.samplers.RandomSampler(seed=of_sweep)  # never asked: `ask` gives the points
+        return optuna.samplers.RandomSampler(seed=of_sweep)  # for what a start point leaves out
     if name == "cmaes":
         try:
             return optuna.samplers.CmaEsSampler(seed=of_trial, warn_independent_sampling=False)
@@ -70,38 +228,6 @@ def make_sampler(spec: Spec, number: int) -> optuna.samplers.BaseSampler:
         return optuna.samplers.NSGAIISampler(seed=of_trial, population_size=POPULATION)
     assert name == "gp", f"sampler {name} is not known here"
     return optuna.samplers.GPSampler(seed=of_trial)
-
-
-def first_suggestions(spec: Spec, count: int) -> list[dict[str, Any]]:
-    """The parameters of a sweep's first trials, as far as they do not depend on results."""
-    study = optuna.create_study(directions=spec.objective.directions)
-    for point in spec.search.start_from:
-        study.enqueue_trial(dict(point))
-    found = []
-    for number in range(count):
-        study.sampler = make_sampler(spec, number)
-        found.append(dict(ask(study, spec).params))
-    return found
-
-
-def ask(study: optuna.Study, spec: Spec) -> optuna.Trial:
-    """A new trial with a value for every parameter that it has: its method's, where the method is searched."""
-    distributions = make_distributions(spec)
-    if spec.search.sampler == "grid" and not study.get_trials(
-        deepcopy=False, states=[optuna.trial.TrialState.WAITING]
-    ):
-        study.enqueue_trial(
-            next_grid_point(spec, [trial.params for trial in study.get_trials(deepcopy=False)])
-        )
-    if METHOD not in spec.space:
-        return study.ask(fixed_distributions=distributions)
-    trial = study.ask()
-    method = _suggest(trial, METHOD, distributions.pop(METHOD))
-    for name, distribution in distributions.items():
-        only_for = spec.space[name].only_for
-        if only_for is None or method in only_for:
-            _suggest(trial, name, distribution)
-    return trial
 
 
 def _suggest(trial: optuna.Trial, name: str, distribution: BaseDistribution) -> Any:
@@ -117,52 +243,9 @@ def _suggest(trial: optuna.Trial, name: str, distribution: BaseDistribution) -> 
     )
 
 
-def make_pruner(spec: Spec) -> optuna.pruners.BasePruner:
-    """The pruner, with its resources given in epochs: left to itself it would prune nothing at first."""
-    name, epochs = spec.search.pruner, spec.train.epochs
-    min_epochs = spec.search.min_epochs or max(1, round(epochs / 5))
-    if name == "asha":
-        return optuna.pruners.SuccessiveHalvingPruner(
-            min_resource=min_epochs, reduction_factor=REDUCTION_FACTOR
-        )
-    if name == "hyperband":
-        return optuna.pruners.HyperbandPruner(
-            min_resource=min_epochs, max_resource=epochs, reduction_factor=REDUCTION_FACTOR
-        )
-    if name == "median":
-        return optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=min_epochs - 1)
-    assert name == "none", f"pruner {name} is not known here"
-    return optuna.pruners.NopPruner()
-
-
 def make_distributions(spec: Spec) -> dict[str, BaseDistribution]:
     """The space in Optuna's terms."""
     return {name: _distribution(entry) for name, entry in spec.space.items()}
-
-
-def make_grid(spec: Spec) -> dict[str, list[Any]]:
-    """Every value of every parameter, for a grid; the spec was checked to have steps or choices everywhere."""
-    return {name: _grid_values(entry) for name, entry in make_distributions(spec).items()}
-
-
-def next_grid_point(spec: Spec, tried: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The first point of the shuffled grid that was not tried yet; the first of all where there is none left.
-
-    Optuna's GridSampler goes by trial numbers: it would try a start point on the grid twice, and another never.
-    """
-    grid = make_grid(spec)
-    points = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
-    random.Random(derived_seed("grid", spec.search.seed)).shuffle(points)
-    return next((point for point in points if point not in tried), points[0])
-
-
-def num_grid_trials(spec: Spec) -> int:
-    """Trials after which a grid is covered: its points, and the start points that are not on it."""
-    grid = make_grid(spec)
-    off_grid = sum(
-        any(point[name] not in grid[name] for name in grid) for point in spec.search.start_from
-    )
-    return math.prod(len(values) for values in grid.values()) + off_grid
 
 
 def _distribution(entry: Distribution) -> BaseDistribution:
@@ -173,14 +256,3 @@ def _distribution(entry: Distribution) -> BaseDistribution:
         step = 1 if entry.step is None else int(entry.step)
         return IntDistribution(int(entry.low), int(entry.high), log=entry.log, step=step)
     return FloatDistribution(entry.low, entry.high, log=entry.log, step=entry.step)
-
-
-def _grid_values(distribution: BaseDistribution) -> list[Any]:
-    if isinstance(distribution, CategoricalDistribution):
-        return list(distribution.choices)
-    assert (
-        isinstance(distribution, IntDistribution | FloatDistribution)
-        and distribution.step is not None
-    )
-    count = round((distribution.high - distribution.low) / distribution.step)
-    return [distribution.low + place * distribution.step for place in range(count + 1)]

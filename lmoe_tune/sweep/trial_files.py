@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from lmoe_tune.durable import write_aside, writing
@@ -26,6 +27,17 @@ def write_record(folder: SweepFolder, trial: TrialRecord) -> None:
     about = trial.to_json()
     lines = [json.dumps(epoch) for epoch in about.pop("epochs")]
     write_aside(path / METRICS, "".join(f"{line}\n" for line in lines).encode())
+    write_aside(path / TRIAL, (json.dumps(about, indent=1) + "\n").encode())
+
+
+def append_epoch(folder: SweepFolder, trial: TrialRecord) -> None:
+    """Add a trial's last epoch to `metrics.jsonl`, and write its `trial.json`."""
+    path = folder.trial(trial.number)
+    line = json.dumps(trial.epochs[-1].to_json())
+    with writing(path), (path / METRICS).open("ab") as file:
+        file.write(f"{line}\n".encode())
+    about = replace(trial, epochs=()).to_json()
+    del about["epochs"]
     write_aside(path / TRIAL, (json.dumps(about, indent=1) + "\n").encode())
 
 
@@ -55,10 +67,13 @@ def mend_records(folder: SweepFolder, trials: Iterable[TrialRecord]) -> None:
 
 
 def recorded_extent(path: Path) -> tuple[str, int] | None:
-    """A trial's state and number of epochs as its record has them; None where that is missing or damaged."""
+    """A trial's state and number of epochs as its record has them; None where that is missing or torn."""
     try:
         with open(f"{path}/{TRIAL}", "rb") as about, open(f"{path}/{METRICS}", "rb") as metrics:
-            return json.loads(about.read())["state"], metrics.read().count(b"\n")
+            lines = metrics.read()
+            if lines and not lines.endswith(b"\n"):
+                return None
+            return json.loads(about.read())["state"], lines.count(b"\n")
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -54,7 +54,7 @@ def summary(ledger: Ledger) -> dict[str, Any]:
         "experiment_id": tracking.experiment_id,
         "parent_run_id": tracking.parent_run_id,
         **(
-            {"pareto_front": [trial.number for trial in ledger.pareto_front(trials)]}
+            {"pareto_front": [trial.number for trial in ledger.pareto_front()]}
             if len(ledger.spec.objective.metrics) > 1
             else {}
         ),
@@ -86,7 +86,7 @@ def record_opening(ledger: Ledger, who: str, command: str, jobs: int) -> None:
 
 def best_of(ledger: Ledger, trials: list[TrialRecord]) -> dict[str, Any] | None:
     """The best trial so far, or None."""
-    best = ledger.best(trials)
+    best = ledger.best()
     if best is None:
         return None
     checkpoint = checkpoint_of(ledger.folder, best.number)
@@ -113,9 +113,9 @@ def leaderboard(ledger: Ledger) -> list[dict[str, Any]]:
     """All trials, best first: complete ones by rank, then running, pruned and failed ones by value."""
     trials = ledger.trials()
     run_ids = tracking_of(ledger).run_ids
-    ranked = ledger.ranked(trials)
+    ranked = ledger.ranked()
     several = len(ledger.spec.objective.metrics) > 1
-    front = {trial.number for trial in ledger.pareto_front(trials)} if several else set()
+    front = {trial.number for trial in ledger.pareto_front()} if several else set()
     order = {"running": 0, "pruned": 1, "failed": 2, "complete": 3}
     sign = -1 if ledger.spec.objective.direction == "maximize" else 1
     others = sorted(

@@ -12,9 +12,10 @@ from lmoe_tune.confirmation.job_ledger import JobLedger
 from lmoe_tune.confirmation.plan import SCORES
 from lmoe_tune.spec import Spec, load_spec
 from lmoe_tune.sweep import view
+from lmoe_tune.sweep.budget import BudgetChange
 from lmoe_tune.sweep.folder import SweepFolder
 from lmoe_tune.sweep.ledger import Ledger
-from lmoe_tune.sweep.lifecycle import BudgetChange, first_attrs, write_records
+from lmoe_tune.sweep.lifecycle import first_attrs, write_records
 from lmoe_tune.sweep.trial_files import write_record
 from lmoe_tune.training.platform import resolve_platform
 from trainables import declarations

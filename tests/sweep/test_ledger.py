@@ -9,6 +9,7 @@ import pytest
 from lmoe_tune.records import TrialRecord
 from lmoe_tune.spec import Spec
 from lmoe_tune.sweep import ledger as module
+from lmoe_tune.sweep.budget import UsedUp
 from lmoe_tune.sweep.folder import SweepFolder
 from lmoe_tune.sweep.journal import LedgerError
 from lmoe_tune.sweep.ledger import Ledger
@@ -81,7 +82,7 @@ def test_reading_before_there_is_a_study_says_so(
 
 def test_a_ledger_of_another_schema_is_refused(ledger: MakeLedger) -> None:
     ledger().set_attr("schema", 99)
-    with pytest.raises(LedgerError, match="schema 99, but this version reads 1"):
+    with pytest.raises(LedgerError, match="schema 99, but this version reads 2"):
         ledger()
 
 
@@ -196,7 +197,7 @@ def test_a_minimised_metric_is_ranked_the_other_way(
         number = written.ask().number
         for epoch in (1, 2, 3):
             written.record_epoch(number, epoch, values(0.9, train_loss=loss), baseline)
-    assert [trial.number for trial in written.ranked(written.trials())] == [1, 0, 2]
+    assert [trial.number for trial in written.ranked()] == [1, 0, 2]
 
 
 def test_a_trial_that_is_ended_for_the_budget_keeps_its_epochs(
@@ -355,7 +356,7 @@ def test_a_number_of_trials_is_a_bound(ledger: MakeLedger, run_trial: RunTrial) 
     run_trial(written)
     assert written.exhausted() is None
     written.ask()
-    assert written.exhausted() == "trials"
+    assert written.exhausted() == UsedUp("trials", 2, 2)
     assert not written.is_complete(), "one still runs"
     written.fail(1, "no")
     assert written.is_complete()
@@ -373,7 +374,7 @@ def test_failures_are_a_bound(ledger: MakeLedger) -> None:
     for number in range(2):
         assert written.exhausted() is None
         written.fail(written.ask().number, f"no {number}")
-    assert written.exhausted() == "failures"
+    assert written.exhausted() == UsedUp("max_failed", 2, 1)
 
 
 def test_wall_time_adds_up_over_runs_and_a_killed_one_counts_to_its_last_record(
@@ -418,7 +419,7 @@ def test_time_is_a_bound(ledger: MakeLedger, clock: list[int]) -> None:
         run = written.begin_run({})
         clock[0] += 5_000
         written.end_run(run, "interrupted")
-    assert written.exhausted() == "time"
+    assert written.exhausted() == UsedUp("time", 10, 10)
 
 
 def test_gpu_hours_are_a_bound(ledger: MakeLedger, baseline: dict[str, float]) -> None:
@@ -428,7 +429,7 @@ def test_gpu_hours_are_a_bound(ledger: MakeLedger, baseline: dict[str, float]) -
     assert written.gpu_hours() == 0.5
     assert written.exhausted() is None
     written.record_epoch(0, 2, values(0.7) | {"epoch_s": 3600.0}, baseline)
-    assert written.exhausted() == "GPU-hours"
+    assert written.exhausted() == UsedUp("gpu_hours", 1, 1)
 
 
 # ------------------------------------------------------------------ suggestions

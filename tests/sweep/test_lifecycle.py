@@ -11,9 +11,10 @@ from lmoe_tune.errors import UsageError
 from lmoe_tune.spec import LoadedSpec, Spec, spec_from_resolved
 from lmoe_tune.sweep import folder as folder_module
 from lmoe_tune.sweep import lifecycle
+from lmoe_tune.sweep.budget import Budget, BudgetChange
 from lmoe_tune.sweep.folder import SweepFolder, SweepLockedError, find_sweep
-from lmoe_tune.sweep.ledger import Budget, Ledger
-from lmoe_tune.sweep.lifecycle import BudgetChange, first_attrs, prepare, settle, write_records
+from lmoe_tune.sweep.ledger import Ledger
+from lmoe_tune.sweep.lifecycle import first_attrs, prepare, settle, write_records
 from lmoe_tune.sweep.rebuild import write_about
 
 MakeSpec = Callable[..., Spec]

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +11,8 @@ from lmoe_tune.errors import SpecError
 from lmoe_tune.spec import Spec
 from lmoe_tune.sweep.folder import SweepFolder
 from lmoe_tune.sweep.ledger import Ledger
-from lmoe_tune.sweep.sampling import ask, first_suggestions, make_grid, make_pruner, make_sampler
+from lmoe_tune.sweep.points import Points, Tried
+from lmoe_tune.sweep.sampling import Suggestions, first_suggestions, make_sampler
 
 MakeSpec = Callable[..., Spec]
 SAMPLERS = ("tpe", "random", "qmc", "grid", "cmaes", "gp")
@@ -32,14 +32,23 @@ def suggestions(
 ) -> list[dict[str, Any]]:
     """What a sweep is suggested, one trial after the other; untold they all run at once."""
     study, found = optuna.create_study(direction="maximize"), []
+    points = Points.of(spec)
+    tried = None if points is None else Tried(points)
+    asked = Suggestions(spec, tried)
     for number in range(count):
-        study.sampler = make_sampler(spec, number)
-        trial = ask(study, spec)
+        trial = asked.ask(study, number)
         found.append(dict(trial.params))
+        if tried is not None:
+            tried.add(trial.params)
         if told is not None:
-            study.sampler = optuna.samplers.RandomSampler()  # some end the study from within `tell`
             study.tell(trial, float(number % 3) if told is State.COMPLETE else None, state=told)
     return found
+
+
+def all_points(spec: Spec) -> list[dict[str, Any]]:
+    points = Points.of(spec)
+    assert points is not None
+    return [points.at(index) for index in range(points.size)]
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
@@ -47,19 +56,6 @@ def test_every_sampler_can_be_built(spec: MakeSpec, name: str) -> None:
     if name == "cmaes":
         pytest.importorskip("cmaes")
     assert isinstance(make_sampler(spec(*of_space(name)), 0), optuna.samplers.BaseSampler)
-
-
-@pytest.mark.parametrize(
-    ("name", "kind"),
-    [
-        ("asha", optuna.pruners.SuccessiveHalvingPruner),
-        ("hyperband", optuna.pruners.HyperbandPruner),
-        ("median", optuna.pruners.MedianPruner),
-        ("none", optuna.pruners.NopPruner),
-    ],
-)
-def test_every_pruner_can_be_built(spec: MakeSpec, name: str, kind: type) -> None:
-    assert isinstance(make_pruner(spec(f"search.pruner={name}")), kind)
 
 
 @pytest.mark.parametrize("name", ["tpe", "random", "qmc", "grid"])
@@ -92,12 +88,10 @@ def test_the_trials_of_one_sweep_are_all_different(spec: MakeSpec, name: str, to
 
 def test_a_grid_is_covered_once(spec: MakeSpec) -> None:
     chosen = spec(*of_space("grid"))
-    every = set(itertools.product(*make_grid(chosen).values()))
-    assert len(every) == 18
-    found = [
-        tuple(params[name] for name in make_grid(chosen)) for params in suggestions(chosen, 18)
-    ]
-    assert len(found) == 18 and set(found) == every
+    found = suggestions(chosen, 18)
+    assert all(point in all_points(chosen) for point in found)
+    assert len({tuple(sorted(point.items())) for point in found}) == 18
+    assert found != all_points(chosen), "in an order of its own"
 
 
 def test_a_start_point_on_the_grid_is_not_tried_twice(spec: MakeSpec) -> None:
@@ -105,13 +99,9 @@ def test_a_start_point_on_the_grid_is_not_tried_twice(spec: MakeSpec) -> None:
         *of_space("grid"),
         "search.start_from=[{mixing_alpha: 1.0, consistency_weight: 1.0, outlier_ratio: 1.0}]",
     )
-    every = set(itertools.product(*make_grid(chosen).values()))
-    found = [
-        tuple(params[name] for name in make_grid(chosen))
-        for params in first_suggestions(chosen, len(every))
-    ]
-    assert found[0] == (1.0, 1.0, 1.0)
-    assert set(found) == every
+    found = first_suggestions(chosen, 30)
+    assert found[0] == {"mixing_alpha": 1.0, "consistency_weight": 1.0, "outlier_ratio": 1.0}
+    assert len(found) == 18 and all(point in found for point in all_points(chosen))
 
 
 def test_a_grid_with_a_start_point_that_leaves_something_out_is_refused_or_runs(
@@ -137,9 +127,9 @@ def test_a_grid_reaches_the_top_of_a_range(spec: MakeSpec) -> None:
         "space.consistency_weight={low: 0, high: 0.3, step: 0.1}",
         "space.outlier_ratio={choices: [0.5, 1]}",
     )
-    grid = make_grid(chosen)
-    assert grid["mixing_alpha"] == [1, 2, 3]
-    assert grid["consistency_weight"] == pytest.approx([0, 0.1, 0.2, 0.3])
+    points = all_points(chosen)
+    assert {point["mixing_alpha"] for point in points} == {1, 2, 3}
+    assert {point["consistency_weight"] for point in points} == {0, 0.1, 0.2, 0.3}
 
 
 def test_a_grid_without_a_number_of_trials_ends_when_it_is_covered(
@@ -165,12 +155,3 @@ def test_values_stay_within_their_distributions(spec: MakeSpec) -> None:
         assert 0.1 <= params["mixing_alpha"] <= 10
         assert params["consistency_weight"] in (0, 2, 4)
         assert params["outlier_ratio"] in (0.5, 1)
-
-
-def test_hyperband_uses_all_epochs_and_asha_may_prune_after_a_fifth(spec: MakeSpec) -> None:
-    long = spec("train.epochs=20", "search.pruner=asha")
-    assert make_pruner(long)._min_resource == 4  # type: ignore[attr-defined]
-    hyperband = make_pruner(
-        spec("train.epochs=20", "search.pruner=hyperband", "search.min_epochs=2")
-    )
-    assert (hyperband._min_resource, hyperband._max_resource) == (2, 20)  # type: ignore[attr-defined]

@@ -1,0 +1,190 @@
+"""Spaces with a finite number of points, by index: no list of all points is ever made.
+
+A grid goes through them in an order that only the seed determines; every other sampler is kept from a point that
+was tried before.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from lmoe_tune.data.splits import derived_seed
+from lmoe_tune.spec import METHOD, Distribution, Spec
+
+ROUNDS = 6
+
+
+@dataclass(frozen=True)
+class Axis:
+    """The values of one parameter: those of a choice, or `count` steps from `low` on."""
+
+    name: str
+    choices: tuple[Any, ...] | None
+    low: Decimal
+    step: Decimal
+    count: int
+    whole: bool
+
+    def at(self, place: int) -> Any:
+        """The value at a place."""
+        if self.choices is not None:
+            return self.choices[place]
+        value = self.low + place * self.step  # in decimal: 3 * 0.1 is 0.3, as in Optuna's ranges
+        return int(value) if self.whole else float(value)
+
+    def place(self, value: Any) -> int | None:
+        """The place of a value; None where it is not one of them."""
+        if self.choices is not None:
+            places = (
+                place
+                for place, choice in enumerate(self.choices)
+                if choice == value and isinstance(choice, bool) == isinstance(value, bool)
+            )
+            return next(places, None)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return None
+        place = round((value - float(self.low)) / float(self.step))
+        near = abs(self.at(place) - value) <= 1e-9 * max(abs(value), float(self.step))
+        return place if near and 0 <= place < self.count else None
+
+
+@dataclass(frozen=True)
+class Points:
+    """The points of a finite space, numbered from 0; where the method is searched, method by method."""
+
+    blocks: tuple[tuple[str | None, tuple[Axis, ...]], ...]
+    seed: int
+
+    @classmethod
+    def of(cls, spec: Spec) -> Points | None:
+        """Those of a spec's space; None where it is continuous."""
+        axes = {name: _axis(name, entry) for name, entry in spec.space.items()}
+        found = [axis for axis in axes.values() if axis is not None]
+        if len(found) < len(axes):
+            return None
+        if METHOD not in spec.space:
+            blocks: tuple[Any, ...] = ((None, tuple(found)),)
+        else:
+            blocks = tuple(
+                (method, tuple(axis for axis in found if _has(spec.space[axis.name], axis, method)))
+                for method in spec.space[METHOD].choices or ()
+            )
+        return cls(blocks, derived_seed("grid", spec.search.seed))
+
+    @property
+    def size(self) -> int:
+        """How many there are; more than `len` could say."""
+        return sum(_size(axes) for _, axes in self.blocks)
+
+    def at(self, index: int) -> dict[str, Any]:
+        """The point of a number."""
+        for method, axes in self.blocks:
+            if index < _size(axes):
+                return ({} if method is None else {METHOD: method}) | _point(axes, index)
+            index -= _size(axes)
+        raise IndexError(f"the space has {self.size} points")
+
+    def index(self, point: Mapping[str, Any]) -> int | None:
+        """The number of a point; None where it is not one of the space."""
+        start = 0
+        for method, axes in self.blocks:
+            if method is None or point.get(METHOD) == method:
+                index = _index(axes, point)
+                return None if index is None else start + index
+            start += _size(axes)
+        return None
+
+    def shuffled(self, place: int) -> int:
+        """The number of the point that stands at this place of the shuffled order.
+
+        A Feistel network over the next power of four, walked until it falls within the space.
+        """
+        half = max(1, ((self.size - 1).bit_length() + 1) // 2)
+        mask = (1 << half) - 1
+        while True:
+            left, right = place >> half, place & mask
+            for turn in range(ROUNDS):
+                mixed = derived_seed(self.seed, turn, right) & mask
+                left, right = right, left ^ mixed
+            place = left << half | right
+            if place < self.size:
+                return place
+
+
+class Tried:
+    """Which points were tried, and the next one that was not."""
+
+    def __init__(self, points: Points) -> None:
+        self.points = points
+        self._indices: set[int] = set()
+        self._place = 0
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __contains__(self, point: Mapping[str, Any]) -> bool:
+        return self.points.index(point) in self._indices
+
+    def add(self, point: Mapping[str, Any]) -> None:
+        """Take in a point; one that is not of the space is left out."""
+        index = self.points.index(point)
+        if index is not None:
+            self._indices.add(index)
+
+    def next(self) -> dict[str, Any] | None:
+        """The first point of the shuffled order that was not tried; None where there is none left."""
+        while self._place < self.points.size:
+            index = self.points.shuffled(self._place)
+            if index not in self._indices:
+                return self.points.at(index)
+            self._place += 1  # tried once, it stays so
+        return None
+
+
+def num_points(spec: Spec) -> int | None:
+    """How many different trials a spec's space has; None where it is continuous."""
+    points = Points.of(spec)
+    return None if points is None else points.size
+
+
+def _has(entry: Distribution, axis: Axis, method: Any) -> bool:
+    return axis.name != METHOD and (entry.only_for is None or method in entry.only_for)
+
+
+def _axis(name: str, entry: Distribution) -> Axis | None:
+    if entry.choices is not None:
+        zero = Decimal(0)
+        return Axis(name, entry.choices, zero, zero, len(entry.choices), whole=False)
+    assert entry.low is not None and entry.high is not None, "a range without its ends"
+    step = entry.step or (1 if entry.int_ or entry.low == entry.high else None)
+    if step is None:
+        return None
+    low, high = Decimal(str(entry.low)), Decimal(str(entry.high))
+    count = int((high - low) // Decimal(str(step))) + 1
+    return Axis(name, None, low, Decimal(str(step)), count, whole=entry.int_)
+
+
+def _size(axes: Sequence[Axis]) -> int:
+    return math.prod(axis.count for axis in axes)
+
+
+def _point(axes: Sequence[Axis], index: int) -> dict[str, Any]:
+    point = {}
+    for axis in reversed(axes):
+        index, place = divmod(index, axis.count)
+        point[axis.name] = axis.at(place)
+    return point
+
+
+def _index(axes: Sequence[Axis], point: Mapping[str, Any]) -> int | None:
+    index = 0
+    for axis in axes:
+        place = axis.place(point.get(axis.name))
+        if place is None:
+            return None
+        index = index * axis.count + place
+    return index

@@ -1,0 +1,134 @@
+"""What is kept of all trials, so that no result and no new trial needs a look at all of them.
+
+Counts, sums, the ranking, the pruner's tables and the points that were tried: a pure function of the ledger, built
+when it is opened, and then brought up to date with each trial that has changed.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from optuna.trial import FrozenTrial
+from optuna.trial import TrialState as State
+
+from lmoe_tune.records import TrialState
+from lmoe_tune.spec import Spec
+from lmoe_tune.sweep import schema
+from lmoe_tune.sweep.points import Points, Tried
+from lmoe_tune.sweep.pruning import Pruning
+from lmoe_tune.sweep.ranking import Place, Ranking, costs_of
+
+CONSTRAINT_PREFIX = "constraints:"
+STATES: dict[State, TrialState] = {
+    State.RUNNING: "running",
+    State.COMPLETE: "complete",
+    State.PRUNED: "pruned",
+    State.FAIL: "failed",
+}
+
+
+class Standing:
+    """Where a sweep stands.
+
+    Attributes:
+        counts: trials in each state, but for those that wait.
+        waiting: numbers of trials that wait with given parameters, in order.
+        running: of each trial that was started and has not ended, its last epoch.
+        num_trials: trials in the study, those that wait included.
+        failed: numbers of trials that failed and were not tried again; of those that were, the last try counts.
+        last_ms: when the last epoch was recorded; 0 before the first one.
+        ranking: the complete trials, best first.
+        pruning: what decides which trials go on.
+        tried: the points of a finite space that were tried; None for a continuous one.
+    """
+
+    def __init__(self, spec: Spec) -> None:
+        self.counts: Counter[TrialState] = Counter()
+        self.waiting: dict[int, bool] = {}
+        self.running: dict[int, int] = {}
+        self.num_trials = 0
+        self.last_ms = 0
+        self.ranking = Ranking()
+        self.pruning = Pruning(spec)
+        points = Points.of(spec)
+        self.tried = None if points is None else Tried(points)
+        self._directions = spec.objective.directions
+        self._num_retries = 0
+        self._retried: set[int] = set()
+        self.failed: set[int] = set()
+        self._epoch_us = 0  # in whole microseconds, so that the sum depends on no order
+
+    @property
+    def num_started(self) -> int:
+        """Trials that were started, those that try a failed one again left out."""
+        return self.counts.total() - self._num_retries
+
+    @property
+    def num_failed(self) -> int:
+        return len(self.failed)
+
+    @property
+    def waiting_retries(self) -> int:
+        return sum(self.waiting.values())
+
+    @property
+    def epoch_s(self) -> float:
+        """Seconds of all recorded epochs."""
+        return self._epoch_us / 1e6
+
+    def update(self, trial: FrozenTrial) -> None:
+        """Take in a trial that is new or has changed. One that has ended never changes again."""
+        number, attrs = trial.number, trial.user_attrs
+        self.num_trials = max(self.num_trials, number + 1)
+        retry_of = schema.RETRY_OF.get(attrs)
+        if retry_of is not None:
+            self._retried.add(retry_of)
+            self.failed.discard(retry_of)
+        if trial.state == State.WAITING:
+            self.waiting[number] = retry_of is not None
+            return
+
+        self.waiting.pop(number, None)
+        if number not in self.running:
+            self._start(trial, is_retry=retry_of is not None)
+        self._add_epochs(number, attrs)
+        if trial.state.is_finished():
+            self._end(trial)
+
+    def _start(self, trial: FrozenTrial, *, is_retry: bool) -> None:
+        self.running[trial.number] = 0
+        self.counts["running"] += 1
+        self._num_retries += is_retry
+        if self.tried is not None:
+            self.tried.add(trial.params)
+
+    def _add_epochs(self, number: int, attrs: dict[str, Any]) -> None:
+        epoch = self.running[number] + 1
+        while (found := attrs.get(schema.EPOCH.at(epoch))) is not None:
+            self._epoch_us += round(1e6 * found["metrics"].get("epoch_s", 0.0))
+            self.last_ms = max(self.last_ms, found["time_ms"])
+            self.pruning.add_epoch(number, found["metrics"], found["misses"])
+            self.running[number] = epoch
+            epoch += 1
+
+    def _end(self, trial: FrozenTrial) -> None:
+        number, state = trial.number, STATES[trial.state]
+        del self.running[number]
+        self.counts["running"] -= 1
+        self.counts[state] += 1
+        self.pruning.end(number, complete=state == "complete")
+        if state == "complete":
+            costs = costs_of(trial.values, self._directions)
+            self.ranking.add(Place(violation_of(trial), costs, number))
+        elif state == "failed" and number not in self._retried:
+            self.failed.add(number)
+
+
+def violation_of(trial: FrozenTrial) -> float:
+    """How far a trial misses its constraints, summed; 0 is feasible."""
+    return sum(
+        max(0.0, float(value))
+        for key, value in trial.system_attrs.items()
+        if key.startswith(CONSTRAINT_PREFIX)
+    )
