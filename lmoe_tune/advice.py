@@ -38,16 +38,17 @@ def resume(
     *,
     trials: str | int | None = None,
     time: str | None = None,
-    gpu_hours: float | None = None,
+    gpu_hours: str | float | None = None,
+    max_failed: str | int | None = None,
     retry_failed: bool = False,
     allow_changes: bool = False,
     address: str | None = None,
     home: Path | None = None,
 ) -> str:
-    """Go on with a sweep; `trials` as it is typed: `+8` for eight more, `24` for that many in all."""
+    """Go on with a sweep; budgets as they are typed: `+8` for eight more, `24` for that many in all."""
     return _typed(
         "resume", name, home=home, trials=trials, time=time, gpu_hours=gpu_hours,
-        retry_failed=retry_failed, allow_changes=allow_changes, address=address,
+        max_failed=max_failed, retry_failed=retry_failed, allow_changes=allow_changes, address=address,
     )  # fmt: skip
 
 

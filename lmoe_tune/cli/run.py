@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,7 +22,7 @@ from lmoe_tune.cli.options import (
     resolve_home,
 )
 from lmoe_tune.cli.output import duration, openings_line, params_line, print_json, say, shown
-from lmoe_tune.errors import TrackingError, UsageError
+from lmoe_tune.errors import TrackingError
 
 if TYPE_CHECKING:
     from lmoe_tune.spec import Spec
@@ -88,11 +87,11 @@ def search(
     home: HomeOption = None,
 ) -> None:
     """Start a sweep, or resume the unfinished one of that name."""
-    from lmoe_tune.sweep.budget import BudgetChange
+    from lmoe_tune.sweep.budget import BudgetChange, change_of
     from lmoe_tune.sweep.folder import SweepFolder
     from lmoe_tune.sweep.lifecycle import prepare
 
-    change = BudgetChange(trials=trials, time_s=_seconds(time), gpu_hours=gpu_hours)
+    change = change_of(trials=trials, time=time, gpu_hours=gpu_hours)
     loaded = load(spec, overrides, name=name, bounded=change != BudgetChange())
     if dry_run:
         from lmoe_tune.cli.preview import preview
@@ -121,8 +120,15 @@ def resume(
     trials: Annotated[
         str | None, typer.Option(metavar="+N", help="Extend by N trials, or to N in all.")
     ] = None,
-    time: TimeOption = None,
-    gpu_hours: GpuHoursOption = None,
+    time: Annotated[
+        str | None, typer.Option(metavar="+T", help="Extend by a time (+2h), or to 8h in all.")
+    ] = None,
+    gpu_hours: Annotated[
+        str | None, typer.Option(metavar="+H", help="Extend by H GPU-hours, or to H in all.")
+    ] = None,
+    max_failed: Annotated[
+        str | None, typer.Option(metavar="+N", help="Allow N more failed trials, or N in all.")
+    ] = None,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Try failed trials once more.")
     ] = False,
@@ -132,13 +138,10 @@ def resume(
     home: HomeOption = None,
 ) -> None:
     """Continue an interrupted sweep, or extend a finished one. Needs no spec."""
-    from lmoe_tune.sweep.budget import BudgetChange
+    from lmoe_tune.sweep.budget import BudgetChange, change_of
     from lmoe_tune.sweep.view import read_spec
 
-    absolute, more = _trials(trials)
-    change = BudgetChange(
-        trials=absolute, more_trials=more, time_s=_seconds(time), gpu_hours=gpu_hours
-    )
+    change = change_of(trials=trials, time=time, gpu_hours=gpu_hours, max_failed=max_failed)
     folder = find_unfinished(
         resolve_home(home), name, extending=change != BudgetChange() or retry_failed
     )
@@ -225,7 +228,7 @@ def _work(
     from lmoe_tune.cli.decoding import decode_ahead
     from lmoe_tune.cli.progress import watching
     from lmoe_tune.sweep import projector, view
-    from lmoe_tune.sweep.budget import Budget
+    from lmoe_tune.sweep.budget import Budget, how_to_extend, refuse_useless
     from lmoe_tune.sweep.ledger import Ledger
     from lmoe_tune.sweep.lifecycle import first_attrs, settle, write_records
     from lmoe_tune.sweep.rebuild import behind, write_about
@@ -241,6 +244,10 @@ def _work(
         first = first_attrs(spec, change, import_path, folder.home) if import_path else None
         ledger = Ledger.writing(folder, spec, first)
         spec_budget = Budget.of(spec) if import_path else None
+        if spec_budget is None and not (retry_failed and ledger.standing.failed):
+            refuse_useless(
+                change, ledger.budget, ledger.usage(), ledger.num_points, folder.name, folder.home
+            )
         import_path = import_path or Path(ledger.attrs.get("import_path", Path.cwd()))
         settle(
             ledger,
@@ -264,10 +271,10 @@ def _work(
             if as_json:
                 print_json(view.summary(ledger))
             else:
-                say(
-                    f"the sweep '{folder.name}' is complete ({ledger.exhausted()} used up); "
-                    f"to extend it: lmoe-tune resume {folder.name} --trials +8"
-                )
+                used = ledger.exhausted()
+                assert used is not None
+                how = how_to_extend(used, folder.name, folder.home)
+                say(f"the sweep '{folder.name}' is complete: {used}; {how}")
                 _print_summary(ledger, None)
             raise typer.Exit(_exit_code(ledger))
         _refuse_closed_store(uri, spec)
@@ -376,28 +383,7 @@ def _print_summary(ledger: Ledger, outcome: Outcome | None) -> None:
 
 
 def _exit_code(ledger: Ledger) -> int:
-    failed, max_failed = ledger.num_failed(), ledger.budget.max_failed
-    none_worked = failed > 0 and failed == len(ledger.trials())
-    return TOO_MANY_FAILED if none_worked or (max_failed is not None and failed > max_failed) else 0
+    from lmoe_tune.sweep.budget import exceeded
 
-
-def _seconds(text: str | None) -> float | None:
-    from lmoe_tune.spec import duration_s
-
-    if text is None:
-        return None
-    try:
-        return duration_s(float(text) if re.fullmatch(r"\d+(\.\d+)?", text) else text)
-    except ValueError as error:
-        raise UsageError(
-            f"--time is '{text}', but must be a duration such as 90s, 30m, 8h or 2d"
-        ) from error
-
-
-def _trials(text: str | None) -> tuple[int | None, int]:
-    """(in all, more): `+8` is eight more, `24` is 24 in all."""
-    if text is None:
-        return None, 0
-    if not re.fullmatch(r"\+?[1-9]\d*", text):
-        raise UsageError(f"--trials is '{text}', but must be +N (N more) or N (N in all)")
-    return (None, int(text)) if text.startswith("+") else (int(text), 0)
+    complete = ledger.standing.counts["complete"]
+    return TOO_MANY_FAILED if exceeded(ledger.usage(), ledger.budget, complete) else 0

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
+from lmoe_tune import advice
 from lmoe_tune.errors import UsageError
-from lmoe_tune.spec import Spec
+from lmoe_tune.spec import Spec, duration_s
 
 BudgetName = Literal["trials", "time", "gpu_hours", "max_failed", "points"]
 
@@ -138,18 +141,91 @@ class BudgetChange:
             max_failed = max(max_failed, used.failed) + self.more_failed
         return Budget(trials, time_s, gpu_hours, max_failed)
 
-    def refuse_useless(
-        self, budget: Budget, usage: Usage, num_points: int | None, advice: str
-    ) -> None:
-        """Raises UsageError where the sweep is complete, and stays so with the budget that this adds.
 
-        Args:
-            budget: as it is after the change.
-            advice: what would help.
-        """
-        left = used_up(budget, usage, num_points)
-        if left is not None and self != BudgetChange():
-            raise UsageError(f"that does not extend the sweep, as {left}; {advice}")
+def refuse_useless(
+    change: BudgetChange,
+    budget: Budget,
+    usage: Usage,
+    num_points: int | None,
+    name: str,
+    home: Path,
+) -> None:
+    """Raises UsageError where a sweep is complete, and stays so with the budget that is added."""
+    left = used_up(change.applied(budget, usage), usage, num_points)
+    if left is not None and change != BudgetChange():
+        raise UsageError(
+            f"that does not extend '{name}': {left}; {how_to_extend(left, name, home)}"
+        )
+
+
+def how_to_extend(used: UsedUp, name: str, home: Path) -> str:
+    """What goes on with a complete sweep."""
+    more = used.extended_by
+    if more is None:
+        return "start another sweep with a larger space"
+    if used.budget == "max_failed":
+        again = advice.resume(name, max_failed=f"+{used.used:g}", home=home)
+        return (
+            f"once the cause is mended: {advice.resume(name, **more, home=home)}, "
+            f"or to go on without them: {again}"
+        )
+    return f"to extend it: {advice.resume(name, **more, home=home)}"
+
+
+def change_of(
+    *,
+    trials: str | int | None = None,
+    time: str | float | None = None,
+    gpu_hours: str | float | None = None,
+    max_failed: str | int | None = None,
+) -> BudgetChange:
+    """What one types: `+8` is eight more, `24` is 24 in all, over all runs.
+
+    Raises:
+        UsageError: a text is not of that kind.
+    """
+    all_trials, more_trials = _number("--trials", trials, whole=True)
+    all_hours, more_hours = _number("--gpu-hours", gpu_hours, whole=False)
+    all_failed, more_failed = _number("--max-failed", max_failed, whole=True)
+    all_s, more_s = _duration(time)
+    return BudgetChange(
+        trials=None if all_trials is None else int(all_trials),
+        more_trials=int(more_trials),
+        time_s=all_s,
+        more_time_s=more_s,
+        gpu_hours=all_hours,
+        more_gpu_hours=more_hours,
+        max_failed=None if all_failed is None else int(all_failed),
+        more_failed=int(more_failed),
+    )
+
+
+def _number(option: str, given: str | float | None, *, whole: bool) -> tuple[float | None, float]:
+    """(in all, more)."""
+    if given is None:
+        return None, 0
+    kind = r"\d+" if whole else r"(\d+\.?\d*|\.\d+)(e[+-]?\d+)?"
+    text = str(given).strip()
+    found = re.fullmatch(rf"(\+?)({kind})", text)
+    least = 0 if option == "--max-failed" and not text.startswith("+") else 1e-9
+    if found is None or float(found[2]) < least:
+        raise UsageError(f"{option} is '{given}', but must be +N (N more) or N (N in all)")
+    return (None, float(found[2])) if found[1] else (float(found[2]), 0)
+
+
+def _duration(given: str | float | None) -> tuple[float | None, float]:
+    """(in all, more), in seconds."""
+    if given is None:
+        return None, 0.0
+    text = str(given).strip()
+    amount = text.removeprefix("+")
+    try:
+        seconds = duration_s(float(amount) if re.fullmatch(r"\d+(\.\d+)?", amount) else amount)
+    except ValueError as error:
+        raise UsageError(
+            f"--time is '{given}', but must be a duration such as 90s, 30m, 8h or 2d, with + for that much more"
+        ) from error
+    return (None, seconds) if text.startswith("+") else (seconds, 0.0)
 
 
 def exceeded(usage: Usage, budget: Budget, complete: int) -> bool:

@@ -396,10 +396,6 @@ class Ledger:
 
     def num_trials(self) -> int:
         """Trials that have been started, those that try a failed one again included."""
-        return sum(trial.state != State.WAITING for trial in self._frozen())
-
-    def num_trials(self) -> int:
-        """Trials that have been started, those that try a failed one again included."""
         return self.standing.counts.total()
 
     def num_started(self) -> int:

@@ -216,7 +216,7 @@ def test_a_worker_is_told_the_job_and_where_the_sweep_goes_on(sweep: Ledger) -> 
     assert study.ledger.resume_command == COMMAND
     of_search = SweepControl(sweep, observer=None, import_path=NOWHERE, deadline_ms=None)  # type: ignore[arg-type]
     assert "job" not in of_search.worker_config(sweep.ask())
-    assert sweep.resume_command == "lmoe-tune resume small"
+    assert sweep.resume_command.startswith("lmoe-tune resume small --home ")
 
 
 def test_its_runs_in_mlflow_are_of_their_own_kind(
