@@ -2,15 +2,19 @@
 
 A *run* is one training of a configuration, measured on the test images of its split. Runs of two configurations
 with the same split and seed are a *pair*: they share the training images, the baseline and the test images.
-Let d[s, r] be the difference of pair r in split s, n pairs in S splits, and the weight of a split its share of
-the pairs. The variance of the mean difference is the larger of
+Let d[s, r] be the difference of pair r in split s, n pairs in S splits, the weight of a split its share of the
+pairs, W the variance of d within splits and T_s the bootstrap variance of split s's mean over test images. The
+half-width of an interval of the mean difference at a level is the larger of
 
-    V1 = W / n + sum_s weight_s^2 T_s          with W the variance of d within splits (n - S degrees of freedom)
-                                               and T_s the bootstrap variance of split s's mean over test images
-    V2 = S / (S - 1) sum_s weight_s^2 (mean_s - mean)^2       between the splits (S - 1), where there are several
+    sqrt( t(n - S)^2 W / n  +  z^2 sum_s weight_s^2 T_s )                              seeds and test images
+    t(S - 1) sqrt( S / (S - 1) sum_s weight_s^2 (mean_s - mean)^2 )                    splits, where S > 1
 
-so seeds that share a split's test images do not count as if they were independent of one another. The test
-is Student's t on mean / sqrt(V), two-sided; Satterthwaite's formula gives the degrees of freedom of V1.
+with t(df) and z the quantiles of Student's and the normal distribution. So seeds that share a split's test images
+do not count as if they were independent, and several splits count as what they are. The p-value is the level at
+which the interval just reaches 0. The mean of one configuration has its interval in the same way.
+
+Who asks often finds something in the end. So a *question* (a test set, a winner) has a level of its own, and so has
+each *look* at it with more runs: see `Asked`.
 """
 
 from __future__ import annotations
@@ -22,12 +26,16 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import stdtr, stdtrit
+from scipy.optimize import brentq
+from scipy.special import ndtri, stdtrit
 
 Floats = npt.NDArray[np.float64]
-VerdictName = Literal["real", "noise", "worse"]
+VerdictName = Literal["real", "small", "noise", "worse"]
 
 ALPHA = 0.05
+"""How often, over all questions of a home together, a winner that is no better may be called better."""
+FIRST_LOOKS_SHARE = 0.8
+"""What a look may use of the level that the looks before it have left of its question's."""
 LOWER_IS_BETTER = ("_ece",)
 """How the names of metrics end of which less is better."""
 
@@ -44,6 +52,31 @@ class Run:
     """The same metrics on R resamples of the test images, (R,) each; resample r must mean the same images for
     every run of a split (`evaluation.resampled_test_metrics` with one seed per split). Empty: the sampling of
     test images is left out of account."""
+    diverged: bool = False
+    """Whether the training ended in numbers that are not finite; its metrics are then those of chance."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The question that a verdict answers, and how often it has been looked at.
+
+    Question k of a home has the one-sided level .05 / (k (k + 1)): .025, .0083, .0042, …, together .05. The looks
+    at a question, each with more runs than the one before, share its level: each may use four fifths of what is
+    left. Whatever is asked and however often, a winner that is no better is then called `real` or `small` in at
+    most 5% of homes, by the union bound.
+    """
+
+    question: int = 1
+    look: int = 1
+
+    @property
+    def level(self) -> float:
+        """One-sided."""
+        of_question = ALPHA / (self.question * (self.question + 1))
+        return of_question * FIRST_LOOKS_SHARE * (1 - FIRST_LOOKS_SHARE) ** (self.look - 1)
+
+    def __str__(self) -> str:
+        return f"question {self.question}, look {self.look}"
 
 
 @dataclass(frozen=True)
@@ -53,8 +86,10 @@ class Summary:
     mean: float
     sd: float | None
     """Over the runs; None for a single one."""
-    ci95: tuple[float, float]
-    """Of the mean: percentiles of a bootstrap over seeds and test images together."""
+    ci95: tuple[float, float] | None
+    """Of the mean, by Student; None for a single run, which says nothing of other seeds."""
+    median: float
+    minimum: float
 
 
 @dataclass(frozen=True)
@@ -65,13 +100,19 @@ class Paired:
     metric: str
     difference: float
     ci95: tuple[float, float] | None
-    """Student's interval that goes with p; None where there is no test."""
+    """The interval that goes with p; None where there is no test."""
     p: float | None
     """Two-sided, uncorrected; None: fewer than two pairs."""
     p_corrected: float | None
-    """By Holm's method over all differences that were asked for together."""
+    """Of the first comparator p itself; of the others by Holm's method among them, and no less than the first's."""
     noise_floor: float
     """What a single pair is off by on other seeds and other test images, one standard deviation."""
+    seed_sd: float
+    """Standard deviation of a pair's difference over seeds."""
+    image_sd: float
+    """Standard deviation of a split's mean difference over samples of its test images: no seeds reduce it."""
+    correlation: float | None
+    """Of the two configurations' values over the pairs of a split; None where there is none."""
     num_pairs: int
     num_splits: int
 
@@ -90,46 +131,139 @@ class Verdict:
     paired: tuple[Paired, ...]
 
 
-def summarise(
-    runs: Iterable[Run], configuration: str, metric: str, *, num_resamples: int = 2000
-) -> Summary:
-    """Mean, standard deviation over the runs, and a 95% interval of the mean.
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over seeds, test images and splits, with what it varies by; see the head of this file."""
+
+    mean: float
+    seed_variance: float
+    """Of the mean, over seeds."""
+    seed_df: int
+    image_variance: float
+    """Of the mean, over test images."""
+    split_variance: float
+    """Of the mean, over splits; 0 for a single one."""
+    split_df: int
+    is_constant: bool
+    """Whether all values were the same number."""
+
+    def half_width(self, level: float) -> float:
+        """Of the interval that misses the truth in this share of cases, on either side together."""
+        quantile, half = 1 - level / 2, 0.0
+        if self.seed_df > 0:
+            of_seeds = float(stdtrit(self.seed_df, quantile)) ** 2 * self.seed_variance
+            half = math.sqrt(of_seeds + float(ndtri(quantile)) ** 2 * self.image_variance)
+        if self.split_df > 0:
+            of_splits = float(stdtrit(self.split_df, quantile)) * math.sqrt(self.split_variance)
+            half = max(half, of_splits)
+        return half
+
+    @property
+    def p(self) -> float:
+        """Two-sided, of the mean being 0; 1 where there is no variance to judge by."""
+        size = abs(self.mean)
+        if self.is_constant or self.half_width(0.5) <= 1e-12 * max(1.0, size):
+            return 1.0
+
+        least = -15.0  # below, quantiles are no longer exact
+        if self.half_width(10**least) <= size:
+            return float(10**least)
+        if size == 0:
+            return 1.0
+        return float(10 ** brentq(lambda x: self.half_width(10**x) - size, least, 0.0))
+
+    def interval(self, level: float = 0.05) -> tuple[float, float]:
+        """Both ends."""
+        half = self.half_width(level)
+        return self.mean - half, self.mean + half
+
+
+def estimate(values: Sequence[Floats], image_variances: Sequence[float]) -> Estimate | None:
+    """What the mean of values, given split by split, says of others like them.
+
+    Args:
+        values: of each split an array (n_s,).
+        image_variances: of each split the variance of its mean over samples of test images.
+
+    Returns:
+        None where there are fewer than two values in all.
+    """
+    counts = np.array([len(of_split) for of_split in values])
+    n, num_splits = int(counts.sum()), len(values)
+    if n < 2:
+        return None
+
+    together = np.concatenate(list(values))
+    mean = float(together.mean())
+    weight = counts / n
+    split_means = np.array([of_split.mean() for of_split in values])
+    squares = sum(float(((of_split - of_split.mean()) ** 2).sum()) for of_split in values)
+    seed_df, split_df = n - num_splits, num_splits - 1
+    seed_variance = split_variance = 0.0
+    if seed_df > 0:
+        seed_variance = squares / seed_df / n
+    if split_df > 0:
+        off = float((weight**2 * (split_means - mean) ** 2).sum())
+        split_variance = num_splits / split_df * off
+
+    return Estimate(
+        mean=mean,
+        seed_variance=seed_variance,
+        seed_df=seed_df,
+        image_variance=float((weight**2 * np.asarray(image_variances)).sum()),
+        split_variance=split_variance,
+        split_df=split_df,
+        is_constant=bool(np.ptp(together) <= 1e-12 * max(1.0, float(np.abs(together).max()))),
+    )
+
+
+def summarise(runs: Iterable[Run], configuration: str, metric: str) -> Summary:
+    """Mean, standard deviation over the runs, 95% interval of the mean, median and minimum.
 
     Raises:
         ValueError: the configuration has no runs.
     """
-    own = sorted(_of(runs, configuration), key=lambda run: (run.split, run.seed))
+    own = _of(runs, configuration)
     if not own:
         raise ValueError(f"there are no runs of {configuration}")
+
     values = np.array([run.metrics[metric] for run in own])
-    mean = float(values.mean())
-    sd = float(values.std(ddof=1)) if len(values) > 1 else None
-    rng = np.random.default_rng(0)
-    means = np.zeros(num_resamples)
+    by_split, variances = [], []
     for split in sorted({run.split for run in own}):
-        rows = np.stack([_resampled(run, metric) for run in own if run.split == split])
-        chosen = rng.integers(len(rows), size=(num_resamples, len(rows)))
-        images = rng.integers(
-            rows.shape[1], size=(num_resamples, 1)
-        )  # one sample of test images for all seeds
-        means += rows[chosen, images].sum(axis=1) / len(own)
-    low, high = np.percentile(means, [2.5, 97.5])
-    return Summary(mean, sd, (float(low), float(high)))
+        of_split = [run for run in own if run.split == split]
+        by_split.append(np.array([run.metrics[metric] for run in of_split]))
+        resampled = [_resampled(run, metric) for run in of_split]
+        variances.append(float(np.mean(resampled, axis=0).var()))
+    found = estimate(by_split, variances)
+
+    return Summary(
+        mean=float(values.mean()),
+        sd=float(values.std(ddof=1)) if len(values) > 1 else None,
+        ci95=found.interval() if found is not None else None,
+        median=float(np.median(values)),
+        minimum=float(values.min()),
+    )
 
 
 def compare(
     runs: Sequence[Run], configuration: str, comparators: Sequence[str], metrics: Sequence[str]
 ) -> list[Paired]:
-    """The configuration against each comparator in each metric, corrected over all of these tests by Holm.
+    """The configuration against each comparator in each metric, metric by metric.
+
+    The first comparator is tested at the full level. The others count only once it is passed, and then by Holm's
+    method among them (a fixed sequence; Holm, 1979).
 
     Raises:
         ValueError: a comparator shares no split and seed with the configuration.
     """
-    found = [
-        _paired(runs, configuration, other, metric) for other in comparators for metric in metrics
-    ]
-    corrected = holm([paired.p for paired in found])
-    return [replace(paired, p_corrected=p) for paired, p in zip(found, corrected, strict=True)]
+    found: list[Paired] = []
+    for metric in metrics:
+        of_metric = [_paired(runs, configuration, other, metric) for other in comparators]
+        corrected = in_sequence([paired.p for paired in of_metric])
+        found += [
+            replace(paired, p_corrected=p) for paired, p in zip(of_metric, corrected, strict=True)
+        ]
+    return found
 
 
 def verdict(
@@ -138,27 +272,68 @@ def verdict(
     own_defaults: str,
     comparators: Sequence[str] = (),
     metric: str = "test_auroc",
+    *,
+    asked: Asked | None = None,
+    missing: Sequence[str] = (),
+    accuracy_margin: float | None = None,
+    accuracy_least: float | None = None,
 ) -> Verdict:
     """Whether the winner is better than its own method at defaults.
 
-    `real`: the difference is significant after Holm's correction over all comparators, and above the noise
-    floor. `worse`: the same with the other sign. Else `noise`, also when all differences are the same number.
+    `real`: beyond the level of what was asked, and by more than the noise floor. `small`: beyond the level, but by
+    less. `worse`: beyond it on the other side, or better at the price of an accuracy that the spec does not allow.
+    Else `noise`: also when all differences are the same number, when results are missing, and when the winner's
+    trainings diverge more often than those of its defaults.
 
     Args:
-        comparators: the others that the winner is compared with in the same table; they only count in the
-            correction. `own_defaults` need not be among them.
+        comparators: the others that the winner is compared with in the same table. `own_defaults` need not be
+            among them.
+        asked: the question and the look, which have the level; the first of a home by default.
+        missing: trainings of the winner or its defaults that have no result yet, a phrase each.
+        accuracy_margin: how far below its defaults' the winner's `test_accuracy` may be; None: anything goes.
+        accuracy_least: the least mean `test_accuracy`; None: any.
     """
+    asked = asked or Asked()
     others = [own_defaults, *(name for name in comparators if name != own_defaults)]
-    paired = compare(runs, winner, others, [metric])
+    paired = tuple(compare(runs, winner, others, [metric]))
     own = paired[0]
-    name: VerdictName = "noise"
-    if (
-        own.p_corrected is not None
-        and own.p_corrected < ALPHA
-        and abs(own.difference) > own.noise_floor
-    ):
-        name = "real" if own.gain > 0 else "worse"
-    return Verdict(name, _sentence(name, winner, own), tuple(paired))
+    measured = _measured(runs, winner, own, asked)
+    if own.p is None:
+        pairs = _counted(own.num_pairs, "pair")
+        sentence = (
+            f"Too few seeds: {pairs} of runs of {winner} and {own.against} allow no test; "
+            "two are the least, five are better."
+        )
+        return Verdict("noise", sentence, paired)
+
+    if missing:
+        sentence = (
+            f"Not finished: {_counted(len(missing), 'training')} of {winner} or {own.against} "
+            f"without a result ({missing[0]}), so nothing is called real yet ({measured})."
+        )
+        return Verdict("noise", sentence, paired)
+
+    is_beyond = own.p / 2 < asked.level
+    if is_beyond and own.gain > 0:
+        objection = _objection(
+            runs, winner, own.against, margin=accuracy_margin, least=accuracy_least
+        )
+        if objection is not None:
+            name, why = objection
+            return Verdict(name, f"{name.capitalize()}: {why} ({measured}).", paired)
+
+    if is_beyond and own.gain < 0:
+        return Verdict("worse", f"Worse: {winner} falls behind {own.against} ({measured}).", paired)
+    if is_beyond and abs(own.difference) > own.noise_floor:
+        return Verdict("real", f"Real: {winner} is better than {own.against} ({measured}).", paired)
+    if is_beyond:
+        sentence = (
+            f"Small: {winner} is better than {own.against}, but by less than one seed is off by "
+            f"({measured})."
+        )
+        return Verdict("small", sentence, paired)
+    sentence = f"Not distinguishable from noise: {winner} against {own.against} ({measured})."
+    return Verdict("noise", sentence, paired)
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
@@ -172,42 +347,11 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     return corrected
 
 
-def t_test(
-    differences: Sequence[Floats], test_variances: Sequence[float]
-) -> tuple[float, float, float] | None:
-    """Standard error, degrees of freedom and two-sided p of the mean of differences, given split by split.
-
-    Args:
-        differences: of each split an array (n_s,).
-        test_variances: of each split the variance of its mean difference over samples of test images.
-
-    Returns:
-        None where there are fewer than two differences in all. With a standard error of 0, p is 1.
-    """
-    counts = np.array([len(of_split) for of_split in differences])
-    n, num_splits = int(counts.sum()), len(differences)
-    if n < 2:
-        return None
-    mean = float(np.concatenate(list(differences)).mean())
-    means = np.array([of_split.mean() for of_split in differences])
-    weight = counts / n
-    test_variance = float((weight**2 * np.asarray(test_variances)).sum())
-    candidates = []
-    if n > num_splits:
-        squares = sum(float(((of_split - of_split.mean()) ** 2).sum()) for of_split in differences)
-        seeds = squares / (n - num_splits) / n
-        variance = seeds + test_variance
-        candidates.append(
-            (variance, (n - num_splits) * (variance / seeds) ** 2 if seeds > 0 else math.inf)
-        )
-    if num_splits > 1:
-        between = num_splits / (num_splits - 1) * float((weight**2 * (means - mean) ** 2).sum())
-        candidates.append((max(between, test_variance), num_splits - 1.0))
-    variance, df = max(candidates)
-    if variance <= (1e-12 * max(1.0, abs(mean))) ** 2 or _constant(differences):
-        return 0.0, df, 1.0
-    se = math.sqrt(variance)
-    return se, df, float(2 * stdtr(min(df, 1e9), -abs(mean) / se))
+def in_sequence(p_values: Sequence[float | None]) -> list[float | None]:
+    """The first p-value as it is; the others by Holm among them, none below the first."""
+    first, others = list(p_values[:1]), holm(p_values[1:])
+    least = 1.0 if not first or first[0] is None else first[0]
+    return [*first, *(None if p is None else max(least, p) for p in others)]
 
 
 def _paired(runs: Sequence[Run], configuration: str, other: str, metric: str) -> Paired:
@@ -216,52 +360,93 @@ def _paired(runs: Sequence[Run], configuration: str, other: str, metric: str) ->
     shared = sorted(own.keys() & theirs.keys())
     if not shared:
         raise ValueError(f"{configuration} and {other} share no split and seed")
+
+    differences, variances, off_own, off_theirs = [], [], [], []
     splits = sorted({split for split, _ in shared})
-    differences, test_variances = [], []
     for split in splits:
         pairs = [(own[key], theirs[key]) for key in shared if key[0] == split]
-        differences.append(
-            np.array([ours.metrics[metric] - their.metrics[metric] for ours, their in pairs])
-        )
+        own_values = np.array([ours.metrics[metric] for ours, _ in pairs])
+        their_values = np.array([their.metrics[metric] for _, their in pairs])
+        differences.append(own_values - their_values)
+        off_own.append(own_values - own_values.mean())
+        off_theirs.append(their_values - their_values.mean())
         resampled = [_resampled(ours, metric) - _resampled(their, metric) for ours, their in pairs]
-        test_variances.append(float(np.mean(resampled, axis=0).var()))
-    all_differences = np.concatenate(differences)
-    mean = float(all_differences.mean())
-    seed_variance = float(all_differences.var(ddof=1)) if len(shared) > 1 else 0.0
-    tested = t_test(differences, test_variances)
-    interval = None
-    if tested is not None:
-        half = float(stdtrit(min(tested[1], 1e9), 1 - ALPHA / 2)) * tested[0]
-        interval = (mean - half, mean + half)
+        variances.append(float(np.mean(resampled, axis=0).var()))
+
+    together = np.concatenate(differences)
+    spread = float(together.var(ddof=1)) if len(shared) > 1 else 0.0
+    found = estimate(differences, variances)
+    within = math.sqrt(found.seed_variance * len(shared)) if found and found.seed_df else 0.0
     return Paired(
         against=other,
         metric=metric,
-        difference=mean,
-        ci95=interval,
-        p=None if tested is None else tested[2],
+        difference=float(together.mean()),
+        ci95=None if found is None else found.interval(),
+        p=None if found is None else found.p,
         p_corrected=None,
-        noise_floor=math.sqrt(seed_variance + float(np.mean(test_variances))),
+        noise_floor=math.sqrt(spread + float(np.mean(variances))),
+        seed_sd=within,
+        image_sd=math.sqrt(float(np.mean(variances))),
+        correlation=_correlation(np.concatenate(off_own), np.concatenate(off_theirs)),
         num_pairs=len(shared),
         num_splits=len(splits),
     )
 
 
-def _sentence(name: VerdictName, winner: str, own: Paired) -> str:
-    pairs = f"{own.num_pairs} pair{'s' * (own.num_pairs != 1)} of runs"
-    if own.p is None:
-        return (
-            f"Too few seeds: {pairs} of {winner} and {own.against} allow no test; "
-            "two are the least, five are better."
+def _objection(
+    runs: Sequence[Run], winner: str, other: str, *, margin: float | None, least: float | None
+) -> tuple[VerdictName, str] | None:
+    """Why a winner with the better metric is not called better all the same."""
+    shared = {(run.split, run.seed) for run in _of(runs, winner)}
+    shared &= {(run.split, run.seed) for run in _of(runs, other)}
+    own = [run for run in _of(runs, winner) if (run.split, run.seed) in shared]
+    theirs = [run for run in _of(runs, other) if (run.split, run.seed) in shared]
+
+    diverged = sum(run.diverged for run in own)
+    if diverged > sum(run.diverged for run in theirs):
+        why = (
+            f"{winner} is better than {other} on average, but {diverged} of its "
+            f"{len(own)} trainings diverged, against {sum(run.diverged for run in theirs)}"
         )
-    measured = (
-        f"{own.metric} {own.difference:+.4f} over {pairs}, corrected p {own.p_corrected:.2g}, "
-        f"noise floor {own.noise_floor:.4f}"
-    )
-    if name == "real":
-        return f"Real: {winner} is better than {own.against} ({measured})."
-    if name == "worse":
-        return f"Worse: {winner} falls behind {own.against} ({measured})."
-    return f"Not distinguishable from noise: {winner} against {own.against} ({measured})."
+        return "noise", why
+
+    accuracy = "test_accuracy"
+    if all(accuracy in run.metrics for run in (*own, *theirs)):
+        mean = float(np.mean([run.metrics[accuracy] for run in own]))
+        fall = float(np.mean([run.metrics[accuracy] for run in theirs])) - mean
+        if margin is not None and fall > margin:
+            why = (
+                f"{winner} tells novelty better than {other}, but its test accuracy is lower by "
+                f"{fall:.4f}, more than the margin of {margin:g}"
+            )
+            return "worse", why
+        if least is not None and mean < least:
+            why = (
+                f"{winner} tells novelty better than {other}, but its test accuracy of {mean:.4f} "
+                f"is below {least:g}"
+            )
+            return "worse", why
+    return None
+
+
+def _measured(runs: Sequence[Run], winner: str, own: Paired, asked: Asked) -> str:
+    of_winner = summarise(runs, winner, own.metric)
+    parts = [f"{own.metric} {own.difference:+.4f} over {_counted(own.num_pairs, 'pair')} of runs"]
+    if own.p is not None:
+        parts.append(f"one-sided p {own.p / 2:.2g} against {asked.level:.2g} at {asked}")
+    parts.append(f"noise floor {own.noise_floor:.4f}")
+    spread = f"minimum {of_winner.minimum:.4f} and median {of_winner.median:.4f} over its seeds"
+    parts.append(f"mean {of_winner.mean:.4f}, {spread}")
+    return "; ".join(parts)
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def _correlation(own: Floats, theirs: Floats) -> float | None:
+    scale = math.sqrt(float((own**2).sum()) * float((theirs**2).sum()))
+    return float((own * theirs).sum()) / scale if scale > 1e-15 else None
 
 
 def _of(runs: Iterable[Run], configuration: str) -> list[Run]:
@@ -271,8 +456,3 @@ def _of(runs: Iterable[Run], configuration: str) -> list[Run]:
 def _resampled(run: Run, metric: str) -> Floats:
     found = run.resampled.get(metric)
     return np.array([run.metrics[metric]]) if found is None else np.asarray(found, dtype=np.float64)
-
-
-def _constant(differences: Sequence[Floats]) -> bool:
-    values = np.concatenate(list(differences))
-    return bool(np.ptp(values) <= 1e-12 * max(1.0, float(np.abs(values).max())))

@@ -5,7 +5,11 @@ The numbers of the power table are those of docs/evaluation.md.
 
 from __future__ import annotations
 
+import importlib.util
 import math
+import sys
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +18,16 @@ import torch
 from scipy.stats import ttest_1samp
 
 from lmoe_tune.evaluation.detection import aurocs
-from lmoe_tune.statistics import Run, compare, holm, summarise, t_test, verdict
+from lmoe_tune.statistics import (
+    Asked,
+    Run,
+    compare,
+    estimate,
+    holm,
+    in_sequence,
+    summarise,
+    verdict,
+)
 
 METRIC = "test_auroc"
 
@@ -59,11 +72,12 @@ def test_the_noise_of_the_test_images_counts_once_for_all_seeds() -> None:
     (found,) = compare(runs_of(values, resampled=moved), "winner", ["defaults"], [METRIC])
     seeds, images = 0.0002 / 2, 0.0001
     assert found.noise_floor == pytest.approx(math.sqrt(0.0002 + 0.0001))
-    df = ((seeds + images) / seeds) ** 2  # Satterthwaite: 4 instead of the 1 of two seeds alone
-    se, degrees, p = t_test([np.array([0.03, 0.01])], [images])
-    assert (se, degrees) == pytest.approx((math.sqrt(seeds + images), df))
-    assert found.p == pytest.approx(p)
-    assert found.difference == pytest.approx(0.02)
+    assert (found.seed_sd, found.image_sd) == pytest.approx((math.sqrt(0.0002), 0.01))
+    half = math.sqrt(12.7062**2 * seeds + 1.959964**2 * images)  # one degree of freedom, and a z
+    assert found.ci95 == pytest.approx((0.02 - half, 0.02 + half), rel=1e-5)
+    of_p = estimate([np.array([0.03, 0.01])], [images])
+    assert found.p == pytest.approx(of_p.p)
+    assert of_p.half_width(found.p) == pytest.approx(0.02)
 
 
 def test_common_noise_of_the_test_images_cancels_in_a_pair() -> None:
@@ -78,9 +92,8 @@ def test_without_noise_of_test_images_one_split_is_the_paired_t_test_of_scipy() 
     rng = np.random.default_rng(0)
     for n in (2, 3, 5, 20):
         differences = rng.normal(0.3, 1, n)
-        assert t_test([differences], [0.0])[2] == pytest.approx(
-            ttest_1samp(differences, 0).pvalue, rel=1e-9
-        )
+        expected = ttest_1samp(differences, 0).pvalue
+        assert estimate([differences], [0.0]).p == pytest.approx(expected, rel=1e-6)
 
 
 def test_where_splits_differ_it_is_the_t_test_on_their_means() -> None:
@@ -88,15 +101,24 @@ def test_where_splits_differ_it_is_the_t_test_on_their_means() -> None:
     differences = [
         np.array([level + noise for noise in (-0.1, 0, 0.1)]) for level in (1.0, 4.0, 7.0)
     ]
-    assert t_test(differences, [0.0] * 3)[2] == pytest.approx(
-        ttest_1samp([1, 4, 7], 0).pvalue, rel=1e-9
-    )
+    expected = ttest_1samp([1, 4, 7], 0).pvalue
+    assert estimate(differences, [0.0] * 3).p == pytest.approx(expected, rel=1e-6)
 
 
 def test_one_seed_in_each_split_is_the_t_test_over_splits() -> None:
     values = np.array([0.1, 0.3, 0.2, 0.6])
-    found = t_test([values[i : i + 1] for i in range(4)], [0.0] * 4)
-    assert found[2] == pytest.approx(ttest_1samp(values, 0).pvalue, rel=1e-9)
+    found = estimate([values[i : i + 1] for i in range(4)], [0.0] * 4)
+    assert found.p == pytest.approx(ttest_1samp(values, 0).pvalue, rel=1e-6)
+
+
+def test_with_test_images_alone_it_is_the_z_test() -> None:
+    found = estimate([np.array([0.0199999, 0.02, 0.0200001])], [0.01**2])
+    assert found.p == pytest.approx(0.0455, abs=1e-4)  # two standard errors
+
+
+def test_an_effect_beyond_all_doubt_has_a_p_value_all_the_same() -> None:
+    found = estimate([np.array([1.0, 1.0 + 1e-9, 1.0 - 1e-9])], [1e-20])
+    assert 0 < found.p < 1e-9
 
 
 def test_holm_by_hand() -> None:
@@ -104,6 +126,22 @@ def test_holm_by_hand() -> None:
     assert holm([0.5, 0.9]) == [1.0, 1.0]
     assert holm([None, 0.02, None]) == [None, 0.02, None], "what was not tested does not count"
     assert holm([]) == []
+
+
+def test_the_first_comparator_has_the_full_level_and_the_others_follow_it() -> None:
+    """Holm over .01, .04, .03 alone; and none of them below what the first has."""
+    assert in_sequence([0.02, 0.01, 0.04, 0.03]) == pytest.approx([0.02, 0.03, 0.06, 0.06])
+    assert in_sequence([0.3, 0.01]) == [0.3, 0.3]
+    assert in_sequence([None, 0.01]) == [None, 1.0]
+    assert in_sequence([]) == []
+
+
+def test_questions_and_looks_share_one_level() -> None:
+    assert Asked().level == pytest.approx(0.8 * 0.025)
+    assert Asked(question=2).level == pytest.approx(0.8 * 0.05 / 6)
+    assert Asked(question=1, look=2).level == pytest.approx(0.16 * 0.025)
+    every = [[Asked(k, j).level for j in range(1, 12)] for k in range(1, 3000)]
+    assert 0.0499 < sum(map(sum, every)) <= 0.05
 
 
 def test_only_pairs_of_the_same_split_and_seed_are_compared() -> None:
@@ -116,21 +154,32 @@ def test_only_pairs_of_the_same_split_and_seed_are_compared() -> None:
 
 
 def test_a_summary_has_mean_and_sd_over_the_runs() -> None:
-    runs = runs_of({"winner": [[0.90, 0.92], [0.94, 0.96]]})
+    runs = runs_of({"winner": [[0.90, 0.92, 0.91, 0.99]]})
     found = summarise(runs, "winner", METRIC)
-    assert (found.mean, found.sd) == pytest.approx((0.93, math.sqrt(0.002 / 3)))
-    assert 0.91 <= found.ci95[0] < 0.93 < found.ci95[1] <= 0.95
-    assert summarise(runs[:1], "winner", METRIC).sd is None
+    assert (found.mean, found.median, found.minimum) == pytest.approx((0.93, 0.915, 0.90))
+    assert found.sd == pytest.approx(math.sqrt(0.005 / 3))
+    half = 3.182446 * math.sqrt(0.005 / 3 / 4)
+    assert found.ci95 == pytest.approx((0.93 - half, 0.93 + half), rel=1e-5)
+    single = summarise(runs[:1], "winner", METRIC)
+    assert (single.sd, single.ci95) == (None, None), "one run says nothing of other seeds"
     with pytest.raises(ValueError, match="no runs of nobody"):
         summarise(runs, "nobody", METRIC)
 
 
-def test_a_summary_of_one_run_has_the_interval_of_its_test_images() -> None:
-    resampled = {"winner": np.random.default_rng(0).normal(0.9, 0.02, (1, 1, 4000))}
-    found = summarise(
-        runs_of({"winner": [0.9]}, resampled=resampled), "winner", METRIC, num_resamples=4000
+def test_the_correlation_of_the_pairs_is_that_within_splits() -> None:
+    seeds = np.array([0.01, -0.02, 0.015, 0.0])
+    levels = np.array([[0.7], [0.9]])
+    together = {"winner": levels + seeds, "defaults": levels + seeds / 2}
+    (found,) = compare(runs_of(together), "winner", ["defaults"], [METRIC])
+    assert found.correlation == pytest.approx(1)
+    (found,) = compare(
+        runs_of(together | {"defaults": levels - seeds}), "winner", ["defaults"], [METRIC]
     )
-    assert found.ci95 == pytest.approx((0.9 - 1.96 * 0.02, 0.9 + 1.96 * 0.02), abs=0.003)
+    assert found.correlation == pytest.approx(-1)
+    (found,) = compare(
+        runs_of(together | {"defaults": levels + 0 * seeds}), "winner", ["defaults"], [METRIC]
+    )
+    assert found.correlation is None
 
 
 # --- the verdict ---
@@ -176,7 +225,7 @@ def test_one_seed_is_said_to_be_too_few() -> None:
     assert found.sentence.startswith("Too few seeds: 1 pair of runs")
 
 
-def test_significant_but_below_the_noise_floor_is_noise() -> None:
+def test_beyond_doubt_but_below_the_noise_floor_is_small() -> None:
     """A hundred seeds find a tenth of what one seed is off by; nobody would notice."""
     rng = np.random.default_rng(1)
     defaults = rng.normal(0.9, 0.01, 400)
@@ -185,12 +234,12 @@ def test_significant_but_below_the_noise_floor_is_noise() -> None:
         "winner",
         "defaults",
     )
-    assert found.paired[0].p_corrected < 0.001
-    assert found.name == "noise"
-    assert found.sentence.startswith("Not distinguishable from noise")
+    assert found.paired[0].p < 0.001
+    assert found.name == "small"
+    assert found.sentence.startswith("Small: winner is better than defaults, but by less than one")
 
 
-def test_every_comparator_counts_in_the_correction() -> None:
+def test_other_comparators_cost_the_own_one_nothing() -> None:
     rng = np.random.default_rng(0)
     values = CLEAR | {f"other {number}": rng.normal(0.95, 0.02, 5) for number in range(4)}
     alone = verdict(runs_of(CLEAR), "winner", "defaults")
@@ -202,7 +251,69 @@ def test_every_comparator_counts_in_the_correction() -> None:
         "other 2",
         "other 3",
     ]
-    assert among.paired[0].p_corrected == pytest.approx(5 * alone.paired[0].p)
+    assert among.paired[0].p_corrected == alone.paired[0].p
+    assert all(paired.p_corrected >= alone.paired[0].p for paired in among.paired)
+
+
+def test_the_sentence_names_the_question_the_look_and_what_the_seeds_did() -> None:
+    found = verdict(runs_of(CLEAR), "winner", "defaults", asked=Asked(2, 1))
+    assert "against 0.0067 at question 2, look 1" in found.sentence
+    assert "mean 0.9520, minimum 0.9400 and median 0.9500 over its seeds" in found.sentence
+
+
+def test_a_later_question_or_look_asks_for_more() -> None:
+    rng = np.random.default_rng(3)
+    defaults = rng.normal(0.9, 0.01, 5)
+    runs = runs_of(
+        {"winner": np.add(defaults, [0.02, 0.01, 0.03, 0.015, 0.025]), "defaults": defaults}
+    )
+    p = verdict(runs, "winner", "defaults").paired[0].p / 2
+    assert verdict(runs, "winner", "defaults").name == "real"
+    last = next(k for k in range(1, 99) if Asked(question=k).level < p)
+    assert verdict(runs, "winner", "defaults", asked=Asked(question=last)).name == "noise"
+    assert verdict(runs, "winner", "defaults", asked=Asked(question=last - 1)).name == "real"
+    look = next(j for j in range(1, 99) if Asked(1, j).level < p)
+    assert verdict(runs, "winner", "defaults", asked=Asked(1, look)).name == "noise"
+
+
+def with_accuracy(runs: list[Run], of_winner: float, of_defaults: float) -> list[Run]:
+    levels = {"winner": of_winner, "defaults": of_defaults}
+    return [
+        replace(run, metrics={**run.metrics, "test_accuracy": levels[run.configuration]})
+        for run in runs
+    ]
+
+
+def test_a_gain_that_costs_more_accuracy_than_the_spec_allows_is_not_real() -> None:
+    runs = with_accuracy(runs_of(CLEAR), 0.70, 0.99)
+    assert verdict(runs, "winner", "defaults").name == "real", "where the spec allows anything"
+    found = verdict(runs, "winner", "defaults", accuracy_margin=0.02)
+    assert found.name == "worse"
+    assert "its test accuracy is lower by 0.2900, more than the margin of 0.02" in found.sentence
+    assert verdict(runs, "winner", "defaults", accuracy_margin=0.3).name == "real"
+    assert verdict(runs, "winner", "defaults", accuracy_least=0.9).name == "worse"
+    near = with_accuracy(runs_of(CLEAR), 0.975, 0.99)
+    assert verdict(near, "winner", "defaults", accuracy_margin=0.02).name == "real"
+
+
+def test_while_a_result_is_missing_nothing_is_called_real() -> None:
+    found = verdict(runs_of(CLEAR), "winner", "defaults", missing=["winner, seed 7"])
+    assert found.name == "noise"
+    assert found.sentence.startswith(
+        "Not finished: 1 training of winner or defaults without a result"
+    )
+
+
+def test_a_winner_that_diverges_more_often_than_its_defaults_is_not_real() -> None:
+    runs = [
+        replace(run, diverged=(run.configuration, run.seed) == ("winner", 2))
+        for run in runs_of(CLEAR)
+    ]
+    found = verdict(runs, "winner", "defaults")
+    assert found.name == "noise"
+    assert "1 of its 5 trainings diverged, against 0" in found.sentence
+    both = [replace(run, diverged=run.seed == 2) for run in runs_of(CLEAR)]
+    assert verdict(both, "winner", "defaults").name == "real"
 
 
 # --- how often it is wrong, and how often it finds something ---
@@ -256,23 +367,15 @@ def share_of(name: str, repetitions: int, rng: np.random.Generator, **settings: 
 @pytest.mark.parametrize(
     "settings",
     [
-        {},
-        {"seeds": 3},
-        {"seeds": 2},
-        {"num_comparators": 5},
+        {"seeds": 2, "images": 0.3},
         {"tails": 3.0},
-        {"images": 1.0},
-        {"images": 3.0},
-        {"splits": 3, "seeds": 5},
-        {"splits": 3, "seeds": 5, "images": 1.0},
         {"splits": 3, "seeds": 3, "between": 2.0},
-        {"splits": 5, "seeds": 1},
     ],
     ids=str,
 )
 def test_among_equals_real_is_claimed_in_at_most_one_of_twenty(settings: dict[str, Any]) -> None:
-    """Two-sided at 5% leaves 2.5% for `real`, of which 500 repetitions show between 1% and 4%."""
-    assert share_of("real", 500, np.random.default_rng(0), **settings) <= 0.05
+    """The first look at the first question has 2%, of which 250 repetitions show between 0% and 4%."""
+    assert share_of("real", 250, np.random.default_rng(0), **settings) <= 0.05
 
 
 def measured_runs(
@@ -324,24 +427,59 @@ def test_a_candidate_that_is_better_by_far_is_found_through_its_scores() -> None
     assert found.count("real") / 100 >= 0.8
 
 
-POWER = [
-    # seeds, comparators, effect in standard deviations of a seed's difference, share found
-    (3, 1, 2.0, 0.47),
-    (3, 1, 3.0, 0.74),
-    (5, 1, 1.0, 0.40),
-    (5, 1, 1.5, 0.70),
-    (5, 1, 2.0, 0.90),
-    (10, 1, 1.0, 0.51),
-    (10, 1, 1.5, 0.91),
-    (5, 5, 2.0, 0.73),
-    (5, 5, 3.0, 0.99),
-]
+@pytest.fixture(scope="module")
+def rates() -> Any:
+    """The benchmark that prints the docs' tables: the same rules, written a second time."""
+    path = Path(__file__).resolve().parents[1] / "benchmarks" / "verdict_rates.py"
+    loaded = importlib.util.spec_from_file_location("verdict_rates", path)
+    module = importlib.util.module_from_spec(loaded)
+    sys.modules["verdict_rates"] = module
+    loaded.loader.exec_module(module)
+    return module
 
 
-@pytest.mark.parametrize(("seeds", "num_comparators", "effect", "power"), POWER)
-def test_a_planted_effect_is_found_with_the_power_in_the_docs(
-    seeds: int, num_comparators: int, effect: float, power: float
+@pytest.mark.parametrize(("splits", "seeds"), [(1, 2), (1, 5), (2, 3), (4, 1), (3, 4)])
+def test_the_benchmark_of_the_docs_tables_has_the_same_rules(
+    rates: Any, splits: int, seeds: int
 ) -> None:
+    noise = rates.Noise(images=0.5)
+    drawn = rates.draw(np.random.default_rng(0), (40, splits, seeds), noise, effect=1.2)
+    names = {"better": 0, "real": 0}
+    for question, look in ((1, 1), (2, 1), (1, 2)):
+        level = Asked(question, look).level
+        assert rates.level_of(question, look) == pytest.approx(level)
+        better = rates.is_better(drawn, noise, level)
+        real = rates.is_real(drawn, noise, level)
+        for place, table in enumerate(drawn):
+            images = np.array([-0.5, 0.5])  # whose variance is that of the noise
+            moved = {"winner": table[..., None] + images, "defaults": np.zeros((splits, seeds, 2))}
+            runs = runs_of({"winner": table, "defaults": 0 * table}, resampled=moved)
+            found = verdict(runs, "winner", "defaults", asked=Asked(question, look))
+            assert (found.name in ("real", "small")) == better[place]
+            assert (found.name == "real") == real[place]
+            names["better"] += bool(better[place])
+            names["real"] += bool(real[place])
+    assert 0 < names["better"] < 120 or splits == 2
+
+
+def test_the_share_that_is_found_is_the_one_in_the_docs(rates: Any) -> None:
     rng = np.random.default_rng(0)
-    found = share_of("real", 400, rng, seeds=seeds, num_comparators=num_comparators, effect=effect)
-    assert found == pytest.approx(power, abs=0.06)
+    for seeds, effect, found in ((3, 2.0, 0.40), (5, 2.0, 0.87), (10, 1.0, 0.53), (20, 1.0, 0.52)):
+        drawn = rates.draw(rng, (4000, 1, seeds), rates.Noise(), effect)
+        assert rates.is_real(drawn, rates.Noise(), rates.level_of(1)).mean() == pytest.approx(
+            found, abs=0.03
+        )
+
+
+def test_however_often_equals_are_asked_about_few_homes_see_a_better_one(rates: Any) -> None:
+    rng = np.random.default_rng(0)
+    for noise in (rates.Noise(), rates.Noise(images=0.5)):
+        ever = np.zeros(2000, dtype=bool)
+        for question in range(1, 11):
+            drawn = rates.draw(rng, (2000, 1, 20), noise)
+            for look, count in enumerate((5, 10, 20), start=1):
+                level = rates.level_of(question, look)
+                ever |= rates.is_better(drawn[:, :, :count], noise, level)
+        assert ever.mean() <= 0.06
+        close = rates.asked_until(rng, 400, noise, lambda reached: 1 if reached > 0.7 else 10)
+        assert close.mean() <= 0.06
