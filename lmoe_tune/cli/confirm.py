@@ -303,7 +303,7 @@ def _print_tables(document: dict[str, Any]) -> None:
         ],
         columns,
     )
-    typer.echo("\n95% intervals of the means (bootstrap over seeds and test images)")
+    typer.echo("\n95% intervals of the means (over seeds, test images and splits)")
     columns = ("", *columns[2:])
     print_table(
         [[row["name"], *(_interval(row["metrics"].get(name)) for name in metrics)] for row in rows],
@@ -364,7 +364,11 @@ def _print_csv(document: dict[str, Any]) -> None:
         cells = [row["name"], row["method"], row["seeds"]]
         for name in metrics:
             found = row["metrics"].get(name)
-            cells += [found["mean"], found["sd"], *found["ci95"]] if found else [None] * 4
+            cells += (
+                [found["mean"], found["sd"], *(found["ci95"] or (None, None))]
+                if found
+                else [None] * 4
+            )
         pair = paired.get(row["name"], {})
         cells += [pair.get(key) for key in of_pair]
         writer.writerow(

@@ -143,7 +143,13 @@ def _row(row: Candidate, runs: Sequence[Run]) -> dict[str, Any]:
     metrics: dict[str, Any] = {}
     for name in own[0].metrics if own else ():
         found = summarise(own, row.name, name)
-        metrics[name] = {"mean": found.mean, "sd": found.sd, "ci95": list(found.ci95)}
+        metrics[name] = {
+            "mean": found.mean,
+            "sd": found.sd,
+            "ci95": None if found.ci95 is None else list(found.ci95),
+            "median": found.median,
+            "minimum": found.minimum,
+        }
     return {
         "name": row.name,
         "method": row.method,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from html import escape
@@ -387,7 +388,7 @@ def _mean(found: Mapping[str, Any] | None) -> str:
     if found is None:
         return "<td>-</td>"
     sd = f" ± {found['sd']:.4f}" if found["sd"] is not None else ""
-    low, high = found["ci95"]
+    low, high = found["ci95"] or (math.nan, math.nan)
     return (
         f'<td data-value="{found["mean"]!r}" title="95% interval of the mean: {low:.4f} to {high:.4f}">'
         f"{found['mean']:.4f}{sd}</td>"
