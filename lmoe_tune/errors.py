@@ -65,5 +65,9 @@ class TrainingError(LmoeTuneError):
     """A training run that cannot go on: it names the epoch and the term."""
 
 
+class DivergedError(TrainingError):
+    """A training whose loss or logits are no longer finite."""
+
+
 class BaselineError(TrainingError):
     """The baseline cannot be trained, so no trial of the sweep can."""

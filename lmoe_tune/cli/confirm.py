@@ -115,7 +115,7 @@ def _confirm(
 
     from lmoe_tune.confirmation.job_ledger import JobLedger
     from lmoe_tune.confirmation.plan import make_plan
-    from lmoe_tune.confirmation.result import make_document, write_document
+    from lmoe_tune.confirmation.result import conclude, write_result
     from lmoe_tune.sweep import view
     from lmoe_tune.sweep.ledger import Ledger
 
@@ -134,8 +134,9 @@ def _confirm(
         study = JobLedger(sweep, import_path)
         if not study.is_done(plan):
             _work(study, plan, command, import_path, allow_changes=allow_changes, address=address)
-        document = make_document(study, plan, notes=notes)
-        write_document(study, document)
+        result = conclude(study, plan, import_path, notes=notes)
+        write_result(study, result)
+        document = result.to_json()
         _deliver(study, document)
         return document
 
@@ -180,11 +181,15 @@ def _work(
     address: str | None,
 ) -> None:
     from lmoe_tune.cli.decoding import decode_files
+    from lmoe_tune.confirmation.asking import ask
+    from lmoe_tune.confirmation.result import fingerprints_of
     from lmoe_tune.sweep import view
     from lmoe_tune.sweep.runner import run_sweep
     from lmoe_tune.sweep.tracked import address as address_of
 
     num_jobs = study.begin(plan, command, allow_changes=allow_changes, say=reading_progress())
+    question = ask(study, plan, fingerprints_of(study, plan))
+    say(f"this is question {question.number} of the home")
     openings = view.test_openings(study.sweep)
     say(
         f"confirming '{study.sweep.folder.name}': {num_jobs} jobs ({len(plan.rows)} rows, {len(plan.seeds)} fresh "
@@ -328,7 +333,12 @@ def _print_tables(document: dict[str, Any]) -> None:
         ],
         ("against", "difference", "95% interval", "p", "corrected p", "noise floor"),
     )
+    own = document["paired"][0]
+    if own["correlation"] is not None:
+        typer.echo(f"the pairs correlate by {own['correlation']:.2f}: {own['pairs']} of them")
     typer.echo(f"\n{document['sentence']}")
+    for caution in document["cautions"]:
+        typer.echo(f"- {caution}")
     for failure in document["failed"]:
         say(
             f"failed: {failure['row']}, split {failure['split']}, seed {failure['seed']}: {failure['failure']}"

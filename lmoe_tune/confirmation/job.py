@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,22 +18,30 @@ import torch
 
 from lmoe_tune.confirmation.plan import (
     DESCRIPTION,
+    DIVERGED,
     MODEL,
     RESAMPLED,
     SCORES,
-    fresh_seeds,
     trains_held_out,
 )
 from lmoe_tune.data import PlannedData, SearchData
-from lmoe_tune.data.sealed_images import ID, TestImages, open_test_data
+from lmoe_tune.data.sealed_images import FINE, ID, Opened, TestImages, open_test_data
 from lmoe_tune.durable import write_durably
-from lmoe_tune.errors import TrainingError
-from lmoe_tune.evaluation import metrics_of_scores, outputs, resampled_metrics_of_scores
+from lmoe_tune.errors import DivergedError, TrainingError
+from lmoe_tune.evaluation import (
+    auroc,
+    chance_metrics,
+    metrics_of_scores,
+    outputs,
+    resampled_metrics_of_scores,
+)
 from lmoe_tune.spec import DataSpec, Spec
 from lmoe_tune.training.loop import EVALUATION_BATCH
 from lmoe_tune.training.trial import Trained, TrialEpoch, run_trial
 from trainables import load_method
 from trainables.worker import num_recorded, objective_of, read_spec, trial_folder
+
+log = logging.getLogger(__name__)
 
 NUM_RESAMPLES = 1000
 
@@ -41,12 +50,11 @@ def run_job(config: dict[str, Any]) -> Iterator[TrialEpoch]:
     """The epochs of the job that a worker's config names; the metrics of the last one have those of the test.
 
     A job that is killed before its last epoch is recorded is tested again from its checkpoint, with the same result.
+    A training that diverges is a result, too: its test metrics are those of chance, and `test_diverged` is 1.
     """
     spec, folder, home = read_spec(config), trial_folder(config), Path(config["home"])
     point = config["params"]
     candidate = config["candidates"][point["candidate"]]
-    assert spec.train.seed is not None, "the platform is not resolved"
-    is_first = point["seed"] == fresh_seeds(spec.train.seed, 1)[0]
     job_spec = spec.model_copy(
         update={
             "data": spec.data.model_copy(update={"split": point["split"]}),
@@ -54,22 +62,20 @@ def run_job(config: dict[str, Any]) -> Iterator[TrialEpoch]:
         }
     )
     with_held_out = trains_held_out(spec)
-    method, params = (
-        load_method(candidate["method"], Path(config["import_path"])),
-        dict(candidate["params"]),
-    )
+    method = load_method(candidate["method"], Path(config["import_path"]))
+    params = dict(candidate["params"])
+
+    def opened() -> Opened:
+        return open_test_data(job_spec.data, home, with_held_out=with_held_out)
 
     def at_end(trained: Trained) -> dict[str, float]:
-        test = open_test_data(job_spec.data, home, with_held_out=with_held_out).test
-        metrics, arrays = measure(trained, job_spec, test, home)
-        if is_first and candidate["trial"] is not None:
+        metrics, arrays = measure(trained, job_spec, opened().test, home)
+        if point["seed"] == candidate.get("keeps_model_of"):
             _keep_model(folder, trained)
-        content = io.BytesIO()
-        np.savez_compressed(content, allow_pickle=False, **arrays)
-        write_durably(folder / SCORES, content.getvalue())
+        _keep_arrays(folder, arrays)
         return metrics
 
-    return run_trial(
+    epochs = run_trial(
         job_spec,
         objective_of(method, params),
         params,
@@ -79,6 +85,16 @@ def run_job(config: dict[str, Any]) -> Iterator[TrialEpoch]:
         load=_all_classes if with_held_out else _searched_classes,
         at_end=at_end,
     )
+    last: TrialEpoch | None = None
+    try:
+        for last in epochs:
+            yield last
+    except TrainingError as error:
+        # The baseline of a seed may diverge as well: then all rows of that seed are worth chance.
+        if not isinstance(error, DivergedError) and not isinstance(error.__cause__, DivergedError):
+            raise
+        log.warning("%s; this training counts as chance", error)
+        yield from _diverged(job_spec, opened(), folder, last)
 
 
 @torch.inference_mode()
@@ -88,10 +104,11 @@ def measure(
     """The test metrics of a model, and what is kept of its test.
 
     The arrays: `scores_<set>` (N,) of each set; `labels`, `predicted` and `confidence` (N,) of the in-distribution
-    images; `fingerprint` of the test images; `resampled_<metric>` (R,), the same images for all models of a split.
+    images; `novel_auroc`, `novel_count` and `novel_class` (C,) of each test-novel class by itself; `fingerprint` of
+    the test images; `resampled_<metric>` (R,), the same images for all models of a split.
 
     Raises:
-        TrainingError: the model's logits are not finite.
+        DivergedError: the model's logits are not finite.
     """
     model, images = trained.model, trained.images
     model.eval()
@@ -99,7 +116,8 @@ def measure(
     chunks = test.chunks(images, spec.data, home, EVALUATION_BATCH)
     found = outputs((model(chunk).float() for chunk in chunks), spec.objective.score)
     if not found.finite:
-        raise TrainingError("the logits of the test images are not finite")
+        raise DivergedError("the logits of the test images are not finite")
+
     scores = test.parts(found.scores)
     confidence, predicted = test.parts(found.confidence)[ID], test.parts(found.predicted)[ID]
     correct = predicted == torch.from_numpy(test.labels).to(predicted.device)
@@ -107,6 +125,10 @@ def measure(
     resampled = resampled_metrics_of_scores(
         scores, confidence, correct, num_resamples=NUM_RESAMPLES, seed=spec.data.split
     )
+
+    novel, counts = np.unique(test.novel_labels, return_counts=True)
+    masks = [torch.from_numpy(test.novel_labels == label) for label in novel]
+    fine = [scores[FINE][mask.to(scores[FINE].device)] for mask in masks]
     arrays: dict[str, npt.NDArray[Any]] = {
         f"scores_{name}": of.cpu().numpy() for name, of in scores.items()
     }
@@ -115,9 +137,45 @@ def measure(
         "predicted": predicted.cpu().numpy(),
         "confidence": confidence.cpu().numpy(),
         "fingerprint": np.array(test.fingerprint),
+        "novel_auroc": np.array([auroc(scores[ID], of_class) for of_class in fine]),
+        "novel_count": counts,
+        "novel_class": novel,
     }
     arrays |= {f"{RESAMPLED}{name}": values for name, values in resampled.items()}
     return metrics, arrays
+
+
+def _diverged(
+    spec: Spec, opened: Opened, folder: Path, last: TrialEpoch | None
+) -> Iterator[TrialEpoch]:
+    """The epochs that a training did not reach, and what it is worth."""
+    test, num_classes = opened.test, opened.training.num_classes
+    metrics = chance_metrics(test.sizes, num_classes) | {DIVERGED: 1.0}
+    novel, counts = np.unique(test.novel_labels, return_counts=True)
+    arrays: dict[str, npt.NDArray[Any]] = {
+        "fingerprint": np.array(test.fingerprint),
+        "novel_auroc": np.full(len(novel), 0.5),
+        "novel_count": counts,
+        "novel_class": novel,
+    }
+    for name, value in metrics.items():
+        arrays[f"{RESAMPLED}{name}"] = np.full(NUM_RESAMPLES, value)
+    _keep_arrays(folder, arrays)
+
+    baseline, key = (last.baseline, last.baseline_key) if last is not None else ({}, "")
+    first = last.epoch + 1 if last is not None else 1
+    for epoch in range(first, spec.train.epochs + 1):
+        of_epoch = {"val_accuracy": 1 / num_classes}
+        if epoch == spec.train.epochs:
+            of_epoch |= metrics
+        yield TrialEpoch(epoch, of_epoch, baseline, key)
+
+
+def _keep_arrays(folder: Path, arrays: dict[str, npt.NDArray[Any]]) -> None:
+    content = io.BytesIO()
+    np.savez_compressed(content, allow_pickle=False, **arrays)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_durably(folder / SCORES, content.getvalue())
 
 
 def _all_classes(data: DataSpec, home: Path) -> SearchData | PlannedData:

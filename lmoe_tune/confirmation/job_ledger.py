@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import getpass
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from lmoe_tune.confirmation.plan import Candidate, Plan, spec_of, trains_held_ou
 from lmoe_tune.data import describe_splits
 from lmoe_tune.data.decoded_cache import ImageFile
 from lmoe_tune.data.inspection import refuse_unsound
-from lmoe_tune.data.sealed_images import open_test_data
+from lmoe_tune.data.sealed_images import Opened, open_test_data
 from lmoe_tune.data.usable_images import Say
 from lmoe_tune.errors import UsageError
 from lmoe_tune.records import TrialRecord
@@ -27,6 +28,24 @@ JOB = "lmoe_tune.confirmation.job:run_job"
 CODE = (*PARTS, "confirmation/job.py")
 Point = dict[str, Any]
 """A job: `candidate` (its place in the study's list), `split` and `seed`."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A training that is asked for, and how it stands."""
+
+    row: Candidate
+    split: int
+    seed: int
+    trial: TrialRecord | None
+    """None where it has not been started."""
+
+    @property
+    def is_complete(self) -> bool:
+        return self.trial is not None and self.trial.state == "complete"
+
+    def __str__(self) -> str:
+        return f"{self.row.name}, split {self.split}, seed {self.seed}"
 
 
 class JobLedger:
@@ -50,27 +69,37 @@ class JobLedger:
         return self._ledger
 
     def is_done(self, plan: Plan) -> bool:
-        """Whether all jobs of the plan have ended well."""
-        ended = {trial.state for trial in self.jobs(plan).values() if trial is not None}
-        return None not in self.jobs(plan).values() and ended == {"complete"}
+        """Whether all jobs of the plan, and of the plans before it, have ended well."""
+        return all(job.is_complete for job in self.jobs(plan))
 
-    def jobs(self, plan: Plan) -> dict[tuple[str, int, int], TrialRecord | None]:
-        """The trial of each job (row's name, split, seed); of a failed job that was tried again the last one."""
-        if self._ledger is None:
-            return {
-                (row.name, split, seed): None for row in plan.rows for split, seed in plan.cells()
-            }
-        records = self._ledger.attrs["candidates"]
-        found = {
-            (trial.params["candidate"], trial.params["split"], trial.params["seed"]): trial
-            for trial in self._ledger.trials()
-        }
-        places = {row.name: _place(records, row) for row in plan.rows}
-        return {
-            (row.name, split, seed): found.get((places[row.name], split, seed))
-            for row in plan.rows
-            for split, seed in plan.cells()
-        }
+    def rows(self, plan: Plan) -> list[Candidate]:
+        """The plan's rows, and those that former plans have trained: no later plan makes the table smaller."""
+        rows = list(plan.rows)
+        for record in self._records():
+            if not any(row.is_same(record) for row in rows):
+                rows.append(Candidate.of_record(record))
+        return rows
+
+    def jobs(self, plan: Plan) -> list[Job]:
+        """Row by row the plan's jobs and all that former plans have asked for; of a failed job its last trial."""
+        trials, queued = dict[tuple[int, int, int], TrialRecord](), set[tuple[int, int, int]]()
+        if self._ledger is not None:
+            queued = {_key(point) for point in self._ledger.points()}
+            trials = {_key(trial.params): trial for trial in self._ledger.trials()}
+
+        found, records = list[Job](), self._records()
+        for row in self.rows(plan):
+            place = _place(records, row)
+            cells = {(split, seed) for of, split, seed in queued if of == place}
+            if row in plan.rows:
+                cells |= set(plan.cells())
+            for split, seed in sorted(cells):
+                trial = None if place is None else trials.get((place, split, seed))
+                found.append(Job(row, split, seed, trial))
+        return found
+
+    def _records(self) -> list[dict[str, Any]]:
+        return list(self._ledger.attrs["candidates"]) if self._ledger is not None else []
 
     def begin(
         self, plan: Plan, command: str, *, allow_changes: bool = False, say: Say | None = None
@@ -90,7 +119,8 @@ class JobLedger:
         records = list(ledger.attrs["candidates"])
         for row in plan.rows:
             if _place(records, row) is None:
-                records.append(row.as_record())
+                keeps = {"keeps_model_of": plan.seeds[0]} if row.trial is not None else {}
+                records.append(row.as_record() | keeps)
         known = {_key(point) for point in ledger.points()}
         points = [
             {"candidate": _place(records, row), "split": split, "seed": seed}
@@ -105,19 +135,19 @@ class JobLedger:
         write_about(self.sweep)
         return num_jobs
 
-    def files(self, plan: Plan) -> Iterator[tuple[DataSpec, Sequence[ImageFile]]]:
-        """Split by split the image files that the jobs will read; the opening is recorded before."""
+    def open_split(self, split: int) -> Opened:
+        """The images of a split, those of its sealed test included; the opening is recorded before."""
         assert view.test_openings(self.sweep), (
             "the test set is about to be opened, and nothing says so"
         )
+        data = _at_split(self.sweep.spec, split)
+        with_held_out = trains_held_out(self.sweep.spec)
+        return open_test_data(data, self.folder.home, with_held_out=with_held_out)
+
+    def files(self, plan: Plan) -> Iterator[tuple[DataSpec, Sequence[ImageFile]]]:
+        """Split by split the image files that the jobs will read."""
         for split in plan.splits:
-            data = _at_split(self.sweep.spec, split)
-            yield (
-                data,
-                open_test_data(
-                    data, self.folder.home, with_held_out=trains_held_out(self.sweep.spec)
-                ).files(),
-            )
+            yield _at_split(self.sweep.spec, split), self.open_split(split).files()
 
     def _to_do(self) -> Iterator[int]:
         study = self.ledger.study
@@ -194,7 +224,7 @@ def _place(records: Sequence[dict[str, Any]], candidate: Candidate) -> int | Non
     return next((place for place, record in enumerate(records) if candidate.is_same(record)), None)
 
 
-def _key(point: Point) -> tuple[int, int, int]:
+def _key(point: Mapping[str, Any]) -> tuple[int, int, int]:
     return point["candidate"], point["split"], point["seed"]
 
 

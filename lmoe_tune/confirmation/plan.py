@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lmoe_tune.errors import UsageError
+from lmoe_tune.errors import LmoeTuneError, UsageError
+from lmoe_tune.questions import take_seeds, taken_seeds
 from lmoe_tune.spec import (
     METHOD,
     SHARED_PARAMETERS,
@@ -20,17 +21,23 @@ from lmoe_tune.spec import (
     own_params,
 )
 from lmoe_tune.spec.model import Budget
+from lmoe_tune.sweep.folder import SweepFolder, find_sweeps
+from lmoe_tune.sweep.view import read_spec
 from trainables import METHODS, configured, load_method
 
 if TYPE_CHECKING:
     from lmoe_tune.records import TrialRecord
     from lmoe_tune.sweep.ledger import Ledger
 
-FIRST_SEED = 1000  # fresh: far from what anybody tunes on, and the one of the search is left out
+FIRST_SEED = 1000  # far from what anybody tunes on; what was used all the same is left out
 MAX_CANDIDATES = 100_000
+CONFIRM, RESEED = "confirm", "reseed"
+"""What fresh seeds are for: the sealed test, or a look at the validation images before it."""
 SCORES, MODEL, DESCRIPTION = "test.npz", "model.pt", "model.json"
 """What a job keeps in its folder: of its test, of the winner's weights, and of what these need."""
 RESAMPLED = "resampled_"
+DIVERGED = "test_diverged"
+"""A metric of trainings that ended in numbers that are not finite: 1."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +50,10 @@ class Candidate:
     """None: as in `train`."""
     trial: int | None = None
     """The number of the search's trial that it is."""
+
+    @classmethod
+    def of_record(cls, record: Mapping[str, Any]) -> Candidate:
+        return cls(record["name"], record["method"], dict(record["params"]), record["trial"])
 
     def as_record(self) -> dict[str, Any]:
         return {
@@ -68,7 +79,7 @@ class Plan:
     splits: tuple[int, ...]
     seeds: tuple[int, ...]
     notes: tuple[str, ...] = field(default=())
-    """What is not as it was asked for."""
+    """What whoever reads the result should know of the plan, a sentence each."""
 
     @property
     def winner(self) -> Candidate:
@@ -91,6 +102,7 @@ def make_plan(
     num_seeds: int,
     splits: Sequence[int] | None = None,
     tuned: Sequence[Candidate] = (),
+    takes_seeds: bool = True,
 ) -> Plan:
     """The plan of a sweep's confirmation.
 
@@ -98,6 +110,7 @@ def make_plan(
         import_path: where the user's own trainables are.
         splits: other splits than the spec's.
         tuned: further rows, at the end.
+        takes_seeds: whether the home records that these seeds are used now; else it is only a plan.
 
     Raises:
         UsageError: the sweep has no complete trial, or its own classifier does not go with the splits.
@@ -156,7 +169,7 @@ def make_plan(
         own_defaults=own,
         others=(*others, *tuned),
         splits=asked,
-        seeds=fresh_seeds(spec.train.seed, num_seeds),
+        seeds=fresh_seeds(ledger, CONFIRM, num_seeds, takes=takes_seeds),
         notes=tuple(notes),
     )
 
@@ -203,10 +216,29 @@ def untuned(spec: Spec, method: str, import_path: Path) -> Candidate:
     return Candidate(f"{method} untuned", method, declaration.resolve(fixed))
 
 
-def fresh_seeds(seed_of_search: int, count: int) -> tuple[int, ...]:
-    """Seeds that no trial of the search was trained with; the first of more are those of fewer."""
-    fresh = (seed for seed in itertools.count(FIRST_SEED) if seed != seed_of_search)
-    return tuple(itertools.islice(fresh, count))
+def fresh_seeds(ledger: Ledger, purpose: str, count: int, *, takes: bool = True) -> tuple[int, ...]:
+    """Seeds that nothing in this home was trained with; the first of more are those of fewer.
+
+    Args:
+        purpose: CONFIRM or RESEED, whose seeds differ.
+        takes: whether the home records that they are used now.
+    """
+    home = ledger.folder.home
+    avoid = {seed for seed in map(_train_seed, find_sweeps(home)) if seed is not None}
+    if takes:
+        return take_seeds(home, ledger.sweep_id, purpose, count, first=FIRST_SEED, avoid=avoid)
+
+    own = taken_seeds(home, ledger.sweep_id, purpose)[:count]
+    new = (seed for seed in itertools.count(FIRST_SEED) if seed not in {*avoid, *own})
+    return (*own, *itertools.islice(new, count - len(own)))
+
+
+def _train_seed(folder: SweepFolder) -> int | None:
+    """What a sweep trains its trials with; None where its spec cannot be read."""
+    try:
+        return read_spec(folder).train.seed
+    except (LmoeTuneError, OSError):
+        return None
 
 
 def spec_of(spec: Spec) -> Spec:

@@ -1,4 +1,4 @@
-"""What a confirmation found: the document that it prints, from the recorded jobs and what was kept of their tests."""
+"""What a confirmation found, from the recorded jobs and what was kept of their tests."""
 
 from __future__ import annotations
 
@@ -6,18 +6,38 @@ import io
 import json
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lmoe_tune.confirmation.job_ledger import JobLedger
-from lmoe_tune.confirmation.plan import DESCRIPTION, MODEL, RESAMPLED, SCORES, Candidate, Plan
-from lmoe_tune.durable import write_durably
+from lmoe_tune.confirmation.asking import ask, look
+from lmoe_tune.confirmation.cautions import accuracy_bounds, cautions_of
+from lmoe_tune.confirmation.job_ledger import Job, JobLedger
+from lmoe_tune.confirmation.plan import (
+    DESCRIPTION,
+    DIVERGED,
+    MODEL,
+    RESAMPLED,
+    SCORES,
+    Candidate,
+    Plan,
+)
+from lmoe_tune.durable import read_text, write_durably
 from lmoe_tune.errors import LmoeTuneError
 from lmoe_tune.records import TrialRecord
-from lmoe_tune.statistics import Floats, Paired, Run, compare, summarise, verdict
+from lmoe_tune.statistics import (
+    Asked,
+    Floats,
+    Paired,
+    Run,
+    Summary,
+    VerdictName,
+    compare,
+    summarise,
+    verdict,
+)
 from lmoe_tune.sweep import view
 from lmoe_tune.sweep.folder import SweepFolder
 
@@ -25,152 +45,272 @@ METRIC = "test_auroc"
 COMPARED = (
     METRIC, "test_fine_auroc", "test_coarse_auroc", "test_fine_tnr95", "test_coarse_tnr95", "test_accuracy",
 )  # fmt: skip
+"""The metrics that the winner is compared in, as far as the test has them; tables show these."""
+NUM_CLASS_RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Row:
+    """A configuration of the table, and its test metrics over its trainings."""
+
+    name: str
+    method: str
+    trial: int | None
+    """The search's trial that it is."""
+    params: Mapping[str, Any]
+    seeds: int
+    runs: int
+    diverged: int
+    """How many of the runs ended in numbers that are not finite; they count as chance."""
+    metrics: Mapping[str, Summary]
+
+
+@dataclass(frozen=True)
+class Winner:
+    """The configuration that was confirmed, and where the weights of its first training are."""
+
+    trial: int
+    name: str
+    method: str
+    params: Mapping[str, Any]
+    job: int
+    split: int
+    seed: int
+    model: str | None
+    """A state dict, relative to the confirmation's folder; None where it is not kept."""
+    describes: Mapping[str, Any] | None
+    """What the weights need to be used."""
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """Whether the winner of a sweep is real, and everything that says so; `to_json` is what the command prints."""
+
+    sweep: str
+    verdict: VerdictName
+    sentence: str
+    cautions: tuple[str, ...]
+    metric: str
+    """What the verdict is about."""
+    compared_with: str
+    question: int
+    """Its number in the home."""
+    look: int
+    level: float
+    """One-sided, of this look."""
+    noise_floor: float
+    winner: Winner
+    rows: tuple[Row, ...]
+    paired: tuple[Paired, ...]
+    """The winner minus the others, metric by metric, its own defaults first."""
+    ci95_classes: tuple[float, float] | None
+    """Of the first of these: where it lies over other novel classes; None where there are fewer than two."""
+    num_novel_classes: int
+    """Of one split."""
+    test_openings: tuple[Mapping[str, Any], ...]
+    seeds: tuple[int, ...]
+    splits: tuple[int, ...]
+    jobs: tuple[Mapping[str, Any], ...]
+    failed: tuple[Mapping[str, Any], ...]
+    """The trainings without a result: they are tried again by the next confirmation."""
+    changes: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        plain = json.loads(json.dumps(asdict(self), default=dict))
+        for pair in plain["paired"]:
+            pair["pairs"], pair["splits"] = pair.pop("num_pairs"), pair.pop("num_splits")
+        return dict(plain)
 
 
 @dataclass(frozen=True)
 class _Tested:
-    """A job that has ended, and what was kept of its test."""
+    """A job that has ended well, and what was kept of its test."""
 
-    row: str
-    split: int
-    seed: int
+    job: Job
     trial: TrialRecord
     resampled: Mapping[str, Floats]
     fingerprint: str
+    novel: Mapping[int, tuple[float, int]]
+    """AUROC and number of images of each novel class."""
+
+    @property
+    def cell(self) -> tuple[int, int]:
+        return self.job.split, self.job.seed
 
     @property
     def metrics(self) -> dict[str, float]:
         return {
-            name: value for name, value in self.trial.metrics.items() if name.startswith("test_")
+            name: value
+            for name, value in self.trial.metrics.items()
+            if name.startswith("test_") and name != DIVERGED
         }
+
+    def as_run(self) -> Run:
+        diverged = self.trial.metrics.get(DIVERGED, 0.0) > 0
+        job = self.job
+        return Run(job.row.name, job.split, job.seed, self.metrics, self.resampled, diverged)
 
 
 def confirm_file(folder: SweepFolder) -> Path:
-    """Where the document is kept; `folder` is the confirmation's."""
+    """Where the result is kept; `folder` is the confirmation's."""
     return folder.path / "confirm.json"
 
 
-def write_document(study: JobLedger, document: Mapping[str, Any]) -> None:
-    """Keep the document beside the confirmation's ledger."""
-    write_durably(confirm_file(study.folder), (json.dumps(document, indent=2) + "\n").encode())
+def write_result(study: JobLedger, result: Confirmation) -> None:
+    """Keep the result beside the confirmation's ledger."""
+    content = json.dumps(result.to_json(), indent=2) + "\n"
+    write_durably(confirm_file(study.folder), content.encode())
 
 
-def make_document(study: JobLedger, plan: Plan, *, notes: Iterable[str] = ()) -> dict[str, Any]:
-    """The document of a plan whose jobs have all ended, some perhaps failed.
+def conclude(
+    study: JobLedger, plan: Plan, import_path: Path, *, notes: Iterable[str] = ()
+) -> Confirmation:
+    """The result of a plan whose jobs have all ended, some perhaps failed.
+
+    All trainings that there are count, those of former plans too. The look is recorded in the home.
+
+    Args:
+        notes: further cautions.
 
     Raises:
         LmoeTuneError: too many failed to compare anything, or what was kept of a test is gone.
     """
     jobs = study.jobs(plan)
-    tested = [
-        _read(study.folder, row, split, seed, trial)
-        for (row, split, seed), trial in jobs.items()
-        if trial is not None and trial.state == "complete"
-    ]
-    failed = [
-        {"job": trial.number, "row": row, "split": split, "seed": seed, "failure": trial.failure}
-        for (row, split, seed), trial in jobs.items()
-        if trial is not None and trial.state == "failed"
-    ]
+    tested = [_read(study.folder, job) for job in jobs if job.is_complete]
     _refuse_other_images(tested, study.folder)
-    runs = [Run(one.row, one.split, one.seed, one.metrics, one.resampled) for one in tested]
+    runs = [one.as_run() for one in tested]
     comparators = _comparable(runs, plan)
+    failed = [job for job in jobs if job.trial is not None and job.trial.state == "failed"]
     if plan.own_defaults.name not in comparators:
+        failures = [job.trial.failure for job in failed if job.trial is not None]
         raise LmoeTuneError(
             f"no job of {plan.winner.name} and {plan.own_defaults.name} with the same seed has ended well, so there is "
-            f"nothing to compare: {failed[0]['failure'] if failed else 'no job has ended'}"
+            f"nothing to compare: {failures[0] if failures else 'no job has ended'}"
         )
-    found = verdict(runs, plan.winner.name, plan.own_defaults.name, comparators, METRIC)
+
+    rows = (plan.winner.name, plan.own_defaults.name)
+    missing = [str(job) for job in jobs if job.row.name in rows and not job.is_complete]
+    margin, least = accuracy_bounds(study.sweep.spec)
+    asked = _asked(study, plan, tested, recorded=not missing)
+    found = verdict(
+        runs, *rows, comparators, METRIC,
+        asked=asked, missing=missing, accuracy_margin=margin, accuracy_least=least,
+    )  # fmt: skip
+
+    by_class, num_novel = _over_classes(tested, *rows)
+    cautions = cautions_of(
+        replace(plan, notes=(*notes, *plan.notes)), study.sweep.spec, runs, found,
+        ci95_classes=by_class, num_novel_classes=num_novel, import_path=import_path,
+    )  # fmt: skip
     metrics = [name for name in COMPARED if name in tested[0].metrics]
-    paired = [*found.paired]
-    for metric in metrics[1:]:
-        paired += compare(runs, plan.winner.name, comparators, [metric])
-    return {
-        "sweep": study.sweep.folder.name,
-        "verdict": found.name,
-        "sentence": found.sentence,
-        "metric": METRIC,
-        "noise_floor": found.paired[0].noise_floor,
-        "compared_with": plan.own_defaults.name,
-        "winner": _winner(study, plan, tested),
-        "rows": [_row(row, runs) for row in plan.rows],
-        "paired": [_pair(one) for one in paired],
-        "test_openings": view.test_openings(study.sweep),
-        "seeds": list(plan.seeds),
-        "splits": list(plan.splits),
-        "jobs": [
-            {
-                "job": one.trial.number,
-                "row": one.row,
-                "split": one.split,
-                "seed": one.seed,
-                "metrics": one.metrics,
-                "scores": _relative(study.folder, one.trial.number, SCORES),
-            }
-            for one in tested
-        ],
-        "failed": failed,
-        "notes": [*plan.notes, *notes],
-        "changes": view.changes_of(study.ledger),
-    }
+    return Confirmation(
+        sweep=study.sweep.folder.name,
+        verdict=found.name,
+        sentence=found.sentence,
+        cautions=tuple(cautions),
+        metric=METRIC,
+        compared_with=plan.own_defaults.name,
+        question=asked.question,
+        look=asked.look,
+        level=asked.level,
+        noise_floor=found.paired[0].noise_floor,
+        winner=_winner(study, plan, tested),
+        rows=tuple(_row(row, runs) for row in study.rows(plan)),
+        paired=(*found.paired, *compare(runs, plan.winner.name, comparators, metrics[1:])),
+        ci95_classes=by_class,
+        num_novel_classes=num_novel,
+        test_openings=tuple(view.test_openings(study.sweep)),
+        seeds=tuple(sorted({job.seed for job in jobs})),
+        splits=tuple(sorted({job.split for job in jobs})),
+        jobs=tuple(_as_record(study.folder, one) for one in tested),
+        failed=tuple(_as_failed(job) for job in failed),
+        changes=tuple(view.changes_of(study.ledger)),
+    )
 
 
-def _winner(study: JobLedger, plan: Plan, tested: Sequence[_Tested]) -> dict[str, Any]:
+def fingerprints_of(study: JobLedger, plan: Plan) -> dict[int, str]:
+    """Of the test images of each split that the winner is or will be tested on.
+
+    Those of splits without a test are read: their opening is recorded before.
+    """
+    jobs = [job for job in study.jobs(plan) if job.row.name == plan.winner.name]
+    known = {job.split: _read(study.folder, job).fingerprint for job in jobs if job.is_complete}
+    for split in {job.split for job in jobs} - known.keys():
+        known[split] = study.open_split(split).test.fingerprint
+    return known
+
+
+def _asked(study: JobLedger, plan: Plan, tested: Sequence[_Tested], *, recorded: bool) -> Asked:
+    question = ask(study, plan, fingerprints_of(study, plan))
+    if not recorded:  # nothing can be claimed, so it is no look
+        return Asked(question.number, len(question.looks) + 1)
+
+    rows = (plan.winner.name, plan.own_defaults.name)
+    return look(study, question, [one.job for one in tested if one.job.row.name in rows])
+
+
+def _winner(study: JobLedger, plan: Plan, tested: Sequence[_Tested]) -> Winner:
     """Its first job, on the spec's own split where that is among those asked for."""
     own_split = study.sweep.spec.data.split
-    of_winner = [one for one in tested if one.row == plan.winner.name]
-    first = min(
-        of_winner, key=lambda one: (one.split != own_split, plan.splits.index(one.split), one.seed)
-    )
+    of_winner = [one for one in tested if one.job.row.name == plan.winner.name]
+    first = min(of_winner, key=lambda one: (one.job.split != own_split, one.cell))
     folder = study.folder.trial(first.trial.number)
-    described = folder / DESCRIPTION
-    has_model = (folder / MODEL).is_file() and described.is_file()
-    return {
-        "trial": plan.winner.trial,
-        "name": plan.winner.name,
-        "method": plan.winner.method,
-        "params": _given(plan.winner),
-        "job": first.trial.number,
-        "model": _relative(study.folder, first.trial.number, MODEL) if has_model else None,
-        "describes": json.loads(described.read_text(encoding="utf-8")) if has_model else None,
-        "split": first.split,
-        "seed": first.seed,
-    }
+    has_model = (folder / MODEL).is_file() and (folder / DESCRIPTION).is_file()
+    model = describes = None
+    if has_model:
+        model = _relative(study.folder, first.trial.number, MODEL)
+        describes = json.loads(read_text(folder / DESCRIPTION))
+
+    assert plan.winner.trial is not None, "the winner is a trial of the search"
+    return Winner(
+        trial=plan.winner.trial,
+        name=plan.winner.name,
+        method=plan.winner.method,
+        params=_given(plan.winner),
+        job=first.trial.number,
+        split=first.job.split,
+        seed=first.job.seed,
+        model=model,
+        describes=describes,
+    )
 
 
-def _row(row: Candidate, runs: Sequence[Run]) -> dict[str, Any]:
+def _row(row: Candidate, runs: Sequence[Run]) -> Row:
     own = [run for run in runs if run.configuration == row.name]
-    metrics: dict[str, Any] = {}
-    for name in own[0].metrics if own else ():
-        found = summarise(own, row.name, name)
-        metrics[name] = {
-            "mean": found.mean,
-            "sd": found.sd,
-            "ci95": None if found.ci95 is None else list(found.ci95),
-            "median": found.median,
-            "minimum": found.minimum,
-        }
+    names = list(own[0].metrics) if own else []
+    return Row(
+        name=row.name,
+        method=row.method,
+        trial=row.trial,
+        params=_given(row),
+        seeds=len({run.seed for run in own}),
+        runs=len(own),
+        diverged=sum(run.diverged for run in own),
+        metrics={name: summarise(own, row.name, name) for name in names},
+    )
+
+
+def _as_record(folder: SweepFolder, one: _Tested) -> dict[str, Any]:
     return {
-        "name": row.name,
-        "method": row.method,
-        "trial": row.trial,
-        "params": _given(row),
-        "seeds": len({run.seed for run in own}),
-        "runs": len(own),
-        "metrics": metrics,
+        "job": one.trial.number,
+        "row": one.job.row.name,
+        "split": one.job.split,
+        "seed": one.job.seed,
+        "diverged": one.as_run().diverged,
+        "metrics": one.metrics,
+        "scores": _relative(folder, one.trial.number, SCORES),
     }
 
 
-def _pair(paired: Paired) -> dict[str, Any]:
+def _as_failed(job: Job) -> dict[str, Any]:
+    assert job.trial is not None
     return {
-        "against": paired.against,
-        "metric": paired.metric,
-        "difference": paired.difference,
-        "ci95": None if paired.ci95 is None else list(paired.ci95),
-        "p": paired.p,
-        "p_corrected": paired.p_corrected,
-        "noise_floor": paired.noise_floor,
-        "pairs": paired.num_pairs,
+        "job": job.trial.number,
+        "row": job.row.name,
+        "split": job.split,
+        "seed": job.seed,
+        "failure": job.trial.failure,
     }
 
 
@@ -181,8 +321,52 @@ def _comparable(runs: Sequence[Run], plan: Plan) -> list[str]:
     return [row.name for row in (plan.own_defaults, *plan.others) if row.name in names]
 
 
-def _read(folder: SweepFolder, row: str, split: int, seed: int, trial: TrialRecord) -> _Tested:
-    path = folder.trial(trial.number) / SCORES
+def _over_classes(
+    tested: Sequence[_Tested], winner: str, other: str
+) -> tuple[tuple[float, float] | None, int]:
+    """Where the winner's gain in `test_auroc` lies over other novel classes, and how many a split has.
+
+    A bootstrap over the classes of each split, all images of a class together. The AUROC against several classes is
+    the mean of theirs, weighted by their numbers of images; the coarse half of `test_auroc` stays as it is.
+    """
+    own = {one.cell: one for one in tested if one.job.row.name == winner}
+    theirs = {one.cell: one for one in tested if one.job.row.name == other}
+    cells = sorted(own.keys() & theirs.keys())
+    counts = [len(own[cell].novel) for cell in cells]
+    if not cells or min(counts) < 2 or "test_fine_auroc" not in own[cells[0]].metrics:
+        return None, min(counts, default=0)
+
+    rng = np.random.default_rng(0)
+    drawn = np.zeros(NUM_CLASS_RESAMPLES)
+    for split in sorted({split for split, _ in cells}):
+        pairs = [(own[cell], theirs[cell]) for cell in cells if cell[0] == split]
+        classes = sorted(pairs[0][0].novel)
+        images = np.array([pairs[0][0].novel[one][1] for one in classes])
+        gains = np.array(
+            [[ours.novel[one][0] - their.novel[one][0] for one in classes] for ours, their in pairs]
+        ).mean(axis=0)
+        weights = images * rng.multinomial(
+            len(classes), np.full(len(classes), 1 / len(classes)), size=NUM_CLASS_RESAMPLES
+        )
+        fine = (weights * gains).sum(axis=1) / weights.sum(axis=1)
+        coarse = [_difference(pair, "test_coarse_auroc") for pair in pairs]
+        total = fine if None in coarse else (fine + np.mean([x or 0.0 for x in coarse])) / 2
+        drawn += total * len(pairs) / len(cells)
+
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    return (float(low), float(high)), min(counts)
+
+
+def _difference(pair: tuple[_Tested, _Tested], metric: str) -> float | None:
+    ours, theirs = pair
+    if metric not in ours.metrics or metric not in theirs.metrics:
+        return None
+    return ours.metrics[metric] - theirs.metrics[metric]
+
+
+def _read(folder: SweepFolder, job: Job) -> _Tested:
+    assert job.trial is not None
+    path = folder.trial(job.trial.number) / SCORES
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
             resampled = {
@@ -190,7 +374,14 @@ def _read(folder: SweepFolder, row: str, split: int, seed: int, trial: TrialReco
                 for name in arrays
                 if name.startswith(RESAMPLED)
             }
-            return _Tested(row, split, seed, trial, resampled, str(arrays["fingerprint"]))
+            by_class = zip(
+                arrays["novel_class"].tolist(),
+                arrays["novel_auroc"].tolist(),
+                arrays["novel_count"].tolist(),
+                strict=True,
+            )
+            novel = {one: (auroc, count) for one, auroc, count in by_class}
+            return _Tested(job, job.trial, resampled, str(arrays["fingerprint"]), novel)
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise LmoeTuneError(
             f"{path}: cannot be read ({error}); move {folder.path} aside and run the confirmation again"
@@ -198,8 +389,8 @@ def _read(folder: SweepFolder, row: str, split: int, seed: int, trial: TrialReco
 
 
 def _refuse_other_images(tested: Sequence[_Tested], folder: SweepFolder) -> None:
-    for split in {one.split for one in tested}:
-        if len({one.fingerprint for one in tested if one.split == split}) > 1:
+    for split in {one.job.split for one in tested}:
+        if len({one.fingerprint for one in tested if one.job.split == split}) > 1:
             raise LmoeTuneError(
                 f"the test images of split {split} have changed from one job to the next, so they cannot be compared; "
                 f"move {folder.path} aside and run the confirmation again"

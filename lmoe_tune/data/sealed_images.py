@@ -41,21 +41,24 @@ if TYPE_CHECKING:
 
     from lmoe_tune.data.batches import ImageSource
 
-ID, FINE, COARSE = "id", "fine", "coarse_"
+ID, FINE, COARSE, OUTLIERS = "id", "fine", "coarse_", "outliers"
 
 
 @dataclass(frozen=True, eq=False)
 class TestImages:
-    """The sealed sets of one split, one after the other: `id`, `fine`, then each `coarse_<set>`.
+    """The sealed sets of one split, one after the other: `id`, `fine`, each `coarse_<set>`, and `outliers`.
 
     `sizes` holds their numbers of images in that order, `labels` (N,) the classes of the first, numbered as those
-    trained on. Of embedded data `pixels` has the images, else `files` has their places.
+    trained on, `novel_labels` (M,) those of the second. `outliers` is the training outliers' own sealed pool; it is
+    not there where the spec has none. The fingerprint is not of these. Of embedded data `pixels` has the images, else
+    `files` has their places.
     """
 
     __test__ = False  # no test of pytest's
 
     sizes: dict[str, int]
     labels: IntArray
+    novel_labels: IntArray
     fingerprint: str
     pixels: UInt8Array | None = None
     files: tuple[ImageFile, ...] = ()
@@ -143,12 +146,20 @@ def _open_embedded(data: DataSpec, *, with_held_out: bool) -> Opened:
             patches = patches[kept(len(patches), one.limit)]
         sets[name] = channels_first(patches)
     test_labels = numbered(labels[test], known)
+    fingerprint = fingerprint_of(np.concatenate(list(sets.values())), test_labels)
+    if data.outliers is not None:
+        sets[OUTLIERS] = channels_first(load_photo_patches(PHOTOS[data.outliers.dataset], "test"))
     sizes = {name: len(of) for name, of in sets.items()}
     _refuse_empty(sizes)
-    pixels = np.concatenate(list(sets.values()))
-    return Opened(
-        training, TestImages(sizes, test_labels, fingerprint_of(pixels, test_labels), pixels=pixels)
+
+    test_images = TestImages(
+        sizes=sizes,
+        labels=test_labels,
+        novel_labels=labels[novel],
+        fingerprint=fingerprint,
+        pixels=np.concatenate(list(sets.values())),
     )
+    return Opened(training, test_images)
 
 
 def _open_planned(data: DataSpec, plan: TestPlan) -> Opened:
@@ -167,12 +178,15 @@ def _open_planned(data: DataSpec, plan: TestPlan) -> Opened:
     parts = {ID: plan.test, FINE: plan.test_fine} | dict(
         zip(_coarse_names(data), plan.test_coarse, strict=True)
     )
+    if plan.test_outliers is not None:
+        parts[OUTLIERS] = plan.test_outliers
     sizes = {name: len(part) for name, part in parts.items()}
     _refuse_empty(sizes)
     training = PlannedData(data, search_plan)
     test = TestImages(
         sizes=sizes,
         labels=plan.test_labels,
+        novel_labels=plan.test_fine.labels,
         fingerprint=training.fingerprint,  # the plan's is of the sealed parts too
         files=tuple(file for part in parts.values() for file in files_of(part)),
     )

@@ -16,6 +16,7 @@ from lmoe_tune.evaluation.scores import (
     score,
 )
 from lmoe_tune.evaluation.splits import (
+    chance_metrics,
     metrics_of_scores,
     resampled_metrics_of_scores,
     resampled_test_metrics,
@@ -32,6 +33,7 @@ __all__ = [
     "aupr_in",
     "aupr_out",
     "auroc",
+    "chance_metrics",
     "ece",
     "metrics_of_scores",
     "outputs",

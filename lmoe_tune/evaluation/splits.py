@@ -69,8 +69,9 @@ def test_metrics(
 
     `test_accuracy` and `test_ece` of the in-distribution images; `test_fine_*` against the test-novel classes;
     `test_coarse_*` the means over the coarse sets, and `test_coarse_<set>_auroc` of each; `test_auroc` the mean of
-    fine and coarse. * is auroc, tnr95, aupr_in or aupr_out. What is empty is left out, and `test_auroc` is then
-    what remains.
+    fine and coarse; `test_outliers_*`, where there is such a set, against the sealed pool of the outliers that are
+    trained with, which is in no mean. * is auroc, tnr95, aupr_in or aupr_out. What is empty is left out, and
+    `test_auroc` is then what remains.
     """
     sets = _sets(logits_id, logits_fine, logits_coarse, score)
     return metrics_of_scores(
@@ -84,7 +85,7 @@ def metrics_of_scores(
     """`test_metrics` from what was kept of the logits.
 
     Args:
-        scores: (N,) of the sets `id`, `fine` and `coarse_<set>`.
+        scores: (N,) of the sets `id`, `fine`, `coarse_<set>` and `outliers`.
         confidence: (N,), the largest probabilities of the in-distribution images.
         correct: (N,) bool, whether their predicted classes are right.
     """
@@ -172,7 +173,7 @@ def _measured(
         "test_ece": calibration_errors(confidence, correct),
     }
     against = {name: _detection(id_scores, of) for name, of in scores.items() if name != "id"}
-    coarse = {name: of for name, of in against.items() if name != "fine"}
+    coarse = {name: of for name, of in against.items() if name not in ("fine", "outliers")}
     aurocs_of = []
     if "fine" in against:
         metrics |= {f"test_fine_{name}": value for name, value in against["fine"].items()}
@@ -186,6 +187,25 @@ def _measured(
         aurocs_of.append(metrics["test_coarse_auroc"])
     if aurocs_of:
         metrics["test_auroc"] = torch.stack(aurocs_of).mean(dim=0)
+    for name, value in against.get("outliers", {}).items():
+        metrics[f"test_outliers_{name}"] = value
+    return metrics
+
+
+def chance_metrics(sizes: Mapping[str, int], num_classes: int) -> dict[str, float]:
+    """The test metrics of a model that knows nothing: what a training that diverged is worth.
+
+    Args:
+        sizes: numbers of images of the sets `id`, `fine`, `coarse_<set>` and `outliers`.
+    """
+    scores = {name: torch.zeros(size) for name, size in sizes.items()}
+    of_id = torch.ones(sizes["id"])
+    metrics = metrics_of_scores(
+        scores, of_id, of_id > 0
+    )  # AUROC .5, AUPR the share of the positives
+
+    metrics |= {name: 0.05 for name in metrics if name.endswith("_tnr95")}
+    metrics |= {"test_accuracy": 1 / num_classes, "test_ece": 1 - 1 / num_classes}
     return metrics
 
 

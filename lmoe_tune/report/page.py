@@ -163,7 +163,7 @@ def _verdict(facts: Facts) -> str:
     ]
     winner = [place for place, row in enumerate(rows) if row["name"] == document["winner"]["name"]]
     verdict = escape(document["verdict"])
-    notes = "".join(f"<p>{escape(note)}</p>" for note in document.get("notes", []))
+    notes = "".join(f"<p>{escape(note)}</p>" for note in document.get("cautions", []))
     return "\n".join(
         [
             f'<h2 id="verdict">Verdict</h2><div class="card verdict {verdict}" data-verdict="{verdict}">',

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from lmoe_tune.data.batches import ImageSource, PairedBatches
-from lmoe_tune.errors import TrainingError
+from lmoe_tune.errors import DivergedError
 from lmoe_tune.evaluation import ScoreName, outputs, validation_metrics
 from lmoe_tune.methods.objective import Objective, checked
 from lmoe_tune.training.optimizer import NesterovSGD
@@ -62,7 +62,7 @@ def train(
     """Train `model` in place, one epoch per `next()`; with a `state`, from the epoch after it.
 
     Raises:
-        TrainingError: a loss term or the validation logits are not finite; names the epoch and the term.
+        DivergedError: a loss term or the validation logits are not finite; names the epoch and the term.
     """
     batches = PairedBatches(
         images,
@@ -138,7 +138,7 @@ def evaluate(
             (model(chunk).float() for chunk in images.val_chunks(EVALUATION_BATCH)), settings.score
         )
     if not found.finite:
-        raise TrainingError(
+        raise DivergedError(
             f"epoch {epoch}: the validation logits are not finite; try a smaller lr"
         )
     return validation_metrics(found, images.val_labels, images.num_val_fine)
@@ -153,7 +153,7 @@ def _refuse_non_finite(terms_ST: Tensor, names: list[str], epoch: int) -> None:
     term = next(
         (name for name in terms if name != "loss"), "loss"
     )  # the total only follows its terms
-    raise TrainingError(
+    raise DivergedError(
         f"epoch {epoch}, step {step + 1}: train_{term} is {terms_ST[step, names.index(term)].item()}; "
         "try a smaller lr or smaller loss weights"
     )

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lmoe_tune.confirmation.job_ledger import JobLedger
-from lmoe_tune.confirmation.plan import SCORES
+from lmoe_tune.confirmation.plan import DIVERGED, SCORES
 from lmoe_tune.spec import Spec, load_spec
 from lmoe_tune.sweep import view
 from lmoe_tune.sweep.budget import BudgetChange
@@ -83,20 +83,28 @@ def run_jobs() -> Callable[..., None]:
     """Has every job that waits end: with this AUROC by row, split and seed, or as failed where that is None."""
 
     def run(
-        study: JobLedger, auroc: Callable[[str, int, int], float | None], fingerprint: str = "same"
+        study: JobLedger,
+        auroc: Callable[[str, int, int], float | None],
+        fingerprint: Callable[[int], str] = lambda split: "same",
+        diverged: Collection[tuple[str, int]] = (),
+        accuracy: Callable[[str], float] = lambda name: 0.9,
     ) -> None:
         ledger = study.ledger
         candidates = ledger.attrs["candidates"]
         while ledger.exhausted() is None:
             suggestion = ledger.ask()
             point = suggestion.params
-            value = auroc(candidates[point["candidate"]]["name"], point["split"], point["seed"])
+            name = candidates[point["candidate"]]["name"]
+            value = auroc(name, point["split"], point["seed"])
             if value is None:
-                ledger.fail(suggestion.number, "it diverged")
+                ledger.fail(suggestion.number, "out of memory")
                 continue
-            metrics = dict.fromkeys(("test_auroc", "test_fine_auroc", "test_accuracy"), value)
+            metrics = dict.fromkeys(("test_auroc", "test_fine_auroc"), value)
+            metrics["test_accuracy"] = accuracy(name)
             write_record(ledger.folder, ledger.trial(suggestion.number))
-            keep_test(ledger.folder.trial(suggestion.number), metrics, fingerprint)
+            keep_test(ledger.folder.trial(suggestion.number), metrics, fingerprint(point["split"]))
+            if (name, point["seed"]) in diverged:
+                metrics[DIVERGED] = 1.0
             ledger.record_epoch(suggestion.number, 1, {"val_accuracy": 0.9, **metrics}, {})
 
     return run
@@ -108,6 +116,8 @@ def keep_test(folder: Path, metrics: Mapping[str, float], fingerprint: str = "sa
     arrays: dict[str, Any] = {
         f"resampled_{name}": value + shifts for name, value in metrics.items()
     }
+    arrays["novel_class"], arrays["novel_count"] = np.arange(3), np.array([10, 20, 30])
+    arrays["novel_auroc"] = np.full(3, metrics["test_fine_auroc"])
     np.savez(content, fingerprint=np.array(fingerprint), **arrays)
     (folder / SCORES).write_bytes(content.getvalue())
 

@@ -144,7 +144,7 @@ def test_failed_jobs_are_named_with_an_exit_code_of_their_own(
     )
     done = run("confirm", "small", "--seeds", "3")
     assert done.exit_code == 3
-    assert "failed: mixoe untuned, split 0, seed 1000: it diverged" in done.stderr
+    assert "failed: mixoe untuned, split 0, seed 1000: out of memory" in done.stderr
     assert "the same command tries the failed jobs once more" in done.stderr
     assert "Real: trial 2" in done.stdout
 
@@ -185,7 +185,7 @@ def test_a_search_that_is_not_complete_is_refused_unless_that_is_allowed(
     assert not ledger.folder.confirmation.path.exists() or not ledger.folder.confirmation.exists()
     jobs_end()
     done = run("confirm", "small", "--seeds", "3", "--allow-unfinished", "--format", "json")
-    assert json.loads(done.stdout)["notes"] == ["the search was not complete: 3 trials of 5"]
+    assert "the search was not complete: 3 trials of 5" in json.loads(done.stdout)["cautions"]
 
 
 def test_a_sweep_that_is_worked_on_is_left_alone(

@@ -25,7 +25,7 @@ from lmoe_tune.sweep.ledger import Ledger
 from lmoe_tune.training.trial import TrialEpoch
 from trainables.worker import Report, TrialWorker
 
-SETS = ("id", "fine", "coarse_photo_flower")
+SETS = ("id", "fine", "coarse_photo_flower", "outliers")
 
 
 @pytest.fixture
@@ -221,10 +221,55 @@ def not_finite(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(job, "outputs", broken)
 
 
-def test_a_model_without_finite_logits_fails_its_job(
-    config: dict[str, Any], not_finite: None
+def test_a_model_without_finite_logits_is_worth_chance(
+    config: dict[str, Any], not_finite: None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from lmoe_tune.errors import TrainingError
+    result = last(config)
+    assert result.epoch == 1
+    found = of_test(result)
+    assert found["test_diverged"] == 1.0
+    assert found["test_auroc"] == found["test_fine_auroc"] == found["test_coarse_auroc"] == 0.5
+    assert (found["test_accuracy"], found["test_fine_tnr95"]) == (1 / 7, 0.05)
+    assert "the logits of the test images are not finite; this training counts as chance" in (
+        caplog.text
+    )
+    with np.load(folder_of(config) / SCORES, allow_pickle=False) as kept:
+        assert (kept[f"{RESAMPLED}test_auroc"] == 0.5).all()
+        assert len(kept["novel_auroc"]) == 3
 
-    with pytest.raises(TrainingError, match="the logits of the test images are not finite"):
-        last(config)
+
+def test_a_training_that_diverges_is_a_result_with_all_its_epochs(
+    make_ledger: Callable[..., Ledger], add_trial: Callable[..., int], tmp_path: Path
+) -> None:
+    """With a learning rate of 1e30, in the baseline or in the trial itself."""
+    ledger = make_ledger("fixed={lr: 1.0e+30}", "budget.trials=1", "train.epochs=3")
+    number = ledger.ask().number
+    for epoch in (1, 2, 3):
+        metrics = {"val_auroc": 0.9, "val_accuracy": 0.9}
+        ledger.record_epoch(number, epoch, metrics, metrics)
+    study = JobLedger(ledger, tmp_path)
+    study.begin(make_plan(ledger, tmp_path, top=1, num_seeds=2), "lmoe-tune confirm small")
+    epochs = list(run_job(config_of(study, tmp_path)))
+    assert [result.epoch for result in epochs] == [1, 2, 3]
+    assert "test_diverged" not in epochs[0].metrics
+    assert of_test(epochs[-1])["test_diverged"] == 1.0
+    again = list(run_job(config_of(study, tmp_path)))
+    assert of_test(again[-1])["test_diverged"] == 1.0
+
+
+def test_what_is_kept_has_each_novel_class_and_the_outliers_sealed_pool(
+    config: dict[str, Any],
+) -> None:
+    result = last(config)
+    with np.load(folder_of(config) / SCORES, allow_pickle=False) as kept:
+        arrays = dict(kept)
+    shares = arrays["novel_count"] / arrays["novel_count"].sum()
+    assert len(arrays["novel_class"]) == 3
+    assert result.metrics["test_fine_auroc"] == pytest.approx(
+        float((shares * arrays["novel_auroc"]).sum())
+    )
+    truth = np.r_[np.ones(len(arrays["scores_id"])), np.zeros(len(arrays["scores_outliers"]))]
+    scores = np.r_[arrays["scores_id"], arrays["scores_outliers"]]
+    assert result.metrics["test_outliers_auroc"] == pytest.approx(roc_auc_score(truth, scores))
+    both = (result.metrics["test_fine_auroc"] + result.metrics["test_coarse_auroc"]) / 2
+    assert result.metrics["test_auroc"] == pytest.approx(both), "it is in no mean"

@@ -25,6 +25,11 @@ def plan_of(sweep: Ledger, top: int = 1, num_seeds: int = 2, **more: Any) -> Pla
     return make_plan(sweep, NOWHERE, top=top, num_seeds=num_seeds, **more)
 
 
+def trial_of(study: JobLedger, plan: Plan, row: str, seed: int) -> Any:
+    (found,) = (job.trial for job in study.jobs(plan) if (job.row.name, job.seed) == (row, seed))
+    return found
+
+
 def same(name: str, split: int, seed: int) -> float:
     return 0.9
 
@@ -117,8 +122,8 @@ def test_a_row_that_is_there_under_another_name_is_not_trained_twice(
     study, plan = JobLedger(ledger, NOWHERE), plan_of(ledger)
     assert study.begin(plan, COMMAND) == 10
     study.ledger.ask()
-    jobs = study.jobs(plan)
-    assert jobs[("trial 0", 0, 1000)] == jobs[("logit_mixoe untuned", 0, 1000)]
+    of_defaults = trial_of(study, plan, "logit_mixoe untuned", 1000)
+    assert trial_of(study, plan, "trial 0", 1000) == of_defaults
 
 
 def test_failed_jobs_are_tried_once_more(sweep: Ledger, run_jobs: Callable[..., None]) -> None:
@@ -127,14 +132,14 @@ def test_failed_jobs_are_tried_once_more(sweep: Ledger, run_jobs: Callable[..., 
     run_jobs(
         study, lambda name, split, seed: None if name == "mixoe untuned" and seed == 1001 else 0.9
     )
-    failed = study.jobs(plan)[("mixoe untuned", 0, 1001)]
+    failed = trial_of(study, plan, "mixoe untuned", 1001)
     assert failed is not None and failed.state == "failed"
     again = JobLedger(sweep, NOWHERE)
     assert not again.is_done(plan)
     assert again.begin(plan, COMMAND) == 1
     run_jobs(again, same)
     assert again.is_done(plan)
-    tried = again.jobs(plan)[("mixoe untuned", 0, 1001)]
+    tried = trial_of(again, plan, "mixoe untuned", 1001)
     assert tried is not None and tried.retry_of == failed.number
 
 

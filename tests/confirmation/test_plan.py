@@ -5,10 +5,21 @@ from pathlib import Path
 
 import pytest
 
-from lmoe_tune.confirmation.plan import candidate_of, fresh_seeds, make_plan, spec_of, untuned
+from lmoe_tune.confirmation.plan import (
+    CONFIRM,
+    RESEED,
+    candidate_of,
+    fresh_seeds,
+    make_plan,
+    spec_of,
+    untuned,
+)
 from lmoe_tune.errors import UsageError
+from lmoe_tune.questions import FILE
 from lmoe_tune.spec import Distribution, resolved_yaml, spec_from_resolved
+from lmoe_tune.sweep.folder import SweepFolder
 from lmoe_tune.sweep.ledger import Ledger
+from lmoe_tune.sweep.lifecycle import BudgetChange, first_attrs, write_records
 
 NOWHERE = Path("/nowhere")
 
@@ -138,10 +149,34 @@ def test_other_splits_are_taken_with_a_warning(sweep: Ledger) -> None:
     assert make_plan(sweep, NOWHERE, top=1, num_seeds=2, splits=(0,)).notes == ()
 
 
-def test_seeds_are_fresh_and_those_of_more_begin_with_those_of_fewer() -> None:
-    assert fresh_seeds(0, 3) == (1000, 1001, 1002)
-    assert fresh_seeds(1001, 3) == (1000, 1002, 1003)
-    assert fresh_seeds(7, 9)[:4] == fresh_seeds(7, 4)
+def test_seeds_are_fresh_and_those_of_more_begin_with_those_of_fewer(
+    make_ledger: Callable[..., Ledger],
+) -> None:
+    ledger = make_ledger("train.seed=1001")
+    assert fresh_seeds(ledger, CONFIRM, 3) == (1000, 1002, 1003)
+    assert fresh_seeds(ledger, RESEED, 2) == (1004, 1005)
+    assert fresh_seeds(ledger, CONFIRM, 9)[:4] == fresh_seeds(ledger, CONFIRM, 4)
+
+
+def test_a_plan_that_is_only_made_takes_no_seeds(sweep: Ledger) -> None:
+    planned = make_plan(sweep, NOWHERE, top=1, num_seeds=2, takes_seeds=False)
+    assert planned.seeds == (1000, 1001)
+    assert not (sweep.folder.home / FILE).exists()
+    assert make_plan(sweep, NOWHERE, top=1, num_seeds=2).seeds == (1000, 1001)
+    longer = make_plan(sweep, NOWHERE, top=1, num_seeds=3, takes_seeds=False)
+    assert longer.seeds == (1000, 1001, 1002)
+
+
+def test_seeds_that_another_sweep_of_the_home_was_trained_with_are_not_fresh(
+    sweep: Ledger, tmp_path: Path
+) -> None:
+    other = SweepFolder(sweep.folder.home, "other")
+    spec = sweep.spec.model_copy(
+        update={"train": sweep.spec.train.model_copy(update={"seed": 1000})}
+    )
+    write_records(other, spec)
+    Ledger.writing(other, spec, first_attrs(spec, BudgetChange(), tmp_path, other.home))
+    assert make_plan(sweep, NOWHERE, top=1, num_seeds=2).seeds == (1001, 1002)
 
 
 def test_the_spec_of_a_confirmation_is_the_sweeps_with_jobs_for_parameters(sweep: Ledger) -> None:

@@ -1,0 +1,140 @@
+"""What whoever reads a verdict should know beside it: sentences, the gravest first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from lmoe_tune.confirmation.plan import Plan
+from lmoe_tune.spec import SHARED_PARAMETERS, Spec
+from lmoe_tune.statistics import Paired, Run, Verdict
+from trainables import load_method
+
+FEW_SEEDS = 5
+FEW_CLASSES = 5
+
+
+def cautions_of(
+    plan: Plan,
+    spec: Spec,
+    runs: Sequence[Run],
+    verdict: Verdict,
+    *,
+    ci95_classes: tuple[float, float] | None,
+    num_novel_classes: int,
+    import_path: Path,
+) -> list[str]:
+    """All that applies.
+
+    Args:
+        ci95_classes: of the winner's gain, over other novel classes; None where that is not known.
+        num_novel_classes: of one split.
+    """
+    found = [*_of_rivals(plan, verdict.paired), *_of_divergence(runs), *plan.notes]
+    found += _of_accuracy(plan, spec, runs)
+    found += _of_objective(spec)
+    found += _of_fixed(plan, spec, import_path)
+
+    is_better = verdict.name in ("real", "small")
+    if is_better and ci95_classes is not None and ci95_classes[0] <= 0:
+        low, high = ci95_classes
+        found.append(
+            f"the gain hangs on which classes are novel: over other classes like the {num_novel_classes} "
+            f"here it is between {low:+.4f} and {high:+.4f}"
+        )
+    if 0 < num_novel_classes < FEW_CLASSES:
+        found.append(
+            f"there are only {num_novel_classes} novel classes, so little is known of other ones"
+        )
+    splits = {run.split for run in runs}
+    if len(splits) > 1:
+        found.append(
+            f"the {len(splits)} splits share most of their images, so what they agree on is about "
+            "this data set and not about others"
+        )
+    if spec.model.weights != "none":
+        found.append(
+            f"training starts from the weights '{spec.model.weights}', and what they were trained on "
+            "may have had the novel classes in it"
+        )
+    if 1 < verdict.paired[0].num_pairs < FEW_SEEDS:
+        found.append(f"{verdict.paired[0].num_pairs} pairs are few: five find much more")
+    return list(dict.fromkeys(found))
+
+
+def _of_rivals(plan: Plan, paired: Sequence[Paired]) -> Iterator[str]:
+    for one in paired[1:]:
+        if one.gain < 0:
+            p = "" if one.p is None else f" (p {one.p:.2g})"
+            yield (
+                f"{one.against} is ahead of the winner, {plan.winner.name}, by "
+                f"{abs(one.difference):.4f} in {one.metric}{p}"
+            )
+
+
+def _of_divergence(runs: Sequence[Run]) -> Iterator[str]:
+    seeds: dict[str, list[str]] = {}
+    for run in runs:
+        if run.diverged:
+            seeds.setdefault(run.configuration, []).append(f"split {run.split}, seed {run.seed}")
+    for name, where in seeds.items():
+        yield f"{name} diverged ({'; '.join(where)}): these trainings count as chance"
+
+
+def _of_accuracy(plan: Plan, spec: Spec, runs: Sequence[Run]) -> Iterator[str]:
+    if accuracy_bounds(spec) != (None, None):
+        return
+    means = {}
+    for name in (plan.winner.name, plan.own_defaults.name):
+        of_row = [run.metrics for run in runs if run.configuration == name]
+        values = [one["test_accuracy"] for one in of_row if "test_accuracy" in one]
+        if not values:
+            return
+        means[name] = sum(values) / len(values)
+    fall = means[plan.own_defaults.name] - means[plan.winner.name]
+    if fall > 0.02:
+        yield (
+            f"the winner's test accuracy is lower by {fall:.4f}, and the spec sets no bound for it "
+            "(objective.constraints)"
+        )
+
+
+def _of_objective(spec: Spec) -> Iterator[str]:
+    if spec.objective.metric != "val_auroc":
+        yield (
+            f"the search optimised {spec.objective.metric}, while the verdict is about test_auroc: "
+            "the other metrics of the table may say more"
+        )
+
+
+def _of_fixed(plan: Plan, spec: Spec, import_path: Path) -> Iterator[str]:
+    shared = {parameter.name for parameter in SHARED_PARAMETERS}
+    for row in (plan.own_defaults, *plan.others):
+        if row.name.endswith(" tuned"):
+            continue
+        declared = load_method(row.method, import_path).declaration.all_parameters
+        held = _held(spec.fixed, declared.keys(), shared, is_own=row == plan.own_defaults)
+        changed = [
+            f"{name} at {value}"
+            for name, value in held.items()
+            if declared[name].default != value and declared[name].default is not None
+        ]
+        if changed:
+            yield f"`fixed` holds {', '.join(changed)} in {row.name}, where the default is another"
+
+
+def _held(
+    fixed: Mapping[str, object], declared: object, shared: set[str], *, is_own: bool
+) -> dict[str, object]:
+    names = set(declared) if is_own else shared & set(declared)  # type: ignore[call-overload]
+    return {name: value for name, value in fixed.items() if name in names}
+
+
+def accuracy_bounds(spec: Spec) -> tuple[float | None, float | None]:
+    """How far below its defaults' the winner's accuracy may be, and the least it must be, as the spec says."""
+    bound = spec.objective.constraints.get("val_accuracy")
+    if bound is None or bound.min is None:
+        return None, None
+    if bound.min.relative:
+        return max(0.0, -bound.min.offset), None
+    return None, bound.min.offset

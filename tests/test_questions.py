@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import json
+import multiprocessing
+from pathlib import Path
+
+import pytest
+
+from lmoe_tune import questions
+from lmoe_tune.errors import UsageError
+from lmoe_tune.questions import FILE, Question, ask, look, read_questions, take_seeds, taken_seeds
+
+ASKER = {"sweep": "cars", "sweep_id": "one", "who": "somebody@here"}
+
+
+def asked(home: Path, ident: str) -> Question:
+    return ask(home, ident, {"winner": ident}, ASKER)
+
+
+def test_a_question_is_numbered_once_and_the_same_ever_after(tmp_path: Path) -> None:
+    assert read_questions(tmp_path) == []
+    numbers = [asked(tmp_path, ident).number for ident in ("a", "b", "a", "c", "b")]
+    assert numbers == [1, 2, 1, 3, 2]
+    assert [one.ident for one in read_questions(tmp_path)] == ["a", "b", "c"]
+    first = read_questions(tmp_path)[0]
+    assert (first.sweep, first.who, first.about) == ("cars", "somebody@here", {"winner": "a"})
+
+
+def test_the_same_trainings_are_the_same_look(tmp_path: Path) -> None:
+    first, second = asked(tmp_path, "a"), asked(tmp_path, "b")
+    assert look(tmp_path, first, "five seeds", 5, ASKER).number == 1
+    assert look(tmp_path, first, "ten seeds", 10, ASKER).number == 2
+    assert look(tmp_path, first, "five seeds", 5, ASKER).number == 1
+    assert look(tmp_path, second, "five seeds", 5, ASKER).number == 1
+    looks = [[one.pairs for one in question.looks] for question in read_questions(tmp_path)]
+    assert looks == [[5, 10], [5]]
+
+
+def test_seeds_are_never_taken_twice(tmp_path: Path) -> None:
+    def take(sweep: str, count: int, purpose: str = "confirm") -> tuple[int, ...]:
+        return take_seeds(tmp_path, sweep, purpose, count, first=1000, avoid={1001})
+
+    assert take("one", 2) == (1000, 1002)
+    assert take("two", 3) == (1003, 1004, 1005)
+    assert take("one", 4) == (1000, 1002, 1006, 1007)
+    assert take("one", 1) == (1000,), "the first of more are those of fewer"
+    assert take("one", 1, "reseed") == (1008,)
+    assert taken_seeds(tmp_path, "one", "confirm") == (1000, 1002, 1006, 1007)
+
+
+@pytest.mark.parametrize("cut", range(1, 40, 3))
+def test_a_line_that_a_kill_left_half_written_never_was(tmp_path: Path, cut: int) -> None:
+    asked(tmp_path, "a")
+    asked(tmp_path, "b")
+    path = tmp_path / FILE
+    content = path.read_bytes()
+    path.write_bytes(content[:-cut])
+    assert [one.ident for one in read_questions(tmp_path)] == ["a"]
+    assert asked(tmp_path, "c").number == 2
+    assert [one.ident for one in read_questions(tmp_path)] == ["a", "c"]
+    assert all(json.loads(line) for line in path.read_bytes().splitlines())
+
+
+def test_a_damaged_file_is_refused_by_name(tmp_path: Path) -> None:
+    asked(tmp_path, "a")
+    path = tmp_path / FILE
+    path.write_bytes(b"not ours\n" + path.read_bytes())
+    for use in (read_questions, lambda home: asked(home, "b")):
+        with pytest.raises(UsageError, match=r"questions.jsonl is damaged, .* bring it back"):
+            use(tmp_path)
+
+
+def _ask_many(home: Path, worker: int) -> None:
+    for number in range(10):
+        ask(home, f"{worker}, {number}", {}, ASKER)
+        take_seeds(home, f"{worker}, {number}", "confirm", 3, first=1000, avoid=set())
+
+
+def test_processes_that_ask_at_once_get_numbers_and_seeds_of_their_own(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    workers = [context.Process(target=_ask_many, args=(tmp_path, number)) for number in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert [one.number for one in read_questions(tmp_path)] == list(range(1, 41))
+    names = [f"{worker}, {number}" for worker in range(4) for number in range(10)]
+    seeds = [seed for name in names for seed in taken_seeds(tmp_path, name, "confirm")]
+    assert sorted(seeds) == list(range(1000, 1120))
+
+
+def test_it_is_written_before_the_answer_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kill right after the write: the question stands."""
+
+    def killed(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    asked(tmp_path, "a")
+    monkeypatch.setattr(questions.os, "fsync", killed)
+    with pytest.raises(KeyboardInterrupt):
+        asked(tmp_path, "b")
+    monkeypatch.undo()
+    assert [one.ident for one in read_questions(tmp_path)] == ["a", "b"]
