@@ -48,7 +48,9 @@ def init(
 
 @app.command()
 def check(spec: SpecArgument, overrides: SetOption = None) -> None:
-    """Report every problem of a spec at once; starts nothing."""
+    """Report every problem of a spec at once, what it leaves to defaults, and about what it costs; starts nothing."""
+    from lmoe_tune.cost import estimate, in_words
+
     loaded = load(spec, overrides)
     found = loaded.spec
     searched = ", ".join(found.space) or "nothing"
@@ -60,6 +62,11 @@ def check(spec: SpecArgument, overrides: SetOption = None) -> None:
     typer.echo(
         f"{loaded.path}: fine. {found.trainable} on {found.data.id.dataset}; searched: {searched}; {trials}"
     )
+    if loaded.filled_in:
+        typer.echo(f"filled in: {', '.join(loaded.filled_in)}")
+    cost = estimate(found)
+    if cost is not None:
+        typer.echo(f"cost: {in_words(cost, found)}")
 
 
 @app.command()
