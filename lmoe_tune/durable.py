@@ -61,11 +61,9 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def cannot_write(path: Path, error: OSError) -> StorageError:
-    """What to raise where `path` cannot be written."""
+    """What to raise where `path` cannot be written. What to type then is added by whoever knows the command."""
     advice = ADVICE.get(error.errno or 0, "see what is wrong with that disk")
-    return StorageError(
-        f"{path}: cannot be written ({error.strerror or error}); {advice}, then resume"
-    )
+    return StorageError(f"{path}: cannot be written ({error.strerror or error}); {advice}")
 
 
 def keep_others_out() -> None:

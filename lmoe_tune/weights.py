@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from lmoe_tune.errors import UsageError
 from lmoe_tune.model import Head, create_timm
 from lmoe_tune.spec.architectures import TIMM
+from lmoe_tune.wording import first_few
 
 WRAPPERS = ("model", "state_dict", "model_state_dict", "net", "weights")
 """Under what name files keep the weights beside other things."""
@@ -195,13 +196,8 @@ def _refuse_other_network(source: str, arch: str, state: State, own: State) -> N
     }
     if any(faults.values()):
         told = "; ".join(
-            f"it {what} {_shortened(names)}" for what, names in faults.items() if names
+            f"it {what} {first_few(names, NUM_SHOWN)}" for what, names in faults.items() if names
         )
         raise UsageError(
             f"model.weights: {source} does not fit {arch}: {told}. Is it of another network?"
         )
-
-
-def _shortened(names: list[str]) -> str:
-    more = f" and {len(names) - NUM_SHOWN} more" if len(names) > NUM_SHOWN else ""
-    return ", ".join(names[:NUM_SHOWN]) + more

@@ -19,6 +19,7 @@ from lmoe_tune.cli.options import (
     resolve_home,
 )
 from lmoe_tune.cli.output import print_json, print_table, say, shown
+from lmoe_tune.wording import readable_size
 
 if TYPE_CHECKING:
     from lmoe_tune.data.inspection import Inspection
@@ -152,17 +153,8 @@ def _cells(one: dict[str, Any]) -> list[str]:
     cells = [one.get("dataset"), one.get("layout"), one.get("classes"), one.get("images")]
     return [
         *map(shown, cells),
-        _size(one["bytes"]) if "bytes" in one else "-",
+        readable_size(one["bytes"]) if "bytes" in one else "-",
         f"{width} x {height}" if width is not None else "-",
         shown(len(one.get("broken", ()))),
         shown(one.get("duplicates", 0)),
     ]
-
-
-def _size(num_bytes: int) -> str:
-    size = float(num_bytes)
-    for unit in ("B", "kB", "MB"):
-        if size < 1000:
-            return f"{size:.3g} {unit}"
-        size /= 1000
-    return f"{size:.3g} GB"

@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lmoe_tune.cli.output import duration, say
+from lmoe_tune.cli.output import say
 from lmoe_tune.data import PlannedData, load_search_data
-from lmoe_tune.data.decoded_cache import ImageFile, Progress, gigabytes
+from lmoe_tune.data.decoded_cache import ImageFile, Progress
 from lmoe_tune.data.rows import acquire_decoded, cache_of
 from lmoe_tune.errors import UsageError
 from lmoe_tune.spec import DataSpec
+from lmoe_tune.wording import duration, readable_size
 
 BAR_WIDTH = 30
 SHOWN_EVERY_S = 0.2  # on a terminal, where a line replaces the last one
@@ -56,7 +57,7 @@ def build(spec: DataSpec, home: Path) -> dict[str, Any]:
         "decoded_now": num_new,
         "damaged_blocks": damaged,
         "bytes": len(files) * cache.image_bytes,
-        "size": gigabytes(len(files) * cache.image_bytes),
+        "size": readable_size(len(files) * cache.image_bytes),
     }
 
 

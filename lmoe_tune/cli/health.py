@@ -144,10 +144,10 @@ def rebuild_ledger(home: Path, name: str) -> str:
         UsageError: there is no such sweep, or nothing is wrong with its ledger.
         LmoeTuneError: somebody works on it, or nothing is left to build it from.
     """
-    from lmoe_tune.spec.wording import masked, printable
     from lmoe_tune.sweep.folder import SweepFolder, is_name
     from lmoe_tune.sweep.rebuild import rebuild, refuse_whole
     from lmoe_tune.sweep.view import read_spec
+    from lmoe_tune.wording import masked, printable
 
     folder = SweepFolder(home, name)
     if not (is_name(name) and folder.spec.is_file()):

@@ -14,8 +14,9 @@ from lmoe_tune.cli.options import (
     checked_format,
     resolve_home,
 )
-from lmoe_tune.cli.output import duration, openings_line, print_json, print_rows, say, shown
-from lmoe_tune.errors import LmoeTuneError, UsageError
+from lmoe_tune.cli.output import openings_line, print_json, print_rows, say, shown
+from lmoe_tune.errors import UsageError
+from lmoe_tune.wording import duration, shortened
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,8 +38,9 @@ def list_sweeps(form: FormatOption = "table", home: HomeOption = None) -> None:
     for folder in find_sweeps(where):
         try:
             ledger = read_sweep(folder)
-        except (LmoeTuneError, OSError) as error:
-            say(f"{folder.name}: {error}")
+        except Exception as error:  # whatever is in the files of one sweep, the others are listed
+            problem = str(error) or type(error).__name__
+            say(f"{folder.name}: {shortened(problem, 300)}")
             rows.append({"sweep": folder.name, "state": "damaged"})
             continue
         rows.append(

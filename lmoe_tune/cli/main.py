@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import itertools
 import os
@@ -17,6 +18,7 @@ from lmoe_tune.cli import confirm, data, detector, look, ready, report, run
 from lmoe_tune.cli.options import HomeOption, set_home
 from lmoe_tune.durable import keep_others_out
 from lmoe_tune.errors import LmoeTuneError, SpecError, UsageError
+from lmoe_tune.wording import printable, shortened
 
 app = typer.Typer(
     name="lmoe-tune",
@@ -24,9 +26,15 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain help cuts no option name, however narrow the terminal
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 DEBUG = "LMOE_TUNE_DEBUG"
+MENDABLE = (
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR,
+    errno.ELOOP, errno.ENAMETOOLONG,
+)  # fmt: skip
+"""What the user can mend in a path that was typed or set."""
 
 
 def _print_version(asked: bool) -> None:
@@ -93,10 +101,8 @@ def main() -> None:
     except Exception as error:
         if os.environ.get(DEBUG):
             raise
-        sys.stderr.write(
-            f"error: {type(error).__name__}: {error}\n  (run it again with --debug to see where)\n"
-        )
-        code = 1
+        message, code = _unforeseen(error)
+        sys.stderr.write(f"error: {message}\n")
     leave(code)
 
 
@@ -104,6 +110,18 @@ def _never_refuse(stream: object) -> None:
     """Escape the characters that the locale's encoding does not have, instead of raising."""
     if isinstance(stream, io.TextIOWrapper):
         stream.reconfigure(errors="backslashreplace")
+
+
+def _unforeseen(error: Exception) -> tuple[str, int]:
+    """Message and exit code of an error that nothing below has put into words."""
+    if isinstance(error, UnicodeEncodeError):
+        name, encoding = printable(error.object), sys.getfilesystemencoding()
+        text = f"'{shortened(name)}' cannot be written in the locale's encoding, {encoding}"
+        return f"{text}; set a UTF-8 locale, such as LC_ALL=C.UTF-8", 2
+    if isinstance(error, OSError) and error.errno in MENDABLE and error.filename is not None:
+        return f"{printable(str(error.filename))}: {error.strerror}", 2
+    text = f"{type(error).__name__}: {error}"
+    return f"{text}\n  (run it again with --debug to see where)", 1
 
 
 def _message(error: LmoeTuneError) -> str:

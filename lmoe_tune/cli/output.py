@@ -74,16 +74,6 @@ def openings_line(openings: list[dict[str, Any]]) -> str:
     return f"the sealed test set was opened {times}, {'' if len(openings) == 1 else 'last '}on {when} by {last['who']}"
 
 
-def duration(seconds: float) -> str:
-    """Seconds as 45s, 12m 03s or 5h 20m."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole}s"
-    if whole < 3600:
-        return f"{whole // 60}m {whole % 60:02d}s"
-    return f"{whole // 3600}h {whole % 3600 // 60:02d}m"
-
-
 def params_line(params: Row) -> str:
     """Parameters on one line."""
     return ", ".join(f"{name} {shown(value)}" for name, value in params.items())

@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from lmoe_tune.cli.output import duration, params_line, say, shown
+from lmoe_tune.cli.output import params_line, say, shown
 from lmoe_tune.records import TrialRecord
 from lmoe_tune.sweep.ledger import Ledger
 from lmoe_tune.training.baseline_record import read_baseline_record
+from lmoe_tune.wording import duration
 
 if TYPE_CHECKING:
     from rich.table import Table

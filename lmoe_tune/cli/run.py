@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lmoe_tune import advice
 from lmoe_tune.cli.data import reading_progress
 from lmoe_tune.cli.options import (
     HomeOption,
@@ -21,8 +22,9 @@ from lmoe_tune.cli.options import (
     load,
     resolve_home,
 )
-from lmoe_tune.cli.output import duration, openings_line, params_line, print_json, say, shown
-from lmoe_tune.errors import TrackingError
+from lmoe_tune.cli.output import openings_line, params_line, print_json, say, shown
+from lmoe_tune.errors import StorageError, TrackingError
+from lmoe_tune.wording import duration
 
 if TYPE_CHECKING:
     from lmoe_tune.spec import Spec
@@ -328,8 +330,13 @@ def _interruptible(folder: SweepFolder) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        say(f"interrupted; to resume: lmoe-tune resume {folder.name}")
+        say(f"interrupted; to resume: {advice.resume(folder.name, home=folder.home)}")
         raise typer.Exit(INTERRUPTED) from None
+    except StorageError as error:
+        if not folder.exists():
+            raise
+        again = advice.resume(folder.name, home=folder.home)
+        raise StorageError(f"{error}; to go on then: {again}") from error
 
 
 def _print_summary(ledger: Ledger, outcome: Outcome | None) -> None:

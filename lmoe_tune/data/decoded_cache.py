@@ -40,6 +40,7 @@ from lmoe_tune.data.table import Part
 from lmoe_tune.data.worker_processes import run_jobs, serve
 from lmoe_tune.durable import sync_folder, write_durably
 from lmoe_tune.errors import LmoeTuneError, UsageError
+from lmoe_tune.wording import readable_size
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +74,7 @@ class CacheSpaceError(UsageError):
     def __init__(self, folder: Path, needed: int, available: int, why: str) -> None:
         self.folder, self.needed, self.available = folder, needed, available
         super().__init__(
-            f"{folder}: {gigabytes(needed)} of decoded images are to be added, but {why}"
+            f"{folder}: {readable_size(needed)} of decoded images are to be added, but {why}"
         )
 
 
@@ -140,7 +141,7 @@ class DecodedCache:
                 missing = _located(self._segments(), keys, self.side)
                 if not isinstance(missing, CachedImages):
                     self._refuse_if_too_large(len(missing), limit)
-                    size = gigabytes(len(missing) * self.image_bytes)
+                    size = readable_size(len(missing) * self.image_bytes)
                     say(f"decoding {len(missing):,} images once, {size}, into {self.folder}")
                     self._build([files[row] for row in missing], keys[missing], processes, progress)
             found = _located(self._segments(), keys, self.side)
@@ -178,11 +179,11 @@ class DecodedCache:
         free = max(0, shutil.disk_usage(self.folder).free - SPARE_BYTES)
         used = sum(path.stat().st_blocks * 512 for path in self.root.rglob("pixels"))
         if limit is not None and used + needed > limit:
-            why = f"data.cache_limit is {gigabytes(limit)} and {gigabytes(used)} are taken"
+            why = f"data.cache_limit is {readable_size(limit)} and {readable_size(used)} are taken"
             raise CacheSpaceError(self.folder, needed, max(0, limit - used), why)
         if needed > free:
             raise CacheSpaceError(
-                self.folder, needed, free, f"the disk has room for {gigabytes(free)}"
+                self.folder, needed, free, f"the disk has room for {readable_size(free)}"
             )
 
     def _build(
@@ -369,11 +370,6 @@ def image_keys(files: Sequence[ImageFile]) -> npt.NDArray[np.uint8]:
             text.encode(errors="surrogateescape"), digest_size=KEY_BYTES
         ).digest()
     return np.frombuffer(bytes(keys), np.uint8).reshape(-1, KEY_BYTES)
-
-
-def gigabytes(count: int) -> str:
-    """`6.4 GB`, or `12 MB` where that says more."""
-    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.3g} MB"
 
 
 def _located(

@@ -19,12 +19,12 @@ import torch
 from torch import Tensor
 
 from lmoe_tune.data.decode import UInt8Array
-from lmoe_tune.data.decoded_cache import gigabytes
 from lmoe_tune.data.rows import DecodedAnew, Rows
 from lmoe_tune.data.splits import IntArray
 from lmoe_tune.data.streams import uploaded
 from lmoe_tune.errors import UsageError
 from lmoe_tune.spec import DataSpec
+from lmoe_tune.wording import readable_size
 
 COPYING_THREADS = (
     4  # of a GPU's batches: one thread copies about 5 GB/s, and waits while a page is read
@@ -149,8 +149,8 @@ class DeviceLoader:
             free = torch.cuda.mem_get_info(device)[0]
             if needed > free // 2:  # the other half is for the model and what it computes
                 raise UsageError(
-                    f"data.cache is 'device', but {gigabytes(needed)} of images are more than half of the "
-                    f"{gigabytes(free)} that the GPU has free; set data.cache: disk, a smaller data.resize or "
+                    f"data.cache is 'device', but {readable_size(needed)} of images are more than half of the "
+                    f"{readable_size(free)} that the GPU has free; set data.cache: disk, a smaller data.resize or "
                     "data.outliers.limit, or give each trial a whole GPU"
                 )
         self._pixels = torch.empty((len(rows), side, side, 3), dtype=torch.uint8, device=device)

@@ -15,10 +15,10 @@ from lmoe_tune.data.decoded_cache import (
     DecodedCache,
     ImageFile,
     Progress,
-    gigabytes,
 )
 from lmoe_tune.errors import UsageError
 from lmoe_tune.spec import DataSpec
+from lmoe_tune.wording import readable_size
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ def _choices(spec: DataSpec, num_missing: int, error: CacheSpaceError) -> list[s
     choices = []
     side = int((error.available / 3 / num_missing) ** 0.5) // 32 * 32
     if side >= 32 and (spec.crop is None or side >= spec.crop):
-        choices.append(f"  data.resize={side}  ({gigabytes(num_missing * side * side * 3)})")
+        choices.append(f"  data.resize={side}  ({readable_size(num_missing * side * side * 3)})")
     if spec.outliers is not None:
         fewer = f", at most {spec.outliers.limit:,}" if spec.outliers.limit is not None else ""
         choices.append(
@@ -109,4 +109,4 @@ def _choices(spec: DataSpec, num_missing: int, error: CacheSpaceError) -> list[s
 
 
 def _size_of(count: int, spec: DataSpec) -> str:
-    return gigabytes(count * spec.image_side**2 * 3)
+    return readable_size(count * spec.image_side**2 * 3)

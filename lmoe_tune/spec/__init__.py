@@ -30,7 +30,7 @@ from lmoe_tune.spec.model import (
     TrainSpec,
 )
 from lmoe_tune.spec.quantity import BoundExpression, duration_s, duration_text
-from lmoe_tune.spec.record import diff, identity, resolved_yaml, spec_from_resolved, with_budget
+from lmoe_tune.spec.record import diff, identity, resolved_yaml, spec_from_resolved
 from lmoe_tune.spec.schema import json_schema
 
 __all__ = [
@@ -75,5 +75,4 @@ __all__ = [
     "resolved_yaml",
     "shipped_specs",
     "spec_from_resolved",
-    "with_budget",
 ]

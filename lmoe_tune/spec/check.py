@@ -31,7 +31,7 @@ from lmoe_tune.spec.parameters import (
     typed_space,
     with_method,
 )
-from lmoe_tune.spec.wording import dotted, printable, shown
+from lmoe_tune.wording import dotted, printable, shown
 
 Resolve = Callable[[str, Path], Declaration]
 Missing = Callable[[Dataset], str | None]

@@ -14,7 +14,7 @@ from typing import Literal
 
 from lmoe_tune.errors import UsageError
 from lmoe_tune.spec.quantity import bounds
-from lmoe_tune.spec.wording import shown, suggestion
+from lmoe_tune.wording import shown, suggestion
 
 Value = bool | int | float | str
 """A hyperparameter's value."""

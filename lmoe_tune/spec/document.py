@@ -18,7 +18,7 @@ import yaml
 from yaml.events import CollectionEndEvent, CollectionStartEvent, DocumentStartEvent, NodeEvent
 
 from lmoe_tune.errors import Problem, SpecError
-from lmoe_tune.spec.wording import dotted, printable, shortened
+from lmoe_tune.wording import dotted, printable, shortened
 
 try:  # libyaml, ten times faster; PyYAML's wheels have it, its source builds may not
     from yaml import CSafeLoader as _Loader

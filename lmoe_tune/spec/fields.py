@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from lmoe_tune.spec.model import MustBe, OneOf, Spec
 from lmoe_tune.spec.quantity import bounds
-from lmoe_tune.spec.wording import suggestion
+from lmoe_tune.wording import suggestion
 
 KeyPath = tuple[str | int, ...]
 

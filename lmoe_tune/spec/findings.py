@@ -15,7 +15,7 @@ from lmoe_tune.errors import Problem
 from lmoe_tune.spec.document import KeyPath, Mapping, Mark, Node, Scalar, Sequence, core_value
 from lmoe_tune.spec.fields import keys_at, meant_key, must_be, options_at, takes
 from lmoe_tune.spec.model import Spec
-from lmoe_tune.spec.wording import dotted, shortened, shown, suggestion
+from lmoe_tune.wording import dotted, shortened, shown, suggestion
 
 MAX_GUESSES = 200  # guessing a word costs time, and nobody reads more
 

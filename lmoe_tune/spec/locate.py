@@ -6,7 +6,7 @@ import os
 from pathlib import Path, PurePath
 
 from lmoe_tune.errors import UsageError
-from lmoe_tune.spec.wording import did_you_mean, shown
+from lmoe_tune.wording import did_you_mean, shown
 
 SUFFIXES = (".yaml", ".yml")
 _PACKAGE = Path(__file__).resolve().parents[1]

@@ -20,7 +20,7 @@ from lmoe_tune.spec.document import (
     parse,
 )
 from lmoe_tune.spec.fields import allows_null, takes_text
-from lmoe_tune.spec.wording import dotted, shortened
+from lmoe_tune.wording import dotted, shortened
 
 _QUOTED = re.compile(r"""\s*("(\\.|[^"\\])*"|'(''|[^'])*')\s*""", re.DOTALL)
 _COMMENT = re.compile(r"(^|\s)#")

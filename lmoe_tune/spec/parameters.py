@@ -10,7 +10,7 @@ from lmoe_tune.errors import SpecError
 from lmoe_tune.spec.declaration import METHOD, Declaration, Parameter, Value, methods_with
 from lmoe_tune.spec.document import KeyPath, Sequence
 from lmoe_tune.spec.findings import Findings
-from lmoe_tune.spec.wording import shown
+from lmoe_tune.wording import shown
 
 START_FROM: KeyPath = ("search", "start_from")
 _TOLERANCE = 1e-9  # relative, of multiples of a step: 0.3 is three steps of 0.1

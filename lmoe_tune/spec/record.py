@@ -7,14 +7,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
 
-from lmoe_tune.errors import Problem, SpecError, UsageError
+from lmoe_tune.errors import Problem, SpecError
 from lmoe_tune.spec import document
-from lmoe_tune.spec.fields import must_be
 from lmoe_tune.spec.findings import Findings
-from lmoe_tune.spec.model import Budget, Spec
-from lmoe_tune.spec.wording import dotted, shown
+from lmoe_tune.spec.model import Spec
+from lmoe_tune.wording import dotted, shown
 
 CHANGEABLE = ("budget", "resources", "tracking")
 """Sections that may differ from one run of a sweep to the next."""
@@ -81,27 +79,6 @@ def identity(spec: Spec) -> dict[str, Any]:
     """Everything that must not change between the runs of a sweep: all but budget, resources, tracking, caches."""
     left_out: dict[str, Any] = dict.fromkeys(CHANGEABLE, True) | {"data": set(CHANGEABLE_DATA)}
     return spec.model_dump(mode="json", by_alias=True, exclude=left_out)
-
-
-def with_budget(
-    spec: Spec,
-    *,
-    trials: int | None = None,
-    time_s: float | None = None,
-    gpu_hours: float | None = None,
-) -> Spec:
-    """The spec with these bounds instead; None keeps its own. Raises UsageError for an impossible one."""
-    given = {"trials": trials, "time": time_s, "gpu_hours": gpu_hours}
-    changed = {key: value for key, value in given.items() if value is not None}
-    try:
-        budget = Budget.model_validate(spec.budget.model_dump(mode="python") | changed)
-    except ValidationError as errors:
-        key = errors.errors()[0]["loc"][0]
-        expected = must_be(("budget", str(key)))
-        raise UsageError(
-            f"budget.{key}: value is {shown(changed[str(key)])}, but must be {expected}"
-        ) from None
-    return spec.model_copy(update={"budget": budget})
 
 
 def diff(old: Spec, new: Spec) -> list[str]:

@@ -16,7 +16,7 @@ from lmoe_tune.spec.findings import Findings
 from lmoe_tune.spec.metrics import METRICS, SEARCHABLE, Metric
 from lmoe_tune.spec.model import Dataset, ObjectiveSpec, TrainSpec
 from lmoe_tune.spec.quantity import BoundExpression
-from lmoe_tune.spec.wording import masked, shown
+from lmoe_tune.wording import is_secret, masked, shown
 
 WEIGHTS = ("none", "imagenet")
 LEARNING_RATES: tuple[KeyPath, ...] = (
@@ -25,7 +25,6 @@ LEARNING_RATES: tuple[KeyPath, ...] = (
     ("fixed", "lr"),
     ("space", "lr", "low"),
 )
-_SECRET_WORDS = ("password", "passwd", "pwd", "token", "secret", "key")
 
 
 def absolute(path: str, spec_folder: Path) -> str:
@@ -372,11 +371,7 @@ def check_tracking(findings: Findings) -> None:
     except ValueError:
         findings.add(path, "must be a URI such as http://host:5000 or sqlite:///runs/mlflow.db")
         return
-    if (
-        secret
-        or masked(uri) != uri
-        or any(word in key.lower() for key, _ in query for word in _SECRET_WORDS)
-    ):
+    if secret or masked(uri) != uri or any(is_secret(key) for key, _ in query):
         text = "must not hold credentials, as the spec is kept with the sweep: put it into MLFLOW_TRACKING_URI"
         findings.add(path, text)
     elif "://" not in uri and uri != "databricks":

@@ -12,7 +12,7 @@ from lmoe_tune.durable import cannot_write, write_durably
 from lmoe_tune.errors import UsageError
 from lmoe_tune.spec.locate import SUFFIXES, shipped_specs
 from lmoe_tune.spec.model import NAME_MUST_BE, NAME_PATTERN
-from lmoe_tune.spec.wording import did_you_mean, shown
+from lmoe_tune.wording import did_you_mean, shown
 
 FOLDER = Path("spaces")  # of the working directory
 OWN_IMAGES = "folder"  # the space for a name that is no shipped one's

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from lmoe_tune.durable import cannot_write, writing
 from lmoe_tune.errors import LmoeTuneError, UsageError
-from lmoe_tune.spec.wording import masked, printable
+from lmoe_tune.wording import did_you_mean, first_few, masked, printable
 
 LOCK_PATIENCE_S = (
     1.0  # somebody who only looks whether the sweep runs holds the lock for an instant
@@ -153,7 +153,8 @@ def find_sweep(home: Path, name: str) -> SweepFolder:
     """The sweep of a name; raises UsageError that lists the names there are."""
     known = [sweep.name for sweep in find_sweeps(home)]
     if name not in known:
-        there_are = f"there are {', '.join(known)}" if known else "there are none yet"
+        there_are = f"there are {first_few(known)}" if known else "there are none yet"
+        there_are = f"{there_are}{did_you_mean(name, known)}"
         if is_name(name):
             refuse_lost_ledger(SweepFolder(home, name))
         raise UsageError(f"no sweep '{printable(masked(name))}' in {home / 'sweeps'}; {there_are}")

@@ -10,7 +10,8 @@ import re
 from pathlib import Path
 from urllib.parse import unquote
 
-_SECRET_PARAMETER = re.compile(r"token|pass|pwd|secret|key|auth|cred|sig|^user", re.IGNORECASE)
+from lmoe_tune.wording import is_secret
+
 _SECRET_VARIABLE = re.compile(
     r"TOKEN|PASSWORD|PASSWD|SECRET|API_?KEY|ACCESS_?KEY|CREDENTIAL", re.IGNORECASE
 )
@@ -88,7 +89,7 @@ def shown(uri: str) -> str:
         rest = rest.rpartition("@")[2].partition("#")[0]
     rest, _, query = rest.partition("?")
     pairs = [pair for pair in query.split("&") if pair]
-    kept = [pair for pair in pairs if not _SECRET_PARAMETER.search(pair.partition("=")[0])]
+    kept = [pair for pair in pairs if not is_secret(pair.partition("=")[0])]
     return f"{start}://{rest}" + (f"?{'&'.join(kept)}" if kept else "")
 
 
@@ -117,6 +118,6 @@ def _secrets(uri: str) -> list[str]:
         found += [f"{userinfo}{at}" if at else "", password, user if not password else ""]
     for pair in rest.partition("?")[2].split("&"):
         name, _, value = pair.partition("=")
-        found += [value] if _SECRET_PARAMETER.search(name) else []
+        found += [value] if is_secret(name) else []
     found += [unquote(secret) for secret in found]
     return sorted({secret for secret in found if secret}, key=len, reverse=True)

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from lmoe_tune.errors import SpecError, UsageError
-from lmoe_tune.spec import diff, identity, load_spec, resolved_yaml, spec_from_resolved, with_budget
+from lmoe_tune.errors import SpecError
+from lmoe_tune.spec import diff, identity, load_spec, resolved_yaml, spec_from_resolved
 
 RICH = """\
 name: "1e5"
@@ -106,10 +106,3 @@ def test_what_a_spec_leaves_open_agrees_with_what_the_start_decided(load, minima
     )
     assert diff(frozen, spec) == []
     assert diff(frozen, load(minimal, "train.threads=2")) == ["train.threads: 1 -> 2"]
-
-
-def test_a_budget_is_replaced_in_part(load, minimal):
-    spec = with_budget(load(minimal), time_s=60)
-    assert (spec.budget.trials, spec.budget.time) == (16, 60)
-    with pytest.raises(UsageError, match=r"budget.trials: value is 0, but must be a whole number"):
-        with_budget(spec, trials=0)

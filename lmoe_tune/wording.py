@@ -1,4 +1,4 @@
-"""How values, keys and guesses appear in messages: on one line, short, and without a password."""
+"""How values, names, sizes, durations and guesses appear in messages: on one line, short, and without a password."""
 
 from __future__ import annotations
 
@@ -10,10 +10,16 @@ from collections.abc import Iterable, Mapping
 MAX_SHOWN = 60  # characters of a value in a message
 MAX_READ = 500  # characters looked at for it
 _PASSWORD = re.compile(r"://[^/\s]*@")
+_SECRET_WORDS = "token|pass|pwd|secret|key|auth|cred|sig"
+_SECRET_NAME = re.compile(rf"{_SECRET_WORDS}|^user", re.IGNORECASE)
 _SECRET_ARGUMENT = re.compile(
-    r"([?&;][^=&;\s]*(?:password|passwd|pwd|token|secret|key|sig(?:nature)?)[^=&;\s]*=)[^&;\s]+",
-    re.IGNORECASE,
+    rf"([?&;][^=&;\s]*(?:{_SECRET_WORDS})[^=&;\s]*=)[^&;\s]+", re.IGNORECASE
 )
+
+
+def is_secret(name: str) -> bool:
+    """Whether an argument of a URL of this name holds something to keep to oneself."""
+    return _SECRET_NAME.search(name) is not None
 
 
 def masked(text: str) -> str:
@@ -30,12 +36,12 @@ def printable(text: str) -> str:
     )
 
 
-def shortened(text: str) -> str:
-    """The text, printable, without credentials and cut to MAX_SHOWN characters."""
+def shortened(text: str, most: int = MAX_SHOWN) -> str:
+    """The text, printable, without credentials and cut to so many characters."""
     if len(text) > MAX_READ:  # the cut may take away the '@' after a password
         text = re.sub(r"://[^/\s]*$", "://…", text[:MAX_READ])
     text = printable(masked(text))
-    return text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 1] + "…"
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def shown(value: object) -> str:
@@ -77,6 +83,33 @@ def suggestion(word: str, known: Iterable[str]) -> str | None:
     if not close and len(begun) == 1:
         close = begun
     return by_lower[close[0]] if close else None
+
+
+def duration(seconds: float) -> str:
+    """Seconds as 45s, 12m 03s or 5h 20m."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m {whole % 60:02d}s"
+    return f"{whole // 3600}h {whole % 3600 // 60:02d}m"
+
+
+def readable_size(num_bytes: float) -> str:
+    """Bytes as 800 B, 1.5 MB or 6.4 GB."""
+    for unit in ("B", "kB", "MB"):
+        if num_bytes < 1000:
+            return f"{num_bytes:.3g} {unit}"
+        num_bytes /= 1000
+    return f"{num_bytes:,.3g} GB" if num_bytes < 1000 else f"{num_bytes:,.0f} GB"
+
+
+def first_few(words: Iterable[str], most: int = 8) -> str:
+    """The words with commas between them; of many the first ones, and how many more there are."""
+    listed = list(words)
+    if len(listed) <= most + 1:  # "and 1 more" would be as long as the word
+        return ", ".join(listed)
+    return f"{', '.join(listed[:most])} and {len(listed) - most} more"
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
