@@ -27,7 +27,8 @@ def test_what_is_no_json_object_is_passed_over(module: Path) -> None:
         "    print('42', flush=True)\n"
         "    tell = message_pipe()\n"
         "    print('from a library')\n"
-        "    tell({'told': 'é'})\n"
+        "    tell({'told': 'é'})\n",
+        encoding="utf-8",
     )
     process = JsonProcess("odd_child")
     assert list(process.messages()) == [{"told": "é"}]
@@ -35,7 +36,7 @@ def test_what_is_no_json_object_is_passed_over(module: Path) -> None:
 
 
 def test_the_last_lines_of_a_dead_process_say_why(module: Path) -> None:
-    module.write_text("def main():\n    raise RuntimeError('no such thing')\n")
+    module.write_text("def main():\n    raise RuntimeError('no such thing')\n", encoding="utf-8")
     process = JsonProcess("odd_child")
     said = process.how_it_ended()
     assert said.startswith("ended with status 1; it said last:\n")
@@ -43,7 +44,7 @@ def test_the_last_lines_of_a_dead_process_say_why(module: Path) -> None:
 
 
 def test_a_process_that_was_killed_says_by_what(module: Path) -> None:
-    module.write_text("import os\ndef main():\n    os.kill(os.getpid(), 9)\n")
+    module.write_text("import os\ndef main():\n    os.kill(os.getpid(), 9)\n", encoding="utf-8")
     said = JsonProcess("odd_child").how_it_ended()
     assert said == "was killed (signal 9, SIGKILL; perhaps the machine ran out of memory)"
 
@@ -85,7 +86,7 @@ def test_nothing_breaks_where_the_working_directory_was_deleted(
 def test_a_child_finds_no_module_in_the_working_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "queue.py").write_text("raise OSError('the working directory')")
+    (tmp_path / "queue.py").write_text("raise OSError('the working directory')", encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", f"{os.pathsep}.{os.pathsep}{tmp_path}")
     process = JsonProcess("lmoe_tune.data.digesting_process")

@@ -31,10 +31,10 @@ def crowded(tmp_path: Path) -> Command:
         code = (
             f"open({str(tmp_path / 'imported')!r}, 'a').write({name!r})\nraise OSError({name!r})\n"
         )
-        (tmp_path / f"{name}.py").write_text(code)
+        (tmp_path / f"{name}.py").write_text(code, encoding="utf-8")
     write_photos(tmp_path / "id", num_classes=6, per_class=12, seed=0)
     write_photos(tmp_path / "outliers", num_classes=3, per_class=12, seed=1)
-    (tmp_path / "photos.yaml").write_text(SPEC)
+    (tmp_path / "photos.yaml").write_text(SPEC, encoding="utf-8")
     return Command(tmp_path)
 
 
@@ -46,11 +46,14 @@ def run(crowded: Command, *arguments: str) -> str:
         env=environment(crowded),
         capture_output=True,
         text=True,
+        encoding="utf-8",
         timeout=PATIENCE_S,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert not (crowded.cwd / "imported").exists(), (crowded.cwd / "imported").read_text()
+    assert not (crowded.cwd / "imported").exists(), (crowded.cwd / "imported").read_text(
+        encoding="utf-8"
+    )
     return done.stderr
 
 
@@ -79,6 +82,7 @@ def test_the_user_interface_does_not_import_it_either(crowded: Command) -> None:
         env=environment(crowded),
         stderr=subprocess.PIPE,
         text=True,
+        encoding="utf-8",
     )
     try:
         assert process.stderr is not None
