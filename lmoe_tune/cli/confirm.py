@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lmoe_tune.cli.data import reading_progress
 from lmoe_tune.cli.options import (
     Format,
     FormatOption,
@@ -21,6 +20,7 @@ from lmoe_tune.cli.options import (
     resolve_home,
 )
 from lmoe_tune.cli.output import openings_line, print_json, print_table, say, shown
+from lmoe_tune.cli.progress import Lines
 from lmoe_tune.cli.run import INTERRUPTED, TOO_MANY_FAILED, AddressOption, ChangesOption
 from lmoe_tune.errors import UsageError
 
@@ -180,14 +180,16 @@ def _work(
     allow_changes: bool,
     address: str | None,
 ) -> None:
-    from lmoe_tune.cli.decoding import decode_files
+    from lmoe_tune.api.running import reading
     from lmoe_tune.confirmation.asking import ask
     from lmoe_tune.confirmation.result import fingerprints_of
+    from lmoe_tune.data.decode_ahead import decode_files
     from lmoe_tune.sweep import view
     from lmoe_tune.sweep.runner import run_sweep
     from lmoe_tune.sweep.tracked import address as address_of
 
-    num_jobs = study.begin(plan, command, allow_changes=allow_changes, say=reading_progress())
+    progress = JobProgress()
+    num_jobs = study.begin(plan, command, allow_changes=allow_changes, say=reading(progress))
     question = ask(study, plan, fingerprints_of(study, plan))
     say(f"this is question {question.number} of the home")
     openings = view.test_openings(study.sweep)
@@ -200,11 +202,18 @@ def _work(
         address is None or spec.data.cache_dir is None
     ):  # else each node of the cluster decodes for itself
         for data, files in study.files(plan):
-            decode_files(files, data, study.folder.home)
+            decode_files(
+                files,
+                data,
+                study.folder.home,
+                progress=lambda done, total: progress.on_work("images decoded", done, total),
+                say=say,
+            )
+    progress.on_begin(study.ledger)
     uri = address_of(study.folder, spec)
     outcome = run_sweep(
         study.ledger,
-        JobProgress(study.ledger),
+        progress,
         import_path=import_path,
         address=address,
         tracking_uri=uri,
@@ -233,7 +242,8 @@ def _tune(
                 say(
                     f"tuning {method} in {folder.path} ({ledger.budget.trials or 'no fixed number of'} trials)"
                 )
-                with watching(ledger) as progress:
+                with watching() as progress:
+                    progress.on_begin(ledger)
                     outcome = run_sweep(
                         ledger, progress, import_path=import_path, address=address, tracking_uri=uri
                     )
@@ -249,32 +259,19 @@ def _tune(
     return found
 
 
-class JobProgress:
+class JobProgress(Lines):
     """One line per finished job, on stderr."""
 
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
-        self._candidates = ledger.attrs["candidates"]
-
-    def on_start(self, trial: TrialRecord) -> None:
-        if trial.epochs:
-            say(f"{self._name(trial)}: continues after epoch {trial.epochs[-1].epoch}")
-
-    def on_epoch(self, trial: TrialRecord) -> None:
-        """Nothing: a line per epoch would drown the rest."""
-
-    def on_end(self, trial: TrialRecord) -> None:
-        trials = self._ledger.trials()
-        ended = sum(one.state != "running" for one in trials)
+    def end_line(self, trial: TrialRecord) -> str:
+        assert self.ledger is not None, "a job before they began"
+        ended = sum(one.state != "running" for one in self.ledger.trials())
         what = f"failed: {trial.failure}" if trial.state == "failed" else "done"
-        say(f"[{ended} of {len(self._ledger.points())}] {self._name(trial)}: {what}")
+        return f"[{ended} of {len(self.ledger.points())}] {self.name_of(trial)}: {what}"
 
-    def on_message(self, text: str) -> None:
-        say(text)
-
-    def _name(self, trial: TrialRecord) -> str:
-        params = trial.params
-        return f"{self._candidates[params['candidate']]['name']}, split {params['split']}, seed {params['seed']}"
+    def name_of(self, trial: TrialRecord) -> str:
+        assert self.ledger is not None, "a job before they began"
+        candidate = self.ledger.attrs["candidates"][trial.params["candidate"]]
+        return f"{candidate['name']}, split {trial.params['split']}, seed {trial.params['seed']}"
 
 
 def _splits(text: str | None) -> tuple[int, ...] | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -28,9 +27,6 @@ app = typer.Typer(
     name="data", help="Look at the data of a spec, and prepare them.", no_args_is_help=True
 )
 
-SAID_EVERY_S = 0.5  # on a terminal, where a line replaces the last one
-LOGGED_EVERY_S = 15.0
-
 
 @app.callback()
 def data() -> None:
@@ -45,11 +41,14 @@ def inspect(
     home: HomeOption = None,
 ) -> None:
     """What is there: layouts, classes, images, splits; broken files, duplicates, leaks, and how to fix them."""
+    from lmoe_tune.api.running import reading
+    from lmoe_tune.cli.progress import watching
     from lmoe_tune.data.inspection import inspect as inspect_data
 
     chosen = checked_format(form)
     described = load_data(spec, overrides, look_for_data=False)
-    found = inspect_data(described, resolve_home(home), reading_progress())
+    with watching() as observer:
+        found = inspect_data(described, resolve_home(home), reading(observer))
     if chosen == "json":
         print_json(found.document())
     elif chosen == "csv":
@@ -71,8 +70,10 @@ def build(
 ) -> None:
     """Decode the images of a search ahead; check those that are decoded, and mend damaged ones."""
     from lmoe_tune.cli.decoding import build as build_cache
+    from lmoe_tune.cli.progress import watching
 
-    built = build_cache(load_data(spec, overrides), resolve_home(home))
+    with watching() as observer:
+        built = build_cache(load_data(spec, overrides), resolve_home(home), observer)
     if json:
         print_json(built)
         return
@@ -82,28 +83,6 @@ def build(
         else "all of them decoded before"
     )
     typer.echo(f"{built['images']:,} images, {built['size']}, in {built['folder']}: {new}")
-
-
-def reading_progress() -> Any:
-    """Says on stderr how many files have been read: one line that changes on a terminal, few lines elsewhere."""
-    live = sys.stderr.isatty()
-    last = time.monotonic()
-
-    def report(where: str, seen: int, total: int) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if seen < total and now - last < (SAID_EVERY_S if live else LOGGED_EVERY_S):
-            return
-        if live:
-            sys.stderr.write(
-                f"\r{where}: {seen:,} of {total:,} files read" + ("\n" if seen == total else "")
-            )
-            sys.stderr.flush()
-        elif now - last >= LOGGED_EVERY_S:
-            say(f"{where}: {seen:,} of {total:,} files read")
-        last = now
-
-    return report
 
 
 def _print(found: Inspection) -> None:

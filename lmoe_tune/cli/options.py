@@ -12,7 +12,6 @@ from lmoe_tune.home import resolve_home as home_of
 
 if TYPE_CHECKING:
     from lmoe_tune.spec import Dataset, DataSpec, LoadedSpec
-    from lmoe_tune.sweep.folder import SweepFolder
 
 Format = Literal["table", "json", "csv"]
 
@@ -81,18 +80,9 @@ def load(
         name: the sweep's name, instead of the spec's.
         bounded: the command line ends the sweep, so the spec need not.
     """
-    from lmoe_tune.spec import load_spec
-    from trainables import declarations, resolve_declaration
+    from lmoe_tune.api.loading import load_spec
 
-    return load_spec(
-        _found(argument),
-        overrides=overrides or [],
-        name=name,
-        declarations=declarations(),
-        resolve=resolve_declaration,
-        missing=_lacking,
-        bounded=bounded,
-    )
+    return load_spec(_found(argument), overrides or (), name=name, bounded=bounded)
 
 
 def load_data(
@@ -123,25 +113,3 @@ def _lacking(dataset: Dataset) -> str | None:
     from lmoe_tune.readers.recognition import missing
 
     return missing(dataset.dataset, dataset.root, labelled=False)
-
-
-def find_unfinished(home: Path, name: str | None, *, extending: bool) -> SweepFolder:
-    """The sweep of a name; else the unfinished one that was worked on last.
-
-    Where all are finished, or one is to be extended, it is simply the last one.
-
-    Raises:
-        UsageError: there is none.
-    """
-    from lmoe_tune.sweep.folder import find_sweep, find_sweeps
-    from lmoe_tune.sweep.view import read_sweep
-
-    if name is not None:
-        return find_sweep(home, name)
-    sweeps = find_sweeps(home)
-    if not sweeps:
-        raise UsageError(f"no sweeps in {home}; start one with: lmoe-tune search digits")
-    unfinished = [
-        folder for folder in sweeps if not extending and not read_sweep(folder).is_complete()
-    ]
-    return (unfinished or sweeps)[0]

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 NUM_SHOWN = 8
 
 
-def preview(spec: Spec, change: BudgetChange, home: Path, *, as_json: bool) -> None:
+def print_preview(spec: Spec, change: BudgetChange, home: Path, *, as_json: bool) -> None:
     """Print what a sweep would do. Starts nothing and writes nothing."""
     spec = resolve_platform(spec)
     budget = change.applied(Budget.of(spec))

@@ -1,4 +1,4 @@
-"""What one sees of a running sweep: a quiet live table on a terminal, else one line per finished trial."""
+"""What one sees of work that takes a while: a live table on a terminal, else a line now and then."""
 
 from __future__ import annotations
 
@@ -6,147 +6,215 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lmoe_tune.cli.output import params_line, say, shown
 from lmoe_tune.records import TrialRecord
-from lmoe_tune.sweep.ledger import Ledger
-from lmoe_tune.training.baseline_record import read_baseline_record
+from lmoe_tune.sweep.observer import Observer
 from lmoe_tune.wording import duration
 
 if TYPE_CHECKING:
+    from rich.live import Live
     from rich.table import Table
 
+    from lmoe_tune.sweep.ledger import Ledger
+
 REFRESHES_PER_S = 2
+LOGGED_EVERY_S = 15.0
 
 
-class LineProgress:
-    """One line per finished trial, on stderr."""
+class Lines(Observer):
+    """A line on stderr for each thing that a person wants to know, and for each finished trial."""
 
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
-        self._metric = ledger.spec.objective.metric
-
-    def on_start(self, trial: TrialRecord) -> None:
-        if trial.epochs:
-            say(f"trial {trial.number}: continues after epoch {trial.epochs[-1].epoch}")
-
-    def on_epoch(self, trial: TrialRecord) -> None:
-        """Nothing: a line per epoch would drown the rest."""
-
-    def on_end(self, trial: TrialRecord) -> None:
-        say(end_line(trial, self._metric, self._ledger))
+    def __init__(self) -> None:
+        self.ledger: Ledger | None = None
+        self._last_work = time.monotonic()
 
     def on_message(self, text: str) -> None:
         say(text)
 
+    def on_work(self, what: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if now - self._last_work >= LOGGED_EVERY_S:
+            self._last_work = now
+            say(f"{what}: {done:,} of {total:,}")
 
-class LiveProgress:
-    """A table that is redrawn in place: best so far, what runs, what failed, what is left."""
-
-    def __init__(self, ledger: Ledger, live: Any) -> None:
-        self._ledger = ledger
-        self._live = live
-        self._metric = ledger.spec.objective.metric
-        self._running: dict[int, TrialRecord] = {
-            trial.number: trial for trial in ledger.trials() if trial.state == "running"
-        }
-        self._finished = [trial for trial in ledger.trials() if trial.state != "running"]
-        self._started = time.monotonic()
-        self._wall_before_s = ledger.wall_s()
-        self._num_before = len(self._finished)
-        self._message = "starting Ray"
+    def on_begin(self, ledger: Ledger) -> None:
+        self.ledger = ledger
 
     def on_start(self, trial: TrialRecord) -> None:
-        self._running[trial.number] = trial
-
-    def on_epoch(self, trial: TrialRecord) -> None:
-        self._running[trial.number] = trial
-        self._message = ""
+        if trial.epochs:
+            say(f"{self.name_of(trial)}: continues after epoch {trial.epochs[-1].epoch}")
 
     def on_end(self, trial: TrialRecord) -> None:
-        self._running.pop(trial.number, None)
-        self._finished.append(trial)
-        self._live.console.print(end_line(trial, self._metric, self._ledger), highlight=False)
+        say(self.end_line(trial))
+
+    def name_of(self, trial: TrialRecord) -> str:
+        """What a trial is called on the screen."""
+        return f"trial {trial.number}"
+
+    def end_line(self, trial: TrialRecord) -> str:
+        """How a trial ended, on one line."""
+        assert self.ledger is not None, "a trial before the sweep began"
+        return end_line(trial, self.ledger)
+
+
+class LiveTable(Lines):
+    """A table at the foot of the screen that is redrawn in place; what was said stays above it."""
+
+    def __init__(self, live: Live) -> None:
+        super().__init__()
+        self._live = live
+        self._work: dict[str, tuple[int, int, float]] = {}
+        self._trials: _Trials | None = None
+        self._message = ""
 
     def on_message(self, text: str) -> None:
-        self._message = text
+        self._live.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def on_work(self, what: str, done: int, total: int) -> None:
+        self._live.start()
+        begun = self._work[what][2] if what in self._work else time.monotonic()
+        self._work[what] = (done, total, begun)
+
+    def on_begin(self, ledger: Ledger) -> None:
+        super().on_begin(ledger)
+        self._work.clear()
+        self._trials = _Trials(ledger)
+        self._live.start()
+
+    def on_start(self, trial: TrialRecord) -> None:
+        self._known().running[trial.number] = trial
+
+    def on_epoch(self, trial: TrialRecord) -> None:
+        self._known().running[trial.number] = trial
+
+    def on_end(self, trial: TrialRecord) -> None:
+        self._known().ended(trial)
+        self.on_message(self.end_line(trial))
+
+    def _known(self) -> _Trials:
+        assert self._trials is not None, "a trial before the sweep began"
+        return self._trials
 
     def __rich__(self) -> Table:
+        from rich.progress_bar import ProgressBar
         from rich.table import Table
 
+        table = Table.grid(padding=(0, 2), expand=False)
+        table.add_column(no_wrap=True)
+        table.add_column(no_wrap=True, overflow="ellipsis")
+        for what, (done, total, begun) in list(self._work.items()):
+            bar = Table.grid(padding=(0, 1))
+            bar.add_row(
+                ProgressBar(total=max(1, total), completed=done, width=20),
+                f"{done:,} of {total:,}{_time_left(done, total, begun)}",
+            )
+            table.add_row(what, bar)
+        if self._trials is not None:
+            for name, text in self._trials.rows():
+                table.add_row(name, text)
+        return table
+
+
+class _Trials:
+    """What the live table shows of a sweep's trials."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        trials = ledger.trials()
+        self.running = {trial.number: trial for trial in trials if trial.state == "running"}
+        self._ledger = ledger
+        self._num_ended = self._num_before = sum(trial.state != "running" for trial in trials)
+        self._num_failed = sum(trial.state == "failed" for trial in trials)
+        self._started = time.monotonic()
+        self._wall_before_s = ledger.wall_s()
+
+    def ended(self, trial: TrialRecord) -> None:
+        self.running.pop(trial.number, None)
+        self._num_ended += 1
+        self._num_failed += trial.state == "failed"
+
+    def rows(self) -> Iterator[tuple[str, str]]:
         spec, budget = self._ledger.spec, self._ledger.budget
-        table = Table.grid(padding=(0, 2))
+        metric = spec.objective.metric
         best = self._ledger.best()
         if best is not None:
             note = "" if best.violation == 0 else "  (misses the constraints)"
-            table.add_row("best", f"trial {best.number}  {self._metric} {shown(best.value)}{note}")
-            table.add_row("", params_line(best.params))
-        for trial in list(self._running.values()):
+            yield "best", f"trial {best.number}  {metric} {shown(best.value)}{note}"
+            yield "", params_line(best.params)
+
+        for trial in list(self.running.values()):
             epoch = trial.epochs[-1].epoch if trial.epochs else 0
-            value = f"  {self._metric} {shown(trial.value)}" if trial.epochs else ""
-            table.add_row(f"trial {trial.number}", f"epoch {epoch}/{spec.train.epochs}{value}")
-        baseline = self._baseline()
-        if baseline:
-            table.add_row("baseline", baseline)
-        failed = sum(trial.state == "failed" for trial in self._finished)
+            value = f"  {metric} {shown(trial.value)}" if trial.epochs else ""
+            yield f"trial {trial.number}", f"epoch {epoch}/{spec.train.epochs}{value}"
+
+        if baseline := self._baseline():
+            yield "baseline", baseline
         planned = f"/{budget.trials}" if budget.trials else ""
-        status = f"{len(self._finished)}{planned} trials, {failed} failed"
         elapsed = time.monotonic() - self._started
-        table.add_row(
-            "sweep", f"{status}, {duration(self._wall_before_s + elapsed)}{self._left(elapsed)}"
-        )
-        if self._message:
-            table.add_row("", self._message)
-        return table
+        passed = duration(self._wall_before_s + elapsed)
+        counts = f"{self._num_ended}{planned} trials, {self._num_failed} failed"
+        yield "sweep", f"{counts}, {passed}{self._left(elapsed)}"
 
     def _baseline(self) -> str:
-        if any(trial.epochs for trial in self._running.values()) or self._finished:
+        from lmoe_tune.training.baseline_record import read_baseline_record
+
+        if self._num_ended or any(trial.epochs for trial in self.running.values()):
             return ""
         record = read_baseline_record(self._ledger.folder.home, self._ledger.attrs["baseline"])
         done = len(record["epochs"]) if record else 0
         epochs = self._ledger.spec.model.baseline.epochs
-        return (
-            f"epoch {done}/{epochs} (trained once, the trials wait for it)" if done < epochs else ""
-        )
+        if done >= epochs:
+            return ""
+        return f"epoch {done}/{epochs} (trained once, the trials wait for it)"
 
     def _left(self, elapsed: float) -> str:
-        budget, done = self._ledger.budget, len(self._finished) - self._num_before
+        budget, done = self._ledger.budget, self._num_ended - self._num_before
         left = []
         if budget.trials is not None and done > 0:
-            left.append(elapsed / done * max(0, budget.trials - len(self._finished)))
+            left.append(elapsed / done * max(0, budget.trials - self._num_ended))
         if budget.time_s is not None:
             left.append(max(0.0, budget.time_s - self._wall_before_s - elapsed))
         return f", about {duration(min(left))} left" if left else ""
 
 
 @contextmanager
-def watching(ledger: Ledger) -> Iterator[LineProgress | LiveProgress]:
-    """The observer that fits stderr: live on a terminal, lines elsewhere."""
+def watching() -> Iterator[Lines]:
+    """The observer that fits stderr: a live table on a terminal, lines elsewhere."""
     if not sys.stderr.isatty():
-        yield LineProgress(ledger)
+        yield Lines()
         return
     from rich.console import Console
     from rich.live import Live
 
-    with Live(
-        console=Console(stderr=True), refresh_per_second=REFRESHES_PER_S, transient=True
-    ) as live:
-        progress = LiveProgress(ledger, live)
-        live.update(progress)
-        yield progress
+    live = Live(
+        console=Console(stderr=True),
+        refresh_per_second=REFRESHES_PER_S,
+        transient=True,
+        redirect_stdout=False,
+    )
+    table = LiveTable(live)
+    live.update(table)
+    try:
+        yield table
+    finally:
+        live.stop()
 
 
-def end_line(trial: TrialRecord, metric: str, ledger: Ledger) -> str:
+def end_line(trial: TrialRecord, ledger: Ledger) -> str:
     """How a trial ended, on one line."""
     what = f"trial {trial.number} {trial.state}"
     if trial.state == "failed":
         return f"{what}: {trial.failure or 'no epoch before the end'}"
-    metrics = trial.metrics
-    objective = ledger.spec.objective
+
+    metrics, objective = trial.metrics, ledger.spec.objective
     named = dict.fromkeys([*objective.metrics[1:], *objective.constraints])
-    also = ", ".join(f"{name} {shown(metrics[name])}" for name in named if name in metrics)
-    return (
-        f"{what} at epoch {len(trial.epochs)}: {metric} {shown(trial.value)}"
-        f"{f', {also}' if also else ''}  ({params_line(trial.params)})"
-    )
+    also = [f", {name} {shown(metrics[name])}" for name in named if name in metrics]
+    value = f"{objective.metric} {shown(trial.value)}{''.join(also)}"
+    return f"{what} at epoch {len(trial.epochs)}: {value}  ({params_line(trial.params)})"
+
+
+def _time_left(done: int, total: int, begun: float) -> str:
+    if not 0 < done < total:
+        return ""
+    return f", {duration((time.monotonic() - begun) / done * (total - done))} left"

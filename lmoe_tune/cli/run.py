@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lmoe_tune import advice
-from lmoe_tune.cli.data import reading_progress
 from lmoe_tune.cli.options import (
     HomeOption,
     JsonOption,
@@ -18,25 +16,23 @@ from lmoe_tune.cli.options import (
     OptionalNameArgument,
     SetOption,
     SpecArgument,
-    find_unfinished,
     load,
     resolve_home,
 )
 from lmoe_tune.cli.output import openings_line, params_line, print_json, say, shown
-from lmoe_tune.errors import StorageError, TrackingError
+from lmoe_tune.errors import TrackingError
 from lmoe_tune.wording import duration
 
 if TYPE_CHECKING:
-    from lmoe_tune.spec import Spec
-    from lmoe_tune.sweep.budget import BudgetChange
-    from lmoe_tune.sweep.folder import SweepFolder
-    from lmoe_tune.sweep.ledger import Ledger
-    from lmoe_tune.sweep.runner import Outcome
+    from lmoe_tune.api.sweeps import Sweep
 
 app = typer.Typer()
 
 INTERRUPTED = 130
 TOO_MANY_FAILED = 3
+SUMMARIZED = (
+    "val_accuracy", "val_fine_auroc", "val_coarse_auroc", "val_fine_tnr95", "val_coarse_tnr95",
+)  # fmt: skip
 
 TimeOption = Annotated[
     str | None,
@@ -57,6 +53,14 @@ AddressOption = Annotated[
 ]
 
 
+WaitOption = Annotated[
+    str | None,
+    typer.Option(
+        "--wait-for-lock",
+        metavar="10m",
+        help="Wait for another process that works on the sweep, for so long.",
+    ),
+]
 ChangesOption = Annotated[
     bool,
     typer.Option(
@@ -79,41 +83,45 @@ def search(
     overrides: SetOption = None,
     address: AddressOption = None,
     fresh: Annotated[
-        bool, typer.Option("--fresh", help="Start anew; the old sweep is kept aside.")
+        bool, typer.Option("--fresh", help="Start again; the old sweep is kept aside.")
     ] = False,
     allow_changes: ChangesOption = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would run; start nothing.")
     ] = False,
+    wait_for_lock: WaitOption = None,
     json: JsonOption = False,
     home: HomeOption = None,
 ) -> None:
     """Start a sweep, or resume the unfinished one of that name."""
+    from lmoe_tune.api import running
     from lmoe_tune.sweep.budget import BudgetChange, change_of
-    from lmoe_tune.sweep.folder import SweepFolder
-    from lmoe_tune.sweep.lifecycle import prepare
 
     change = change_of(trials=trials, time=time, gpu_hours=gpu_hours)
+    wait_s = running.seconds(wait_for_lock, "--wait-for-lock")
     loaded = load(spec, overrides, name=name, bounded=change != BudgetChange())
+    where = resolve_home(home)
     if dry_run:
-        from lmoe_tune.cli.preview import preview
+        from lmoe_tune.cli.preview import print_preview
 
-        preview(loaded.spec, change, resolve_home(home), as_json=json)
+        print_preview(loaded.spec, change, where, as_json=json)
         return
-    folder = SweepFolder(resolve_home(home), loaded.spec.name)
-    ready, changed = prepare(
-        folder, loaded, fresh=fresh, allow_changes=allow_changes, say=reading_progress()
-    )
-    _work(
-        folder,
-        ready,
-        loaded.path.resolve().parent,
-        change,
-        changed=changed,
-        allow_changes=allow_changes,
-        address=address,
-        as_json=json,
-    )
+
+    with _progress() as observer:
+        sweep = running.search(
+            loaded,
+            home=where,
+            trials=trials,
+            time=time,
+            gpu_hours=gpu_hours,
+            fresh=fresh,
+            allow_changes=allow_changes,
+            address=address,
+            observer=observer,
+            wait_for_lock=wait_s,
+            leave=os._exit,
+        )
+    raise typer.Exit(_conclude(sweep, as_json=json))
 
 
 @app.command()
@@ -136,27 +144,40 @@ def resume(
     ] = False,
     allow_changes: ChangesOption = False,
     address: AddressOption = None,
+    wait_for_lock: WaitOption = None,
     json: JsonOption = False,
     home: HomeOption = None,
 ) -> None:
     """Continue an interrupted sweep, or extend a finished one. Needs no spec."""
+    from lmoe_tune.api import running
+    from lmoe_tune.api.sweeps import latest_sweep
     from lmoe_tune.sweep.budget import BudgetChange, change_of
-    from lmoe_tune.sweep.view import read_spec
+    from lmoe_tune.sweep.folder import find_sweep
 
     change = change_of(trials=trials, time=time, gpu_hours=gpu_hours, max_failed=max_failed)
-    folder = find_unfinished(
-        resolve_home(home), name, extending=change != BudgetChange() or retry_failed
-    )
-    _work(
-        folder,
-        read_spec(folder),
-        None,
-        change,
-        retry_failed=retry_failed,
-        allow_changes=allow_changes,
-        address=address,
-        as_json=json,
-    )
+    wait_s = running.seconds(wait_for_lock, "--wait-for-lock")
+    where = resolve_home(home)
+    if name is None:
+        extending = retry_failed or change != BudgetChange()
+        folder = latest_sweep(where, unfinished=not extending)
+    else:
+        folder = find_sweep(where, name)
+
+    with _progress() as observer:
+        sweep = running.resume(
+            folder,
+            trials=trials,
+            time=time,
+            gpu_hours=gpu_hours,
+            max_failed=max_failed,
+            retry_failed=retry_failed,
+            allow_changes=allow_changes,
+            address=address,
+            observer=observer,
+            wait_for_lock=wait_s,
+            leave=os._exit,
+        )
+    raise typer.Exit(_conclude(sweep, as_json=json))
 
 
 @app.command()
@@ -171,10 +192,36 @@ def train(
     home: HomeOption = None,
 ) -> None:
     """Train one trial, without Ray; interrupted, the same command continues it."""
-    from lmoe_tune.cli.single import train_one
+    from lmoe_tune.api import one_trial
 
     loaded = load(spec, overrides)
-    train_one(loaded, params, resolve_home(home), as_json=json)
+    with _progress() as observer:
+        trial = one_trial.train(loaded, params, home=resolve_home(home), observer=observer)
+        found = trial.spec
+        say(
+            f"{found.trainable} on {found.data.id.dataset}, {found.train.device}, "
+            f"{found.train.precision}; records in {trial.folder}"
+        )
+        named = ("train_loss", "val_accuracy", found.objective.metric)
+        for result in trial:
+            chosen = {key: result.metrics.get(key) for key in named}
+            say(f"epoch {result.epoch}/{found.train.epochs}: {params_line(chosen)}")
+
+    if json:
+        checkpoint = trial.checkpoint
+        print_json(
+            {
+                "trainable": trial.method,
+                "params": trial.params,
+                "epochs": trial.num_epochs,
+                "metrics": trial.metrics,
+                "folder": str(trial.folder),
+                "checkpoint": str(checkpoint) if checkpoint else None,
+            }
+        )
+        return
+    for key, value in trial.metrics.items():
+        typer.echo(f"{key:24}  {shown(value)}")
 
 
 @app.command()
@@ -215,182 +262,64 @@ def sync(
     say(f"MLflow at {shown_uri(uri)} has everything of '{name}'")
 
 
-def _work(
-    folder: SweepFolder,
-    spec: Spec,
-    import_path: Path | None,
-    change: BudgetChange,
-    *,
-    address: str | None,
-    as_json: bool,
-    retry_failed: bool = False,
-    changed: Sequence[str] = (),
-    allow_changes: bool = False,
-) -> None:
-    from lmoe_tune.cli.decoding import decode_ahead
+def _progress() -> Any:
     from lmoe_tune.cli.progress import watching
-    from lmoe_tune.sweep import projector, view
-    from lmoe_tune.sweep.budget import Budget, how_to_extend, refuse_useless
-    from lmoe_tune.sweep.ledger import Ledger
-    from lmoe_tune.sweep.lifecycle import first_attrs, settle, write_records
-    from lmoe_tune.sweep.rebuild import behind, write_about
-    from lmoe_tune.sweep.runner import run_sweep
-    from lmoe_tune.sweep.tracked import address as address_of
 
-    uri = address_of(folder, spec)
-    if not folder.exists():
-        _refuse_closed_store(uri, spec)  # before anything is made
-    with _interruptible(folder), folder.locked():
-        if not folder.exists():
-            write_records(folder, spec)
-        first = first_attrs(spec, change, import_path, folder.home) if import_path else None
-        ledger = Ledger.writing(folder, spec, first)
-        spec_budget = Budget.of(spec) if import_path else None
-        if spec_budget is None and not (retry_failed and ledger.standing.failed):
-            refuse_useless(
-                change, ledger.budget, ledger.usage(), ledger.num_points, folder.name, folder.home
-            )
-        import_path = import_path or Path(ledger.attrs.get("import_path", Path.cwd()))
-        settle(
-            ledger,
-            change,
-            spec_budget=spec_budget,
-            import_path=import_path,
-            spec_changes=changed,
-            allow_changes=allow_changes,
-        )
-        ledger.set_attr("import_path", str(import_path))
-        write_records(folder, spec)
-        write_about(ledger)
-        if (lacking := behind(ledger)) is not None:
-            say(f"{lacking}; those epochs are done again")
-        if retry_failed:
-            more = ledger.retry_failed()
-            say(f"{more} failed trial{'s' if more != 1 else ''} to be tried once more")
-        if ledger.is_complete():
-            if not view.is_delivered(ledger) and not projector.deliver_rest(ledger, uri, say):
-                _say_missing(folder)
-            if as_json:
-                print_json(view.summary(ledger))
-            else:
-                used = ledger.exhausted()
-                assert used is not None
-                how = how_to_extend(used, folder.name, folder.home)
-                say(f"the sweep '{folder.name}' is complete: {used}; {how}")
-                _print_summary(ledger, None)
-            raise typer.Exit(_exit_code(ledger))
-        _refuse_closed_store(uri, spec)
-        started = ledger.num_started()
-        planned = f" of {ledger.budget.trials}" if ledger.budget.trials else ""
-        verb = "resuming" if started else "starting"
-        say(
-            f"{verb} the sweep '{folder.name}' in {folder.path} ({started}{planned} trials started)"
-        )
-        if (
-            address is None or spec.data.cache_dir is None
-        ):  # else each node of the cluster decodes for itself
-            decode_ahead(spec.data, folder.home)
-        with watching(ledger) as progress:
-            outcome = run_sweep(
-                ledger,
-                progress,
-                import_path=import_path,
-                address=address,
-                tracking_uri=uri,
-            )
-        if as_json:
-            print_json(view.summary(ledger) | {"state": outcome.state})
-        else:
-            _print_summary(ledger, outcome)
-        if not outcome.delivered:
-            _say_missing(folder)
-        if outcome.state == "interrupted":
-            raise KeyboardInterrupt
-        raise typer.Exit(_exit_code(ledger))
+    return watching()
 
 
-def _say_missing(folder: SweepFolder) -> None:
-    say(
-        f"MLflow does not have everything yet; the next run delivers it, or: lmoe-tune sync {folder.name}"
-    )
+def _conclude(sweep: Sweep, *, as_json: bool) -> int:
+    """Print how a run of a sweep ended; returns the exit code."""
+    summary = sweep.summary()
+    if as_json:
+        print_json(summary)
+    else:
+        _print_summary(sweep, summary)
+    if sweep.state != "complete":
+        say(f"interrupted; to resume: {advice.resume(sweep.name, home=sweep.folder.home)}")
+        return INTERRUPTED
+    return TOO_MANY_FAILED if sweep.too_many_failed else 0
 
 
-def _refuse_closed_store(uri: str, spec: Spec) -> None:
-    """Start nothing whose results MLflow would refuse; one that is only away gets them later."""
-    from lmoe_tune.tracking import refuse_closed
-
-    caution = refuse_closed(uri, spec.tracking.experiment or spec.name)
-    if caution is not None:
-        say(caution)
-
-
-@contextmanager
-def _interruptible(folder: SweepFolder) -> Iterator[None]:
-    """End with how to resume, whatever moment of the block an interrupt came in."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        say(f"interrupted; to resume: {advice.resume(folder.name, home=folder.home)}")
-        raise typer.Exit(INTERRUPTED) from None
-    except StorageError as error:
-        if not folder.exists():
-            raise
-        again = advice.resume(folder.name, home=folder.home)
-        raise StorageError(f"{error}; to go on then: {again}") from error
-
-
-def _print_summary(ledger: Ledger, outcome: Outcome | None) -> None:
-    from lmoe_tune.sweep import view
-
-    summary = view.summary(ledger)
+def _print_summary(sweep: Sweep, summary: dict[str, Any]) -> None:
     counts = summary["trials"]
     parts = [f"{counts[state]} {state}" for state in ("complete", "pruned", "failed")]
     parts += [f"{counts['running']} unfinished"] if counts["running"] else []
     typer.echo(f"{', '.join(parts)}; {duration(summary['wall_s'])} in all")
-    best: dict[str, Any] | None = summary["best"]
-    if best is None:
+    if summary["best"] is None:
         typer.echo("no complete trial yet")
     else:
-        note = (
-            ""
-            if best["feasible"]
-            else "  (no trial meets the constraints; this one misses them least)"
-        )
-        typer.echo(
-            f"best: trial {best['trial']}, {ledger.spec.objective.metric} {shown(best['value'])}{note}"
-        )
-        typer.echo(f"  parameters  {params_line(best['params'])}")
-        chosen = (
-            "val_accuracy",
-            "val_fine_auroc",
-            "val_coarse_auroc",
-            "val_fine_tnr95",
-            "val_coarse_tnr95",
-        )
-        typer.echo(
-            f"  metrics     {params_line({key: best['metrics'].get(key) for key in chosen})}"
-        )
-        if "pareto_front" in summary:
-            typer.echo(f"Pareto front of {', '.join(ledger.spec.objective.metrics)}:")
-            for trial in ledger.pareto_front():
-                values = dict(zip(ledger.spec.objective.metrics, trial.values, strict=True))
-                typer.echo(f"  trial {trial.number:<4}  {params_line(values)}")
-        if best["checkpoint"]:
-            typer.echo(f"  checkpoint  {best['checkpoint']}")
-        if best["model_id"]:
-            typer.echo(f"  model       models:/{best['model_id']}")
+        _print_best(sweep, summary["best"])
+
     typer.echo(f"MLflow: {summary['tracking_uri']}")
     if summary["test_openings"]:
         say(openings_line(summary["test_openings"]))
-    if outcome is None or outcome.state == "complete":
-        name = summary["sweep"]
-        typer.echo(
-            f"next: lmoe-tune confirm {name} | lmoe-tune leaderboard {name} | lmoe-tune resume {name} --trials +8"
+    if sweep.state == "complete" and summary["best"] is not None:
+        name, home = sweep.name, sweep.folder.home
+        offered = (
+            advice.confirm(name, home=home),
+            advice.leaderboard(name, home=home),
+            advice.resume(name, trials="+8", home=home),
         )
+        typer.echo(f"next: {' | '.join(offered)}")
 
 
-def _exit_code(ledger: Ledger) -> int:
-    from lmoe_tune.sweep.budget import exceeded
+def _print_best(sweep: Sweep, best: dict[str, Any]) -> None:
+    objective = sweep.spec.objective
+    note = ""
+    if not best["feasible"]:
+        note = "  (no trial meets the constraints; this one misses them least)"
+    typer.echo(f"best: trial {best['trial']}, {objective.metric} {shown(best['value'])}{note}")
+    typer.echo(f"  parameters  {params_line(best['params'])}")
+    chosen = {name: best["metrics"].get(name) for name in SUMMARIZED}
+    typer.echo(f"  metrics     {params_line(chosen)}")
 
-    complete = ledger.standing.counts["complete"]
-    return TOO_MANY_FAILED if exceeded(ledger.usage(), ledger.budget, complete) else 0
+    if len(objective.metrics) > 1:
+        typer.echo(f"Pareto front of {', '.join(objective.metrics)}:")
+        for trial in sweep.ledger.pareto_front():
+            values = dict(zip(objective.metrics, trial.values, strict=True))
+            typer.echo(f"  trial {trial.number:<4}  {params_line(values)}")
+    if best["checkpoint"]:
+        typer.echo(f"  checkpoint  {best['checkpoint']}")
+    if best["model_id"]:
+        typer.echo(f"  model       models:/{best['model_id']}")

@@ -8,7 +8,7 @@ import signal
 import stat
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,6 +39,7 @@ LOCAL_ENVIRONMENT = {
     # A fresh worker imports these while the driver is still busy starting; saves the import of torch (2 s).
     "RAY_preload_python_modules": "trainables.worker,lmoe_tune.training.trial",
 }
+SIGNALS_KEPT_EVERY_S = 0.005
 OBJECT_STORE_BYTES = 128 * 2**20  # nothing of ours goes through it
 
 
@@ -68,14 +69,27 @@ class Cluster:
 
 
 @contextmanager
-def started(address: str | None) -> Iterator[Cluster]:
+def started(
+    address: str | None, *, keep_signals: Callable[[], None] = lambda: None
+) -> Iterator[Cluster]:
     """Ray for the length of the block: joined at `address` (or RAY_ADDRESS), else started on this machine.
+
+    A Ray that this process has started already is used, whatever the address, and left running.
+
+    Args:
+        keep_signals: installs the signal handlers again, which Ray takes away.
 
     Raises:
         LmoeTuneError: Ray cannot be started or joined.
     """
     address = address or os.environ.get("RAY_ADDRESS") or None
-    with _environment(local=address is None), _ray(address) as cluster:
+    import ray
+
+    if ray.is_initialized():
+        with _environment(local=False):
+            yield _cluster(local=False, vitals=_vitals(local=False))
+        return
+    with _environment(local=address is None), _ray(address, keep_signals) as cluster:
         yield cluster
 
 
@@ -105,7 +119,7 @@ def _environment(*, local: bool) -> Iterator[None]:
 
 
 @contextmanager
-def _ray(address: str | None) -> Iterator[Cluster]:
+def _ray(address: str | None, keep_signals: Callable[[], None]) -> Iterator[Cluster]:
     # Importing Tune takes a second and waits for nothing; starting Ray mostly waits.
     importing = threading.Thread(target=_import_tune, daemon=True)
     importing.start()
@@ -133,7 +147,7 @@ def _ray(address: str | None) -> Iterator[Cluster]:
                     job_config=_job_config(),
                 )
     except BaseException as error:
-        _shut_down(local=address is None)
+        _shut_down(keep_signals, local=address is None)
         if not isinstance(error, Exception):
             raise
         where = f"joined at {address}" if address else "started on this machine"
@@ -141,15 +155,16 @@ def _ray(address: str | None) -> Iterator[Cluster]:
     vitals = _vitals(local=address is None)
     try:
         importing.join()
-        resources = ray.cluster_resources()
-        yield Cluster(
-            resources.get("CPU", 0.0),
-            resources.get("GPU", 0.0),
-            local=address is None,
-            vitals=vitals,
-        )
+        yield _cluster(local=address is None, vitals=vitals)
     finally:
-        _shut_down(local=address is None, lost=vitals.check() is not None)
+        _shut_down(keep_signals, local=address is None, lost=vitals.check() is not None)
+
+
+def _cluster(*, local: bool, vitals: Vitals) -> Cluster:
+    import ray
+
+    resources = ray.cluster_resources()
+    return Cluster(resources.get("CPU", 0.0), resources.get("GPU", 0.0), local=local, vitals=vitals)
 
 
 def _job_config() -> Any:
@@ -205,7 +220,7 @@ def _vitals(*, local: bool) -> Vitals:
     )
 
 
-def _shut_down(*, local: bool, lost: bool = False) -> None:
+def _shut_down(keep_signals: Callable[[], None], *, local: bool, lost: bool = False) -> None:
     import ray
 
     helpers = descendants(os.getpid()) if local else []
@@ -214,9 +229,12 @@ def _shut_down(*, local: bool, lost: bool = False) -> None:
             if "/ray/core/src/ray/" in process.command or process.command.startswith("ray::"):
                 process.send(signal.SIGKILL)
         return
-    ray.shutdown()
-    # Ray has set SIGTERM to end the process at once, behind Python's back: put back what Python knows.
-    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
+    # While it shuts down, Ray has SIGTERM end this process at once, behind Python's back.
+    shutting_down = threading.Thread(target=ray.shutdown, name="shut Ray down")
+    shutting_down.start()
+    while shutting_down.is_alive():
+        shutting_down.join(SIGNALS_KEPT_EVERY_S)
+        keep_signals()
     for process in helpers:  # Ray's agents notice only after some 15 s that their raylet is gone
         if process.command.startswith("ray::"):
             process.send(signal.SIGTERM)

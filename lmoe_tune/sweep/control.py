@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from threading import Event
+from typing import TYPE_CHECKING, Any
 
 from lmoe_tune.errors import LmoeTuneError
 from lmoe_tune.records import TrialRecord
@@ -15,39 +17,38 @@ from lmoe_tune.sweep import schema
 from lmoe_tune.sweep.guard import ClusterLostError
 from lmoe_tune.sweep.journal import LedgerError
 from lmoe_tune.sweep.ledger import Ledger, Suggestion, now_ms
+from lmoe_tune.sweep.observer import Observer
 from lmoe_tune.sweep.trial_files import append_epoch, write_record
 from lmoe_tune.training.baseline_record import read_baseline_record
 
 if TYPE_CHECKING:
     from trainables.worker import Report
 
+SIGNAL_PATIENCE_S = 2.0
 NODE_DEATHS = 20  # a trial that brings its nodes down must not do so for ever
-
-
-class Observer(Protocol):
-    """Whoever watches a sweep; called from the driver's event loop, so it must be quick."""
-
-    def on_start(self, trial: TrialRecord) -> None: ...
-    def on_epoch(self, trial: TrialRecord) -> None: ...
-    def on_end(self, trial: TrialRecord) -> None: ...
-    def on_message(self, text: str) -> None: ...
 
 
 class SweepControl:
     """Records what trials report, and decides when the sweep stops.
 
     Attributes:
-        interrupted: somebody asked to stop (Ctrl-C, SIGTERM); unfinished trials stay so in the ledger.
         in_loop: the event loop runs and looks at `interrupted` several times a second.
         fatal: an error that ends this run; the unfinished trials stay so in the ledger.
     """
 
     def __init__(
-        self, ledger: Ledger, observer: Observer, *, import_path: Path, deadline_ms: int | None
+        self,
+        ledger: Ledger,
+        observer: Observer,
+        *,
+        import_path: Path,
+        deadline_ms: int | None,
+        stop: Event | None = None,
     ) -> None:
         self.ledger = ledger
         self.observer = observer
-        self.interrupted = False
+        self._interrupted = False
+        self._stop = stop or Event()
         self.in_loop = False
         self.fatal: BaseException | None = None
         self.baseline = _baseline_metrics(ledger)
@@ -61,6 +62,20 @@ class SweepControl:
         self._with_checkpoints = {int(path.parent.name) for path in kept}
 
     @property
+    def interrupted(self) -> bool:
+        """Somebody asked to stop (a signal, another thread); unfinished trials stay so in the ledger."""
+        return self._interrupted or self._stop.is_set()
+
+    @interrupted.setter
+    def interrupted(self, value: bool) -> None:
+        self._interrupted = value
+
+    @property
+    def was_interrupted_first(self) -> bool:
+        """Whether Ray died of the same signal that asked us to stop: it goes to the whole process group."""
+        return self.interrupted and isinstance(self.fatal, ClusterLostError)
+
+    @property
     def stopping(self) -> bool:
         return self.interrupted or self.fatal is not None
 
@@ -71,6 +86,9 @@ class SweepControl:
 
     def on_cluster_lost(self, what: str) -> None:
         """Ray has died. Called from another thread."""
+        give_up = time.monotonic() + SIGNAL_PATIENCE_S
+        while not self.interrupted and time.monotonic() < give_up:
+            time.sleep(0.1)  # the signal that ended it may be for us, too
         self.fatal = self.fatal or ClusterLostError(
             f"{what}. Nothing that was reported is lost; to go on: {self.ledger.resume_command}"
         )

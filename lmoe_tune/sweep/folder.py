@@ -79,8 +79,11 @@ class SweepFolder:
         return self.ledger.is_file()
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self, wait_s: float | None = None) -> Iterator[None]:
         """Hold the sweep for writing; the kernel lets go of it when this process ends, however it ends.
+
+        Args:
+            wait_s: how long to wait for another process that holds it; None is a moment.
 
         Raises:
             SweepLockedError: another process holds it; names its pid and host.
@@ -102,7 +105,7 @@ class SweepFolder:
                 f"{self.path}: cannot be written in ({error.strerror}); make it writable, or copy the home elsewhere"
             ) from error
         with opened as file:
-            patience_until = time.monotonic() + LOCK_PATIENCE_S
+            patience_until = time.monotonic() + (LOCK_PATIENCE_S if wait_s is None else wait_s)
             while not _try_lock(file.fileno(), fcntl.LOCK_EX):
                 if time.monotonic() > patience_until:
                     raise SweepLockedError(

@@ -6,23 +6,31 @@ import logging
 import os
 import shutil
 import signal
-import sys
+import threading
 import warnings
+from _thread import interrupt_main
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 
 from lmoe_tune.durable import ADVICE, cannot_write
 from lmoe_tune.errors import LmoeTuneError
 from lmoe_tune.sweep import cluster
-from lmoe_tune.sweep.control import Observer, SweepControl
+from lmoe_tune.sweep.control import SweepControl
 from lmoe_tune.sweep.guard import guarded
 from lmoe_tune.sweep.ledger import Ledger, now_ms
+from lmoe_tune.sweep.observer import Observer
 from lmoe_tune.sweep.projector import PATIENCE_S, Projector
 from lmoe_tune.sweep.trial_files import mend_records
 
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+INTERRUPTED = 130  # the exit status of what was interrupted and can be resumed
 INTERRUPTED_PATIENCE_S = 4.0  # whoever presses Ctrl-C wants out; a resume delivers the rest
+
+Leave = Callable[[int], object]
+"""Ends the process at once, with this exit status."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +42,22 @@ class Outcome:
 
 
 def run_sweep(
-    ledger: Ledger, observer: Observer, *, import_path: Path, address: str | None, tracking_uri: str
+    ledger: Ledger,
+    observer: Observer,
+    *,
+    import_path: Path,
+    address: str | None,
+    tracking_uri: str,
+    stop: Event | None = None,
+    leave: Leave | None = None,
 ) -> Outcome:
     """Work on a sweep until it is complete or somebody stops it.
 
     The caller holds the ledger. Unfinished trials of former runs go on first, from their checkpoints.
+
+    Args:
+        stop: set from another thread, it stops the sweep cleanly.
+        leave: ends the process with a status, at a second signal, or where Ray is dead and this waits for it.
 
     Raises:
         LmoeTuneError: Ray cannot be started, nothing fits on it, or the ledger cannot be written.
@@ -47,46 +66,73 @@ def run_sweep(
     deadline_ms = None
     if budget.time_s is not None:
         deadline_ms = now_ms() + round(1000 * (budget.time_s - ledger.wall_s()))
-    control = SweepControl(ledger, observer, import_path=import_path, deadline_ms=deadline_ms)
+    control = SweepControl(
+        ledger, observer, import_path=import_path, deadline_ms=deadline_ms, stop=stop
+    )
     mend_records(ledger.folder, ledger.trials())
     run = ledger.begin_run(
         {"pid": os.getpid(), "resources": ledger.spec.resources.model_dump(mode="json")}
     )
-    with _signals(control) as install:
+
+    with _signals(control, leave) as install:
         projector = Projector(ledger, tracking_uri, observer.on_message)
         try:
-            with cluster.started(address) as resources:
-                install()  # Ray put its own in their place
-                slots = resources.slots(ledger.spec.resources, ledger.spec.search.max_concurrent)
-                observer.on_message(f"{slots} trial{'s' if slots > 1 else ''} at a time")
-                with guarded(resources.vitals, control.on_cluster_lost, lambda: _give_up(control)):
-                    _tune(control, projector, slots, run)
-                if control.can_record and ledger.run_is_open():
-                    ledger.end_run(run, _state(ledger))
-                    projector.finish_soon()  # while Ray shuts down
+            _run_on_ray(control, projector, run, address, install, leave)
         except KeyboardInterrupt:
             control.interrupted = True
         except SystemExit as exit_:  # while Ray starts, its own handler takes SIGTERM
             if exit_.code != signal.SIGTERM:
                 raise
             control.interrupted = True
+        except LmoeTuneError:  # a signal to the whole process group ends Ray, too
+            if not control.interrupted:
+                raise
         finally:
-            if control.can_record and ledger.run_is_open():
-                ledger.end_run(run, _state(ledger))
+            _end_run(control, run)
             try:
                 projector.finish(INTERRUPTED_PATIENCE_S if control.stopping else PATIENCE_S)
             except KeyboardInterrupt:
                 projector.finish(0)  # whoever resumes or syncs delivers the rest
-    if control.fatal is not None:
+
+    if control.fatal is not None and not control.was_interrupted_first:
         raise control.fatal
     return Outcome(_state(ledger), projector.delivered)
 
 
-def _give_up(control: SweepControl) -> None:
-    """Ray is dead and the event loop waits for it: end the process as it stands, which loses nothing."""
-    sys.stderr.write(f"error: {control.fatal}\n")
-    sys.stderr.flush()
-    os._exit(1)
+def _run_on_ray(
+    control: SweepControl,
+    projector: Projector,
+    run: int,
+    address: str | None,
+    install: Callable[[], None],
+    leave: Leave | None,
+) -> None:
+    ledger, say = control.ledger, control.observer.on_message
+    with cluster.started(address, keep_signals=install) as resources:
+        install()  # Ray put its own in their place
+        slots = resources.slots(ledger.spec.resources, ledger.spec.search.max_concurrent)
+        say(f"{slots} trial{'s' if slots > 1 else ''} at a time")
+        with guarded(resources.vitals, control.on_cluster_lost, lambda: _give_up(control, leave)):
+            _tune(control, projector, slots, run)
+        if _end_run(control, run):
+            projector.finish_soon()  # while Ray shuts down
+
+
+def _end_run(control: SweepControl, run: int) -> bool:
+    """Record that the run has ended, once; False where that was recorded, or cannot be."""
+    if not (control.can_record and control.ledger.run_is_open()):
+        return False
+    control.ledger.end_run(run, _state(control.ledger))
+    return True
+
+
+def _give_up(control: SweepControl, leave: Leave | None) -> None:
+    """Ray is dead and the event loop waits for it. Ending the process as it stands loses nothing."""
+    if leave is None:
+        interrupt_main()  # the best that can be done from this thread: the loop may notice
+        return
+    control.observer.on_message(f"error: {control.fatal}")
+    leave(1)
 
 
 def _state(ledger: Ledger) -> str:
@@ -147,27 +193,33 @@ def _tune(control: SweepControl, projector: Projector, slots: int, run: int) -> 
 
 
 @contextmanager
-def _signals(control: SweepControl) -> Iterator[Callable[[], None]]:
-    """The first SIGINT or SIGTERM stops cleanly; a second one ends the process at once, which loses nothing.
+def _signals(control: SweepControl, leave: Leave | None) -> Iterator[Callable[[], None]]:
+    """The first SIGINT, SIGTERM or SIGHUP stops cleanly; a second one leaves at once, which loses nothing.
 
-    Yields what installs the handlers once more.
+    Only the main thread can take signals, and what the user ignores (`nohup`) stays ignored. They mean afterwards
+    what they meant before. Yields what installs the handlers once more.
     """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: None
+        return
 
     def handle(number: int, frame: object) -> None:
-        if control.interrupted:
-            os._exit(130)
-        control.interrupted = True
-        if not (control.in_loop or control.ledger.in_transaction):
+        again, control.interrupted = control.interrupted, True
+        if again and leave is not None:
+            leave(INTERRUPTED)
+        elif again or not (control.in_loop or control.ledger.in_transaction):
             raise KeyboardInterrupt
 
+    before = {number: signal.getsignal(number) for number in STOPPING}
+    taken = [number for number in STOPPING if before[number] != signal.SIG_IGN]
+
     def install() -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in taken:
             signal.signal(number, handle)
 
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     install()
     try:
         yield install
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number in taken:
+            signal.signal(number, before[number] or signal.SIG_DFL)

@@ -1,0 +1,299 @@
+"""What a run is: a sweep is started or taken up, worked on, and let go of."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+from lmoe_tune import advice
+from lmoe_tune.api.loading import load_spec
+from lmoe_tune.api.sweeps import Sweep
+from lmoe_tune.data.decode_ahead import decode_ahead
+from lmoe_tune.errors import StorageError, UsageError
+from lmoe_tune.home import resolve_home
+from lmoe_tune.spec import LoadedSpec, Spec, duration_s
+from lmoe_tune.spec.model import NAME_MUST_BE, NAME_PATTERN
+from lmoe_tune.sweep import projector, view
+from lmoe_tune.sweep.budget import Budget, BudgetChange, change_of, how_to_extend, refuse_useless
+from lmoe_tune.sweep.folder import SweepFolder
+from lmoe_tune.sweep.ledger import Ledger
+from lmoe_tune.sweep.lifecycle import first_attrs, prepare, settle, write_records
+from lmoe_tune.sweep.observer import Observer
+from lmoe_tune.sweep.rebuild import behind, write_about
+from lmoe_tune.sweep.runner import Leave, run_sweep
+from lmoe_tune.sweep.tracked import address as address_of
+from lmoe_tune.wording import masked, shown
+
+
+def search(
+    spec: LoadedSpec | str | Path,
+    *,
+    home: str | Path | None = None,
+    name: str | None = None,
+    overrides: Sequence[str] = (),
+    trials: int | None = None,
+    time: str | float | None = None,
+    gpu_hours: float | None = None,
+    fresh: bool = False,
+    allow_changes: bool = False,
+    address: str | None = None,
+    tracking_uri: str | None = None,
+    observer: Observer | None = None,
+    wait_for_lock: str | float | None = None,
+    stop: Event | None = None,
+    leave: Leave | None = None,
+) -> Sweep:
+    """Start a sweep, or resume the unfinished one of that name; returns when it is complete or was stopped.
+
+    A Ray that this process has started already is used, and left running; otherwise one is started for the
+    length of the call. In the main thread, SIGINT, SIGTERM and SIGHUP stop the sweep cleanly, and afterwards
+    mean what they meant before; from another thread, set `stop`. What stopped can go on: `Sweep.resume`.
+
+    Args:
+        spec: what `load_spec` gave, or what it takes.
+        home: where sweeps are kept; None is LMOE_TUNE_HOME, else ./lmoe_runs.
+        name: the sweep's name; that of the spec by default.
+        overrides: `a.b=v` each; for a spec that is not loaded yet.
+        trials: how many in all, instead of the budget's.
+        time: wall time of all runs together, in seconds or as "8h".
+        gpu_hours: of all runs together.
+        fresh: start again from nothing; the old sweep is kept aside.
+        allow_changes: go on although spec, code or data changed; the sweep records it.
+        address: of a Ray cluster to join; None is RAY_ADDRESS, else this machine.
+        tracking_uri: the MLflow server, instead of the spec's; without a password in it.
+        observer: hears what happens.
+        wait_for_lock: how long to wait for another process that works on the sweep, in seconds or as "10m".
+        stop: set it from another thread to stop cleanly.
+        leave: ends the process with a status, where a second signal or a dead Ray leave no better way. None:
+            the process is never ended, and a dead Ray may hold this call for a while.
+
+    Raises:
+        SpecError: the spec has problems; all of them are in it.
+        UsageError: the sweep has another spec, code or data; or an argument is not as it must be.
+        SweepLockedError: another process works on it.
+        LmoeTuneError: Ray cannot be started, or no trial can be trained.
+        KeyboardInterrupt: it was interrupted before there was a sweep to resume.
+    """
+    change = change_of(trials=trials, time=time, gpu_hours=gpu_hours)
+    wait_s = seconds(wait_for_lock, "wait_for_lock")
+    if not isinstance(spec, LoadedSpec):
+        spec = load_spec(spec, overrides, name=name, bounded=change != BudgetChange())
+    wanted = _renamed(spec.spec, name, tracking_uri)
+    loaded = LoadedSpec(wanted, spec.path)
+
+    watcher = observer or Observer()
+    folder = SweepFolder(resolve_home(home), wanted.name)
+    ready, changed = prepare(
+        folder, loaded, fresh=fresh, allow_changes=allow_changes, say=reading(watcher)
+    )
+    run = _Run(
+        folder,
+        ready,
+        change,
+        import_path=loaded.path.resolve().parent,
+        changed=changed,
+        allow_changes=allow_changes,
+        address=address,
+        observer=watcher,
+        wait_s=wait_s,
+        stop=stop,
+        leave=leave,
+    )
+    return run.to_the_end()
+
+
+def resume(
+    folder: SweepFolder,
+    *,
+    trials: str | int | None = None,
+    time: str | float | None = None,
+    gpu_hours: str | float | None = None,
+    max_failed: str | int | None = None,
+    retry_failed: bool = False,
+    allow_changes: bool = False,
+    address: str | None = None,
+    observer: Observer | None = None,
+    wait_for_lock: str | float | None = None,
+    stop: Event | None = None,
+    leave: Leave | None = None,
+) -> Sweep:
+    """Go on with a sweep, or extend it; see `Sweep.resume` and `search`."""
+    run = _Run(
+        folder,
+        view.read_spec(folder),
+        change_of(trials=trials, time=time, gpu_hours=gpu_hours, max_failed=max_failed),
+        retry_failed=retry_failed,
+        allow_changes=allow_changes,
+        address=address,
+        observer=observer or Observer(),
+        wait_s=seconds(wait_for_lock, "wait_for_lock"),
+        stop=stop,
+        leave=leave,
+    )
+    return run.to_the_end()
+
+
+@dataclass
+class _Run:
+    """One run of a sweep, from taking its lock to letting go of it."""
+
+    folder: SweepFolder
+    spec: Spec
+    change: BudgetChange
+    observer: Observer
+    import_path: Path | None = None
+    """Where the user's modules are; None: where the sweep was started from."""
+    changed: Sequence[str] = field(default_factory=tuple)
+    retry_failed: bool = False
+    allow_changes: bool = False
+    address: str | None = None
+    wait_s: float | None = None
+    stop: Event | None = None
+    leave: Leave | None = None
+
+    def to_the_end(self) -> Sweep:
+        """Work until the sweep is complete or somebody stops it."""
+        uri = address_of(self.folder, self.spec)
+        if not self.folder.exists():
+            self._refuse_closed_store(uri)  # before anything is made
+        try:
+            with self.folder.locked(self.wait_s):
+                self._work(uri)
+        except KeyboardInterrupt:
+            if not self.folder.exists():
+                raise
+        except StorageError as error:
+            if not self.folder.exists():
+                raise
+            again = advice.resume(self.folder.name, home=self.folder.home)
+            raise StorageError(f"{error}; to go on then: {again}") from error
+        return Sweep(self.folder)
+
+    def _work(self, uri: str) -> None:
+        folder, say = self.folder, self.observer.on_message
+        ledger, import_path = self._take_up()
+        if ledger.is_complete():
+            used = ledger.exhausted()
+            assert used is not None, "complete, and nothing is used up"
+            how = how_to_extend(used, folder.name, folder.home)
+            say(f"the sweep '{folder.name}' is complete: {used}; {how}")
+            if not view.is_delivered(ledger) and not projector.deliver_rest(ledger, uri, say):
+                self._say_undelivered()
+            return
+
+        self._refuse_closed_store(uri)
+        started = ledger.num_started()
+        planned = f" of {ledger.budget.trials}" if ledger.budget.trials else ""
+        verb = "resuming" if started else "starting"
+        say(
+            f"{verb} the sweep '{folder.name}' in {folder.path} ({started}{planned} trials started)"
+        )
+        if self.address is None or self.spec.data.cache_dir is None:
+            decode_ahead(self.spec.data, folder.home, progress=self._decoded, say=say)
+        # else each node of the cluster decodes for itself
+
+        self.observer.on_begin(ledger)
+        outcome = run_sweep(
+            ledger,
+            self.observer,
+            import_path=import_path,
+            address=self.address,
+            tracking_uri=uri,
+            stop=self.stop,
+            leave=self.leave,
+        )
+        if not outcome.delivered:
+            self._say_undelivered()
+
+    def _take_up(self) -> tuple[Ledger, Path]:
+        """The ledger, settled with what this run works with, and where the user's modules are."""
+        folder, spec, given = self.folder, self.spec, self.import_path
+        if not folder.exists():
+            write_records(folder, spec)
+        first = first_attrs(spec, self.change, given, folder.home) if given else None
+        ledger = Ledger.writing(folder, spec, first)
+        if not given and not (self.retry_failed and ledger.standing.failed):
+            refuse_useless(
+                self.change,
+                ledger.budget,
+                ledger.usage(),
+                ledger.num_points,
+                folder.name,
+                folder.home,
+            )
+        import_path = given or Path(ledger.attrs["import_path"])
+        settle(
+            ledger,
+            self.change,
+            spec_budget=Budget.of(spec) if given else None,
+            import_path=import_path,
+            spec_changes=self.changed,
+            allow_changes=self.allow_changes,
+        )
+        ledger.set_attr("import_path", str(import_path))
+        write_records(folder, spec)
+        write_about(ledger)
+
+        say = self.observer.on_message
+        if (lacking := behind(ledger)) is not None:
+            say(f"{lacking}; those epochs are done again")
+        if self.retry_failed:
+            more = ledger.retry_failed()
+            say(f"{more} failed trial{'s' if more != 1 else ''} to be tried once more")
+        return ledger, import_path
+
+    def _refuse_closed_store(self, uri: str) -> None:
+        """Start nothing whose results MLflow would refuse; one that is only away gets them later."""
+        from lmoe_tune.tracking import refuse_closed
+
+        caution = refuse_closed(uri, self.spec.tracking.experiment or self.spec.name)
+        if caution is not None:
+            self.observer.on_message(caution)
+
+    def _decoded(self, done: int, total: int) -> None:
+        self.observer.on_work("images decoded", done, total)
+
+    def _say_undelivered(self) -> None:
+        name, home = self.folder.name, self.folder.home
+        self.observer.on_message(
+            "MLflow does not have everything yet; the next run delivers it, "
+            f"or: {advice.sync(name, home=home)}"
+        )
+
+
+def reading(observer: Observer) -> Callable[[str, int, int], None]:
+    """What the reading of data is told its progress with."""
+    return lambda where, seen, total: observer.on_work(f"{where}: files read", seen, total)
+
+
+def seconds(value: str | float | None, called: str) -> float | None:
+    """A duration in seconds: 90, "90s", "30m", "8h", "2d". Raises UsageError that names what was given."""
+    if value is None or isinstance(value, int | float):
+        return value
+    try:
+        return duration_s(float(value) if re.fullmatch(r"\d+(\.\d+)?", value) else value)
+    except ValueError as error:
+        raise UsageError(
+            f"{called} is {shown(value)}, but must be a duration such as 90s, 30m, 8h or 2d"
+        ) from error
+
+
+def _renamed(spec: Spec, name: str | None, tracking_uri: str | None) -> Spec:
+    """The spec under another name, or for another tracking server. Raises UsageError."""
+    update: dict[str, Any] = {}
+    if name is not None:
+        if not re.fullmatch(NAME_PATTERN, name):
+            raise UsageError(f"the name is {shown(name)}, but must be {NAME_MUST_BE}")
+        update["name"] = name
+    if tracking_uri is not None:
+        if masked(tracking_uri) != tracking_uri:
+            raise UsageError(
+                "tracking_uri must not hold a password, as it is kept with the sweep: "
+                "put it into MLFLOW_TRACKING_URI"
+            )
+        update["tracking"] = spec.tracking.model_copy(update={"uri": tracking_uri})
+    return spec.model_copy(update=update)

@@ -1,0 +1,37 @@
+"""Decoding the images of a spec before the first trial, so that trials need not wait for one another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from lmoe_tune.data.decoded_cache import ImageFile, Progress
+from lmoe_tune.data.rows import acquire_decoded
+from lmoe_tune.data.search_data import PlannedData, load_search_data
+from lmoe_tune.spec import DataSpec
+
+
+def decode_ahead(
+    spec: DataSpec, home: Path, *, progress: Progress, say: Callable[[str], None]
+) -> None:
+    """Decode what a search will read; embedded data need nothing.
+
+    Raises:
+        UsageError: the images do not fit on the disk, or some are broken.
+    """
+    data = load_search_data(spec, home)
+    if isinstance(data, PlannedData):
+        decode_files(data.files(), spec, home, progress=progress, say=say)
+
+
+def decode_files(
+    files: Sequence[ImageFile],
+    spec: DataSpec,
+    home: Path,
+    *,
+    progress: Progress,
+    say: Callable[[str], None],
+) -> None:
+    """Decode these image files, if there are any, unless `data.cache` is off."""
+    if files and spec.cache != "off":
+        acquire_decoded(files, spec, home, progress=progress, say=say)

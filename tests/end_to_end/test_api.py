@@ -1,0 +1,146 @@
+"""Sweeps from Python: in the main thread, in another one, in an event loop, over a Ray that runs already."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.end_to_end.conftest import PATIENCE_S, Command
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+
+SETUP = """
+import asyncio, json, os, signal, sys, threading, time
+import lmoe_tune as lt
+
+SPEC = lt.load_spec("digits", ["train.epochs=2", "model.baseline.epochs=2"])
+
+class Seen(lt.Observer):
+    def __init__(self): self.ended, self.said = [], []
+    def on_end(self, trial): self.ended.append(trial.number)
+    def on_message(self, text): self.said.append(text)
+
+def search(**options):
+    return lt.search(SPEC, home="lmoe_runs", trials=2, **options)
+
+def handlers():
+    return [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+
+def answer(**found):
+    print(json.dumps(found))
+"""
+
+
+def run(command: Command, code: str) -> dict[str, object]:
+    """What a program of the user's answers; nothing but that may be printed."""
+    done = subprocess.run(
+        [sys.executable, "-c", SETUP + code],
+        cwd=command.cwd,
+        env=command.environment(),
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=2 * PATIENCE_S,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    found: dict[str, object] = json.loads(done.stdout)
+    return found
+
+
+def test_a_sweep_is_a_function_that_prints_nothing_and_gives_everything_back(
+    command: Command,
+) -> None:
+    found = run(
+        command,
+        """
+before, environment, seen = handlers(), dict(os.environ), Seen()
+sweep = search(observer=seen)
+import ray
+answer(
+    state=sweep.state,
+    trials=[trial.number for trial in sweep.trials],
+    ended=sorted(seen.ended),
+    best=sweep.best.state,
+    columns=[name in sweep.to_frame().columns for name in ("mixing_alpha", "val_auroc", "state")],
+    rows=len(sweep.to_frame()),
+    same_signals=before == handlers(),
+    same_environment=environment == dict(os.environ),
+    ray=ray.is_initialized(),
+    again=lt.open_sweep("digits", "lmoe_runs").state,
+    extended=len(sweep.resume(trials="+1").trials),
+)
+""",
+    )
+    assert found == {
+        "state": "complete",
+        "trials": [0, 1],
+        "ended": [0, 1],
+        "best": "complete",
+        "columns": [True, True, True],
+        "rows": 2,
+        "same_signals": True,
+        "same_environment": True,
+        "ray": False,
+        "again": "complete",
+        "extended": 3,
+    }
+
+
+def test_another_thread_runs_it_and_another_one_stops_it(command: Command) -> None:
+    found = run(
+        command,
+        """
+stop, found = threading.Event(), []
+
+class Stopping(Seen):
+    def on_epoch(self, trial): stop.set()
+
+thread = threading.Thread(target=lambda: found.append(search(observer=Stopping(), stop=stop)))
+thread.start()
+thread.join()
+stopped = found[0].state
+thread = threading.Thread(target=lambda: found.append(search()))
+thread.start()
+thread.join()
+answer(stopped=stopped, resumed=found[1].state, trials=len(found[1].trials))
+""",
+    )
+    assert found == {"stopped": "interrupted", "resumed": "complete", "trials": 2}
+
+
+def test_a_notebook_s_event_loop_and_a_ray_that_runs_are_used_and_left_alone(
+    command: Command,
+) -> None:
+    found = run(
+        command,
+        """
+import ray
+ray.init(num_cpus=2, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+
+async def cell():
+    return search()
+
+sweep = asyncio.run(cell())
+answer(state=sweep.state, ray=ray.is_initialized(), works=ray.get(ray.put(1)))
+""",
+    )
+    assert found == {"state": "complete", "ray": True, "works": 1}
+
+
+def test_a_signal_stops_it_and_the_program_goes_on(command: Command) -> None:
+    found = run(
+        command,
+        """
+class Signalled(Seen):
+    def on_epoch(self, trial): os.kill(os.getpid(), signal.SIGTERM)
+
+sweep = search(observer=Signalled())
+answer(state=sweep.state, resumed=sweep.resume().state)
+""",
+    )
+    assert found == {"state": "interrupted", "resumed": "complete"}

@@ -1,0 +1,93 @@
+"""What `import lmoe_tune` offers. What starts Ray is in end_to_end/test_api.py."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import lmoe_tune as lt
+
+HEAVY = ("torch", "torchvision", "ray", "optuna", "mlflow", "numpy", "pydantic", "typer", "rich")
+
+
+def run(code: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, encoding="utf-8", check=True
+    )
+    return done.stdout
+
+
+def test_importing_the_package_imports_nothing_with_it() -> None:
+    code = f"import sys, lmoe_tune; print([name for name in {HEAVY!r} if name in sys.modules])"
+    assert run(code) == "[]\n"
+
+
+def test_reading_a_spec_takes_neither_torch_nor_ray() -> None:
+    code = (
+        "import sys, lmoe_tune as lt\n"
+        "spec = lt.load_spec('digits', ['train.epochs=5'])\n"
+        "print(spec.spec.train.epochs, [n for n in ('torch', 'ray', 'optuna') if n in sys.modules])"
+    )
+    assert run(code) == "5 []\n"
+
+
+@pytest.mark.parametrize("name", lt.__all__)
+def test_every_name_that_is_offered_is_there(name: str) -> None:
+    assert getattr(lt, name) is not None
+    assert name in dir(lt)
+
+
+def test_what_is_not_offered_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="module 'lmoe_tune' has no attribute 'serach'"):
+        _ = lt.serach  # type: ignore[attr-defined]
+
+
+def test_every_problem_of_a_spec_has_its_place(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("name: mine\ntrainable: nosuch\nspace: {}\n", encoding="utf-8")
+    with pytest.raises(lt.SpecError) as caught:
+        lt.load_spec(path)
+    assert any(problem.where == f"{path}:2:12" for problem in caught.value.problems)
+
+
+def test_a_sweep_that_is_not_there_is_said_with_those_that_are(tmp_path: Path) -> None:
+    with pytest.raises(lt.UsageError, match="no sweep 'digits'"):
+        lt.open_sweep("digits", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"name": "a b"}, "name"),
+        ({"time": "soon"}, "time is 'soon', but must be a duration"),
+        ({"wait_for_lock": "a while"}, "wait_for_lock is 'a while', but must be a duration"),
+        ({"tracking_uri": "http://ann:pw@host"}, "tracking_uri must not hold a password"),
+    ],
+)
+def test_a_wrong_argument_of_search_is_named_before_anything_is_made(
+    arguments: dict[str, str], said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(lt.UsageError, match=said):
+        lt.search("digits", home=tmp_path / "home", **arguments)  # type: ignore[arg-type]
+    assert not (tmp_path / "home").exists()
+
+
+@pytest.mark.slow
+def test_one_trial_is_an_iterator_over_its_epochs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = lt.load_spec("digits", ["train.epochs=2", "model.baseline.epochs=1"])
+    trial = lt.train(spec, {"mixing_alpha": 0.5}, home=tmp_path)
+    assert [epoch.epoch for epoch in trial] == [1, 2]
+    assert trial.params["mixing_alpha"] == 0.5
+    assert trial.num_epochs == 2
+    assert "val_auroc" in trial.metrics
+    assert trial.checkpoint is not None
+
+    again = lt.train(spec, {"mixing_alpha": 0.5}, home=tmp_path)
+    assert again.metrics == trial.metrics, "it reads what was recorded before it trains"
+    printed = capsys.readouterr()
+    assert (printed.out, printed.err) == ("", "")
