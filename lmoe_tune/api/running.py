@@ -225,7 +225,7 @@ class _Run:
                 folder.name,
                 folder.home,
             )
-        import_path = given or Path(ledger.attrs["import_path"])
+        import_path = given or Path(ledger.attrs.get("import_path", folder.home))
         settle(
             ledger,
             self.change,

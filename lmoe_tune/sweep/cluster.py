@@ -34,6 +34,7 @@ ENVIRONMENT = {
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
 LOCAL_ENVIRONMENT = {
+    "RAY_raylet_start_wait_time_s": "120",  # 30 is too short on a machine that has much else to do
     # All of Ray listens on 127.0.0.1: an address given to `ray.init` is replaced by the machine's own.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     # A fresh worker imports these while the driver is still busy starting; saves the import of torch (2 s).
