@@ -89,6 +89,8 @@ def _print(found: Inspection) -> None:
     sets = [("id", found.id)]
     if found.outliers is not None:
         sets.append(("outliers", found.outliers))
+    if found.val_coarse is not None:
+        sets.append(("val_coarse", found.val_coarse))
     sets += [("coarse_ood", one) for one in found.coarse_ood["sets"]]
     columns = (
         "set",

@@ -31,11 +31,13 @@ from lmoe_tune.data.usable_images import (
     select_coarse,
     select_id,
     select_outliers,
+    select_val_coarse,
     split_id,
 )
 from lmoe_tune.errors import UsageError
 from lmoe_tune.readers import READERS, LayoutError
 from lmoe_tune.readers.names import read_names, shown, some, write_names
+from lmoe_tune.readers.pretraining import seen_by_imagenet
 from lmoe_tune.spec import Dataset, DataSpec
 
 Counts = dict[str, Any]
@@ -53,6 +55,7 @@ class Inspection:
     notes: tuple[str, ...] = ()
     fingerprint: str | None = None
     near_duplicates: Counts | None = None
+    val_coarse: Counts | None = None
 
     @property
     def stops(self) -> bool:
@@ -64,6 +67,7 @@ class Inspection:
         return {
             "id": self.id,
             "outliers": self.outliers,
+            "val_coarse": self.val_coarse,
             "coarse_ood": self.coarse_ood,
             "splits": self.splits,
             "near_duplicates": self.near_duplicates,
@@ -89,22 +93,26 @@ def inspect(data: DataSpec, home: Path, say: Say | None = None) -> Inspection:
     found = _Found(home, say)
     own = found.selected("data.id", lambda: select_id(data, home, say))
     outliers = found.selected("data.outliers", lambda: select_outliers(data, home, say))
+    validated = found.selected("data.val_coarse", lambda: select_val_coarse(data, home, say))
     coarse = [
         found.selected(f"data.coarse_ood.{place}", partial(select_coarse, data, place, home, say))
         for place in range(len(data.coarse_ood))
     ]
 
-    found.look_for_leaks(own, outliers, coarse)
+    found.look_for_leaks(own, outliers, validated, coarse)
+    found.say_what_means_what(data)
     splits: dict[str, Counts] = {}
     fingerprint = near_duplicates = None
     if own is not None:
         near_duplicates = found.near_duplicates(data, own)
-        if outliers is not None or data.outliers is None:
-            splits, fingerprint = found.splits(data, own, outliers, coarse)
+        are_read = (outliers or not data.outliers) and (validated or not data.val_coarse)
+        if are_read:
+            splits, fingerprint = found.splits(data, own, outliers, validated, coarse)
 
     return Inspection(
         id=_described(own) if own else {"layout": None, "classes": 0, "images": 0},
-        outliers=_described_outliers(data, outliers),
+        outliers=_described_or_missing(data.outliers, outliers),
+        val_coarse=_described_or_missing(data.val_coarse, validated),
         coarse_ood={
             "images": sum(len(one.indices) for one in coarse if one),
             "sets": [_described(one) for one in coarse if one],
@@ -165,23 +173,34 @@ class _Found:
             return None
         return found
 
+    def say_what_means_what(self, data: DataSpec) -> None:
+        """What a reader of the results must know of these sets."""
+        self.notes.append(f"data.id: {seen_by_imagenet(data.id.dataset)}")
+        if data.outliers is not None and data.val_coarse is None:
+            self.notes.append(
+                "data.val_coarse: the coarse images to validate with come from the source of the outliers "
+                "that are trained on, so val_coarse metrics are higher than those of other coarse images; "
+                "name a set of their own to avoid that"
+            )
+
     def look_for_leaks(
         self,
         own: UsableImages | None,
         outliers: UsableImages | None,
+        validated: UsableImages | None,
         coarse: Sequence[UsableImages | None],
     ) -> None:
         """Images and classes that are in two sets which must be disjoint."""
+        others = [one for one in (outliers, validated, *coarse) if one]
         if own is not None:
-            for other in (outliers, *coarse):
-                if other is not None:
-                    self._leaks(own, other, "in-distribution images")
-                    self._classes_in_common(own, other)
+            for other in others:
+                self._leaks(own, other, "in-distribution images")
+                self._classes_in_common(own, other)
 
-        if outliers is not None:
-            for one in coarse:
-                if one is not None:
-                    self._leaks(outliers, one, "outliers")
+        for first, kind in ((outliers, "outliers"), (validated, "images of data.val_coarse")):
+            if first is not None:
+                for other in others[others.index(first) + 1 :]:
+                    self._leaks(first, other, kind)
 
     def near_duplicates(self, data: DataSpec, own: UsableImages) -> Counts:
         """Images of the in-distribution set that copy one another, and in which parts they are."""
@@ -219,12 +238,13 @@ class _Found:
         data: DataSpec,
         own: UsableImages,
         outliers: UsableImages | None,
+        validated: UsableImages | None,
         coarse: Sequence[UsableImages | None],
     ) -> tuple[dict[str, Counts], str | None]:
         """Classes and images of every part, and the fingerprint of what a search sees."""
         try:
-            plan = plan_of(data, own, outliers)
-            sealed = plan_test_of(data, own, outliers, [one for one in coarse if one is not None])
+            plan = plan_of(data, own, outliers, validated)
+            sealed = plan_test_of(data, own, outliers, validated, [one for one in coarse if one])
         except UsageError as error:
             self.add_error(error)
             return {}, None
@@ -331,10 +351,10 @@ def _described(found: UsableImages) -> Counts:
     }
 
 
-def _described_outliers(data: DataSpec, outliers: UsableImages | None) -> Counts | None:
-    if data.outliers is None:
+def _described_or_missing(dataset: Dataset | None, found: UsableImages | None) -> Counts | None:
+    if dataset is None:
         return None
-    return _described(outliers) if outliers else {"images": 0}
+    return _described(found) if found else {"images": 0}
 
 
 def _counted(parts: Sequence[Part]) -> Counts:

@@ -10,18 +10,18 @@ import numpy as np
 import numpy.typing as npt
 
 from lmoe_tune.data.leaks import Leak, copied, find_near_duplicates
-from lmoe_tune.data.search_plan import fingerprint, renumbered
+from lmoe_tune.data.search_plan import coarse_part, fingerprint, outlier_parts, renumbered
 from lmoe_tune.data.splits import IntArray
 from lmoe_tune.data.table import Part
 from lmoe_tune.data.usable_images import (
     Say,
     UsableImages,
     class_split,
-    outlier_pools,
     refuse_stopping,
     select_coarse,
     select_id,
     select_outliers,
+    select_val_coarse,
     split_id,
 )
 from lmoe_tune.readers import READERS
@@ -65,15 +65,17 @@ def plan_test(
         with_held_out: the classes that the search held out are trained on and tested, too; else they are nowhere.
     """
     found, outliers = select_id(data, home, say), select_outliers(data, home, say)
+    validated = select_val_coarse(data, home, say)
     coarse = [select_coarse(data, place, home, say) for place in range(len(data.coarse_ood))]
-    refuse_stopping([found, outliers, *coarse])
-    return plan_test_of(data, found, outliers, coarse, with_held_out=with_held_out)
+    refuse_stopping([found, outliers, validated, *coarse])
+    return plan_test_of(data, found, outliers, validated, coarse, with_held_out=with_held_out)
 
 
 def plan_test_of(
     data: DataSpec,
     found: UsableImages,
     outliers: UsableImages | None,
+    validated: UsableImages | None,
     coarse: list[UsableImages],
     *,
     with_held_out: bool = True,
@@ -90,16 +92,13 @@ def plan_test_of(
     train, val, test = (of(part, known) for part in (images.train, images.val, images.test))
     has_official_test = any(table.official[index] == "test" for index in found.indices)
     test_fine = of(images.test if has_official_test else found.indices, classes.test_novel)
-    pool, test_outliers, val_coarse = None, None, Part(table, np.zeros(0, dtype=np.int64))
-    if outliers is not None:
-        split = outlier_pools(outliers)
-        pool, val_coarse, test_outliers = (
-            Part(outliers.table, part) for part in (split.train, split.val, split.test)
-        )
+    pools = outlier_parts(outliers)
+    val_coarse = coarse_part(found, outliers, validated)
     test_coarse = tuple(Part(one.table, one.indices) for one in coarse)
     contents: list[tuple[UsableImages | None, list[Part | None]]] = [
         (found, [train, val, test, test_fine]),
-        (outliers, [pool, val_coarse, test_outliers]),
+        (outliers, [pools["train"], pools["test"]]),
+        (validated or outliers, [val_coarse]),
     ]
     contents += [(one, [part]) for one, part in zip(coarse, test_coarse, strict=True)]
     return TestPlan(
@@ -110,9 +109,9 @@ def plan_test_of(
         test=test,
         test_labels=renumbered(test, known),
         test_fine=test_fine,
-        outliers=pool,
+        outliers=pools["train"],
         val_coarse=val_coarse,
-        test_outliers=test_outliers,
+        test_outliers=pools["test"],
         test_coarse=test_coarse,
         classes=tuple(table.classes[label] for label in known),
         fingerprint=fingerprint(contents),

@@ -272,17 +272,19 @@ def _outlier_pools(data: DataSpec) -> tuple[UInt8Array, UInt8Array]:
     ):  # only methods that train without outliers come here; validation still needs some
         return np.zeros((0, 1, 8, 8), np.uint8), channels_first(load_photo_patches("china", "val"))
     photo = PHOTOS[data.outliers.dataset]
+    validated = PHOTOS[data.val_coarse.dataset] if data.val_coarse else photo
     train = load_photo_patches(photo, "train")
     if data.outliers.limit is not None:
         train = train[kept(len(train), data.outliers.limit)]
-    return channels_first(train), channels_first(load_photo_patches(photo, "val"))
+    return channels_first(train), channels_first(load_photo_patches(validated, "val"))
 
 
 def _refuse_unreadable(data: DataSpec) -> None:
-    if data.id.dataset != "digits" or (data.outliers and data.outliers.dataset not in PHOTOS):
+    others = [one.dataset for one in (data.outliers, data.val_coarse) if one]
+    if data.id.dataset != "digits" or not set(others) <= PHOTOS.keys():
         raise UsageError(
             "data: digits can be combined with the outliers photo_china and photo_flower only, "
-            f"not {data.id.dataset} with {data.outliers.dataset if data.outliers else None}"
+            f"not {data.id.dataset} with {' and '.join(others)}"
         )
     if data.resize is not None or data.crop is not None or data.augment is not None:
         raise UsageError(

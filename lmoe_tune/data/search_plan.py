@@ -18,6 +18,7 @@ from lmoe_tune.data.usable_images import (
     refuse_stopping,
     select_id,
     select_outliers,
+    select_val_coarse,
     split_id,
 )
 from lmoe_tune.errors import UsageError
@@ -31,8 +32,8 @@ class SearchPlan:
 
     `train_labels` and `val_labels` count from 0 over `classes`, those trained on. `val_fine` are images of
     in-distribution classes that are held out, `outliers` the training pool (None: the spec has no outliers),
-    `val_coarse` the outliers' validation pool (empty without outliers). `fingerprint` tells what is in all of
-    them: paths, classes and content.
+    `val_coarse` the outliers' validation pool or the spec's own set (empty without either). `fingerprint`
+    identifies all of them: paths, classes and content.
     """
 
     train: Part
@@ -59,12 +60,22 @@ def plan_search(data: DataSpec, home: Path | None = None, say: Say | None = None
         UsageError: the data cannot be read, or the split leaves a part without images.
     """
     found, outliers = select_id(data, home, say), select_outliers(data, home, say)
-    refuse_stopping([found, outliers])
-    return plan_of(data, found, outliers)
+    validated = select_val_coarse(data, home, say)
+    refuse_stopping([found, outliers, validated])
+    return plan_of(data, found, outliers, validated)
 
 
-def plan_of(data: DataSpec, found: UsableImages, outliers: UsableImages | None) -> SearchPlan:
-    """The plan over images that have been selected. Raises UsageError where a part has no image."""
+def plan_of(
+    data: DataSpec,
+    found: UsableImages,
+    outliers: UsableImages | None,
+    validated: UsableImages | None,
+) -> SearchPlan:
+    """The plan over images that have been selected. Raises UsageError where a part has no image.
+
+    Args:
+        validated: the coarse images to validate with, where these are a set of their own.
+    """
     table = found.table
     classes = class_split(data, len(table.classes))
     images = split_id(data, found)
@@ -75,10 +86,8 @@ def plan_of(data: DataSpec, found: UsableImages, outliers: UsableImages | None) 
     train, val = of(images.train, classes.train), of(images.val, classes.train)
     # Nothing of a held-out class is trained on, so its training part makes the estimate steadier.
     val_fine = of(np.sort(np.concatenate([images.train, images.val])), classes.val_novel)
-    pool, val_coarse = None, Part(table, np.zeros(0, dtype=np.int64))
-    if outliers is not None:
-        split = outlier_pools(outliers)
-        pool, val_coarse = Part(outliers.table, split.train), Part(outliers.table, split.val)
+    pools = outlier_parts(outliers)
+    pool, val_coarse = pools["train"], coarse_part(found, outliers, validated)
     _refuse_empty(data, classes, train, val, val_fine, pool, val_coarse)
     return SearchPlan(
         train=train,
@@ -89,8 +98,33 @@ def plan_of(data: DataSpec, found: UsableImages, outliers: UsableImages | None) 
         outliers=pool,
         val_coarse=val_coarse,
         classes=tuple(table.classes[label] for label in classes.train),
-        fingerprint=fingerprint([(found, [train, val, val_fine]), (outliers, [pool, val_coarse])]),
+        fingerprint=fingerprint(
+            [
+                (found, [train, val, val_fine]),
+                (outliers, [pool]),
+                (validated or outliers, [val_coarse]),
+            ]
+        ),
     )
+
+
+def outlier_parts(outliers: UsableImages | None) -> dict[str, Part | None]:
+    """The outliers' pools: train, val and test."""
+    if outliers is None:
+        return {"train": None, "val": None, "test": None}
+    return {
+        name: Part(outliers.table, indices)
+        for name, indices in vars(outlier_pools(outliers)).items()
+    }
+
+
+def coarse_part(
+    found: UsableImages, outliers: UsableImages | None, validated: UsableImages | None
+) -> Part:
+    """The coarse images to validate with: a set of their own, else the outliers' validation pool, else none."""
+    if validated is not None:
+        return Part(validated.table, validated.indices)
+    return outlier_parts(outliers)["val"] or Part(found.table, np.zeros(0, dtype=np.int64))
 
 
 def renumbered(part: Part, classes: tuple[int, ...]) -> IntArray:

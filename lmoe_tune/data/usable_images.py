@@ -105,6 +105,15 @@ def select_coarse(
     )
 
 
+def select_val_coarse(
+    data: DataSpec, home: Path | None, say: Say | None = None
+) -> UsableImages | None:
+    """The coarse images to validate with, where the spec names a set of their own. Raises LayoutError."""
+    if data.val_coarse is None:
+        return None
+    return _select(data, "data.val_coarse", data.val_coarse, home, say, labelled=False)
+
+
 def class_split(data: DataSpec, num_classes: int) -> ClassSplit:
     """The class split of a data set with this many classes: MixOE's number where it is the published set.
 
@@ -177,11 +186,9 @@ def _select(
         exclusion = exclude(table, dataset.exclude, data.id.dataset)
         usable = exclusion.kept
         excluded = (*exclusion.by_name, *exclusion.by_kind)
-        if exclusion.by_kind:
-            kind = READERS[data.id.dataset].title
-            notes.append(
-                f"{len(exclusion.by_kind)} synsets show what {kind} shows and are left out"
-            )
+        kind = READERS[data.id.dataset].shows
+        if exclusion.by_kind and kind is not None:
+            notes.append(f"{len(exclusion.by_kind)} synsets show {kind.name} and are left out")
         findings += _unmatched(where, exclusion)
     candidates = np.flatnonzero(usable)
     keys = [path_key(table.paths[index]) for index in candidates]

@@ -88,6 +88,7 @@ READER = Reader(
     resize=512,
     crop=448,
     shows=Kind(
+        "butterflies",
         (
             "butterfly", "butterflies", "moth", "admiral", "ringlet", "monarch",
             "milkweed butterfly", "lycaenid",

@@ -80,6 +80,7 @@ READER = Reader(
     crop=448,
     crop_bottom=20,
     shows=Kind(
+        "aircraft",
         (
             "aircraft", "airplane", "aeroplane", "airliner", "airship", "dirigible", "warplane",
             "military plane", "jet", "helicopter", "glider", "biplane", "seaplane", "fighter", "bomber",

@@ -85,9 +85,10 @@ class Layout:
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of thing, to find it among WebVision's synsets: words in their names, and stretches
+    """A kind of thing and how to find it among ImageNet's synsets: words in their names, and stretches
     [first, last] of their WordNet 3.0 numbers."""
 
+    name: str
     words: tuple[str, ...]
     numbers: tuple[tuple[int, int], ...] = ()
 

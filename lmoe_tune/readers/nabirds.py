@@ -9,6 +9,7 @@ from lmoe_tune.readers.class_folders import CLASS_FOLDERS
 from lmoe_tune.readers.layout import Kind, Layout, Reader
 
 BIRDS = Kind(
+    "birds",
     (
         "bird", "hen", "ostrich", "brambling", "goldfinch", "finch", "junco", "snowbird", "bunting", "robin", "bulbul",
         "jay", "magpie", "chickadee", "titmouse", "ouzel", "dipper", "eagle", "vulture", "owl", "hawk", "falcon",

@@ -153,6 +153,7 @@ READER = Reader(
     resize=512,
     crop=448,
     shows=Kind(
+        "cars",
         (
             "car", "cars", "automobile", "motorcar", "auto", "cab", "taxi", "taxicab", "hack",
             "convertible", "jeep", "landrover", "limousine", "limo", "minivan", "van", "minibus",

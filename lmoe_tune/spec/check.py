@@ -413,7 +413,8 @@ def _with_absolute_paths(data: dict[str, Any], spec_folder: Path) -> dict[str, A
     """The section `data` with the folders and files that it names as absolute paths."""
     if data.get("cache_dir") is not None:
         data["cache_dir"] = sections.absolute(data["cache_dir"], spec_folder)
-    for dataset in (data["id"], data.get("outliers"), *data.get("coarse_ood", ())):
+    given = (data["id"], data.get("outliers"), data.get("val_coarse"))
+    for dataset in (*given, *data.get("coarse_ood", ())):
         if dataset and dataset.get("root") is not None:
             dataset["root"] = sections.absolute(dataset["root"], spec_folder)
         if dataset and dataset.get("exclude"):

@@ -207,7 +207,9 @@ class DataSpec(_Section):
     id: Dataset
     """The in-distribution set, whose classes are learnt."""
     outliers: Dataset | None = None
-    """The auxiliary outliers: a pool to train with and a disjoint one to validate with (val_coarse)."""
+    """The auxiliary outliers, in disjoint pools: to train with, to validate with (val_coarse), to test with."""
+    val_coarse: Dataset | None = None
+    """The coarse images to validate with (val_coarse); null: a pool of the outliers, from the source trained on."""
     coarse_ood: tuple[Dataset, ...] = ()
     """The sealed coarse test sets, never looked at by a search; [] for none."""
     split: Annotated[int, Ge(0), Le(2**31 - 1)] = 0

@@ -18,6 +18,7 @@ from lmoe_tune.spec.model import Dataset, ObjectiveSpec, TrainSpec
 from lmoe_tune.spec.quantity import BoundExpression
 from lmoe_tune.wording import is_secret, masked, shown
 
+VAL_COARSE: KeyPath = ("data", "val_coarse")
 WEIGHTS = ("none", "imagenet")
 LEARNING_RATES: tuple[KeyPath, ...] = (
     ("train", "lr"),
@@ -38,7 +39,7 @@ def dataset_paths(findings: Findings) -> list[KeyPath]:
     """Where the spec names data sets."""
     sets = findings.node(("data", "coarse_ood"))
     num_coarse = len(sets.items) if isinstance(sets, Sequence) else 0
-    places: list[KeyPath] = [("data", "id"), ("data", "outliers")]
+    places: list[KeyPath] = [("data", "id"), ("data", "outliers"), VAL_COARSE]
     places += [("data", "coarse_ood", place) for place in range(num_coarse)]
     return [path for path in places if findings.plain((*path, "dataset")) is not None]
 
@@ -78,7 +79,8 @@ def check_data(
         check_exclusions(findings, path, spec_folder, check_files=missing is not None)
         where = absolute(root, spec_folder) if root is not None else None
         twin = sets.setdefault((name, where), path)
-        if twin != path:
+        bands = READERS[name].is_embedded and VAL_COARSE in (twin, path)  # of one photograph
+        if twin != path and not bands:
             role = ".".join(map(str, twin))
             findings.add(
                 (*path, "dataset"),

@@ -149,7 +149,7 @@ def test_a_leak_is_a_problem_that_its_fix_mends(cars: DataSpec, tmp_path: Path) 
     assert "google/q0001/1abc.jpg is cars_train/00004.jpg (the same bytes)" in problem.what
     with pytest.raises(
         UsageError,
-        match=r"the data cannot be searched on:\ndata.outliers: 2 images are in-distribution",
+        match=r"the data cannot be searched on:\ndata.outliers: 2 images in common with the in-distribution images",
     ):
         refuse_unsound(whole, tmp_path / "home")
     listed = problem.fix.split("[")[1].split("]")[0]
@@ -338,3 +338,43 @@ def test_the_test_images_that_a_network_has_seen_are_known(tmp_path: Path) -> No
     assert np.flatnonzero(seen["fine"]).tolist() == [2]
     assert len(seen["fine"]) == len(sealed.test_fine)
     assert seen_in_training(DataSpec(id=Dataset(dataset="digits"))) == {}
+
+
+def test_coarse_images_to_validate_with_may_be_a_set_of_their_own(
+    cars: DataSpec, tmp_path: Path
+) -> None:
+    trees.class_folders(tmp_path / "val", ("pot", "pan"), per_class=9, seed=3)
+    assert any("val_coarse metrics are higher" in note for note in inspect(cars, tmp_path).notes)
+
+    own = Dataset(dataset="folder", root=str(tmp_path / "val"))
+    found = inspect(cars.model_copy(update={"val_coarse": own}), tmp_path / "home")
+    assert not found.problems
+    assert not any("val_coarse metrics are higher" in note for note in found.notes)
+    assert found.splits["val_coarse"] == {"classes": 2, "images": 18}
+    assert found.document()["val_coarse"]["images"] == 18
+    assert found.splits["outliers"] == inspect(cars, tmp_path).splits["outliers"]
+
+
+def test_coarse_images_to_validate_with_are_in_no_other_set(cars: DataSpec, tmp_path: Path) -> None:
+    trees.class_folders(tmp_path / "val", ("pot", "pan"), per_class=9, seed=3)
+    for place, path in enumerate(("cars/cars_test/00003.jpg", "web/google/q0003/0abc.jpg")):
+        shutil.copy(tmp_path / path, tmp_path / f"val/pot/{place}.jpg")
+    shutil.copy(tmp_path / "val/pan/img 0.jpg", tmp_path / "planes/data/images/0000001.jpg")
+
+    own = Dataset(dataset="folder", root=str(tmp_path / "val"))
+    outliers = cars.outliers
+    assert outliers is not None
+    data = cars.model_copy(
+        update={"val_coarse": own, "outliers": outliers.model_copy(update={"limit": None})}
+    )
+    problems = [problem for problem in inspect(data, tmp_path / "home").problems if problem.stops]
+    assert [(problem.where, problem.what.split(":")[0]) for problem in problems] == [
+        ("data.val_coarse", "1 image in common with the in-distribution images"),
+        ("data.val_coarse", "1 image in common with the outliers"),
+        ("data.coarse_ood.0", "1 image in common with the images of data.val_coarse"),
+    ]
+
+
+def test_what_pre_training_has_seen_is_said(cars: DataSpec, tmp_path: Path) -> None:
+    notes = inspect(cars, tmp_path / "home").notes
+    assert any("ImageNet have seen photographs of cars" in note for note in notes)

@@ -206,3 +206,12 @@ def test_the_description_counts_what_is_there() -> None:
         2,
         3,
     ]
+
+
+def test_the_digits_may_be_validated_with_the_other_photograph() -> None:
+    spec = DataSpec(id=Dataset(dataset="digits"), outliers=Dataset(dataset="photo_china"))
+    other = spec.model_copy(update={"val_coarse": Dataset(dataset="photo_flower")})
+    before, after = load_search_data(spec), load_search_data(other)
+    np.testing.assert_array_equal(after.outliers, before.outliers)
+    expected = load_photo_patches("flower", "val")
+    np.testing.assert_array_equal(after.val_coarse[:, 0], expected)

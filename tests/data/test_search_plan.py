@@ -336,3 +336,21 @@ def test_a_part_without_images_is_refused(data: Any) -> None:
         plan_search(data(outliers={"limit": 2}))
     with pytest.raises(UsageError, match="num_id_classes is 7"):
         plan_search(data(num_id_classes=7))
+
+
+def test_a_set_of_its_own_to_validate_with_takes_the_place_of_the_outliers_pool(
+    data: Any, tmp_path: Path
+) -> None:
+    trees.class_folders(tmp_path / "val", ("cup", "jug"), per_class=3, seed=4)
+    own = Dataset(dataset="folder", root=str(tmp_path / "val"))
+    before, after = plan_search(data()), plan_search(data(val_coarse=own))
+    assert names(after.val_coarse) == {
+        ("folder", f"{name}/img {place}.jpg") for name in ("cup", "jug") for place in range(3)
+    }
+    assert names(after.outliers) == names(before.outliers)
+    assert after.fingerprint != before.fingerprint
+
+    alone = plan_search(data(val_coarse=own, outliers=None))
+    assert alone.outliers is None and names(alone.val_coarse) == names(after.val_coarse)
+    sealed = plan_test(data(val_coarse=own))
+    assert names(sealed.val_coarse) == names(after.val_coarse)
