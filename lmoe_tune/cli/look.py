@@ -107,7 +107,8 @@ def leaderboard(name: NameArgument, form: FormatOption = "table", home: HomeOpti
         row | row["params"] | {metric: row["metrics"].get(metric) for metric in metrics}
         for row in rows
     ]
-    columns = ("trial", "state", "value", *pareto, "feasible", *metrics, *searched, "epochs")
+    tied = ("tied",) if any(row["tied"] is not None for row in rows) else ()
+    columns = ("trial", "state", "value", *tied, *pareto, "feasible", *metrics, *searched, "epochs")
     print_rows(flat, columns if chosen == "table" else (*columns, "run_id"), chosen)
 
 
@@ -125,7 +126,14 @@ def best(name: NameArgument, form: FormatOption = "table", home: HomeOption = No
     if chosen == "json":
         print_json(found)
         return
+    if len(found["tied"]) > 1:
+        others = ", ".join(str(number) for number in found["tied"] if number != found["trial"])
+        say(
+            f"trial {found['trial']} is one of {len(found['tied'])} that cannot be told apart on these "
+            f"validation images with this seed (with trial {others}), of those whose scores are kept"
+        )
     flat = {key: value for key, value in found.items() if key not in ("params", "metrics")}
+    flat["tied"] = " ".join(map(str, found["tied"]))
     flat |= found["params"] | found["metrics"]
     if chosen == "csv":
         print_rows([flat], tuple(flat), chosen)

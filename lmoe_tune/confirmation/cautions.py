@@ -46,6 +46,7 @@ def cautions_of(
         found.append(
             f"there are only {num_novel_classes} novel classes, so little is known of other ones"
         )
+    found += _of_near_duplicates(plan, runs)
     splits = {run.split for run in runs}
     if len(splits) > 1:
         found.append(
@@ -96,6 +97,16 @@ def _of_accuracy(plan: Plan, spec: Spec, runs: Sequence[Run]) -> Iterator[str]:
         yield (
             f"the winner's test accuracy is lower by {fall:.4f}, and the spec sets no bound for it "
             "(objective.constraints)"
+        )
+
+
+def _of_near_duplicates(plan: Plan, runs: Sequence[Run]) -> Iterator[str]:
+    own = [run for run in runs if run.configuration == plan.winner.name]
+    number = max((run.metrics.get("test_near_duplicates", 0.0) for run in own), default=0.0)
+    if number > 0:
+        yield (
+            f"{number:.0f} test images are near-duplicates of images that were trained on or validated "
+            "with; the metrics ending in _distinct are without them"
         )
 
 

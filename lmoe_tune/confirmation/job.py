@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from lmoe_tune.confirmation.plan import (
 )
 from lmoe_tune.data import PlannedData, SearchData
 from lmoe_tune.data.sealed_images import FINE, ID, Opened, TestImages, open_test_data
+from lmoe_tune.data.sealed_plan import seen_in_training
 from lmoe_tune.durable import write_durably
 from lmoe_tune.errors import DivergedError, TrainingError
 from lmoe_tune.evaluation import (
@@ -44,6 +45,7 @@ from trainables.worker import num_recorded, objective_of, read_spec, trial_folde
 log = logging.getLogger(__name__)
 
 NUM_RESAMPLES = 1000
+DISTINCT = ("test_auroc", "test_fine_auroc", "test_coarse_auroc", "test_accuracy")
 
 
 def run_job(config: dict[str, Any]) -> Iterator[TrialEpoch]:
@@ -69,7 +71,8 @@ def run_job(config: dict[str, Any]) -> Iterator[TrialEpoch]:
         return open_test_data(job_spec.data, home, with_held_out=with_held_out)
 
     def at_end(trained: Trained) -> dict[str, float]:
-        metrics, arrays = measure(trained, job_spec, opened().test, home)
+        seen = seen_in_training(job_spec.data, home, with_held_out=with_held_out)
+        metrics, arrays = measure(trained, job_spec, opened().test, home, seen)
         if point["seed"] == candidate.get("keeps_model_of"):
             _keep_model(folder, trained)
         _keep_arrays(folder, arrays)
@@ -99,13 +102,20 @@ def run_job(config: dict[str, Any]) -> Iterator[TrialEpoch]:
 
 @torch.inference_mode()
 def measure(
-    trained: Trained, spec: Spec, test: TestImages, home: Path
+    trained: Trained,
+    spec: Spec,
+    test: TestImages,
+    home: Path,
+    seen: Mapping[str, npt.NDArray[np.bool_]] | None = None,
 ) -> tuple[dict[str, float], dict[str, npt.NDArray[Any]]]:
     """The test metrics of a model, and what is kept of its test.
 
     The arrays: `scores_<set>` (N,) of each set; `labels`, `predicted` and `confidence` (N,) of the in-distribution
     images; `novel_auroc`, `novel_count` and `novel_class` (C,) of each test-novel class by itself; `fingerprint` of
     the test images; `resampled_<metric>` (R,), the same images for all models of a split.
+
+    Args:
+        seen: masks of the test images, `id` and `fine`, of which a near-duplicate was trained on or validated with.
 
     Raises:
         DivergedError: the model's logits are not finite.
@@ -122,6 +132,7 @@ def measure(
     confidence, predicted = test.parts(found.confidence)[ID], test.parts(found.predicted)[ID]
     correct = predicted == torch.from_numpy(test.labels).to(predicted.device)
     metrics = metrics_of_scores(scores, confidence, correct)
+    metrics |= _without_seen(scores, confidence, correct, seen or {})
     resampled = resampled_metrics_of_scores(
         scores, confidence, correct, num_resamples=NUM_RESAMPLES, seed=spec.data.split
     )
@@ -143,6 +154,26 @@ def measure(
     }
     arrays |= {f"{RESAMPLED}{name}": values for name, values in resampled.items()}
     return metrics, arrays
+
+
+def _without_seen(
+    scores: Mapping[str, torch.Tensor],
+    confidence: torch.Tensor,
+    correct: torch.Tensor,
+    seen: Mapping[str, npt.NDArray[np.bool_]],
+) -> dict[str, float]:
+    """The main metrics once more as `…_distinct`, without test images that training has seen a near-duplicate of."""
+    number = sum(int(mask.sum()) for mask in seen.values())
+    if number == 0:
+        return {}
+
+    rest = {name: torch.from_numpy(~mask).to(confidence.device) for name, mask in seen.items()}
+    kept = {name: of[rest[name]] if name in rest else of for name, of in scores.items()}
+    found: dict[str, float] = {"test_near_duplicates": number}
+    if len(kept[ID]):
+        distinct = metrics_of_scores(kept, confidence[rest[ID]], correct[rest[ID]])
+        found |= {f"{name}_distinct": distinct[name] for name in DISTINCT if name in distinct}
+    return found
 
 
 def _diverged(

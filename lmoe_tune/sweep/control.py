@@ -18,6 +18,7 @@ from lmoe_tune.sweep.guard import ClusterLostError
 from lmoe_tune.sweep.journal import LedgerError
 from lmoe_tune.sweep.ledger import Ledger, Suggestion, now_ms
 from lmoe_tune.sweep.observer import Observer
+from lmoe_tune.sweep.ties import drop_placements
 from lmoe_tune.sweep.trial_files import append_epoch, write_record
 from lmoe_tune.training.baseline_record import read_baseline_record
 
@@ -207,6 +208,8 @@ class SweepControl:
         unfinished = self.ledger.standing.running.keys()
         for other in (self._with_checkpoints | {number}) - best - unfinished:
             shutil.rmtree(self.ledger.folder.checkpoints(other), ignore_errors=True)
+            trial = self.ledger.trial(other)
+            drop_placements(self.ledger.folder, trial, self.ledger.spec, self._import_path)
         self._with_checkpoints = best | unfinished
 
 

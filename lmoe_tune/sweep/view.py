@@ -10,6 +10,7 @@ from lmoe_tune.records import TrialRecord
 from lmoe_tune.spec import Spec, spec_from_resolved
 from lmoe_tune.sweep.folder import SweepFolder
 from lmoe_tune.sweep.ledger import Ledger, now_ms
+from lmoe_tune.sweep.ties import ties
 from lmoe_tune.sweep.tracked import Tracked, address, tracked
 
 OPENING_PREFIX = "test_opening:"
@@ -92,6 +93,7 @@ def best_of(ledger: Ledger, trials: list[TrialRecord]) -> dict[str, Any] | None:
     checkpoint = checkpoint_of(ledger.folder, best.number)
     several = len(ledger.spec.objective.metrics) > 1
     tracking = tracking_of(ledger)
+    tied = [number for number, is_tied in ties_of(ledger).items() if is_tied]
     return {
         "trial": best.number,
         "value": best.value,
@@ -102,11 +104,22 @@ def best_of(ledger: Ledger, trials: list[TrialRecord]) -> dict[str, Any] | None:
         ),
         "params": best.params,
         "feasible": best.violation == 0,
+        "tied": tied,
         "metrics": best.metrics,
         "checkpoint": str(checkpoint) if checkpoint else None,
         "run_id": tracking.run_ids.get(best.number),
         "model_id": tracking.models.get(best.number),
     }
+
+
+def ties_of(ledger: Ledger) -> dict[int, bool]:
+    """Of the trials that keep what it takes, whether they can be told apart from the best one on these images.
+
+    Of one objective only, and only where it is an AUROC.
+    """
+    if len(ledger.spec.objective.metrics) > 1:
+        return {}
+    return ties(ledger.folder, ledger.ranked(), ledger.spec.objective.metric)
 
 
 def leaderboard(ledger: Ledger) -> list[dict[str, Any]]:
@@ -116,6 +129,7 @@ def leaderboard(ledger: Ledger) -> list[dict[str, Any]]:
     ranked = ledger.ranked()
     several = len(ledger.spec.objective.metrics) > 1
     front = {trial.number for trial in ledger.pareto_front()} if several else set()
+    tied = ties_of(ledger)
     order = {"running": 0, "pruned": 1, "failed": 2, "complete": 3}
     sign = -1 if ledger.spec.objective.direction == "maximize" else 1
     others = sorted(
@@ -133,6 +147,7 @@ def leaderboard(ledger: Ledger) -> list[dict[str, Any]]:
             "value": trial.value,
             **({"pareto": trial.number in front} if several else {}),
             "feasible": trial.violation == 0 if trial.state == "complete" else None,
+            "tied": tied.get(trial.number),
             "params": trial.params,
             "metrics": trial.metrics,
             "epochs": len(trial.epochs),

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from lmoe_tune.data.batches import ImageSource, PairedBatches
 from lmoe_tune.errors import DivergedError
-from lmoe_tune.evaluation import ScoreName, outputs, validation_metrics
+from lmoe_tune.evaluation import Outputs, ScoreName, outputs, validation_metrics
 from lmoe_tune.methods.objective import Objective, checked
 from lmoe_tune.training.optimizer import NesterovSGD
 
@@ -50,6 +50,8 @@ class EpochResult:
     """From 1."""
     metrics: dict[str, float]
     state: Callable[[], dict[str, Any]]
+    validation: Outputs
+    """What was kept of the logits of all validation images, on the device."""
 
 
 def train(
@@ -104,7 +106,8 @@ def train(
             f"train_{name}": mean
             for name, mean in zip(names, terms_ST.mean(0).tolist(), strict=True)
         }
-        metrics |= evaluate(model, images, settings, epoch)
+        validation = validate(model, images, settings, epoch)
+        metrics |= validation_metrics(validation, images.val_labels, images.num_val_fine)
         metrics["lr"] = lr
         if batches.num_slots:
             metrics["outlier_ratio_used"] = batches.outlier_ratio
@@ -119,7 +122,7 @@ def train(
                 "optimizer": optimizer.state_dict(),
             }
 
-        yield EpochResult(epoch, metrics, snapshot)
+        yield EpochResult(epoch, metrics, snapshot, validation)
 
 
 def cosine(step: int, num_steps: int, lr: float, min_lr: float) -> float:
@@ -127,11 +130,21 @@ def cosine(step: int, num_steps: int, lr: float, min_lr: float) -> float:
     return min_lr + (lr - min_lr) * 0.5 * (1 + math.cos(math.pi * step / max(1, num_steps - 1)))
 
 
-@torch.inference_mode()
 def evaluate(
     model: nn.Module, images: ImageSource, settings: Settings, epoch: int
 ) -> dict[str, float]:
-    """Validation metrics of the model as it stands; all sets go through the network in one pass, on the device."""
+    """Validation metrics of the model as it stands."""
+    found = validate(model, images, settings, epoch)
+    return validation_metrics(found, images.val_labels, images.num_val_fine)
+
+
+@torch.inference_mode()
+def validate(model: nn.Module, images: ImageSource, settings: Settings, epoch: int) -> Outputs:
+    """What is kept of the logits of all validation images: one pass through the network, on the device.
+
+    Raises:
+        DivergedError: the logits are not finite.
+    """
     model.eval()
     with torch.autocast(images.device.type, torch.bfloat16, enabled=settings.bf16):
         found = outputs(
@@ -141,7 +154,7 @@ def evaluate(
         raise DivergedError(
             f"epoch {epoch}: the validation logits are not finite; try a smaller lr"
         )
-    return validation_metrics(found, images.val_labels, images.num_val_fine)
+    return found
 
 
 def _refuse_non_finite(terms_ST: Tensor, names: list[str], epoch: int) -> None:

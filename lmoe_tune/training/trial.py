@@ -16,8 +16,10 @@ from lmoe_tune.data.batches import Images, ImageSource
 from lmoe_tune.data.file_images import FileImages
 from lmoe_tune.description import KEY, ModelDescription
 from lmoe_tune.errors import TrainingError, UsageError
+from lmoe_tune.evaluation import Outputs
 from lmoe_tune.methods.objective import Objective
 from lmoe_tune.model import build_model
+from lmoe_tune.placements import placements_of
 from lmoe_tune.spec import DataSpec, Spec
 from lmoe_tune.training.allocator import keep_freed_memory
 from lmoe_tune.training.baseline import acquire_baseline
@@ -104,8 +106,18 @@ def run_trial(
     epochs = train(model, objective, images, settings, state)
     for result in each_within(spec.resources.epoch_timeout, epochs):
         _refuse_lacking(result.metrics, spec)
+        if load is load_search_data and result.epoch == settings.epochs:
+            _keep_placements(result.validation, images, folder.parent)
         checkpoint.save(folder, result.epoch, result.state() | {KEY: describes.document()})
         yield recorded(result.epoch, result.metrics)
+
+
+def _keep_placements(found: Outputs, images: ImageSource, folder: Path) -> None:
+    """Keep what tells whether this trial's AUROCs differ from another's, before its last checkpoint is there."""
+    scores, num_known = found.scores.cpu().numpy(), len(images.val_labels)
+    num_seen = num_known + images.num_val_fine
+    novel = {"fine": scores[num_known:num_seen], "coarse": scores[num_seen:]}
+    placements_of(scores[:num_known], novel).save(folder)
 
 
 def _refuse_lacking(metrics: Mapping[str, float], spec: Spec) -> None:

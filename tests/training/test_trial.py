@@ -14,6 +14,7 @@ from lmoe_tune.description import ModelDescription
 from lmoe_tune.errors import TrainingError, UsageError
 from lmoe_tune.methods.logit_mixoe import LogitMixOE
 from lmoe_tune.methods.objective import Objective
+from lmoe_tune.placements import read_placements
 from lmoe_tune.spec import Spec
 from lmoe_tune.training import trial
 from lmoe_tune.training.trial import TrialEpoch, describe_model, run_trial, settings_of
@@ -129,6 +130,16 @@ def test_an_interrupted_trial_tells_its_last_epoch_again_and_goes_on_to_the_same
     assert [result.epoch for result in rest] == list(range(done, 4))
     assert numbers(parts + rest[1:]) == numbers(whole)
     assert_same_weights(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_what_tells_trials_apart_is_kept_of_the_last_epoch(start, tmp_path: Path) -> None:
+    epochs = start("trials/7/checkpoints")
+    next(epochs)
+    assert read_placements(tmp_path / "trials" / "7") is None
+    *_, last = epochs
+    found = read_placements(tmp_path / "trials" / "7")
+    for metric in ("val_auroc", "val_fine_auroc", "val_coarse_auroc"):
+        assert found.auroc(metric) == pytest.approx(last.metrics[metric], abs=1e-12)
 
 
 def test_a_trial_that_was_finished_only_tells_its_last_epoch(start) -> None:

@@ -1,0 +1,58 @@
+"""Which trials cannot be told apart from the best one on the validation images, and which keep what that takes.
+
+A trial's placements (`lmoe_tune.placements`) are written at its end. They stay as long as its checkpoint does, and
+those of the method's defaults for good.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from lmoe_tune.placements import FILE, Placements, read_placements
+from lmoe_tune.records import TrialRecord
+from lmoe_tune.spec import METHOD, Spec
+from lmoe_tune.sweep.folder import SweepFolder
+from trainables import load_method
+
+
+def ties(folder: SweepFolder, ranked: Iterable[TrialRecord], metric: str) -> dict[int, bool]:
+    """Of each trial that can be compared with the best one, whether it cannot be told apart from it.
+
+    Args:
+        ranked: the complete trials, best first.
+        metric: the objective; of others than AUROCs nothing is said.
+    """
+    best: Placements | None = None
+    found: dict[int, bool] = {}
+    for trial in ranked:
+        placements = read_placements(folder.trial(trial.number))
+        if best is None:
+            if placements is None or not placements.can_compare(metric):
+                return {}
+            best = placements
+        if placements is not None and placements.is_alike(best):
+            found[trial.number] = placements.is_tied(best, metric)
+
+    return found
+
+
+def drop_placements(folder: SweepFolder, trial: TrialRecord, spec: Spec, import_path: Path) -> None:
+    """Remove those of a trial whose checkpoint goes, unless it has its method's defaults."""
+    path = folder.trial(trial.number) / FILE
+    if path.exists() and not has_defaults(spec, trial, import_path):
+        path.unlink(missing_ok=True)
+
+
+def has_defaults(spec: Spec, trial: TrialRecord, import_path: Path) -> bool:
+    """Whether all searched parameters of a trial are at their method's defaults."""
+    method = str(trial.params.get(METHOD, spec.trainable))
+    declared = load_method(method, import_path).declaration.all_parameters
+    training = spec.train.model_dump()
+    for name, value in trial.params.items():
+        if name == METHOD:
+            continue
+        default = declared[name].default if name in declared else None
+        if value != (training.get(name) if default is None else default):
+            return False
+    return True
