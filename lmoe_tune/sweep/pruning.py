@@ -1,8 +1,8 @@
 """Which trials are stopped early: feasible ones are judged by their objective, infeasible ones come below them all.
 
 A constraint is judged by where its metric is heading, as accuracy often recovers late: how far an early epoch misses
-it is reduced by what the sweep's own finished trials still gained from that epoch on, those that had missed it by
-about as much. Without such a trial there is nothing to go by, and the constraint counts as met.
+it is reduced by the share that the sweep's own finished trials still made up from that epoch on, those that had missed
+it by about as much. Without such a trial there is nothing to go by, and the constraint counts as met.
 
 All of this is a pure function of the recorded epochs: nothing is kept in the ledger, and a decision is made anew with
 what is known at that moment. Optuna's own pruners know no constraints, and keep what they once judged.
@@ -23,7 +23,7 @@ from lmoe_tune.spec import Spec
 
 REDUCTION_FACTOR = 3
 MIN_COMPLETE = 4  # before the median says something
-QUANTILE = 0.75  # of the gains: a trial that a fourth of its like would have saved goes on
+QUANTILE = 0.75  # of the shares made up: a trial goes on where a fourth of its like came to meet it
 NO_BIN = -128
 
 Misses = Mapping[str, float]
@@ -36,7 +36,7 @@ def first_rung(spec: Spec) -> int:
 
 
 class Gains:
-    """What finished trials still gained on a constraint after an epoch at which they had missed it.
+    """What share of a missed constraint finished trials still made up after an epoch.
 
     They are sorted into bins by how far they had missed it, each twice as wide as the one below.
     """
@@ -44,7 +44,7 @@ class Gains:
     def __init__(self) -> None:
         self._near: dict[int, array[float]] = defaultdict(lambda: array("d"))
         self.expected = np.full(256, np.inf)
-        """By bin, what a trial may still gain; everything, where none is known."""
+        """By bin, the share that a trial may still make up; everything, where none is known."""
         self.expected[NO_BIN] = 0.0
 
     def add(self, missed: float, gained: float) -> None:
@@ -54,7 +54,7 @@ class Gains:
         place = bin_of(missed)
         for near in (place - 1, place, place + 1):
             gains = self._near[near]
-            insort(gains, gained)
+            insort(gains, gained / missed)
             self.expected[near] = gains[math.ceil(QUANTILE * (len(gains) - 1))]
 
 
@@ -89,7 +89,7 @@ class Table:
         violations = np.zeros(len(self))
         for missed, bins, gained in zip(self._missed, self._bins, gains, strict=True):
             expected = gained.expected[np.frombuffer(bins, np.int8)]
-            violations += np.maximum(0.0, np.frombuffer(missed) - expected)
+            violations += np.maximum(0.0, np.frombuffer(missed) * (1 - expected))
         better = (violations < violation) | ((violations == violation) & (costs < cost))
         return int(np.count_nonzero(better))
 
@@ -143,7 +143,7 @@ class Pruning:
             missed = misses.get(name, 0.0)
             expected = float(gains.expected[bin_of(missed)])
             is_known = missed > 0 and math.isfinite(expected)
-            found[name] = max(0.0, missed - expected) if is_known else missed
+            found[name] = max(0.0, missed * (1 - expected)) if is_known else missed
         return found
 
     def decides_against(self, number: int) -> bool:
@@ -158,9 +158,9 @@ class Pruning:
             return False
         table = self._table(number, epoch)
         promoted = max(1, len(table) // REDUCTION_FACTOR)
-        return (
-            table.num_better(*self._standing(epoch, epochs[-1]), self._gains_at(epoch)) >= promoted
-        )
+        cost, missed = epochs[-1]
+        violation = self._violation(epoch, missed)
+        return table.num_better(cost, violation, self._gains_at(epoch)) >= promoted
 
     def _is_below_median(self, number: int) -> bool:
         """Whether the best that it has shown is worse than the median of the complete trials at this epoch."""
@@ -169,17 +169,19 @@ class Pruning:
         if self._num_complete < MIN_COMPLETE or epoch < self._min_epochs:
             return False
         violation, cost = min(
-            self._standing(at, one)[::-1] for at, one in enumerate(epochs, start=1)
+            (self._violation(at, missed), cost) for at, (cost, missed) in enumerate(epochs, start=1)
         )
         table = self._table(number, epoch)
         return 2 * table.num_better(cost, violation, self._gains_at(epoch)) > len(table)
 
-    def _standing(self, epoch: int, at: tuple[float, list[float]]) -> tuple[float, float]:
-        """The cost and the violation of a trial at an epoch."""
-        cost, missed = at
+    def violation(self, epoch: int, misses: Misses) -> float:
+        """What a trial at an epoch is judged by besides its objective: 0 where it may still be feasible."""
+        return self._violation(epoch, [misses.get(name, 0.0) for name in self._constraints])
+
+    def _violation(self, epoch: int, missed: list[float]) -> float:
         pairs = zip(missed, self._gains_at(epoch), strict=True)
-        left = [value - float(gains.expected[bin_of(value)]) for value, gains in pairs]
-        return cost, sum(max(0.0, value) for value in left)
+        left = [value * (1 - float(gains.expected[bin_of(value)])) for value, gains in pairs]
+        return sum(max(0.0, value) for value in left)
 
     def _gains_at(self, epoch: int) -> list[Gains]:
         if epoch not in self._gains:
