@@ -4,15 +4,18 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import optuna
 import pytest
 
+from lmoe_tune.data.splits import derived_seed
 from lmoe_tune.records import TrialRecord
 from lmoe_tune.spec import Spec
 from lmoe_tune.sweep import ledger as module
-from lmoe_tune.sweep.budget import UsedUp
+from lmoe_tune.sweep.budget import UsedUp, exceeded
 from lmoe_tune.sweep.folder import SweepFolder
 from lmoe_tune.sweep.journal import LedgerError
 from lmoe_tune.sweep.ledger import Ledger
+from lmoe_tune.sweep.sampling import make_distributions
 
 MakeLedger = Callable[..., Ledger]
 RunTrial = Callable[..., TrialRecord]
@@ -340,6 +343,31 @@ def test_a_complete_sweep_runs_the_retries_it_is_asked_for(
     assert [trial.retry_of for trial in written.trials()] == [None, None, 1]
 
 
+def test_retries_run_although_the_failures_are_used_up_and_what_they_mend_no_longer_counts(
+    ledger: MakeLedger, run_trial: RunTrial
+) -> None:
+    written = ledger("budget.trials=3", "budget.max_failed=0", "search.pruner=none")
+    written.fail(written.ask().number, "no")
+    assert written.exhausted() == UsedUp("max_failed", 1, 0)
+    written.retry_failed()
+    assert written.exhausted() is None
+    run_trial(written)
+    assert written.num_failed() == 0
+    assert ledger().exhausted() is None, "the planned trials go on, in a later process as well"
+    run_trial(written)
+    run_trial(written)
+    assert written.exhausted() == UsedUp("trials", 3, 3)
+    assert not exceeded(written.usage(), written.budget, complete=3)
+
+
+def test_a_retry_that_fails_counts_once(ledger: MakeLedger) -> None:
+    written = ledger()
+    written.fail(written.ask().number, "no")
+    written.retry_failed()
+    written.fail(written.ask().number, "again")
+    assert written.num_failed() == 1
+
+
 def test_a_process_that_died_is_counted(ledger: MakeLedger) -> None:
     written = ledger()
     written.ask()
@@ -433,6 +461,47 @@ def test_gpu_hours_are_a_bound(ledger: MakeLedger, baseline: dict[str, float]) -
 
 
 # ------------------------------------------------------------------ suggestions
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "grid", "qmc"])
+def test_a_point_that_was_tried_is_not_trained_again(
+    ledger: MakeLedger, run_trial: RunTrial, sampler: str
+) -> None:
+    space = (
+        "space={mixing_alpha: {choices: [1, 2, 3]}, outlier_ratio: {low: 0.5, high: 1, step: 0.25}}"
+    )
+    start = "search.start_from=[{mixing_alpha: 2, outlier_ratio: 0.5}]"
+    chosen = (space, start, f"search.sampler={sampler}", "budget.trials=20", "search.pruner=none")
+    written = ledger(*chosen)
+    failed = written.ask()
+    written.fail(failed.number, "no")
+    points = [failed.params]
+    while written.exhausted() is None:
+        points.append(run_trial(written).params)
+        written = ledger(*chosen)
+    assert written.exhausted() == UsedUp("points", 9, 9)
+    assert len(points) == len({tuple(point.items()) for point in points}) == 9
+    written.retry_failed()
+    assert written.ask().params == failed.params, "a failed one may be tried again"
+
+
+def test_suggestions_are_those_of_a_sampler_that_reads_the_whole_space_anew(
+    ledger: MakeLedger, run_trial: RunTrial
+) -> None:
+    written = ledger("budget.trials=30")
+    for number in range(24):
+        if number == 15:
+            written.fail(written.ask().number, "no")
+            continue
+        sampler = optuna.samplers.TPESampler(
+            seed=derived_seed("sampler", written.spec.search.seed, number) % 2**32
+        )
+        trials = written.study.get_trials()
+        study = optuna.create_study(sampler=sampler, direction="maximize")
+        study.add_trials(trials)
+        expected = study.ask(fixed_distributions=make_distributions(written.spec)).params
+        found = run_trial(written).params
+        assert number < len(written.spec.search.start_from) or found == expected
 
 
 def test_points_to_start_from_go_first_and_in_order(ledger: MakeLedger) -> None:
