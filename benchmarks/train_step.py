@@ -43,10 +43,10 @@ if str(ROOT) not in sys.path:
 
 from lmoe_tune.data.batches import Batch  # noqa: E402 (after the checkout is on the path)
 from lmoe_tune.data.streams import EpochDraws  # noqa: E402
-from lmoe_tune.methods.logit_mixoe import LogitMixOE  # noqa: E402
 from lmoe_tune.model import build_model  # noqa: E402
 from lmoe_tune.training.allocator import keep_freed_memory, return_freed_memory  # noqa: E402
 from lmoe_tune.training.optimizer import NesterovSGD  # noqa: E402
+from trainables import load_method  # noqa: E402
 
 NUM_CLASSES = 90
 LR = 1e-3
@@ -130,7 +130,9 @@ class Ours:
             batch.outliers.contiguous(memory_format=layout),
         )
         self.batch = Batch(images[0], batch.labels, images[1], batch.pairs)
-        self.objective = LogitMixOE(batch_norm=mode.batch_norm)  # type: ignore[arg-type]  # one of its literals
+        method = load_method("logit_mixoe")
+        params = method.declaration.resolve({"batch_norm": mode.batch_norm})
+        self.objective = method.objective(params)
         self.draws, self.number = draws_of(batch, batch.images.device), 0
 
     def begin(self) -> None:

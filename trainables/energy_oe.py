@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from lmoe_tune.spec import Declaration, Parameter
+from lmoe_tune.spec import Declaration, Parameter, Range
 from trainables.method import Method
 from trainables.parameters import BATCH_NORM, OUTLIER_RATIO
 
@@ -21,7 +21,12 @@ class EnergyOE(Method):
         summary="energies of images and outliers kept apart by squared hinges; use objective.score: energy",
         parameters=(
             Parameter(
-                "energy_weight", "float", 0.1, "eta, weight of the two squared hinges", low=0
+                "energy_weight",
+                "float",
+                0.1,
+                "eta, weight of the two squared hinges",
+                low=0,
+                tune=Range(0.005, 1, log=True),
             ),
             Parameter(
                 "m_in",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from lmoe_tune.spec import Declaration, Parameter
+from lmoe_tune.spec import Declaration, Parameter, Range
 from trainables.method import Method
 from trainables.parameters import BATCH_NORM, OUTLIER_RATIO, PER
 
@@ -20,6 +20,7 @@ PARAMETERS = (
         "lambda ~ Beta(alpha, alpha): small values mix little, large ones half and half",
         low=0,
         low_exclusive=True,
+        tune=Range(0.1, 10, log=True),
     ),
     Parameter(
         "mix_weight",
@@ -34,6 +35,7 @@ PARAMETERS = (
         1.0,
         "gamma, weight of the distance between the logits of the mixed input and the mixed logits",
         low=0,
+        tune=Range(0.01, 100, log=True),
     ),
     OUTLIER_RATIO,
     Parameter(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from lmoe_tune.spec import Declaration, Parameter
+from lmoe_tune.spec import Declaration, Parameter, Range
 from trainables.method import Method
 from trainables.parameters import BATCH_NORM, OUTLIER_RATIO, PER
 
@@ -34,6 +34,7 @@ class MixOE(Method):
                 "lambda ~ Beta(alpha, alpha); default: as published, 1 for mixup and 2 for cutmix",
                 low=0,
                 low_exclusive=True,
+                tune=Range(0.1, 10, log=True),
             ),
             Parameter(
                 "mix_weight",
@@ -41,6 +42,7 @@ class MixOE(Method):
                 5.0,
                 "beta, weight of the softened cross-entropy on mixed images",
                 low=0,
+                tune=Range(0.5, 50, log=True),
             ),
             OUTLIER_RATIO,
             PER,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from lmoe_tune.spec import Declaration, Parameter
+from lmoe_tune.spec import Declaration, Parameter, Range
 from trainables.method import Method
 from trainables.parameters import BATCH_NORM, OUTLIER_RATIO
 
@@ -26,6 +26,7 @@ class OutlierExposure(Method):
                 1.0,
                 "delta, weight of CE(outlier logits, uniform)",
                 low=0,
+                tune=Range(0.05, 5, log=True),
             ),
             OUTLIER_RATIO,
             BATCH_NORM,

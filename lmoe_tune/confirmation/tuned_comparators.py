@@ -15,22 +15,6 @@ from lmoe_tune.sweep.ledger import Ledger
 from lmoe_tune.sweep.lifecycle import first_attrs, prepare, settle, write_records
 from trainables import METHODS, load_method
 
-SPACES: dict[str, dict[str, dict[str, Any]]] = {
-    "logit_mixoe": {
-        "mixing_alpha": {"low": 0.1, "high": 10.0, "log": True},
-        "consistency_weight": {"low": 0.01, "high": 100.0, "log": True},
-    },
-    "mixoe": {
-        "mixing_alpha": {"low": 0.1, "high": 10.0, "log": True},
-        "mix_weight": {"low": 0.5, "high": 50.0, "log": True},
-    },
-    "outlier_exposure": {"outlier_weight": {"low": 0.05, "high": 5.0, "log": True}},
-    "energy_oe": {"energy_weight": {"low": 0.005, "high": 1.0, "log": True}},
-    "baseline": {},
-}
-"""What is searched of each method: one to two decades on both sides of its default. Parameters that several methods
-share (`outlier_ratio`, `lr`, ...) come on top where the sweep searches them, over its own range."""
-
 
 def tunable(sweep: Spec) -> list[str]:
     """The shipped methods, other than the sweep's own, that have something to tune."""
@@ -42,15 +26,23 @@ def tunable(sweep: Spec) -> list[str]:
 
 
 def space_of(sweep: Spec, method: str) -> dict[str, Distribution]:
-    """What is searched of a method beside this sweep."""
-    space = {name: Distribution.model_validate(entry) for name, entry in SPACES[method].items()}
+    """What is searched of a method beside this sweep: what its declaration says is worth tuning.
+
+    Parameters that several methods share (`outlier_ratio`, `lr`, ...) come on top where the sweep searches them, over
+    its own range.
+    """
     theirs = load_method(method).declaration.all_parameters
+    space = {
+        name: Distribution(low=known.tune.low, high=known.tune.high, log=known.tune.log)
+        for name, known in theirs.items()
+        if known.tune is not None
+    }
     common = {parameter.name for parameter in SHARED_PARAMETERS}
     for other in METHODS:  # the same parameter with the same default in every method that has it
         for parameter in load_method(other).declaration.parameters:
             if theirs.get(parameter.name) == parameter and other != method:
                 common.add(parameter.name)
-    for name in common - SPACES[method].keys():
+    for name in common - space.keys():
         if name in sweep.space and name in theirs:
             space[name] = sweep.space[name].model_copy(update={"only_for": None})
     return space

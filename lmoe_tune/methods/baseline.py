@@ -13,6 +13,8 @@ from lmoe_tune.methods.objective import Objective, StepLoss
 class CrossEntropy(Objective):
     """L = CE(f(x), y), the mean over the in-distribution batch."""
 
+    outlier_ratio = 0.0
+
     def loss(self, model: nn.Module, batch: Batch, draws: StepDraws) -> StepLoss:
         total = F.cross_entropy(model(batch.images).float(), batch.labels)
         return StepLoss(total, {"id_loss": total.detach()})

@@ -37,13 +37,13 @@ DEPTH_IN, DEPTH_OUT = (
 class EnergyOE(Objective):
     """The objective of this module's docstring; without a weight the outliers cost no forward."""
 
-    energy_weight: float = 0.1
-    m_in: float | None = None
+    energy_weight: float
+    m_in: float | None
     """None: -10 - log K."""
-    m_out: float | None = None
+    m_out: float | None
     """None: -1 - log K."""
-    outlier_ratio: float = 1.0
-    batch_norm: BatchNormMode = "joint"
+    outlier_ratio: float
+    batch_norm: BatchNormMode
 
     def loss(self, model: nn.Module, batch: Batch, draws: StepDraws) -> StepLoss:
         groups = [batch.images, batch.outliers] if self.energy_weight > 0 else [batch.images]

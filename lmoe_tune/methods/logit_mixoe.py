@@ -30,16 +30,16 @@ from lmoe_tune.methods.objective import Objective, StepLoss, uniform_cross_entro
 class LogitMixOE(Objective):
     """The objective of this module's docstring; a term whose weight is 0 costs no forward."""
 
-    mixing_alpha: float = 1.0
-    mix_weight: float = 1.0
-    consistency_weight: float = 1.0
-    outlier_weight: float = 0.0
-    outlier_ratio: float = 1.0
-    consistency: ConsistencyName = "mse"
-    center_logits: bool = False
-    stop_gradient: Literal["none", "mixed_logits", "mixed_input"] = "none"
-    per: Per = "batch"
-    batch_norm: BatchNormMode = "joint"
+    mixing_alpha: float
+    mix_weight: float
+    consistency_weight: float
+    outlier_weight: float
+    outlier_ratio: float
+    consistency: ConsistencyName
+    center_logits: bool
+    stop_gradient: Literal["none", "mixed_logits", "mixed_input"]
+    per: Per
+    batch_norm: BatchNormMode
 
     def loss(self, model: nn.Module, batch: Batch, draws: StepDraws) -> StepLoss:
         lam = draws.beta(self.mixing_alpha, per=self.per)

@@ -32,13 +32,13 @@ PUBLISHED_ALPHA = {"mixup": 1.0, "cutmix": 2.0}
 class MixOE(Objective):
     """The objective of this module's docstring; without a weight the mixtures cost no forward."""
 
-    mixing: Literal["mixup", "cutmix"] = "mixup"
-    mixing_alpha: float | None = None
+    mixing: Literal["mixup", "cutmix"]
+    mixing_alpha: float | None
     """None: the published value for `mixing`."""
-    mix_weight: float = 5.0
-    outlier_ratio: float = 1.0
-    per: Per = "batch"
-    batch_norm: BatchNormMode = "joint"
+    mix_weight: float
+    outlier_ratio: float
+    per: Per
+    batch_norm: BatchNormMode
 
     def loss(self, model: nn.Module, batch: Batch, draws: StepDraws) -> StepLoss:
         mixed, lam = self.mixed(batch, draws)

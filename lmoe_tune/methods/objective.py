@@ -29,7 +29,7 @@ class Objective(ABC):
         outlier_ratio: outliers drawn per in-distribution image; 0 where the method needs none.
     """
 
-    outlier_ratio: float = 0.0
+    outlier_ratio: float
 
     @abstractmethod
     def loss(self, model: nn.Module, batch: Batch, draws: StepDraws) -> StepLoss:

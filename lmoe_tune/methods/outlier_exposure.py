@@ -25,9 +25,9 @@ from lmoe_tune.methods.objective import Objective, StepLoss, uniform_cross_entro
 class OutlierExposure(Objective):
     """The objective of this module's docstring; without a weight the outliers cost no forward."""
 
-    outlier_weight: float = 1.0
-    outlier_ratio: float = 1.0
-    batch_norm: BatchNormMode = "joint"
+    outlier_weight: float
+    outlier_ratio: float
+    batch_norm: BatchNormMode
 
     def loss(self, model: nn.Module, batch: Batch, draws: StepDraws) -> StepLoss:
         groups = [batch.images, batch.outliers] if self.outlier_weight > 0 else [batch.images]

@@ -23,6 +23,15 @@ Kind = Literal["float", "int", "choice", "bool"]
 
 
 @dataclass(frozen=True)
+class Range:
+    """Over what a parameter is worth tuning, which is narrower than what it may be."""
+
+    low: float
+    high: float
+    log: bool = False
+
+
+@dataclass(frozen=True)
 class Parameter:
     """One hyperparameter. `low` and `high` are inclusive unless `low_exclusive`; None is no bound."""
 
@@ -35,6 +44,8 @@ class Parameter:
     high: float | None = None
     low_exclusive: bool = False
     choices: tuple[Value, ...] = ()
+    tune: Range | None = None
+    """Over what `confirm` tunes the method when it is compared with another one; None: it stays at its default."""
 
     def __post_init__(self) -> None:
         assert self.name.rpartition(".")[2].isidentifier(), (
@@ -49,6 +60,9 @@ class Parameter:
         assert self.default is None or self.accepts(self.default), (
             f"{self.name}: its default is not allowed"
         )
+        assert self.tune is None or (
+            self.accepts(self.tune.low) and self.accepts(self.tune.high)
+        ), f"{self.name}: its range to tune over is not allowed"
 
     def must_be(self) -> str:
         """What a value must be, in words that follow "must be"."""

@@ -23,7 +23,7 @@ from lmoe_tune.data.streams import EpochDraws, Per, StepDraws
 from lmoe_tune.methods.objective import Objective, StepLoss, checked
 from lmoe_tune.model import SmallCNN
 from lmoe_tune.spec import Parameter
-from trainables.method import Method
+from trainables.method import Method, load_method
 
 NUM_CLASSES = 5
 SIZES = ((6, 4), (6, 2), (3, 7), (2, 2), (5, 5))  # images and outliers of a batch
@@ -192,6 +192,12 @@ class GivenDraws(StepDraws):
     def uniforms(self, name: str, width: int = 1, *, per: Per = "sample") -> Tensor:
         """The given centre, for every outlier."""
         return torch.tensor(self._centre).expand(len(self._lam), 2)
+
+
+def objective_of(name: str, **params: Any) -> Objective:
+    """A shipped method's objective; what is not given has its declared default."""
+    method = load_method(name)
+    return method.objective(method.declaration.resolve(params))
 
 
 def draws_for(batch: Batch, seed: int = 0) -> StepDraws:

@@ -16,9 +16,20 @@ from lmoe_tune.methods.energy_oe import EnergyOE
 from lmoe_tune.methods.mixoe import MixOE
 from lmoe_tune.methods.objective import Objective
 from lmoe_tune.methods.outlier_exposure import OutlierExposure
-from lmoe_tune.testing.methods import GivenDraws, draws_for
+from lmoe_tune.testing.methods import GivenDraws, draws_for, objective_of
 
 LN2 = math.log(2)
+NAMES: dict[type[Objective], str] = {
+    CrossEntropy: "baseline",
+    OutlierExposure: "outlier_exposure",
+    EnergyOE: "energy_oe",
+    MixOE: "mixoe",
+}
+
+
+def made(kind: type[Objective], **params: Any) -> Any:
+    """The objective; what is not given has its declared default."""
+    return objective_of(NAMES[kind], **params)
 
 
 class Logits(nn.Module):
@@ -64,9 +75,12 @@ OUTLIERS = [[0.0, 0.0, LN2, 2 * LN2], [5.0, 5.0, 5.0, 5.0]]
 
 def test_the_baseline_by_hand() -> None:
     expected = 1.5 * LN2
-    assert measured(CrossEntropy(), batch(IMAGES, LABELS, [])) == approx(
-        {"total": expected, "id_loss": expected}
-    )
+    assert measured(
+        made(
+            CrossEntropy,
+        ),
+        batch(IMAGES, LABELS, []),
+    ) == approx({"total": expected, "id_loss": expected})
 
 
 def test_outlier_exposure_by_hand() -> None:
@@ -74,8 +88,13 @@ def test_outlier_exposure_by_hand() -> None:
     data = batch(IMAGES, LABELS, OUTLIERS)
     expected = {"id_loss": 1.0397208, "outlier_loss": 1.4729378}
     assert expected == approx({"id_loss": 1.5 * LN2, "outlier_loss": (2.25 + 2) / 2 * LN2})
-    assert measured(OutlierExposure(), data) == approx({"total": 2.5126586} | expected)
-    assert measured(OutlierExposure(outlier_weight=0.5), data)["total"] == pytest.approx(
+    assert measured(
+        made(
+            OutlierExposure,
+        ),
+        data,
+    ) == approx({"total": 2.5126586} | expected)
+    assert measured(made(OutlierExposure, outlier_weight=0.5), data)["total"] == pytest.approx(
         1.0397208 + 0.5 * 1.4729378
     )
 
@@ -83,14 +102,31 @@ def test_outlier_exposure_by_hand() -> None:
 def test_each_mean_of_outlier_exposure_is_over_its_own_rows() -> None:
     """Ten times the same outlier change nothing; a mean over all rows would."""
     few, many = (batch(IMAGES, LABELS, [OUTLIERS[0]] * count) for count in (2, 20))
-    assert measured(OutlierExposure(), few) == approx(measured(OutlierExposure(), many))
-    assert measured(OutlierExposure(), few)["outlier_loss"] == pytest.approx(2.25 * LN2)
+    assert measured(
+        made(
+            OutlierExposure,
+        ),
+        few,
+    ) == approx(
+        measured(
+            made(
+                OutlierExposure,
+            ),
+            many,
+        )
+    )
+    assert measured(
+        made(
+            OutlierExposure,
+        ),
+        few,
+    )["outlier_loss"] == pytest.approx(2.25 * LN2)
 
 
 def test_energy_oe_by_hand() -> None:
     """logsumexp: ln 8 of both images; ln 8 of the first outlier, and 5 + ln 4 of the flat one."""
     data = batch(IMAGES, LABELS, OUTLIERS)
-    found = measured(EnergyOE(energy_weight=0.5, m_in=-3.0, m_out=-4.0), data)
+    found = measured(made(EnergyOE, energy_weight=0.5, m_in=-3.0, m_out=-4.0), data)
     too_high = (3 - 3 * LN2) ** 2  # E = -2.0794 should be below -3, of both
     too_low = (0 + (5 + 2 * LN2 - 4) ** 2) / 2  # -2.0794 is above -4; -6.3863 is not
     assert too_high == pytest.approx(0.8474279)
@@ -102,7 +138,7 @@ def test_energy_oe_by_hand() -> None:
 
 def test_energies_within_their_margins_cost_nothing() -> None:
     data = batch(IMAGES, LABELS, OUTLIERS)
-    assert measured(EnergyOE(m_in=-2.0, m_out=-7.0), data)["energy_loss"] == 0
+    assert measured(made(EnergyOE, m_in=-2.0, m_out=-7.0), data)["energy_loss"] == 0
 
 
 @pytest.mark.parametrize(
@@ -114,8 +150,10 @@ def test_the_default_margins_follow_the_number_of_classes(
     z_id, z_out = (
         torch.linspace(0, scale, 3 * num_classes).view(3, num_classes) for scale in (2, 9)
     )
-    given = EnergyOE(m_in=m_in, m_out=m_out).energy_loss(z_id, z_out)
-    assert EnergyOE().energy_loss(z_id, z_out).item() == pytest.approx(given.item(), rel=1e-5)
+    given = made(EnergyOE, m_in=m_in, m_out=m_out).energy_loss(z_id, z_out)
+    assert made(
+        EnergyOE,
+    ).energy_loss(z_id, z_out).item() == pytest.approx(given.item(), rel=1e-5)
 
 
 def test_mixup_by_hand() -> None:
@@ -124,9 +162,15 @@ def test_mixup_by_hand() -> None:
     log_sum = math.log(2 + math.sqrt(2) + math.sqrt(2) + 2)
     expected = log_sum - (5 * 1 + 0.5 + 0.5 + 1) / 8 * LN2
     assert expected == pytest.approx(1.3145906)
-    found = measured(MixOE(), data, GivenDraws(0.5))
+    found = measured(
+        made(
+            MixOE,
+        ),
+        data,
+        GivenDraws(0.5),
+    )
     assert found == approx({"total": LN2 + 5 * 1.3145906, "id_loss": LN2, "mix_loss": 1.3145906})
-    found = measured(MixOE(mix_weight=0.5, mixing_alpha=3.0), data, GivenDraws(0.5))
+    found = measured(made(MixOE, mix_weight=0.5, mixing_alpha=3.0), data, GivenDraws(0.5))
     assert found["total"] == pytest.approx(LN2 + 0.5 * 1.3145906)
 
 
@@ -138,14 +182,14 @@ def test_cutmix_by_hand() -> None:
     data = batch(IMAGES[:1], LABELS[:1], OUTLIERS[:1], side=2)
     expected = math.log(11) - (13 * 2 + 1 + 0 + 2) / 16 * LN2
     assert expected == pytest.approx(1.1415661)
-    found = measured(MixOE(mixing="cutmix"), data, GivenDraws(0.75))
+    found = measured(made(MixOE, mixing="cutmix"), data, GivenDraws(0.75))
     assert found == approx({"total": LN2 + 5 * 1.1415661, "id_loss": LN2, "mix_loss": 1.1415661})
 
 
 def test_the_target_of_cutmix_has_the_lam_that_came_out_and_not_the_one_drawn() -> None:
     """lam .7 asks for .5477 of each side, which is one pixel of two: 3/4 of the image is left, as with .75."""
     data = batch(IMAGES[:1], LABELS[:1], OUTLIERS[:1], side=2)
-    found = [measured(MixOE(mixing="cutmix"), data, GivenDraws(lam)) for lam in (0.7, 0.75)]
+    found = [measured(made(MixOE, mixing="cutmix"), data, GivenDraws(lam)) for lam in (0.7, 0.75)]
     assert found[0] == found[1]
 
 
@@ -153,7 +197,7 @@ def test_the_target_of_cutmix_has_the_lam_that_came_out_and_not_the_one_drawn() 
 def test_mixoe_has_the_published_settings_by_default(mixing: Any, alpha: float) -> None:
     data = batch(IMAGES, LABELS, OUTLIERS, side=2)
     drawn = GivenDraws(0.6)
-    found = measured(MixOE(mixing=mixing), data, drawn)
+    found = measured(made(MixOE, mixing=mixing), data, drawn)
     assert drawn.asked == (alpha, None, "batch")
     assert found["total"] == pytest.approx(found["id_loss"] + 5 * found["mix_loss"])
 
@@ -273,7 +317,7 @@ def test_loss_and_gradients_are_those_of_the_reference(
 ) -> None:
     data = random_batch(num_images, num_outliers, num_classes, dtype)
     net, exact = Net(num_classes), Net(num_classes).double()
-    objective = kind(**settings, **({} if kind is CrossEntropy else {"batch_norm": mode}))
+    objective = made(kind, **settings, **({} if kind is CrossEntropy else {"batch_norm": mode}))
     found = objective.loss(net, data, draws_for(data, seed=9)).total
     gradients = torch.autograd.grad(found, list(net.parameters()))
 
@@ -304,7 +348,7 @@ def test_bf16_logits_are_taken_as_the_numbers_they_are(
     )
     data = Batch(images=images, labels=torch.arange(6), outliers=outliers, pairs=torch.arange(4))
     rounded, exact = (
-        kind(**settings).loss(model, data, draws_for(data)).total
+        made(kind, **settings).loss(model, data, draws_for(data)).total
         for model in (Rounded(), nn.Flatten())
     )
     assert rounded.dtype == torch.float32

@@ -13,7 +13,13 @@ from torch import Tensor, nn
 from lmoe_tune.data.batches import Batch
 from lmoe_tune.methods.logit_mixoe import LogitMixOE, margin
 from lmoe_tune.methods.mixing import softened_target
-from lmoe_tune.testing.methods import GivenDraws, draws_for
+from lmoe_tune.testing.methods import GivenDraws, draws_for, objective_of
+
+
+def logit_mixoe(**params: Any) -> LogitMixOE:
+    """The objective; what is not given has its declared default."""
+    return objective_of("logit_mixoe", **params)  # type: ignore[return-value]
+
 
 CONSISTENCIES = ("mse", "mse_log_softmax", "kl", "js")
 
@@ -61,7 +67,7 @@ def batch(pairs: tuple[int, ...] = (0, 1), outliers: list[list[float]] = O) -> B
 def loss_of(
     lam: tuple[float, ...] = (0.75,), on: Batch | None = None, **settings: Any
 ) -> tuple[float, dict[str, float]]:
-    found = LogitMixOE(**settings).loss(Square(), on or batch(), GivenDraws(*lam))
+    found = logit_mixoe(**settings).loss(Square(), on or batch(), GivenDraws(*lam))
     return found.total.item(), {name: value.item() for name, value in found.logged.items()}
 
 
@@ -205,7 +211,7 @@ def test_a_term_of_weight_zero_costs_no_forward(
 ) -> None:
     model = Square()
     three = batch(pairs=(0, 1, 0), outliers=[*O, [0.0, 2.0, 0.0]])
-    found = LogitMixOE(batch_norm=mode, **settings).loss(model, three, draws_for(three))
+    found = logit_mixoe(batch_norm=mode, **settings).loss(model, three, draws_for(three))
     assert model.rows == (rows if mode == "separate" else [sum(rows)])
     logged = set(found.logged)
     assert ("mix_loss" in logged) == (settings.get("mix_weight", 1) > 0)
@@ -222,7 +228,7 @@ def test_with_all_weights_zero_it_is_cross_entropy() -> None:
 
 def test_the_gradient_passes_both_sides_by_default() -> None:
     z_in, z_mix = (torch.tensor(z, requires_grad=True) for z in (Z_IN, Z_MIX))
-    LogitMixOE().distance(z_in, z_mix).backward()
+    logit_mixoe().distance(z_in, z_mix).backward()
     # 2 (z_in - z_mix) / 6
     expected = torch.tensor([[-0.0625, -0.0625, -0.0625], [0.0, -0.0625, -0.25]])
     torch.testing.assert_close(z_in.grad, expected)
@@ -236,7 +242,7 @@ def test_the_stopped_side_gets_no_gradient_and_the_other_the_same_as_ever(
 ) -> None:
     def gradients(stop_gradient: str) -> list[Tensor | None]:
         z_in, z_mix = (torch.tensor(z, requires_grad=True) for z in (Z_IN, Z_MIX))
-        objective = LogitMixOE(
+        objective = logit_mixoe(
             consistency=consistency, center_logits=center_logits, stop_gradient=stop_gradient
         )
         objective.distance(z_in, z_mix).backward()
@@ -254,17 +260,17 @@ def test_the_stopped_side_gets_no_gradient_and_the_other_the_same_as_ever(
 def test_the_gradient_is_stopped_inside_the_distance_only() -> None:
     """Stopping the mixed logits must not take their cross-entropy's gradient away."""
     model = Square()
-    found = LogitMixOE(stop_gradient="mixed_logits", consistency_weight=1e-30).loss(
+    found = logit_mixoe(stop_gradient="mixed_logits", consistency_weight=1e-30).loss(
         model, batch(), GivenDraws(0.75)
     )
     (stopped,) = torch.autograd.grad(found.total, model.weight)
-    plain = LogitMixOE(consistency_weight=0.0).loss(model, batch(), GivenDraws(0.75))
+    plain = logit_mixoe(consistency_weight=0.0).loss(model, batch(), GivenDraws(0.75))
     (expected,) = torch.autograd.grad(plain.total, model.weight)
     torch.testing.assert_close(stopped, expected)
 
 
 def test_what_is_logged_holds_no_graph() -> None:
-    found = LogitMixOE(outlier_weight=1.0).loss(Square(), batch(), GivenDraws(0.75))
+    found = logit_mixoe(outlier_weight=1.0).loss(Square(), batch(), GivenDraws(0.75))
     assert found.total.requires_grad
     assert not any(value.requires_grad for value in found.logged.values())
 
@@ -275,7 +281,7 @@ def test_what_is_logged_holds_no_graph() -> None:
 @pytest.mark.parametrize("per", ["batch", "sample"])
 def test_lambda_is_asked_for_with_the_alpha_and_for_whom(per: str) -> None:
     draws = GivenDraws(0.75)
-    LogitMixOE(mixing_alpha=0.7, per=per).loss(Square(), batch(), draws)
+    logit_mixoe(mixing_alpha=0.7, per=per).loss(Square(), batch(), draws)
     assert draws.asked == (0.7, None, per)
 
 
@@ -330,12 +336,12 @@ def random_batch(size: int = 4, num_outliers: int = 4, side: int = 3) -> Batch:
 def test_the_distance_of_an_affine_network_has_the_floor_zero_with_joint_statistics(
     lam: float,
 ) -> None:
-    found = LogitMixOE(batch_norm="joint").loss(Affine(), random_batch(), GivenDraws(lam))
+    found = logit_mixoe(batch_norm="joint").loss(Affine(), random_batch(), GivenDraws(lam))
     assert found.logged["consistency_loss"].item() < 1e-10
 
 
 def test_with_separate_statistics_it_has_not() -> None:
-    found = LogitMixOE(batch_norm="separate").loss(Affine(), random_batch(), GivenDraws(0.4))
+    found = logit_mixoe(batch_norm="separate").loss(Affine(), random_batch(), GivenDraws(0.4))
     assert found.logged["consistency_loss"].item() > 1e-3
 
 
@@ -343,7 +349,7 @@ def test_with_separate_statistics_it_has_not() -> None:
 def test_which_rows_move_the_running_statistics(mode: str) -> None:
     model, data = Affine(), random_batch()
     model.norm.momentum = 1.0
-    LogitMixOE(batch_norm=mode).loss(model, data, GivenDraws(0.4))
+    logit_mixoe(batch_norm=mode).loss(model, data, GivenDraws(0.4))
     mixed = 0.4 * data.images + 0.6 * data.outliers
     rows = {"joint": torch.cat([data.images, data.outliers, mixed]), "separate": data.images}.get(
         mode
@@ -454,7 +460,7 @@ def test_loss_and_gradients_are_those_of_the_reference(
     lam = draws_for(data, seed=9).beta(0.8, per=per).tolist()
 
     net = Net()
-    objective = LogitMixOE(mixing_alpha=0.8, per=per, batch_norm=mode, **settings)
+    objective = logit_mixoe(mixing_alpha=0.8, per=per, batch_norm=mode, **settings)
     found = objective.loss(net, data, draws_for(data, seed=9)).total
     gradients = torch.autograd.grad(found, list(net.parameters()))
 

@@ -17,6 +17,7 @@ from lmoe_tune.testing.methods import (
     draws_for,
     examples,
     network,
+    objective_of,
     random_batch,
 )
 from trainables import METHODS, load_method
@@ -24,11 +25,6 @@ from trainables import METHODS, load_method
 for _name in METHODS:
     _case = type(f"Test_{_name}", (MethodCase,), {"method": type(load_method(_name))})
     globals()[_case.__name__] = _case
-
-
-def objective_of(name: str, **params: Any) -> Objective:
-    method = load_method(name)
-    return method.objective(method.declaration.resolve(params))
 
 
 @pytest.mark.parametrize("name", METHODS)

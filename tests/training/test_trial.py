@@ -12,12 +12,18 @@ from lmoe_tune.data import SearchData, load_search_data
 from lmoe_tune.data.batches import Images
 from lmoe_tune.description import ModelDescription
 from lmoe_tune.errors import TrainingError, UsageError
-from lmoe_tune.methods.logit_mixoe import LogitMixOE
 from lmoe_tune.methods.objective import Objective
 from lmoe_tune.placements import read_placements
 from lmoe_tune.spec import Spec
+from lmoe_tune.testing.methods import objective_of
 from lmoe_tune.training import trial
 from lmoe_tune.training.trial import TrialEpoch, describe_model, run_trial, settings_of
+
+
+def logit_mixoe(**params: Any) -> Objective:
+    """The objective; what is not given has its declared default."""
+    return objective_of("logit_mixoe", **params)
+
 
 MakeSpec = Callable[..., Spec]
 TIMINGS = {"epoch_s", "images_per_s"}
@@ -47,7 +53,7 @@ def start(
     def start(
         folder: str = "trial", objective: Objective | None = None, spec: Spec = spec, **params: Any
     ) -> Iterator[TrialEpoch]:
-        objective = objective or LogitMixOE(outlier_ratio=0.6, per="sample")
+        objective = objective or logit_mixoe(outlier_ratio=0.6, per="sample")
         return run_trial(spec, objective, params, home=home, folder=tmp_path / folder)
 
     return start
@@ -93,7 +99,7 @@ def test_a_checkpoint_is_there_before_its_epoch_is_told(start, tmp_path: Path) -
 def test_a_trial_starts_from_the_baseline(start, spec: Spec, home: Path) -> None:
     """With a vanishing learning rate and fixed statistics everything measured stays."""
     tiny = spec.model_copy(update={"train": spec.train.model_copy(update={"min_lr": 1e-30})})
-    first = next(start(objective=LogitMixOE(batch_norm="frozen"), spec=tiny, lr=1e-30))
+    first = next(start(objective=logit_mixoe(batch_norm="frozen"), spec=tiny, lr=1e-30))
     for name, value in first.baseline.items():
         if name.startswith("val_"):
             assert first.metrics[name] == value, name
@@ -161,7 +167,7 @@ def measured(
             found.append({name: tensor.clone() for name, tensor in state.items()})
             return {"test_sum": float(sum(tensor.double().sum() for tensor in state.values()))}
 
-        objective = LogitMixOE(outlier_ratio=0.6)
+        objective = logit_mixoe(outlier_ratio=0.6)
         epochs = run_trial(
             spec, objective, {}, home=home, folder=tmp_path / "measured", at_end=at_end
         )
@@ -192,7 +198,7 @@ def test_the_images_may_come_from_elsewhere(
         return tiny_data
 
     one = spec.model_copy(update={"train": spec.train.model_copy(update={"epochs": 1})})
-    (result,) = run_trial(one, LogitMixOE(), {}, home=home, folder=tmp_path / "other", load=load)
+    (result,) = run_trial(one, logit_mixoe(), {}, home=home, folder=tmp_path / "other", load=load)
     assert set(asked) == {(spec.data, home)}
     assert result.epoch == 1
 
@@ -217,7 +223,7 @@ def test_a_checkpoint_is_enough_to_use_the_weights(
 ) -> None:
     """On all the digits: with what the checkpoint says alone the recorded accuracy comes out again."""
     spec = make_spec("train.epochs=1", "model.baseline.epochs=1")
-    (last,) = run_trial(spec, LogitMixOE(), {}, home=home, folder=tmp_path)
+    (last,) = run_trial(spec, logit_mixoe(), {}, home=home, folder=tmp_path)
     state = checkpoint.load_newest(tmp_path)
     assert state is not None
     data = load_search_data(spec.data)
