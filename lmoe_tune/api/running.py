@@ -19,6 +19,7 @@ from lmoe_tune.spec import LoadedSpec, Spec, duration_s
 from lmoe_tune.spec.model import NAME_MUST_BE, NAME_PATTERN
 from lmoe_tune.sweep import projector, view
 from lmoe_tune.sweep.budget import Budget, BudgetChange, change_of, how_to_extend, refuse_useless
+from lmoe_tune.sweep.cluster import refuse_unusable_folder
 from lmoe_tune.sweep.folder import SweepFolder
 from lmoe_tune.sweep.ledger import Ledger
 from lmoe_tune.sweep.lifecycle import first_attrs, prepare, settle, write_records
@@ -85,6 +86,7 @@ def search(
     wanted = _renamed(spec.spec, name, tracking_uri)
     loaded = LoadedSpec(wanted, spec.path)
 
+    refuse_unusable_folder(address)
     watcher = observer or Observer()
     folder = SweepFolder(resolve_home(home), wanted.name)
     ready, changed = prepare(
@@ -122,6 +124,7 @@ def resume(
     leave: Leave | None = None,
 ) -> Sweep:
     """Go on with a sweep, or extend it; see `Sweep.resume` and `search`."""
+    refuse_unusable_folder(address)
     run = _Run(
         folder,
         view.read_spec(folder),

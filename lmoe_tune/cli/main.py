@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import io
 import itertools
 import os
 import signal
@@ -14,7 +13,7 @@ from typing import Annotated
 import typer
 
 from lmoe_tune import __version__
-from lmoe_tune.cli import confirm, data, detector, look, ready, report, run
+from lmoe_tune.cli import confirm, data, detector, look, ready, report, run, streams
 from lmoe_tune.cli.options import HomeOption, set_home
 from lmoe_tune.durable import keep_others_out
 from lmoe_tune.errors import LmoeTuneError, SpecError, UsageError
@@ -82,9 +81,10 @@ def main() -> None:
     """Run the command line; every expected error is one message and an exit code."""
     code = 0
     keep_others_out()
-    for stream in (sys.stdout, sys.stderr):
-        _never_refuse(stream)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # until a sweep installs its own
+    streams.install()
+    for number in (signal.SIGTERM, signal.SIGHUP):  # until a sweep installs its own
+        if signal.getsignal(number) != signal.SIG_IGN:  # as it is after nohup
+            signal.signal(number, signal.default_int_handler)
     try:
         refuse_empty(sys.argv[1:])
         app()
@@ -104,12 +104,6 @@ def main() -> None:
         message, code = _unforeseen(error)
         sys.stderr.write(f"error: {message}\n")
     leave(code)
-
-
-def _never_refuse(stream: object) -> None:
-    """Escape the characters that the locale's encoding does not have, instead of raising."""
-    if isinstance(stream, io.TextIOWrapper):
-        stream.reconfigure(errors="backslashreplace")
 
 
 def _unforeseen(error: Exception) -> tuple[str, int]:
@@ -136,7 +130,8 @@ def leave(code: int) -> None:
     try:
         sys.stdout.flush()
         sys.stderr.flush()
-    except BrokenPipeError:
+    except OSError as error:  # of data for a full disk, say
+        sys.stderr.write(f"error: stdout cannot be written ({error.strerror})\n")
         code = code or 1
     os._exit(code)
 

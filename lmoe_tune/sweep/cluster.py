@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import signal
 import stat
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ from lmoe_tune.errors import LmoeTuneError, UsageError
 from lmoe_tune.processes import descendants, running, safe_environment
 from lmoe_tune.spec import Resources
 from lmoe_tune.sweep.guard import Vitals
+from lmoe_tune.wording import shown
 
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -41,6 +43,9 @@ LOCAL_ENVIRONMENT = {
     "RAY_preload_python_modules": "trainables.worker,lmoe_tune.training.trial",
 }
 SIGNALS_KEPT_EVERY_S = 0.005
+MAX_SOCKET_BYTES = 107  # of a path, linux/un.h
+RAY_PATH_BYTES = len("/ray/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store.1")
+SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
 OBJECT_STORE_BYTES = 128 * 2**20  # nothing of ours goes through it
 
 
@@ -70,15 +75,10 @@ class Cluster:
 
 
 @contextmanager
-def started(
-    address: str | None, *, keep_signals: Callable[[], None] = lambda: None
-) -> Iterator[Cluster]:
+def started(address: str | None) -> Iterator[Cluster]:
     """Ray for the length of the block: joined at `address` (or RAY_ADDRESS), else started on this machine.
 
     A Ray that this process has started already is used, whatever the address, and left running.
-
-    Args:
-        keep_signals: installs the signal handlers again, which Ray takes away.
 
     Raises:
         LmoeTuneError: Ray cannot be started or joined.
@@ -90,8 +90,10 @@ def started(
         with _environment(local=False):
             yield _cluster(local=False, vitals=_vitals(local=False))
         return
-    with _environment(local=address is None), _ray(address, keep_signals) as cluster:
-        yield cluster
+    with ExitStack() as stack:
+        stack.enter_context(_environment(local=address is None))
+        folder = stack.enter_context(_private_folder()) if address is None else None
+        yield stack.enter_context(_ray(address, folder))
 
 
 @contextmanager
@@ -120,7 +122,7 @@ def _environment(*, local: bool) -> Iterator[None]:
 
 
 @contextmanager
-def _ray(address: str | None, keep_signals: Callable[[], None]) -> Iterator[Cluster]:
+def _ray(address: str | None, folder: Path | None) -> Iterator[Cluster]:
     # Importing Tune takes a second and waits for nothing; starting Ray mostly waits.
     importing = threading.Thread(target=_import_tune, daemon=True)
     importing.start()
@@ -130,6 +132,7 @@ def _ray(address: str | None, keep_signals: Callable[[], None]) -> Iterator[Clus
         with ExitStack() as stack:
             stack.enter_context(_without_cluster_messages())
             if address is None:
+                assert folder is not None, "Ray is started in a folder"
                 stack.enter_context(_without_side_processes())
                 ray.init(
                     address="local",
@@ -138,7 +141,7 @@ def _ray(address: str | None, keep_signals: Callable[[], None]) -> Iterator[Clus
                     logging_level=logging.ERROR,
                     object_store_memory=OBJECT_STORE_BYTES,
                     job_config=_job_config(),
-                    _temp_dir=str(_private_folder() / "ray"),
+                    _temp_dir=str(folder / "ray"),
                 )
             else:
                 ray.init(
@@ -148,7 +151,7 @@ def _ray(address: str | None, keep_signals: Callable[[], None]) -> Iterator[Clus
                     job_config=_job_config(),
                 )
     except BaseException as error:
-        _shut_down(keep_signals, local=address is None)
+        _shut_down(local=address is None)
         if not isinstance(error, Exception):
             raise
         where = f"joined at {address}" if address else "started on this machine"
@@ -158,7 +161,7 @@ def _ray(address: str | None, keep_signals: Callable[[], None]) -> Iterator[Clus
         importing.join()
         yield _cluster(local=address is None, vitals=vitals)
     finally:
-        _shut_down(keep_signals, local=address is None, lost=vitals.check() is not None)
+        _shut_down(local=address is None, lost=vitals.check() is not None)
 
 
 def _cluster(*, local: bool, vitals: Vitals) -> Cluster:
@@ -183,23 +186,85 @@ def _job_config() -> Any:
     return OwnJobConfig()
 
 
-def _private_folder() -> Path:
+def refuse_unusable_folder(address: str | None) -> None:
+    """Raises UsageError where Ray is to be started and RAY_TMPDIR cannot be used: whoever sets it means it."""
+    given = os.environ.get("RAY_TMPDIR")
+    if not given or address or os.environ.get("RAY_ADDRESS"):
+        return
+    base = Path(given)
+    fault = None
+    if not base.is_absolute():
+        fault = "must be an absolute path"
+    elif not base.is_dir():
+        fault = "there is no such folder"
+    elif not os.access(base, os.W_OK | os.X_OK):
+        fault = "it cannot be written in"
+    elif not _is_short(base / _own_name()):
+        fault = f"its path must have {_longest(_own_name())} characters at most, for Ray's sockets"
+    if fault is not None:
+        raise UsageError(f"RAY_TMPDIR is {shown(given)}: {fault}")
+
+
+@contextmanager
+def _private_folder() -> Iterator[Path]:
     """A folder that nobody else may enter, for Ray's: Ray makes its own writable for everyone, sockets included.
 
-    Its path must be short: those of the sockets in it may have 107 characters.
+    Its path must be short: those of the sockets in it may have 107 bytes. Where the temporary folder's is too long,
+    or somebody else was there first, it is made in another one, and removed afterwards.
+
+    Raises:
+        LmoeTuneError: there is no folder for it.
     """
-    base = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir())
-    folder = base / f"lmoe-tune-{os.getuid()}"
-    with suppress(FileExistsError):
-        folder.mkdir(mode=0o700)
-    status = folder.lstat()
-    if (
-        stat.S_ISDIR(status.st_mode)
-        and status.st_uid == os.getuid()
-        and stat.S_IMODE(status.st_mode) == 0o700
-    ):
-        return folder
-    return Path(tempfile.mkdtemp(prefix="lmoe-tune-", dir=base))  # somebody else was there first
+    given = os.environ.get("RAY_TMPDIR")
+    usual = Path(given or tempfile.gettempdir()) / _own_name()
+    if _is_short(usual) and _is_ours(usual):
+        yield usual
+        return
+
+    bases = (
+        [given] if given else [tempfile.gettempdir(), *SHORT_FOLDERS, f"/run/user/{os.getuid()}"]
+    )
+    for base in bases:
+        if not _is_short(Path(base) / "lt-12345678"):
+            continue
+        try:
+            made = Path(tempfile.mkdtemp(prefix="lt-", dir=base))
+        except OSError:
+            continue
+        try:
+            yield made
+        finally:
+            shutil.rmtree(made, ignore_errors=True)
+        return
+
+    raise LmoeTuneError(
+        f"Ray needs a folder with a short path for its sockets, and none of {', '.join(bases)} can be written in; "
+        "set RAY_TMPDIR to one"
+    )
+
+
+def _own_name() -> str:
+    return f"lmoe-tune-{os.getuid()}"
+
+
+def _longest(name: str) -> int:
+    return MAX_SOCKET_BYTES - RAY_PATH_BYTES - len(name) - 1
+
+
+def _is_short(folder: Path) -> bool:
+    return len(os.fsencode(folder)) <= MAX_SOCKET_BYTES - RAY_PATH_BYTES
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether the folder is ours alone; it is made where there is none."""
+    try:
+        with suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
+        status = folder.lstat()
+    except OSError:
+        return False
+    is_private = stat.S_ISDIR(status.st_mode) and stat.S_IMODE(status.st_mode) == 0o700
+    return is_private and status.st_uid == os.getuid()
 
 
 def _vitals(*, local: bool) -> Vitals:
@@ -221,7 +286,7 @@ def _vitals(*, local: bool) -> Vitals:
     )
 
 
-def _shut_down(keep_signals: Callable[[], None], *, local: bool, lost: bool = False) -> None:
+def _shut_down(*, local: bool, lost: bool = False) -> None:
     import ray
 
     helpers = descendants(os.getpid()) if local else []
@@ -235,7 +300,8 @@ def _shut_down(keep_signals: Callable[[], None], *, local: bool, lost: bool = Fa
     shutting_down.start()
     while shutting_down.is_alive():
         shutting_down.join(SIGNALS_KEPT_EVERY_S)
-        keep_signals()
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM) or signal.SIG_DFL)
     for process in helpers:  # Ray's agents notice only after some 15 s that their raylet is gone
         if process.command.startswith("ray::"):
             process.send(signal.SIGTERM)

@@ -108,7 +108,7 @@ def _run_on_ray(
     leave: Leave | None,
 ) -> None:
     ledger, say = control.ledger, control.observer.on_message
-    with cluster.started(address, keep_signals=install) as resources:
+    with cluster.started(address) as resources:
         install()  # Ray put its own in their place
         slots = resources.slots(ledger.spec.resources, ledger.spec.search.max_concurrent)
         say(f"{slots} trial{'s' if slots > 1 else ''} at a time")

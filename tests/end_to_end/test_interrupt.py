@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.end_to_end.conftest import PATIENCE_S
+from tests.end_to_end.conftest import PATIENCE_S, Command
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(180)]
 
@@ -75,6 +76,71 @@ def test_a_second_signal_ends_it_at_once_and_loses_nothing(command: Any) -> None
     assert driver.end(signal.SIGTERM, BOUND_S) == 130
     after = command.trials()
     assert [trial.params for trial in after[: len(before)]] == [trial.params for trial in before]
+
+
+@pytest.mark.parametrize(
+    ("number", "moment"),
+    [
+        (signal.SIGTERM, "starting the sweep"),
+        (signal.SIGTERM, "at a time"),
+        pytest.param(signal.SIGHUP, "at a time", marks=pytest.mark.long),
+        (signal.SIGTERM, "trial 4 "),  # Ray shuts down then
+    ],
+)
+def test_a_signal_to_the_whole_process_group_ends_it_with_how_to_resume(
+    command: Any, number: int, moment: str
+) -> None:
+    """As timeout, scancel, systemd and a terminal that closes do: Ray's own processes get it, too."""
+    driver = command.start(*SEARCH)
+    driver.wait_until(lambda: moment in driver.output())
+    os.killpg(driver.process.pid, number)
+    code = driver.process.wait(BOUND_S)
+    if command.run("status", "digits", "--format", "csv").stdout.count("complete,") == 0:
+        assert code == 130, driver.output()
+        assert "lmoe-tune resume digits" in driver.output()
+    else:
+        assert code in (0, 130), driver.output()
+    assert "Traceback" not in driver.output()
+    assert "has died" not in driver.output()
+
+
+def test_a_sweep_whose_output_nobody_reads_goes_on_to_its_end(command: Any) -> None:
+    reader, writer = os.pipe()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lmoe_tune.cli.main", *SEARCH],
+        cwd=command.cwd,
+        env=command.environment(),
+        stdout=writer,
+        stderr=writer,
+    )
+    os.close(writer)
+    os.read(reader, 1)  # the first of it, as `head -1` does
+    os.close(reader)
+    assert process.wait(PATIENCE_S) == 0
+    assert [trial.state for trial in command.trials()].count("running") == 0
+
+
+@pytest.mark.parametrize("length", [42, 90])
+def test_a_temporary_folder_with_a_long_path_is_good_enough(
+    command: Any, tmp_path_factory: pytest.TempPathFactory, length: int
+) -> None:
+    """Ray's sockets in it would have longer paths than the kernel takes."""
+    base = tmp_path_factory.mktemp("t")
+    long = base / ("x" * length)
+    long.mkdir()
+    before = set(Path("/tmp").glob("lt-*"))
+    done = command.run("search", "digits", "--trials", "1", *SEARCH[4:], TMPDIR=str(long))
+    assert done.returncode == 0, done.stderr
+    assert set(Path("/tmp").glob("lt-*")) <= before
+
+
+def test_a_bad_folder_for_ray_is_refused_by_name_before_anything_is_made(tmp_path: Path) -> None:
+    command = Command(tmp_path)
+    for folder in (tmp_path / "nosuch", tmp_path / ("x" * 90)):
+        done = command.run(*SEARCH, RAY_TMPDIR=str(folder))
+        assert done.returncode == 2
+        assert "RAY_TMPDIR is" in done.stderr
+        assert not command.home.exists()
 
 
 SIGTERM_AFTER_RAY = """
