@@ -133,6 +133,6 @@ def doctor(
         typer.echo(rebuild_ledger(resolve_home(home), rebuild))
         return
     findings = examine(resolve_home(home))
-    print_rows(findings, ("state", "what", "found", "advice"), chosen)
+    print_rows([dict(row) for row in findings], ("state", "what", "found", "advice"), chosen)
     if any(finding["state"] == "fail" for finding in findings):
         raise typer.Exit(1)

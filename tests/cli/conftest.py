@@ -3,7 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -47,7 +47,7 @@ def cli(tmp_path: Path) -> Callable[..., Done]:
 def sweep(tmp_path: Path) -> Callable[..., Ledger]:
     """A sweep in the default home of `cli`: trials with these values, the last still running with None."""
 
-    def make(name: str, *values: float | None, trials: int = 8) -> Ledger:
+    def make(name: str, *values: float | None, trials: int = 8, more: Sequence[str] = ()) -> Ledger:
         folder = SweepFolder(tmp_path / "lmoe_runs", name)
         path = tmp_path / "unused.yaml"
         path.write_text(
@@ -59,6 +59,7 @@ def sweep(tmp_path: Path) -> Callable[..., Ledger]:
             f"budget.trials={trials}",
             "train.epochs=1",
             "search.pruner=none",
+            *more,
         ]
         loaded = load_spec(path, overrides=overrides, declarations=declarations())
         path.unlink()

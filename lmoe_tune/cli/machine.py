@@ -1,0 +1,246 @@
+"""What `lmoe-tune doctor` finds out about the machine and the environment: packages, hardware, folders, variables."""
+
+from __future__ import annotations
+
+import locale
+import os
+import platform
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterable
+from importlib import import_module, metadata
+from pathlib import Path
+from typing import Literal, TypedDict
+
+from lmoe_tune.home import VARIABLE as HOME_VARIABLE
+from lmoe_tune.wording import did_you_mean, masked, printable, readable_size
+
+DISTRIBUTION = "lmoe-tune"
+MODULES = {"pillow": "PIL", "pyyaml": "yaml", "scikit-learn": "sklearn"}  # others go by their name
+OWN_VARIABLES = (HOME_VARIABLE, "LMOE_TUNE_DEBUG", "LMOE_TUNE_DEVICE", "LMOE_TUNE_BENCH")
+RAYS_VARIABLES = ("RAY_ADDRESS", "RAY_TMPDIR")
+LITTLE_SPACE = 2e9  # bytes
+SOCKET_CHARS = 107  # of the path of a Unix socket; Ray's lie 64 characters below RAY_TMPDIR
+RAYS_OWN_CHARS = 64
+
+State = Literal["ok", "warn", "fail"]
+
+
+class Finding(TypedDict):
+    """One row of what doctor prints."""
+
+    state: State
+    what: str
+    found: str
+    advice: str
+
+
+def finding(state: State, what: str, found: str, advice: str = "") -> Finding:
+    """One row."""
+    return {"state": state, "what": what, "found": found, "advice": advice}
+
+
+def packages() -> list[Finding]:
+    """Python, and every package that the installed metadata require: there, of a version that fits, importable."""
+    from packaging.requirements import Requirement
+    from packaging.specifiers import SpecifierSet
+
+    version = platform.python_version()
+    try:
+        about = metadata.metadata(DISTRIBUTION)
+        required = metadata.requires(DISTRIBUTION) or []
+    except metadata.PackageNotFoundError:
+        return [
+            finding("ok", "Python", version),
+            finding("warn", DISTRIBUTION, "is not installed, but runs from a folder"),
+        ]
+
+    needed = about["Requires-Python"] or ""
+    fits = SpecifierSet(needed).contains(version, prereleases=True)
+    state: State = "ok" if fits else "fail"
+    found = [finding(state, "Python", version, "" if fits else f"needs {needed}")]
+    for text in required:
+        requirement = Requirement(text)
+        if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+            found.append(_package(requirement.name, str(requirement.specifier)))
+    return found
+
+
+def _package(name: str, needed: str) -> Finding:
+    from packaging.specifiers import SpecifierSet
+
+    install = f"pip install '{name}{needed}'"
+    try:
+        version = metadata.version(name)
+        import_module(MODULES.get(name.lower(), name.lower()))
+    except Exception as error:  # a broken installation may raise anything
+        return finding("fail", name, f"{type(error).__name__}: {error}", install)
+    if not SpecifierSet(needed).contains(version, prereleases=True):
+        return finding("warn", name, version, f"needs {needed}: {install}")
+    return finding("ok", name, version)
+
+
+def hardware() -> list[Finding]:
+    """Processors and GPUs, and whether this torch has code for the latter."""
+    found = [finding("ok", "CPU cores", str(os.cpu_count()))]
+    try:
+        import torch
+
+        names = []
+        for index in range(torch.cuda.device_count()):
+            properties = torch.cuda.get_device_properties(index)
+            capability = f"{properties.major}.{properties.minor}"
+            memory = readable_size(properties.total_memory)
+            names.append(f"{properties.name} (capability {capability}, {memory})")
+            if properties.major < min(_supported(torch.cuda.get_arch_list()), default=0):
+                return [
+                    *found,
+                    finding(
+                        "fail", "GPUs", names[-1], "this torch has no code for it: install one that has"
+                    ),
+                ]  # fmt: skip
+    except Exception as error:
+        what = f"{type(error).__name__}: {error}"
+        return [*found, finding("warn", "GPUs", what, "see that torch and the driver fit")]
+
+    if not names and any(Path("/dev").glob("nvidia[0-9]*")):
+        advice = "see that torch and the driver fit, and what CUDA_VISIBLE_DEVICES says"
+        return [*found, finding("warn", "GPUs", "there is one, but torch sees none", advice)]
+    return [*found, finding("ok", "GPUs", ", ".join(names) or "none (the CPU is used)")]
+
+
+def _supported(architectures: Iterable[str]) -> list[int]:
+    """Major versions of the capabilities that torch has code for: 9 of sm_90."""
+    return [
+        int(name.removeprefix("sm_").rstrip("abcdefghijklmnopqrstuvwxyz")) // 10
+        for name in architectures
+        if name.startswith("sm_")
+    ]
+
+
+def folders(home: Path) -> list[Finding]:
+    """The home, and the folders that libraries write to: there, writable, with room."""
+    return [*_home(home), _users_home(), _temporary(), *_rays_folder()]
+
+
+def _home(home: Path) -> list[Finding]:
+    there = _existing(home)
+    fault = _unwritable(there)
+    if fault is not None:
+        advice = f"choose another with --home or {HOME_VARIABLE}"
+        writable = finding("fail", "home", f"{home}: {fault}", advice)
+    else:
+        state = "is there" if home.exists() else "is made by the first sweep"
+        writable = finding("ok", "home", f"{home} ({state})")
+    return [writable, _space("free space", there)]
+
+
+def _users_home() -> Finding:
+    advice = (
+        "set HOME to a folder that you can write in: libraries keep settings and downloads there"
+    )
+    try:
+        path = Path.home()
+    except RuntimeError as error:
+        return finding("warn", "HOME", str(error), advice)
+    fault = _unwritable(path)
+    if fault is not None:
+        return finding("warn", "HOME", f"{path}: {fault}", advice)
+    return finding("ok", "HOME", str(path))
+
+
+def _temporary() -> Finding:
+    given = os.environ.get("TMPDIR", "")
+    try:
+        used = tempfile.gettempdir()
+    except OSError as error:
+        return finding("fail", "TMPDIR", str(error), "set TMPDIR to a folder that you can write in")
+    if given and Path(given).absolute() != Path(used).absolute():
+        advice = "set TMPDIR to a folder that you can write in, or unset it"
+        return finding("warn", "TMPDIR", f"{given} cannot be used; {used} is", advice)
+    return _space("TMPDIR", Path(used))
+
+
+def _rays_folder() -> list[Finding]:
+    given = os.environ.get("RAY_TMPDIR", "")
+    if not given:
+        return []
+    fault = _unwritable(Path(given))
+    if fault is not None:
+        advice = "set RAY_TMPDIR to a folder that you can write in, or unset it"
+        return [finding("fail", "RAY_TMPDIR", f"{given}: {fault}", advice)]
+    most = SOCKET_CHARS - RAYS_OWN_CHARS
+    if len(os.fsencode(given)) > most:
+        advice = f"set RAY_TMPDIR to a path of at most {most} bytes, or unset it"
+        return [finding("fail", "RAY_TMPDIR", f"{given} is too long for Ray's sockets", advice)]
+    return [finding("ok", "RAY_TMPDIR", given)]
+
+
+def _existing(path: Path) -> Path:
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    return path
+
+
+def _unwritable(folder: Path) -> str | None:
+    """Why nothing can be written in a folder, or None. Leaves nothing behind."""
+    try:
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".lmoe-tune-"):
+            return None
+    except OSError as error:
+        return error.strerror or str(error)
+
+
+def _space(what: str, folder: Path) -> Finding:
+    free = shutil.disk_usage(folder).free
+    found = f"{readable_size(free)} free in {folder}"
+    if free < LITTLE_SPACE:
+        return finding("warn", what, found, "make room")
+    return finding("ok", what, found)
+
+
+def variables() -> list[Finding]:
+    """The locale, and the environment's variables for this program, MLflow and Ray."""
+    encoding = locale.getpreferredencoding(do_setlocale=False)
+    utf8 = encoding.lower().replace("-", "") == "utf8"
+    advice = "" if utf8 else "set a UTF-8 locale, such as LC_ALL=C.UTF-8, for other file names"
+    found = [finding("ok" if utf8 else "warn", "locale", encoding, advice)]
+
+    known = {"LMOE_TUNE_": OWN_VARIABLES, "MLFLOW_": _mlflows_variables()}
+    for name, value in sorted(os.environ.items()):
+        prefix = next((prefix for prefix in known if name.startswith(prefix)), None)
+        if prefix is None and name not in RAYS_VARIABLES:
+            continue
+        if not value.strip():
+            found.append(finding("warn", name, "is set but empty", "taken as not set"))
+        elif prefix is not None and known[prefix] and name not in known[prefix]:
+            guess = did_you_mean(name, known[prefix]).removeprefix("; ")
+            found.append(finding("warn", name, "is not a variable that is read", guess))
+        else:
+            found.append(finding("ok", name, _as_shown(name, value)))
+    return found
+
+
+def _mlflows_variables() -> tuple[str, ...]:
+    """The variables that MLflow reads; none where it does not say."""
+    try:
+        from mlflow import environment_variables
+    except ImportError:
+        return ()
+    public = tuple(name for name in dir(environment_variables) if name.startswith("MLFLOW_"))
+    return (*public, "MLFLOW_TRACKING_TOKEN") if public else ()
+
+
+def _as_shown(name: str, value: str) -> str:
+    """The value, without what is secret in it."""
+    hidden = ("PASSWORD", "TOKEN", "SECRET", "KEY", "USERNAME", "AUTH")
+    if any(word in name for word in hidden):
+        return "is set"
+    return printable(masked(value))
+
+
+def examine(home: Path) -> list[Finding]:
+    """All of it."""
+    sys.stdout.flush()  # libraries that are imported here may write to it themselves
+    return [*packages(), *hardware(), *folders(home), *variables()]
