@@ -144,7 +144,7 @@ def test_too_many_for_the_disk_are_refused(
     cache: DecodedCache, files: MakeFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(decoded_cache, "SPARE_BYTES", 1 << 60)
-    with pytest.raises(CacheSpaceError, match="the disk has room for 0 MB"):
+    with pytest.raises(CacheSpaceError, match="the disk has room for 0 B"):
         cache.acquire(files(2))
 
 
