@@ -202,12 +202,14 @@ def _space(what: str, folder: Path) -> Finding:
 
 def variables() -> list[Finding]:
     """The locale, and the environment's variables for this program, MLflow and Ray."""
+    from lmoe_tune.tracking.store import mlflows_variables
+
     encoding = locale.getpreferredencoding(do_setlocale=False)
     utf8 = encoding.lower().replace("-", "") == "utf8"
     advice = "" if utf8 else "set a UTF-8 locale, such as LC_ALL=C.UTF-8, for other file names"
     found = [finding("ok" if utf8 else "warn", "locale", encoding, advice)]
 
-    known = {"LMOE_TUNE_": OWN_VARIABLES, "MLFLOW_": _mlflows_variables()}
+    known = {"LMOE_TUNE_": OWN_VARIABLES, "MLFLOW_": mlflows_variables()}
     for name, value in sorted(os.environ.items()):
         prefix = next((prefix for prefix in known if name.startswith(prefix)), None)
         if prefix is None and name not in RAYS_VARIABLES:
@@ -220,16 +222,6 @@ def variables() -> list[Finding]:
         else:
             found.append(finding("ok", name, _as_shown(name, value)))
     return found
-
-
-def _mlflows_variables() -> tuple[str, ...]:
-    """The variables that MLflow reads; none where it does not say."""
-    try:
-        from mlflow import environment_variables
-    except ImportError:
-        return ()
-    public = tuple(name for name in dir(environment_variables) if name.startswith("MLFLOW_"))
-    return (*public, "MLFLOW_TRACKING_TOKEN") if public else ()
 
 
 def _as_shown(name: str, value: str) -> str:

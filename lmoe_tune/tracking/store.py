@@ -43,6 +43,17 @@ def apply_settings() -> None:
         os.environ.setdefault(name, value)
 
 
+def mlflows_variables() -> tuple[str, ...]:
+    """The environment's variables that MLflow reads; none where it does not say which."""
+    try:
+        from mlflow import environment_variables
+    except ImportError:
+        return ()
+
+    public = tuple(name for name in dir(environment_variables) if name.startswith("MLFLOW_"))
+    return (*public, "MLFLOW_TRACKING_TOKEN") if public else ()
+
+
 def connect(uri: str) -> MlflowClient:
     """A client of the store, whose schema is made if it is a new SQLite file.
 
