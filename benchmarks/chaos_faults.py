@@ -25,7 +25,7 @@ WORKERS = (
     "ray::ResourceTrainable",
     "ray::TrialWorker",
 )  # what Ray calls the process of a Trainable
-PROJECTOR = "lmoe_tune.sweep.projector"
+PROJECTOR = "lmoe_tune.sweep.delivery"
 
 
 class Driver:

@@ -52,9 +52,17 @@ class TrackingAwayError(TrackingError):
 
 
 class TrackingRefusedError(TrackingError):
-    """MLflow, or what stands in its place, answers no, and will again until something is mended."""
+    """MLflow, or what stands in its place, answers no, and will again until something is mended.
+
+    Attributes:
+        of_content: it is what was sent that is refused, a name or a value, and not whoever sends.
+    """
 
     exit_code = 2
+
+    def __init__(self, text: str, *, of_content: bool = False) -> None:
+        self.of_content = of_content
+        super().__init__(text)
 
 
 class StorageError(LmoeTuneError):

@@ -19,6 +19,17 @@ SweepKind = Literal["sweep", "confirm"]
 
 
 @dataclass(frozen=True)
+class DatasetRecord:
+    """A set of images that a trial sees, and what for; the digest changes with their content."""
+
+    name: str
+    role: str
+    digest: str
+    source: str
+    num_images: int
+
+
+@dataclass(frozen=True)
 class BaselineSnapshot:
     """The training all trials start from; `key` is its content hash."""
 
@@ -53,6 +64,15 @@ class SweepSnapshot:
     baseline: BaselineSnapshot | None
     searched: tuple[str, ...]
     kind: SweepKind = "sweep"
+    also: tuple[str, ...] = ()
+    """Further objectives."""
+    constrained: tuple[str, ...] = ()
+    """Metrics that have bounds."""
+    constants: Mapping[str, str] = field(default_factory=dict)
+    """What is the same for all trials: architecture, data, learning rate, versions, …"""
+    datasets: tuple[DatasetRecord, ...] = ()
+    gpus: float = 0.0
+    """The share of a GPU, or the number of them, that a trial has."""
     tags: Mapping[str, str] = field(default_factory=dict)
     """More to say on its own run."""
 

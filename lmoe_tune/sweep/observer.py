@@ -20,7 +20,9 @@ class Observer:
         """Something that a person wants to know: one sentence, or a few lines."""
 
     def on_work(self, what: str, done: int, total: int) -> None:
-        """So much is done of something that takes a while before the first trial: reading or decoding images."""
+        """So much is done of something that takes a while: reading or decoding images before the first trial, or
+        delivering to MLflow after the last one.
+        """
 
     def on_begin(self, ledger: Ledger) -> None:
         """The trials begin now; `ledger` is the sweep's, to be read."""

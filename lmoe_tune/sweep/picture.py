@@ -5,13 +5,14 @@ To show one more thing in MLflow: a field there, its value here, and where it go
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, overload
 
 from lmoe_tune.durable import read_text
 from lmoe_tune.records import EpochRecord, TrialRecord
-from lmoe_tune.snapshot import BaselineSnapshot, ModelSource, SweepSnapshot
+from lmoe_tune.snapshot import BaselineSnapshot, DatasetRecord, ModelSource, SweepSnapshot
 from lmoe_tune.sweep.ledger import Ledger
 from lmoe_tune.sweep.view import checkpoint_of
 from lmoe_tune.training.baseline_record import read_baseline_record
@@ -67,6 +68,11 @@ def snapshot(ledger: Ledger, state: str) -> SweepSnapshot:
         feasible=best is not None and best.violation == 0,
         baseline=baseline_snapshot(ledger),
         searched=tuple(spec.space),
+        also=tuple(spec.objective.metrics[1:]),
+        constrained=tuple(spec.objective.constraints),
+        constants=_constants(ledger),
+        datasets=_datasets(ledger),
+        gpus=spec.resources.gpu,
     )
 
 
@@ -127,8 +133,79 @@ def _of_confirmation(ledger: Ledger, state: str) -> SweepSnapshot:
         baseline=None,
         searched=tuple(dict.fromkeys(names)),
         kind="confirm",
+        constants=_constants(ledger),
+        gpus=spec.resources.gpu,
         tags={f"lmoe_tune.{key}": text for key, text in verdict.items()},
     )
+
+
+def _constants(ledger: Ledger) -> dict[str, str]:
+    """What all trials have in common, by the name of a tag."""
+    spec, about = ledger.spec, _environment(ledger)
+    train, data = spec.train, spec.data
+    sets = [one for one in (data.outliers, *data.coarse_ood) if one is not None]
+    found: dict[str, object] = {
+        "trainable": spec.trainable,
+        "arch": spec.model.arch,
+        "weights": spec.model.weights,
+        "data": data.id.dataset,
+        "ood_data": ", ".join(dict.fromkeys(one.dataset for one in sets)),
+        "fingerprint": ledger.attrs.get("fingerprint"),
+        "split": data.split,
+        "seed": spec.search.seed,
+        "train_seed": train.seed,
+        "epochs": train.epochs,
+        "lr": train.lr,
+        "batch_size": train.batch_size,
+        "weight_decay": train.weight_decay,
+        "precision": train.precision,
+        "sampler": spec.search.sampler,
+        "pruner": spec.search.pruner,
+        "version": about.get("lmoe_tune"),
+        "git_commit": about.get("git_commit"),
+        "host": about.get("host"),
+        "gpu": about.get("gpu"),
+        **{name: (about.get("packages") or {}).get(name) for name in ("torch", "ray", "optuna")},
+        **{f"fixed.{name}": value for name, value in spec.fixed.items()},
+    }
+    return {name: str(value) for name, value in found.items() if value not in (None, "")}
+
+
+def _datasets(ledger: Ledger) -> tuple[DatasetRecord, ...]:
+    data, about = ledger.spec.data, _environment(ledger).get("data") or {}
+    counts, digest = about.get("images") or {}, about.get("fingerprint")
+    if digest is None:
+        return ()
+
+    outliers = data.outliers or data.id
+    coarse = data.coarse_ood[0] if data.coarse_ood else outliers
+    parts = [
+        (data.id, "train", "training"),
+        (data.id, "val", "validation"),
+        (data.id, "val_fine", "held-out classes"),
+        (outliers, "outliers", "outliers"),
+        (coarse, "val_coarse", "coarse"),
+    ]
+    return tuple(
+        DatasetRecord(
+            name=f"{one.dataset}/{part}",
+            role=role,
+            digest=str(digest),
+            source=one.root or one.dataset,
+            num_images=int(counts[part]),
+        )
+        for one, part, role in parts
+        if counts.get(part)
+    )
+
+
+def _environment(ledger: Ledger) -> dict[str, Any]:
+    """What `environment.json` says, which is written once."""
+    try:
+        found = json.loads(read_text(ledger.folder.environment))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _about_job(attrs: dict[str, Any], trial: TrialRecord) -> dict[str, Any]:

@@ -19,10 +19,11 @@ from lmoe_tune.durable import ADVICE, cannot_write
 from lmoe_tune.errors import LmoeTuneError
 from lmoe_tune.sweep import cluster
 from lmoe_tune.sweep.control import SweepControl
+from lmoe_tune.sweep.delivery import PATIENCE_S
 from lmoe_tune.sweep.guard import guarded
 from lmoe_tune.sweep.ledger import Ledger, now_ms
 from lmoe_tune.sweep.observer import Observer
-from lmoe_tune.sweep.projector import PATIENCE_S, Projector
+from lmoe_tune.sweep.projector import DELIVERING, Projector
 from lmoe_tune.sweep.trial_files import mend_records
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -75,7 +76,12 @@ def run_sweep(
     )
 
     with _signals(control, leave) as install:
-        projector = Projector(ledger, tracking_uri, observer.on_message)
+        projector = Projector(
+            ledger,
+            tracking_uri,
+            observer.on_message,
+            lambda left, total: observer.on_work(DELIVERING, total - left, total),
+        )
         try:
             _run_on_ray(control, projector, run, address, install, leave)
         except KeyboardInterrupt:
@@ -90,7 +96,10 @@ def run_sweep(
         finally:
             _end_run(control, run)
             try:
-                projector.finish(INTERRUPTED_PATIENCE_S if control.stopping else PATIENCE_S)
+                if control.stopping:
+                    projector.finish(INTERRUPTED_PATIENCE_S, while_it_goes_on=False)
+                else:
+                    projector.finish(PATIENCE_S)
             except KeyboardInterrupt:
                 projector.finish(0)  # whoever resumes or syncs delivers the rest
 
@@ -113,6 +122,7 @@ def _run_on_ray(
         slots = resources.slots(ledger.spec.resources, ledger.spec.search.max_concurrent)
         say(f"{slots} trial{'s' if slots > 1 else ''} at a time")
         with guarded(resources.vitals, control.on_cluster_lost, lambda: _give_up(control, leave)):
+            projector.refuse_to_start()
             _tune(control, projector, slots, run)
         if _end_run(control, run):
             projector.finish_soon()  # while Ray shuts down

@@ -43,6 +43,7 @@ _TO_MEND = {
     407: "put the proxy's user and password into HTTPS_PROXY or HTTP_PROXY",
     413: "raise the limit on the size of requests in the proxy before it",
 }
+_OF_CONTENT = (400, 413, 422)
 _OTHERWISE = "see whether this is the address of an MLflow server"
 
 
@@ -71,10 +72,13 @@ def away(uri: str, why: str) -> TrackingAwayError:
     return TrackingAwayError(f"MLflow at {shown(uri)} cannot be reached: {why}")
 
 
-def refusal(uri: str, why: str, to_mend: str | None = None) -> TrackingRefusedError:
+def refusal(
+    uri: str, why: str, to_mend: str | None = None, *, of_content: bool = False
+) -> TrackingRefusedError:
     """MLflow refuses, for this reason, which may say by itself what to do."""
     advice = f"; {to_mend}" if to_mend else ""
-    return TrackingRefusedError(f"MLflow refuses: {why}{advice} (at {shown(uri)})")
+    text = f"MLflow refuses: {why}{advice} (at {shown(uri)})"
+    return TrackingRefusedError(text, of_content=of_content)
 
 
 def judged_status(status: int, uri: str, why: str | None = None) -> TrackingError:
@@ -84,7 +88,12 @@ def judged_status(status: int, uri: str, why: str | None = None) -> TrackingErro
         said += f", {without_secrets(why, uri)}"
     if (status >= 500 and status != 501) or status in _PASSING_STATUS:
         return away(uri, f"it answers {said}")
-    return refusal(uri, f"the server answers {said}", _TO_MEND.get(status, _OTHERWISE))
+    return refusal(
+        uri,
+        f"the server answers {said}",
+        _TO_MEND.get(status, _OTHERWISE),
+        of_content=status in _OF_CONTENT,
+    )
 
 
 def missing_driver(error: ImportError, uri: str) -> TrackingRefusedError:
@@ -151,7 +160,7 @@ def _judged_mlflow(error: BaseException, uri: str) -> TrackingError | None:
     if isinstance(error, RestException):
         return judged_status(status, uri, str(error.json.get("message") or ""))
     if not is_server(uri):
-        return refusal(uri, without_secrets(str(error), uri))
+        return refusal(uri, without_secrets(str(error), uri), of_content=status in _OF_CONTENT)
     if status != 500:
         return judged_status(status, uri)
 

@@ -103,6 +103,10 @@ class LoggedModels:
         if wanted:
             for key in [key for key in self._known if key not in wanted]:
                 self._delete(self._known.pop(key))
+        return self.ids()
+
+    def ids(self) -> dict[int, str]:
+        """The finished models that are known, by trial."""
         return {known.trial: known.model_id for known in self._known.values()}
 
     def _search(self) -> list[LoggedModel]:

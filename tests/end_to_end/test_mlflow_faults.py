@@ -31,7 +31,7 @@ EPOCHS = 2
 SEARCH = ("search", "digits", "--set", f"train.epochs={EPOCHS}", "--set", "model.baseline.epochs=2")
 ALL_EPOCHS = ("--set", "search.pruner=none")
 CODE = Path(lmoe_tune.__file__).resolve().parents[1]
-PROJECTOR = "lmoe_tune.sweep.projector"
+PROJECTOR = "lmoe_tune.sweep.delivery"
 
 # Every Python process notes what it is when it connects to the server.
 NOTE_CONNECTIONS = """

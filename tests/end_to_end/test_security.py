@@ -163,7 +163,7 @@ def test_an_error_of_mlflows_holds_no_secret_with_its_traceback_either(
 ) -> None:
     small_sweep(tmp_path / "lmoe_runs")
     code = (
-        "import sys; from lmoe_tune.sweep import projector; projector.PATIENCE_S = 0.0;"
+        "import sys; from lmoe_tune.sweep import delivery as projector; projector.PATIENCE_S = 0.0;"
         "from lmoe_tune.cli import main; main.main()"
     )
     with FaultyProxy(0, lambda request: ERROR).closing() as proxy:

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from lmoe_tune.errors import TrackingError
-from lmoe_tune.sweep import projector
+from lmoe_tune.errors import TrackingAwayError, TrackingError, TrackingRefusedError
+from lmoe_tune.sweep import delivery
+from lmoe_tune.sweep.delivery import deliver
 from lmoe_tune.sweep.ledger import Ledger
 from lmoe_tune.sweep.lifecycle import write_records
-from lmoe_tune.sweep.projector import Reception, deliver, sync
+from lmoe_tune.sweep.projector import Reception, sync
 from lmoe_tune.sweep.tracked import FILE, tracked
 from lmoe_tune.tracking import CheckpointGoneError, Delivered
 
@@ -26,26 +27,28 @@ class Server:
         self.states: list[str] = []
         self.models: list[int] = []
         self.away: Iterable[bool] = []
-        self.error = TrackingError("connection refused")
+        self.left: list[int] = []
+        self.said: tuple[str, ...] = ()
+        self.error: TrackingError = TrackingAwayError("MLflow cannot be reached")
 
-    def project(self, snapshot: Any, models: Any = ()) -> Delivered:
+    def project(self, snapshot: Any, models: Any = (), *, limit_s: float) -> Delivered:
         self.away = iter(self.away)
         if next(self.away, False):
             raise self.error
         self.states.append(snapshot.state)
         self.models.append(len(models))
-        return Delivered(
-            "1", "parent", {trial.number: f"run-{trial.number}" for trial in snapshot.trials}, {}
-        )
+        run_ids = {trial.number: f"run-{trial.number}" for trial in snapshot.trials}
+        num_left = self.left.pop(0) if self.left else 0
+        return Delivered("1", "parent", run_ids, {}, num_left, self.said)
 
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Server:
     made = Server()
-    monkeypatch.setattr(projector, "Projection", lambda uri, artifacts: made)
+    monkeypatch.setattr(delivery, "Projection", lambda uri, artifacts: made)
     clock: Iterator[float] = iter(range(10_000))
-    monkeypatch.setattr(projector.time, "monotonic", lambda: next(clock))
-    monkeypatch.setattr(projector.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(delivery.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(delivery.time, "sleep", lambda seconds: None)
     return made
 
 
@@ -70,7 +73,8 @@ def test_what_is_new_is_told_once_and_the_end_says_that_all_is_delivered(
     told: list[dict[str, Any]] = []
     deliver(written, URI, told.append, after(3))
     assert server.states == ["running"] * 3 + ["complete"]
-    assert [message.get("delivered") for message in told] == [False, True]
+    assert [message.get("delivered") for message in told] == [False, True, None]
+    assert told[2] == {"left": 0}
     server = {"server": "http://host:5000"}
     assert told[0]["lines"] == [
         server | {"experiment_id": "1", "parent_run_id": "parent"},
@@ -87,7 +91,7 @@ def test_a_server_that_is_away_is_said_once_and_waited_for(written: Ledger, serv
     reception = Reception(written.folder, said.append)
     deliver(written, URI, reception.take, after(5))
     assert said == [
-        "MLflow is away (connection refused); it is waited for, nothing is held up or lost",
+        "MLflow cannot be reached; trials continue, and MLflow gets their records later",
         "MLflow is back",
     ]
     assert reception.delivered
@@ -99,11 +103,11 @@ def test_a_server_that_comes_and_goes_is_said_in_three_lines(
     server.away = [True, False] * 50
     said: list[str] = []
     deliver(written, URI, Reception(written.folder, said.append).take, after(100))
-    assert [line.partition(" (")[0] for line in said] == [
-        "MLflow is away",
+    assert [line.partition(";")[0] for line in said[:2]] == [
+        "MLflow cannot be reached",
         "MLflow is back",
-        "MLflow was away 50 times; now it has everything",
     ]
+    assert said[2:] == ["MLflow was away 50 times; now it has everything"]
 
 
 def test_the_longer_it_is_away_the_rarer_it_is_asked(written: Ledger, server: Server) -> None:
@@ -160,3 +164,51 @@ def test_sync_says_when_the_server_could_not_be_reached(written: Ledger, server:
     said: list[str] = []
     assert sync(written, URI, said.append) is False
     assert len(said) == 1
+
+
+def test_a_refusal_is_said_once_and_tried_again_now_and_then(
+    written: Ledger, server: Server
+) -> None:
+    server.error = TrackingRefusedError("MLflow refuses: 403; ask for the right to write")
+    server.away = [True] * 3
+    said: list[str] = []
+    reception = Reception(written.folder, said.append)
+    deliver(written, URI, reception.take, after(5))
+    assert len(said) == 2
+    assert said[0].startswith("MLflow refuses: 403; ask for the right to write; trials continue")
+    assert said[1] == "MLflow takes the records again"
+    assert reception.delivered and reception.refusal is None
+
+
+def test_nobody_waits_at_the_end_for_a_store_that_refuses(written: Ledger, server: Server) -> None:
+    server.error = TrackingRefusedError("MLflow refuses: 404")
+    server.away = itertools.repeat(True)
+    attempts: list[object] = []
+    deliver(written, URI, attempts.append, after(0))
+    assert attempts == [{"refused": "MLflow refuses: 404"}]
+    with pytest.raises(TrackingRefusedError, match="404"):
+        sync(written, URI, lambda text: None)
+
+
+def test_a_backlog_at_the_end_is_worked_off_however_long_it_takes(
+    written: Ledger, server: Server
+) -> None:
+    server.left = [900, 500, 100]
+    shown: list[tuple[int, int]] = []
+    reception = Reception(
+        written.folder, lambda text: None, lambda left, total: shown.append((left, total))
+    )
+    deliver(written, URI, reception.take, after(0))
+    assert shown == [(900, 900), (500, 900), (100, 900), (0, 900)]
+    assert reception.delivered
+
+
+def test_what_mlflow_does_not_take_is_told_with_the_rest_delivered(
+    written: Ledger, server: Server
+) -> None:
+    server.said = ("the metric 'ce@1 (%)' is not shown",)
+    said: list[str] = []
+    reception = Reception(written.folder, said.append)
+    deliver(written, URI, reception.take, after(2))
+    assert said == ["the metric 'ce@1 (%)' is not shown"]
+    assert reception.delivered

@@ -104,6 +104,6 @@ def processes_of(home: Path) -> list[int]:
             arguments = path.read_bytes().split(b"\0")
         except OSError:
             continue
-        if b"lmoe_tune.sweep.projector" in arguments and str(home).encode() in arguments:
+        if b"lmoe_tune.sweep.delivery" in arguments and str(home).encode() in arguments:
             found.append(int(path.parent.name))
     return found

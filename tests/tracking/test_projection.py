@@ -13,7 +13,7 @@ from mlflow.entities import Run, ViewType
 
 from lmoe_tune.errors import TrackingError
 from lmoe_tune.records import EpochRecord, TrialRecord
-from lmoe_tune.snapshot import BaselineSnapshot, SweepSnapshot
+from lmoe_tune.snapshot import BaselineSnapshot, DatasetRecord, ModelSource, SweepSnapshot
 from lmoe_tune.tracking import Projection
 
 pytestmark = pytest.mark.timeout(120)  # importing MLflow takes a second, once
@@ -87,7 +87,7 @@ def test_a_sweep_is_a_parent_run_with_one_child_per_trial(
         number: found[f"trial {number}"].info.run_id for number in range(4)
     }
     statuses = [found[f"trial {number}"].info.status for number in range(4)]
-    assert statuses == ["FINISHED", "KILLED", "FAILED", "RUNNING"]
+    assert statuses == ["FINISHED", "FINISHED", "FAILED", "RUNNING"]
 
     child = found["trial 1"]
     expected = {
@@ -176,7 +176,7 @@ def test_more_metrics_than_one_call_may_carry_are_all_delivered(
         trial(0, epochs=epochs, params=params), searched=tuple(params), state="complete"
     )
     run_id = Projection(uri).project(snapshot).run_ids[0]
-    assert counts(uri)["metrics"] == 1200
+    assert counts(uri)["metrics"] == 1200 + 3, "and the summary"
     run = MlflowClient(uri).get_run(run_id)
     assert len(run.data.params) == 120
     assert run.data.tags["lmoe_tune.state"] == "complete"
@@ -409,9 +409,10 @@ def test_a_delivery_that_breaks_off_anywhere_is_finished_by_the_next(
     assert {name: run.info.status for name, run in found.items()} == {
         "digits": "FINISHED",
         "trial 0": "FINISHED",
-        "trial 1": "KILLED",
+        "trial 1": "FINISHED",
     }
-    assert counts(uri)["metrics"] == 2 * 2 * 2 + 1
+    # Beside the epochs: feasible, epochs_trained, train_s, one objective_final, and the best.
+    assert counts(uri)["metrics"] == 2 * 2 * 2 + 2 * 3 + 1 + 1
 
 
 def test_a_changed_spec_is_uploaded_again(
@@ -466,3 +467,161 @@ def test_an_epoch_that_the_ledger_lost_and_recorded_anew_is_there_once(
     delivered = Projection(uri).project(sweep(replace(again, epochs=later)))
     history = MlflowClient(tracking_uri=uri).get_metric_history(delivered.run_ids[0], "val_auroc")
     assert [metric.step for metric in history] == [1, 2, 3]
+
+
+def test_a_metric_that_mlflow_refuses_costs_itself_alone(
+    uri: str, trial: MakeTrial, sweep: MakeSweep
+) -> None:
+    epochs = tuple(
+        EpochRecord(n, {"val_auroc": 0.5, "ce@1 (%)": 0.1, "train_loss": 1.0}, 10 + n)
+        for n in (1, 2)
+    )
+    projection = Projection(uri)
+    first = projection.project(sweep(trial(0, epochs=epochs), trial(1), best=0))
+    assert len(first.said) == 1 and "'ce@1 (%)'" in first.said[0]
+    later = projection.project(sweep(trial(0, epochs=epochs), trial(1), trial(2, epochs=epochs)))
+    assert later.said == (), "said once"
+    found = runs(uri)
+    for name in ("trial 0", "trial 2"):
+        assert {"val_auroc", "train_loss"} <= set(found[name].data.metrics)
+        assert found[name].data.tags["lmoe_tune.state"] == "complete"
+        assert found[name].info.status == "FINISHED"
+    client = MlflowClient(uri)
+    assert len(client.get_metric_history(found["trial 0"].info.run_id, "val_auroc")) == 2
+
+
+def test_a_trial_whose_run_somebody_deleted_gets_another(
+    uri: str, trial: MakeTrial, sweep: MakeSweep
+) -> None:
+    projection = Projection(uri)
+    first = projection.project(sweep(trial(0, "running", 1)))
+    MlflowClient(uri).delete_run(first.run_ids[0])
+    second = projection.project(sweep(trial(0), best=0))
+    assert second.run_ids[0] != first.run_ids[0] and second.said == ()
+    assert runs(uri)["trial 0"].info.status == "FINISHED"
+
+
+def test_a_store_of_files_that_refuses_costs_spec_and_models_alone(
+    uri: str, trial: MakeTrial, sweep: MakeSweep, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied", "/mlartifacts")
+
+    monkeypatch.setattr(MlflowClient, "log_text", refuse)
+    monkeypatch.setattr(MlflowClient, "log_model_artifacts", refuse)
+    checkpoint = tmp_path / "trial-0.pt"
+    checkpoint.write_bytes(b"weights")
+    snapshot = sweep(trial(0), best=0, state="complete")
+    delivered = Projection(uri).project(snapshot, [ModelSource(0, checkpoint)])
+    assert [sentence.partition(" in MLflow")[0] for sentence in delivered.said] == [
+        "models are not kept",
+        "the spec is not kept",
+    ]
+    assert {run.info.status for run in runs(uri).values()} == {"FINISHED"}
+    (experiment,) = {run.info.experiment_id for run in runs(uri).values()}
+    assert list(MlflowClient(uri).search_logged_models([experiment])) == []
+
+
+def test_summaries_mean_the_same_in_every_row(uri: str, trial: MakeTrial, sweep: MakeSweep) -> None:
+    def epochs(value: float) -> tuple[EpochRecord, ...]:
+        return tuple(
+            EpochRecord(n, {"val_auroc": value, "epoch_s": 2.0, "gpu_mem_peak_mb": 100.0 * n}, n)
+            for n in (1, 2, 3)
+        )
+
+    snapshot = sweep(
+        trial(0, epochs=epochs(0.9)),
+        trial(1, epochs=epochs(0.99), violation=0.01),
+        trial(2, "pruned", epochs=epochs(0.8)),
+        trial(3, "running", epochs=epochs(0.7)),
+        gpus=0.5,
+        best=0,
+    )
+    Projection(uri).project(snapshot)
+    found = runs(uri)
+    common = {"epochs_trained": 3.0, "train_s": 6.0, "gpu_s": 3.0, "gpu_mem_peak_mb": 300.0}
+    assert (common | {"objective_final": 0.9, "feasible": 1.0}).items() <= found[
+        "trial 0"
+    ].data.metrics.items()
+    infeasible = found["trial 1"].data.metrics
+    assert infeasible["feasible"] == 0.0 and "objective_final" not in infeasible
+    pruned = found["trial 2"].data.metrics
+    assert common.items() <= pruned.items() and "objective_final" not in pruned
+    assert "epochs_trained" not in found["trial 3"].data.metrics
+    Projection(uri).project(snapshot)
+    history = MlflowClient(uri).get_metric_history(found["trial 0"].info.run_id, "objective_final")
+    assert len(history) == 1
+
+
+def test_constants_are_tags_and_data_sets_are_inputs(
+    uri: str, trial: MakeTrial, sweep: MakeSweep
+) -> None:
+    digest = "0123456789abcdef" * 4
+    sets = (
+        DatasetRecord("digits/train", "training", digest, "digits", 700),
+        DatasetRecord("photos/outliers", "outliers", digest, "/data/photos", 90),
+    )
+    snapshot = sweep(
+        trial(0),
+        trial(1, "running", 1),
+        constants={"lr": "0.001", "fixed.mix_weight": "1.0"},
+        datasets=sets,
+        best=0,
+        state="complete",
+    )
+    Projection(uri).project(snapshot)
+    Projection(uri).project(snapshot)
+    found = runs(uri)
+    assert set(found["trial 0"].data.params) == {"mixing_alpha", "consistency_weight"}
+    for name in ("digits", "trial 0"):
+        assert found[name].data.tags["lmoe_tune.lr"] == "0.001"
+        assert found[name].data.tags["lmoe_tune.fixed.mix_weight"] == "1.0"
+        inputs = found[name].inputs.dataset_inputs
+        assert sorted(
+            (one.dataset.name, one.dataset.digest, one.tags[0].value) for one in inputs
+        ) == [
+            ("digits/train", digest[:36], "training"),
+            ("photos/outliers", digest[:36], "outliers"),
+        ]
+    client = MlflowClient(uri)
+    by_tag = client.search_runs(
+        [found["digits"].info.experiment_id],
+        "tags.`lmoe_tune.lr` = '0.001' and tags.`lmoe_tune.trial` = '0'",
+    )
+    assert [run.info.run_name for run in by_tag] == ["trial 0"]
+
+
+def test_a_person_can_read_what_a_run_is(uri: str, trial: MakeTrial, sweep: MakeSweep) -> None:
+    Projection(uri).project(
+        sweep(trial(0), trial(1, "failed", failure="epoch 2: loss is NaN"), best=0)
+    )
+    found = runs(uri)
+    note = found["digits"].data.tags["mlflow.note.content"]
+    assert "trial 0" in note and "`val_auroc`" in note and "mixing_alpha" in note
+    note = found["trial 1"].data.tags["mlflow.note.content"]
+    assert "failed after 2 epochs" in note and "loss is NaN" in note
+
+
+def test_a_verdict_is_at_the_sweep_too(uri: str, trial: MakeTrial, sweep: MakeSweep) -> None:
+    whole = sweep(trial(0), best=0, state="complete")
+    Projection(uri).project(whole)
+    verdict = {"lmoe_tune.verdict": "real"}
+    job = trial(0, params={"candidate": "trial 0", "split": 0, "seed": 1000})
+    Projection(uri).project(sweep(job, state="complete", kind="confirm", tags=verdict))
+    assert runs(uri)["digits"].data.tags["lmoe_tune.verdict"] == "real"
+    Projection(uri).project(whole)
+    assert runs(uri)["digits"].data.tags["lmoe_tune.verdict"] == "real"
+
+
+def test_a_pass_ends_when_its_time_is_over_and_the_next_goes_on(
+    uri: str, trial: MakeTrial, sweep: MakeSweep
+) -> None:
+    snapshot = sweep(*(trial(number) for number in range(12)), best=0, state="complete")
+    projection = Projection(uri)
+    left = []
+    while not left or left[-1]:
+        left.append(projection.project(snapshot, limit_s=0.0).num_left)
+        status = runs(uri)["digits"].info.status
+        assert status == ("RUNNING" if left[-1] else "FINISHED")
+    assert len(left) > 1 and left == sorted(left, reverse=True)
+    assert len(runs(uri)) == 13

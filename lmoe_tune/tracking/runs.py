@@ -1,0 +1,227 @@
+"""The runs of one experiment: what MLflow is known to hold of each, and how what is new is sent in few calls.
+
+A call that MLflow refuses for what is in it is taken apart, so that one name or value it does not take costs that
+one alone; the rest arrives, and the user hears of it once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from lmoe_tune.errors import TrackingRefusedError
+from lmoe_tune.records import EpochRecord
+from lmoe_tune.snapshot import DatasetRecord
+from lmoe_tune.tracking.judge import translated
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric, Param, RunTag
+    from mlflow.entities import Run as MlflowRun
+
+# MLflow's limits, per call and per value.
+_MAX_METRICS, _MAX_PARAMS, _MAX_PARAM_CHARS, _MAX_TAG_CHARS = 1000, 100, 6000, 5000
+_MAX_DIGEST_CHARS, _MAX_NAME_CHARS = 36, 500
+_ALL_EPOCHS = 1 << 31
+_WHOLE = ("complete", "pruned", "failed")
+
+
+@dataclass
+class Run:
+    """What MLflow is known to hold of one run."""
+
+    run_id: str
+    status: str
+    tags: dict[str, str] = field(default_factory=dict)
+    params: set[str] = field(default_factory=set)
+    metrics: dict[str, float] = field(default_factory=dict)
+    num_epochs: int = 0
+    sent_ms: dict[int, int] = field(default_factory=dict)
+    """Epochs that MLflow has, and their times: sent again with another time, one would be there twice."""
+    has_datasets: bool = False
+
+    @classmethod
+    def of(cls, run: MlflowRun) -> Run:
+        """A run as it was found."""
+        whole = run.info.status != "RUNNING" and run.data.tags.get("lmoe_tune.state") in _WHOLE
+        datasets = run.inputs.dataset_inputs if run.inputs else []
+        return cls(
+            run.info.run_id,
+            run.info.status,
+            dict(run.data.tags),
+            set(run.data.params),
+            dict(run.data.metrics),
+            num_epochs=_ALL_EPOCHS if whole else 0,
+            has_datasets=bool(datasets),
+        )
+
+    def forget_details(self) -> None:
+        """Keep its id alone: it will not change any more, and there may be thousands."""
+        self.tags, self.params, self.metrics, self.sent_ms = {}, set(), {}, {}
+
+
+@dataclass
+class Runs:
+    """Sends to one experiment; several threads may, each to runs of its own.
+
+    Attributes:
+        changed: something was sent.
+        refused: names of metrics, params and tags that MLflow does not take; they are not sent again.
+        say: gets a sentence about each of them.
+    """
+
+    client: MlflowClient
+    uri: str
+    experiment_id: str
+    refused: set[str]
+    say: Callable[[str], None]
+    changed: bool = False
+
+    def create(self, name: str, started_ms: int, tags: Mapping[str, str]) -> Run:
+        """Open a run."""
+        cut = _cut(tags)
+        self.changed = True
+        with translated(self.uri):
+            made = self.client.create_run(
+                self.experiment_id, start_time=started_ms, tags=cut, run_name=name
+            )
+        return Run(made.info.run_id, "RUNNING", cut)
+
+    def log(
+        self,
+        run: Run,
+        tags: Mapping[str, str],
+        params: Mapping[str, object],
+        metrics: Iterable[Metric] = (),
+        num_epochs: int = 0,
+    ) -> None:
+        """Send what is new in one call; more than one only beyond MLflow's limits. Tags go last."""
+        from mlflow.entities import Param, RunTag
+
+        changed = {name: value for name, value in _cut(tags).items() if run.tags.get(name) != value}
+        new_tags = [RunTag(name, value) for name, value in changed.items()]
+        new_params = [
+            Param(name, str(value)[:_MAX_PARAM_CHARS])
+            for name, value in params.items()
+            if name not in run.params
+        ]
+        new_metrics = list(metrics)
+
+        while len(new_params) > _MAX_PARAMS:
+            self._send(run, [], new_params[:_MAX_PARAMS], [])
+            del new_params[:_MAX_PARAMS]
+        room = _MAX_METRICS - len(new_params) - len(new_tags)
+        while len(new_metrics) > room:
+            self._send(run, new_metrics[:room], [], [])
+            del new_metrics[:room]
+        self._send(run, new_metrics, new_params, new_tags)
+        run.tags.update(changed)
+        run.params.update(params)
+        run.num_epochs = max(run.num_epochs, num_epochs)
+
+    def set_status(self, run: Run, status: str, ended_ms: int) -> None:
+        """End a run, or wake it."""
+        if run.status == status:
+            return
+
+        with translated(self.uri):
+            if status == "RUNNING":
+                self.client.update_run(run.run_id, status=status)
+            else:
+                self.client.set_terminated(run.run_id, status=status, end_time=ended_ms)
+        run.status = status
+        self.changed = True
+
+    def log_datasets(self, run: Run, datasets: Sequence[DatasetRecord]) -> None:
+        """Say what a run saw. One that is there already stays as it is."""
+        if run.has_datasets or not datasets:
+            return
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        inputs = []
+        for one in datasets:
+            name, digest = dataset_key(one)
+            profile = f'{{"num_images": {one.num_images}}}'
+            dataset = Dataset(name, digest, "local", one.source, profile=profile)
+            inputs.append(DatasetInput(dataset, [InputTag("mlflow.data.context", one.role)]))
+
+        with translated(self.uri):
+            self.client.log_inputs(run.run_id, datasets=inputs)
+        run.has_datasets = True
+
+    def _send(
+        self, run: Run, metrics: list[Metric], params: list[Param], tags: list[RunTag]
+    ) -> None:
+        metrics = [one for one in metrics if one.key not in self.refused]
+        params = [one for one in params if one.key not in self.refused]
+        tags = [one for one in tags if one.key not in self.refused]
+        if not (metrics or params or tags):
+            return
+
+        self.changed = True
+        try:
+            self._log_batch(run, metrics, params, tags)
+        except TrackingRefusedError as refusal:
+            if not refusal.of_content:
+                raise
+            self._send_apart(run, metrics, params, tags, refusal)
+
+    def _send_apart(
+        self,
+        run: Run,
+        metrics: list[Metric],
+        params: list[Param],
+        tags: list[RunTag],
+        refusal: TrackingRefusedError,
+    ) -> None:
+        """One name at a time: MLflow refuses the whole call for one of them."""
+        kinds = [*(("metric", one.key) for one in metrics), *(("param", one.key) for one in params)]
+        kinds += [("tag", one.key) for one in tags]
+        names = list(dict.fromkeys(kinds))
+        taken_off: dict[str, str] = {}
+
+        for kind, name in names:
+            some = [one for one in metrics if kind == "metric" and one.key == name]
+            other = [one for one in params if kind == "param" and one.key == name]
+            last = [one for one in tags if kind == "tag" and one.key == name]
+            try:
+                self._log_batch(run, some, other, last)
+            except TrackingRefusedError as error:
+                if not error.of_content:
+                    raise
+                taken_off[name] = f"the {kind} '{name}' is not shown, the rest is. {error}"
+
+        if len(taken_off) == len(names):
+            raise refusal  # it is the run
+        self.refused |= taken_off.keys()
+        for sentence in taken_off.values():
+            self.say(sentence)
+
+    def _log_batch(
+        self, run: Run, metrics: list[Metric], params: list[Param], tags: list[RunTag]
+    ) -> None:
+        with translated(self.uri):
+            self.client.log_batch(
+                run.run_id, metrics=metrics, params=params, tags=tags, synchronous=True
+            )
+
+
+def new_metrics(run: Run, epochs: Sequence[EpochRecord]) -> list[Metric]:
+    """Of the epochs that MLflow does not have yet."""
+    from mlflow.entities import Metric
+
+    return [
+        Metric(name, float(value), run.sent_ms.get(record.epoch, record.time_ms), record.epoch)
+        for record in epochs[run.num_epochs :]
+        for name, value in record.metrics.items()
+    ]
+
+
+def dataset_key(dataset: DatasetRecord) -> tuple[str, str]:
+    """Name and digest, as MLflow takes them."""
+    return dataset.name[:_MAX_NAME_CHARS], dataset.digest[:_MAX_DIGEST_CHARS]
+
+
+def _cut(tags: Mapping[str, str]) -> dict[str, str]:
+    return {name: value[:_MAX_TAG_CHARS] for name, value in tags.items()}
