@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from lmoe_tune.api.one_trial import SingleTrial, train
     from lmoe_tune.api.running import search
     from lmoe_tune.api.sweeps import Sweep, open_sweep
+    from lmoe_tune.confirmation.result import Confirmation
+    from lmoe_tune.confirmation.running import confirm
     from lmoe_tune.detector.detector import Detector, Prediction
     from lmoe_tune.detector.folder import load_detector
     from lmoe_tune.errors import (
@@ -60,6 +62,8 @@ _HOMES = {
     "TrainingError": "lmoe_tune.errors",
     "TrialRecord": "lmoe_tune.records",
     "UsageError": "lmoe_tune.errors",
+    "Confirmation": "lmoe_tune.confirmation.result",
+    "confirm": "lmoe_tune.confirmation.running",
     "load_detector": "lmoe_tune.detector.folder",
     "load_spec": "lmoe_tune.api.loading",
     "open_sweep": "lmoe_tune.api.sweeps",
@@ -69,6 +73,7 @@ _HOMES = {
 
 __all__ = [
     "BaselineError",
+    "Confirmation",
     "Declaration",
     "Detector",
     "EpochRecord",
@@ -90,6 +95,7 @@ __all__ = [
     "TrialRecord",
     "UsageError",
     "__version__",
+    "confirm",
     "load_detector",
     "load_spec",
     "open_sweep",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 from lmoe_tune.home import is_default
@@ -82,13 +83,17 @@ def confirm(
     *,
     seeds: int | None = None,
     top: int | None = None,
+    splits: Sequence[int] | None = None,
+    tuned_comparators: bool = False,
     allow_unfinished: bool = False,
     home: Path | None = None,
 ) -> str:
     """Train the best again over fresh seeds, and test them."""
     return _typed(
-        "confirm", name, home=home, seeds=seeds, top=top, allow_unfinished=allow_unfinished
-    )
+        "confirm", name, home=home, seeds=seeds, top=top,
+        splits=",".join(map(str, splits)) if splits else None,
+        tuned_comparators=tuned_comparators, allow_unfinished=allow_unfinished,
+    )  # fmt: skip
 
 
 def report(name: str, *, home: Path | None = None) -> str:

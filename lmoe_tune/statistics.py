@@ -456,3 +456,42 @@ def _of(runs: Iterable[Run], configuration: str) -> list[Run]:
 def _resampled(run: Run, metric: str) -> Floats:
     found = run.resampled.get(metric)
     return np.array([run.metrics[metric]]) if found is None else np.asarray(found, dtype=np.float64)
+
+
+# --- planning ---
+
+POWER = 0.8
+"""How often a difference is found that is called findable."""
+MAX_SEEDS = 1000
+
+
+def least_difference(seeds: int, seed_sd: float, image_sd: float, level: float) -> float:
+    """The difference that so many pairs of one split find with POWER at a one-sided level.
+
+    Args:
+        seed_sd, image_sd: as in `Paired`.
+    """
+    of_seeds, of_images = seed_sd**2 / seeds, image_sd**2
+    critical = float(stdtrit(seeds - 1, 1 - level)) ** 2 * of_seeds
+    critical += float(ndtri(1 - level)) ** 2 * of_images
+    return math.sqrt(critical) + float(ndtri(POWER)) * math.sqrt(of_seeds + of_images)
+
+
+def least_shown(image_sd: float, level: float) -> float:
+    """The difference below which no number of seeds finds anything with POWER: that of the test images alone."""
+    return (float(ndtri(1 - level)) + float(ndtri(POWER))) * image_sd
+
+
+def seeds_needed(effect: float, seed_sd: float, image_sd: float, level: float) -> int | None:
+    """The least number of seeds that find a difference with POWER; None where MAX_SEEDS do not."""
+    if least_difference(MAX_SEEDS, seed_sd, image_sd, level) > effect:
+        return None
+
+    low, high = 1, MAX_SEEDS
+    while high - low > 1:
+        middle = (low + high) // 2
+        if least_difference(middle, seed_sd, image_sd, level) > effect:
+            low = middle
+        else:
+            high = middle
+    return high

@@ -25,6 +25,9 @@ from lmoe_tune.statistics import (
     estimate,
     holm,
     in_sequence,
+    least_difference,
+    least_shown,
+    seeds_needed,
     summarise,
     verdict,
 )
@@ -483,3 +486,26 @@ def test_however_often_equals_are_asked_about_few_homes_see_a_better_one(rates: 
         assert ever.mean() <= 0.06
         close = rates.asked_until(rng, 400, noise, lambda reached: 1 if reached > 0.7 else 10)
         assert close.mean() <= 0.06
+
+
+# --- planning ---
+
+
+@pytest.mark.parametrize(("seeds", "images"), [(3, 0.0), (5, 0.0), (5, 0.5), (20, 0.3)])
+def test_what_is_called_findable_is_found_in_four_of_five_cases(
+    rates: Any, seeds: int, images: float
+) -> None:
+    noise, level = rates.Noise(images=images), Asked().level
+    effect = least_difference(seeds, 1.0, images, level)
+    drawn = rates.draw(np.random.default_rng(0), (4000, 1, seeds), noise, effect)
+    assert 0.7 <= rates.is_better(drawn, noise, level).mean() <= 0.88
+
+
+def test_the_seeds_that_a_difference_needs() -> None:
+    level = Asked().level
+    needed = seeds_needed(0.003, 0.004, 0.0, level)
+    assert least_difference(needed, 0.004, 0.0, level) <= 0.003
+    assert least_difference(needed - 1, 0.004, 0.0, level) > 0.003
+    assert least_shown(0.002, level) == pytest.approx(0.002 * (2.0537 + 0.8416), rel=1e-3)
+    assert seeds_needed(0.005, 0.004, 0.002, level) is None, "these test images cannot show it"
+    assert seeds_needed(0.007, 0.004, 0.002, level) is not None

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import re
-import shlex
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,19 +25,9 @@ from lmoe_tune.cli.run import INTERRUPTED, TOO_MANY_FAILED, AddressOption, Chang
 from lmoe_tune.errors import UsageError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from lmoe_tune.confirmation.job_ledger import JobLedger
-    from lmoe_tune.confirmation.plan import Candidate, Plan
     from lmoe_tune.records import TrialRecord
-    from lmoe_tune.sweep.folder import SweepFolder
-    from lmoe_tune.sweep.ledger import Ledger
 
 app = typer.Typer()
-
-SHOWN = (
-    "test_auroc", "test_fine_auroc", "test_coarse_auroc", "test_fine_tnr95", "test_coarse_tnr95", "test_accuracy",
-)  # fmt: skip
 
 
 @app.command()
@@ -57,6 +47,12 @@ def confirm(
             help="Tune the other methods too, each with the search's own budget.",
         ),
     ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Say what it would cost and what it could find; open nothing."
+        ),
+    ] = False,
     allow_unfinished: Annotated[
         bool, typer.Option("--allow-unfinished", help="Go on although the search is not complete.")
     ] = False,
@@ -66,210 +62,57 @@ def confirm(
     home: HomeOption = None,
 ) -> None:
     """Is the winner real? Train the best trials and the untuned methods anew, and open the sealed test set."""
-    from lmoe_tune.sweep.folder import find_sweep
+    from lmoe_tune import open_sweep
+    from lmoe_tune.confirmation import running
 
     chosen, split_numbers = checked_format(form), _splits(splits)
-    if top < 1:
-        raise UsageError(f"--top is {top}, but must be at least 1")
-    if seeds < 2:
-        raise UsageError(
-            f"--seeds is {seeds}, but must be at least 2: one run says nothing of luck (5 are better)"
-        )
-    folder = find_sweep(resolve_home(home), name)
-    command = ["lmoe-tune", "confirm", name, "--top", str(top), "--seeds", str(seeds)]
-    command += ["--splits", ",".join(map(str, split_numbers))] if split_numbers else []
-    command += ["--tuned-comparators"] if tuned_comparators else []
-    command += ["--allow-unfinished"] if allow_unfinished else []
+    sweep = open_sweep(name, resolve_home(home))
+    if dry_run:
+        forecast = running.forecast(sweep, seeds=seeds, top=top, splits=split_numbers)
+        if chosen == "json":
+            print_json(forecast.to_json())
+        else:
+            typer.echo("\n".join(forecast.lines()))
+        return
+
     try:
-        document = _confirm(
-            folder,
-            top=top,
+        result = running.confirm(
+            sweep,
             seeds=seeds,
+            top=top,
             splits=split_numbers,
-            tuned=tuned_comparators,
-            command=shlex.join(command),
+            tuned_comparators=tuned_comparators,
             allow_unfinished=allow_unfinished,
             allow_changes=allow_changes,
             address=address,
+            observer=JobProgress(),
+            leave=os._exit,
         )
-    except KeyboardInterrupt:
-        say(f"interrupted; to go on: {shlex.join(command)}")
+    except running.InterruptedConfirmation as stopped:
+        say(f"interrupted; to go on: {stopped.command}")
         raise typer.Exit(INTERRUPTED) from None
+    document = result.to_json()
     _print(document, chosen)
     raise typer.Exit(TOO_MANY_FAILED if document["failed"] else 0)
 
 
-def _confirm(
-    folder: SweepFolder,
-    *,
-    top: int,
-    seeds: int,
-    splits: tuple[int, ...] | None,
-    tuned: bool,
-    command: str,
-    allow_unfinished: bool,
-    allow_changes: bool,
-    address: str | None,
-) -> dict[str, Any]:
-    from pathlib import Path
-
-    from lmoe_tune.confirmation.job_ledger import JobLedger
-    from lmoe_tune.confirmation.plan import make_plan
-    from lmoe_tune.confirmation.result import conclude, write_result
-    from lmoe_tune.sweep import view
-    from lmoe_tune.sweep.ledger import Ledger
-
-    with folder.locked(), folder.confirmation.locked():
-        sweep = Ledger.writing(folder, view.read_spec(folder))
-        import_path = Path(sweep.attrs.get("import_path", Path.cwd()))
-        notes = _refuse_unfinished(sweep, allow_unfinished)
-        more = (
-            _tune(sweep, import_path, command, allow_changes=allow_changes, address=address)
-            if tuned
-            else []
-        )
-        plan = make_plan(sweep, import_path, top=top, num_seeds=seeds, splits=splits, tuned=more)
-        for note in plan.notes:
-            say(note)
-        study = JobLedger(sweep, import_path)
-        if not study.is_done(plan):
-            _work(study, plan, command, import_path, allow_changes=allow_changes, address=address)
-        result = conclude(study, plan, import_path, notes=notes)
-        write_result(study, result)
-        document = result.to_json()
-        _deliver(study, document)
-        return document
-
-
-def _deliver(study: JobLedger, document: dict[str, Any]) -> None:
-    """Have MLflow show the verdict, and whatever a killed run left undelivered."""
-    from lmoe_tune.sweep import projector, view
-    from lmoe_tune.sweep.tracked import address as address_of
-
-    found = {"verdict": document["verdict"], "verdict_sentence": document["sentence"]}
-    is_news = any(study.ledger.attrs.get(key) != value for key, value in found.items())
-    study.ledger.set_attrs(found)
-    if is_news or not view.is_delivered(study.ledger):
-        uri = address_of(study.folder, study.ledger.spec)
-        if not projector.deliver_rest(study.ledger, uri, say):
-            say(
-                f"MLflow does not have everything yet; to deliver it: lmoe-tune sync {study.sweep.folder.name}"
-            )
-
-
-def _refuse_unfinished(sweep: Ledger, allowed: bool) -> list[str]:
-    name = sweep.folder.name
-    if sweep.is_complete():
-        return []
-    if not allowed:
-        raise UsageError(
-            f"the sweep '{name}' is not complete, and who opens the test set in the middle of a search is tempted to "
-            f"go on with what it says; finish it with `lmoe-tune resume {name}`, or go on with --allow-unfinished"
-        )
-    note = f"the search was not complete: {len(sweep.trials())} trials of {sweep.budget.trials or 'an open number'}"
-    say(note)
-    return [note]
-
-
-def _work(
-    study: JobLedger,
-    plan: Plan,
-    command: str,
-    import_path: Path,
-    *,
-    allow_changes: bool,
-    address: str | None,
-) -> None:
-    from lmoe_tune.api.running import reading
-    from lmoe_tune.confirmation.asking import ask
-    from lmoe_tune.confirmation.result import fingerprints_of
-    from lmoe_tune.data.decode_ahead import decode_files
-    from lmoe_tune.sweep import view
-    from lmoe_tune.sweep.runner import run_sweep
-    from lmoe_tune.sweep.tracked import address as address_of
-
-    progress = JobProgress()
-    num_jobs = study.begin(plan, command, allow_changes=allow_changes, say=reading(progress))
-    question = ask(study, plan, fingerprints_of(study, plan))
-    say(f"this is question {question.number} of the home")
-    openings = view.test_openings(study.sweep)
-    say(
-        f"confirming '{study.sweep.folder.name}': {num_jobs} jobs ({len(plan.rows)} rows, {len(plan.seeds)} fresh "
-        f"seeds, split {', '.join(map(str, plan.splits))}); this is opening {len(openings)} of its test set"
-    )
-    spec = study.ledger.spec
-    if (
-        address is None or spec.data.cache_dir is None
-    ):  # else each node of the cluster decodes for itself
-        for data, files in study.files(plan):
-            decode_files(
-                files,
-                data,
-                study.folder.home,
-                progress=lambda done, total: progress.on_work("images decoded", done, total),
-                say=say,
-            )
-    progress.on_begin(study.ledger)
-    uri = address_of(study.folder, spec)
-    outcome = run_sweep(
-        study.ledger,
-        progress,
-        import_path=import_path,
-        address=address,
-        tracking_uri=uri,
-    )
-    if outcome.state == "interrupted":
-        raise KeyboardInterrupt
-
-
-def _tune(
-    sweep: Ledger, import_path: Path, command: str, *, allow_changes: bool, address: str | None
-) -> list[Candidate]:
-    """The other methods, tuned: those whose search is not complete are searched now, one after the other."""
-    from lmoe_tune.cli.progress import watching
-    from lmoe_tune.confirmation.tuned_comparators import open_search, tunable, tuned_candidate
-    from lmoe_tune.sweep import projector, view
-    from lmoe_tune.sweep.runner import run_sweep
-    from lmoe_tune.sweep.tracked import address as address_of
-
-    found = []
-    for method in tunable(sweep.spec):
-        folder = sweep.folder.tuned(method)
-        with folder.locked():
-            ledger = open_search(sweep, method, import_path, command, allow_changes=allow_changes)
-            uri = address_of(folder, ledger.spec)
-            if not ledger.is_complete():
-                say(
-                    f"tuning {method} in {folder.path} ({ledger.budget.trials or 'no fixed number of'} trials)"
-                )
-                with watching() as progress:
-                    progress.on_begin(ledger)
-                    outcome = run_sweep(
-                        ledger, progress, import_path=import_path, address=address, tracking_uri=uri
-                    )
-                if outcome.state == "interrupted":
-                    raise KeyboardInterrupt
-            elif not view.is_delivered(ledger):
-                projector.deliver_rest(ledger, uri, say)
-            candidate = tuned_candidate(ledger, import_path)
-            if candidate is None:
-                say(f"{method}: no trial of its search is complete, so it is not in the table")
-            else:
-                found.append(candidate)
-    return found
-
-
 class JobProgress(Lines):
-    """One line per finished job, on stderr."""
+    """One line per finished job on stderr, or per trial while a comparator is tuned."""
 
     def end_line(self, trial: TrialRecord) -> str:
         assert self.ledger is not None, "a job before they began"
+        if self.ledger.kind != "confirm":
+            return super().end_line(trial)
+
         ended = sum(one.state != "running" for one in self.ledger.trials())
         what = f"failed: {trial.failure}" if trial.state == "failed" else "done"
         return f"[{ended} of {len(self.ledger.points())}] {self.name_of(trial)}: {what}"
 
     def name_of(self, trial: TrialRecord) -> str:
         assert self.ledger is not None, "a job before they began"
+        if self.ledger.kind != "confirm":
+            return super().name_of(trial)
+
         candidate = self.ledger.attrs["candidates"][trial.params["candidate"]]
         return f"{candidate['name']}, split {trial.params['split']}, seed {trial.params['seed']}"
 
@@ -294,8 +137,11 @@ def _print(document: dict[str, Any], form: Format) -> None:
 
 
 def _print_tables(document: dict[str, Any]) -> None:
+    from lmoe_tune.confirmation.forecast import needs_lines
+    from lmoe_tune.confirmation.result import COMPARED
+
     rows = document["rows"]
-    metrics = [name for name in SHOWN if any(name in row["metrics"] for row in rows)]
+    metrics = [name for name in COMPARED if any(name in row["metrics"] for row in rows)]
     columns = ("", "runs", *(name.removeprefix("test_") for name in metrics))
     typer.echo("sealed test set, mean ± standard deviation over the runs")
     print_table(
@@ -336,6 +182,8 @@ def _print_tables(document: dict[str, Any]) -> None:
     typer.echo(f"\n{document['sentence']}")
     for caution in document["cautions"]:
         typer.echo(f"- {caution}")
+    for line in needs_lines(tuple(map(tuple, document["needs"])), document["cannot_show"]):
+        typer.echo(line.strip())
     for failure in document["failed"]:
         say(
             f"failed: {failure['row']}, split {failure['split']}, seed {failure['seed']}: {failure['failure']}"

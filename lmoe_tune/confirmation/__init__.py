@@ -1,4 +1,29 @@
-"""Is the winner of a sweep real? Its best trials and the untuned methods, trained anew and measured on the sealed test.
+"""Is the winner of a sweep real? Its best trials and the untuned methods, trained again and tested on sealed images.
 
 A confirmation is a second study in the sweep's folder, whose trials are jobs: one candidate, split and seed each.
+`confirm` does all of it; the command line and a user's program call that. `plan` says what is trained, `job_ledger`
+keeps the jobs, `job` is what a worker does (nothing else in the package sees test images), `asking` numbers the
+questions, `result` and `cautions` conclude, `forecast` says beforehand what could be found, `tuned_comparators`
+searches for the other methods. To add what a verdict should warn of, add a function to `cautions`.
 """
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lmoe_tune.confirmation.result import Confirmation
+    from lmoe_tune.confirmation.running import confirm
+
+__all__ = ["Confirmation", "confirm"]
+
+
+def __getattr__(name: str) -> Any:
+    # A worker imports `job` from here, and needs neither the searches nor Ray's driver.
+    if name == "confirm":
+        from lmoe_tune.confirmation.running import confirm
+
+        return confirm
+    if name == "Confirmation":
+        from lmoe_tune.confirmation.result import Confirmation
+
+        return Confirmation
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")

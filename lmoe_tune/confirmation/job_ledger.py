@@ -54,14 +54,20 @@ class JobLedger:
     Candidates and jobs are only ever added, so that a later confirmation with more of them trains what is missing.
     """
 
-    def __init__(self, sweep: Ledger, import_path: Path) -> None:
+    def __init__(self, sweep: Ledger, import_path: Path, *, is_writing: bool = True) -> None:
         self.sweep = sweep
         self.folder = sweep.folder.confirmation
         self._import_path = import_path
         self._wanted_spec = spec_of(sweep.spec)
         self._ledger: Ledger | None = None
         if self.folder.exists():
-            self._ledger = Ledger.writing(self.folder, view.read_spec(self.folder))
+            open_ = Ledger.writing if is_writing else Ledger.reading
+            self._ledger = open_(self.folder, view.read_spec(self.folder))
+
+    @classmethod
+    def reading(cls, sweep: Ledger) -> JobLedger:
+        """To be looked at only, at any moment."""
+        return cls(sweep, Path.cwd(), is_writing=False)
 
     @property
     def ledger(self) -> Ledger:

@@ -14,6 +14,7 @@ import numpy as np
 
 from lmoe_tune.confirmation.asking import ask, look
 from lmoe_tune.confirmation.cautions import accuracy_bounds, cautions_of
+from lmoe_tune.confirmation.forecast import needs_of
 from lmoe_tune.confirmation.job_ledger import Job, JobLedger
 from lmoe_tune.confirmation.plan import (
     DESCRIPTION,
@@ -35,6 +36,7 @@ from lmoe_tune.statistics import (
     Summary,
     VerdictName,
     compare,
+    least_shown,
     summarise,
     verdict,
 )
@@ -107,6 +109,10 @@ class Confirmation:
     """Of the first of these: where it lies over other novel classes; None where there are fewer than two."""
     num_novel_classes: int
     """Of one split."""
+    needs: tuple[tuple[float, int], ...]
+    """As pairs varied here, the seeds that some differences need to be found in four of five cases."""
+    cannot_show: float
+    """Below this difference these test images cannot show anything, however many seeds there are."""
     test_openings: tuple[Mapping[str, Any], ...]
     seeds: tuple[int, ...]
     splits: tuple[int, ...]
@@ -204,6 +210,7 @@ def conclude(
         ci95_classes=by_class, num_novel_classes=num_novel, import_path=import_path,
     )  # fmt: skip
     metrics = [name for name in COMPARED if name in tested[0].metrics]
+    own = found.paired[0]
     return Confirmation(
         sweep=study.sweep.folder.name,
         verdict=found.name,
@@ -214,12 +221,14 @@ def conclude(
         question=asked.question,
         look=asked.look,
         level=asked.level,
-        noise_floor=found.paired[0].noise_floor,
+        noise_floor=own.noise_floor,
         winner=_winner(study, plan, tested),
         rows=tuple(_row(row, runs) for row in study.rows(plan)),
         paired=(*found.paired, *compare(runs, plan.winner.name, comparators, metrics[1:])),
         ci95_classes=by_class,
         num_novel_classes=num_novel,
+        needs=tuple(needs_of(own.seed_sd, own.image_sd, asked.level)) if own.seed_sd > 0 else (),
+        cannot_show=least_shown(own.image_sd, asked.level),
         test_openings=tuple(view.test_openings(study.sweep)),
         seeds=tuple(sorted({job.seed for job in jobs})),
         splits=tuple(sorted({job.split for job in jobs})),

@@ -13,6 +13,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from lmoe_tune.cli.main import app
+from lmoe_tune.confirmation import running
 from lmoe_tune.confirmation.job_ledger import JobLedger
 from lmoe_tune.confirmation.plan import make_plan
 from lmoe_tune.confirmation.tuned_comparators import (
@@ -25,7 +26,7 @@ from lmoe_tune.confirmation.tuned_comparators import (
 from lmoe_tune.errors import LmoeTuneError, UsageError
 from lmoe_tune.spec import Distribution, resolved_yaml, spec_from_resolved
 from lmoe_tune.sweep import folder as folder_module
-from lmoe_tune.sweep import projector, runner, view
+from lmoe_tune.sweep import projector, view
 from lmoe_tune.sweep.folder import SweepLockedError
 from lmoe_tune.sweep.ledger import Ledger
 from lmoe_tune.sweep.runner import Outcome
@@ -66,12 +67,12 @@ def jobs_end(
             if how == "complete":
                 study = JobLedger(sweep, tmp_path)
                 study._ledger = ledger
-                run_jobs(study, auroc)
+                run_jobs(study, auroc, lambda split: study.open_split(split).test.fingerprint)
                 for trial in ledger.trials():
                     observer.on_end(trial)
             return Outcome(how, delivered=True)
 
-        monkeypatch.setattr(runner, "run_sweep", run_sweep)
+        monkeypatch.setattr(running, "run_sweep", run_sweep)
 
     return make
 
@@ -90,7 +91,7 @@ def test_it_prints_tables_a_sentence_and_who_opened_the_test_set(
         line.startswith("Real: trial 2 is better than logit_mixoe untuned") for line in lines
     )
     assert lines[-1].startswith("the sealed test set was opened once, on 20")
-    assert "this is opening 1 of its test set" in done.stderr
+    assert "this is opening 1 of its test set, and question 1 of the home" in done.stderr
     assert "[18 of 18] baseline untuned, split 0, seed 1002: done" in done.stderr
 
 
@@ -100,7 +101,7 @@ def test_json_and_csv_hold_the_same_and_nothing_is_opened_for_them(
     jobs_end()
     arguments = ("confirm", "small", "--top", "1", "--seeds", "3")
     document = json.loads(run(*arguments, "--format", "json").stdout)
-    monkeypatch.setattr(runner, "run_sweep", None)  # not called any more
+    monkeypatch.setattr(running, "run_sweep", None)  # not called any more
     assert json.loads(run(*arguments, "--format", "json").stdout) == document
     assert len(document["test_openings"]) == 1
     rows = list(csv.DictReader(io.StringIO(run(*arguments, "--format", "csv").stdout)))
@@ -124,14 +125,37 @@ def test_openings_are_shown_by_the_commands_that_look(
     assert json.loads(run("list", "--format", "json").stdout)[0]["test_openings"] == 2
 
 
+def test_a_dry_run_says_the_cost_and_what_could_be_found_and_opens_nothing(
+    sweep: Ledger, run: Run, jobs_end: Callable[..., None], tmp_path: Path
+) -> None:
+    lines = run("confirm", "small", "--dry-run").stdout.splitlines()
+    assert lines[0].startswith("8 rows, 5 seeds, 1 splits: 40 trainings are missing")
+    assert "number 1 of the home, at a level of 0.02" in lines[1]
+    assert lines[2].startswith("nothing is known yet of how much pairs vary")
+    assert view.test_openings(sweep) == []
+    assert not (tmp_path / "home" / "questions.jsonl").exists()
+    assert not sweep.folder.confirmation.exists()
+
+    jobs_end()
+    run("confirm", "small", "--top", "1", "--seeds", "3")
+    found = json.loads(run("confirm", "small", "--dry-run", "--format", "json").stdout)
+    assert (found["question"], found["source"]) == (2, "the confirmation of 'small'")
+    assert found["jobs"] == 40 - 18
+    least = dict(found["finds"])
+    assert least[3] > least[5] > least[20] > 0
+    assert all(0 < seeds <= 1000 for _, seeds in found["needs"])
+    assert len(view.test_openings(sweep)) == 1, "as before"
+
+
 def test_interrupted_it_says_how_to_go_on(
     sweep: Ledger, run: Run, jobs_end: Callable[..., None]
 ) -> None:
     jobs_end(how="interrupted")
     stopped = run("confirm", "small", "--seeds", "2", "--splits", "0,2")
     assert stopped.exit_code == 130
-    assert stopped.stderr.endswith(
-        "interrupted; to go on: lmoe-tune confirm small --top 3 --seeds 2 --splits 0,2\n"
+    assert (
+        "interrupted; to go on: lmoe-tune confirm small --seeds 2 --top 3 --splits 0,2 --home"
+        in stopped.stderr
     )
     assert stopped.stdout == ""
 
@@ -179,7 +203,8 @@ def test_a_search_that_is_not_complete_is_refused_unless_that_is_allowed(
     for value in (0.90, 0.91, 0.95):
         add_trial(ledger, value)
     with pytest.raises(
-        UsageError, match="not complete.*`lmoe-tune resume small`, or go on with --allow-unfinished"
+        UsageError,
+        match="not complete.*`lmoe-tune resume small --home .*`, or go on with --allow-unfinished",
     ):
         run("confirm", "small")
     assert not ledger.folder.confirmation.path.exists() or not ledger.folder.confirmation.exists()
@@ -290,7 +315,7 @@ def test_the_command_tunes_first_and_opens_the_test_set_afterwards(
                 add_trial(ledger, 0.9)
         return Outcome("complete", delivered=True)
 
-    monkeypatch.setattr(runner, "run_sweep", run_sweep)
+    monkeypatch.setattr(running, "run_sweep", run_sweep)
     done = run(
         "confirm", "small", "--top", "1", "--seeds", "3", "--tuned-comparators", "--format", "json"
     )
@@ -305,11 +330,11 @@ def test_an_interrupted_search_of_a_comparator_is_gone_on_with_by_the_same_comma
     sweep: Ledger, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        runner, "run_sweep", lambda *args, **more: Outcome("interrupted", delivered=True)
+        running, "run_sweep", lambda *args, **more: Outcome("interrupted", delivered=True)
     )
     stopped = run("confirm", "small", "--tuned-comparators")
     assert stopped.exit_code == 130
-    assert "lmoe-tune confirm small --top 3 --seeds 5 --tuned-comparators" in stopped.stderr
+    assert "lmoe-tune confirm small --seeds 5 --top 3 --tuned-comparators" in stopped.stderr
     assert view.test_openings(sweep) == []
 
 

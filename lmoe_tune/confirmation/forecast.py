@@ -1,0 +1,172 @@
+"""What a confirmation would cost and what it could find, said before anything is trained or opened.
+
+How much pairs vary is known from earlier confirmations on the same data in this home. Where there is none, the first
+two pairs will tell, and the result says it then.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from lmoe_tune.confirmation.job_ledger import JobLedger
+from lmoe_tune.confirmation.plan import Plan
+from lmoe_tune.durable import read_text
+from lmoe_tune.errors import LmoeTuneError
+from lmoe_tune.questions import read_questions
+from lmoe_tune.spec import Spec
+from lmoe_tune.statistics import Asked, least_difference, least_shown, seeds_needed
+from lmoe_tune.sweep import view
+from lmoe_tune.sweep.folder import SweepFolder, find_sweeps
+from lmoe_tune.sweep.ledger import Ledger
+from lmoe_tune.training.baseline_record import read_baseline_record
+
+SEEDS = (3, 5, 10, 20)
+EFFECTS = (0.001, 0.003, 0.01, 0.03)
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Of a plan."""
+
+    rows: tuple[str, ...]
+    seeds: tuple[int, ...]
+    splits: tuple[int, ...]
+    jobs: int
+    """Trainings that are missing."""
+    hours: float | None
+    """What they take one after the other, their baselines included; None where no epoch has been timed."""
+    question: int
+    """What it would be in the home, were its test set or winner a new one."""
+    level: float
+    """One-sided, of its first look."""
+    source: str | None
+    """Where the following come from; None where nothing is known yet, and they are empty."""
+    seed_sd: float | None
+    image_sd: float | None
+    finds: tuple[tuple[int, float], ...]
+    """The least difference that so many seeds find in four of five cases."""
+    needs: tuple[tuple[float, int], ...]
+    """The seeds that a difference needs for that; those that no number of seeds finds are left out."""
+    cannot_show: float | None
+    """Below this difference these test images cannot show anything, however many seeds there are."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return dict(json.loads(json.dumps(asdict(self))))
+
+    def lines(self) -> list[str]:
+        """The same in words."""
+        hours = "" if self.hours is None else f", about {self.hours:.1f} hours one after the other"
+        size = f"{len(self.rows)} rows, {len(self.seeds)} seeds, {len(self.splits)} splits"
+        found = [
+            f"{size}: {self.jobs} trainings are missing{hours}",
+            f"as a new question it would be number {self.question} of the home, at a level of {self.level:.2g}",
+        ]
+        if self.source is None:
+            found.append(
+                "nothing is known yet of how much pairs vary on these data; the first two pairs will say "
+                "how many seeds a difference needs"
+            )
+            return found
+
+        found.append(f"as pairs varied in {self.source}:")
+        found += [
+            f"  {seeds} seeds find {least:+.4f} in four of five cases"
+            for seeds, least in self.finds
+        ]
+        found += needs_lines(self.needs, self.cannot_show)
+        return found
+
+
+def forecast_of(ledger: Ledger, plan: Plan) -> Forecast:
+    """What the plan of a sweep costs, and what it could find."""
+    study = JobLedger.reading(ledger)
+    missing = [job for job in study.jobs(plan) if not job.is_complete]
+    asked = Asked(len(read_questions(ledger.folder.home)) + 1)
+    known = next(_known_spreads(ledger), None)
+    source, seed_sd, image_sd = known if known is not None else (None, None, None)
+
+    finds: list[tuple[int, float]] = []
+    needs: list[tuple[float, int]] = []
+    if seed_sd is not None and image_sd is not None:
+        finds = [(n, least_difference(n, seed_sd, image_sd, asked.level)) for n in SEEDS]
+        needs = list(needs_of(seed_sd, image_sd, asked.level))
+    return Forecast(
+        rows=tuple(row.name for row in plan.rows),
+        seeds=plan.seeds,
+        splits=plan.splits,
+        jobs=len(missing),
+        hours=_hours(ledger, len(missing), len({(job.split, job.seed) for job in missing})),
+        question=asked.question,
+        level=asked.level,
+        source=source,
+        seed_sd=seed_sd,
+        image_sd=image_sd,
+        finds=tuple(finds),
+        needs=tuple(needs),
+        cannot_show=None if image_sd is None else least_shown(image_sd, asked.level),
+    )
+
+
+def needs_of(seed_sd: float, image_sd: float, level: float) -> Iterator[tuple[float, int]]:
+    """The seeds that each of some differences needs, as far as any number finds it."""
+    for effect in EFFECTS:
+        seeds = seeds_needed(effect, seed_sd, image_sd, level)
+        if seeds is not None:
+            yield effect, seeds
+
+
+def needs_lines(needs: tuple[tuple[float, int], ...], cannot_show: float | None) -> list[str]:
+    """What a person plans with."""
+    found = [f"  {effect:+.3f} needs {seeds} seeds" for effect, seeds in needs]
+    if cannot_show:
+        found.append(f"  below {cannot_show:.4f} these test images cannot show anything")
+    return found
+
+
+def _known_spreads(ledger: Ledger) -> Iterator[tuple[str, float, float]]:
+    """Source, seed and image deviation of confirmations on the same data, this sweep's own first."""
+    folders = find_sweeps(ledger.folder.home)
+    for folder in sorted(folders, key=lambda one: one.name != ledger.folder.name):
+        found = _spread(folder, ledger.spec)
+        if found is not None:
+            yield (f"the confirmation of '{folder.name}'", *found)
+
+
+def _spread(folder: SweepFolder, wanted: Spec) -> tuple[float, float] | None:
+    try:
+        document = json.loads(read_text(folder.confirmation.path / "confirm.json"))
+        own, spec = document["paired"][0], view.read_spec(folder)
+        seed_sd, image_sd, pairs = own["seed_sd"], own["image_sd"], own["pairs"]
+    except (LmoeTuneError, OSError, ValueError, KeyError, TypeError, IndexError):
+        return None
+
+    is_alike = (spec.data.id, spec.data.coarse_ood) == (wanted.data.id, wanted.data.coarse_ood)
+    if not is_alike or pairs < 2 or not math.isfinite(seed_sd) or seed_sd <= 0:
+        return None
+    return float(seed_sd), float(image_sd)
+
+
+def _hours(ledger: Ledger, jobs: int, cells: int) -> float | None:
+    """Of so many trainings, and a baseline for each pair of split and seed."""
+    timed = [
+        epoch.metrics["epoch_s"]
+        for trial in ledger.trials()
+        for epoch in trial.epochs
+        if "epoch_s" in epoch.metrics
+    ]
+    if not timed:
+        return None
+
+    seconds = jobs * ledger.spec.train.epochs * statistics.median(timed)
+    key = ledger.attrs.get("baseline")
+    record = read_baseline_record(ledger.folder.home, key) if key else None
+    if record:
+        epochs = [epoch["metrics"].get("epoch_s", 0.0) for epoch in record["epochs"]]
+        seconds += cells * sum(epochs)
+    return seconds / 3600

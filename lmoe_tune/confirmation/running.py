@@ -1,0 +1,261 @@
+"""A confirmation from its first check to its result."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event
+from typing import Protocol
+
+from lmoe_tune import advice
+from lmoe_tune.confirmation.asking import ask
+from lmoe_tune.confirmation.forecast import Forecast, forecast_of
+from lmoe_tune.confirmation.job_ledger import JobLedger
+from lmoe_tune.confirmation.plan import Candidate, Plan, make_plan
+from lmoe_tune.confirmation.result import Confirmation, conclude, fingerprints_of, write_result
+from lmoe_tune.confirmation.tuned_comparators import open_search, tunable, tuned_candidate
+from lmoe_tune.data.decode_ahead import decode_files
+from lmoe_tune.errors import UsageError
+from lmoe_tune.sweep import projector, view
+from lmoe_tune.sweep.folder import SweepFolder
+from lmoe_tune.sweep.ledger import Ledger
+from lmoe_tune.sweep.observer import Observer
+from lmoe_tune.sweep.runner import Leave, run_sweep
+from lmoe_tune.sweep.tracked import address as address_of
+
+
+class HasFolder(Protocol):
+    """A sweep, as `lmoe_tune.open_sweep` gives it."""
+
+    @property
+    def folder(self) -> SweepFolder: ...
+
+
+class InterruptedConfirmation(KeyboardInterrupt):
+    """Somebody stopped it; `command` goes on with it, and so does the same call."""
+
+    def __init__(self, command: str) -> None:
+        super().__init__(f"interrupted; to go on: {command}")
+        self.command = command
+
+
+@dataclass(frozen=True)
+class _How:
+    """What a confirmation is run with."""
+
+    observer: Observer
+    command: str
+    allow_changes: bool
+    address: str | None
+    stop: Event | None
+    leave: Leave | None
+
+
+def confirm(
+    sweep: HasFolder,
+    *,
+    seeds: int = 5,
+    top: int = 3,
+    splits: Sequence[int] | None = None,
+    tuned_comparators: bool = False,
+    allow_unfinished: bool = False,
+    allow_changes: bool = False,
+    address: str | None = None,
+    observer: Observer | None = None,
+    stop: Event | None = None,
+    leave: Leave | None = None,
+) -> Confirmation:
+    """Train the best trials of a sweep and the untuned methods again, and open the sealed test set.
+
+    What was done by a former call is not done again; everything that there is counts.
+
+    Args:
+        sweep: as `open_sweep` or `search` gives it.
+        seeds: how many fresh seeds each row is trained with.
+        top: how many of the best trials are rows.
+        splits: of the data; None: the spec's.
+        tuned_comparators: tune the other methods too, each with the search's own budget.
+        allow_unfinished: go on although the search is not complete; the result says so.
+        allow_changes: go on although code or data changed; the result says so.
+        address: of a Ray cluster to join; see `search`.
+        observer: hears what happens; `on_begin` comes with each study that is worked on.
+        stop: set it from another thread to stop cleanly.
+        leave: as for `search`.
+
+    Raises:
+        UsageError: an argument is not as it must be, the search is not complete, or something has changed.
+        SweepLockedError: another process works on the sweep.
+        InterruptedConfirmation: it was stopped.
+        LmoeTuneError: no training of the winner and its defaults ended well.
+    """
+    folder = sweep.folder
+    _refuse_counts(seeds, top)
+    command = advice.confirm(
+        folder.name,
+        seeds=seeds,
+        top=top,
+        splits=splits,
+        tuned_comparators=tuned_comparators,
+        allow_unfinished=allow_unfinished,
+        home=folder.home,
+    )
+    how = _How(observer or Observer(), command, allow_changes, address, stop, leave)
+
+    with folder.locked(), folder.confirmation.locked():
+        ledger = Ledger.writing(folder, view.read_spec(folder))
+        import_path = _import_path(ledger)
+        notes = _refuse_unfinished(ledger, allow_unfinished)
+        tuned = _tune(ledger, import_path, how) if tuned_comparators else []
+        plan = make_plan(ledger, import_path, top=top, num_seeds=seeds, splits=splits, tuned=tuned)
+        for note in (*notes, *plan.notes):
+            how.observer.on_message(note)
+
+        study = JobLedger(ledger, import_path)
+        if not study.is_done(plan):
+            _train(study, plan, import_path, how)
+        result = conclude(study, plan, import_path, notes=notes)
+        write_result(study, result)
+        _deliver(study, result, how.observer)
+        return result
+
+
+def forecast(
+    sweep: HasFolder,
+    *,
+    seeds: int = 5,
+    top: int = 3,
+    splits: Sequence[int] | None = None,
+) -> Forecast:
+    """What `confirm` with these arguments would cost, and what it could find; nothing is trained, opened or recorded.
+
+    Raises:
+        UsageError: as `confirm`.
+    """
+    _refuse_counts(seeds, top)
+    ledger = view.read_sweep(sweep.folder)
+    import_path = _import_path(ledger)
+    plan = make_plan(
+        ledger, import_path, top=top, num_seeds=seeds, splits=splits, takes_seeds=False
+    )
+    return forecast_of(ledger, plan)
+
+
+def _refuse_counts(seeds: int, top: int) -> None:
+    if top < 1:
+        raise UsageError(f"--top is {top}, but must be at least 1")
+    if seeds < 2:
+        raise UsageError(
+            f"--seeds is {seeds}, but must be at least 2: one run says nothing of luck (5 are better)"
+        )
+
+
+def _import_path(ledger: Ledger) -> Path:
+    return Path(ledger.attrs.get("import_path", Path.cwd()))
+
+
+def _refuse_unfinished(sweep: Ledger, allowed: bool) -> list[str]:
+    name = sweep.folder.name
+    if sweep.is_complete():
+        return []
+    if not allowed:
+        raise UsageError(
+            f"the sweep '{name}' is not complete, and whoever opens the test set in the middle of a search is tempted "
+            f"to go on with what it says; finish it with `{advice.resume(name, home=sweep.folder.home)}`, or go on "
+            "with --allow-unfinished"
+        )
+    planned = sweep.budget.trials or "an open number"
+    return [f"the search was not complete: {len(sweep.trials())} trials of {planned}"]
+
+
+def _train(study: JobLedger, plan: Plan, import_path: Path, how: _How) -> None:
+    observer = how.observer
+
+    def reading(where: str, seen: int, total: int) -> None:
+        observer.on_work(f"{where}: files read", seen, total)
+
+    num_jobs = study.begin(plan, how.command, allow_changes=how.allow_changes, say=reading)
+    question = ask(study, plan, fingerprints_of(study, plan))
+    openings = view.test_openings(study.sweep)
+    observer.on_message(
+        f"confirming '{study.sweep.folder.name}': {num_jobs} jobs ({len(plan.rows)} rows, {len(plan.seeds)} fresh "
+        f"seeds, split {', '.join(map(str, plan.splits))}); this is opening {len(openings)} of its test set, and "
+        f"question {question.number} of the home"
+    )
+
+    spec = study.ledger.spec
+    if how.address is None or spec.data.cache_dir is None:  # else each node decodes for itself
+        for data, files in study.files(plan):
+            decode_files(
+                files,
+                data,
+                study.folder.home,
+                progress=lambda done, total: observer.on_work("images decoded", done, total),
+                say=observer.on_message,
+            )
+    _run(study.ledger, import_path, how)
+
+
+def _tune(sweep: Ledger, import_path: Path, how: _How) -> list[Candidate]:
+    """The other methods, tuned: those whose search is not complete are searched now, one after the other."""
+    found = []
+    for method in tunable(sweep.spec):
+        folder = sweep.folder.tuned(method)
+        with folder.locked():
+            ledger = open_search(
+                sweep, method, import_path, how.command, allow_changes=how.allow_changes
+            )
+            if not ledger.is_complete():
+                trials = ledger.budget.trials or "no fixed number of"
+                how.observer.on_message(f"tuning {method} in {folder.path} ({trials} trials)")
+                _run(ledger, import_path, how)
+            elif not view.is_delivered(ledger):
+                uri = address_of(folder, ledger.spec)
+                projector.deliver_rest(ledger, uri, how.observer.on_message)
+            candidate = tuned_candidate(ledger, import_path)
+        if candidate is None:
+            how.observer.on_message(
+                f"{method}: no trial of its search is complete, so it is not in the table"
+            )
+        else:
+            found.append(candidate)
+    return found
+
+
+def _run(ledger: Ledger, import_path: Path, how: _How) -> None:
+    with _interruptible(how.command):
+        how.observer.on_begin(ledger)
+        outcome = run_sweep(
+            ledger,
+            how.observer,
+            import_path=import_path,
+            address=how.address,
+            tracking_uri=address_of(ledger.folder, ledger.spec),
+            stop=how.stop,
+            leave=how.leave,
+        )
+        if outcome.state == "interrupted":
+            raise KeyboardInterrupt
+
+
+@contextmanager
+def _interruptible(command: str) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise InterruptedConfirmation(command) from None
+
+
+def _deliver(study: JobLedger, result: Confirmation, observer: Observer) -> None:
+    """Have MLflow show the verdict, and whatever a killed run left undelivered."""
+    found = {"verdict": result.verdict, "verdict_sentence": result.sentence}
+    is_news = any(study.ledger.attrs.get(key) != value for key, value in found.items())
+    study.ledger.set_attrs(found)
+    if not is_news and view.is_delivered(study.ledger):
+        return
+
+    uri = address_of(study.folder, study.ledger.spec)
+    if not projector.deliver_rest(study.ledger, uri, observer.on_message):
+        sync = advice.sync(study.sweep.folder.name, home=study.folder.home)
+        observer.on_message(f"MLflow does not have everything yet; to deliver it: {sync}")
