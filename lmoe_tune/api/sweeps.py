@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
 from lmoe_tune import advice
-from lmoe_tune.errors import UsageError
+from lmoe_tune.errors import LmoeTuneError, UsageError
 from lmoe_tune.home import resolve_home
 from lmoe_tune.records import TrialRecord
 from lmoe_tune.spec import Spec
@@ -177,15 +178,26 @@ def open_sweep(name: str, home: str | Path | None = None) -> Sweep:
 def latest_sweep(home: Path, *, unfinished: bool) -> SweepFolder:
     """The sweep that was worked on last; with `unfinished`, the last of those that can go on, if there is one.
 
+    One that `--fresh` has put aside is not taken, nor one that ended before its first trial where there are others.
+
     Raises:
         UsageError: there is none.
     """
-    sweeps: Sequence[SweepFolder] = find_sweeps(home)
+    sweeps: Sequence[SweepFolder] = [
+        folder for folder in find_sweeps(home) if not folder.is_set_aside
+    ]
     if not sweeps:
         raise UsageError(f"no sweeps in {home}; start one with: {advice.search(home=home)}")
 
-    if unfinished:
-        for folder in sweeps:
-            if not view.read_sweep(folder).is_complete():
-                return folder
-    return sweeps[0]
+    if not unfinished:
+        return sweeps[0]
+
+    begun = []
+    for folder in sweeps:
+        with suppress(LmoeTuneError):  # a damaged one does not keep the others from going on
+            ledger = view.read_sweep(folder)
+            if ledger.num_trials():
+                if not ledger.is_complete():
+                    return folder
+                begun.append(folder)
+    return begun[0] if begun else sweeps[0]

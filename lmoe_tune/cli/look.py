@@ -43,8 +43,10 @@ def list_sweeps(form: FormatOption = "table", home: HomeOption = None) -> None:
             say(f"{folder.name}: {shortened(problem, 300)}")
             rows.append({"sweep": folder.name, "state": "damaged"})
             continue
+        aside = folder.is_set_aside and not folder.is_running()
         rows.append(
             _flat(summary(ledger))
+            | ({"state": "set aside"} if aside else {})
             | {
                 "started": datetime.fromtimestamp(ledger.created_ms / 1000).isoformat(
                     " ", "minutes"

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from lmoe_tune.durable import cannot_write, writing
+from lmoe_tune.durable import cannot_write, write_aside, writing
 from lmoe_tune.errors import LmoeTuneError, UsageError
 from lmoe_tune.wording import did_you_mean, first_few, masked, printable
 
@@ -74,6 +74,19 @@ class SweepFolder:
     def tuned(self, method: str) -> SweepFolder:
         """Where a method that the sweep is compared with is tuned."""
         return SweepFolder(self.home, f"{self.name}/tuned/{method.replace(':', '.')}")
+
+    @property
+    def is_set_aside(self) -> bool:
+        """Whether `--fresh` has put it aside: it is only taken up where it is named."""
+        return self._aside.exists()
+
+    def mark_set_aside(self) -> None:
+        """Say so, after it was put aside."""
+        write_aside(self._aside, b"")
+
+    @property
+    def _aside(self) -> Path:
+        return self.path / "set-aside"
 
     def exists(self) -> bool:
         return self.ledger.is_file()

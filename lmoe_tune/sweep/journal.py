@@ -3,12 +3,17 @@
 A line is one of Optuna's records as JSON, plus three keys of ours: `n`, the line's number from 0, `left`, how many
 records of the same transaction are still to follow, and `crc`, the CRC-32 of the line without it. A transaction is
 written with one write and one fsync; opening for writing cuts back to the last whole one. So a kill leaves no
-half-made trial and no decision that was taken but not told. Optuna's stock backend still reads the file.
+half-made trial and no decision that was taken but not told.
+
+Optuna's stock backend reads the file, and so do programs over it, such as optuna-dashboard. Should one of them write to
+it as well, its lines lie between ours: they are passed over, as nothing of ours is missing there, and the writer puts
+them aside before it appends anything.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import zlib
 from collections.abc import Container, Iterable, Iterator, Mapping
@@ -20,8 +25,11 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import BaseJournalBackend
 from optuna.trial import FrozenTrial, TrialState
 
+from lmoe_tune import advice
 from lmoe_tune.durable import sync_folder
 from lmoe_tune.errors import LmoeTuneError
+
+log = logging.getLogger(__name__)
 
 Record = dict[str, Any]
 
@@ -71,7 +79,10 @@ class JournalFile(BaseJournalBackend):
         self._num_lines = 0  # in these bytes
         self._pull()
         if writable and path.exists() and path.stat().st_size > self._end:
-            os.truncate(path, self._end)
+            if _has_foreign_lines(path, self._end):
+                self._put_aside(path.stat().st_size)
+            else:
+                os.truncate(path, self._end)
 
     def read_logs(self, log_number_from: int) -> Iterable[Record]:
         """Records from a number on, those of an open transaction included. Read once, they are forgotten."""
@@ -120,10 +131,13 @@ class JournalFile(BaseJournalBackend):
         created = not self._path.exists()
         try:
             with self._path.open("ab", buffering=0) as file:
+                if file.tell() != self._end:
+                    self._put_aside(file.tell())
                 written = file.write(content)
                 if written != len(content):
                     raise OSError(f"only {written} of {len(content)} bytes written")
                 os.fsync(file.fileno())
+                end = file.tell()  # beyond a line that another program wrote in this moment
             if created:
                 sync_folder(self._path.parent)
         except OSError as error:
@@ -132,8 +146,29 @@ class JournalFile(BaseJournalBackend):
                 f"{self._path}: cannot write the ledger ({error}). Nothing before this is lost; "
                 "free some space or mend the permissions, then resume"
             ) from error
-        self._end += len(content)
+        self._end = end
         self._num_lines += len(records)
+
+    def _put_aside(self, size: int) -> None:
+        """Move what another program has appended to a file of its own."""
+        if size < self._end:
+            raise LedgerError(
+                f"{self._path}: another program has cut this ledger short while it was in use; "
+                "resume the sweep: what is missing is found in the trials' records"
+            )
+        with self._path.open("rb") as file:
+            file.seek(self._end)
+            foreign = file.read()
+        aside = self._path.with_name(f"{self._path.name}.foreign")
+        with aside.open("ab") as file:
+            file.write(foreign)
+        os.truncate(self._path, self._end)
+        log.warning(
+            "another program has written to %s; its %d lines are not part of the sweep and were moved to %s",
+            self._path,
+            foreign.count(b"\n"),
+            aside,
+        )
 
     def _cut_back(self) -> None:
         try:
@@ -165,52 +200,72 @@ def encode(record: Record, *, number: int, left: int) -> bytes:
 def decode(content: bytes, *, origin: str, first: int = 0) -> tuple[list[Record], int]:
     """The records of all whole transactions at the start of `content`, and their length in bytes.
 
-    `first` is the number of the first line. What a kill leaves is a torn last transaction, and is left out. A bad
-    line that is followed by a good one cannot come from a kill:
+    `first` is the number of the first line. What a kill leaves is a torn last transaction, and is left out. A line
+    that is not ours is passed over where the numbers of our own go on; a line of ours that is missing or bad, with
+    good ones after it, cannot come from a kill:
 
     Raises:
         LedgerError: the content is damaged.
     """
     records: list[Record] = []
     whole_records = whole_length = position = 0
+    bad: int | None = None
     lines = content.split(b"\n")[:-1]  # what follows the last newline is torn, or nothing
-    decoded = _decode_lines(lines)
-    for number, (line, record) in enumerate(zip(lines, decoded, strict=True)):
-        expected = records[-1]["left"] - 1 if records and records[-1]["left"] else None
-        missing = record is not None and (
-            record["n"] != first + number or (expected is not None and record["left"] != expected)
-        )
-        if record is None or missing:
-            if missing or any(later is not None for later in decoded[number + 1 :]):
-                raise LedgerError(
-                    f"{origin}: damaged at line {number + 1} "
-                    f"({'a line before it is missing' if missing else 'its checksum does not match'}). "
-                    "Run `lmoe-tune doctor` to see what can be rebuilt"
-                )
-            break
-        records.append(record)
+    for number, (line, record) in enumerate(zip(lines, _decode_lines(lines), strict=True)):
         position += len(line) + 1
+        if record is None:
+            bad = number if bad is None else bad
+            continue
+        left = records[-1]["left"] if records else 0
+        if record["n"] != first + len(records) or (left and record["left"] != left - 1):
+            what = "a line before it is missing" if bad is None else "its checksum does not match"
+            raise LedgerError(
+                f"{origin}: damaged at line {(number if bad is None else bad) + 1} ({what}). "
+                f"Run `{advice.doctor()}` to see what can be rebuilt"
+            )
+        records.append(record)
         if record["left"] == 0:
-            whole_records, whole_length = len(records), position
+            whole_records, whole_length, bad = len(records), position, None
     return records[:whole_records], whole_length
 
 
 def whole_prefix(content: bytes) -> bytes:
-    """What stands before the first line that is damaged, up to its last whole transaction."""
-    position = length = 0
+    """What stands before the first line that is missing or damaged, up to the last whole transaction."""
+    position = length = number = 0
     lines = content.split(b"\n")
-    for place, (line, record) in enumerate(zip(lines, _decode_lines(lines), strict=True)):
-        if record is None or record["n"] != place:
-            break
+    for line, record in zip(lines, _decode_lines(lines), strict=True):
         position += len(line) + 1
+        if record is None:
+            continue
+        if record["n"] != number:
+            break
+        number += 1
         if record["left"] == 0:
             length = position
     return content[:length]
 
 
 def good_records(content: bytes) -> list[Record]:
-    """Every record whose line is undamaged, wherever it stands."""
+    """Every record of ours whose line is undamaged, wherever it stands."""
     return [record for record in _decode_lines(content.split(b"\n")) if record is not None]
+
+
+def _has_foreign_lines(path: Path, start: int) -> bool:
+    """Whether what follows `start` is more than a transaction of ours that was torn."""
+    with path.open("rb") as file:
+        file.seek(start)
+        return any(line and not _is_start_of_ours(line) for line in file.read().split(b"\n"))
+
+
+def _is_start_of_ours(line: bytes) -> bool:
+    """Whether a line may be one of ours that a kill has cut off, or a power cut has filled with zeros."""
+    if not line.strip(b"\0"):
+        return True
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return line.startswith(b'{"op_code":')
+    return isinstance(found, dict) and "crc" in found
 
 
 def _decode_lines(lines: list[bytes]) -> list[Record | None]:

@@ -249,4 +249,6 @@ def _set_aside(folder: SweepFolder) -> None:
             folder.path.with_name(f"{stem}{suffix}")
             for suffix in ("", *(f"-{n}" for n in range(2, 1000)))
         )
-        folder.path.rename(next(path for path in candidates if not path.exists()))
+        aside = next(path for path in candidates if not path.exists())
+        folder.path.rename(aside)
+        SweepFolder(folder.home, aside.name).mark_set_aside()

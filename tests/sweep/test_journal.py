@@ -243,18 +243,117 @@ def test_a_line_is_the_record_itself_and_floats_survive() -> None:
     assert length == len(encode(record, number=0, left=0))
 
 
+# ------------------------------------------------------------------ other programs
+
+
+def stock(path: Path) -> optuna.Study:
+    """The study as a program over Optuna's own backend has it, optuna-dashboard for one."""
+    storage = optuna.storages.JournalStorage(JournalFileBackend(str(path)))
+    return optuna.load_study(study_name="sweep", storage=storage)
+
+
+def test_what_another_program_writes_into_a_running_ledger_is_put_aside_before_the_next_record(
+    ledger: Callable[..., Ledger],
+    run_trial: Callable[..., Any],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    written = ledger("budget.trials=4", "search.pruner=none")
+    run_trial(written)
+    notebook = stock(written.folder.ledger)
+    notebook.set_user_attr("dashboard:note", "a good one")
+    notebook.enqueue_trial({"mixing_alpha": 3.0})
+    reader = Ledger.reading(written.folder, written.spec)
+    assert reader.trials() == written.trials(), "passed over"
+    run_trial(written)
+    assert "another program has written to" in caplog.text
+    assert reader.trials() == written.trials()
+    assert b"dashboard:note" not in written.folder.ledger.read_bytes()
+    aside = written.folder.ledger.with_name("ledger.jsonl.foreign")
+    assert b"dashboard:note" in aside.read_bytes()
+    assert ledger().trials() == written.trials()
+    assert len(stock(written.folder.ledger).trials) == 2
+
+
+def test_lines_of_another_program_that_stand_between_ours_are_passed_over(
+    ledger: Callable[..., Ledger], run_trial: Callable[..., Any]
+) -> None:
+    written = ledger("search.pruner=none")
+    run_trial(written)
+    expected, content = written.trials(), written.folder.ledger.read_bytes()
+    lines = content.splitlines(keepends=True)
+    foreign = b'{"op_code":2,"worker_id":"w","study_id":0,"user_attr":{"note":1}}\n'
+    for place in range(1, len(lines) + 1):
+        for line in (foreign, b"hello\n", b"\n"):
+            written.folder.ledger.write_bytes(b"".join([*lines[:place], line, *lines[place:]]))
+            assert Ledger.reading(written.folder, written.spec).trials() == expected
+    resumed = ledger("search.pruner=none")
+    run_trial(resumed)
+    assert [trial.state for trial in ledger().trials()] == ["complete", "complete"]
+
+
+def test_a_line_that_comes_in_the_moment_of_a_write_loses_nothing(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = JournalFile(path, writable=True)
+    journal.append_logs([{"number": 0}])
+    real = Path.open
+
+    class Interfering:
+        """A file into which somebody else writes right after its position was looked at."""
+
+        def __init__(self, file: Any) -> None:
+            self._file, self._done = file, False
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._file, name)
+
+        def __enter__(self) -> Interfering:
+            return self
+
+        def __exit__(self, *error: object) -> None:
+            self._file.close()
+
+        def tell(self) -> int:
+            position = int(self._file.tell())
+            if not self._done:
+                self._done = True
+                with real(path, "ab") as other:
+                    other.write(b'{"op_code":2}\n')
+            return position
+
+    def opened(self: Path, *args: Any, **kwargs: Any) -> Any:
+        file = real(self, *args, **kwargs)
+        if self == path and args == ("ab",):
+            return Interfering(file)
+        return file
+
+    monkeypatch.setattr(Path, "open", opened)
+    journal.append_logs([{"number": 1}])
+    journal.append_logs([{"number": 2}])
+    assert [record["number"] for record in records(path)] == [0, 1, 2]
+
+
+def test_a_ledger_that_another_program_has_cut_is_not_appended_to(path: Path) -> None:
+    journal = JournalFile(path, writable=True)
+    journal.append_logs([{"number": 0}])
+    os.truncate(path, 0)
+    with pytest.raises(LedgerError, match="cut this ledger short"):
+        journal.append_logs([{"number": 1}])
+
+
 def test_optunas_own_backend_reads_the_file(
     ledger: Callable[..., Ledger], run_trial: Callable[..., Any]
 ) -> None:
     written = ledger("budget.trials=3", "search.pruner=median")
     for _ in range(3):
         run_trial(written)
-    storage = optuna.storages.JournalStorage(JournalFileBackend(str(written.folder.ledger)))
-    stock = optuna.load_study(study_name="sweep", storage=storage)
-    assert [trial.params for trial in stock.trials] == [
+    content = written.folder.ledger.read_bytes()
+    found = stock(written.folder.ledger)
+    assert [trial.params for trial in found.trials] == [
         trial.params for trial in written.study.trials
     ]
-    assert [trial.state for trial in stock.trials] == [
+    assert [trial.state for trial in found.trials] == [
         trial.state for trial in written.study.trials
     ]
-    assert stock.best_value == written.study.best_value
+    assert found.best_value == written.study.best_value
+    assert written.folder.ledger.read_bytes() == content

@@ -1,18 +1,21 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lmoe_tune.api.sweeps import latest_sweep
 from lmoe_tune.errors import UsageError
 from lmoe_tune.spec import LoadedSpec, Spec, spec_from_resolved
 from lmoe_tune.sweep import folder as folder_module
 from lmoe_tune.sweep import lifecycle
 from lmoe_tune.sweep.budget import Budget, BudgetChange
-from lmoe_tune.sweep.folder import SweepFolder, SweepLockedError, find_sweep
+from lmoe_tune.sweep.folder import SweepFolder, SweepLockedError, find_sweep, find_sweeps
 from lmoe_tune.sweep.ledger import Ledger
 from lmoe_tune.sweep.lifecycle import first_attrs, prepare, settle, write_records
 from lmoe_tune.sweep.rebuild import write_about
@@ -126,6 +129,28 @@ def test_fresh_twice_within_a_second_keeps_both(folder: SweepFolder, spec: MakeS
     for _ in range(3):
         begin(folder, spec(), fresh=True)
     assert len(list(folder.path.parent.iterdir())) == 3
+
+
+def test_what_fresh_has_put_aside_and_what_never_began_are_only_taken_up_by_name(
+    folder: SweepFolder, spec: MakeSpec
+) -> None:
+    begin(folder, spec()).ask()
+    assert latest_sweep(folder.home, unfinished=True) == folder
+    begin(folder, spec(), fresh=True)
+    assert not folder.is_set_aside
+    (aside,) = [other for other in find_sweeps(folder.home) if other != folder]
+    assert aside.is_set_aside
+    assert latest_sweep(folder.home, unfinished=True) == folder, "there is nothing else"
+    begun = SweepFolder(folder.home, "begun")
+    begin(begun, spec()).ask()
+    os.utime(folder.ledger)
+    assert find_sweeps(folder.home)[0] == folder
+    assert latest_sweep(folder.home, unfinished=True) == begun, "the other one has no trial yet"
+    assert latest_sweep(folder.home, unfinished=False) == folder
+    broken = SweepFolder(folder.home, "broken")
+    shutil.copytree(begun.path, broken.path)
+    broken.ledger.write_bytes(b"\n".join(reversed(begun.ledger.read_bytes().split(b"\n"))))
+    assert latest_sweep(folder.home, unfinished=True) == begun
 
 
 def test_fresh_without_an_old_sweep_is_a_start(tmp_path: Path, spec: MakeSpec) -> None:

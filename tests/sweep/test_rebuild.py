@@ -129,6 +129,28 @@ def test_a_ledger_that_is_gone_is_built_from_the_records_alone(
     assert contents(rebuilt) == expected
 
 
+@pytest.mark.parametrize("gone", [True, False], ids=["gone", "damaged"])
+def test_a_trial_comes_back_with_the_distributions_that_it_had_whatever_the_spec_says_now(
+    half: Any, folder: SweepFolder, spec: Callable[..., Spec], gone: bool
+) -> None:
+    ledger, _ = half("tpe")
+    expected = contents(ledger)
+    dropped = spec("space={mixing_alpha: {low: 0.5, high: 4, log: true}}", "budget.trials=8")
+    if gone:
+        folder.ledger.unlink()
+    else:
+        content = folder.ledger.read_bytes()
+        place = len(content) // 2
+        folder.ledger.write_bytes(content[:place] + b"#" + content[place + 1 :])
+    rebuild(folder, dropped)
+    rebuilt = Ledger.writing(folder, dropped)
+    assert without_waiting(contents(rebuilt)) == without_waiting(expected)
+    assert [trial.distributions for trial in rebuilt.trials()] == [
+        trial.distributions for trial in ledger.trials()
+    ]
+    assert set(rebuilt.ask().params) == {"mixing_alpha"}
+
+
 def test_a_trial_of_which_nothing_is_left_is_named_and_fails(
     half: Any, folder: SweepFolder
 ) -> None:
