@@ -28,12 +28,17 @@ def masked(text: str) -> str:
 
 
 def printable(text: str) -> str:
-    """The text on one line: control characters, line breaks and lone surrogates as escapes."""
+    """The text on one line: control characters and line breaks as escapes, bytes that are not UTF-8 as \\xe9."""
     if text.isprintable():
         return text
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
-    )
+    return "".join(char if char.isprintable() else _escaped(char) for char in text)
+
+
+def _escaped(char: str) -> str:
+    code = ord(char)
+    if 0xDC80 <= code <= 0xDCFF:  # how Python keeps a byte of a file's name that is not UTF-8
+        return f"\\x{code - 0xDC00:02x}"
+    return char.encode("unicode_escape").decode()
 
 
 def shortened(text: str, most: int = MAX_SHOWN) -> str:
@@ -104,12 +109,12 @@ def readable_size(num_bytes: float) -> str:
     return f"{num_bytes:,.3g} GB" if num_bytes < 1000 else f"{num_bytes:,.0f} GB"
 
 
-def first_few(words: Iterable[str], most: int = 8) -> str:
+def first_few(words: Iterable[str], most: int = 8, separator: str = ", ") -> str:
     """The words with commas between them; of many the first ones, and how many more there are."""
     listed = list(words)
     if len(listed) <= most + 1:  # "and 1 more" would be as long as the word
-        return ", ".join(listed)
-    return f"{', '.join(listed[:most])} and {len(listed) - most} more"
+        return separator.join(listed)
+    return f"{separator.join(listed[:most])} and {len(listed) - most:,} more"
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
@@ -90,7 +90,7 @@ def search(
     watcher = observer or Observer()
     folder = SweepFolder(resolve_home(home), wanted.name)
     ready, changed = prepare(
-        folder, loaded, fresh=fresh, allow_changes=allow_changes, say=reading(watcher)
+        folder, loaded, fresh=fresh, allow_changes=allow_changes, say=watcher.on_work
     )
     run = _Run(
         folder,
@@ -266,11 +266,6 @@ class _Run:
             "MLflow does not have everything yet; the next run delivers it, "
             f"or: {advice.sync(name, home=home)}"
         )
-
-
-def reading(observer: Observer) -> Callable[[str, int, int], None]:
-    """What the reading of data is told its progress with."""
-    return lambda where, seen, total: observer.on_work(f"{where}: files read", seen, total)
 
 
 def seconds(value: str | float | None, called: str) -> float | None:

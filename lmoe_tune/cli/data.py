@@ -41,14 +41,13 @@ def inspect(
     home: HomeOption = None,
 ) -> None:
     """What is there: layouts, classes, images, splits; broken files, duplicates, leaks, and how to fix them."""
-    from lmoe_tune.api.running import reading
     from lmoe_tune.cli.progress import watching
     from lmoe_tune.data.inspection import inspect as inspect_data
 
     chosen = checked_format(form)
     described = load_data(spec, overrides, look_for_data=False)
     with watching() as observer:
-        found = inspect_data(described, resolve_home(home), reading(observer))
+        found = inspect_data(described, resolve_home(home), observer.on_work)
     if chosen == "json":
         print_json(found.document())
     elif chosen == "csv":

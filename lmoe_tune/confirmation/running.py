@@ -171,11 +171,7 @@ def _refuse_unfinished(sweep: Ledger, allowed: bool) -> list[str]:
 
 def _train(study: JobLedger, plan: Plan, import_path: Path, how: _How) -> None:
     observer = how.observer
-
-    def reading(where: str, seen: int, total: int) -> None:
-        observer.on_work(f"{where}: files read", seen, total)
-
-    num_jobs = study.begin(plan, how.command, allow_changes=how.allow_changes, say=reading)
+    num_jobs = study.begin(plan, how.command, allow_changes=how.allow_changes, say=observer.on_work)
     question = ask(study, plan, fingerprints_of(study, plan))
     openings = view.test_openings(study.sweep)
     observer.on_message(

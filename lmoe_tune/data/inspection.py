@@ -36,9 +36,10 @@ from lmoe_tune.data.usable_images import (
 )
 from lmoe_tune.errors import UsageError
 from lmoe_tune.readers import READERS, LayoutError
-from lmoe_tune.readers.names import read_names, shown, some, write_names
+from lmoe_tune.readers.names import read_names, some, write_names
 from lmoe_tune.readers.pretraining import seen_by_imagenet
 from lmoe_tune.spec import Dataset, DataSpec
+from lmoe_tune.wording import printable
 
 Counts = dict[str, Any]
 
@@ -204,7 +205,9 @@ class _Found:
 
     def near_duplicates(self, data: DataSpec, own: UsableImages) -> Counts:
         """Images of the in-distribution set that copy one another, and in which parts they are."""
-        pairs = find_near_duplicates(own, self.home, self._progress(f"{own.where}, copies"))
+        pairs = find_near_duplicates(
+            own, self.home, self._progress(f"{own.where}: likely copies compared")
+        )
         part_of = _parts_by_path(data, own)
         across: Counter[str] = Counter()
         listed = []
@@ -267,14 +270,11 @@ class _Found:
                 self.add("data.id", what, "add images to its classes", stops=False)
         return splits, plan.fingerprint
 
-    def _progress(self, where: str) -> Callable[[int, int], None] | None:
-        say = self.say
-        if say is None:
-            return None
-        return lambda done, total: say(where, done, total)
+    def _progress(self, what: str) -> Callable[[int, int], None] | None:
+        return partial(self.say, what) if self.say is not None else None
 
     def _leaks(self, first: UsableImages, second: UsableImages, kind: str) -> None:
-        progress = self._progress(f"{second.where} against {first.where}")
+        progress = self._progress(f"{second.where}: likely copies of {first.where} compared")
         leaks = find_leaks(first, second, self.home, progress)
         if not leaks:
             return
@@ -345,7 +345,7 @@ def _described(found: UsableImages) -> Counts:
         "bytes": found.num_bytes,
         "median_pixels": [int(np.median(widths)), int(np.median(heights))],
         "smallest_side": int(np.minimum(heights, widths).min()),
-        "broken": [f"{shown(path)}: {why}" for path, why in found.broken],
+        "broken": [f"{printable(path)}: {why}" for path, why in found.broken],
         "duplicates": len(found.duplicates),
         "excluded": list(found.excluded),
     }

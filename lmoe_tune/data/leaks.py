@@ -16,7 +16,7 @@ from pathlib import Path
 from lmoe_tune.data.copies import Pair, Progress, copies_between, copies_within
 from lmoe_tune.data.usable_images import UsableImages
 from lmoe_tune.durable import read_text, write_durably
-from lmoe_tune.readers.names import shown
+from lmoe_tune.wording import printable
 
 VERSION = 2
 """Goes up with every change of what is found."""
@@ -31,7 +31,7 @@ class Leak:
     how: str
 
     def __str__(self) -> str:
-        return f"{shown(self.path)} is {shown(self.other)} ({self.how})"
+        return f"{printable(self.path)} is {printable(self.other)} ({self.how})"
 
 
 def find_leaks(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,14 +27,15 @@ from lmoe_tune.data.splits import (
 from lmoe_tune.data.table import ImageTable, read_table
 from lmoe_tune.errors import UsageError
 from lmoe_tune.readers import READERS, LayoutError
-from lmoe_tune.readers.names import path_key, shown, some
+from lmoe_tune.readers.names import path_key, some
 from lmoe_tune.spec import Dataset, DataSpec
+from lmoe_tune.wording import printable
 
 MAX_BROKEN_FRAC = 0.1
 """Of a set's images; more are no bad luck, but an interrupted copy."""
 
 Say = Callable[[str, int, int], None]
-"""Told a set, and how many files of how many have been read."""
+"""Receives what is being done, such as "data.id: files read", and how many of how many are done."""
 
 
 @dataclass(frozen=True)
@@ -198,7 +200,7 @@ def _select(
         [table.paths[index] for index in chosen],
         crop_bottom=table.crop_bottom,
         home=home,
-        progress=(lambda seen, total: say(where, seen, total)) if say is not None else None,
+        progress=partial(say, f"{where}: files read") if say is not None else None,
     )
     broken = [
         (table.paths[i], digest.broken)
@@ -286,11 +288,11 @@ def _unmatched(where: str, exclusion: Exclusion) -> list[Finding]:
     for entry, guess in exclusion.unmatched.items():
         # Its part of WebVision may not be unpacked, so a synset that is nowhere is no slip.
         is_synset = len(entry) == 9 and entry[0] == "n" and entry[1:].isdigit()
-        hint = f"did you mean '{shown(guess)}'? Correct it" if guess else "correct it"
+        hint = f"did you mean '{printable(guess)}'? Correct it" if guess else "correct it"
         found.append(
             Finding(
                 where,
-                f"'{shown(entry)}' is no class here",
+                f"'{printable(entry)}' is no class here",
                 f"{hint}, or leave it out",
                 stops=not is_synset,
             )

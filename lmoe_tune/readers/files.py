@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from lmoe_tune.readers.layout import Entry, LayoutError
-from lmoe_tune.readers.names import folded, read_lines, shown
+from lmoe_tune.readers.names import folded, read_lines
+from lmoe_tune.wording import printable
 
 SUFFIXES = frozenset(
     {
@@ -138,7 +139,7 @@ def read_pairs(path: Path) -> list[tuple[str, str]]:
         first, *rest = re.split(r"[ \t]+", line, maxsplit=1)
         if not rest:
             raise LayoutError(
-                f"{path}, entry {number} is '{shown(line)}', but must have two columns",
+                f"{path}, entry {number} is '{printable(line)}', but must have two columns",
                 "unpack the file anew",
             )
         pairs.append((first, rest[0]))

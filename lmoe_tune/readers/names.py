@@ -15,13 +15,14 @@ from pathlib import Path
 
 from lmoe_tune.durable import write_durably
 from lmoe_tune.readers.layout import LayoutError
+from lmoe_tune.wording import first_few, printable
 
 SHOWN = 5  # names in a message
 
 
 def class_name(name: str) -> str:
     """The name of a class as text: in NFC, without blanks around it; what is not printable is escaped."""
-    return shown(unicodedata.normalize("NFC", name).strip())
+    return printable(unicodedata.normalize("NFC", name).strip())
 
 
 def path_key(path: str) -> str:
@@ -38,20 +39,9 @@ def folded(name: str) -> str:
     return " ".join(text.split())
 
 
-def shown(name: str) -> str:
-    """A name on one line: bytes that are not UTF-8 as \\xe9, control characters as \\n."""
-    if name.isprintable():
-        return name
-
-    return "".join(char if char.isprintable() else _escape(char) for char in name)
-
-
 def some(names: Sequence[str], separator: str = ", ") -> str:
     """The first few names, and how many more there are."""
-    more = ""
-    if len(names) > SHOWN:
-        more = f"{separator.rstrip()} and {len(names) - SHOWN:,} more"
-    return separator.join(map(shown, names[:SHOWN])) + more
+    return first_few(map(printable, names), SHOWN, separator)
 
 
 def read_lines(path: Path) -> list[str]:
@@ -100,10 +90,3 @@ def _unquoted(line: str) -> str:
         return str(json.loads(line))
     except ValueError:
         return line
-
-
-def _escape(char: str) -> str:
-    code = ord(char)
-    if 0xDC80 <= code <= 0xDCFF:  # how Python keeps a byte that is not UTF-8
-        return f"\\x{code - 0xDC00:02x}"
-    return char.encode("unicode_escape").decode()

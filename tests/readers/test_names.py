@@ -14,10 +14,10 @@ from lmoe_tune.readers.names import (
     path_key,
     read_lines,
     read_names,
-    shown,
     some,
     write_names,
 )
+from lmoe_tune.wording import printable
 from tests.data import trees
 
 COMPOSED, DECOMPOSED = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
@@ -69,10 +69,10 @@ def test_a_list_that_is_not_utf8_names_the_file_that_is_not_either(tmp_path: Pat
 
 
 def test_names_are_shown_on_one_line_and_can_be_encoded() -> None:
-    assert shown(NOT_UTF8) == "caf\\xe9"
-    assert shown("two\nlines\t") == "two\\nlines\\t"
-    assert shown("Größe") == "Größe"
-    assert some([NOT_UTF8, *"abcdef"]) == "caf\\xe9, a, b, c, d, and 2 more"
+    assert printable(NOT_UTF8) == "caf\\xe9"
+    assert printable("two\nlines\t") == "two\\nlines\\t"
+    assert printable("Größe") == "Größe"
+    assert some([NOT_UTF8, *"abcdef"]) == "caf\\xe9, a, b, c, d and 2 more"
 
 
 def test_class_names_are_composed_text_without_blanks_around_them() -> None:
