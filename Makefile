@@ -61,6 +61,7 @@ lint: $(READY_DEV)
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/python docs/make_records.py --check
 	@$(BIN)/python .ci/style.py
 
 check: lint test

@@ -62,7 +62,7 @@ class Ledger:
         self._trials: dict[int, Trial] = {}  # those that run
         self._seen: list[FrozenTrial] = []
         self._standing = Standing(spec)
-        self._suggestions = Suggestions(spec, self._standing.tried)
+        self._suggestions = Suggestions(spec, self._standing.tried, self._standing.space)
         waiting = self._standing.waiting if backend.writable else None
         self._storage = LedgerStorage(backend, waiting)
         # An idle sampler: each trial gets one of its own, and rebuilding a trial must not draw from one.

@@ -13,7 +13,6 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
-from optuna.search_space import IntersectionSearchSpace
 from optuna.trial import FrozenTrial
 
 from lmoe_tune.data.splits import derived_seed
@@ -33,12 +32,19 @@ class Suggestions:
     So a suggestion is a pure function of (study, seed, number), and a resume goes on as if nothing had happened.
     """
 
-    def __init__(self, spec: Spec, tried: Tried | None) -> None:
-        """`tried` holds the points that were tried, where the space is finite (`Standing` keeps it)."""
+    def __init__(
+        self, spec: Spec, tried: Tried | None, space: Mapping[str, BaseDistribution] | None = None
+    ) -> None:
+        """`Standing` keeps these two.
+
+        Args:
+            tried: the points that were tried, where the space is finite.
+            space: what all complete and pruned trials have in common; None: look at all of them each time.
+        """
         self._spec = spec
         self._tried = tried
         self._distributions = make_distributions(spec)
-        self._space = IntersectionSearchSpace(include_pruned=True)
+        self._space = space
 
     def ask(self, study: optuna.Study, number: int) -> optuna.Trial:
         """A new trial with a value for every parameter that it has: its method's, where the method is searched."""
@@ -94,15 +100,14 @@ def first_suggestions(spec: Spec, count: int) -> list[dict[str, Any]]:
 class KeptSpaceSampler(optuna.samplers.TPESampler):
     """TPE over a search space that is kept from one trial's sampler to the next: it need not read all trials."""
 
-    kept: IntersectionSearchSpace
+    kept: Mapping[str, BaseDistribution] | None = None
 
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        if len(study.directions) > 1:
+        if self.kept is None or len(study.directions) > 1:
             return super().infer_relative_search_space(study, trial)
-        space = self.kept.calculate(study)
-        return {name: entry for name, entry in space.items() if not entry.single()}
+        return {name: kind for name, kind in sorted(self.kept.items()) if not kind.single()}
 
 
 class UntriedSampler(optuna.samplers.BaseSampler):
@@ -179,7 +184,7 @@ def _only(entry: BaseDistribution) -> float:
 
 
 def make_sampler(
-    spec: Spec, number: int, space: IntersectionSearchSpace | None = None
+    spec: Spec, number: int, space: Mapping[str, BaseDistribution] | None = None
 ) -> optuna.samplers.BaseSampler:
     """A fresh sampler for one trial.
 
@@ -187,7 +192,7 @@ def make_sampler(
     and quasi-random sequences need one seed for all trials.
 
     Args:
-        space: kept from one trial to the next.
+        space: what all complete and pruned trials have in common; None: look at all of them.
     """
     name = spec.search.sampler
     of_trial = derived_seed("sampler", spec.search.seed, number) % 2**32
@@ -195,7 +200,7 @@ def make_sampler(
     if name == "tpe":
         if METHOD not in spec.space:
             sampler = KeptSpaceSampler(seed=of_trial)
-            sampler.kept = space or IntersectionSearchSpace(include_pruned=True)
+            sampler.kept = space
             return sampler
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)

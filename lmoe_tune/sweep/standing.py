@@ -7,8 +7,10 @@ when it is opened, and then brought up to date with each trial that has changed.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
+from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as State
 
@@ -40,6 +42,7 @@ class Standing:
         last_ms: when the last epoch was recorded; 0 before the first one.
         ranking: the complete trials, best first.
         pruning: what decides which trials go on.
+        space: the parameters that all complete and pruned trials have, with what they were drawn from.
         tried: the points of a finite space that were tried; None for a continuous one.
     """
 
@@ -51,6 +54,8 @@ class Standing:
         self.last_ms = 0
         self.ranking = Ranking()
         self.pruning = Pruning(spec)
+        self.space: dict[str, BaseDistribution] = {}
+        self._num_in_space = 0
         points = Points.of(spec)
         self.tried = None if points is None else Tried(points)
         self._directions = spec.objective.directions
@@ -118,11 +123,21 @@ class Standing:
         self.counts["running"] -= 1
         self.counts[state] += 1
         self.pruning.end(number, complete=state == "complete")
+        if state != "failed":
+            self._narrow(trial.distributions)
         if state == "complete":
             costs = costs_of(trial.values, self._directions)
             self.ranking.add(Place(violation_of(trial), costs, number))
         elif state == "failed" and number not in self._retried:
             self.failed.add(number)
+
+    def _narrow(self, distributions: Mapping[str, BaseDistribution]) -> None:
+        """Keep what this trial has in common with all before it."""
+        if self._num_in_space == 0:
+            self.space.update(distributions)
+        self._num_in_space += 1
+        for name in [name for name, kind in self.space.items() if distributions.get(name) != kind]:
+            del self.space[name]
 
 
 def violation_of(trial: FrozenTrial) -> float:
