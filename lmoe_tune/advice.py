@@ -78,6 +78,11 @@ def best(name: str, *, home: Path | None = None) -> str:
     return _typed("best", name, home=home)
 
 
+def audit(name: str, *, home: Path | None = None) -> str:
+    """Every decision of a sweep, computed again."""
+    return _typed("audit", name, home=home)
+
+
 def confirm(
     name: str,
     *,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -142,6 +144,37 @@ def best(name: NameArgument, form: FormatOption = "table", home: HomeOption = No
         return
     for key, value in flat.items():
         typer.echo(f"{key:20}  {shown(value)}")
+
+
+@app.command()
+def audit(name: NameArgument, form: FormatOption = "table", home: HomeOption = None) -> None:
+    """Compute every suggestion and pruning decision again from the ledger; print one hash for a paper."""
+    from lmoe_tune.sweep.audit import audit as audited
+
+    chosen = checked_format(form)
+    found = audited(_ledger(resolve_home(home), name))
+    if chosen != "table":
+        row = asdict(found) | {"same": not found.differences}
+        if chosen == "json":
+            print_json(row)
+        else:
+            print_rows([row], tuple(row), chosen)
+    else:
+        typer.echo(
+            f"{found.suggestions} suggestions and {found.decisions} decisions on pruning computed again, "
+            f"{found.given} given points: {_how_many_differ(found.differences)}"
+        )
+        typer.echo(f"sha256  {found.digest}")
+    for line in (*found.differences, *found.cautions):
+        say(line)
+    if found.differences:
+        raise typer.Exit(1)
+
+
+def _how_many_differ(differences: Sequence[str]) -> str:
+    if not differences:
+        return "all as recorded"
+    return f"{len(differences)} of them came out otherwise"
 
 
 @app.command()

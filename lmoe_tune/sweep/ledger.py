@@ -148,6 +148,12 @@ class Ledger:
 
         An epoch is recorded once: a trial that continues from a checkpoint may deliver its last one again.
         """
+        return self.record_judged(number, epoch, metrics, misses_of(self.spec, metrics, baseline))
+
+    def record_judged(
+        self, number: int, epoch: int, metrics: Mapping[str, float], misses: Mapping[str, float]
+    ) -> bool:
+        """The same where it is known how far the epoch misses each constraint."""
         frozen = self._frozen(number)
         if frozen.state.is_finished():
             return True
@@ -158,8 +164,7 @@ class Ledger:
         done = self._standing.running[number]
         assert epoch == done + 1, f"trial {number}: epoch {epoch} is out of turn"
         values = self._values(metrics)
-        misses = misses_of(self.spec, metrics, baseline)
-        found = {"metrics": dict(metrics), "misses": misses, "time_ms": now_ms()}
+        found = {"metrics": dict(metrics), "misses": dict(misses), "time_ms": now_ms()}
 
         with self._backend.transaction():
             if len(values) == 1:  # Optuna takes no more

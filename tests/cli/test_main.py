@@ -542,3 +542,15 @@ def test_a_parameter_that_the_method_lacks_is_refused_by_train(cli: Cli, tmp_pat
     assert done.returncode == 2
     assert "p.yaml:1:1 mixing_alfa" in done.stderr and "mixing_alpha" in done.stderr
     assert not (tmp_path / "lmoe_runs").exists()
+
+
+def test_an_audit_says_that_all_is_as_recorded_and_prints_one_hash(
+    cli: Cli, sweep: Callable[..., Ledger]
+) -> None:
+    sweep("good", 0.9, 0.8)
+    done = cli("audit", "good")
+    assert done.returncode == 0, done.stderr
+    assert "all as recorded" in done.stdout
+    found = json.loads(cli("audit", "good", "--format", "json").stdout)
+    assert found["same"] is True and found["differences"] == []
+    assert f"sha256  {found['digest']}" in done.stdout
