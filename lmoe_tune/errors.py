@@ -77,5 +77,9 @@ class DivergedError(TrainingError):
     """A training whose loss or logits are no longer finite."""
 
 
+class DeviceMemoryError(TrainingError):
+    """The GPU's memory does not suffice: the message has the numbers, and what to set."""
+
+
 class BaselineError(TrainingError):
     """The baseline cannot be trained, so no trial of the sweep can."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import importlib
 import logging
 import signal
@@ -177,10 +176,9 @@ def objective_of(method: Method, params: dict[str, Any]) -> Objective:
 
 
 def _free_memory() -> None:
-    from lmoe_tune.training.allocator import return_freed_memory
+    from lmoe_tune.training.allocator import give_back_memory
 
-    gc.collect()
-    return_freed_memory()
+    give_back_memory()
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
         torch.cuda.empty_cache()

@@ -142,9 +142,7 @@ class PairedBatches:
         self._images = images
         self._batch_size = min(batch_size, images.num_train)
         self._seed = seed
-        self.num_slots = 0
-        if outlier_ratio > 0:
-            self.num_slots = max(MIN_OUTLIERS, round(outlier_ratio * self._batch_size))
+        self.num_slots = num_slots(outlier_ratio, self._batch_size)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -208,6 +206,13 @@ class PairedBatches:
             for again in range(-(-needed // count))
         ]
         return np.concatenate(rounds)[:needed].reshape(self.num_slots, num_steps).T
+
+
+def num_slots(outlier_ratio: float, batch_size: int) -> int:
+    """The outliers of every step, M: a whole number, and at least two where there are any."""
+    if outlier_ratio == 0:
+        return 0
+    return max(MIN_OUTLIERS, round(outlier_ratio * batch_size))
 
 
 def partners(num_outliers: int, num_images: int, device: torch.device) -> Tensor:

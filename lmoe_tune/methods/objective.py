@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from torch import Tensor, nn
@@ -13,10 +15,16 @@ from lmoe_tune.data.batches import Batch
 from lmoe_tune.data.streams import StepDraws
 from lmoe_tune.errors import TrainingError
 
+TERM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+"""What MLflow and every other record take for a metric's name, once `train_` stands before it."""
+
 
 @dataclass(frozen=True)
 class StepLoss:
-    """`total` is what is differentiated; `logged` are detached scalars by metric name, `train_` left off."""
+    """`total` is what is differentiated; `logged` are detached scalars by metric name, `train_` left off.
+
+    Every step has the same terms. A name has letters, digits, `_`, `-` and `.`; `loss` is the total's.
+    """
 
     total: Tensor
     logged: dict[str, Tensor]
@@ -56,6 +64,7 @@ class LossFunction(Objective):
                 f"the method's loss gave {_kind(given)}, but must give the loss and its terms by name"
             )
         total, terms = given
+        _refuse_names(tuple(terms))
         _refuse_malformed({"the loss": total, **terms})
         return StepLoss(total, {name: value.detach().float() for name, value in terms.items()})
 
@@ -64,10 +73,25 @@ def checked(loss: StepLoss) -> StepLoss:
     """The loss of a step, as it was; raises TrainingError when it is none that can be trained on."""
     if not isinstance(loss, StepLoss):
         raise TrainingError(f"the objective gave {_kind(loss)}, but must give a StepLoss")
+    _refuse_names(tuple(loss.logged))
     _refuse_malformed({"the loss": loss.total, **loss.logged})
     if not loss.total.requires_grad:
         raise TrainingError("the loss has no gradient: it does not depend on the model's output")
     return loss
+
+
+@lru_cache(maxsize=64)
+def _refuse_names(names: tuple[object, ...]) -> None:
+    for name in names:
+        if not isinstance(name, str) or not TERM_NAME.fullmatch(name):
+            raise TrainingError(
+                f"a term of the loss is called {name!r}, but must have a name of letters, digits, '_', '-' "
+                "and '.' that begins with a letter or digit, and at most 100 of them"
+            )
+        if name == "loss":
+            raise TrainingError(
+                "a term of the loss is called 'loss', but that is the name of the whole"
+            )
 
 
 def _refuse_malformed(terms: Mapping[str, object]) -> None:

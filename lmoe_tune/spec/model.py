@@ -296,6 +296,10 @@ class TrainSpec(_Section):
     """L2 penalty of SGD."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Arithmetic of the forward pass; `auto` takes bf16 where the hardware has it."""
+    tf32: bool = False
+    """Whether fp32 on a GPU may round to TF32 (10 bits after the point): faster, and other numbers."""
+    compile: bool = False
+    """Whether torch.compile makes the model's forward and backward; costs a minute or so per worker."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute; `auto` takes a GPU where the trials are given a share of one."""
     threads: Count | None = None

@@ -24,6 +24,7 @@ from lmoe_tune.spec import Spec
 from lmoe_tune.training.baseline_record import RECORD, baseline_folder, baseline_key
 from lmoe_tune.training.epoch_timeout import each_within
 from lmoe_tune.training.loop import Settings, evaluate, train
+from lmoe_tune.training.memory import explaining_memory
 from lmoe_tune.weights import load_weights
 
 
@@ -88,6 +89,7 @@ def _train_baseline(
         momentum=spec.train.momentum,
         weight_decay=training.weight_decay,
         bf16=spec.train.precision == "bf16",
+        compile=spec.train.compile,
         seed=spec.train.seed,
         score=spec.objective.score,
     )
@@ -103,7 +105,9 @@ def _train_baseline(
     try:
         if training.epochs == 0:
             return _as_given(model, images, settings, folder, record)
-        epochs = train(model, CrossEntropy(), images, settings, state)
+        epochs = explaining_memory(
+            train(model, CrossEntropy(), images, settings, state), images.device
+        )
         for result in each_within(spec.resources.epoch_timeout, epochs):
             record["epochs"].append(
                 {
@@ -116,7 +120,7 @@ def _train_baseline(
             state = result.state() | {"record": json.dumps(record, indent=1)}
             checkpoint.save(folder, result.epoch, state)
             write_durably(folder / RECORD, state["record"].encode())
-    except (TrainingError, torch.OutOfMemoryError) as error:
+    except TrainingError as error:
         raise BaselineError(
             f"the baseline cannot be trained: {error} (model.baseline in the spec)"
         ) from error

@@ -9,15 +9,15 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from lmoe_tune.data.batches import ImageSource, PairedBatches
-from lmoe_tune.errors import DivergedError
+from lmoe_tune.errors import DivergedError, TrainingError
 from lmoe_tune.evaluation import Outputs, ScoreName, outputs, validation_metrics
-from lmoe_tune.methods.objective import Objective, checked
+from lmoe_tune.methods.objective import Objective, StepLoss, checked
 from lmoe_tune.training.optimizer import NesterovSGD
 
 EVALUATION_BATCH = 512  # images per forward without gradients
@@ -37,6 +37,8 @@ class Settings:
     """Autocast of the forward to bfloat16; weights, head, losses and optimizer stay in fp32."""
     seed: int
     score: ScoreName = "msp"
+    compile: bool = False
+    """torch.compile of the network's forward and backward; validation stays as it is."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,8 @@ def train(
 
     Raises:
         DivergedError: a loss term or the validation logits are not finite; names the epoch and the term.
+        TrainingError: the objective gives no loss that can be trained on, or other terms than in the first step.
+        DeviceMemoryError: the GPU's memory does not suffice.
     """
     batches = PairedBatches(
         images,
@@ -82,6 +86,10 @@ def train(
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
 
+    network = model
+    if settings.compile:
+        network = cast(nn.Module, torch.compile(model, dynamic=False))
+    names: list[str] = []
     num_steps = batches.steps_per_epoch * settings.epochs
     for epoch in range(first_epoch, settings.epochs + 1):
         started, num_images = time.perf_counter(), 0
@@ -92,19 +100,23 @@ def train(
             lr = cosine(steps_before + step, num_steps, settings.lr, settings.min_lr)
             draws.seed_torch(step)  # dropout and the like
             with torch.autocast(images.device.type, torch.bfloat16, enabled=settings.bf16):
-                loss = checked(objective.loss(model, batch, draws.at(step)))
+                loss = checked(objective.loss(network, batch, draws.at(step)))
+            names = names or list(loss.logged)
+            _refuse_other_terms(loss, names)
             optimizer.zero_grad()
             loss.total.backward()  # type: ignore[no-untyped-call]
             optimizer.step(lr)
-            rows_T.append(torch.stack([loss.total.detach(), *loss.logged.values()]))
+            rows_T.append(
+                torch.stack([loss.total.detach(), *(loss.logged[name] for name in names)])
+            )
             num_images += len(batch.images) + len(batch.outliers)
         terms_ST = torch.stack(rows_T).cpu()  # GPU sync: once per epoch only
-        names = ["loss", *loss.logged]
-        _refuse_non_finite(terms_ST, names, epoch)
+        columns = ["loss", *names]
+        _refuse_non_finite(terms_ST, columns, epoch)
         train_s = time.perf_counter() - started
         metrics = {
             f"train_{name}": mean
-            for name, mean in zip(names, terms_ST.mean(0).tolist(), strict=True)
+            for name, mean in zip(columns, terms_ST.mean(0).tolist(), strict=True)
         }
         validation = validate(model, images, settings, epoch)
         metrics |= validation_metrics(validation, images.val_labels, images.num_val_fine)
@@ -155,6 +167,14 @@ def validate(model: nn.Module, images: ImageSource, settings: Settings, epoch: i
             f"epoch {epoch}: the validation logits are not finite; try a smaller lr"
         )
     return found
+
+
+def _refuse_other_terms(loss: StepLoss, names: list[str]) -> None:
+    if len(loss.logged) != len(names) or not all(name in loss.logged for name in names):
+        raise TrainingError(
+            f"the loss has the terms {', '.join(loss.logged)}, but had {', '.join(names)} in the first "
+            "step; a term that does not apply can be 0"
+        )
 
 
 def _refuse_non_finite(terms_ST: Tensor, names: list[str], epoch: int) -> None:

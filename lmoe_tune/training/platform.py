@@ -5,6 +5,7 @@ One thread and two, or fp32 and bf16, give different bits, so a resumed sweep mu
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 from typing import Literal
 
@@ -23,13 +24,29 @@ def resolve_platform(spec: Spec, *, cuda: bool | None = None) -> Spec:
         device = "cuda" if (spec.resources.gpu > 0 if cuda is None else cuda) else "cpu"
     precision: Literal["auto", "fp32", "bf16"] = train.precision
     if precision == "auto":
-        precision = "bf16" if device == "cuda" or _cpu_has_bf16() else "fp32"
+        has_bf16 = _gpus_have_bf16() if device == "cuda" else _cpu_has_bf16()
+        precision = "bf16" if has_bf16 else "fp32"
     threads = train.threads or max(1, int(spec.resources.cpu))
     seed = spec.search.seed if train.seed is None else train.seed
     frozen = train.model_copy(
         update={"device": device, "precision": precision, "threads": threads, "seed": seed}
     )
     return spec.model_copy(update={"train": frozen})
+
+
+BF16_CAPABILITY = 8.0
+"""The CUDA compute capability from which on GPUs multiply bf16; those before emulate it."""
+
+
+def _gpus_have_bf16() -> bool:
+    """Whether all GPUs of this machine do; taken for granted where none can be asked, as on a cluster's head."""
+    command = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, encoding="utf-8")
+        found = [float(line) for line in done.stdout.split()]
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return True
+    return done.returncode != 0 or all(capability >= BF16_CAPABILITY for capability in found)
 
 
 def _cpu_has_bf16() -> bool:

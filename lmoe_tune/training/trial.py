@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -25,6 +26,7 @@ from lmoe_tune.training.allocator import keep_freed_memory
 from lmoe_tune.training.baseline import acquire_baseline
 from lmoe_tune.training.epoch_timeout import each_within
 from lmoe_tune.training.loop import Settings, train
+from lmoe_tune.training.memory import explaining_memory
 
 Load = Callable[[DataSpec, Path], SearchData | PlannedData]
 """What gives the images to train on and to validate with."""
@@ -81,8 +83,7 @@ def run_trial(
         StorageError: a checkpoint cannot be written.
     """
     device = _device(spec)
-    torch.set_num_threads(spec.train.threads or 1)
-    keep_freed_memory()
+    _prepare_process(spec, home)
     load = load or load_search_data
     data = load(spec.data, home)
     images = _images_on(load, spec.data, device, home)
@@ -103,7 +104,7 @@ def run_trial(
     if state is not None:
         model.load_state_dict(state["model"])
         yield recorded(state["epoch"], state["metrics"])
-    epochs = train(model, objective, images, settings, state)
+    epochs = explaining_memory(train(model, objective, images, settings, state), device)
     for result in each_within(spec.resources.epoch_timeout, epochs):
         _refuse_lacking(result.metrics, spec)
         if load is load_search_data and result.epoch == settings.epochs:
@@ -142,6 +143,7 @@ def settings_of(spec: Spec, params: Mapping[str, Any]) -> Settings:
         bf16=spec.train.precision == "bf16",
         seed=spec.train.seed,
         score=spec.objective.score,
+        compile=spec.train.compile,
     )
 
 
@@ -164,7 +166,27 @@ def _device(spec: Spec) -> torch.device:
         raise UsageError(
             "train.device is 'cuda', but this process sees no GPU; set train.device: cpu or check resources.gpu"
         )
-    return torch.device(spec.train.device)
+    device = torch.device(spec.train.device)
+    if device.type == "cuda" and spec.train.precision == "bf16":
+        capability = torch.cuda.get_device_capability(device)
+        if capability < (8, 0):
+            name = torch.cuda.get_device_name(device)
+            raise UsageError(
+                f"train.precision is 'bf16', but {name} has no bf16 (compute capability "
+                f"{capability[0]}.{capability[1]}, it begins with 8.0); set train.precision: fp32"
+            )
+    return device
+
+
+def _prepare_process(spec: Spec, home: Path) -> None:
+    """Threads, memory, rounding, and where compiled code is kept: the same for all trials of a sweep."""
+    torch.set_num_threads(spec.train.threads or 1)
+    keep_freed_memory()
+    rounding = "tf32" if spec.train.tf32 else "ieee"
+    for backend in (torch.backends.cuda.matmul, torch.backends.cudnn.conv):  # type: ignore[attr-defined]
+        backend.fp32_precision = rounding
+    if spec.train.compile:
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(home.resolve() / "compiled"))
 
 
 @lru_cache(maxsize=2)  # a reused worker process runs many trials on the same images

@@ -11,7 +11,7 @@ import torch
 from lmoe_tune.data.batches import Batch
 from lmoe_tune.model import build_model
 from lmoe_tune.spec import load_spec
-from lmoe_tune.testing.methods import draws_for
+from lmoe_tune.testing.methods import MethodCase, draws_for
 from lmoe_tune.training.platform import resolve_platform
 from lmoe_tune.training.trial import run_trial
 from trainables import configured, declarations, load_method, resolve_declaration
@@ -76,3 +76,13 @@ def test_it_trains_like_a_shipped_method(folder: Path, tmp_path: Path) -> None:
     )
     assert {"train_id_loss", "train_outlier_loss", "val_auroc"} <= set(epoch.metrics)
     assert epoch.metrics["train_outlier_loss"] < 1.2  # the hinge can be no larger than its margin
+
+
+def test_it_passes_the_suite_of_every_method(folder: Path) -> None:
+    """The class that the documentation shows, run as pytest would run it."""
+    method = type(load_method("my_methods:EntropyMargin", folder))
+    case = type("Case", (MethodCase,), {"method": method})()
+    tests = [name for name in dir(case) if name.startswith("test_")]
+    assert len(tests) > 8
+    for name in tests:
+        getattr(case, name)()

@@ -463,3 +463,70 @@ def test_twenty_steps_give_the_recorded_losses(tiny_images: Images) -> None:
     )
     list(run(tiny_images, objective, epochs=5, batch_size=18))
     assert objective.losses == pytest.approx(PINNED, rel=2e-6)
+
+
+# --- the terms of a loss ---
+
+
+class Named(Objective):
+    """Cross-entropy, with terms whose names are given step by step."""
+
+    outlier_ratio = 0.0
+
+    def __init__(self, *names: tuple[Any, ...]) -> None:
+        self._names = list(names)
+
+    def loss(self, model: nn.Module, batch: Batch, draws: StepDraws) -> StepLoss:
+        plain = CrossEntropy().loss(model, batch, draws).total
+        names = self._names.pop(0) if len(self._names) > 1 else self._names[0]
+        return StepLoss(
+            plain, {name: plain.detach() * (1 + place) for place, name in enumerate(names)}
+        )
+
+
+@pytest.mark.parametrize("name", ["ce@1 (%)", "", "-x", "a/b", "ä", "x" * 101, 3, None])
+def test_a_name_that_the_records_cannot_take_ends_the_trial_at_its_first_step(
+    tiny_images: Images, name: Any
+) -> None:
+    with pytest.raises(TrainingError, match="must have a name of letters, digits"):
+        next(run(tiny_images, Named((name,))))
+
+
+def test_the_name_of_the_whole_loss_is_taken(tiny_images: Images) -> None:
+    with pytest.raises(TrainingError, match="the name of the whole"):
+        next(run(tiny_images, Named(("loss",))))
+
+
+def test_terms_are_told_apart_by_name_and_not_by_their_order(tiny_images: Images) -> None:
+    (result,) = run(tiny_images, Named(("a", "b"), ("b", "a"), ("a", "b")), epochs=1)
+    (same,) = run(tiny_images, Named(("a", "b")), epochs=1)
+    total = same.metrics["train_a"]
+    assert same.metrics["train_b"] == pytest.approx(2 * total)
+    assert result.metrics["train_a"] + result.metrics["train_b"] == pytest.approx(3 * total)
+    assert result.metrics["train_a"] > 1.1 * total
+
+
+@pytest.mark.parametrize("later", [("a",), ("a", "b", "c"), ("a", "c"), ()])
+def test_a_step_with_other_terms_is_refused(tiny_images: Images, later: tuple[str, ...]) -> None:
+    with pytest.raises(TrainingError, match="but had a, b in the first step"):
+        next(run(tiny_images, Named(("a", "b"), later)))
+
+
+# --- compiled ---
+
+
+@pytest.mark.slow  # torch's compiler takes a minute
+@pytest.mark.timeout(900)
+def test_a_compiled_network_gives_nearly_the_same_numbers(
+    tiny_images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "compiled"))
+    losses = {}
+    for compiled in (False, True):
+        objective = Recorded(logit_mixoe(outlier_ratio=0.5))
+        model = model_of()
+        (result,) = run(tiny_images, objective, model, epochs=1, batch_size=32, compile=compiled)
+        losses[compiled] = [*objective.losses, result.metrics["val_auroc"]]
+        assert set(result.state()["model"]) == set(model_of().state_dict())
+    assert losses[True] == pytest.approx(losses[False], rel=1e-3)
+    assert any((tmp_path / "compiled").iterdir())

@@ -53,6 +53,34 @@ def test_a_gpu_computes_in_bf16(undecided: Spec, monkeypatch: pytest.MonkeyPatch
     assert resolve_platform(undecided, cuda=True).train.precision == "bf16"
 
 
+@pytest.mark.parametrize(
+    ("said", "precision"),
+    [
+        ("9.0\n", "bf16"),
+        ("8.0\n8.0\n", "bf16"),
+        ("7.5\n", "fp32"),
+        ("8.0\n7.0\n", "fp32"),
+        ("[N/A]\n", "bf16"),
+        (None, "bf16"),
+    ],
+)
+def test_gpus_without_bf16_compute_in_fp32(
+    undecided: Spec,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    said: str | None,
+    precision: str,
+) -> None:
+    """As nvidia-smi says it; where there is none, or it cannot say, bf16 is taken for granted."""
+    if said is not None:
+        (tmp_path / "said").write_text(said, encoding="utf-8")
+        tool = tmp_path / "nvidia-smi"
+        tool.write_text(f"#!/bin/sh\n/bin/cat {tmp_path}/said\n", encoding="utf-8")
+        tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert resolve_platform(undecided, cuda=True).train.precision == precision
+
+
 @pytest.mark.parametrize(("cpu", "threads"), [(0.5, 1), (1, 1), (2.9, 2), (8, 8)])
 def test_a_trial_has_as_many_threads_as_whole_cpus(
     undecided: Spec, cpu: float, threads: int
