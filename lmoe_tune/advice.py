@@ -121,9 +121,9 @@ def sync(name: str, *, tracking_uri: str | None = None, home: Path | None = None
     return _typed("sync", name, home=home, tracking_uri=tracking_uri)
 
 
-def ui(*, home: Path | None = None) -> str:
-    """MLflow's own pages."""
-    return _typed("ui", home=home)
+def ui(name: str | None = None, *, home: Path | None = None) -> str:
+    """MLflow's own pages, opened on a sweep's comparison."""
+    return _typed("ui", name, home=home)
 
 
 def check(spec: str | Path) -> str:

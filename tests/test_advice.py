@@ -30,7 +30,7 @@ OFFERS = [
     advice.export("cars", "out folder", home=FOLDER),
     advice.predict("out folder"),
     advice.sync("cars", tracking_uri="http://server:5000", home=FOLDER),
-    advice.ui(home=FOLDER),
+    advice.ui("cars", home=FOLDER),
     advice.check(FOLDER),
     advice.inspect(home=FOLDER),
     advice.build(home=FOLDER),

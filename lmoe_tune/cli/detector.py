@@ -67,9 +67,10 @@ def export(
                 run_id=run_id,
                 trial=winner.trial,
                 artifact_root=folder.home / "mlartifacts",
+                verdict=winner.confirmed["verdict"] if winner.confirmed else None,
             )
         except TrackingError as error:
-            raise TrackingError(
+            raise type(error)(
                 f"{error}; the detector itself is in {out}, but is not registered"
             ) from error
     if as_json:

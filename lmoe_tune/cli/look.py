@@ -13,6 +13,7 @@ from lmoe_tune.cli.options import (
     FormatOption,
     HomeOption,
     NameArgument,
+    OptionalNameArgument,
     checked_format,
     resolve_home,
 )
@@ -179,24 +180,30 @@ def _how_many_differ(differences: Sequence[str]) -> str:
 
 @app.command()
 def ui(
+    name: OptionalNameArgument = None,
     port: Annotated[
         int | None,
         typer.Option(min=1, max=65535, help="Port on this machine; 5000 or a free one by default."),
     ] = None,
     home: HomeOption = None,
 ) -> None:
-    """Start MLflow's own UI over the home's records, on this machine only."""
-    from lmoe_tune.sweep.folder import find_sweeps
-    from lmoe_tune.sweep.tracked import address
-    from lmoe_tune.sweep.view import read_spec
+    """Start MLflow's own UI over the home's records, on this machine only; with a name, on that sweep's comparison."""
+    from lmoe_tune.sweep.folder import find_sweep, find_sweeps
+    from lmoe_tune.sweep.tracked import address, page_of
+    from lmoe_tune.sweep.view import read_spec, read_sweep
     from lmoe_tune.tracking import default_uri
     from lmoe_tune.tracking.ui import serve
 
     where = resolve_home(home)
-    uri = default_uri(where)
-    for folder in find_sweeps(where)[:1]:  # the one worked on last
+    uri, page = default_uri(where), ""
+    if name is not None:
+        folder = find_sweep(where, name)
         uri = address(folder, read_spec(folder))
-    raise typer.Exit(serve(uri, where / "mlartifacts", port, say=say))
+        page = page_of(folder, uri, read_sweep(folder).sweep_id)
+    else:
+        for folder in find_sweeps(where)[:1]:  # the one worked on last
+            uri = address(folder, read_spec(folder))
+    raise typer.Exit(serve(uri, where / "mlartifacts", port, page=page, say=say))
 
 
 def _ledger(home: Path, name: str) -> Ledger:

@@ -292,6 +292,7 @@ def _print_summary(sweep: Sweep, summary: dict[str, Any]) -> None:
         _print_best(sweep, summary["best"])
 
     typer.echo(f"MLflow: {summary['tracking_uri']}")
+    typer.echo(f"compare the trials: {summary['comparison']}")
     if summary["test_openings"]:
         say(openings_line(summary["test_openings"]))
     if sweep.state == "complete" and summary["best"] is not None:

@@ -14,11 +14,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lmoe_tune import advice
 from lmoe_tune.durable import writing
 from lmoe_tune.errors import TrackingError
 from lmoe_tune.spec import Spec
 from lmoe_tune.sweep.folder import SweepFolder
 from lmoe_tune.tracking import absolute, default_uri, from_environment, shown
+from lmoe_tune.tracking.address import is_server
+from lmoe_tune.tracking.comparison import sweep_key, view_page
 
 FILE = "tracking.jsonl"
 Line = Mapping[str, Any]
@@ -119,6 +122,23 @@ def remember_address(folder: SweepFolder, spec: Spec) -> None:
         known = any(line.get("given") == given for line in _lines(folder.whole.path / FILE))
         if not known:
             append(folder.whole, [{"given": given, "address": uri}])
+
+
+def page_of(folder: SweepFolder, uri: str, sweep_id: str) -> str:
+    """The page that compares the sweep's trials, below MLflow's address; empty before there is one."""
+    found = tracked(folder, uri)
+    if found.experiment_id is None:
+        return ""
+    return view_page(found.experiment_id, sweep_key(sweep_id))
+
+
+def comparison(folder: SweepFolder, spec: Spec, sweep_id: str) -> str:
+    """How to see the trials side by side in MLflow: a link, or what to type where no server shows them yet."""
+    uri = address(folder, spec)
+    page = page_of(folder, uri, sweep_id)
+    if not (is_server(uri) and page):
+        return advice.ui(folder.whole.name, home=folder.home)
+    return f"{shown(uri).rstrip('/')}/{page}"
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:

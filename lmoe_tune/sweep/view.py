@@ -11,7 +11,7 @@ from lmoe_tune.spec import Spec, spec_from_resolved
 from lmoe_tune.sweep.folder import SweepFolder
 from lmoe_tune.sweep.ledger import Ledger, now_ms
 from lmoe_tune.sweep.ties import ties
-from lmoe_tune.sweep.tracked import Tracked, address, tracked
+from lmoe_tune.sweep.tracked import Tracked, address, comparison, tracked
 
 OPENING_PREFIX = "test_opening:"
 
@@ -54,6 +54,7 @@ def summary(ledger: Ledger) -> dict[str, Any]:
         "tracking_uri": tracking.uri,
         "experiment_id": tracking.experiment_id,
         "parent_run_id": tracking.parent_run_id,
+        "comparison": comparison(ledger.folder, ledger.spec, ledger.sweep_id),
         **(
             {"pareto_front": [trial.number for trial in ledger.pareto_front()]}
             if len(ledger.spec.objective.metrics) > 1
@@ -108,6 +109,7 @@ def best_of(ledger: Ledger, trials: list[TrialRecord]) -> dict[str, Any] | None:
         "metrics": best.metrics,
         "checkpoint": str(checkpoint) if checkpoint else None,
         "run_id": tracking.run_ids.get(best.number),
+        "comparison": comparison(ledger.folder, ledger.spec, ledger.sweep_id),
         "model_id": tracking.models.get(best.number),
     }
 

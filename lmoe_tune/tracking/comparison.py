@@ -36,11 +36,11 @@ def sweep_key(sweep_id: str, kind: str = "sweep") -> str:
     return f"lmoe-{kind}-{sweep_id}"
 
 
-def view_url(base: str, experiment_id: str, key: str, *, table: bool = False) -> str:
-    """The link that opens a view in the MLflow whose pages are at `base`, on its charts or on its table."""
+def view_page(experiment_id: str, key: str, *, table: bool = False) -> str:
+    """What follows MLflow's address in the link that opens a view, on its charts or on its table."""
     mode = "TABLE" if table else "CHART"
-    page = f"#/experiments/{experiment_id}/runs?viewStateShareKey={key}&compareRunsMode={mode}"
-    return f"{base.rstrip('/')}/{page}"
+    wanted = f"viewStateShareKey={key}&compareRunsMode={mode}&workflowType=machine_learning"
+    return f"#/experiments/{experiment_id}/runs?{wanted}"
 
 
 def deliver(
@@ -182,7 +182,7 @@ def _view(
         "compareRunCharts": placed,
         "compareRunSections": [
             {"uuid": section, "name": title, "display": True, "isReordered": False,
-             "deleted": False, "isGenerated": False}
+             "deleted": False, "isGenerated": False, "columns": 2, "cardHeight": 360}
         ],
         "runsHiddenMode": "SHOW_ALL",
         "isAccordionReordered": False,

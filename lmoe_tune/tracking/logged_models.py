@@ -11,7 +11,7 @@ import hashlib
 import platform
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -62,8 +62,12 @@ class LoggedModels:
         self._known: dict[tuple[int, str], KnownModel] = {}
         self.changed = False
 
-    def find(self) -> None:
-        """Learn which models there are; delete those that a kill left unfinished, and doubles."""
+    def find(self, linked: Collection[str] | None = None) -> None:
+        """Learn which models there are; delete those that a kill left unfinished, and doubles.
+
+        Args:
+            linked: ids that are outputs of a run; a model that is not is unfinished too. None: not known.
+        """
         self._known = {}
         for model in sorted(
             self._search(), key=lambda model: (model.creation_timestamp, model.model_id)
@@ -75,7 +79,9 @@ class LoggedModels:
                 model.artifact_location,
                 model.source_run_id or "",
             )
-            if str(model.status) != "READY" or (known.trial, known.sha256) in self._known:
+            is_whole = str(model.status) == "READY"
+            is_whole = is_whole and (linked is None or known.model_id in linked)
+            if not is_whole or (known.trial, known.sha256) in self._known:
                 self._delete(known)
             else:
                 self._known[known.trial, known.sha256] = known

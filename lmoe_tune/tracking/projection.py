@@ -349,7 +349,8 @@ def _find_runs(contact: _Contact, snapshot: SweepSnapshot) -> None:
     # Doubles have the same start, the ledger's; of those the one that has been filled is the older.
     found.sort(key=lambda run: (run.info.start_time, -len(run.data.metrics), run.info.run_id))
     if found and snapshot.kind == "sweep":  # a sweep without runs has no models either
-        contact.models.find()
+        outputs = [run.outputs.model_outputs for run in found if run.outputs]
+        contact.models.find({output.model_id for some in outputs for output in some})
     for run in found:
         _take(contact, snapshot, run)
 

@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+import webbrowser
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -17,6 +18,7 @@ from types import FrameType
 from lmoe_tune.errors import TrackingError, UsageError
 from lmoe_tune.processes import safe_environment
 from lmoe_tune.tracking.address import is_server, shown, sqlite_path
+from lmoe_tune.tracking.probe import refuse_unusable
 from lmoe_tune.tracking.projection import EXPERIMENT_TAG
 from lmoe_tune.tracking.store import SETTINGS, follow_home
 
@@ -75,6 +77,7 @@ def serve(
     artifact_root: Path,
     port: int | None = None,
     *,
+    page: str = "",
     say: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),
 ) -> int:
     """Run the user interface until SIGINT or SIGTERM; returns the exit status.
@@ -85,6 +88,7 @@ def serve(
         tracking_uri: whose store is to be shown.
         artifact_root: where the files of runs and models are.
         port: the default is 5000, or a free one where that is taken.
+        page: what to open; it is opened in a browser too where there is a screen.
         say: gets the lines for the user.
 
     Raises:
@@ -92,8 +96,12 @@ def serve(
         TrackingError: there is no store yet, or MLflow does not start.
     """
     if is_server(tracking_uri):
-        say(f"MLflow: {shown(tracking_uri)}")
+        link = _link(shown(tracking_uri), page)
+        say(f"MLflow: {link}")
+        _open(link)
         return 0
+
+    refuse_unusable(tracking_uri)
     path = sqlite_path(tracking_uri)
     if path is not None and not path.exists():
         raise TrackingError(
@@ -120,7 +128,10 @@ def serve(
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         if _wait_until_it_answers(server, chosen):
-            say(f"MLflow: http://{HOST}:{chosen}  (Ctrl-C stops it)")
+            link = _link(f"http://{HOST}:{chosen}", page)
+            say(f"MLflow: {link}  (Ctrl-C stops it)")
+            if page:
+                _open(link)
         status = server.wait()
     finally:
         for number, handler in before.items():
@@ -133,6 +144,19 @@ def serve(
     raise TrackingError(
         f"MLflow's user interface ended with status {status}; its own messages are above"
     )
+
+
+def _link(base: str, page: str) -> str:
+    return f"{base.rstrip('/')}/{page}" if page else base
+
+
+def _open(link: str) -> None:
+    """In the user's browser, where there is a screen: elsewhere a browser in the terminal might start."""
+    has_screen = (
+        sys.platform == "darwin" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    )
+    if has_screen and "#" in link:
+        webbrowser.open(link)
 
 
 def _guard(server: subprocess.Popen[bytes]) -> subprocess.Popen[bytes]:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 NAME = "exported-detector"
+ALIAS, CONFIRMING = "confirmed", "real"
 REPORT = "report"
 """The folder of the sweep's run that holds its report."""
 _CODE = Path(__file__).parent / "served" / "detector.py"
@@ -42,12 +43,15 @@ def register_detector(
     run_id: str,
     trial: int,
     artifact_root: Path,
+    verdict: str | None = None,
 ) -> dict[str, Any]:
     """Log the folder of an exported detector as a model of its trial's run, and register a new version of it.
 
     Args:
         experiment_id, run_id: of the run that the detector belongs to.
         artifact_root: where a SQLite store beside it keeps its artifacts.
+        verdict: what a confirmation said of it: a tag of the version. Where that is `real`, the version also gets
+            the alias `confirmed`, which is moved from the one that had it.
 
     Returns:
         `name`, `version`, `model_id` and `uri`.
@@ -57,7 +61,14 @@ def register_detector(
     """
     with translated(uri):
         follow_home(uri, artifact_root, EXPERIMENT_TAG)
-        return _register(connect(uri), uri, folder, model_name, experiment_id, run_id, trial)
+        client = connect(uri)
+        registered = _register(client, uri, folder, model_name, experiment_id, run_id, trial)
+        version = str(registered["version"])
+        for key, value in {"trial": str(trial), "verdict": verdict or "not confirmed"}.items():
+            client.set_model_version_tag(model_name, version, f"lmoe_tune.{key}", value)
+        if verdict == CONFIRMING:
+            client.set_registered_model_alias(model_name, ALIAS, version)
+        return registered
 
 
 def _register(

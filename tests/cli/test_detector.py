@@ -526,18 +526,21 @@ def test_what_is_registered_says_the_same_and_a_sweep_that_mlflow_lacks_is_said(
         ledger.folder.home / "mlartifacts",
     )
 
-    def register() -> dict[str, Any]:
+    def register(verdict: str | None = None) -> dict[str, Any]:
         experiment, run = view.tracking_of(view.read_sweep(ledger.folder)).run_of(BEST)
         return register_detector(
             uri, folder, model_name="mine", experiment_id=experiment, run_id=run, trial=BEST,
-            artifact_root=root,
+            artifact_root=root, verdict=verdict,
         )  # fmt: skip
 
     with pytest.raises(TrackingError, match="lmoe-tune sync"):
         register()
     assert projector.sync(ledger, uri, print)
     try:
-        assert [register()["version"], register()["version"]] == [1, 2]
+        assert [register("real")["version"], register("noise")["version"]] == [1, 2]
+        client = mlflow.MlflowClient(uri)
+        assert str(client.get_model_version_by_alias("mine", "confirmed").version) == "1"
+        assert client.get_model_version("mine", "2").tags["lmoe_tune.verdict"] == "noise"
         model = mlflow.pyfunc.load_model("models:/mine/2")
     finally:
         mlflow.set_tracking_uri(None)
