@@ -138,10 +138,10 @@ def _print(document: dict[str, Any], form: Format) -> None:
 
 def _print_tables(document: dict[str, Any]) -> None:
     from lmoe_tune.confirmation.forecast import needs_lines
-    from lmoe_tune.confirmation.result import COMPARED
+    from lmoe_tune.spec.metrics import TEST_METRICS
 
     rows = document["rows"]
-    metrics = [name for name in COMPARED if any(name in row["metrics"] for row in rows)]
+    metrics = [name for name in TEST_METRICS if any(name in row["metrics"] for row in rows)]
     columns = ("", "runs", *(name.removeprefix("test_") for name in metrics))
     typer.echo("sealed test set, mean ± standard deviation over the runs")
     print_table(

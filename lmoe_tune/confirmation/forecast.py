@@ -86,7 +86,12 @@ class Forecast:
 def forecast_of(ledger: Ledger, plan: Plan) -> Forecast:
     """What the plan of a sweep costs, and what it could find."""
     study = JobLedger.reading(ledger)
-    missing = [job for job in study.jobs(plan) if not job.is_complete]
+    # rows with the same parameters share their jobs
+    missing = {
+        (job.row.method, json.dumps(dict(job.row.params), sort_keys=True), job.split, job.seed)
+        for job in study.jobs(plan)
+        if not job.is_complete
+    }
     asked = Asked(len(read_questions(ledger.folder.home)) + 1)
     known = next(_known_spreads(ledger), None)
     source, seed_sd, image_sd = known if known is not None else (None, None, None)
@@ -101,7 +106,7 @@ def forecast_of(ledger: Ledger, plan: Plan) -> Forecast:
         seeds=plan.seeds,
         splits=plan.splits,
         jobs=len(missing),
-        hours=_hours(ledger, len(missing), len({(job.split, job.seed) for job in missing})),
+        hours=_hours(ledger, len(missing), len({(split, seed) for _, _, split, seed in missing})),
         question=asked.question,
         level=asked.level,
         source=source,

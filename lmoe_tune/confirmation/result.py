@@ -28,6 +28,7 @@ from lmoe_tune.confirmation.plan import (
 from lmoe_tune.durable import read_text, write_durably
 from lmoe_tune.errors import LmoeTuneError
 from lmoe_tune.records import TrialRecord
+from lmoe_tune.spec.metrics import TEST_METRICS
 from lmoe_tune.statistics import (
     Asked,
     Floats,
@@ -43,11 +44,7 @@ from lmoe_tune.statistics import (
 from lmoe_tune.sweep import view
 from lmoe_tune.sweep.folder import SweepFolder
 
-METRIC = "test_auroc"
-COMPARED = (
-    METRIC, "test_fine_auroc", "test_coarse_auroc", "test_fine_tnr95", "test_coarse_tnr95", "test_accuracy",
-)  # fmt: skip
-"""The metrics that the winner is compared in, as far as the test has them; tables show these."""
+METRIC = TEST_METRICS[0]
 NUM_CLASS_RESAMPLES = 2000
 
 
@@ -209,7 +206,7 @@ def conclude(
         replace(plan, notes=(*notes, *plan.notes)), study.sweep.spec, runs, found,
         ci95_classes=by_class, num_novel_classes=num_novel, import_path=import_path,
     )  # fmt: skip
-    metrics = [name for name in COMPARED if name in tested[0].metrics]
+    metrics = [name for name in TEST_METRICS if name in tested[0].metrics]
     own = found.paired[0]
     return Confirmation(
         sweep=study.sweep.folder.name,

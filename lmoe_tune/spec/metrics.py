@@ -92,3 +92,7 @@ _ALL = (
 )  # fmt: skip
 METRICS: dict[str, Metric] = {metric.name: metric for metric in _ALL}
 SEARCHABLE: tuple[str, ...] = tuple(metric.name for metric in _ALL if metric.searchable)
+TEST_METRICS = (
+    "test_auroc", "test_fine_auroc", "test_coarse_auroc", "test_fine_tnr95", "test_coarse_tnr95", "test_accuracy",
+)  # fmt: skip
+"""What a confirmation compares in, and its tables show; the verdict is about the first."""
