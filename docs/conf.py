@@ -10,7 +10,7 @@ version = release
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 source_suffix = {".md": "markdown"}
-exclude_patterns = ["_build", "images/README.md"]
+exclude_patterns = ["_build", "notebooks"]
 nitpicky = False
 
 html_theme = "furo"

@@ -23,7 +23,7 @@ class EpochRecord:
     metrics: Mapping[str, float]
     time_ms: int
     misses: Mapping[str, float] = field(default_factory=lambda: _EMPTY)
-    """How far each constraint (`METRIC:min`, `METRIC:max`) was missed; 0 or less is met."""
+    """How far each constraint was missed, by metric and side as in `val_accuracy:min`; 0 or less is met."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, as `from_json` reads them."""
