@@ -206,7 +206,7 @@ class _Store:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         text = "\n" + "".join(
             json.dumps(line) + "\n" for line in lines
-        )  # begins anew after a torn line
+        )  # starts on a new line, as the last one may be torn
         with self.path.open("ab") as file:
             file.write(text.encode())
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -91,11 +92,9 @@ def select_outliers(
     data: DataSpec, home: Path | None, say: Say | None = None
 ) -> UsableImages | None:
     """The outliers of all pools. Raises LayoutError."""
-    return (
-        _select(data, "data.outliers", data.outliers, home, say, labelled=False)
-        if data.outliers
-        else None
-    )
+    if data.outliers is None:
+        return None
+    return _select(data, "data.outliers", data.outliers, home, say, labelled=False)
 
 
 def select_coarse(
@@ -177,24 +176,10 @@ def _select(
         table = read_table(dataset.dataset, dataset.root, labelled=labelled)
     except LayoutError as error:
         raise LayoutError(error.what, error.fix, f"{where}.root") from error
-    notes, findings = list(table.notes), []
-    usable = np.ones(len(table), dtype=bool)
-    excluded: tuple[str, ...] = ()
-    if labelled:
-        usable = table.labels >= 0
-        if not usable.all():
-            notes.append(f"{int((~usable).sum())} images without a class are left out")
-    else:
-        exclusion = exclude(table, dataset.exclude, data.id.dataset)
-        usable = exclusion.kept
-        excluded = (*exclusion.by_name, *exclusion.by_kind)
-        kind = READERS[data.id.dataset].shows
-        if exclusion.by_kind and kind is not None:
-            notes.append(f"{len(exclusion.by_kind)} synsets show {kind.name} and are left out")
-        findings += _unmatched(where, exclusion)
-    candidates = np.flatnonzero(usable)
-    keys = [path_key(table.paths[index]) for index in candidates]
-    chosen = candidates[fixed_subset(keys, dataset.limit)]
+
+    wanted = _wanted(data, where, dataset, table, labelled=labelled)
+    keys = [path_key(table.paths[index]) for index in wanted.indices]
+    chosen = wanted.indices[fixed_subset(keys, dataset.limit)]
     digests = digest_images(
         table.root,
         [table.paths[index] for index in chosen],
@@ -202,19 +187,22 @@ def _select(
         home=home,
         progress=partial(say, f"{where}: files read") if say is not None else None,
     )
-    broken = [
-        (table.paths[i], digest.broken)
-        for i, digest in zip(chosen, digests, strict=True)
-        if digest.broken
-    ]
+
+    broken = [(table.paths[i], one.broken) for i, one in zip(chosen, digests, strict=True)]
+    broken = [(path, why) for path, why in broken if why]
     broken += [(path, "is listed, but not there") for path in table.absent]
-    findings += _broken_findings(data, where, table, broken, len(chosen) + len(table.absent))
+    findings = wanted.findings + _broken_findings(
+        data, where, table, broken, len(chosen) + len(table.absent)
+    )
+
     whole = [place for place, digest in enumerate(digests) if not digest.broken]
     kept, duplicates = _without_duplicates(table, chosen, digests, whole)
+    notes = [*table.notes, *wanted.notes]
     if labelled and duplicates:
         findings += _duplicate_findings(data, where, duplicates)
     elif duplicates:
         notes.append(f"{len(duplicates)} images that are there twice are left out")
+
     return UsableImages(
         where=where,
         table=table,
@@ -222,9 +210,40 @@ def _select(
         digests=tuple(digests[place] for place in kept),
         broken=tuple(broken),
         duplicates=tuple(duplicates),
-        excluded=excluded,
+        excluded=wanted.excluded,
         notes=tuple(notes),
         findings=tuple(findings),
+    )
+
+
+class _Wanted(NamedTuple):
+    """The images of a table that a spec wants (M,), and what to say of the others."""
+
+    indices: IntArray
+    excluded: tuple[str, ...]
+    notes: list[str]
+    findings: list[Finding]
+
+
+def _wanted(
+    data: DataSpec, where: str, dataset: Dataset, table: ImageTable, *, labelled: bool
+) -> _Wanted:
+    if labelled:
+        known = table.labels >= 0
+        unknown = int((~known).sum())
+        notes = [f"{unknown} images without a class are left out"] if unknown else []
+        return _Wanted(np.flatnonzero(known), (), notes, [])
+
+    exclusion = exclude(table, dataset.exclude, data.id.dataset)
+    kind = READERS[data.id.dataset].shows
+    notes = []
+    if exclusion.by_kind and kind is not None:
+        notes.append(f"{len(exclusion.by_kind)} synsets show {kind.name} and are left out")
+    return _Wanted(
+        np.flatnonzero(exclusion.kept),
+        (*exclusion.by_name, *exclusion.by_kind),
+        notes,
+        _unmatched(where, exclusion),
     )
 
 
@@ -234,8 +253,10 @@ def _without_duplicates(
     """Places of the images to keep, and pairs of paths: of identical files the one of the official test stays."""
     rank = {"test": 0, "val": 1}
     first: dict[str, int] = {}
+
     for place in sorted(whole, key=lambda place: rank.get(table.official[chosen[place]], 2)):
         first.setdefault(digests[place].sha256, place)
+
     keep = set(first.values())
     pairs = [
         (table.paths[chosen[place]], table.paths[chosen[first[digests[place].sha256]]])
@@ -266,16 +287,12 @@ def _broken_findings(
 ) -> list[Finding]:
     if not broken:
         return []
+
     named = some([f"{table.root / path} {why}" for path, why in broken], "; ")
     what = f"{len(broken)} of {num_images} images are broken: {named}"
     if len(broken) > max(1, MAX_BROKEN_FRAC * num_images):
-        return [
-            Finding(
-                where,
-                what,
-                "this many point to an interrupted download or copy: unpack the images anew",
-            )
-        ]
+        fix = "this many point to an interrupted download or copy: unpack the images again"
+        return [Finding(where, what, fix)]
     if data.corrupt == "refuse":
         return [Finding(where, what, "replace or remove them, or set data.corrupt to skip")]
     return [Finding(where, f"{what}; they are left out", "nothing, or replace them", stops=False)]
@@ -288,7 +305,9 @@ def _unmatched(where: str, exclusion: Exclusion) -> list[Finding]:
     for entry, guess in exclusion.unmatched.items():
         # Its part of WebVision may not be unpacked, so a synset that is nowhere is no slip.
         is_synset = len(entry) == 9 and entry[0] == "n" and entry[1:].isdigit()
-        hint = f"did you mean '{printable(guess)}'? Correct it" if guess else "correct it"
+        hint = "correct it"
+        if guess:
+            hint = f"did you mean '{printable(guess)}'? Correct it"
         found.append(
             Finding(
                 where,
@@ -314,5 +333,6 @@ def _unmatched(where: str, exclusion: Exclusion) -> list[Finding]:
 
 def counted(count: int, noun: str) -> str:
     """ "1 image", "2,000 images"."""
-    ending = "" if count == 1 else "es" if noun.endswith("s") else "s"
-    return f"{count:,} {noun}{ending}"
+    if count == 1:
+        return f"1 {noun}"
+    return f"{count:,} {noun}{'es' if noun.endswith('s') else 's'}"

@@ -12,6 +12,7 @@ from pathlib import Path
 from lmoe_tune.readers.class_folders import CLASS_FOLDERS
 from lmoe_tune.readers.files import images_below, present, read_pairs, subfolders
 from lmoe_tune.readers.layout import Entry, Kind, Layout, Reader, Reading
+from lmoe_tune.readers.names import path_key
 from lmoe_tune.readers.reading import make_reading
 
 IMAGES = ("images_small", "images_small/images_small", "images")
@@ -21,18 +22,19 @@ _CLASS = re.compile(r"(\d+)\.")
 def _images(root: Path) -> str | None:
     """The folder with the class folders; an empty `images_small` will do to recognise the set."""
     numbered = [name for name in IMAGES if any(map(_CLASS.match, subfolders(root / name)))]
-    return numbered[0] if numbered else "images_small" if (root / "images_small").is_dir() else None
+    if numbered:
+        return numbered[0]
+    if (root / "images_small").is_dir():
+        return "images_small"
+    return None
 
 
 def _lists(root: Path) -> dict[str, Path]:
     """The split files by part, wherever the root has them."""
     found = {}
     for part in ("train", "val", "test"):
-        paths = [
-            path
-            for pattern in ("", "*/")
-            for path in sorted(root.glob(f"{pattern}[Bb]utterfly200_{part}*.txt"))
-        ]
+        name = f"[Bb]utterfly200_{part}*.txt"
+        paths = [*sorted(root.glob(name)), *sorted(root.glob(f"*/{name}"))]
         if paths:
             found[part] = paths[0]
     return found
@@ -46,28 +48,25 @@ def _matches(root: Path) -> bool:
 def _read(root: Path) -> Reading:
     folder = _images(root)
     assert folder is not None, "not the layout that was recognised"
-    names = sorted(subfolders(root / folder), key=_number)
+    names = subfolders(root / folder)
     lists = _lists(root)
-    notes: list[str] = []
+
     if "train" in lists and "test" in lists:
-        listed = [
-            Entry(f"{folder}/{line.split()[0]}", line.split()[0].split("/")[0], part)
-            for part, path in lists.items()
-            for line in (" ".join(pair) for pair in read_pairs(path))
-        ]
-        classes = sorted({*names, *(entry.label for entry in listed)}, key=_number)
+        listed = []
+        for part, path in lists.items():
+            paths = [path_key(first) for first, _ in read_pairs(path)]
+            listed += [Entry(f"{folder}/{one}", one.split("/")[0], part) for one in paths]
         found, absent = present(root, listed)
-    else:
-        notes.append(
-            "the split files Butterfly200_{train,val,test}_release.txt are not there: split 60 / 20 / 20%"
-        )
-        found = [
-            Entry(f"{folder}/{name}/{path}", name)
-            for name in names
-            for path in images_below(root / folder / name)
-        ]
-        classes, absent = names, []
-    return make_reading(found, classes=classes, absent=absent, notes=notes)
+        classes = {*names, *(entry.label for entry in listed)}
+        return make_reading(found, classes=sorted(classes, key=_number), absent=absent)
+
+    found = [
+        Entry(f"{folder}/{name}/{path}", name)
+        for name in names
+        for path in images_below(root / folder / name)
+    ]
+    note = "the split files Butterfly200_{train,val,test}_release.txt are not there: split 60 / 20 / 20%"
+    return make_reading(found, classes=sorted(names, key=_number), notes=[note])
 
 
 def _number(name: str) -> tuple[int, str]:

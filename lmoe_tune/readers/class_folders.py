@@ -1,6 +1,6 @@
 """Class folders, `class/img.jpg`, with or without `train`, `val` and `test` above them.
 
-How a user's own data come, and how public sets are uploaded anew.
+How a user's own data come, and how public sets are uploaded again.
 """
 
 from __future__ import annotations
@@ -40,15 +40,16 @@ def read_any_images(root: Path) -> Reading:
     """All images below a folder, however deep; the class of one is the folder right below the root, if any."""
     entries = []
     for path in images_below(root):
-        first, _, rest = path.partition("/")
-        entries.append(Entry(path, first if rest else ""))
-    notes = _ignored(root, entries)
-    return _reading(entries, notes)
+        folder, _, _ = path.rpartition("/")
+        entries.append(Entry(path, folder.partition("/")[0]))
+
+    return _reading(entries, _ignored(root, entries))
 
 
 def _read_split(root: Path) -> Reading:
     entries: list[Entry] = []
     notes: list[str] = []
+
     for name, part in _split_folders(root).items():
         if part == "test" and not is_class_parent(root / name) and has_images(root / name):
             notes.append(f"the images in {name}/ have no class folders and are left out")
@@ -56,6 +57,7 @@ def _read_split(root: Path) -> Reading:
         more, said = _entries(root, f"{name}/", part)
         entries += more
         notes += said
+
     others = [name for name in subfolders(root) if folded(name) not in SPLIT_FOLDERS]
     if others:
         notes.append(f"folders beside the split are left out: {some(others)}")
@@ -73,8 +75,10 @@ def _read_split(root: Path) -> Reading:
 
 def _with_twin(name: str, others: set[str]) -> str:
     """The name of a class, and the one that differs from it in case or blanks only."""
-    twins = [other for other in others if folded(other) == folded(name)]
-    return f"{name} (did you mean '{twins[0]}'?)" if twins else name
+    for other in others:
+        if folded(other) == folded(name):
+            return f"{name} (did you mean '{other}'?)"
+    return name
 
 
 def _read_plain(root: Path) -> Reading:
@@ -96,37 +100,38 @@ def _entries(root: Path, prefix: str, official: str) -> tuple[list[Entry], list[
         entries += [Entry(f"{prefix}{name}/{path}", name, official) for path in paths]
         if not paths:
             empty.append(f"{prefix}{name}")
-    notes = [f"folders without an image are left out: {some(empty)}"] if empty else []
+
+    notes = []
+    if empty:
+        notes.append(f"folders without an image are left out: {some(empty)}")
     if has_images(root / prefix):
         notes.append(f"images directly in {root / prefix} have no class and are left out")
     return entries, notes
 
 
 def _reading(entries: list[Entry], notes: list[str]) -> Reading:
-    classes = sorted({entry.label for entry in entries} - {""})
+    classes = sorted({entry.label for entry in entries} - {""}, key=class_name)
     return make_reading(entries, classes=classes, notes=notes)
 
 
 def _split_folders(root: Path) -> dict[str, str]:
     """Folders that are parts of a split by their names, and which; the training part first."""
-    found = {
-        name: SPLIT_FOLDERS[name.lower()]
-        for name in subfolders(root)
-        if name.lower() in SPLIT_FOLDERS
-    }
-    return dict(sorted(found.items(), key=lambda item: ("train", "val", "test").index(item[1])))
+    found = [name for name in subfolders(root) if folded(name) in SPLIT_FOLDERS]
+    part_of = {name: SPLIT_FOLDERS[folded(name)] for name in found}
+    return dict(sorted(part_of.items(), key=lambda item: ("train", "val", "test").index(item[1])))
 
 
 def _ignored(root: Path, entries: list[Entry]) -> list[str]:
     """A note on files that are no images by their names, in the folders that hold images."""
     folders = sorted({entry.path.rpartition("/")[0] for entry in entries})
     others = [f"{folder}/{name}" for folder in folders for name in _not_images(root / folder)]
+    if not others:
+        return []
+
     known = ", ".join(sorted(SUFFIXES))
-    return (
-        [f"files that are no images by their names are left out: {some(others)} (known: {known})"]
-        if others
-        else []
-    )
+    return [
+        f"files that are no images by their names are left out: {some(others)} (known: {known})"
+    ]
 
 
 def _not_images(folder: Path) -> Iterator[str]:

@@ -15,15 +15,14 @@ from lmoe_tune.readers.names import read_lines
 from lmoe_tune.readers.reading import make_reading
 
 LISTS = "images_variant_{}.txt"
+LISTED = ("train", "val", "trainval", "test")
 
 
 def _data(root: Path) -> Path | None:
     """The folder with the lists: `data` in the archive, which people also take for the root."""
     for folder in (root / "data", root):
-        has_train = (folder / LISTS.format("trainval")).exists() or (
-            folder / LISTS.format("train")
-        ).exists()
-        if has_train and (folder / LISTS.format("test")).exists() and (folder / "images").is_dir():
+        there = {part for part in LISTED if (folder / LISTS.format(part)).exists()}
+        if "test" in there and there & {"train", "trainval"} and (folder / "images").is_dir():
             return folder
     return None
 
@@ -31,27 +30,34 @@ def _data(root: Path) -> Path | None:
 def _read(root: Path) -> Reading:
     data = _data(root)
     assert data is not None, "not the layout that was recognised"
-    prefix = "data/images" if data != root else "images"
-    lists = {part: data / LISTS.format(part) for part in ("train", "val", "trainval", "test")}
+    prefix = (data / "images").relative_to(root).as_posix()
+    lists = {part: data / LISTS.format(part) for part in LISTED}
     notes = []
     parts = {"train": "train", "val": "val", "test": "test"}
     if not (lists["train"].exists() and lists["val"].exists()):
-        parts = {"trainval" if lists["trainval"].exists() else "train": "train", "test": "test"}
+        parts = {"trainval": "train", "test": "test"}
+        if not lists["trainval"].exists():
+            parts = {"train": "train", "test": "test"}
         notes.append(
-            "the official validation images are not listed apart: some of the training images take their place"
+            "the official validation images are not listed apart: some of the training images take "
+            "their place"
         )
+
     listed = [
         Entry(f"{prefix}/{number}.jpg", variant, official)
         for part, official in parts.items()
         for number, variant in read_pairs(lists[part])
     ]
     variants = data / "variants.txt"
-    classes = (
-        read_lines(variants) if variants.exists() else sorted({entry.label for entry in listed})
-    )
+    classes = sorted({entry.label for entry in listed})
+    if variants.exists():
+        classes = read_lines(variants)
     unknown = sorted({entry.label for entry in listed} - set(classes))
     if unknown:
-        raise LayoutError(f"{variants} lacks the variant '{unknown[0]}'", "unpack the archive anew")
+        raise LayoutError(
+            f"{variants} lacks the variant '{unknown[0]}'", "unpack the archive again"
+        )
+
     found, absent = present(root, listed)
     return make_reading(found, classes=classes, absent=absent, notes=notes)
 

@@ -140,7 +140,7 @@ def read_pairs(path: Path) -> list[tuple[str, str]]:
         if not rest:
             raise LayoutError(
                 f"{path}, entry {number} is '{printable(line)}', but must have two columns",
-                "unpack the file anew",
+                "unpack the file again",
             )
         pairs.append((first, rest[0]))
     return pairs

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lmoe_tune.readers.files import present, read_pairs
 from lmoe_tune.readers.layout import Entry, LayoutError, Reading
-from lmoe_tune.readers.names import read_lines
+from lmoe_tune.readers.names import path_key, read_lines
 from lmoe_tune.readers.reading import make_reading
 
 HOLDS = ("images", "images.txt", "image_class_labels.txt", "train_test_split.txt")
@@ -31,25 +31,29 @@ def read_numbered(root: Path) -> Reading:
     Raises:
         LayoutError: the lists do not fit together.
     """
-    paths = dict(read_pairs(root / "images.txt"))
+    paths = {image: path_key(path) for image, path in read_pairs(root / "images.txt")}
     labels = dict(read_pairs(root / "image_class_labels.txt"))
     trained = dict(read_pairs(root / "train_test_split.txt"))
+
     for name, column in (("image_class_labels.txt", labels), ("train_test_split.txt", trained)):
         lacking = next((image for image in paths if image not in column), None)
         if lacking is not None:
             raise LayoutError(
-                f"{root / name} lacks the image {lacking} of images.txt", "unpack the archive anew"
+                f"{root / name} lacks the image {lacking} of images.txt", "unpack the archive again"
             )
-    names = dict(read_pairs(root / "classes.txt")) if (root / "classes.txt").exists() else {}
+
+    names = {}
+    if (root / "classes.txt").exists():
+        names = dict(read_pairs(root / "classes.txt"))
     folders = {labels[image]: path.split("/")[0] for image, path in paths.items()}
     ids = sorted(folders, key=_number)
     name_of = {id_: names.get(id_) or folders[id_] for id_ in ids}
     if len(set(name_of.values())) < len(ids):  # a name for two ids would make one class of them
         name_of = {id_: f"{name} ({id_})" for id_, name in name_of.items()}
+
+    part_of = {"1": "train"}
     listed = [
-        Entry(
-            f"images/{path}", name_of[labels[image]], "train" if trained[image] == "1" else "test"
-        )
+        Entry(f"images/{path}", name_of[labels[image]], part_of.get(trained[image], "test"))
         for image, path in paths.items()
     ]
     found, absent = present(root, listed)

@@ -10,6 +10,7 @@ from lmoe_tune.readers.class_folders import CLASS_FOLDERS, SPLIT, is_plain
 from lmoe_tune.readers.files import has_images, subfolders
 from lmoe_tune.readers.folder import ANY_IMAGES
 from lmoe_tune.readers.layout import Layout, LayoutError
+from lmoe_tune.readers.names import folded
 
 MAX_LOOKED_INTO = 300  # folders below a root that is not what it should be
 
@@ -27,20 +28,24 @@ def find_layout(dataset: str, root: Path, *, labelled: bool = True) -> Layout:
         )
     if not root.is_dir():
         raise LayoutError(
-            f"there is no folder {root}", "put the images there, or set root to where they are"
+            f"there is no folder {root}{_spelt_otherwise(root)}",
+            "put the images there, or set root to where they are",
         )
+
     own, general = _known(dataset), _general(dataset)
     layout = _first(own, root)
     if layout is not None:
         if layout.fix:
             raise LayoutError(f"{root} has {layout.name}", layout.fix)
         return layout
+
     other = _other(dataset, root)
     if other is not None:
         raise _is_another(dataset, root, other)
     near = _near(own, root)
     if near is not None:
         raise _is_near(dataset, root, near)
+
     layout = _first(general, root)
     if layout is not None and dataset == "folder":
         return layout
@@ -50,10 +55,19 @@ def find_layout(dataset: str, root: Path, *, labelled: bool = True) -> Layout:
         return layout
     if dataset == "folder" and not labelled and ANY_IMAGES.recognises(root):
         return ANY_IMAGES
+
     near = _near_class_folders(dataset, root)
     if near is not None:
         raise _is_near(dataset, root, near)
     raise _is_nothing(dataset, root)
+
+
+def _spelt_otherwise(root: Path) -> str:
+    """The folder beside it that differs in case, blanks or Unicode form only."""
+    for name in subfolders(root.parent):
+        if folded(name) == folded(root.name):
+            return f" (there is {root.parent / name}, spelt otherwise)"
+    return ""
 
 
 def _known(dataset: str) -> tuple[Layout, ...]:
@@ -101,10 +115,10 @@ def _below(root: Path) -> Iterator[Path]:
 
 def _refuse_class_names(dataset: str, root: Path, layout: Layout) -> None:
     """Raises LayoutError where most class folders are named as those of another set than the named one."""
-    above = next(
-        (root / name for name in subfolders(root) if name.lower().startswith("train")), root
-    )
-    names = subfolders(above if layout is SPLIT else root)
+    names = subfolders(root)
+    if layout is SPLIT:
+        names = subfolders(root / next(name for name in names if name.lower().startswith("train")))
+
     likely = [name for name in READERS if _is_named_like(name, names)]
     if likely and dataset not in likely:
         titles = " or ".join(READERS[name].title for name in likely)
@@ -120,6 +134,7 @@ def _is_named_like(dataset: str, names: list[str]) -> bool:
     pattern = READERS[dataset].class_folder
     if pattern is None:
         return False
+
     return 2 * sum(bool(pattern.match(name)) for name in names) > len(names)
 
 
@@ -134,84 +149,81 @@ def _refuse_inside_another(dataset: str, root: Path) -> None:
 
 
 def _is_another(dataset: str, root: Path, other: str) -> LayoutError:
-    own = f", or root to the folder of {READERS[dataset].title}" if dataset != "folder" else ""
-    what = f"{root} is {READERS[other].title}" + (
-        f", not {READERS[dataset].title}" if dataset != "folder" else ""
-    )
-    return LayoutError(what, f"set dataset to {other}{own}")
+    what, fix = f"{root} is {READERS[other].title}", f"set dataset to {other}"
+    if dataset == "folder":
+        return LayoutError(what, fix)
+
+    title = READERS[dataset].title
+    return LayoutError(f"{what}, not {title}", f"{fix}, or root to the folder of {title}")
 
 
 def _is_near(dataset: str, root: Path, near: tuple[Path, Layout]) -> LayoutError:
     path, layout = near
-    kind = (
-        f"the class-folder re-upload of {READERS[dataset].title}"
-        if layout in CLASS_FOLDERS
-        else READERS[dataset].title
-    )
+    kind = READERS[dataset].title
     if dataset == "folder":
         kind = layout.name
+    elif layout in CLASS_FOLDERS:
+        kind = f"the class-folder re-upload of {kind}"
+
     if path in root.resolve().parents:
         return LayoutError(f"{root} is a folder inside {kind}", f"set root to {path}")
+
     levels = len(path.relative_to(root).parts)
-    deeper = "one level" if levels == 1 else f"{levels} levels"
+    deeper = ("one level", "two levels")[levels - 1]
     return LayoutError(
         f"{root} looks like {kind} {deeper} deeper: it is a parent folder", f"set root to {path}"
     )
 
 
 def _is_nothing(dataset: str, root: Path) -> LayoutError:
+    title = READERS[dataset].title
     for name in subfolders(root)[:MAX_LOOKED_INTO]:
         other = _other(dataset, root / name)
         if other is not None:
-            instead = f"dataset to {other} and root to {root / name}"
-            fix = (
-                f"set root to the folder of {READERS[dataset].title}, or {instead}"
-                if dataset != "folder"
-                else f"set {instead}"
-            )
+            own = "" if dataset == "folder" else f"root to the folder of {title}, or "
             return LayoutError(
-                f"{root} does not hold {READERS[dataset].title}, but {READERS[other].title} in {name}/",
-                fix,
+                f"{root} does not hold {title}, but {READERS[other].title} in {name}/",
+                f"set {own}dataset to {other} and root to {root / name}",
             )
+
     if not any(root.iterdir()):
         return LayoutError(
             f"{root} is empty", "put the images there, or set root to where they are"
         )
     if dataset == "folder":
         return _is_no_class_folders(root)
-    lacking = [
-        [name for name in layout.holds if not (root / name).exists()]
-        for layout in _known(dataset)
-        if not layout.fix
-    ]
-    listed = ", or ".join(", ".join(names) for names in lacking if names)
+
+    lacking = []
+    for layout in _known(dataset):
+        names = [name for name in layout.holds if not (root / name).exists()]
+        if names and not layout.fix:
+            lacking.append(", ".join(names))
     return LayoutError(
-        f"{root} is there, but lacks {listed}",
-        f"unpack {READERS[dataset].title} there, or set root to it",
+        f"{root} is there, but lacks {', or '.join(lacking)}",
+        f"unpack {title} there, or set root to it",
     )
 
 
 def _is_no_class_folders(root: Path) -> LayoutError:
     names = subfolders(root)
     filled = [name for name in names if has_images(root / name)]
+
     if len(filled) == 1:
+        fix = "put images into the other folders"
+        if len(names) == 1:
+            fix = "add the folders of the other classes"
         return LayoutError(
-            f"{root} has images in one folder only, {filled[0]}/, but must have a folder for each of at least two "
-            "classes",
-            "add the folders of the other classes"
-            if len(names) == 1
-            else "put images into the other folders",
+            f"{root} has images in one folder only, {filled[0]}/, but must have a folder for each of "
+            "at least two classes",
+            fix,
         )
+
     if has_images(root):
-        return LayoutError(
-            f"the images lie directly in {root}, so they have no class",
-            "give every class a folder of its own: class/image.jpg"
-            + (
-                f". If this is one class's folder, set root to {root.parent}"
-                if is_plain(root.parent)
-                else ""
-            ),
-        )
+        fix = "give every class a folder of its own: class/image.jpg"
+        if is_plain(root.parent):
+            fix += f". If this is one class's folder, set root to {root.parent}"
+        return LayoutError(f"the images lie directly in {root}, so they have no class", fix)
+
     return LayoutError(
         f"{root} holds no images",
         "put them there as class/image.jpg, or set root to where they are",
@@ -227,6 +239,7 @@ def missing(dataset: str, root: str | None, *, labelled: bool = True) -> str | N
     reader = READERS[dataset]
     if reader.is_embedded:
         return None
+
     assert root is not None, f"{dataset} needs a root"
     folder = Path(root)
     if folder.is_dir():
@@ -235,9 +248,10 @@ def missing(dataset: str, root: str | None, *, labelled: bool = True) -> str | N
         except LayoutError as error:
             return f"{reader.title} not found: {error.what}. To fix it: {error.fix}"
         return None
-    layouts = ", or ".join(", ".join(layout.holds) for layout in reader.layouts if not layout.fix)
-    advice = f" To provide it: {reader.source}." if reader.source else ""
+
+    layouts = [", ".join(layout.holds) for layout in reader.layouts if not layout.fix]
     return (
-        f"{reader.title} not found: there is no folder {folder}, where it should hold {layouts}.{advice} "
+        f"{reader.title} not found: there is no folder {folder}{_spelt_otherwise(folder)}, where it "
+        f"should hold {', or '.join(layouts)}. To provide it: {reader.source}. "
         "Put it there, or set this key to where it is"
     )

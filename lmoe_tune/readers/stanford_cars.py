@@ -7,16 +7,18 @@ expectations, and the mirrors that are around. Labels in the files count from 1.
 from __future__ import annotations
 
 import re
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from lmoe_tune.readers.class_folders import CLASS_FOLDERS
 from lmoe_tune.readers.files import has_images, present
 from lmoe_tune.readers.layout import Entry, Kind, Layout, LayoutError, Reader, Reading
 from lmoe_tune.readers.matlab import field, read_mat, strings
+from lmoe_tune.readers.names import path_key
 from lmoe_tune.readers.reading import make_reading
 
 DEVKITS = ("devkit", "car_devkit/devkit", "car_devkit", "devkit/devkit", ".")
+PARTS = ("train", "test")  # what the column `test` holds, 0 and 1
 TRAIN, META, TEST = "cars_train_annos.mat", "cars_meta.mat", "cars_test_annos_withlabels"
 
 
@@ -26,15 +28,16 @@ def _devkit(root: Path) -> Path | None:
 
 def _images(root: Path, name: str) -> str | None:
     """Where the images of `cars_train` are: the usual mirror has it inside itself once more."""
-    found = [folder for folder in (f"{name}/{name}", name) if (root / folder).is_dir()]
-    return next(
-        (folder for folder in found if has_images(root / folder)), found[-1] if found else None
-    )
+    there = [folder for folder in (f"{name}/{name}", name) if (root / folder).is_dir()]
+    filled = [folder for folder in there if has_images(root / folder)]
+    return next(iter([*filled, *reversed(there)]), None)
 
 
 def _test_labels(root: Path) -> Path | None:
-    folders = [root, *(root / name for name in DEVKITS)]
-    return next((path for folder in folders for path in sorted(folder.glob(f"{TEST}*.mat"))), None)
+    for folder in (root, *(root / name for name in DEVKITS)):
+        for path in sorted(folder.glob(f"{TEST}*.mat")):
+            return path
+    return None
 
 
 def _read_devkit(root: Path) -> Reading:
@@ -43,6 +46,7 @@ def _read_devkit(root: Path) -> Reading:
     meta = devkit / META
     classes = _class_names(meta, read_mat(meta))
     notes: list[str] = []
+
     train_folder, test_folder = _images(root, "cars_train"), _images(root, "cars_test")
     assert train_folder is not None, "not the layout that was recognised"
     test_labels = _test_labels(root)
@@ -51,12 +55,15 @@ def _read_devkit(root: Path) -> Reading:
     if test_folder is not None and test_labels is not None:
         entries = _annotated(test_labels, classes, test_folder, "test")
     else:
-        lacking = f"{TEST}.mat" if test_labels is None else "cars_test"
+        lacking = "cars_test"
+        if test_labels is None:
+            lacking = f"{TEST}.mat"
         official = ""
         notes.append(
-            f"there is no {lacking}, so the official test images are left out, and the training images are split "
-            "60 / 20 / 20% into train, val and test"
+            f"there is no {lacking}, so the official test images are left out, and the training "
+            "images are split 60 / 20 / 20% into train, val and test"
         )
+
     entries += _annotated(devkit / TRAIN, classes, train_folder, official)
     found, absent = present(root, entries)
     return make_reading(found, classes=classes, absent=absent, notes=notes)
@@ -67,9 +74,13 @@ def _annotated(path: Path, classes: list[str], folder: str, official: str) -> li
     names = field(path, variables, "annotations", "fname", "relative_im_path")
     labels = field(path, variables, "annotations", "class")
     return [
-        Entry(f"{folder}/{PurePosixPath(str(name)).name}", _class(path, classes, label), official)
+        Entry(f"{folder}/{_file_name(name)}", _class(path, classes, label), official)
         for name, label in zip(names, labels, strict=True)
     ]
+
+
+def _file_name(path: object) -> str:
+    return path_key(str(path)).rpartition("/")[2]
 
 
 def _class_names(path: Path, variables: dict[str, Any]) -> list[str]:
@@ -95,12 +106,13 @@ def _read_car_ims(root: Path) -> Reading:
     names = field(path, variables, "annotations", "relative_im_path", "fname")
     labels = field(path, variables, "annotations", "class")
     tests = field(path, variables, "annotations", "test")
-    folder = "car_ims/car_ims" if has_images(root / "car_ims" / "car_ims") else "car_ims"
+
+    folder = _images(root, "car_ims")
     entries = [
         Entry(
-            f"{folder}/{PurePosixPath(str(name)).name}",
+            f"{folder}/{_file_name(name)}",
             _class(path, classes, label),
-            "test" if int(test) else "train",
+            PARTS[int(test)],
         )
         for name, label, test in zip(names, labels, tests, strict=True)
     ]

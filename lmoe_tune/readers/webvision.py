@@ -12,7 +12,7 @@ from pathlib import Path
 
 from lmoe_tune.readers.files import images_below, present, read_pairs, subfolders
 from lmoe_tune.readers.layout import Entry, Layout, LayoutError, Reader, Reading
-from lmoe_tune.readers.names import read_lines
+from lmoe_tune.readers.names import path_key, read_lines
 from lmoe_tune.readers.reading import make_reading
 
 SOURCES = ("google", "flickr")
@@ -22,10 +22,9 @@ _SYNSET = re.compile(r"n\d{8}")
 
 def _matches(root: Path) -> bool:
     info = root / "info"
+    lists = ("synsets.txt", "queries_synsets_map.txt")
     sources = any((root / source).is_dir() for source in SOURCES)
-    return (
-        sources and (info / "synsets.txt").exists() and (info / "queries_synsets_map.txt").exists()
-    )
+    return sources and all((info / name).exists() for name in lists)
 
 
 def _read(root: Path) -> Reading:
@@ -34,6 +33,7 @@ def _read(root: Path) -> Reading:
     notes: list[str] = []
     found: list[Entry] = []
     absent: list[str] = []
+
     for source in SOURCES:
         if not (root / source).is_dir():
             notes.append(f"there is no {source}/: only the other source's images are used")
@@ -46,22 +46,20 @@ def _read(root: Path) -> Reading:
                 f"folders of {source}/ that queries_synsets_map.txt lacks are left out: {len(unknown)}"
             )
         labels = {name: synset_of[query] for name, query in queries.items() if query in synset_of}
+
         listing = root / "info" / f"train_filelist_{source}.txt"
         if listing.exists():
-            listed = _listed(listing, source, labels)
-            here, gone = present(root, listed)
+            here, gone = present(root, _listed(listing, source, labels))
+            found += here
+            absent += gone
         else:
             notes.append(f"there is no {listing.name}: all images in {source}/ are taken")
-            here, gone = (
-                [
-                    Entry(f"{source}/{name}/{path}", label)
-                    for name, label in labels.items()
-                    for path in images_below(root / source / name)
-                ],
-                [],
-            )
-        found += here
-        absent += gone
+            found += [
+                Entry(f"{source}/{name}/{path}", label)
+                for name, label in labels.items()
+                for path in images_below(root / source / name)
+            ]
+
     used = {entry.label for entry in found}  # a part of the folders is enough: not worth a note
     classes = [synset for synset in synsets if synset in used]
     return make_reading(found, classes=classes, absent=absent, notes=notes)
@@ -76,19 +74,18 @@ def _queries(path: Path, synsets: list[str]) -> dict[int, str]:
     if numbers and max(numbers) - min(first, 1) >= len(synsets):
         raise LayoutError(
             f"{path} has the synset {max(numbers)}, but synsets.txt has {len(synsets)} lines",
-            "unpack info.tar anew",
+            "unpack info.tar again",
         )
+
     found = {}
     for query, synset in pairs:
         match = re.search(r"\d+", query)
         if match is None or not (synset.isdigit() or synset in by_id):
             raise LayoutError(
                 f"{path} has the line '{query} {synset}', but must have numbers",
-                "unpack info.tar anew",
+                "unpack info.tar again",
             )
-        found[int(match[0])] = (
-            by_id[synset] if synset in by_id else synsets[int(synset) - min(first, 1)]
-        )
+        found[int(match[0])] = by_id.get(synset) or synsets[int(synset) - min(first, 1)]
     return found
 
 
@@ -96,8 +93,10 @@ def _listed(path: Path, source: str, labels: dict[str, str]) -> list[Entry]:
     """The entries of a file list whose query folder is there: "google/q0001/x.jpg 0" a line."""
     entries = []
     for line in read_lines(path):
-        name, blank, label = line.rpartition(" ")
-        parts = (name if blank and label.isdigit() else line).split("/")
+        name, _, label = line.rpartition(" ")
+        parts = path_key(name).split("/")
+        if not (name and label.isdigit()):
+            parts = path_key(line).split("/")
         if len(parts) >= 2 and parts[-2] in labels:
             entries.append(Entry(f"{source}/{parts[-2]}/{parts[-1]}", labels[parts[-2]]))
     return entries
