@@ -11,6 +11,7 @@ import typer
 
 from lmoe_tune.cli.output import print_json, print_table, shown
 from lmoe_tune.data import describe_splits
+from lmoe_tune.memory_plan import memory_in_words
 from lmoe_tune.spec import METHOD, Spec
 from lmoe_tune.sweep.budget import Budget
 from lmoe_tune.sweep.cluster import Cluster
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
 NUM_SHOWN = 8
 
 
-def print_preview(spec: Spec, change: BudgetChange, home: Path, *, as_json: bool) -> None:
+def print_preview(
+    spec: Spec, change: BudgetChange, home: Path, folder: Path, *, as_json: bool
+) -> None:
     """Print what a sweep would do. Starts nothing and writes nothing."""
     spec = resolve_platform(spec)
     budget = change.applied(Budget.of(spec))
@@ -34,6 +37,8 @@ def print_preview(spec: Spec, change: BudgetChange, home: Path, *, as_json: bool
     slots = cluster.slots(spec.resources, spec.search.max_concurrent)
     configurations = first_suggestions(spec, min(NUM_SHOWN, budget.trials or NUM_SHOWN))
     cost = estimate(spec, budget.trials, slots, home)
+    num_classes = len(describe_splits(spec.data, home)["classes"]["train"])
+    memory = memory_in_words(spec, configurations, num_classes, folder)
     if as_json:
         print_json(
             {
@@ -42,6 +47,7 @@ def print_preview(spec: Spec, change: BudgetChange, home: Path, *, as_json: bool
                 "slots": slots,
                 "configurations": configurations,
                 "cost": cost,
+                "memory": memory,
             }
         )
         return
@@ -64,6 +70,8 @@ def print_preview(spec: Spec, change: BudgetChange, home: Path, *, as_json: bool
         for place, row in enumerate(configurations)
     ]
     print_table(rows, ["trial", *columns])
+    if memory is not None:
+        typer.echo(f"\nmemory: {memory}")
     typer.echo("\ncost, without pruning:")
     for key, value in cost.items():
         typer.echo(f"  {key:28} {f'{value:,}' if isinstance(value, int) else shown(value)}")

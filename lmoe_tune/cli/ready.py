@@ -50,6 +50,7 @@ def init(
 def check(spec: SpecArgument, overrides: SetOption = None) -> None:
     """Report every problem of a spec at once, what it leaves to defaults, and about what it costs; starts nothing."""
     from lmoe_tune.cost import estimate, in_words
+    from lmoe_tune.spec.outliers import outliers_in_words
 
     loaded = load(spec, overrides)
     found = loaded.spec
@@ -64,6 +65,9 @@ def check(spec: SpecArgument, overrides: SetOption = None) -> None:
     )
     if loaded.filled_in:
         typer.echo(f"filled in: {', '.join(loaded.filled_in)}")
+    outliers = outliers_in_words(found)
+    if outliers is not None:
+        typer.echo(f"outliers: {outliers}")
     cost = estimate(found)
     if cost is not None:
         typer.echo(f"cost: {in_words(cost, found)}")

@@ -104,7 +104,7 @@ def search(
     if dry_run:
         from lmoe_tune.cli.preview import print_preview
 
-        print_preview(loaded.spec, change, where, as_json=json)
+        print_preview(loaded.spec, change, where, loaded.path.resolve().parent, as_json=json)
         return
 
     with _progress() as observer:

@@ -23,8 +23,7 @@ from lmoe_tune.data.streams import (
     generator_of,
     uploaded,
 )
-
-MIN_OUTLIERS = 2  # BatchNorm over one outlier's constant channel would divide by zero
+from lmoe_tune.spec.outliers import outliers_per_step
 
 
 @dataclass(frozen=True)
@@ -142,12 +141,12 @@ class PairedBatches:
         self._images = images
         self._batch_size = min(batch_size, images.num_train)
         self._seed = seed
-        self.num_slots = num_slots(outlier_ratio, self._batch_size)
+        self.num_slots = outliers_per_step(outlier_ratio, self._batch_size)
 
     @property
     def steps_per_epoch(self) -> int:
         full, rest = divmod(self._images.num_train, self._batch_size)
-        return full + (rest >= MIN_OUTLIERS)  # BatchNorm cannot train on a single image either
+        return full + (rest > 1)  # BatchNorm cannot train on a single image
 
     @property
     def outlier_ratio(self) -> float:
@@ -206,13 +205,6 @@ class PairedBatches:
             for again in range(-(-needed // count))
         ]
         return np.concatenate(rounds)[:needed].reshape(self.num_slots, num_steps).T
-
-
-def num_slots(outlier_ratio: float, batch_size: int) -> int:
-    """The outliers of every step, M: a whole number, and at least two where there are any."""
-    if outlier_ratio == 0:
-        return 0
-    return max(MIN_OUTLIERS, round(outlier_ratio * batch_size))
 
 
 def partners(num_outliers: int, num_images: int, device: torch.device) -> Tensor:

@@ -15,11 +15,12 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from lmoe_tune.data.batches import Batch, num_slots
+from lmoe_tune.data.batches import Batch
 from lmoe_tune.data.streams import EpochDraws
 from lmoe_tune.errors import DeviceMemoryError
 from lmoe_tune.methods.objective import Objective
 from lmoe_tune.model import build_model
+from lmoe_tune.spec.outliers import outliers_per_step
 from lmoe_tune.wording import readable_size
 
 Item = TypeVar("Item")
@@ -48,6 +49,11 @@ class TrialMemory:
     def total(self) -> int:
         """Of a step, in bytes."""
         return self.fixed + self.rows * self.saved_per_row
+
+    def largest_batch(self, batch_size: int, available: int) -> int:
+        """The batch size, at the same ratio of outliers, that fits into so many bytes; 0 where none does."""
+        rows = (available - self.fixed) / self.saved_per_row
+        return max(0, int(batch_size * rows / self.rows))
 
     def __str__(self) -> str:
         return (
@@ -79,7 +85,7 @@ def model_memory(
 def rows_of_step(objective: Objective, batch_size: int, num_classes: int = 2) -> int:
     """How many images go through the network in a step: counted, as a method may mix as it likes."""
     counter = _RowCounter(num_classes)
-    num_outliers = num_slots(objective.outlier_ratio, batch_size)
+    num_outliers = outliers_per_step(objective.outlier_ratio, batch_size)
     batch = Batch(
         images=torch.zeros(batch_size, 1, 8, 8),
         labels=torch.arange(batch_size) % num_classes,

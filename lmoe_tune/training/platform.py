@@ -40,13 +40,25 @@ BF16_CAPABILITY = 8.0
 
 def _gpus_have_bf16() -> bool:
     """Whether all GPUs of this machine do; taken for granted where none can be asked, as on a cluster's head."""
-    command = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
+    return all(capability >= BF16_CAPABILITY for capability in _told_by_gpus("compute_cap"))
+
+
+def gpu_bytes() -> int | None:
+    """The memory of this machine's smallest GPU; None where none can be asked."""
+    mebibytes = min(_told_by_gpus("memory.total"), default=None)
+    return None if mebibytes is None else int(mebibytes * 2**20)
+
+
+def _told_by_gpus(what: str) -> list[float]:
+    """A number of each GPU of this machine; none where there is no GPU or it cannot say."""
+    command = ["nvidia-smi", f"--query-gpu={what}", "--format=csv,noheader,nounits"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20, encoding="utf-8")
-        found = [float(line) for line in done.stdout.split()]
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=20, encoding="utf-8", check=True
+        )
+        return [float(line) for line in done.stdout.split()]
     except (OSError, ValueError, subprocess.SubprocessError):
-        return True
-    return done.returncode != 0 or all(capability >= BF16_CAPABILITY for capability in found)
+        return []
 
 
 def _cpu_has_bf16() -> bool:
