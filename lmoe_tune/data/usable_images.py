@@ -323,7 +323,7 @@ def _unmatched(where: str, exclusion: Exclusion) -> list[Finding]:
         found.append(
             Finding(
                 where,
-                f"{counted(len(paths), 'path')} of images match nothing: {some(nearest, '; ')}",
+                f"{counted(len(paths), 'path')} without an image here: {some(nearest, '; ')}",
                 "correct them, or leave them out",
                 stops=False,
             )
