@@ -60,6 +60,12 @@ class TrialRecord:
     """The failed trial that it tries again."""
     retries: int = 0
     """How often its process died."""
+    host: str | None = None
+    """The machine that its last epoch was trained on."""
+    device: str | None = None
+    """`cpu` or `cuda`."""
+    gpu: str | None = None
+    """The name of the GPU."""
     notes: tuple[str, ...] = ()
     """What its process warned of: a damaged checkpoint, say."""
     distributions: Mapping[str, str] = field(default_factory=lambda: _EMPTY)

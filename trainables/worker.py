@@ -7,6 +7,7 @@ import logging
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -19,7 +20,9 @@ from lmoe_tune.durable import keep_others_out, read_text
 from lmoe_tune.errors import BaselineError, LmoeTuneError, StorageError, TrainingError, UsageError
 from lmoe_tune.processes import die_with_parent
 from lmoe_tune.spec import Spec, spec_from_resolved
+from trainables import handshake
 from trainables.failure import MESSAGE_CHARS, message_of, printable, traceback_of
+from trainables.handshake import Place
 from trainables.method import Method, configured
 
 if TYPE_CHECKING:
@@ -41,6 +44,11 @@ class Report:
     """The failure is none of this trial's: every other one would fail in the same way."""
     notes: tuple[str, ...] = ()
     """What was warned of meanwhile."""
+    place: Place | None = None
+    unfit: tuple[str, ...] = ()
+    """Why no trial may run where this one was to run."""
+    time_ms: int = 0
+    """By the clock of its machine."""
 
 
 class _Notes(logging.Handler):
@@ -105,7 +113,8 @@ class TrialWorker(tune.Trainable):  # type: ignore[misc]
             )
         if failed:  # only now is the error gone, and with its frames what they held
             _free_memory()
-        return {"report": replace(report, notes=_notes.take())}
+        clock_ms = time.time_ns() // 1_000_000
+        return {"report": replace(report, notes=_notes.take(), time_ms=clock_ms)}
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self._epochs = None
@@ -114,11 +123,40 @@ class TrialWorker(tune.Trainable):  # type: ignore[misc]
 
     def _next_epoch(self) -> Report:
         if self._epochs is None:
+            unfit = _unfit(self.config)
+            if unfit:
+                return Report(self.config["trial"], place=handshake.place(), unfit=unfit)
             self._epochs = _starter(self.config)(self.config)
         result = next(self._epochs, None)
         if result is None:
             raise LmoeTuneError("the trial ended without an epoch's result")
-        return Report(self.config["trial"], result.epoch, result.metrics, result.baseline)
+        return Report(
+            self.config["trial"],
+            result.epoch,
+            result.metrics,
+            result.baseline,
+            place=handshake.place(read_spec(self.config).train.device),
+        )
+
+
+_fit: set[str] = set()  # runs of which this process has shown that it can work for them
+
+
+def _unfit(config: dict[str, Any]) -> tuple[str, ...]:
+    """Why no trial may run in this process; looked into once for each run."""
+    nonce, folder = config.get("nonce"), Path(config["sweep"])
+    if nonce is None or nonce in _fit:
+        return ()
+    home = Path(config["home"])
+    try:
+        spec = read_spec(config)
+    except OSError:
+        return (f"it does not see the home {home}",)
+
+    found = handshake.faults(nonce, folder, home, spec, Path(config["import_path"]))
+    if not found:
+        _fit.add(nonce)
+    return tuple(found)
 
 
 def start_trial(config: dict[str, Any]) -> Iterator[TrialEpoch]:

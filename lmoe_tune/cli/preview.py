@@ -14,7 +14,7 @@ from lmoe_tune.data import describe_splits
 from lmoe_tune.memory_plan import memory_in_words
 from lmoe_tune.spec import METHOD, Spec
 from lmoe_tune.sweep.budget import Budget
-from lmoe_tune.sweep.cluster import Cluster
+from lmoe_tune.sweep.nodes import Capacity, refuse_too_large, slots_of
 from lmoe_tune.sweep.sampling import first_suggestions
 from lmoe_tune.training.baseline_record import baseline_key, read_baseline_record
 from lmoe_tune.training.platform import resolve_platform
@@ -31,10 +31,9 @@ def print_preview(
     """Print what a sweep would do. Starts nothing and writes nothing."""
     spec = resolve_platform(spec)
     budget = change.applied(Budget.of(spec))
-    cluster = Cluster(
-        cpus=os.cpu_count() or 1, gpus=len(list(Path("/dev").glob("nvidia[0-9]*"))), local=True
-    )
-    slots = cluster.slots(spec.resources, spec.search.max_concurrent)
+    machine = Capacity(cpus=os.cpu_count() or 1, gpus=len(list(Path("/dev").glob("nvidia[0-9]*"))))
+    refuse_too_large([machine], spec.resources)
+    slots = slots_of([machine], spec.resources, spec.search.max_concurrent)
     configurations = first_suggestions(spec, min(NUM_SHOWN, budget.trials or NUM_SHOWN))
     cost = estimate(spec, budget.trials, slots, home)
     num_classes = len(describe_splits(spec.data, home)["classes"]["train"])
@@ -57,7 +56,7 @@ def print_preview(
         f"{', '.join(map(str, methods or ()))} on {spec.data.id.dataset}: {trials} trials of {spec.train.epochs} epochs"
     )
     typer.echo(
-        f"slots: {slots} at a time on this machine ({cluster.cpus:g} CPUs, {cluster.gpus:g} GPUs)"
+        f"slots: {slots} at a time on this machine ({machine.cpus:g} CPUs, {machine.gpus:g} GPUs)"
     )
     typer.echo(
         f"device {spec.train.device}, precision {spec.train.precision}, {spec.train.threads} thread(s) a trial"

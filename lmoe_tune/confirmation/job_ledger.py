@@ -17,9 +17,9 @@ from lmoe_tune.data.sealed_images import Opened, open_test_data
 from lmoe_tune.data.usable_images import Say
 from lmoe_tune.errors import UsageError
 from lmoe_tune.records import TrialRecord
+from lmoe_tune.source_code import PARTS, changes, code_of
 from lmoe_tune.spec import DataSpec, Spec, diff
 from lmoe_tune.sweep import view
-from lmoe_tune.sweep.code import PARTS, changes, code_of
 from lmoe_tune.sweep.ledger import Ledger, now_ms
 from lmoe_tune.sweep.lifecycle import with_run_settings, write_records
 from lmoe_tune.sweep.rebuild import write_about

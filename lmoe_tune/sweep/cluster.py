@@ -11,15 +11,13 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 from lmoe_tune.errors import LmoeTuneError, UsageError
 from lmoe_tune.processes import descendants, running, safe_environment
-from lmoe_tune.spec import Resources
 from lmoe_tune.sweep.guard import Vitals
+from lmoe_tune.sweep.nodes import Capacity
 from lmoe_tune.wording import shown
 
 ENVIRONMENT = {
@@ -32,46 +30,71 @@ ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the TensorBoardX logger imports torch into the driver
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # signals are ours: the ledger needs no saving
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000",  # nothing is ever restored from Tune's state
+    "TUNE_MAX_PENDING_TRIALS_PG": "10000",  # how many there are is up to our searcher
     "TUNE_RESULT_BUFFER_LENGTH": "1",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
 LOCAL_ENVIRONMENT = {
-    "RAY_raylet_start_wait_time_s": "120",  # 30 is too short on a machine that has much else to do
     # All of Ray listens on 127.0.0.1: an address given to `ray.init` is replaced by the machine's own.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     # A fresh worker imports these while the driver is still busy starting; saves the import of torch (2 s).
     "RAY_preload_python_modules": "trainables.worker,lmoe_tune.training.trial",
 }
+NAMESPACE = "lmoe-tune"  # of Ray's, for the names of sweeps
 SIGNALS_KEPT_EVERY_S = 0.005
 MAX_SOCKET_BYTES = 107  # of a path, linux/un.h
 RAY_PATH_BYTES = len("/ray/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store.1")
+START_ATTEMPTS = 3
 SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
 OBJECT_STORE_BYTES = 128 * 2**20  # nothing of ours goes through it
 
 
-@dataclass(frozen=True)
 class Cluster:
-    """What there is to run on."""
+    """What there is to run on, as it is now.
 
-    cpus: float
-    gpus: float
-    local: bool
-    vitals: Vitals = field(default_factory=lambda: Vitals({}))
+    Attributes:
+        local: Ray was started for this sweep alone.
+        vitals: what of Ray must live.
+    """
 
-    def slots(self, resources: Resources, max_concurrent: int | None) -> int:
-        """How many trials fit at a time; raises UsageError when not even one does."""
-        slots = int(self.cpus / resources.cpu + 1e-9)
-        if resources.gpu > 0:
-            share = resources.gpu
-            by_gpu = int(self.gpus) * int(1 / share + 1e-9) if share < 1 else int(self.gpus / share)
-            slots = min(slots, by_gpu)
-        if slots < 1:
-            raise UsageError(
-                f"resources: a trial asks for cpu {resources.cpu:g} and gpu {resources.gpu:g}, but there are "
-                f"{self.cpus:g} CPUs and {self.gpus:g} GPUs in all; lower it with --set resources.cpu=… or "
-                "--set resources.gpu=…"
+    def __init__(self, *, local: bool, vitals: Vitals) -> None:
+        self.local = local
+        self.vitals = vitals
+        self._presence: Any = None
+
+    def capacities(self) -> dict[str, Capacity]:
+        """What the nodes have that there are now, by Ray's ids."""
+        import ray
+
+        return {
+            node["NodeID"]: Capacity(
+                node["Resources"].get("CPU", 0.0), node["Resources"].get("GPU", 0.0)
             )
-        return min(slots, max_concurrent or slots)
+            for node in ray.nodes()
+            if node["Alive"]
+        }
+
+    def share(self, slots: int) -> int:
+        """How many of the cluster's slots are this sweep's: as many as each other one's on it."""
+        if self.local:
+            return slots
+        import ray
+
+        named = ray.util.list_named_actors(all_namespaces=True)
+        sweeps: int = sum(actor["namespace"] == NAMESPACE for actor in named)
+        return -(-slots // max(1, sweeps))
+
+    def show_presence(self, name: str) -> None:
+        """Let the other sweeps on a cluster see that this one is there, until Ray shuts down."""
+        if self.local:
+            return
+        import ray
+
+        class Presence:
+            """A process that does nothing, and whose name can be seen."""
+
+        made = ray.remote(num_cpus=0)(Presence)
+        self._presence = made.options(name=name, namespace=NAMESPACE).remote()
 
 
 @contextmanager
@@ -88,7 +111,7 @@ def started(address: str | None) -> Iterator[Cluster]:
 
     if ray.is_initialized():
         with _environment(local=False):
-            yield _cluster(local=False, vitals=_vitals(local=False))
+            yield Cluster(local=False, vitals=_vitals(local=False))
         return
     with ExitStack() as stack:
         stack.enter_context(_environment(local=address is None))
@@ -126,49 +149,51 @@ def _ray(address: str | None, folder: Path | None) -> Iterator[Cluster]:
     # Importing Tune takes a second and waits for nothing; starting Ray mostly waits.
     importing = threading.Thread(target=_import_tune, daemon=True)
     importing.start()
-    import ray
 
-    try:
-        with ExitStack() as stack:
-            stack.enter_context(_without_cluster_messages())
-            if address is None:
-                assert folder is not None, "Ray is started in a folder"
-                stack.enter_context(_without_side_processes())
-                ray.init(
-                    address="local",
-                    include_dashboard=False,
-                    log_to_driver=False,
-                    logging_level=logging.ERROR,
-                    object_store_memory=OBJECT_STORE_BYTES,
-                    job_config=_job_config(),
-                    _temp_dir=str(folder / "ray"),
-                )
-            else:
-                ray.init(
-                    address=address,
-                    log_to_driver=False,
-                    logging_level=logging.ERROR,
-                    job_config=_job_config(),
-                )
-    except BaseException as error:
-        _shut_down(local=address is None)
-        if not isinstance(error, Exception):
-            raise
-        where = f"joined at {address}" if address else "started on this machine"
-        raise LmoeTuneError(f"Ray cannot be {where}: {error}") from error
+    for attempt in range(1, START_ATTEMPTS + 1):
+        try:
+            _start_or_join(address, folder)
+            break
+        except BaseException as error:
+            _shut_down(local=address is None)
+            if not isinstance(error, Exception):
+                raise
+            if address is None and attempt < START_ATTEMPTS:
+                continue  # on a busy machine its raylet may not be up within Ray's fixed 30 s
+            where = f"joined at {address}" if address else "started on this machine"
+            raise LmoeTuneError(f"Ray cannot be {where}: {error}") from error
+
     vitals = _vitals(local=address is None)
     try:
         importing.join()
-        yield _cluster(local=address is None, vitals=vitals)
+        yield Cluster(local=address is None, vitals=vitals)
     finally:
         _shut_down(local=address is None, lost=vitals.check() is not None)
 
 
-def _cluster(*, local: bool, vitals: Vitals) -> Cluster:
+def _start_or_join(address: str | None, folder: Path | None) -> None:
     import ray
 
-    resources = ray.cluster_resources()
-    return Cluster(resources.get("CPU", 0.0), resources.get("GPU", 0.0), local=local, vitals=vitals)
+    with _without_cluster_messages():
+        if address is not None:
+            ray.init(
+                address=address,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                job_config=_job_config(),
+            )
+            return
+        assert folder is not None, "Ray is started in a folder"
+        with _without_side_processes():
+            ray.init(
+                address="local",
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                object_store_memory=OBJECT_STORE_BYTES,
+                job_config=_job_config(),
+                _temp_dir=str(folder / "ray"),
+            )
 
 
 def _job_config() -> Any:
@@ -332,7 +357,7 @@ def _without_side_processes() -> Iterator[None]:
             ("start_api_server", no_api_server),
         ):
             if hasattr(Node, name):
-                stack.enter_context(mock.patch.object(Node, name, replacement))
+                stack.enter_context(_replaced(Node, name, replacement))
         yield
 
 
@@ -347,8 +372,18 @@ def _without_cluster_messages() -> Iterator[None]:
     if not hasattr(worker, "listen_error_messages"):
         yield
         return
-    with mock.patch.object(worker, "listen_error_messages", silent):
+    with _replaced(worker, "listen_error_messages", silent):
         yield
+
+
+@contextmanager
+def _replaced(owner: Any, name: str, replacement: Any) -> Iterator[None]:
+    before = getattr(owner, name)
+    setattr(owner, name, replacement)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)
 
 
 def keep_environment_private() -> None:

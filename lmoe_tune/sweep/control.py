@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,19 +13,26 @@ from typing import TYPE_CHECKING, Any
 
 from lmoe_tune.errors import LmoeTuneError
 from lmoe_tune.records import TrialRecord
+from lmoe_tune.source_code import code_of
 from lmoe_tune.sweep import schema
 from lmoe_tune.sweep.guard import ClusterLostError
 from lmoe_tune.sweep.journal import LedgerError
 from lmoe_tune.sweep.ledger import Ledger, Suggestion, now_ms
+from lmoe_tune.sweep.nodes import Nodes
 from lmoe_tune.sweep.observer import Observer
 from lmoe_tune.sweep.ties import drop_placements
 from lmoe_tune.sweep.trial_files import append_epoch, write_record
 from lmoe_tune.training.baseline_record import read_baseline_record
+from lmoe_tune.wording import duration
+from trainables.handshake import leave_sign
 
 if TYPE_CHECKING:
     from trainables.worker import Report
 
 SIGNAL_PATIENCE_S = 2.0
+CLOCK_S = 120.0  # that a node's clock may be off
+ARRIVAL_PATIENCE_S = 5.0  # with a shared disk, until it shows what was written elsewhere
+SEVERAL = 4  # failures before any epoch
 NODE_DEATHS = 20  # a trial that brings its nodes down must not do so for ever
 
 
@@ -34,6 +41,10 @@ class SweepControl:
 
     Attributes:
         in_loop: the event loop runs and looks at `interrupted` several times a second.
+        nonce: what a worker must find in the sweep's folder.
+        handed_back: trials that a node left out has given back; they go elsewhere.
+        slots: how many trials may be handed out at a time.
+        nodes: which nodes are left out, and where trials run.
         fatal: an error that ends this run; the unfinished trials stay so in the ledger.
     """
 
@@ -53,6 +64,11 @@ class SweepControl:
         self.in_loop = False
         self.fatal: BaseException | None = None
         self.baseline = _baseline_metrics(ledger)
+        self.nonce = leave_sign(ledger.folder.path, code_of(ledger.spec, import_path))
+        self.handed_back: deque[int] = deque()
+        self.nodes = Nodes()
+        self.slots = 1
+        self._failed_before_any_epoch: int | None = 0
         self._import_path = import_path
         self._deadline_ms = deadline_ms
         self._gpu_hours_used_up = False
@@ -100,6 +116,7 @@ class SweepControl:
         about = {"job": job, "candidates": self.ledger.get(schema.CANDIDATES)} if job else {}
         return {
             **about,
+            "nonce": self.nonce,
             "home": str(folder.home),
             "sweep": str(folder.path),
             "import_path": str(self._import_path),
@@ -116,6 +133,9 @@ class SweepControl:
         """Record what a worker tells; True when its trial ends."""
         if self.stopping or self.ledger.is_finished(report.trial):
             return True
+        if self._leave_out(report):
+            self.handed_back.append(report.trial)
+            return True
         self._keep_notes(report)
         if report.ends_sweep:
             raise LmoeTuneError(
@@ -124,8 +144,11 @@ class SweepControl:
             )
         if report.failure is not None:
             self.ledger.fail(report.trial, report.failure, report.traceback)
+            self._refuse_failures_only(report.failure)
             ended = True
         else:
+            self._failed_before_any_epoch = None
+            self._keep_place(report)
             self.baseline = report.baseline
             before = self.ledger.standing.running[report.trial]
             ended = self.ledger.record_epoch(
@@ -143,6 +166,57 @@ class SweepControl:
             write_record(self.ledger.folder, trial)
         return ended
 
+    def _leave_out(self, report: Report) -> bool:
+        """Whether the node of a report is not fit to run trials; it is said once."""
+        if report.place is None or report.failure is not None:
+            return False
+        faults = list(report.unfit)
+        ahead_s = (report.time_ms - now_ms()) / 1000
+        if report.time_ms and abs(ahead_s) > CLOCK_S:
+            faults.append(
+                f"its clock is {duration(abs(ahead_s))} {'ahead' if ahead_s > 0 else 'late'}"
+            )
+        if not faults and not self._has_arrived(report):
+            faults.append("its checkpoints do not arrive in the home")
+        if faults and self.nodes.leave_out(report.place.node, report.place.host, faults):
+            self.observer.on_message(
+                f"node {report.place.host} is left out: {'; '.join(faults)}; its trials go elsewhere"
+            )
+        return bool(faults)
+
+    def _has_arrived(self, report: Report) -> bool:
+        """Whether the checkpoint of an epoch is seen here: without it a trial could not be complete."""
+        if self.ledger.kind != "sweep" or report.epoch == 0:
+            return True
+        folder = self.ledger.folder.checkpoints(report.trial)
+        give_up = time.monotonic() + ARRIVAL_PATIENCE_S
+        while not any(folder.glob(f"epoch-{report.epoch:04d}-*.pt")):
+            if time.monotonic() > give_up:
+                return False
+            time.sleep(0.05)
+        return True
+
+    def _keep_place(self, report: Report) -> None:
+        place = report.place
+        if place is None:
+            return
+        self.ledger.place(report.trial, host=place.host, device=place.device, gpu=place.gpu)
+        if place.gpu is not None and self.nodes.is_another_gpu(place.gpu):
+            self.observer.on_message(
+                f"trials run on different GPUs ({', '.join(self.nodes.gpus)}): their numbers differ in the last bits"
+            )
+
+    def _refuse_failures_only(self, failure: str) -> None:
+        """Raises LmoeTuneError where several trials have failed in this run, and none has had an epoch."""
+        if self._failed_before_any_epoch is None:
+            return
+        self._failed_before_any_epoch += 1
+        if self._failed_before_any_epoch >= SEVERAL and self.ledger.exhausted() is None:
+            raise LmoeTuneError(
+                f"{SEVERAL} trials failed before any had an epoch, the last one with: {failure}. The sweep has "
+                f"stopped; once that is mended: {self.ledger.resume_command}"
+            )
+
     def _keep_notes(self, report: Report) -> None:
         if report.notes:
             self.ledger.note(report.trial, report.notes)
@@ -151,7 +225,7 @@ class SweepControl:
                 self._said.add(note)
                 self.observer.on_message(f"trial {report.trial}: {note}")
 
-    def on_process_died(self, number: int, *, with_node: bool = False) -> bool:
+    def on_process_died(self, number: int, *, with_node: bool = False, how: str = "") -> bool:
         """A trial's process died; it is started again, from its newest checkpoint. True when it has too often.
 
         The ledger counts, over all runs. A process that died with its node does not count, as nothing says
@@ -164,19 +238,19 @@ class SweepControl:
             self.observer.on_message(f"trial {number}: its node died; it continues on another one")
             return False
         if self.ledger.count_retry(number) > self.ledger.spec.resources.max_retries:
-            self.on_process_lost(number)
+            self.on_process_lost(number, how)
             return True
-        self.observer.on_message(f"trial {number}: its process died; it continues in a new one")
+        died = f"its process died{f' ({how})' if how else ''}"
+        self.observer.on_message(f"trial {number}: {died}; it continues in a new one")
         return False
 
-    def on_process_lost(self, number: int) -> None:
+    def on_process_lost(self, number: int, how: str = "") -> None:
         """A trial's process died more often than is retried."""
         if self.stopping or self.ledger.is_finished(number):
             return
         retries = self.ledger.spec.resources.max_retries
-        self.ledger.fail(
-            number, f"its process died {retries + 1} times (resources.max_retries is {retries})"
-        )
+        died = f"its process died {retries + 1} times (resources.max_retries is {retries})"
+        self.ledger.fail(number, f"{died}: {how}" if how else died)
         self._ended(self.ledger.trial(number))
 
     def time_is_up(self) -> bool:

@@ -190,6 +190,21 @@ class Ledger:
             self._touch(number)
         return deaths
 
+    def place(self, number: int, *, host: str, device: str | None, gpu: str | None) -> None:
+        """Keep where a running trial is, if that is news."""
+        frozen = self._frozen(number)
+        known = {schema.HOST.name: host, schema.DEVICE.name: device, schema.GPU.name: gpu}
+        news = {
+            name: value
+            for name, value in known.items()
+            if value is not None and frozen.user_attrs.get(name) != value
+        }
+        if news and not frozen.state.is_finished():
+            with self._backend.transaction():
+                for name, value in news.items():
+                    self._set(number, name, value)
+            self._touch(number)
+
     def note(self, number: int, texts: Sequence[str]) -> None:
         """Keep what a running trial's process warned of."""
         frozen = self._frozen(number)

@@ -21,11 +21,11 @@ from lmoe_tune.data.inspection import refuse_unsound
 from lmoe_tune.data.usable_images import Say
 from lmoe_tune.durable import write_durably
 from lmoe_tune.errors import UsageError
+from lmoe_tune.source_code import changes, code_of
 from lmoe_tune.spec import LoadedSpec, Spec, diff, resolved_yaml
 from lmoe_tune.spec.record import CHANGEABLE, CHANGEABLE_DATA, SETTLED_AT_START
 from lmoe_tune.sweep import view
 from lmoe_tune.sweep.budget import Budget, BudgetChange
-from lmoe_tune.sweep.code import changes, code_of
 from lmoe_tune.sweep.folder import SweepFolder, refuse_lost_ledger
 from lmoe_tune.sweep.ledger import Ledger, now_ms
 from lmoe_tune.sweep.sampling import make_distributions, make_sampler

@@ -18,10 +18,12 @@ from threading import Event
 from lmoe_tune.durable import ADVICE, cannot_write
 from lmoe_tune.errors import LmoeTuneError
 from lmoe_tune.sweep import cluster
+from lmoe_tune.sweep.cluster import Cluster
 from lmoe_tune.sweep.control import SweepControl
 from lmoe_tune.sweep.delivery import PATIENCE_S
 from lmoe_tune.sweep.guard import guarded
 from lmoe_tune.sweep.ledger import Ledger, now_ms
+from lmoe_tune.sweep.nodes import refuse_too_large
 from lmoe_tune.sweep.observer import Observer
 from lmoe_tune.sweep.projector import DELIVERING, Projector
 from lmoe_tune.sweep.trial_files import mend_records
@@ -116,14 +118,15 @@ def _run_on_ray(
     install: Callable[[], None],
     leave: Leave | None,
 ) -> None:
-    ledger, say = control.ledger, control.observer.on_message
+    ledger = control.ledger
     with cluster.started(address) as resources:
         install()  # Ray put its own in their place
-        slots = resources.slots(ledger.spec.resources, ledger.spec.search.max_concurrent)
-        say(f"{slots} trial{'s' if slots > 1 else ''} at a time")
+        if resources.local:
+            refuse_too_large(resources.capacities().values(), ledger.spec.resources)
+        resources.show_presence(f"{ledger.sweep_id}-{run}")
         with guarded(resources.vitals, control.on_cluster_lost, lambda: _give_up(control, leave)):
             projector.refuse_to_start()
-            _tune(control, projector, slots, run)
+            _tune(control, projector, resources, run)
         if _end_run(control, run):
             projector.finish_soon()  # while Ray shuts down
 
@@ -149,7 +152,7 @@ def _state(ledger: Ledger) -> str:
     return "complete" if ledger.is_complete() else "interrupted"
 
 
-def _tune(control: SweepControl, projector: Projector, slots: int, run: int) -> None:
+def _tune(control: SweepControl, projector: Projector, resources: Cluster, run: int) -> None:
     from ray import tune
 
     from lmoe_tune.sweep.scheduler import LedgerScheduler
@@ -158,18 +161,19 @@ def _tune(control: SweepControl, projector: Projector, slots: int, run: int) -> 
     from trainables.worker import TrialWorker
 
     cluster.keep_environment_private()
-    resources = control.ledger.spec.resources
     scratch = control.ledger.folder.path / ".ray"
     shutil.rmtree(scratch, ignore_errors=True)  # what a killed run left; we hold the lock
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     scheduler = LedgerScheduler(control)
+    # Of two sweeps on a cluster that call it alike, one may get the other's code.
+    name = f"lmoe-tune-{control.ledger.sweep_id}-{run}"
+    tune.register_trainable(name, TrialWorker)
     tuner = tune.Tuner(
-        tune.with_resources(TrialWorker, {"cpu": resources.cpu, "gpu": resources.gpu}),
+        name,
         tune_config=tune.TuneConfig(
             search_alg=LedgerSearcher(control),
             scheduler=scheduler,
             num_samples=-1,
-            max_concurrent_trials=slots,
             reuse_actors=True,
             trial_name_creator=lambda trial: f"trial_{trial.config['trial']}",
             trial_dirname_creator=lambda trial: str(trial.config["trial"]),
@@ -178,7 +182,7 @@ def _tune(control: SweepControl, projector: Projector, slots: int, run: int) -> 
             name=f"run-{run}-{os.getpid()}",
             storage_path=str(scratch),
             verbose=0,
-            stop=Watch(control, projector, scheduler.trials),
+            stop=Watch(control, projector, resources, scheduler.trials),
             checkpoint_config=tune.CheckpointConfig(
                 checkpoint_at_end=False
             ),  # the workers write their own

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ray.exceptions import OutOfMemoryError
+from ray.tune import PlacementGroupFactory
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
@@ -25,6 +27,7 @@ class LedgerScheduler(FIFOScheduler):  # type: ignore[misc]
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         self.trials[trial.config["trial"]] = trial
+        self._place(trial)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         with self._control.fatal_errors():
@@ -36,13 +39,26 @@ class LedgerScheduler(FIFOScheduler):  # type: ignore[misc]
         if trial.status == Trial.PENDING:
             return  # the same death once more (see `LedgerSearcher.on_trial_complete`)
         with self._control.fatal_errors():
-            if self._control.on_process_died(trial.config["trial"], with_node=_node_died(trial)):
+            number, how = trial.config["trial"], _how_it_died(trial)
+            if self._control.on_process_died(number, with_node=_node_died(trial), how=how):
                 # Tune starts it again nevertheless, on whose word no end of this is to depend.
                 trial.config["ended"] = True
                 trial.max_failures = 0
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
         self.trials.pop(trial.config["trial"], None)
+
+    def _place(self, trial: Any) -> None:
+        """What a trial needs, on a node that is not left out."""
+        asked = self._control.ledger.spec.resources
+        bundle = {"CPU": asked.cpu, **({"GPU": asked.gpu} if asked.gpu else {})}
+        left_out = ",".join(sorted(self._control.nodes.left_out))
+        if left_out:
+            elsewhere = [{"ray.io/node-id": f"!in({left_out})"}]
+            placed = PlacementGroupFactory([bundle], bundle_label_selector=elsewhere)
+        else:
+            placed = PlacementGroupFactory([bundle])
+        trial.update_resources(placed)
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
@@ -61,3 +77,10 @@ def _node_died(trial: Any) -> bool:
     return (
         "its node has died" in said or "is unavailable: " in said
     )  # of the latter Ray heard nothing any more
+
+
+def _how_it_died(trial: Any) -> str:
+    """What Ray knows of a process that has died: it names no signal."""
+    if isinstance(trial.get_pickled_error(), OutOfMemoryError):
+        return "Ray ended it, as its machine was running out of memory"
+    return "it was killed, perhaps as its machine ran out of memory, or it crashed"

@@ -169,11 +169,16 @@ RETRY_OF = Key[int](
 RETRIES = Key[int](
     "retries", "trial", "number", "when its process dies", "How often it has, over all runs."
 )
+HOST = Key[str](
+    "host", "trial", "text", "when it begins on another machine", "The machine that it runs on."
+)
+DEVICE = Key[str]("device", "trial", "cpu|cuda", "with `host`", "What it is trained on.")
+GPU = Key[str]("gpu", "trial", "text", "with `host`", "The name of its GPU.")
 NOTES = Key[list[str]](
     "notes", "trial", "list of texts", "when its process warns", "A damaged checkpoint, say."
 )
 
-RECORD_KEYS = (FAILURE, TRACEBACK, ENDED_BY, RETRY_OF, RETRIES)
+RECORD_KEYS = (FAILURE, TRACEBACK, ENDED_BY, RETRY_OF, RETRIES, HOST, DEVICE, GPU)
 """Keys of a trial that are fields of its record, by the same name."""
 
 KEYS: tuple[Key[Any], ...] = tuple(value for value in globals().values() if isinstance(value, Key))

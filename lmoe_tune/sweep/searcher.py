@@ -18,11 +18,15 @@ class LedgerSearcher(Searcher):  # type: ignore[misc]
         self._control = control
         self._unfinished = deque(control.ledger.unfinished())
         self._numbers: dict[str, int] = {}
+        self._live: set[str] = set()
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         with self._control.fatal_errors():
             if self._control.stopping:
                 return str(Searcher.FINISHED)
+            if self._live and len(self._live) >= self._control.slots:
+                return None
+            self._take_back()
             if self._unfinished:
                 suggestion = self._unfinished.popleft()
             elif self._control.ledger.exhausted() is None:
@@ -32,6 +36,7 @@ class LedgerSearcher(Searcher):  # type: ignore[misc]
             else:
                 return str(Searcher.FINISHED)
             self._numbers[trial_id] = suggestion.number
+            self._live.add(trial_id)
             self._control.on_start(suggestion)
             return self._control.worker_config(suggestion)
         return str(Searcher.FINISHED)
@@ -44,6 +49,7 @@ class LedgerSearcher(Searcher):  # type: ignore[misc]
         Tune also gives up when a process dies while it is reset from one trial to the next: it is told of that
         twice, and the second time the trial already waits for another process (`_process_trial_failure`).
         """
+        self._live.discard(trial_id)
         if error:
             with self._control.fatal_errors():
                 number = self._numbers[trial_id]
@@ -54,6 +60,14 @@ class LedgerSearcher(Searcher):  # type: ignore[misc]
                         if suggestion.number == number
                     ]
                     self._unfinished.extend(again)
+
+    def _take_back(self) -> None:
+        """What came back from a node that was left out is handed out again."""
+        waiting = self._control.handed_back
+        numbers = {waiting.popleft() for _ in range(len(waiting))}
+        if numbers:
+            unfinished = self._control.ledger.unfinished()
+            self._unfinished.extend(one for one in unfinished if one.number in numbers)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Nothing: the scheduler records results, together with its decision."""

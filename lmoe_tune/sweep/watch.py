@@ -9,9 +9,12 @@ from typing import Any
 from ray.tune import Stopper
 from ray.tune.experiment import Trial
 
+from lmoe_tune.sweep.cluster import Cluster
 from lmoe_tune.sweep.control import SweepControl
+from lmoe_tune.sweep.nodes import slots_of
 from lmoe_tune.sweep.projector import Projector
 
+LOOKED_EVERY_S = 1.0
 WAITING_S = 30.0  # without any trial's process, until the user is told
 
 
@@ -27,11 +30,18 @@ class Watch(Stopper):  # type: ignore[misc]
     """
 
     def __init__(
-        self, control: SweepControl, projector: Projector, trials: Mapping[int, Any]
+        self,
+        control: SweepControl,
+        projector: Projector,
+        cluster: Cluster,
+        trials: Mapping[int, Any],
     ) -> None:
         self._control = control
         self._projector = projector
+        self._cluster = cluster
         self._trials = trials
+        self._slots: int | None = None
+        self._looked = -LOOKED_EVERY_S
         self._last_run = time.monotonic()
         self._told = False
 
@@ -42,11 +52,35 @@ class Watch(Stopper):  # type: ignore[misc]
         done = False
         with self._control.fatal_errors():
             self._projector.collect()
+            self._follow_cluster()
             done = self._control.time_is_up() or self._control.ledger.is_complete()
             self._tell_of_waiting()
         if done or self._control.stopping:
             raise LeaveLoop
         return False
+
+    def _follow_cluster(self) -> None:
+        """Nodes join and leave, and other sweeps come and go."""
+        now = time.monotonic()
+        if now - self._looked < LOOKED_EVERY_S:
+            return
+        self._looked = now
+        control, spec = self._control, self._control.ledger.spec
+        left_out = control.nodes.left_out
+        large = {
+            node: capacity
+            for node, capacity in self._cluster.capacities().items()
+            if capacity.slots(spec.resources)
+        }
+        control.nodes.refuse_none_left(large, control.ledger.resume_command)
+
+        fit = [capacity for node, capacity in large.items() if node not in left_out]
+        in_all = slots_of(fit, spec.resources, None)
+        control.slots = slots_of(fit, spec.resources, spec.search.max_concurrent)
+        control.slots = min(control.slots, self._cluster.share(in_all))
+        if control.slots != self._slots:
+            self._slots = control.slots
+            control.observer.on_message(_slots_line(control.slots))
 
     def _tell_of_waiting(self) -> None:
         """Ray waits in silence when no node has room: nodes may have died, or others use them."""
@@ -59,10 +93,21 @@ class Watch(Stopper):  # type: ignore[misc]
         elif not self._told and time.monotonic() - self._last_run > WAITING_S:
             self._told = True
             asked = self._control.ledger.spec.resources
+            needed = f"cpu {asked.cpu:g} and gpu {asked.gpu:g}"
+            why = f"no node of the cluster has {needed} free, or a worker is slow to start there"
+            if self._cluster.local:
+                why = "the machine is busy, and a worker is slow to start"
+            elif not self._slots:
+                why = f"no node of the cluster has {needed}"
             self._control.observer.on_message(
-                f"no trial runs: no node of Ray's has cpu {asked.cpu:g} and gpu {asked.gpu:g} free for one. "
-                "It is waited for; Ctrl-C ends the wait, and nothing is lost"
+                f"no trial runs yet: {why}; waiting for it. Ctrl-C ends the wait, and nothing is lost"
             )
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune pickles it; nothing would ever read that
+
+
+def _slots_line(slots: int) -> str:
+    if not slots:
+        return "no node that a trial fits on is there yet; waiting for one"
+    return f"{slots} trial{'s' if slots > 1 else ''} at a time"

@@ -85,7 +85,9 @@ def test_a_worker_is_told_where_everything_is(control: MakeControl) -> None:
     running = control()
     suggestion = start(running)
     folder = running.ledger.folder
+    sign = json.loads((folder.path / "run.json").read_text(encoding="utf-8"))
     assert running.worker_config(suggestion) == {
+        "nonce": sign["nonce"],
         "home": str(folder.home),
         "sweep": str(folder.path),
         "import_path": "/specs",

@@ -9,28 +9,32 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import lmoe_tune
-import trainables
 from lmoe_tune.spec import METHOD, Spec
 
 PARTS = (
-    "data", "methods", "training", "evaluation", "evaluation.py", "model.py", "checkpoint.py", "sweep/sampling.py",
+    "checkpoint.py", "data", "description.py", "evaluation", "methods", "model.py", "readers", "sweep/pruning.py",
+    "sweep/sampling.py", "training", "weights.py",
 )  # fmt: skip
 """What of the package decides on suggestions and results; the rest may change between two runs."""
 PACKAGES = ("torch", "torchvision", "numpy", "optuna")
 
 
 def code_of(spec: Spec, import_path: Path, parts: Sequence[str] = PARTS) -> dict[str, str]:
-    """Checksums of the source files by name, and versions of the packages, that a sweep's numbers depend on."""
-    package = Path(lmoe_tune.__file__).parent
+    """Checksums of the source files by name, and versions of the packages, that a sweep's numbers depend on.
+
+    Args:
+        import_path: where the user's own modules are.
+        parts: files and folders of the package; one that is not there is a mistake.
+    """
+    package = Path(__file__).resolve().parent
     files = {
         f"lmoe_tune/{path.relative_to(package)}": path
         for part in parts
         for path in _sources(package / part)
     }
-    shipped = Path(trainables.__file__).parent
-    files |= {f"trainables/{path.name}": path for path in _sources(shipped)}
-    for path in _own_sources(spec, import_path):
+    trainables = package.parent / "trainables"
+    files |= {f"trainables/{path.name}": path for path in _sources(trainables)}
+    for path in own_sources(spec, import_path):
         files[str(path.relative_to(import_path))] = path
     found = {
         name: hashlib.sha256(path.read_bytes()).hexdigest()[:12]
@@ -57,10 +61,11 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 
 def _sources(path: Path) -> list[Path]:
+    assert path.exists(), f"{path} decides on results, but is not there"
     return [path] if path.is_file() else sorted(path.rglob("*.py"))
 
 
-def _own_sources(spec: Spec, import_path: Path) -> Iterator[Path]:
+def own_sources(spec: Spec, import_path: Path) -> Iterator[Path]:
     """The files of the user's own trainables, and what they import from beside the spec."""
     names = spec.space[METHOD].choices or () if METHOD in spec.space else (spec.trainable,)
     queue = [str(name).partition(":")[0] for name in names if ":" in str(name)]

@@ -1,0 +1,107 @@
+"""Before its first epoch on a node, a worker shows that what it would give can stand beside the others' results.
+
+The driver leaves a sign in the sweep's folder when a run begins (`leave_sign`). A worker that does not find it there
+sees no home, or a copy of it; one whose code or packages differ would give other numbers. The driver leaves out the
+node of a worker that is not fit, and its trial goes elsewhere.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lmoe_tune.durable import read_text, write_durably
+from lmoe_tune.errors import LmoeTuneError
+from lmoe_tune.source_code import PACKAGES, changes, code_of
+from lmoe_tune.spec import Spec
+from lmoe_tune.wording import first_few
+
+SIGN = "run.json"  # in the sweep's folder
+PATIENCE_S = 5.0  # with a shared disk, until it shows what was written elsewhere
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a trial runs."""
+
+    node: str
+    """Ray's id of the node."""
+    host: str
+    device: str | None
+    gpu: str | None
+
+
+def leave_sign(folder: Path, code: Mapping[str, str]) -> str:
+    """Say in the sweep's folder that a run begins, and with which code; returns what workers must find there."""
+    nonce = uuid.uuid4().hex
+    content = json.dumps({"nonce": nonce, "code": dict(code)}, indent=1)
+    write_durably(folder / SIGN, content.encode())
+    return nonce
+
+
+def faults(nonce: str, folder: Path, home: Path, spec: Spec, import_path: Path) -> list[str]:
+    """Why no trial may run in this process, a clause each: "it does not see the home …"."""
+    sign = _find_sign(nonce, folder)
+    if sign is None:
+        return [f"it does not see the home {home}"]
+    if sign["nonce"] != nonce:
+        return [f"its {home} is another one than the driver's, or an old copy"]
+
+    other = _differences(sign["code"], code_of(spec, import_path))
+    return [*other, *_data_faults(spec, home)]
+
+
+def place(device: str | None = None) -> Place:
+    """Where this process is.
+
+    Args:
+        device: on which trials are trained, `cpu` or `cuda`; None is not known.
+    """
+    import ray
+
+    gpu = None
+    if device is not None and device.startswith("cuda"):
+        import torch
+
+        gpu = torch.cuda.get_device_name()
+    node = ray.get_runtime_context().get_node_id() if ray.is_initialized() else ""
+    return Place(node, socket.gethostname(), device, gpu)
+
+
+def _find_sign(nonce: str, folder: Path) -> dict[str, Any] | None:
+    give_up = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            sign: dict[str, Any] = json.loads(read_text(folder / SIGN))
+        except (OSError, ValueError, LmoeTuneError):
+            sign = {}
+        if sign.get("nonce") == nonce or time.monotonic() > give_up:
+            return sign or None
+        time.sleep(0.2)
+
+
+def _differences(wanted: Mapping[str, str], found: Mapping[str, str]) -> list[str]:
+    differing = [line.partition(":")[0] for line in changes(wanted, found)]
+    versions = [name for name in differing if name in PACKAGES]
+    files = [name for name in differing if name not in PACKAGES]
+    said = [f"it has {name} {found[name]}, and the driver {wanted[name]}" for name in versions]
+    if files:
+        verb = "differs" if len(files) == 1 else "differ"
+        said.append(f"it runs other code: {first_few(files, 3)} {verb}")
+    return said
+
+
+def _data_faults(spec: Spec, home: Path) -> list[str]:
+    from lmoe_tune.data import load_search_data
+
+    try:
+        load_search_data(spec.data, home)
+    except (LmoeTuneError, OSError) as error:
+        return [f"it cannot read the data: {error}"]
+    return []
