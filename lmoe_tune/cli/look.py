@@ -234,4 +234,5 @@ def _flat(summary: dict[str, Any]) -> dict[str, Any]:
         "best_value": best.get("value"),
         **rest,
         "test_openings": len(summary["test_openings"]),
+        "questions": ", ".join(map(str, summary["questions"] or ())),
     }

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from lmoe_tune.durable import read_text
+from lmoe_tune.errors import UsageError
+from lmoe_tune.questions import read_questions
 from lmoe_tune.records import TrialRecord
 from lmoe_tune.spec import Spec, spec_from_resolved
 from lmoe_tune.sweep.folder import SweepFolder
@@ -62,9 +64,28 @@ def summary(ledger: Ledger) -> dict[str, Any]:
         ),
         "changes": changes_of(ledger),
         "test_openings": test_openings(ledger),
+        **questions_of(ledger),
         "wall_s": round(ledger.wall_s(), 3),
         "folder": str(ledger.folder.path),
     }
+
+
+def questions_of(ledger: Ledger) -> dict[str, Any]:
+    """The numbers of the questions that this sweep has asked or looked at, and how many its home has in all.
+
+    None where the home's file is damaged: whoever only looks is not refused for it.
+    """
+    try:
+        asked = read_questions(ledger.folder.home)
+    except UsageError:
+        return {"questions": None, "home_questions": None}
+    name = ledger.folder.name
+    own = [
+        one.number
+        for one in asked
+        if one.sweep_id == ledger.sweep_id or any(look.sweep == name for look in one.looks)
+    ]
+    return {"questions": own, "home_questions": len(asked)}
 
 
 def changes_of(ledger: Ledger) -> list[str]:
