@@ -83,6 +83,11 @@ def audit(name: str, *, home: Path | None = None) -> str:
     return _typed("audit", name, home=home)
 
 
+def compare(*names: str, home: Path | None = None) -> str:
+    """Sweeps side by side."""
+    return _typed("compare", *names, home=home)
+
+
 def confirm(
     name: str,
     *,

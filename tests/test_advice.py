@@ -24,6 +24,7 @@ OFFERS = [
     advice.leaderboard("cars", home=FOLDER),
     advice.best("cars", home=FOLDER),
     advice.audit("cars", home=FOLDER),
+    advice.compare("cars", "birds", home=FOLDER),
     advice.confirm("cars", seeds=8, top=2, allow_unfinished=True, home=FOLDER),
     advice.confirm("cars", splits=(0, 1), tuned_comparators=True),
     advice.report("cars", home=FOLDER),

@@ -59,12 +59,12 @@ def resolve_home(home: str | None) -> Path:
     return home_of(_home if home is None else home, called="--home")
 
 
-def checked_format(value: str) -> Format:
-    """One of the formats; raises UsageError otherwise."""
+def checked_format(value: str, known_as: str = "table, json, csv") -> Format:
+    """One of the formats; raises UsageError otherwise, with those that the command has."""
     for known in get_args(Format):
         if value == known:
             return known  # type: ignore[no-any-return]
-    raise UsageError(f"--format is '{value}', but must be one of table, json, csv")
+    raise UsageError(f"--format is '{value}', but must be one of {known_as}")
 
 
 def load(

@@ -1,19 +1,64 @@
-"""The report of a sweep."""
+"""The report of a sweep, and the comparison of several."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lmoe_tune.cli.options import HomeOption, NameArgument, resolve_home
-from lmoe_tune.cli.output import say
-from lmoe_tune.errors import TrackingError
+from lmoe_tune.cli.options import HomeOption, NameArgument, checked_format, resolve_home
+from lmoe_tune.cli.output import print_json, print_rows, say
+from lmoe_tune.errors import TrackingError, UsageError
 
 if TYPE_CHECKING:
     from lmoe_tune.sweep.folder import SweepFolder
 
 app = typer.Typer()
+
+
+@app.command()
+def compare(
+    names: Annotated[
+        list[str], typer.Argument(metavar="NAME…", help="The sweeps, two or more of one home.")
+    ],
+    form: Annotated[
+        str, typer.Option("--format", metavar="table|json|csv|html", help="How to print it.")
+    ] = "table",
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FILE", help="Where to write the page, for html."),
+    ] = None,
+    home: HomeOption = None,
+) -> None:
+    """Put sweeps side by side: settings that differ, best and spread, cost, verdicts; html has a figure."""
+    chosen = "table" if form == "html" else checked_format(form, "table, json, csv, html")
+    distinct = list(dict.fromkeys(names))
+    if len(distinct) < 2:
+        raise UsageError("compare needs two or more sweeps")
+
+    from lmoe_tune.durable import write_durably
+    from lmoe_tune.report import comparison
+    from lmoe_tune.sweep.folder import find_sweep
+    from lmoe_tune.sweep.view import read_sweep
+
+    where = resolve_home(home)
+    found = comparison.compare([read_sweep(find_sweep(where, name)) for name in distinct])
+    for line in found.cautions:
+        say(line)
+    if form == "html":
+        path = out or where / f"compare-{'-'.join(distinct)}.html"
+        write_durably(path, comparison.make_comparison_page(found).encode())
+        typer.echo(str(path))
+        return
+    if chosen == "json":
+        print_json(found.document())
+        return
+    print_rows(found.rows, comparison.COLUMNS, chosen)
+    if chosen == "table" and found.differences:
+        typer.echo("")
+        rows = [{"setting": key, **values} for key, values in found.differences.items()]
+        print_rows(rows, ("setting", *distinct), chosen)
 
 
 @app.command()

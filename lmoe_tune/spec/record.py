@@ -81,6 +81,11 @@ def identity(spec: Spec) -> dict[str, Any]:
     return spec.model_dump(mode="json", by_alias=True, exclude=left_out)
 
 
+def settings(spec: Spec) -> dict[str, Any]:
+    """Every single setting of a spec by its dotted path, without those that may change from run to run."""
+    return {dotted(path): value for path, value in _leaves(identity(spec), ())}
+
+
 def diff(old: Spec, new: Spec) -> list[str]:
     """What keeps `new` from going on with the sweep of `old`: "train.lr: 0.001 -> 0.01", one per setting.
 

@@ -1,0 +1,211 @@
+"""`lmoe-tune compare`: sweeps side by side, as rows, differences and one figure; a page of these on request."""
+
+from __future__ import annotations
+
+import base64
+import io
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from html import escape
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from lmoe_tune.report.facts import Facts, gather
+from lmoe_tune.report.figures import BLUE, DPI, GREY, ORANGE, STYLE
+from lmoe_tune.report.page import POLICY
+from lmoe_tune.report.page import STYLE as PAGE_STYLE
+from lmoe_tune.spec.record import settings
+from lmoe_tune.sweep.ledger import Ledger
+from lmoe_tune.wording import shown
+
+COLUMNS = (
+    "sweep", "state", "method", "complete", "pruned", "failed", "metric", "best", "best_trial", "median",
+    "low", "high", "epochs", "wall_s", "gpu_hours", "verdict", "test_openings",
+)  # fmt: skip
+"""What a row of the table shows; `low` and `high` are the quartiles of the complete trials."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Several sweeps as they stand.
+
+    Attributes:
+        rows: a sweep each, with `COLUMNS` and the best trial's `params`.
+        differences: settings that are not the same in all: {setting: value by sweep, None where it has none}.
+        cautions: why values of two sweeps may not be comparable, a sentence each.
+        png: the figure.
+    """
+
+    rows: tuple[dict[str, Any], ...]
+    differences: dict[str, dict[str, Any]]
+    cautions: tuple[str, ...]
+    png: bytes
+
+    def document(self) -> dict[str, Any]:
+        """What is printed as JSON."""
+        return {
+            "sweeps": list(self.rows),
+            "differences": self.differences,
+            "cautions": list(self.cautions),
+        }
+
+
+def compare(ledgers: Sequence[Ledger]) -> Comparison:
+    """Put sweeps side by side. Only reads, at any moment, beside running drivers."""
+    found = [gather(ledger) for ledger in ledgers]
+    rows = tuple(_row(ledger, facts) for ledger, facts in zip(ledgers, found, strict=True))
+    with mpl.rc_context(STYLE):
+        png = _drawn(found)
+    return Comparison(rows, _differences(found), tuple(_cautions(found)), png)
+
+
+def _row(ledger: Ledger, facts: Facts) -> dict[str, Any]:
+    summary, best = facts.summary, facts.best
+    counts = summary["trials"]
+    values = _values(facts)
+    low, median, high = (None, None, None)
+    if len(values) > 1:
+        low, median, high = statistics.quantiles(values, n=4, method="inclusive")
+    verdict = None
+    if facts.confirmation is not None:
+        verdict = facts.confirmation.document.get("verdict")
+    return {
+        "sweep": summary["sweep"],
+        "state": summary["state"],
+        "method": facts.spec.trainable,
+        **{state: counts[state] for state in ("complete", "pruned", "failed")},
+        "metric": facts.spec.objective.metric,
+        "best": None if best is None else best.values[0],
+        "best_trial": None if best is None else best.number,
+        "feasible": best is not None and best.violation == 0,
+        "params": {} if best is None else best.params,
+        "low": low,
+        "median": median,
+        "high": high,
+        "epochs": sum(len(trial.epochs) for trial in facts.trials),
+        "wall_s": summary["wall_s"],
+        "gpu_hours": round(ledger.gpu_hours(), 4),
+        "verdict": verdict,
+        "test_openings": len(summary["test_openings"]),
+    }
+
+
+def _values(facts: Facts) -> list[float]:
+    """The objective of the complete trials, in the order in which they were started."""
+    return [trial.values[0] for trial in facts.trials if trial.state == "complete"]
+
+
+def _name(facts: Facts) -> str:
+    return str(facts.summary["sweep"])
+
+
+def _differences(found: Sequence[Facts]) -> dict[str, dict[str, Any]]:
+    of_each = {_name(facts): settings(facts.spec) for facts in found}
+    paths = dict.fromkeys(path for leaves in of_each.values() for path in leaves)
+    differing = {}
+    for path in paths:
+        values = {name: leaves.get(path) for name, leaves in of_each.items()}
+        first, *others = values.values()
+        if path != "name" and any(value != first for value in others):
+            differing[path] = values
+    return differing
+
+
+def _cautions(found: Sequence[Facts]) -> list[str]:
+    cautions = []
+    objectives = {(facts.spec.objective.metric, facts.spec.objective.score) for facts in found}
+    if len(objectives) > 1:
+        cautions.append(
+            "they are judged by different metrics or scores: their values differ in kind"
+        )
+    if len({facts.fingerprint for facts in found}) > 1:
+        cautions.append("they were searched on different images or splits: compare with care")
+    if any(facts.summary["state"] != "complete" for facts in found):
+        cautions.append("not all of them are complete")
+    verdicts = [facts.confirmation is not None for facts in found]
+    if any(verdicts) and not all(verdicts):
+        cautions.append("only some are confirmed: a best value without a confirmation may be luck")
+    elif not any(verdicts):
+        cautions.append(
+            "none is confirmed: the best of many trials is better than it will be again"
+        )
+    return cautions
+
+
+def _drawn(found: Sequence[Facts]) -> bytes:
+    """Left the best so far over the trials, right the values of the complete trials, a sweep each."""
+    colours = [BLUE, ORANGE, "#009E73", "#D55E00", "#CC79A7", GREY]
+    figure = Figure(figsize=(9.0, max(3.4, 1.6 + 0.4 * len(found))), dpi=DPI)
+    history, spread = figure.subplots(1, 2)
+    for place, facts in enumerate(found):
+        colour, values = colours[place % len(colours)], _values(facts)
+        best = max if facts.spec.objective.direction == "maximize" else min
+        so_far = [best(values[: count + 1]) for count in range(len(values))]
+        history.step(
+            range(1, len(values) + 1), so_far, where="post", color=colour, label=_name(facts)
+        )
+        spread.plot(values, [place] * len(values), "o", color=colour, alpha=0.5, markersize=5)
+        if so_far:
+            spread.plot(so_far[-1:], [place], "D", color=colour, markersize=8)
+
+    metric = found[0].spec.objective.metric
+    history.set(xlabel="complete trials", ylabel=f"best {metric} so far")
+    history.legend(fontsize=8)
+    spread.set_yticks(range(len(found)), [_name(facts) for facts in found])
+    spread.set(xlabel=f"{metric} of the complete trials", ylim=(len(found) - 0.5, -0.5))
+    content = io.BytesIO()
+    figure.savefig(content, format="png")
+    return content.getvalue()
+
+
+def make_comparison_page(found: Comparison) -> str:
+    """One HTML document that loads nothing."""
+    title = " against ".join(row["sweep"] for row in found.rows)
+    figure = base64.b64encode(found.png).decode()
+    names = [row["sweep"] for row in found.rows]
+    best = [{"sweep": row["sweep"], **row["params"]} for row in found.rows]
+    parameters = list(dict.fromkeys(name for row in best for name in row))
+    differing = [{"setting": key, **values} for key, values in found.differences.items()]
+    cautions = "".join(f"<p>{escape(line)}</p>" for line in found.cautions)
+    return "\n".join(
+        [
+            "<!doctype html>",
+            '<html lang="en"><head><meta charset="utf-8">',
+            f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            f"<title>{escape(title)}: lmoe-tune</title><style>{PAGE_STYLE}</style></head><body><main>",
+            f"<h1>{escape(title)}</h1>",
+            f'<p class="soft">{datetime.now(UTC):%Y-%m-%d %H:%M} UTC</p>',
+            f'<div class="card">{cautions}</div>' if cautions else "",
+            _table(found.rows, COLUMNS, "The sweeps"),
+            (
+                f'<figure class="wide"><img alt="best so far, and all values" src="data:image/png;base64,{figure}">'
+                "<figcaption>Left: the best so far. Right: a dot for each complete trial, the best as a diamond."
+                "</figcaption></figure>"
+            ),
+            _table(best, parameters, "Parameters of the best trials"),
+            _table(differing, ["setting", *names], "Settings that differ"),
+            "</main></body></html>",
+        ]
+    )
+
+
+def _table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], title: str) -> str:
+    head = "".join(f"<th>{escape(column)}</th>" for column in columns)
+    body = "".join(
+        "<tr>" + "".join(_cell(row.get(column)) for column in columns) + "</tr>" for row in rows
+    )
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return f'<h2>{escape(title)}</h2><div class="card scroll">{table}</div>'
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "<td>-</td>"
+    if isinstance(value, float):
+        return f'<td data-value="{value!r}">{value:.4g}</td>'
+    return f"<td>{escape(value if isinstance(value, str) else shown(value))}</td>"
