@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from html import escape
 from typing import Any
 
 import matplotlib as mpl
@@ -16,8 +14,7 @@ from matplotlib.figure import Figure
 
 from lmoe_tune.report.facts import Facts, gather
 from lmoe_tune.report.figures import BLUE, DPI, GREY, ORANGE, STYLE
-from lmoe_tune.report.page import POLICY
-from lmoe_tune.report.page import STYLE as PAGE_STYLE
+from lmoe_tune.report.page import POLICY, Cell, Table, moment, templates
 from lmoe_tune.spec.record import settings
 from lmoe_tune.sweep.ledger import Ledger
 from lmoe_tune.wording import shown
@@ -164,48 +161,38 @@ def _drawn(found: Sequence[Facts]) -> bytes:
 
 def make_comparison_page(found: Comparison) -> str:
     """One HTML document that loads nothing."""
-    title = " against ".join(row["sweep"] for row in found.rows)
-    figure = base64.b64encode(found.png).decode()
     names = [row["sweep"] for row in found.rows]
     best = [{"sweep": row["sweep"], **row["params"]} for row in found.rows]
     parameters = list(dict.fromkeys(name for row in best for name in row))
     differing = [{"setting": key, **values} for key, values in found.differences.items()]
-    cautions = "".join(f"<p>{escape(line)}</p>" for line in found.cautions)
-    return "\n".join(
-        [
-            "<!doctype html>",
-            '<html lang="en"><head><meta charset="utf-8">',
-            f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<title>{escape(title)}: lmoe-tune</title><style>{PAGE_STYLE}</style></head><body><main>",
-            f"<h1>{escape(title)}</h1>",
-            f'<p class="soft">{datetime.now(UTC):%Y-%m-%d %H:%M} UTC</p>',
-            f'<div class="card">{cautions}</div>' if cautions else "",
-            _table(found.rows, COLUMNS, "The sweeps"),
-            (
-                f'<figure class="wide"><img alt="best so far, and all values" src="data:image/png;base64,{figure}">'
-                "<figcaption>Left: the best so far. Right: a dot for each complete trial, the best as a diamond."
-                "</figcaption></figure>"
+    return (
+        templates()
+        .get_template("comparison.html.jinja")
+        .render(
+            title=" against ".join(names),
+            now=moment(datetime.now(UTC)),
+            policy=POLICY,
+            cautions=found.cautions,
+            png=found.png,
+            sweeps=_table("sweeps", found.rows, COLUMNS, "The sweeps"),
+            parameters=_table("parameters", best, parameters, "Parameters of the best trials"),
+            differences=_table(
+                "differences", differing, ["setting", *names], "Settings that are not the same"
             ),
-            _table(best, parameters, "Parameters of the best trials"),
-            _table(differing, ["setting", *names], "Settings that differ"),
-            "</main></body></html>",
-        ]
+        )
     )
 
 
-def _table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], title: str) -> str:
-    head = "".join(f"<th>{escape(column)}</th>" for column in columns)
-    body = "".join(
-        "<tr>" + "".join(_cell(row.get(column)) for column in columns) + "</tr>" for row in rows
-    )
-    table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-    return f'<h2>{escape(title)}</h2><div class="card scroll">{table}</div>'
+def _table(
+    ident: str, rows: Sequence[Mapping[str, Any]], columns: Sequence[str], caption: str
+) -> Table:
+    cells = [[_cell(row.get(column)) for column in columns] for row in rows]
+    return Table(ident, columns, cells, caption)
 
 
-def _cell(value: Any) -> str:
+def _cell(value: Any) -> Cell:
     if value is None:
-        return "<td>-</td>"
+        return Cell("-")
     if isinstance(value, float):
-        return f'<td data-value="{value!r}">{value:.4g}</td>'
-    return f"<td>{escape(value if isinstance(value, str) else shown(value))}</td>"
+        return Cell(f"{value:.4g}", repr(value))
+    return Cell(value if isinstance(value, str) else shown(value))

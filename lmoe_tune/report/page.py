@@ -56,12 +56,12 @@ def make_page(
     """The whole document."""
     summary = facts.summary
     document = facts.confirmation.document if facts.confirmation else None
-    template = _templates().get_template("page.html.jinja")
+    template = templates().get_template("page.html.jinja")
     return template.render(
         summary=summary,
         spec=facts.spec,
         counts=_counts(summary["trials"]),
-        now=_moment(datetime.now(UTC)),
+        now=moment(datetime.now(UTC)),
         policy=POLICY,
         wide=WIDE,
         of_test=OF_TEST,
@@ -70,7 +70,7 @@ def make_page(
         confirm_command=advice.confirm(str(summary["sweep"])),
         confirm_tables=_of_confirmation(document) if document else [],
         openings=[
-            {**one, "when": _moment(datetime.fromtimestamp(one["time_ms"] / 1000, UTC))}
+            {**one, "when": moment(datetime.fromtimestamp(one["time_ms"] / 1000, UTC))}
             for one in summary["test_openings"]
         ],
         params=_params(facts),
@@ -84,7 +84,8 @@ def make_page(
     )
 
 
-def _templates() -> Environment:
+def templates() -> Environment:
+    """The templates beside this file, which escape what is put into them."""
     found = Environment(
         loader=PackageLoader("lmoe_tune", "report"), autoescape=True, undefined=StrictUndefined
     )
@@ -111,7 +112,8 @@ def _counts(trials: Mapping[str, Any]) -> str:
     return f"{started}{planned} trials: {', '.join(f'{trials[state]} {state}' for state in STATES)}"
 
 
-def _moment(when: datetime) -> str:
+def moment(when: datetime) -> str:
+    """A moment as the pages write it."""
     return f"{when:%Y-%m-%d %H:%M} UTC"
 
 
