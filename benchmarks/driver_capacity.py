@@ -1,0 +1,374 @@
+"""What a trial costs the driver as a sweep grows: CPU of our own code, beside Optuna's own study and Tune's loggers.
+
+    python benchmarks/driver_capacity.py [--sizes 100,1000,5000] [--driven 200] [--out FILE]
+
+A ledger is filled with so many finished trials; then a few hundred more are driven through the driver's own code, as
+Ray's hooks call it, without Ray and training: a suggestion, two or three epochs of 16 metrics (with a constraint, ASHA,
+budgets of time and GPU-hours, and the records beside the ledger), the end, and the checkpoints that are kept. The same
+work is done by a study in Optuna's own journal and in memory, opened with the same trials, and Tune's JSON and CSV
+loggers are given the same results.
+
+What is counted is CPU time, not the clock: fsync waits, and machines are busy. Time within `optuna.samplers` and
+`optuna.pruners` is shown apart. Each side runs in a process of its own. About five minutes with the sizes above.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.machine import machine
+
+SIDES = ("ours", "ours, two objectives", "optuna's journal", "optuna in memory", "tune's loggers")
+METRICS = 16
+ONE = (
+    "objective={metric: val_auroc, direction: maximize, constraints: {val_accuracy: {min: 0.3}}}",
+    "search.pruner=asha",
+)
+TWO = ("objective=[{metric: val_auroc}, {metric: val_accuracy}]", "search.pruner=none")
+BASELINE = {"val_accuracy": 0.95}
+WIDE = {
+    "mixing_alpha": "{low: 0.1, high: 10, log: true}",
+    "consistency_weight": "{low: 0, high: 5}",
+    "outlier_ratio": "{low: 0.25, high: 1}",
+}
+
+
+def make_spec(folder: Path, *more: str) -> Any:
+    from lmoe_tune.spec import load_spec
+    from trainables import declarations
+
+    path = folder / "capacity.yaml"
+    space = "\n".join(f"  {name}: {entry}" for name, entry in WIDE.items())
+    path.write_text(
+        f"name: capacity\ntrainable: logit_mixoe\ndata: {{id: {{dataset: digits}}}}\nspace:\n{space}\n",
+        encoding="utf-8",
+    )
+    overrides = [
+        "train.epochs=3",
+        "search.min_epochs=2",
+        "search.start_from=[]",
+        "resources.gpu=0.5",
+    ]
+    overrides += ["budget={trials: 1000000, time: 1000d, gpu_hours: 1000000}", *more]
+    return load_spec(path, overrides=overrides, declarations=declarations()).spec
+
+
+def measured(number: int, epoch: int) -> dict[str, float]:
+    """Sixteen metrics, different for each trial."""
+    unit = (number * 2654435761 % 2**32) / 2**32
+    found = {f"metric_{place}": unit / (place + 1) for place in range(METRICS - 3)}
+    found |= {"val_auroc": unit * (1 - 0.5**epoch), "val_accuracy": 1 - unit, "epoch_s": 1.0}
+    return found
+
+
+def fill(home: Path, size: int, *more: str) -> None:
+    """Bring a sweep to so many finished trials, at random."""
+    from lmoe_tune.sweep.folder import SweepFolder
+    from lmoe_tune.sweep.ledger import Ledger
+
+    spec = make_spec(home, *more, "search.sampler=random")
+    folder = SweepFolder(home, "capacity")
+    folder.path.mkdir(parents=True, exist_ok=True)
+    ledger = Ledger.writing(folder, spec)
+    while ledger.num_started() < size:
+        number = ledger.ask().number
+        for epoch in (1, 2, 3):
+            if ledger.record_epoch(number, epoch, measured(number, epoch), BASELINE):
+                break
+
+
+class Clock:
+    """CPU seconds, of which those within Optuna's samplers and pruners are counted apart."""
+
+    def __init__(self) -> None:
+        self.apart = 0.0
+        self._within = False
+
+    def wrap(self, owner: type, name: str) -> None:
+        inner = owner.__dict__.get(name)
+        if inner is None:
+            return
+
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            if self._within:
+                return inner(*args, **kwargs)
+            self._within, start = True, time.process_time()
+            try:
+                return inner(*args, **kwargs)
+            finally:
+                self.apart += time.process_time() - start
+                self._within = False
+
+        setattr(owner, name, timed)
+
+    def watch_optuna(self) -> None:
+        import optuna
+
+        owners = [optuna.samplers.TPESampler, optuna.samplers.RandomSampler]
+        owners += [optuna.pruners.SuccessiveHalvingPruner, optuna.pruners.NopPruner]
+        names = ("infer_relative_search_space", "sample_relative", "sample_independent")
+        for owner in owners:
+            for name in (*names, "before_trial", "after_trial", "prune"):
+                self.wrap(owner, name)
+
+    def measure(self, work: Callable[[], None]) -> dict[str, float]:
+        work_start = time.process_time()
+        work()
+        total = time.process_time() - work_start
+        return {"total_s": total, "apart_s": self.apart, "own_s": total - self.apart}
+
+
+def drive_ours(home: Path, driven: int, *more: str) -> dict[str, float]:
+    from types import SimpleNamespace
+
+    from lmoe_tune.sweep.control import SweepControl
+    from lmoe_tune.sweep.folder import SweepFolder
+    from lmoe_tune.sweep.ledger import Ledger
+    from lmoe_tune.sweep.observer import Observer
+
+    before, start = memory(), time.process_time()
+    ledger = Ledger.writing(SweepFolder(home, "capacity"), make_spec(home, *more))
+    opened = {"open_s": time.process_time() - start, "memory": memory() - before}
+    ledger.begin_run({})
+    control = SweepControl(ledger, Observer(), import_path=home, deadline_ms=None)
+
+    def work() -> None:
+        for _ in range(driven):
+            assert ledger.exhausted() is None
+            suggestion = ledger.ask()
+            control.on_start(suggestion)
+            control.worker_config(suggestion)
+            ledger.folder.checkpoints(suggestion.number).mkdir(parents=True, exist_ok=True)
+            for epoch in (1, 2, 3):
+                report = SimpleNamespace(
+                    trial=suggestion.number, epoch=epoch, metrics=measured(suggestion.number, epoch),
+                    baseline=BASELINE, failure=None, traceback=None, notes=(), ends_sweep=False,
+                )  # fmt: skip
+                if control.on_report(report):  # type: ignore[arg-type]
+                    break
+
+    clock = Clock()
+    clock.watch_optuna()
+    return clock.measure(work) | opened
+
+
+def drive_optuna(home: Path, driven: int, *, in_memory: bool) -> dict[str, float]:
+    """The same work with a study of Optuna's own: a sampler and a pruner that are kept."""
+    import optuna
+    from optuna.storages.journal import JournalFileBackend
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    path = home / "sweeps" / "capacity" / "ledger.jsonl"
+    before, start = memory(), time.process_time()
+    storage: Any = optuna.storages.JournalStorage(JournalFileBackend(str(path)))
+    sampler = optuna.samplers.TPESampler(seed=0)
+    pruner = optuna.pruners.SuccessiveHalvingPruner(min_resource=2, reduction_factor=3)
+    study = optuna.load_study(study_name="sweep", storage=storage, sampler=sampler, pruner=pruner)
+    opened = {"open_s": time.process_time() - start, "memory": memory() - before}
+    if in_memory:
+        copied = optuna.create_study(direction="maximize", sampler=sampler, pruner=pruner)
+        copied.add_trials(study.get_trials(deepcopy=False))
+        study = copied
+    distributions = study.get_trials(deepcopy=False)[0].distributions
+
+    def work() -> None:
+        for _ in range(driven):
+            trial = study.ask(fixed_distributions=distributions)
+            for epoch in (1, 2, 3):
+                metrics = measured(trial.number, epoch)
+                trial.report(metrics["val_auroc"], step=epoch)
+                trial.set_user_attr(f"epoch:{epoch:04d}", {"metrics": metrics, "time_ms": 0})
+                pruned = epoch < 3 and trial.should_prune()
+                if pruned or epoch == 3:
+                    trial.set_constraint("val_accuracy:min", 0.3 - metrics["val_accuracy"])
+                    if pruned:
+                        study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+                    else:
+                        study.tell(trial, metrics["val_auroc"])
+                    break
+
+    clock = Clock()
+    clock.watch_optuna()
+    return clock.measure(work) | opened
+
+
+class LoggedTrial:
+    """What Tune's loggers ask a trial for."""
+
+    def __init__(self, path: Path, number: int) -> None:
+        path.mkdir(parents=True, exist_ok=True)
+        self.local_path = str(path)
+        self.config = {"trial": number, "params": dict.fromkeys(WIDE, 0.5)}
+        self.trial_id = str(number)
+        self.evaluated_params: dict[str, Any] = {}
+        self.storage = self.checkpoint = None
+
+    def init_local_path(self) -> None:
+        """Made already."""
+
+
+def drive_loggers(home: Path, driven: int) -> dict[str, float]:
+    """Tune's JSON and CSV loggers with the same results."""
+    from ray.tune.logger import CSVLoggerCallback, JsonLoggerCallback
+
+    loggers = [JsonLoggerCallback(), CSVLoggerCallback()]
+
+    def work() -> None:
+        for number in range(driven):
+            trial: Any = LoggedTrial(home / "loggers" / str(number), number)
+            for logger in loggers:
+                logger.log_trial_start(trial)
+                for epoch in (1, 2, 3):
+                    logger.log_trial_result(epoch, trial, measured(number, epoch))
+                logger.log_trial_end(trial)
+
+    return Clock().measure(work)
+
+
+def memory() -> int:
+    """Bytes of this process that are resident now."""
+    import gc
+
+    gc.collect()
+    pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1])
+    return pages * resource.getpagesize()
+
+
+def child(side: str, home: Path, driven: int) -> None:
+    os.fsync = lambda descriptor: None  # type: ignore[assignment]
+    if side == "ours":
+        found = drive_ours(home, driven, *ONE)
+    elif side == "ours, two objectives":
+        found = drive_ours(home, driven, *TWO)
+    elif side == "tune's loggers":
+        found = drive_loggers(home, driven)
+    else:
+        found = drive_optuna(home, driven, in_memory=side == "optuna in memory")
+    print(json.dumps(found))
+
+
+def commands(home: Path, out: Callable[[str], None]) -> None:
+    """CPU seconds of whole commands, imports included."""
+    out("\ncommands, CPU s of the whole process:")
+    program = Path(sys.executable).with_name("lmoe-tune")
+    for words in (
+        ["status", "capacity"],
+        ["best", "capacity"],
+        ["leaderboard", "capacity"],
+        ["list"],
+    ):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        command = [str(program), *words, "--home", str(home)]
+        done = subprocess.run(command, capture_output=True, check=False)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        out(f"  {words[0]:12} {spent:5.2f}{'' if done.returncode == 0 else '  FAILED'}")
+
+
+@contextmanager
+def filled(sizes: list[int], *more: str) -> Iterator[dict[int, Path]]:
+    """A home for each size."""
+    with tempfile.TemporaryDirectory() as scratch:
+        growing, homes = Path(scratch) / "growing", {}
+        growing.mkdir()
+        for size in sizes:
+            fill(growing, size, *more)
+            homes[size] = Path(scratch) / str(size)
+            shutil.copytree(growing, homes[size])
+        yield homes
+
+
+def run(side: str, home: Path, driven: int) -> dict[str, float]:
+    with tempfile.TemporaryDirectory() as scratch:
+        copy = Path(scratch) / "home"
+        shutil.copytree(home, copy)
+        command = [sys.executable, __file__, "--child", side, "--home", str(copy)]
+        command += ["--driven", str(driven)]
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, encoding="utf-8"
+        )
+        if done.returncode:
+            sys.exit(done.stderr[-3000:])
+        found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+        return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--sizes", default="100,1000,5000,20000")
+    parser.add_argument("--driven", type=int, default=200)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--child", choices=SIDES, help=argparse.SUPPRESS)
+    parser.add_argument("--home", type=Path, help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
+    if chosen.child:
+        child(chosen.child, chosen.home, chosen.driven)
+        return
+
+    lines: list[str] = []
+
+    def out(line: str) -> None:
+        lines.append(line)
+        print(line, flush=True)
+
+    for line in machine("optuna", "ray"):
+        out(line)
+    os.fsync = lambda descriptor: None  # type: ignore[assignment]
+    sizes = [int(size) for size in chosen.sizes.split(",")]
+    compare(sizes, chosen.driven, out)
+    if chosen.out:
+        chosen.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def compare(sizes: list[int], driven: int, out: Callable[[str], None]) -> None:
+    found: dict[tuple[str, int], dict[str, float]] = {}
+    for sides, more in (((SIDES[0], *SIDES[2:]), ONE), (SIDES[1:2], TWO)):
+        with filled(sizes, *more) as homes:
+            for size, home in homes.items():
+                for side in sides:
+                    found[side, size] = run(side, home, driven)
+            if more == ONE:
+                home = homes[max(size for size in sizes if size <= 5000)]
+                commands(home, out)
+    out(f"\nms of CPU for a trial, {driven} driven ones on so many finished ones:")
+    out(
+        f"{'':22} {'trials':>7} {'in all':>8} {'samplers, pruners':>18} {'own code':>9} {'of first':>9}"
+    )
+    for side in SIDES:
+        for size in sizes:
+            one = found[side, size]
+            total, apart, own = (
+                1000 * one[key] / driven for key in ("total_s", "apart_s", "own_s")
+            )
+            grown = own * driven / 1000 / found[side, sizes[0]]["own_s"]
+            out(f"{side:22} {size:7} {total:8.2f} {apart:18.2f} {own:9.2f} {grown:8.2f}x")
+    out(
+        "\nours beside Optuna's journal, in all; and kB of memory a trial above it; and CPU s to open:"
+    )
+    for size in sizes:
+        ours, stock = found["ours", size], found["optuna's journal", size]
+        more = (ours["memory"] - stock["memory"]) / size / 1000
+        ratio = ours["total_s"] / stock["total_s"]
+        out(
+            f"{size:7} {ratio:6.2f}x {more:8.2f} kB {ours['open_s']:8.2f} s (Optuna's: {stock['open_s']:.2f} s)"
+        )
+
+
+if __name__ == "__main__":
+    main()
