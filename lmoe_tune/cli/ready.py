@@ -51,6 +51,7 @@ def check(spec: SpecArgument, overrides: SetOption = None) -> None:
     """Report every problem of a spec at once, what it leaves to defaults, and about what it costs; starts nothing."""
     from lmoe_tune.cost import estimate, in_words
     from lmoe_tune.spec.outliers import outliers_in_words
+    from lmoe_tune.sweep.remarks import remarks
 
     loaded = load(spec, overrides)
     found = loaded.spec
@@ -68,6 +69,8 @@ def check(spec: SpecArgument, overrides: SetOption = None) -> None:
     outliers = outliers_in_words(found)
     if outliers is not None:
         typer.echo(f"outliers: {outliers}")
+    for remark in remarks(found):
+        typer.echo(f"note: {remark}")
     cost = estimate(found)
     if cost is not None:
         typer.echo(f"cost: {in_words(cost, found)}")

@@ -6,13 +6,13 @@ was tried before.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from lmoe_tune.data.splits import derived_seed
 from lmoe_tune.spec import METHOD, Distribution, Spec
 
 ROUNDS = 6
@@ -73,7 +73,7 @@ class Points:
                 (method, tuple(axis for axis in found if _has(spec.space[axis.name], axis, method)))
                 for method in spec.space[METHOD].choices or ()
             )
-        return cls(blocks, derived_seed("grid", spec.search.seed))
+        return cls(blocks, spec.search.seed)
 
     @property
     def size(self) -> int:
@@ -108,8 +108,7 @@ class Points:
         while True:
             left, right = place >> half, place & mask
             for turn in range(ROUNDS):
-                mixed = derived_seed(self.seed, turn, right) & mask
-                left, right = right, left ^ mixed
+                left, right = right, left ^ (_hashed(self.seed, turn, right) & mask)
             place = left << half | right
             if place < self.size:
                 return place
@@ -149,6 +148,11 @@ def num_points(spec: Spec) -> int | None:
     """How many different trials a spec's space has; None where it is continuous."""
     points = Points.of(spec)
     return None if points is None else points.size
+
+
+def _hashed(*parts: int) -> int:
+    digest = hashlib.blake2b(repr(parts).encode(), digest_size=16).digest()
+    return int.from_bytes(digest, "big")
 
 
 def _has(entry: Distribution, axis: Axis, method: Any) -> bool:

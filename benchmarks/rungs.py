@@ -1,0 +1,234 @@
+"""Which pruner is worth its epochs, over tables of trainings that were recorded once, before any pruner was tried.
+
+    python benchmarks/rungs.py [--seeds 50]                       # over the tables in benchmarks/tables
+    python benchmarks/rungs.py --record digits --configurations 48   # trains such a table anew: an hour of one core
+
+A table has a line for each configuration, drawn at random from the shipped space: its parameters, and AUROC and
+accuracy on the validation images after every epoch. A search is then a lookup: configurations come in a random order,
+two at a time, through the sweep's own pruning, and nothing is trained.
+
+Printed are the rank correlation of each epoch with the last, and for each pruner, as median and quartiles over orders:
+the epochs that it takes, as a share of those without pruning, and its regret, which is what its best feasible
+configuration lacks to the best one among those that it was offered.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from lmoe_tune.spec import Spec, load_spec
+from lmoe_tune.sweep import pruning
+from lmoe_tune.sweep.pruning import Pruning, misses_of
+from trainables import declarations
+
+TABLES = Path(__file__).resolve().parent / "tables"
+METRICS = ("val_auroc", "val_accuracy")
+TRIALS = 32  # configurations that a search is offered
+SLOTS = 2
+
+
+@dataclass(frozen=True)
+class Row:
+    """One configuration: its metrics epoch by epoch."""
+
+    params: dict[str, Any]
+    epochs: list[dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Table:
+    """What was trained."""
+
+    name: str
+    baseline: dict[str, float]
+    rows: list[Row]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A pruner with its settings; `after` is its first rung, as a share of all epochs."""
+
+    name: str
+    kind: str
+    after: float
+    factor: int = 3
+
+
+RULES = (
+    Rule("none", "none", 1.0),
+    Rule("asha, after a fifth, factor 3", "asha", 0.2),
+    Rule("asha, after a tenth, factor 4", "asha", 0.1, 4),
+    Rule("asha, after two fifths, factor 3", "asha", 0.4),
+    Rule("one cut after two fifths, factor 2", "asha", 0.4, 2),
+    Rule("one cut after half, factor 2", "asha", 0.5, 2),
+    Rule("hyperband", "hyperband", 0.2),
+    Rule("median, after a fifth", "median", 0.2),
+    Rule("median, after two fifths", "median", 0.4),
+)
+
+
+def read_tables() -> Iterator[Table]:
+    for path in sorted(TABLES.glob("*.jsonl")):
+        first, *lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        rows = [
+            Row(
+                line["params"],
+                [
+                    dict(zip(METRICS, values, strict=True))
+                    for values in zip(*(line[name] for name in METRICS), strict=True)
+                ],
+            )
+            for line in lines
+        ]
+        yield Table(path.stem, first["baseline"], rows)
+
+
+def correlations(table: Table) -> list[float]:
+    """Spearman's, of the AUROC after each epoch with that after the last one."""
+    values = np.array([[epoch["val_auroc"] for epoch in row.epochs] for row in table.rows])
+    ranks = values.argsort(axis=0).argsort(axis=0)
+    return [
+        float(np.corrcoef(ranks[:, place], ranks[:, -1])[0, 1]) for place in range(values.shape[1])
+    ]
+
+
+def make_spec(table: Table, rule: Rule) -> Spec:
+    epochs = len(table.rows[0].epochs)
+    overrides = [
+        f"train.epochs={epochs}",
+        f"search.pruner={rule.kind}",
+        f"search.min_epochs={max(1, round(rule.after * epochs))}",
+    ]
+    return load_spec("digits", overrides=overrides, declarations=declarations()).spec
+
+
+def is_feasible(spec: Spec, table: Table, row: Row) -> bool:
+    return all(missed <= 0 for missed in misses_of(spec, row.epochs[-1], table.baseline).values())
+
+
+def search(spec: Spec, table: Table, rows: Sequence[Row]) -> tuple[int, float | None]:
+    """Epochs that were taken, and the best feasible value among the configurations that went to the end."""
+    rule, done = Pruning(spec), [0] * len(rows)
+    waiting, running = list(range(len(rows))), list[int]()
+    taken, best = 0, None
+    while waiting or running:
+        while waiting and len(running) < SLOTS:
+            running.append(waiting.pop(0))
+        number = min(running, key=lambda one: (done[one], one))
+        metrics = rows[number].epochs[done[number]]
+        done[number] += 1
+        taken += 1
+        rule.add_epoch(number, metrics, misses_of(spec, metrics, table.baseline))
+        complete = done[number] == len(rows[number].epochs)
+        if complete or rule.decides_against(number):
+            rule.end(number, complete=complete)
+            running.remove(number)
+            if complete and is_feasible(spec, table, rows[number]):
+                best = max(metrics["val_auroc"], -1.0 if best is None else best)
+    return taken, best
+
+
+def judge(table: Table, rule: Rule, seeds: int) -> tuple[list[float], list[float]]:
+    """The share of the epochs, and the regret, for each order."""
+    spec, before = make_spec(table, rule), pruning.REDUCTION_FACTOR
+    pruning.REDUCTION_FACTOR = rule.factor  # type: ignore[misc]
+    shares, regrets = [], []
+    try:
+        for seed in range(seeds):
+            rows = random.Random(seed).sample(table.rows, min(TRIALS, len(table.rows)))
+            values = [row.epochs[-1]["val_auroc"] for row in rows if is_feasible(spec, table, row)]
+            taken, best = search(spec, table, rows)
+            shares.append(taken / sum(len(row.epochs) for row in rows))
+            if values:
+                regrets.append(max(values) - (0.0 if best is None else best))
+    finally:
+        pruning.REDUCTION_FACTOR = before  # type: ignore[misc]
+    return shares, regrets
+
+
+def quartiles(values: Sequence[float], form: str) -> str:
+    low, middle, high = np.quantile(values, [0.25, 0.5, 0.75])
+    return f"{middle:{form}} ({low:{form}}–{high:{form}})"
+
+
+def report(seeds: int, out: Callable[[str], None]) -> None:
+    for table in read_tables():
+        epochs = len(table.rows[0].epochs)
+        out(f"{table.name}: {len(table.rows)} configurations of {epochs} epochs")
+        out(
+            f"  rank correlation with the last epoch: {' '.join(f'{one:.2f}' for one in correlations(table))}"
+        )
+        out(f"  {'':38} {'epochs':>20} {'regret':>28}")
+        for rule in RULES:
+            shares, regrets = judge(table, rule, seeds)
+            out(f"  {rule.name:38} {quartiles(shares, '.0%'):>20} {quartiles(regrets, '.5f'):>28}")
+
+
+def record(name: str, count: int) -> None:
+    """Train a table: a configuration a line, written as it is done."""
+    import tempfile
+
+    import optuna
+
+    import lmoe_tune
+    from lmoe_tune.sweep.sampling import make_distributions
+    from lmoe_tune.training.baseline_record import read_baseline_record
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    spec = lmoe_tune.load_spec(name)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=20_000))
+    TABLES.mkdir(exist_ok=True)
+    with (
+        tempfile.TemporaryDirectory() as home,
+        (TABLES / f"{name}.jsonl").open("w", encoding="utf-8") as file,
+    ):
+        for number in range(count):
+            params = study.ask(fixed_distributions=make_distributions(spec.spec)).params
+            epochs = [
+                dict(epoch.metrics)
+                for epoch in lmoe_tune.train(spec, params=params, home=Path(home))
+            ]
+            if number == 0:
+                (found,) = [
+                    path.name for path in (Path(home) / "baselines").iterdir() if path.is_dir()
+                ]
+                baseline = read_baseline_record(Path(home), found)
+                assert baseline is not None
+                last = baseline["epochs"][-1]["metrics"]
+                file.write(
+                    json.dumps({"baseline": {key: last[key] for key in METRICS if key in last}})
+                    + "\n"
+                )
+            line: dict[str, Any] = {"params": params}
+            line |= {key: [round(epoch[key], 6) for epoch in epochs] for key in METRICS}
+            file.write(json.dumps(line) + "\n")
+            file.flush()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seeds", type=int, default=50)
+    parser.add_argument("--record", metavar="SPEC")
+    parser.add_argument("--configurations", type=int, default=48)
+    chosen = parser.parse_args()
+    if chosen.record:
+        record(chosen.record, chosen.configurations)
+    else:
+        report(chosen.seeds, lambda line: print(line, flush=True))
+
+
+if __name__ == "__main__":
+    main()
