@@ -23,7 +23,7 @@ from pathlib import Path
 import torch
 
 from lmoe_tune.data import load_search_data
-from lmoe_tune.data.batches import Images
+from lmoe_tune.data.image_source import ImageSource
 from lmoe_tune.evaluation import outputs, validation_metrics
 from lmoe_tune.model import build_model
 from lmoe_tune.spec import load_spec
@@ -55,10 +55,10 @@ def main() -> None:
     torch.set_num_threads(spec.train.threads or 1)
     device = torch.device(spec.train.device)
     data = load_search_data(spec.data)
-    images = Images(data, device)
+    images = ImageSource(data, device)
     method, params = configured(spec, {}, arguments.spec.parent)
     settings = settings_of(spec, params)
-    model = build_model(spec.model.arch, data.num_classes, data.in_channels)
+    model = build_model(spec.model.arch, data.num_classes, data.image_shape[0])
     with tempfile.TemporaryDirectory() as home:
         model.load_state_dict(acquire_baseline(spec, data, images, Path(home)).model)
 

@@ -139,7 +139,7 @@ def check_batches(rows: CachedImages, options: argparse.Namespace) -> None:
     """The GPU's loaders and augmentation against the CPU's."""
     there = [
         HostLoader(rows, CUDA, threads=COPYING_THREADS),
-        DeviceLoader(rows, options.resize, CUDA),
+        DeviceLoader(rows, CUDA),
     ]
     expected = [
         images
@@ -228,7 +228,7 @@ def matrix_product_ceiling() -> float:
 def measure_input(rows: CachedImages, options: argparse.Namespace) -> list[str]:
     loaders: dict[str, Callable[[], Loader]] = {
         "disk": lambda: HostLoader(rows, CUDA, threads=COPYING_THREADS),
-        "device": lambda: DeviceLoader(rows, options.resize, CUDA),
+        "device": lambda: DeviceLoader(rows, CUDA),
     }
     lines = ["", f"{'input':44}{'s a step':>10}{'stall':>9}"]
     for name, make in loaders.items():

@@ -183,20 +183,13 @@ def prepare_work(folder: Path) -> Work:
 
     spec = load_spec(ROOT / "search_spaces" / "digits.yaml", declarations=declarations()).spec
     data = load_search_data(spec.data)
-    arrays = (
-        "train_images",
-        "train_labels",
-        "outliers",
-        "val_images",
-        "val_labels",
-        "val_fine",
-        "val_coarse",
-    )
     np.savez(
         folder / "digits.npz",
         mean=data.mean,
         std=data.std,
-        **{name: getattr(data, name) for name in arrays},
+        train_labels=data.train_labels,
+        val_labels=data.val_labels,
+        **{name: part.pixels for name, part in data.parts().items()},
     )
     shared = {
         "momentum": spec.train.momentum,
@@ -208,7 +201,7 @@ def prepare_work(folder: Path) -> Work:
         "data": str(folder / "digits.npz"),
         "arch": spec.model.arch,
         "num_classes": data.num_classes,
-        "in_channels": data.in_channels,
+        "in_channels": data.image_shape[0],
         "baseline": spec.model.baseline.model_dump(include=own) | shared,
         "train": spec.train.model_dump(include=own) | shared,
         "space": {

@@ -28,19 +28,21 @@ from torch import Tensor
 
 import lmoe_tune
 from lmoe_tune import advice, checkpoint
-from lmoe_tune.data.validation import ValidationImages, of_all_classes, of_search
+from lmoe_tune.data.search_data import Validation, load_search_data, validation_of_all_classes
 from lmoe_tune.description import KEY, ModelDescription
 from lmoe_tune.detector.folder import ABOUT, FORMAT, MODEL, ONNX, VERSION, is_export
 from lmoe_tune.detector.network import Network
 from lmoe_tune.detector.scoring import BATCH, score_pixels
 from lmoe_tune.durable import read_text, sync_folder, write_durably, writing
 from lmoe_tune.errors import UsageError
-from lmoe_tune.evaluation import Outputs, threshold_at_tpr
+from lmoe_tune.evaluation import threshold_at_tpr, validation_metrics
+from lmoe_tune.evaluation.scores import joined
 from lmoe_tune.spec import DataSpec
 from lmoe_tune.sweep import view
 from lmoe_tune.sweep.ledger import Ledger
 
 TPR = 0.95
+PRECISION = "fp32"  # of every detector: see `Network`
 OPSET = 18
 _LOCK, _NEW, _OLD = (
     "lock",
@@ -113,7 +115,6 @@ def write_detector(
         "score": describes.score,
         **measured,
         "preprocessing": preprocessing.document(),
-        "metrics": winner.metrics,
         "provenance": _provenance(ledger, winner),
         "files": {
             name: {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
@@ -238,28 +239,20 @@ def _traced(network: Network, shape: tuple[int, int, int]) -> torch.export.Expor
 
 
 def _measured(deployed: Logits, winner: Winner, home: Path) -> dict[str, Any]:
-    """The threshold, and what it gives on the images that it was measured on."""
-    # A confirmation trains on all classes, unless it starts from a classifier of the user's own.
-    places = (of_search,) if winner.confirmed is None else (of_all_classes, of_search)
-    known = winner.describes.classes
-    images = next(
-        (
-            found
-            for found in (of(winner.data, home) for of in places)
-            if tuple(found.classes) == known
-        ),
-        None,
+    """The threshold and the metrics of the network that is written, in the precision in which it will answer."""
+    validation = _validation(winner, home)
+    sets = (validation.images, validation.fine, validation.coarse)
+    found = joined(
+        [
+            score_pixels(deployed, pixels, winner.describes.score, torch.device("cpu"))
+            for images in sets
+            for pixels in images.chunks(winner.describes.preprocessing, winner.data, home, _AT_ONCE)
+        ]
     )
-    if images is None:
-        raise UsageError(
-            f"data: the classes are not those that trial {winner.trial} was trained on; has the data been changed?"
-        )
-    found = [
-        score_pixels(deployed, pixels, winner.describes.score, torch.device("cpu"))
-        for pixels in images.chunks(winner.describes.preprocessing, winner.data, home, _AT_ONCE)
-    ]
-    scores = torch.cat([some.scores for some in found])
+    scores = found.scores[: len(validation.images)]
     threshold = threshold_at_tpr(scores, TPR)
+    labels = torch.from_numpy(validation.labels)
+    measured = validation_metrics(found, labels, len(validation.fine))
     return {
         "threshold": threshold,
         "threshold_measured": {
@@ -267,14 +260,47 @@ def _measured(deployed: Logits, winner: Winner, home: Path) -> dict[str, Any]:
             "tpr": (scores >= threshold).double().mean().item(),
             "images": len(scores),
             "of": "in-distribution validation images",
-            "accuracy": _accuracy(found, images),
+            "accuracy": measured["val_accuracy"],
+            "precision": PRECISION,
+            "device": "cpu",
         },
+        **_metrics(winner, measured),
     }
 
 
-def _accuracy(found: list[Outputs], images: ValidationImages) -> float:
-    predicted = torch.cat([some.predicted for some in found])
-    return (predicted == torch.from_numpy(images.labels)).double().mean().item()
+def _validation(winner: Winner, home: Path) -> Validation:
+    """The validation images of the classes that the winner knows."""
+    searched = load_search_data(winner.data, home)
+    known = winner.describes.classes
+    if searched.classes == known:
+        return Validation(
+            searched.val, searched.val_labels, known, searched.val_fine, searched.val_coarse
+        )
+
+    # A confirmation trains on all classes, unless it starts from a classifier of the user's own.
+    if winner.confirmed is not None:
+        of_all = validation_of_all_classes(winner.data, home)
+        if of_all.classes == known:
+            return of_all
+
+    raise UsageError(
+        f"data: the classes are not those that trial {winner.trial} was trained on; has the data been changed?"
+    )
+
+
+def _metrics(winner: Winner, measured: dict[str, float]) -> dict[str, Any]:
+    """What `detector.json` says of quality.
+
+    A confirmation has measured in fp32 already, on images that nothing else may open. What a search has recorded
+    was measured in the precision of its training; the deployed network is measured again, and the difference said.
+    """
+    if winner.confirmed is not None:
+        return {"metrics": winner.metrics, "recorded": None, "difference": None}
+
+    again = {name: value for name, value in measured.items() if name in winner.metrics}
+    difference = {name: value - winner.metrics[name] for name, value in again.items()}
+    recorded = {"precision": winner.describes.precision, "metrics": winner.metrics}
+    return {"metrics": again, "recorded": recorded, "difference": difference}
 
 
 def _as_onnx(network: Network, shape: tuple[int, int, int]) -> bytes:

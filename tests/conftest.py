@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 
 from lmoe_tune.data import SearchData, load_search_data
@@ -14,7 +15,7 @@ from lmoe_tune.training.platform import resolve_platform
 from trainables import declarations
 
 if TYPE_CHECKING:
-    from lmoe_tune.data.batches import Images
+    from lmoe_tune.data.image_source import ImageSource
 
 MakeSpec = Callable[..., Spec]
 
@@ -56,20 +57,20 @@ def tiny_data() -> SearchData:
     )
     return dataclasses.replace(
         data,
-        train_images=data.train_images[:72],
+        train=data.train.some(np.arange(72)),
         train_labels=data.train_labels[:72],
-        outliers=data.outliers[::60],
-        val_images=data.val_images[:40],
+        outliers=data.outliers.some(np.arange(0, len(data.outliers), 60)),
+        val=data.val.some(np.arange(40)),
         val_labels=data.val_labels[:40],
-        val_fine=data.val_fine[:30],
-        val_coarse=data.val_coarse[::7],
+        val_fine=data.val_fine.some(np.arange(30)),
+        val_coarse=data.val_coarse.some(np.arange(0, len(data.val_coarse), 7)),
     )
 
 
 @pytest.fixture(scope="session")
-def tiny_images(tiny_data: SearchData) -> Images:
+def tiny_images(tiny_data: SearchData) -> ImageSource:
     import torch
 
-    from lmoe_tune.data.batches import Images
+    from lmoe_tune.data.image_source import ImageSource
 
-    return Images(tiny_data, torch.device("cpu"))
+    return ImageSource(tiny_data, torch.device("cpu"))

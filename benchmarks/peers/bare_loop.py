@@ -76,9 +76,9 @@ def load_data(work: dict[str, Any]) -> dict[str, TensorDataset]:
         return (torch.from_numpy(arrays[name]).float() - mean) / std
 
     return {
-        "train": TensorDataset(images("train_images"), torch.from_numpy(arrays["train_labels"])),
+        "train": TensorDataset(images("train"), torch.from_numpy(arrays["train_labels"])),
         "outliers": TensorDataset(images("outliers")),
-        "val": TensorDataset(images("val_images"), torch.from_numpy(arrays["val_labels"])),
+        "val": TensorDataset(images("val"), torch.from_numpy(arrays["val_labels"])),
         "val_fine": TensorDataset(images("val_fine")),
         "val_coarse": TensorDataset(images("val_coarse")),
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lmoe_tune.data import PlannedData, load_search_data
+from lmoe_tune.data import load_search_data
 from lmoe_tune.data.rows import acquire_decoded, cache_of
 from lmoe_tune.errors import UsageError
 from lmoe_tune.spec import DataSpec
@@ -20,7 +20,7 @@ def build(spec: DataSpec, home: Path, observer: Observer) -> dict[str, Any]:
         UsageError: the data are embedded, or `data.cache` is off.
     """
     data = load_search_data(spec, home)
-    if not isinstance(data, PlannedData):
+    if data.is_embedded:
         raise UsageError("data build: the embedded data need no decoding")
     if spec.cache == "off":
         raise UsageError("data build: data.cache is 'off', so nothing is kept; set it to disk")

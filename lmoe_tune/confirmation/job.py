@@ -24,7 +24,7 @@ from lmoe_tune.confirmation.plan import (
     SCORES,
     trains_held_out,
 )
-from lmoe_tune.data import PlannedData, SearchData
+from lmoe_tune.data import SearchData
 from lmoe_tune.data.sealed_images import FINE, ID, Opened, TestImages, open_test_data
 from lmoe_tune.data.sealed_plan import seen_in_training
 from lmoe_tune.durable import write_durably
@@ -72,7 +72,7 @@ def run_job(config: dict[str, Any]) -> Iterator[TrialEpoch]:
 
     def at_end(trained: Trained) -> dict[str, float]:
         seen = seen_in_training(job_spec.data, home, with_held_out=with_held_out)
-        metrics, arrays = measure(trained, job_spec, opened().test, home, seen)
+        metrics, arrays = measure(trained, job_spec, opened().test, seen)
         if point["seed"] == candidate.get("keeps_model_of"):
             _keep_model(folder, trained)
         _keep_arrays(folder, arrays)
@@ -105,7 +105,6 @@ def measure(
     trained: Trained,
     spec: Spec,
     test: TestImages,
-    home: Path,
     seen: Mapping[str, npt.NDArray[np.bool_]] | None = None,
 ) -> tuple[dict[str, float], dict[str, npt.NDArray[Any]]]:
     """The test metrics of a model, and what is kept of its test.
@@ -123,7 +122,7 @@ def measure(
     model, images = trained.model, trained.images
     model.eval()
     # In fp32 whatever the training's precision was: the test is of the network that will be deployed.
-    chunks = test.chunks(images, spec.data, home, EVALUATION_BATCH)
+    chunks = images.chunks_of(test.images, EVALUATION_BATCH)
     found = outputs((model(chunk).float() for chunk in chunks), spec.objective.score)
     if not found.finite:
         raise DivergedError("the logits of the test images are not finite")
@@ -209,11 +208,11 @@ def _keep_arrays(folder: Path, arrays: dict[str, npt.NDArray[Any]]) -> None:
     write_durably(folder / SCORES, content.getvalue())
 
 
-def _all_classes(data: DataSpec, home: Path) -> SearchData | PlannedData:
+def _all_classes(data: DataSpec, home: Path) -> SearchData:
     return open_test_data(data, home, with_held_out=True).training
 
 
-def _searched_classes(data: DataSpec, home: Path) -> SearchData | PlannedData:
+def _searched_classes(data: DataSpec, home: Path) -> SearchData:
     return open_test_data(data, home, with_held_out=False).training
 
 

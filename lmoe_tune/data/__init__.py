@@ -4,13 +4,12 @@
 and nothing of the sealed test set. Importing this package needs NumPy alone.
 """
 
-from lmoe_tune.data.search_data import PlannedData, SearchData, describe_splits, load_search_data
+from lmoe_tune.data.search_data import SearchData, describe_splits, load_search_data
 from lmoe_tune.data.splits import ClassSplit, ImageSplit, split_classes, split_images
 
 __all__ = [
     "ClassSplit",
     "ImageSplit",
-    "PlannedData",
     "SearchData",
     "describe_splits",
     "load_search_data",

@@ -5,25 +5,25 @@ B in-distribution images, M outliers, S steps of an epoch, C channels, H W pixel
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lmoe_tune.data.preprocessing import Preprocessing
-from lmoe_tune.data.search_data import SearchData
 from lmoe_tune.data.splits import IntArray
 from lmoe_tune.data.streams import (
     IMAGE_ORDER,
     OUTLIER_ORDER,
     EpochDraws,
     generator_of,
-    uploaded,
 )
 from lmoe_tune.spec.outliers import outliers_per_step
+
+if TYPE_CHECKING:
+    from lmoe_tune.data.image_source import ImageSource
 
 
 @dataclass(frozen=True)
@@ -59,69 +59,6 @@ class Epoch:
         """The places of a step's images in `images`."""
         start = step * self.batch_size
         return slice(start, min(start + self.batch_size, len(self.images)))
-
-
-class ImageSource(Protocol):
-    """The images of a search on a device, ready to be put into batches."""
-
-    device: torch.device
-    preprocessing: Preprocessing
-    num_train: int
-    num_outliers: int
-    num_val: int
-    num_val_fine: int
-    val_labels: Tensor
-
-    def batches(self, epoch: Epoch) -> Iterator[Batch]:
-        """The batches of an epoch, one a step."""
-
-    def val_chunks(self, size: int) -> Iterable[Tensor]:
-        """val, val_fine and val_coarse one after the other, normalised, at most `size` images at a time."""
-
-
-class Images:
-    """A split's images on the device, normalised once: small sets fit, and nothing is left to do per step."""
-
-    def __init__(self, data: SearchData, device: torch.device) -> None:
-        height, width = data.image_size
-        self.preprocessing = Preprocessing.as_stored(
-            (data.in_channels, height, width), data.mean, data.std
-        )
-        self._mean = torch.tensor(data.mean, device=device).view(1, -1, 1, 1)
-        self._std = torch.tensor(data.std, device=device).view(1, -1, 1, 1)
-        self.device = device
-        self.train = self.normalised(data.train_images)
-        self.outliers = self.normalised(data.outliers)
-        self.val = self.normalised(
-            np.concatenate([data.val_images, data.val_fine, data.val_coarse])
-        )
-        self.train_labels = torch.from_numpy(data.train_labels).to(device)
-        self.val_labels = torch.from_numpy(data.val_labels).to(device)
-        self.num_train, self.num_outliers = len(self.train), len(self.outliers)
-        self.num_val, self.num_val_fine = len(data.val_images), len(data.val_fine)
-
-    def batches(self, epoch: Epoch) -> Iterator[Batch]:
-        """The batches of an epoch, made as they are asked for."""
-        order = uploaded(torch.from_numpy(epoch.images), self.device)
-        outliers = uploaded(torch.from_numpy(epoch.outliers), self.device)
-
-        for step in range(len(epoch)):
-            images = order[epoch.images_of(step)]
-            yield Batch(
-                images=self.train[images],
-                labels=self.train_labels[images],
-                outliers=self.outliers[outliers[step]],
-                pairs=partners(outliers.shape[1], len(images), self.device),
-            )
-
-    def val_chunks(self, size: int) -> Iterable[Tensor]:
-        """All validation images, at most `size` at a time."""
-        return torch.split(self.val, size)
-
-    def normalised(self, images: np.ndarray[Any, Any]) -> Tensor:
-        """uint8 (N, C, H, W) as a network of this split sees them, on the device."""
-        pixels = torch.from_numpy(images).to(self.device).float()
-        return ((pixels - self._mean) / self._std).contiguous(memory_format=torch.channels_last)
 
 
 class PairedBatches:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lmoe_tune.data.decoded_cache import ImageFile, Progress
 from lmoe_tune.data.rows import acquire_decoded
-from lmoe_tune.data.search_data import PlannedData, load_search_data
+from lmoe_tune.data.search_data import load_search_data
 from lmoe_tune.spec import DataSpec
 
 
@@ -19,9 +19,7 @@ def decode_ahead(
     Raises:
         UsageError: the images do not fit on the disk, or some are broken.
     """
-    data = load_search_data(spec, home)
-    if isinstance(data, PlannedData):
-        decode_files(data.files(), spec, home, progress=progress, say=say)
+    decode_files(load_search_data(spec, home).files(), spec, home, progress=progress, say=say)
 
 
 def decode_files(

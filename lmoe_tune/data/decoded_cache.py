@@ -36,7 +36,6 @@ import numpy as np
 import numpy.typing as npt
 
 from lmoe_tune.data.decode import CorruptImageError, UInt8Array, decode_resized, decoder_name
-from lmoe_tune.data.table import Part
 from lmoe_tune.data.worker_processes import run_jobs, serve
 from lmoe_tune.durable import sync_folder, write_durably
 from lmoe_tune.errors import LmoeTuneError, UsageError
@@ -61,11 +60,6 @@ class ImageFile:
 
     path: Path
     crop_bottom: int = 0
-
-
-def files_of(part: Part) -> list[ImageFile]:
-    """The files of a part, in its order."""
-    return [ImageFile(path, part.table.crop_bottom) for path in part.files()]
 
 
 class CacheSpaceError(UsageError):

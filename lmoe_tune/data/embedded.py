@@ -14,12 +14,15 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from lmoe_tune.data.splits import IntArray, derived_seed
 from lmoe_tune.errors import UsageError
+from lmoe_tune.spec import DataSpec
 
 # N images, H W pixels, C channels; images are uint8
 UInt8Array = npt.NDArray[np.uint8]
 Pool = Literal["train", "val", "test"]
 
+PHOTOS: dict[str, Literal["china", "flower"]] = {"photo_china": "china", "photo_flower": "flower"}
 PATCH_SIZE = 16  # pixels of the photograph a patch covers, halved to 8 x 8
 STRIDES: dict[Pool, int] = {
     "train": 8,
@@ -69,6 +72,62 @@ def load_photo_patches(photo: Literal["china", "flower"], pool: Pool) -> UInt8Ar
     stretched = (patches - darkest) * (255 / np.maximum(brightest - darkest, 1))
     rounded: UInt8Array = np.rint(stretched).astype(np.uint8)
     return rounded
+
+
+def embedded_digits(data: DataSpec) -> tuple[UInt8Array, IntArray]:
+    """The digits that a spec leaves in: images (N, 8, 8), labels (N,). Raises UsageError for what they cannot be."""
+    refuse_unreadable(data)
+    images, labels = load_digits()
+    if data.id.limit is not None:
+        chosen = kept(len(images), data.id.limit)
+        images, labels = images[chosen], labels[chosen]
+    return images, labels
+
+
+def embedded_outliers(data: DataSpec) -> tuple[UInt8Array, UInt8Array]:
+    """The patches (N, 8, 8) of the training and of the validation pool.
+
+    A spec without outliers has none to train with; validation still needs some.
+    """
+    if data.outliers is None:
+        return np.zeros((0, 8, 8), np.uint8), load_photo_patches("china", "val")
+
+    photo = PHOTOS[data.outliers.dataset]
+    validated = PHOTOS[data.val_coarse.dataset] if data.val_coarse else photo
+    train = load_photo_patches(photo, "train")
+    if data.outliers.limit is not None:
+        train = train[kept(len(train), data.outliers.limit)]
+    return train, load_photo_patches(validated, "val")
+
+
+def refuse_unreadable(data: DataSpec) -> None:
+    """Raises UsageError where a spec combines or changes the embedded sets as they cannot be."""
+    others = [one.dataset for one in (data.outliers, data.val_coarse) if one]
+    if data.id.dataset != "digits" or not set(others) <= PHOTOS.keys():
+        raise UsageError(
+            "data: digits can be combined with the outliers photo_china and photo_flower only, "
+            f"not {data.id.dataset} with {' and '.join(others)}"
+        )
+    if data.resize is not None or data.crop is not None or data.augment is not None:
+        raise UsageError(
+            "data: the embedded sets are 8 x 8 pixels and not augmented; leave resize, crop, augment out"
+        )
+
+
+def kept(count: int, limit: int) -> IntArray:
+    """Sorted indices of a fixed subset: the same for every split and seed."""
+    return np.sort(np.random.default_rng(derived_seed("limit")).permutation(count)[:limit])
+
+
+def of_classes(labels: IntArray, indices: IntArray, classes: tuple[int, ...]) -> IntArray:
+    """Those of the indices whose images are of these classes; labels (N,) of all images."""
+    chosen: IntArray = indices[np.isin(labels[indices], classes)]
+    return chosen
+
+
+def numbered(labels: IntArray, classes: tuple[int, ...]) -> IntArray:
+    """Labels (N,) of these classes, numbered 0... over them."""
+    return np.searchsorted(np.asarray(classes), labels).astype(np.int64)
 
 
 def _sklearn_file(name: str) -> Path:

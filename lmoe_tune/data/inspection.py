@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from lmoe_tune.data.embedded import load_digits, load_photo_patches
+from lmoe_tune.data.embedded import PHOTOS, load_digits, load_photo_patches
 from lmoe_tune.data.exclusion import same_classes
 from lmoe_tune.data.leaks import Leak, copied, find_leaks, find_near_duplicates
 from lmoe_tune.data.sealed_plan import plan_test_of
-from lmoe_tune.data.search_data import PHOTOS, class_split_of, describe_splits
+from lmoe_tune.data.search_data import describe_splits
 from lmoe_tune.data.search_plan import plan_of
 from lmoe_tune.data.splits import split_images
 from lmoe_tune.data.table import Part
@@ -413,7 +413,7 @@ def _inspect_embedded(data: DataSpec) -> Inspection:
 def _embedded_splits(data: DataSpec) -> tuple[dict[str, Counts], str]:
     """Classes and images of every part. Raises UsageError where the digits cannot be split so."""
     described = describe_splits(data)
-    split = class_split_of(data)
+    split = class_split(data, READERS[data.id.dataset].num_classes or 0)
     num_classes = {"train": len(split.train), "val": len(split.train)}
     num_classes["val_fine"] = len(split.val_novel)
     splits = {

@@ -6,37 +6,34 @@ All three give the same pixels. N images, R side that they are resized to, H = W
 from __future__ import annotations
 
 import math
-import os
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from lmoe_tune.data.decode import UInt8Array
-from lmoe_tune.data.rows import DecodedAnew, Rows
+from lmoe_tune.data.rows import CacheMode, DecodedAnew, Rows
 from lmoe_tune.data.splits import IntArray
 from lmoe_tune.data.streams import uploaded
 from lmoe_tune.errors import UsageError
-from lmoe_tune.spec import DataSpec
 from lmoe_tune.wording import readable_size
 
 COPYING_THREADS = (
     4  # of a GPU's batches: one thread copies about 5 GB/s, and waits while a page is read
 )
+UPLOAD_BYTES = 64 << 20  # of images that go to a device's memory at once
 AHEAD = 2  # batches that are ready or being made while one is used
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
 
 
-@dataclass(frozen=True)
-class Crops:
+class Crops(NamedTuple):
     """Which images (N,) of a set to read, and the upper left corner of the crop in each, in pixels."""
 
     rows: IntArray
@@ -67,26 +64,27 @@ class HostLoader:
         self._device = device
         self._threads = threads
         self._spare = _SpareMemory()
+        # One for the loader's life: what a stream's memory was used for cannot be used on another one.
+        self._stream: torch.cuda.Stream | None = None
+        if device.type == "cuda":
+            self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch's own
 
     def read(self, batches: Iterable[Crops], crop: int) -> Iterator[Tensor]:
-        on_cuda = self._device.type == "cuda"
-        stream = torch.cuda.Stream(self._device) if on_cuda else None  # type: ignore[no-untyped-call]  # torch's own
         with ThreadPoolExecutor(self._threads) as copying:
 
             def load(crops: Crops) -> tuple[Tensor, torch.cuda.Event | None]:
                 shape = (len(crops.rows), crop, crop, 3)
-                pixels = (
-                    torch.empty(shape, dtype=torch.uint8, pin_memory=True)
-                    if on_cuda
-                    else self._spare.get(shape)
-                )
-                self._fill(pixels.numpy(), crops, copying)
-                if stream is None:
+                if self._stream is None:
+                    pixels = self._spare.get(shape)
+                    self._fill(pixels.numpy(), crops, copying)
                     return pixels, None
-                with torch.cuda.stream(stream):
+
+                pixels = torch.empty(shape, dtype=torch.uint8, pin_memory=True)
+                self._fill(pixels.numpy(), crops, copying)
+                with torch.cuda.stream(self._stream):
                     moved = pixels.to(self._device, non_blocking=True)
                     arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch's own
-                    arrived.record(stream)
+                    arrived.record(self._stream)
                 return moved, arrived
 
             for pixels, arrived in made_ahead(load, batches):
@@ -97,12 +95,8 @@ class HostLoader:
                 yield pixels
 
     def _fill(self, out: UInt8Array, crops: Crops, copying: ThreadPoolExecutor) -> None:
-        size, rows, tops, lefts = (
-            out.shape[1],
-            crops.rows.tolist(),
-            crops.tops.tolist(),
-            crops.lefts.tolist(),
-        )
+        size = out.shape[1]
+        rows, tops, lefts = (values.tolist() for values in crops)
 
         def fill(start: int) -> None:
             for place in range(start, len(rows), self._threads):
@@ -141,33 +135,59 @@ class _SpareMemory:
 
 
 class DeviceLoader:
-    """All images in the device's memory: nothing is left to move per step."""
+    """All images in the device's memory: nothing is left to move per step but which ones are asked for."""
 
-    def __init__(self, rows: Rows, side: int, device: torch.device) -> None:
-        needed = len(rows) * side * side * 3
-        if device.type == "cuda":
-            free = torch.cuda.mem_get_info(device)[0]
-            if needed > free // 2:  # the other half is for the model and what it computes
-                raise UsageError(
-                    f"data.cache is 'device', but {readable_size(needed)} of images are more than half of the "
-                    f"{readable_size(free)} that the GPU has free; set data.cache: disk, a smaller data.resize or "
-                    "data.outliers.limit, or give each trial a whole GPU"
-                )
-        self._pixels = torch.empty((len(rows), side, side, 3), dtype=torch.uint8, device=device)
-        for row in range(len(rows)):
-            self._pixels[row] = torch.from_numpy(np.array(rows[row]))
+    def __init__(self, rows: Rows, device: torch.device) -> None:
+        """Move the images there, some at a time.
+
+        Raises:
+            UsageError: they take more than half of the memory that a GPU has free.
+        """
+        shape = rows[0].shape
+        _refuse_too_large(len(rows) * math.prod(shape), device)
+        self._pixels = torch.empty((len(rows), *shape), dtype=torch.uint8, device=device)
+        at_once = max(1, UPLOAD_BYTES // math.prod(shape))
+        for start in range(0, len(rows), at_once):
+            stop = min(start + at_once, len(rows))
+            some = torch.empty(
+                (stop - start, *shape), dtype=torch.uint8, pin_memory=device.type == "cuda"
+            )
+            for row in range(start, stop):
+                some.numpy()[row - start] = rows[row]
+            self._pixels[start:stop].copy_(some, non_blocking=True)
 
     def read(self, batches: Iterable[Crops], crop: int) -> Iterator[Tensor]:
         device = self._pixels.device
+        asked = list(batches)
+        if not asked:
+            return
+
+        together = [np.concatenate(parts) for parts in zip(*asked, strict=True)]
+        of_all = uploaded(torch.from_numpy(np.stack(together)), device)
         within = torch.arange(crop, device=device)
-        for crops in batches:
-            rows, tops, lefts = (
-                uploaded(torch.from_numpy(values), device)
-                for values in (crops.rows, crops.tops, crops.lefts)
-            )
-            down = (tops[:, None] + within)[:, :, None]
-            right = (lefts[:, None] + within)[:, None, :]
-            yield self._pixels[rows[:, None, None], down, right]
+        start = 0
+        for crops in asked:
+            rows, tops, lefts = of_all[:, start : start + len(crops.rows)]
+            start += len(crops.rows)
+            if crop == self._pixels.shape[1]:
+                yield self._pixels[rows]
+            else:
+                down = (tops[:, None] + within)[:, :, None]
+                right = (lefts[:, None] + within)[:, None, :]
+                yield self._pixels[rows[:, None, None], down, right]
+
+
+def _refuse_too_large(needed: int, device: torch.device) -> None:
+    if device.type != "cuda":
+        return
+
+    free = torch.cuda.mem_get_info(device)[0]
+    if needed > free // 2:  # the other half is for the model and what it computes
+        raise UsageError(
+            f"data.cache is 'device', but {readable_size(needed)} of images are more than half of the "
+            f"{readable_size(free)} that the GPU has free; set data.cache: disk, a smaller data.resize or "
+            "data.outliers.limit, or give each trial a whole GPU"
+        )
 
 
 def made_ahead(
@@ -187,13 +207,22 @@ def made_ahead(
         pool.shutdown(cancel_futures=True)  # also where nobody asks for the rest
 
 
-def open_loader(rows: Rows, spec: DataSpec, device: torch.device) -> Loader:
-    """A loader of images for a device."""
-    if spec.cache == "device":
-        return DeviceLoader(rows, spec.image_side, device)
+def open_loader(rows: Rows, cache: CacheMode, device: torch.device, *, threads: int) -> Loader:
+    """A loader of image files for a device.
+
+    Args:
+        threads: that a trial may use; copying from a cache takes `COPYING_THREADS` at most.
+    """
+    if cache == "device":
+        return DeviceLoader(rows, device)
+
     if isinstance(rows, DecodedAnew):
-        return HostLoader(rows, device, threads=len(os.sched_getaffinity(0)))
-    return HostLoader(rows, device, threads=COPYING_THREADS if device.type == "cuda" else 1)
+        return HostLoader(rows, device, threads=threads)
+
+    copying = 1
+    if device.type == "cuda":
+        copying = max(1, min(COPYING_THREADS, threads))
+    return HostLoader(rows, device, threads=copying)
 
 
 def channel_statistics(rows: Rows, chosen: IntArray) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from lmoe_tune.data.decode import UInt8Array, decode_resized
 from lmoe_tune.data.decoded_cache import (
@@ -23,11 +23,28 @@ from lmoe_tune.wording import readable_size
 log = logging.getLogger(__name__)
 
 
+CacheMode = Literal["disk", "device", "off"]
+
+
 class Rows(Protocol):
-    """Images (R, R, 3) by row."""
+    """Images (R, R, C) by row."""
 
     def __len__(self) -> int: ...
     def __getitem__(self, row: int, /) -> UInt8Array: ...
+
+
+@dataclass(frozen=True)
+class InMemory:
+    """Images that are pixels already: uint8 (N, C, R, R)."""
+
+    pixels: UInt8Array
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def __getitem__(self, row: int) -> UInt8Array:
+        image: UInt8Array = self.pixels[row].transpose(1, 2, 0)
+        return image
 
 
 @dataclass(frozen=True)
@@ -45,17 +62,23 @@ class DecodedAnew:
 
 
 def open_rows(
-    files: Sequence[ImageFile], spec: DataSpec, home: Path, side: int | None = None
+    files: Sequence[ImageFile],
+    spec: DataSpec,
+    home: Path,
+    *,
+    side: int | None = None,
+    processes: int | None = None,
 ) -> Rows:
     """The images of some files as `data.cache` wants them kept, decoded first where they have not been yet.
 
     Args:
         side: what they are resized to; None: what the spec says.
+        processes: that may decode; None: as many as there are cores.
     """
     if spec.cache == "off":
         return DecodedAnew(files, side or spec.image_side)
 
-    return acquire_decoded(files, spec, home, side=side)
+    return acquire_decoded(files, spec, home, side=side, processes=processes)
 
 
 def cache_of(spec: DataSpec, home: Path, side: int | None = None) -> DecodedCache:
@@ -70,6 +93,7 @@ def acquire_decoded(
     home: Path,
     *,
     side: int | None = None,
+    processes: int | None = None,
     progress: Progress | None = None,
     say: Callable[[str], None] = log.warning,
 ) -> CachedImages:
@@ -80,7 +104,9 @@ def acquire_decoded(
     """
     cache = cache_of(spec, home, side)
     try:
-        return cache.acquire(files, limit=spec.cache_limit, progress=progress, say=say)
+        return cache.acquire(
+            files, limit=spec.cache_limit, processes=processes, progress=progress, say=say
+        )
     except CacheSpaceError as error:
         num_missing = error.needed // cache.image_bytes
         raise UsageError(

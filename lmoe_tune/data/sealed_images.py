@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -13,33 +12,28 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lmoe_tune.data.decoded_cache import ImageFile, files_of
-from lmoe_tune.data.embedded import UInt8Array, load_photo_patches
-from lmoe_tune.data.sealed_plan import TestPlan, plan_test
-from lmoe_tune.data.search_data import (
+from lmoe_tune.data.decoded_cache import ImageFile
+from lmoe_tune.data.embedded import (
     PHOTOS,
-    PlannedData,
-    SearchData,
-    channels_first,
-    class_split_of,
-    embedded_data,
-    embedded_images,
-    fingerprint_of,
+    embedded_digits,
     kept,
+    load_photo_patches,
     numbered,
     of_classes,
 )
+from lmoe_tune.data.image_set import ImageSet
+from lmoe_tune.data.sealed_plan import TestPlan, plan_test
+from lmoe_tune.data.search_data import SearchData, data_of_plan, embedded_data, fingerprint_of
 from lmoe_tune.data.search_plan import SearchPlan
 from lmoe_tune.data.splits import IntArray, split_images
 from lmoe_tune.data.table import Part
+from lmoe_tune.data.usable_images import class_split
 from lmoe_tune.errors import UsageError
 from lmoe_tune.readers import READERS
 from lmoe_tune.spec import DataSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from lmoe_tune.data.batches import ImageSource
 
 ID, FINE, COARSE, OUTLIERS = "id", "fine", "coarse_", "outliers"
 
@@ -50,38 +44,16 @@ class TestImages:
 
     `sizes` holds their numbers of images in that order, `labels` (N,) the classes of the first, numbered as those
     trained on, `novel_labels` (M,) those of the second. `outliers` is the training outliers' own sealed pool; it is
-    not there where the spec has none. The fingerprint is not of these. Of embedded data `pixels` has the images, else
-    `files` has their places.
+    not there where the spec has none. The fingerprint is not of these.
     """
 
     __test__ = False  # no test of pytest's
 
+    images: ImageSet
     sizes: dict[str, int]
     labels: IntArray
     novel_labels: IntArray
     fingerprint: str
-    pixels: UInt8Array | None = None
-    files: tuple[ImageFile, ...] = ()
-
-    def chunks(
-        self, images: ImageSource, spec: DataSpec, home: Path, size: int
-    ) -> Iterable[Tensor]:
-        """All of them on the device of `images`, normalised like those, at most `size` at a time."""
-        import torch
-
-        from lmoe_tune.data.batches import Images
-        from lmoe_tune.data.file_images import FileImages
-        from lmoe_tune.data.loaders import open_loader
-        from lmoe_tune.data.rows import open_rows
-
-        if self.pixels is not None:
-            assert isinstance(images, Images), "embedded test images go with embedded ones"
-            return torch.split(images.normalised(self.pixels), size)
-        assert isinstance(images, FileImages), "files of test images go with files"
-        rows = open_rows(self.files, spec, home)
-        # Read once at the end: no reason to fill the device's memory with them.
-        from_host = spec if spec.cache == "off" else spec.model_copy(update={"cache": "disk"})
-        return images.centred(open_loader(rows, from_host, images.device), 0, len(self.files), size)
 
     def parts(self, rows: Tensor) -> dict[str, Tensor]:
         """What was computed of all images (N, ...), set by set."""
@@ -94,13 +66,12 @@ class TestImages:
 class Opened:
     """What a confirmation trains on, and what it measures at the end."""
 
-    training: SearchData | PlannedData
+    training: SearchData
     test: TestImages
 
     def files(self) -> list[ImageFile]:
         """All image files of both; none of embedded data."""
-        trained_on = self.training.files() if isinstance(self.training, PlannedData) else []
-        return [*trained_on, *self.test.files]
+        return [*self.training.files(), *self.test.images.files]
 
 
 @lru_cache(maxsize=2)  # a worker runs many jobs of one split
@@ -117,25 +88,26 @@ def open_test_data(
     """
     if READERS[data.id.dataset].is_embedded:
         return _open_embedded(data, with_held_out=with_held_out)
-    return _open_planned(data, plan_test(data, home, with_held_out=with_held_out))
+
+    return _open_files(data, plan_test(data, home, with_held_out=with_held_out))
 
 
 def _open_embedded(data: DataSpec, *, with_held_out: bool) -> Opened:
-    images, labels = embedded_images(data)
-    classes, split = class_split_of(data), split_images(labels, split=data.split)
+    images, labels = embedded_digits(data)
+    classes = class_split(data, READERS[data.id.dataset].num_classes or 0)
+    split = split_images(labels, split=data.split)
     known = classes.in_distribution if with_held_out else classes.train
     training = embedded_data(
         data,
-        images,
-        labels,
         train=of_classes(labels, split.train, known),
         val=of_classes(labels, split.val, known),
-        val_fine=None,
+        val_fine=np.zeros(0, dtype=np.int64),
         classes=known,
     )
+
     test = of_classes(labels, split.test, known)
     novel = of_classes(labels, np.arange(len(labels)), classes.test_novel)
-    sets = {ID: channels_first(images[test]), FINE: channels_first(images[novel])}
+    sets = {ID: ImageSet.grey(images[test]), FINE: ImageSet.grey(images[novel])}
     for name, one in zip(_coarse_names(data), data.coarse_ood, strict=True):
         if one.dataset not in PHOTOS:
             raise UsageError(
@@ -144,25 +116,25 @@ def _open_embedded(data: DataSpec, *, with_held_out: bool) -> Opened:
         patches = load_photo_patches(PHOTOS[one.dataset], "test")
         if one.limit is not None:
             patches = patches[kept(len(patches), one.limit)]
-        sets[name] = channels_first(patches)
+        sets[name] = ImageSet.grey(patches)
+
     test_labels = numbered(labels[test], known)
-    fingerprint = fingerprint_of(np.concatenate(list(sets.values())), test_labels)
+    fingerprint = fingerprint_of(ImageSet.joined(list(sets.values())), test_labels)
     if data.outliers is not None:
-        sets[OUTLIERS] = channels_first(load_photo_patches(PHOTOS[data.outliers.dataset], "test"))
-    sizes = {name: len(of) for name, of in sets.items()}
-    _refuse_empty(sizes)
+        patches = load_photo_patches(PHOTOS[data.outliers.dataset], "test")
+        sets[OUTLIERS] = ImageSet.grey(patches)
 
     test_images = TestImages(
-        sizes=sizes,
+        images=ImageSet.joined(list(sets.values())),
+        sizes=_sizes(sets),
         labels=test_labels,
         novel_labels=labels[novel],
         fingerprint=fingerprint,
-        pixels=np.concatenate(list(sets.values())),
     )
     return Opened(training, test_images)
 
 
-def _open_planned(data: DataSpec, plan: TestPlan) -> Opened:
+def _open_files(data: DataSpec, plan: TestPlan) -> Opened:
     nothing = Part(plan.train.table, np.zeros(0, dtype=np.int64))
     search_plan = SearchPlan(
         train=plan.train,
@@ -175,20 +147,19 @@ def _open_planned(data: DataSpec, plan: TestPlan) -> Opened:
         classes=plan.classes,
         fingerprint=plan.fingerprint,
     )
-    parts = {ID: plan.test, FINE: plan.test_fine} | dict(
-        zip(_coarse_names(data), plan.test_coarse, strict=True)
-    )
+    sets = {ID: ImageSet.of_parts(plan.test), FINE: ImageSet.of_parts(plan.test_fine)}
+    for name, part in zip(_coarse_names(data), plan.test_coarse, strict=True):
+        sets[name] = ImageSet.of_parts(part)
     if plan.test_outliers is not None:
-        parts[OUTLIERS] = plan.test_outliers
-    sizes = {name: len(part) for name, part in parts.items()}
-    _refuse_empty(sizes)
-    training = PlannedData(data, search_plan)
+        sets[OUTLIERS] = ImageSet.of_parts(plan.test_outliers)
+
+    training = data_of_plan(data, search_plan)
     test = TestImages(
-        sizes=sizes,
+        images=ImageSet.joined(list(sets.values())),
+        sizes=_sizes(sets),
         labels=plan.test_labels,
         novel_labels=plan.test_fine.labels,
         fingerprint=training.fingerprint,  # the plan's is of the sealed parts too
-        files=tuple(file for part in parts.values() for file in files_of(part)),
     )
     return Opened(training, test)
 
@@ -203,9 +174,12 @@ def _coarse_names(data: DataSpec) -> list[str]:
     ]
 
 
-def _refuse_empty(sizes: dict[str, int]) -> None:
+def _sizes(sets: dict[str, ImageSet]) -> dict[str, int]:
+    """How many images each set has. Raises UsageError where one that is needed has none."""
+    sizes = {name: len(images) for name, images in sets.items()}
     if not sizes[ID] or not sizes[FINE]:
         missing = "in-distribution" if not sizes[ID] else "test-novel"
         raise UsageError(
             f"data.id: the sealed test set has no image of an {missing} class, so nothing can be confirmed"
         )
+    return sizes

@@ -5,7 +5,7 @@ N images, K classes. Scores are float64, as probabilities near 1 would otherwise
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -63,6 +63,11 @@ def outputs(logits: Tensor | Iterable[Tensor], name: Score) -> Outputs:
     chunks = [
         _reduced(chunk, name) for chunk in ([logits] if isinstance(logits, Tensor) else logits)
     ]
+    return joined(chunks)
+
+
+def joined(chunks: Sequence[Outputs]) -> Outputs:
+    """The outputs of several chunks, one after the other."""
     if len(chunks) == 1:
         return chunks[0]
 

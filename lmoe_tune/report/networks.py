@@ -5,6 +5,7 @@ N images, C channels, H W pixels, K classes, L points along lambda. Nothing of a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +16,9 @@ import torch
 from torch import Tensor
 
 from lmoe_tune import checkpoint
-from lmoe_tune.data import PlannedData, SearchData, load_search_data
+from lmoe_tune.data import load_search_data
 from lmoe_tune.data.decode import UInt8Array
-from lmoe_tune.data.decoded_cache import files_of
 from lmoe_tune.data.preprocessing import Preprocessing
-from lmoe_tune.data.table import Part
-from lmoe_tune.data.validation import ValidationImages
 from lmoe_tune.description import KEY, ModelDescription
 from lmoe_tune.detector.network import Network
 from lmoe_tune.evaluation import score
@@ -83,32 +81,18 @@ def compare_networks(ledger: Ledger, best: TrialRecord | None) -> Compared:
 
 
 def _pixels(data: DataSpec, home: Path, preprocessing: Preprocessing) -> dict[str, UInt8Array]:
-    """uint8 (N, C, H, W) of each validation set."""
+    """uint8 (N, C, H, W) of each validation set: at most `MAX_IMAGES`, and about a gigabyte."""
     found = load_search_data(data, home)
-    if isinstance(found, SearchData):
-        sets = {"id": found.val_images, "fine": found.val_fine, "coarse": found.val_coarse}
-        chosen = {name: images[_spread(len(images), MAX_IMAGES)] for name, images in sets.items()}
-    else:
-        chosen = {
-            name: _of_files(part, data, home, preprocessing)
-            for name, part in _parts(found).items()
-            if len(part)
-        }
-    return {name: images for name, images in chosen.items() if len(images)}
+    sets = {"id": found.val, "fine": found.val_fine, "coarse": found.val_coarse}
+    bytes_of_one = math.prod(preprocessing.shape)
+    limit = max(MAX_PAIRS, min(MAX_IMAGES, (1 << 30) // bytes_of_one))
 
-
-def _parts(found: PlannedData) -> dict[str, Part]:
-    return {"id": found.plan.val, "fine": found.plan.val_fine, "coarse": found.plan.val_coarse}
-
-
-def _of_files(part: Part, data: DataSpec, home: Path, preprocessing: Preprocessing) -> UInt8Array:
-    files = files_of(part)
-    limit = max(
-        MAX_PAIRS, min(MAX_IMAGES, (1 << 30) // (3 * data.image_crop**2))
-    )  # a gigabyte of a set
-    chosen = tuple(files[place] for place in _spread(len(files), limit))
-    images = ValidationImages(np.zeros(len(chosen), np.int64), (), files=chosen)
-    return np.concatenate(list(images.chunks(preprocessing, data, home, 64)))
+    pixels = {}
+    for name, images in sets.items():
+        if len(images):
+            chosen = images.some(_spread(len(images), limit))
+            pixels[name] = np.concatenate(list(chosen.chunks(preprocessing, data, home, 64)))
+    return pixels
 
 
 def _spread(count: int, limit: int) -> npt.NDArray[np.int64]:

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 
 from lmoe_tune import checkpoint
-from lmoe_tune.data import PlannedData, SearchData
-from lmoe_tune.data.batches import ImageSource
+from lmoe_tune.data import SearchData
+from lmoe_tune.data.image_source import ImageSource
 from lmoe_tune.durable import write_durably, writing
 from lmoe_tune.errors import BaselineError, TrainingError
 from lmoe_tune.methods.baseline import CrossEntropy
@@ -37,9 +37,7 @@ class Baseline:
     metrics: dict[str, float]
 
 
-def acquire_baseline(
-    spec: Spec, data: SearchData | PlannedData, images: ImageSource, home: Path
-) -> Baseline:
+def acquire_baseline(spec: Spec, data: SearchData, images: ImageSource, home: Path) -> Baseline:
     """Load the baseline, training what is missing of it first.
 
     Several processes may ask at once: one trains, the others wait for it. One that was killed half-way is
@@ -65,7 +63,7 @@ def acquire_baseline(
 
 def _train_baseline(
     spec: Spec,
-    data: SearchData | PlannedData,
+    data: SearchData,
     images: ImageSource,
     key: str,
     folder: Path,
@@ -74,8 +72,8 @@ def _train_baseline(
     training = spec.model.baseline
     assert spec.train.seed is not None, "the platform is not resolved"
     torch.manual_seed(spec.train.seed)
-    size = data.image_size[0]
-    model = build_model(spec.model.arch, data.num_classes, data.in_channels, size)
+    channels, size, _ = data.image_shape
+    model = build_model(spec.model.arch, data.num_classes, channels, size)
     if state is None:
         is_baseline = training.epochs == 0
         load_weights(

@@ -14,7 +14,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from lmoe_tune.data.batches import ImageSource, PairedBatches
+from lmoe_tune.data.batches import PairedBatches
+from lmoe_tune.data.image_source import ImageSource
 from lmoe_tune.errors import DivergedError, TrainingError
 from lmoe_tune.evaluation import Outputs, ScoreName, outputs, validation_metrics
 from lmoe_tune.methods.objective import Objective, StepLoss, checked

@@ -5,16 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from lmoe_tune import checkpoint
-from lmoe_tune.data import PlannedData, SearchData, load_search_data
-from lmoe_tune.data.batches import Images, ImageSource
-from lmoe_tune.data.file_images import FileImages
+from lmoe_tune.data import SearchData, load_search_data
+from lmoe_tune.data.image_source import ImageSource
 from lmoe_tune.description import KEY, ModelDescription
 from lmoe_tune.errors import TrainingError, UsageError
 from lmoe_tune.evaluation import Outputs
@@ -28,7 +26,7 @@ from lmoe_tune.training.epoch_timeout import each_within
 from lmoe_tune.training.loop import Settings, train
 from lmoe_tune.training.memory import explaining_memory
 
-Load = Callable[[DataSpec, Path], SearchData | PlannedData]
+Load = Callable[[DataSpec, Path], SearchData]
 """What gives the images to train on and to validate with."""
 
 
@@ -86,10 +84,12 @@ def run_trial(
     _prepare_process(spec, home)
     load = load or load_search_data
     data = load(spec.data, home)
-    images = _images_on(load, spec.data, device, home)
+    channels, size, _ = data.image_shape
+    threads = spec.train.threads or 1
+    images = _images_on(load, spec.data, device, home, threads)
     baseline = acquire_baseline(spec, data, images, home)
 
-    model = build_model(spec.model.arch, data.num_classes, data.in_channels, data.image_size[0])
+    model = build_model(spec.model.arch, data.num_classes, channels, size)
     model.load_state_dict(baseline.model)
     settings = settings_of(spec, params)
     describes = describe_model(spec, data, images)
@@ -147,9 +147,7 @@ def settings_of(spec: Spec, params: Mapping[str, Any]) -> Settings:
     )
 
 
-def describe_model(
-    spec: Spec, data: SearchData | PlannedData, images: ImageSource
-) -> ModelDescription:
+def describe_model(spec: Spec, data: SearchData, images: ImageSource) -> ModelDescription:
     """What is needed to use the weights alone."""
     assert spec.train.precision != "auto", "the platform is not resolved"
     return ModelDescription(
@@ -189,7 +187,15 @@ def _prepare_process(spec: Spec, home: Path) -> None:
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(home.resolve() / "compiled"))
 
 
-@lru_cache(maxsize=2)  # a reused worker process runs many trials on the same images
-def _images_on(load: Load, spec: DataSpec, device: torch.device, home: Path) -> ImageSource:
-    data = load(spec, home)
-    return FileImages(data, device, home) if isinstance(data, PlannedData) else Images(data, device)
+_held: dict[tuple[Any, ...], ImageSource] = {}
+"""The images that this process has open: a reused worker runs many trials on the same ones."""
+
+
+def _images_on(
+    load: Load, spec: DataSpec, device: torch.device, home: Path, threads: int
+) -> ImageSource:
+    key = (load, spec, device, home, threads)
+    if key not in _held:
+        _held.clear()  # first, so that a GPU need not have room for both
+        _held[key] = ImageSource(load(spec, home), device, home, threads=threads)
+    return _held[key]

@@ -20,7 +20,7 @@ from PIL import Image
 from lmoe_tune import checkpoint, export
 from lmoe_tune.data import SearchData, load_search_data
 from lmoe_tune.data.preprocessing import Preprocessing
-from lmoe_tune.data.validation import of_all_classes, of_search
+from lmoe_tune.data.search_data import validation_of_all_classes
 from lmoe_tune.description import ModelDescription
 from lmoe_tune.detector import Detector, load_detector
 from lmoe_tune.detector.archive import UnsafeArchiveError, refuse_code
@@ -83,10 +83,10 @@ def data(ledger: Ledger) -> SearchData:
 
 
 def test_it_says_what_the_trained_model_says(detector: Detector, data: SearchData) -> None:
-    pixels = (torch.from_numpy(data.val_images).float() - 77.5) / 96.5
+    pixels = (torch.from_numpy(data.val.pixels).float() - 77.5) / 96.5
     with torch.inference_mode():
         expected = outputs(a_model(data.num_classes)(pixels), "msp")
-    found = detector.predict(data.val_images)
+    found = detector.predict(data.val.pixels)
     assert [one.label for one in found] == [data.classes[number] for number in expected.predicted]
     np.testing.assert_allclose([one.score for one in found], expected.scores.numpy(), rtol=1e-5)
 
@@ -94,7 +94,7 @@ def test_it_says_what_the_trained_model_says(detector: Detector, data: SearchDat
 def test_the_threshold_keeps_95_percent_and_is_ood_is_below_it_exactly(
     detector: Detector, data: SearchData
 ) -> None:
-    found = detector.predict(data.val_images)
+    found = detector.predict(data.val.pixels)
     scores = torch.tensor([one.score for one in found], dtype=torch.float64)
     assert detector.threshold == threshold_at_tpr(scores, 0.95)
     assert (scores >= detector.threshold).double().mean() >= 0.95
@@ -107,7 +107,7 @@ def test_the_threshold_keeps_95_percent_and_is_ood_is_below_it_exactly(
 
 
 def test_one_image_and_many_give_the_same(detector: Detector, data: SearchData) -> None:
-    some = data.val_images[:11]
+    some = data.val.pixels[:11]
     together = detector.predict(some)
     assert [detector.predict(some[place : place + 1])[0] for place in range(11)] == together
     assert detector.predict(some[:0]) == []
@@ -136,7 +136,7 @@ def test_files_of_any_mode_are_read_and_others_are_named(
 def test_the_document_has_what_is_promised(folder: Path, ledger: Ledger) -> None:
     about = json.loads((folder / "detector.json").read_text(encoding="utf-8"))
     assert {"classes", "score", "threshold", "preprocessing", "metrics", "provenance"} <= set(about)
-    assert about["metrics"] == ledger.trial(BEST).metrics
+    assert about["recorded"]["metrics"] == ledger.trial(BEST).metrics
     assert about["provenance"]["trial"] == BEST
     assert about["provenance"]["sweep_id"] == ledger.sweep_id
     assert about["provenance"]["params"] == ledger.trial(BEST).params
@@ -164,7 +164,7 @@ def test_a_sweep_without_a_complete_trial_has_nothing_to_export(
 
 
 def test_the_confirmed_winner_goes_before_the_best_trial(ledger: Ledger, tmp_path: Path) -> None:
-    images = of_all_classes(ledger.spec.data, ledger.folder.home)
+    images = validation_of_all_classes(ledger.spec.data, ledger.folder.home)
     assert len(images.classes) == 7
     job = ledger.folder.confirmation.trial(0)
     job.mkdir(parents=True)
@@ -185,7 +185,7 @@ def test_the_confirmed_winner_goes_before_the_best_trial(ledger: Ledger, tmp_pat
     assert load_detector(tmp_path / "out").classes == images.classes
     assert export.winner_of(ledger, BEST).confirmed is None
     # A confirmation of the user's own classifier knows the classes of the search only.
-    own = of_search(ledger.spec.data, ledger.folder.home)
+    own = load_search_data(ledger.spec.data, ledger.folder.home)
     torch.save(a_model(len(own.classes)).state_dict(), job / "model.pt")
     document_of_own = document | {
         "winner": winner | {"describes": describes(own.classes, "energy")}
@@ -195,7 +195,7 @@ def test_the_confirmed_winner_goes_before_the_best_trial(ledger: Ledger, tmp_pat
     )
     about = export.write_detector(ledger, export.winner_of(ledger), tmp_path / "own")
     assert about["classes"] == list(own.classes) and about["threshold_measured"]["images"] == len(
-        own.labels
+        own.val_labels
     )
     (ledger.folder.confirmation.path / "confirm.json").write_text(
         json.dumps(document | {"winner": winner | {"model": None}}), encoding="utf-8"
@@ -208,24 +208,23 @@ def test_the_confirmed_winner_goes_before_the_best_trial(ledger: Ledger, tmp_pat
     assert export.winner_of(ledger).confirmed is None
 
 
-def test_the_validation_images_are_those_of_the_search_and_no_test_image_is_among_them(
-    data: SearchData,
-) -> None:
+def test_the_validation_images_are_those_of_the_search_and_no_test_image_is_among_them() -> None:
     from lmoe_tune.data.sealed_images import open_test_data
     from lmoe_tune.spec import Dataset, DataSpec
 
     spec = DataSpec(id=Dataset(dataset="digits"), outliers=Dataset(dataset="photo_china"))
-    found, all_classes = of_search(spec, Path()), of_all_classes(spec, Path())
-    assert found.pixels is not None and all_classes.pixels is not None
-    np.testing.assert_array_equal(found.pixels, data.val_images)
-    opened = open_test_data(spec)
-    assert isinstance(opened.training, SearchData) and opened.test.pixels is not None
-    np.testing.assert_array_equal(all_classes.pixels, opened.training.val_images)
+    all_classes, opened = validation_of_all_classes(spec, Path()), open_test_data(spec)
+    images, tested = all_classes.images.pixels, opened.test.images.pixels
+    assert images is not None and tested is not None
+    np.testing.assert_array_equal(images, opened.training.val.pixels)
     np.testing.assert_array_equal(all_classes.labels, opened.training.val_labels)
     assert all_classes.classes == opened.training.classes
-    tested = {image.tobytes() for image in opened.test.pixels}
+
+    searched, known = load_search_data(spec).val.pixels, {image.tobytes() for image in images}
+    assert searched is not None and {image.tobytes() for image in searched} <= known
+    sealed = {image.tobytes() for image in tested}
     # a few digits are drawn alike to the pixel
-    assert sum(image.tobytes() in tested for image in all_classes.pixels) <= 2
+    assert sum(image.tobytes() in sealed for image in images) <= 2
 
 
 def test_an_older_export_is_replaced_whole_and_anything_else_is_left_alone(
@@ -544,7 +543,7 @@ def test_what_is_registered_says_the_same_and_a_sweep_that_mlflow_lacks_is_said(
         model = mlflow.pyfunc.load_model("models:/mine/2")
     finally:
         mlflow.set_tracking_uri(None)
-    pixels = data.val_images[:9]
+    pixels = data.val.pixels[:9]
     expected = [(one.label, one.score, one.is_ood) for one in detector.predict(pixels)]
 
     def said(found: Any) -> list[Any]:

@@ -231,13 +231,13 @@ def test_the_networks_are_asked_about_validation_images_only(ledger: Ledger) -> 
     assert compared.best is not None and compared.baseline is not None
     sizes = {name: len(scores) for name, scores in compared.best.scores.items()}
     assert sizes == {
-        "id": len(data.val_images),
+        "id": len(data.val),
         "fine": len(data.val_fine),
         "coarse": len(data.val_coarse),
     }
     model = build_model("small_cnn", 5, 1, 8)
     model.load_state_dict(weights(0))
-    pixels = torch.from_numpy(data.val_images).float()
+    pixels = torch.from_numpy(data.val.pixels).float()
     with torch.inference_mode():
         logits = model.eval()((pixels - data.mean[0]) / data.std[0])
     np.testing.assert_allclose(compared.best.logits["id"], logits.numpy(), rtol=1e-4, atol=1e-5)

@@ -16,8 +16,9 @@ from lmoe_tune.confirmation.job import run_job
 from lmoe_tune.confirmation.job_ledger import JOB, JobLedger
 from lmoe_tune.confirmation.plan import DESCRIPTION, MODEL, RESAMPLED, SCORES, make_plan
 from lmoe_tune.data import load_search_data
-from lmoe_tune.data.batches import Images
+from lmoe_tune.data.image_source import ImageSource
 from lmoe_tune.data.sealed_images import open_test_data
+from lmoe_tune.description import ModelDescription
 from lmoe_tune.errors import UsageError
 from lmoe_tune.evaluation import resampled_metrics_of_scores
 from lmoe_tune.model import build_model
@@ -125,18 +126,13 @@ def test_the_winners_weights_are_kept_and_give_what_was_tested(
     last(config)
     folder = folder_of(config)
     described = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
-    model = build_model(
-        described["arch"],
-        described["num_classes"],
-        described["in_channels"],
-        described["image_size"][0],
-    )
-    model.load_state_dict(torch.load(folder / MODEL, weights_only=True))
+    describes = ModelDescription.of_record(described, whose="it", fix="")
+    model = describes.build(torch.load(folder / MODEL, weights_only=True))
     model.eval()
     opened = open_test_data(sweep.spec.data, Path(config["home"]))
-    images = Images(opened.training, torch.device("cpu"))  # type: ignore[arg-type]
+    images = ImageSource(opened.training, torch.device("cpu"))
     with torch.inference_mode():
-        chunks = opened.test.chunks(images, sweep.spec.data, Path(config["home"]), 512)
+        chunks = images.chunks_of(opened.test.images, 512)
         logits = torch.cat([model(chunk) for chunk in chunks])
     predicted = opened.test.parts(logits.argmax(dim=1))["id"]
     with np.load(folder / SCORES) as arrays:

@@ -21,6 +21,7 @@ from lmoe_tune.data.sealed_images import open_test_data
 from lmoe_tune.data.sealed_plan import plan_test
 from lmoe_tune.data.search_data import load_search_data
 from lmoe_tune.data.splits import split_images
+from lmoe_tune.data.usable_images import class_split
 from lmoe_tune.spec import Dataset, DataSpec, Spec
 from lmoe_tune.training import trial
 from trainables.worker import start_trial
@@ -88,7 +89,7 @@ def test_of_the_digits(
 
     images, labels = embedded.load_digits()
     classes, parts = (
-        search_data.class_split_of(spec.data),
+        class_split(spec.data, 10),
         split_images(labels, split=spec.data.split),
     )
     sealed = np.concatenate([parts.test, np.flatnonzero(np.isin(labels, classes.test_novel))])
@@ -101,8 +102,8 @@ def test_of_the_digits(
     def poisoned_patches(photo: Any, pool: Any) -> Any:
         return 255 - patches(photo, pool) if pool == "test" else patches(photo, pool)
 
-    monkeypatch.setattr(search_data, "load_digits", lambda: (poisoned, labels))
-    for module in (search_data, sealed_images):
+    monkeypatch.setattr(embedded, "load_digits", lambda: (poisoned, labels))
+    for module in (embedded, sealed_images):
         monkeypatch.setattr(module, "load_photo_patches", poisoned_patches)
     assert searched(spec, "after") == before
     assert open_test_data(spec.data).test.fingerprint != honest.fingerprint, (

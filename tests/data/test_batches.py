@@ -7,25 +7,30 @@ import numpy as np
 import pytest
 import torch
 
-from lmoe_tune.data.batches import Batch, Images, PairedBatches
+from lmoe_tune.data.batches import Batch, PairedBatches
+from lmoe_tune.data.image_set import ImageSet
+from lmoe_tune.data.image_source import ImageSource
 from lmoe_tune.data.search_data import SearchData
+from lmoe_tune.spec import Dataset, DataSpec
 
 MakeBatches = Callable[..., PairedBatches]
 
 
-def numbered(num_train: int, num_outliers: int) -> Images:
+def numbered(num_train: int, num_outliers: int) -> ImageSource:
     """Images that hold their own number in every pixel; the label is the number modulo 5."""
 
-    def count(number: int, start: int = 0) -> np.ndarray:
+    def count(number: int, start: int = 0) -> ImageSet:
         assert start + number <= 256
         values = np.arange(start, start + number, dtype=np.uint8)
-        return np.broadcast_to(values[:, None, None, None], (number, 1, 2, 2)).copy()
+        pixels = np.broadcast_to(values[:, None, None, None], (number, 1, 2, 2)).copy()
+        return ImageSet(pixels=pixels)
 
     data = SearchData(
-        train_images=count(num_train),
+        spec=DataSpec(id=Dataset(dataset="digits")),
+        train=count(num_train),
         train_labels=np.arange(num_train, dtype=np.int64) % 5,
         outliers=count(num_outliers),
-        val_images=count(3, start=10),
+        val=count(3, start=10),
         val_labels=np.zeros(3, dtype=np.int64),
         val_fine=count(4, start=20),
         val_coarse=count(5, start=30),
@@ -34,7 +39,7 @@ def numbered(num_train: int, num_outliers: int) -> Images:
         std=(1.0,),
         fingerprint="-",
     )
-    return Images(data, torch.device("cpu"))
+    return ImageSource(data, torch.device("cpu"))
 
 
 def batches(
@@ -215,17 +220,15 @@ def test_an_epoch_does_not_depend_on_those_before_it() -> None:
 
 
 def test_images_are_normalised_by_the_training_images(tiny_data: SearchData) -> None:
-    images = Images(tiny_data, torch.device("cpu"))
-    for tensor, pixels in (
-        (images.train, tiny_data.train_images),
-        (images.outliers, tiny_data.outliers),
-    ):
-        expected = (pixels.astype(np.float64) - tiny_data.mean[0]) / tiny_data.std[0]
-        np.testing.assert_allclose(tensor.numpy(), expected, atol=1e-6)
-        assert tensor.dtype == torch.float32
+    images = ImageSource(tiny_data, torch.device("cpu"))
+    found = next(PairedBatches(images, batch_size=72, outlier_ratio=0, seed=0).epoch(1)).images
+    assert found.dtype == torch.float32 and tiny_data.train.pixels is not None
+    expected = (tiny_data.train.pixels.astype(np.float64) - tiny_data.mean[0]) / tiny_data.std[0]
+    np.testing.assert_allclose(np.sort(found.numpy(), axis=0), np.sort(expected, axis=0), atol=1e-6)
 
 
 def test_the_validation_parts_lie_one_after_the_other() -> None:
     images = numbered(10, 10)
-    assert numbers(images.val) == [10, 11, 12, 20, 21, 22, 23, 30, 31, 32, 33, 34]
+    found = [number for chunk in images.val_chunks(5) for number in numbers(chunk)]
+    assert found == [10, 11, 12, 20, 21, 22, 23, 30, 31, 32, 33, 34]
     assert (images.num_val, images.num_val_fine) == (3, 4)

@@ -43,7 +43,7 @@ def test_both_loaders_give_the_crops_that_were_asked_for() -> None:
     for loader in (
         HostLoader(rows, CPU, threads=1),
         HostLoader(rows, CPU, threads=3),
-        DeviceLoader(rows, SIDE, CPU),
+        DeviceLoader(rows, CPU),
     ):
         for _ in range(3):  # the later epochs in memory of the earlier ones
             given = 0

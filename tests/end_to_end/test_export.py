@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lmoe_tune.data import SearchData, load_search_data
+from lmoe_tune.data import load_search_data
 from lmoe_tune.detector import load_detector
 from lmoe_tune.evaluation import threshold_at_tpr, tnr_at_tpr
 from lmoe_tune.evaluation.detection import auroc
@@ -32,16 +32,14 @@ def test_what_is_exported_answers_as_the_evaluation_did(copy_of_reference: Comma
     best = ledger.best()
     assert best is not None and about["provenance"]["trial"] == best.number
     data = load_search_data(ledger.spec.data, command.home)
-    assert isinstance(data, SearchData)
+    sets = (data.val, data.val_fine, data.val_coarse)
     detector = load_detector(command.cwd / "det")
-    images = np.concatenate([data.val_images, data.val_fine, data.val_coarse])
+    images = np.concatenate([one.pixels for one in sets])
     found = detector.predict(images)
 
     # the evaluation: the same metrics as the trial's record
     scores = torch.tensor([one.score for one in found], dtype=torch.float64)
-    known, fine, coarse = scores.split(
-        [len(data.val_images), len(data.val_fine), len(data.val_coarse)]
-    )
+    known, fine, coarse = scores.split([len(one) for one in sets])
     labels = [one.label for one in found[: len(known)]]
     accuracy = np.mean(
         [
@@ -53,7 +51,9 @@ def test_what_is_exported_answers_as_the_evaluation_did(copy_of_reference: Comma
     for name, outside in (("fine", fine), ("coarse", coarse)):
         assert auroc(known, outside) == pytest.approx(best.metrics[f"val_{name}_auroc"], abs=1e-4)
         rejected = (
-            torch.tensor([one.is_ood for one in detector.predict(getattr(data, f"val_{name}"))])
+            torch.tensor(
+                [one.is_ood for one in detector.predict(getattr(data, f"val_{name}").pixels)]
+            )
             .double()
             .mean()
         )

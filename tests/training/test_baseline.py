@@ -13,7 +13,7 @@ import torch
 import lmoe_tune
 from lmoe_tune import checkpoint
 from lmoe_tune.data import SearchData
-from lmoe_tune.data.batches import Images
+from lmoe_tune.data.image_source import ImageSource
 from lmoe_tune.errors import TrainingError
 from lmoe_tune.spec import Spec, resolved_yaml
 from lmoe_tune.training import baseline
@@ -31,7 +31,7 @@ def spec(make_spec: MakeSpec) -> Spec:
 
 @pytest.fixture
 def acquire(
-    spec: Spec, tiny_data: SearchData, tiny_images: Images, tmp_path: Path
+    spec: Spec, tiny_data: SearchData, tiny_images: ImageSource, tmp_path: Path
 ) -> Callable[..., Baseline]:
     def acquire(spec: Spec = spec, home: Path = tmp_path / "home") -> Baseline:
         return acquire_baseline(spec, tiny_data, tiny_images, home)
@@ -251,7 +251,7 @@ ASK = """
 import sys, time, torch
 from pathlib import Path
 from lmoe_tune.data import load_search_data
-from lmoe_tune.data.batches import Images
+from lmoe_tune.data.image_source import ImageSource
 from lmoe_tune.spec import spec_from_resolved
 from lmoe_tune.training import baseline
 
@@ -259,7 +259,7 @@ home, start = Path(sys.argv[1]), Path(sys.argv[2])
 spec = spec_from_resolved((home / "spec.yaml").read_text())
 torch.set_num_threads(1)
 data = load_search_data(spec.data)
-images = Images(data, torch.device("cpu"))
+images = ImageSource(data, torch.device("cpu"))
 trained, train = [], baseline.train
 def counting(*args):
     for result in train(*args):

@@ -17,7 +17,8 @@ from torch import nn
 import lmoe_tune
 from lmoe_tune import checkpoint
 from lmoe_tune.data import load_search_data
-from lmoe_tune.data.batches import Batch, Images, PairedBatches
+from lmoe_tune.data.batches import Batch, PairedBatches
+from lmoe_tune.data.image_source import ImageSource
 from lmoe_tune.data.streams import StepDraws
 from lmoe_tune.errors import TrainingError
 from lmoe_tune.methods.baseline import CrossEntropy
@@ -84,7 +85,7 @@ def model_of(seed: int = 0) -> nn.Module:
 
 
 def run(
-    images: Images,
+    images: ImageSource,
     objective: Objective | None = None,
     model: nn.Module | None = None,
     state: Any = None,
@@ -108,7 +109,7 @@ def digest(model: nn.Module) -> str:
 # --- what an epoch gives ---
 
 
-def test_one_result_per_epoch_with_the_metrics_of_the_records(tiny_images: Images) -> None:
+def test_one_result_per_epoch_with_the_metrics_of_the_records(tiny_images: ImageSource) -> None:
     results = list(run(tiny_images))
     assert [result.epoch for result in results] == [1, 2, 3]
     for result in results:
@@ -122,7 +123,7 @@ def test_one_result_per_epoch_with_the_metrics_of_the_records(tiny_images: Image
         )
 
 
-def test_an_epoch_is_trained_when_it_is_asked_for_and_not_before(tiny_images: Images) -> None:
+def test_an_epoch_is_trained_when_it_is_asked_for_and_not_before(tiny_images: ImageSource) -> None:
     objective = Recorded(logit_mixoe())
     results = run(tiny_images, objective)
     assert objective.losses == []
@@ -132,12 +133,12 @@ def test_an_epoch_is_trained_when_it_is_asked_for_and_not_before(tiny_images: Im
     assert len(objective.losses) == 6
 
 
-def test_the_baseline_has_the_metrics_that_need_no_outliers(tiny_images: Images) -> None:
+def test_the_baseline_has_the_metrics_that_need_no_outliers(tiny_images: ImageSource) -> None:
     (result,) = run(tiny_images, CrossEntropy(), epochs=1)
     assert set(result.metrics) == {name for name, metric in METRICS.items() if metric.in_baseline}
 
 
-def test_the_training_metrics_are_means_over_the_steps(tiny_images: Images) -> None:
+def test_the_training_metrics_are_means_over_the_steps(tiny_images: ImageSource) -> None:
     objective = Recorded(logit_mixoe())
     (result,) = run(tiny_images, objective, epochs=1)
     assert result.metrics["train_loss"] == pytest.approx(sum(objective.losses) / 3, rel=1e-6)
@@ -147,24 +148,27 @@ def test_the_training_metrics_are_means_over_the_steps(tiny_images: Images) -> N
     )
 
 
-def test_training_lowers_the_loss_and_teaches_the_classes(tiny_images: Images) -> None:
+def test_training_lowers_the_loss_and_teaches_the_classes(tiny_images: ImageSource) -> None:
     results = [result.metrics for result in run(tiny_images, CrossEntropy(), epochs=12, lr=0.1)]
     assert results[-1]["train_loss"] < 0.3 * results[0]["train_loss"]
     assert results[-1]["val_accuracy"] > 0.7
 
 
-def test_the_validation_metrics_are_those_of_the_model_as_it_stands(tiny_images: Images) -> None:
+def test_the_validation_metrics_are_those_of_the_model_as_it_stands(
+    tiny_images: ImageSource,
+) -> None:
     model = model_of()
     (result,) = run(tiny_images, model=model, epochs=1)
     again = evaluate(model, tiny_images, SETTINGS, 1)
     assert again.items() <= result.metrics.items()
     with torch.inference_mode():
-        guesses = model.eval()(tiny_images.val[: tiny_images.num_val]).argmax(1)
+        (validation,) = tiny_images.val_chunks(512)
+        guesses = model.eval()(validation[: tiny_images.num_val]).argmax(1)
     right = (guesses == tiny_images.val_labels).double().mean().item()
     assert result.metrics["val_accuracy"] == right
 
 
-def test_evaluation_changes_nothing_of_the_model(tiny_images: Images) -> None:
+def test_evaluation_changes_nothing_of_the_model(tiny_images: ImageSource) -> None:
     model = model_of()
     before = digest(model)
     evaluate(model, tiny_images, SETTINGS, 1)
@@ -184,13 +188,15 @@ def test_the_learning_rate_is_half_a_cosine() -> None:
     assert cosine(0, 1, 0.1, 1e-3) == 0.1
 
 
-def test_the_learning_rate_of_an_epoch_is_that_of_its_last_step(tiny_images: Images) -> None:
+def test_the_learning_rate_of_an_epoch_is_that_of_its_last_step(tiny_images: ImageSource) -> None:
     rates = [result.metrics["lr"] for result in run(tiny_images)]  # three steps an epoch
     assert rates == [cosine(step, 9, 0.02, 1e-6) for step in (2, 5, 8)]
     assert rates[-1] == pytest.approx(1e-6)
 
 
-def test_the_steps_are_those_of_nesterovs_method_with_weight_decay(tiny_images: Images) -> None:
+def test_the_steps_are_those_of_nesterovs_method_with_weight_decay(
+    tiny_images: ImageSource,
+) -> None:
     """One epoch against the update written out, on the same batches."""
     model, ours = model_of(), model_of()
     list(run(tiny_images, CrossEntropy(), model=ours, epochs=1))
@@ -226,7 +232,7 @@ def test_the_steps_are_those_of_nesterovs_method_with_weight_decay(tiny_images: 
 )
 @pytest.mark.parametrize("bf16", [False, True])
 def test_the_same_seed_gives_the_same_bits(
-    tiny_images: Images, objective: Objective, bf16: bool
+    tiny_images: ImageSource, objective: Objective, bf16: bool
 ) -> None:
     found = []
     for noise in (1, 2):
@@ -240,7 +246,7 @@ def test_the_same_seed_gives_the_same_bits(
     assert found[0] == found[1]
 
 
-def test_another_seed_gives_other_numbers(tiny_images: Images) -> None:
+def test_another_seed_gives_other_numbers(tiny_images: ImageSource) -> None:
     results = [next(run(tiny_images, seed=seed)).metrics["train_loss"] for seed in (0, 1)]
     assert results[0] != results[1]
 
@@ -250,7 +256,7 @@ import hashlib, json, sys, torch
 from pathlib import Path
 from lmoe_tune import checkpoint
 from lmoe_tune.data import load_search_data
-from lmoe_tune.data.batches import Images
+from lmoe_tune.data.image_source import ImageSource
 from lmoe_tune.model import build_model
 from lmoe_tune.spec import DataSpec, Dataset
 from lmoe_tune.testing.methods import objective_of
@@ -258,7 +264,7 @@ from lmoe_tune.training.loop import Settings, train
 
 torch.set_num_threads(1)
 data = load_search_data(DataSpec(id=Dataset(dataset="digits"), outliers=Dataset(dataset="photo_china")))
-images = Images(data, torch.device("cpu"))
+images = ImageSource(data, torch.device("cpu"))
 torch.manual_seed(0)
 model = build_model("small_cnn", 5, 1)
 settings = Settings(
@@ -281,7 +287,7 @@ def test_fresh_processes_give_the_same_bits_whether_they_go_on_or_not(tmp_path: 
     data = load_search_data(
         DataSpec(id=Dataset(dataset="digits"), outliers=Dataset(dataset="photo_china"))
     )
-    images = Images(data, torch.device("cpu"))
+    images = ImageSource(data, torch.device("cpu"))
     first = next(run(images, logit_mixoe(outlier_ratio=0.6, per="sample"), epochs=2, batch_size=32))
     checkpoint.save(tmp_path / "begun", 1, first.state())
     processes = [
@@ -313,7 +319,7 @@ def test_fresh_processes_give_the_same_bits_whether_they_go_on_or_not(tmp_path: 
     ],
 )
 def test_going_on_from_any_epoch_gives_the_bits_of_the_uninterrupted_run(
-    tiny_images: Images, tmp_path: Path, objective: Objective, bf16: bool
+    tiny_images: ImageSource, tmp_path: Path, objective: Objective, bf16: bool
 ) -> None:
     model, paths, expected = model_of(), [], []
     for result in run(tiny_images, objective, model, bf16=bf16):
@@ -336,7 +342,7 @@ def with_dropout() -> nn.Module:
 
 
 def test_dropout_is_repeated_too_and_goes_on_where_it_was(
-    tiny_images: Images, tmp_path: Path
+    tiny_images: ImageSource, tmp_path: Path
 ) -> None:
     """It draws from torch's global generator, which the loop seeds for every step."""
     runs, path = [], tmp_path
@@ -359,7 +365,7 @@ def test_dropout_is_repeated_too_and_goes_on_where_it_was(
     assert (rest, digest(continued)) == (runs[0][0][1:], runs[0][1])
 
 
-def test_a_state_holds_all_that_it_must_and_says_its_epoch(tiny_images: Images) -> None:
+def test_a_state_holds_all_that_it_must_and_says_its_epoch(tiny_images: ImageSource) -> None:
     result = next(run(tiny_images))
     state = result.state()
     assert set(state) == {"epoch", "metrics", "model", "optimizer"}
@@ -367,7 +373,7 @@ def test_a_state_holds_all_that_it_must_and_says_its_epoch(tiny_images: Images) 
     assert state["metrics"] == result.metrics
 
 
-def test_a_finished_run_has_nothing_to_go_on_with(tiny_images: Images, tmp_path: Path) -> None:
+def test_a_finished_run_has_nothing_to_go_on_with(tiny_images: ImageSource, tmp_path: Path) -> None:
     *_, last = run(tiny_images)
     path = checkpoint.save(tmp_path, 3, last.state())
     assert list(run(tiny_images, state=checkpoint.load(path))) == []
@@ -380,7 +386,7 @@ def test_a_finished_run_has_nothing_to_go_on_with(tiny_images: Images, tmp_path:
 @pytest.mark.parametrize("term", ["id_loss", "mix_loss", "consistency_loss"])
 @pytest.mark.parametrize(("at_step", "epoch", "step"), [(1, 1, 1), (3, 1, 3), (5, 2, 2)])
 def test_a_non_finite_term_is_named_with_its_epoch_and_step(
-    tiny_images: Images, value: float, term: str, at_step: int, epoch: int, step: int
+    tiny_images: ImageSource, value: float, term: str, at_step: int, epoch: int, step: int
 ) -> None:
     with pytest.raises(
         TrainingError, match=rf"epoch {epoch}, step {step}: train_{term} is -?(nan|inf)"
@@ -388,7 +394,7 @@ def test_a_non_finite_term_is_named_with_its_epoch_and_step(
         list(run(tiny_images, Poisoned(at_step, term, value)))
 
 
-def test_a_total_that_overflows_though_its_terms_do_not_is_named(tiny_images: Images) -> None:
+def test_a_total_that_overflows_though_its_terms_do_not_is_named(tiny_images: ImageSource) -> None:
     class Overflowing(Objective):
         outlier_ratio = 0.0
 
@@ -400,13 +406,15 @@ def test_a_total_that_overflows_though_its_terms_do_not_is_named(tiny_images: Im
         list(run(tiny_images, Overflowing()))
 
 
-def test_a_huge_learning_rate_ends_in_a_training_error_that_advises(tiny_images: Images) -> None:
+def test_a_huge_learning_rate_ends_in_a_training_error_that_advises(
+    tiny_images: ImageSource,
+) -> None:
     with pytest.raises(TrainingError, match=r"epoch 1(, step \d)?: .*try a smaller lr"):
         list(run(tiny_images, lr=1e30))
 
 
 def test_weights_that_break_at_the_last_step_are_found_in_the_validation(
-    tiny_images: Images,
+    tiny_images: ImageSource,
 ) -> None:
     """One step an epoch: the loss is still finite when the step that breaks the weights is taken."""
     with pytest.raises(
@@ -415,7 +423,7 @@ def test_weights_that_break_at_the_last_step_are_found_in_the_validation(
         list(run(tiny_images, batch_size=72, lr=1e38))
 
 
-def test_the_epochs_before_a_failure_are_there(tiny_images: Images) -> None:
+def test_the_epochs_before_a_failure_are_there(tiny_images: ImageSource) -> None:
     results = run(tiny_images, Poisoned(5, "id_loss", math.nan))
     assert next(results).epoch == 1
     with pytest.raises(TrainingError, match="epoch 2"):
@@ -425,7 +433,9 @@ def test_the_epochs_before_a_failure_are_there(tiny_images: Images) -> None:
 # --- precision ---
 
 
-def test_bf16_trains_to_nearly_the_same_metrics_with_weights_in_fp32(tiny_images: Images) -> None:
+def test_bf16_trains_to_nearly_the_same_metrics_with_weights_in_fp32(
+    tiny_images: ImageSource,
+) -> None:
     losses = {}
     for bf16 in (False, True):
         model = model_of()
@@ -450,7 +460,7 @@ PINNED = [
 ]  # fmt: skip
 
 
-def test_twenty_steps_give_the_recorded_losses(tiny_images: Images) -> None:
+def test_twenty_steps_give_the_recorded_losses(tiny_images: ImageSource) -> None:
     objective = Recorded(
         logit_mixoe(
             mixing_alpha=0.7,

@@ -9,7 +9,7 @@ import torch
 
 from lmoe_tune import checkpoint
 from lmoe_tune.data import SearchData, load_search_data
-from lmoe_tune.data.batches import Images
+from lmoe_tune.data.image_source import ImageSource
 from lmoe_tune.description import ModelDescription
 from lmoe_tune.errors import TrainingError, UsageError
 from lmoe_tune.methods.objective import Objective
@@ -41,7 +41,9 @@ def spec(make_spec: MakeSpec) -> Spec:
 
 
 @pytest.fixture
-def few_images(tiny_data: SearchData, tiny_images: Images, monkeypatch: pytest.MonkeyPatch) -> None:
+def few_images(
+    tiny_data: SearchData, tiny_images: ImageSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(trial, "load_search_data", lambda data, home: tiny_data)
     monkeypatch.setattr(trial, "_images_on", lambda load, data, device, home: tiny_images)
 
@@ -228,11 +230,11 @@ def test_a_checkpoint_is_enough_to_use_the_weights(
     assert state is not None
     data = load_search_data(spec.data)
     about = ModelDescription.of_record(state["describes"], whose="it", fix="")
-    assert about == describe_model(spec, data, Images(data, torch.device("cpu")))
+    assert about == describe_model(spec, data, ImageSource(data, torch.device("cpu")))
     assert about.classes == data.classes
     preprocessing = about.preprocessing
     model = about.build(state["model"])
-    pixels = torch.from_numpy(data.val_images).float()
+    pixels = torch.from_numpy(data.val.pixels).float()
     assert pixels.shape[1:] == preprocessing.shape
     with torch.inference_mode():
         logits = model.eval()((pixels - preprocessing.mean[0]) / preprocessing.std[0])

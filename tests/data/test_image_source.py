@@ -9,17 +9,18 @@ import pytest
 import torch
 from PIL import Image
 
-from lmoe_tune.data import file_images, loaders
+from lmoe_tune.data import image_source
 from lmoe_tune.data.batches import Batch, PairedBatches
 from lmoe_tune.data.decode import CorruptImageError, decode_resized
-from lmoe_tune.data.file_images import FileImages
+from lmoe_tune.data.image_set import NO_IMAGES, ImageSet
+from lmoe_tune.data.image_source import ImageSource
 from lmoe_tune.data.loaders import made_ahead
-from lmoe_tune.data.search_data import PlannedData
+from lmoe_tune.data.search_data import SearchData, data_of_plan
 from lmoe_tune.data.search_plan import SearchPlan
 from lmoe_tune.data.table import ImageTable, Part
 from lmoe_tune.spec import AugmentSpec, Dataset, DataSpec
 
-Open = Callable[..., FileImages]
+Open = Callable[..., ImageSource]
 SIDE, CROP = 20, 16
 PLAIN = AugmentSpec(random_crop=False, flip=False, brightness=0, saturation=0)
 CPU = torch.device("cpu")
@@ -39,8 +40,8 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> ImageTable:
 
 
 @pytest.fixture
-def planned(table: ImageTable) -> Callable[..., PlannedData]:
-    def make(**spec: object) -> PlannedData:
+def planned(table: ImageTable) -> Callable[..., SearchData]:
+    def make(**spec: object) -> SearchData:
         def part(start: int, stop: int) -> Part:
             return Part(table, np.arange(start, stop))
 
@@ -57,7 +58,7 @@ def planned(table: ImageTable) -> Callable[..., PlannedData]:
             fingerprint="-",
         )
         whole = {"resize": SIDE, "crop": CROP, **spec}
-        return PlannedData(
+        return data_of_plan(
             DataSpec(id=Dataset(dataset="folder", root=str(table.root)), **whole), plan
         )
 
@@ -65,15 +66,15 @@ def planned(table: ImageTable) -> Callable[..., PlannedData]:
 
 
 @pytest.fixture
-def open_images(planned: Callable[..., PlannedData], tmp_path: Path) -> Open:
-    return lambda **spec: FileImages(planned(**spec), CPU, tmp_path)
+def open_images(planned: Callable[..., SearchData], tmp_path: Path) -> Open:
+    return lambda **spec: ImageSource(planned(**spec), CPU, tmp_path)
 
 
-def stream(images: FileImages, seed: int = 0, ratio: float = 0.7) -> PairedBatches:
+def stream(images: ImageSource, seed: int = 0, ratio: float = 0.7) -> PairedBatches:
     return PairedBatches(images, batch_size=8, outlier_ratio=ratio, seed=seed)
 
 
-def numbers(images: FileImages, batch: torch.Tensor) -> list[int]:
+def numbers(images: ImageSource, batch: torch.Tensor) -> list[int]:
     """Which images these are, by the grey of their last pixel."""
     levels = batch[:, 0, -1, -1] * images.preprocessing.std[0] + images.preprocessing.mean[0]
     return [round(float(level) / 4) for level in levels]
@@ -103,7 +104,7 @@ def test_validation_is_cropped_from_the_centre_and_comes_in_order(
     open_images: Open, table: ImageTable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images = open_images()
-    monkeypatch.setattr(file_images, "EVALUATION_PIXELS", 4 * CROP**2)
+    monkeypatch.setattr(image_source, "EVALUATION_PIXELS", 4 * CROP**2)
     chunks = list(images.val_chunks(512))
     assert [len(chunk) for chunk in chunks] == [4, 4, 4, 3]
     found = torch.cat(chunks)
@@ -176,9 +177,9 @@ def test_a_broken_image_met_while_reading_ahead_is_raised(
 ) -> None:
     data = planned(cache="off")
     broken = dataclasses.replace(table, root=tmp_path / "gone")
-    plan = dataclasses.replace(data.plan, train=Part(broken, data.plan.train.indices))
+    data = dataclasses.replace(data, train=ImageSet.of_parts(Part(broken, np.arange(21))))
     with pytest.raises(CorruptImageError, match="is not there"):
-        list(stream(FileImages(dataclasses.replace(data, plan=plan), CPU, tmp_path)).epoch(1))
+        list(stream(ImageSource(data, CPU, tmp_path)).epoch(1))
 
 
 def test_the_normalisation_can_be_that_of_the_training_images(
@@ -196,11 +197,8 @@ def test_the_normalisation_can_be_that_of_the_training_images(
 def test_without_outliers_there_are_none_and_nothing_coarse(
     planned, tmp_path: Path, table: ImageTable
 ) -> None:
-    data = planned()
-    plan = dataclasses.replace(
-        data.plan, outliers=None, val_coarse=Part(table, np.zeros(0, np.int64))
-    )
-    images = FileImages(dataclasses.replace(data, plan=plan), CPU, tmp_path)
+    data = dataclasses.replace(planned(), outliers=NO_IMAGES, val_coarse=NO_IMAGES)
+    images = ImageSource(data, CPU, tmp_path)
     assert images.num_outliers == 0
     assert sum(map(len, images.val_chunks(512))) == 9
     for batch in stream(images, ratio=0).epoch(1):
@@ -238,14 +236,13 @@ def test_several_threads_read_a_batch_in_its_order(
     expected = list(stream(images).epoch(1))
     images._loader._threads = 3
     assert all(same(a, b) for a, b in zip(stream(images).epoch(1), expected, strict=True))
-    assert loaders.COPYING_THREADS > 1
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("cache", ["disk", "device", "off"])
 def test_a_gpu_is_given_the_same_batches(planned, tmp_path: Path, cache: str) -> None:
-    expected = FileImages(planned(), CPU, tmp_path)
-    images = FileImages(planned(cache=cache), torch.device("cuda"), tmp_path)
+    expected = ImageSource(planned(), CPU, tmp_path)
+    images = ImageSource(planned(cache=cache), torch.device("cuda"), tmp_path)
     for a, b in zip(stream(expected).epoch(1), stream(images).epoch(1), strict=True):
         assert b.images.is_cuda
         for name, value in vars(a).items():
