@@ -34,11 +34,11 @@ SHUT = "import sys; sys.modules['lmoe_tune.data.sealed_images'] = None; sys.modu
 def clear_caches() -> None:
     for cached in (
         search_data.load_embedded,
-        search_data._planned,
-        trial._images_on,
+        search_data._load_files,
         sealed_images.open_test_data,
     ):
         cached.cache_clear()
+    trial._held.clear()
 
 
 @pytest.fixture(autouse=True)

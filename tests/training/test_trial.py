@@ -45,7 +45,7 @@ def few_images(
     tiny_data: SearchData, tiny_images: ImageSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trial, "load_search_data", lambda data, home: tiny_data)
-    monkeypatch.setattr(trial, "_images_on", lambda load, data, device, home: tiny_images)
+    monkeypatch.setattr(trial, "_images_on", lambda *_: tiny_images)
 
 
 @pytest.fixture
