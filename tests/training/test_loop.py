@@ -496,18 +496,18 @@ class Named(Objective):
 
 @pytest.mark.parametrize("name", ["ce@1 (%)", "", "-x", "a/b", "ä", "x" * 101, 3, None])
 def test_a_name_that_the_records_cannot_take_ends_the_trial_at_its_first_step(
-    tiny_images: Images, name: Any
+    tiny_images: ImageSource, name: Any
 ) -> None:
     with pytest.raises(TrainingError, match="must have a name of letters, digits"):
         next(run(tiny_images, Named((name,))))
 
 
-def test_the_name_of_the_whole_loss_is_taken(tiny_images: Images) -> None:
+def test_the_name_of_the_whole_loss_is_taken(tiny_images: ImageSource) -> None:
     with pytest.raises(TrainingError, match="the name of the whole"):
         next(run(tiny_images, Named(("loss",))))
 
 
-def test_terms_are_told_apart_by_name_and_not_by_their_order(tiny_images: Images) -> None:
+def test_terms_are_told_apart_by_name_and_not_by_their_order(tiny_images: ImageSource) -> None:
     (result,) = run(tiny_images, Named(("a", "b"), ("b", "a"), ("a", "b")), epochs=1)
     (same,) = run(tiny_images, Named(("a", "b")), epochs=1)
     total = same.metrics["train_a"]
@@ -517,7 +517,9 @@ def test_terms_are_told_apart_by_name_and_not_by_their_order(tiny_images: Images
 
 
 @pytest.mark.parametrize("later", [("a",), ("a", "b", "c"), ("a", "c"), ()])
-def test_a_step_with_other_terms_is_refused(tiny_images: Images, later: tuple[str, ...]) -> None:
+def test_a_step_with_other_terms_is_refused(
+    tiny_images: ImageSource, later: tuple[str, ...]
+) -> None:
     with pytest.raises(TrainingError, match="but had a, b in the first step"):
         next(run(tiny_images, Named(("a", "b"), later)))
 
@@ -528,7 +530,7 @@ def test_a_step_with_other_terms_is_refused(tiny_images: Images, later: tuple[st
 @pytest.mark.slow  # torch's compiler takes a minute
 @pytest.mark.timeout(900)
 def test_a_compiled_network_gives_nearly_the_same_numbers(
-    tiny_images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_images: ImageSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "compiled"))
     losses = {}
