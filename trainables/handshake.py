@@ -22,6 +22,9 @@ from lmoe_tune.source_code import PACKAGES, changes, code_of
 from lmoe_tune.spec import Spec
 from lmoe_tune.wording import first_few
 
+SENT_MODULES = (
+    "LMOE_TUNE_SENT_MODULES"  # where a worker finds the user's modules that the driver sent
+)
 SIGN = "run.json"  # in the sweep's folder
 PATIENCE_S = 5.0  # with a shared disk, until it shows what was written elsewhere
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
 import signal
 import sys
 import threading
@@ -153,7 +154,7 @@ def _unfit(config: dict[str, Any]) -> tuple[str, ...]:
     except OSError:
         return (f"it does not see the home {home}",)
 
-    found = handshake.faults(nonce, folder, home, spec, Path(config["import_path"]))
+    found = handshake.faults(nonce, folder, home, spec, import_path_of(config))
     if not found:
         _fit.add(nonce)
     return tuple(found)
@@ -165,7 +166,7 @@ def start_trial(config: dict[str, Any]) -> Iterator[TrialEpoch]:
 
     trial = trial_folder(config)
     spec = read_spec(config)
-    method, params = configured(spec, config["params"], Path(config["import_path"]))
+    method, params = configured(spec, config["params"], import_path_of(config))
     return run_trial(
         spec,
         objective_of(method, params),
@@ -184,6 +185,12 @@ def _starter(config: dict[str, Any]) -> Callable[[dict[str, Any]], Iterator[Tria
         importlib.import_module(module), function
     )
     return starter
+
+
+def import_path_of(config: dict[str, Any]) -> Path:
+    """Where the user's own modules are: those that the driver sent, else those beside the spec."""
+    sent = os.environ.get(handshake.SENT_MODULES)
+    return Path(sent) if sent and os.listdir(sent) else Path(config["import_path"])
 
 
 def trial_folder(config: dict[str, Any]) -> Path:

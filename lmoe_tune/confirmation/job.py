@@ -40,7 +40,13 @@ from lmoe_tune.spec import DataSpec, Spec
 from lmoe_tune.training.loop import EVALUATION_BATCH
 from lmoe_tune.training.trial import Trained, TrialEpoch, run_trial
 from trainables import load_method
-from trainables.worker import num_recorded, objective_of, read_spec, trial_folder
+from trainables.worker import (
+    import_path_of,
+    num_recorded,
+    objective_of,
+    read_spec,
+    trial_folder,
+)
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +70,7 @@ def run_job(config: dict[str, Any]) -> Iterator[TrialEpoch]:
         }
     )
     with_held_out = trains_held_out(spec)
-    method = load_method(candidate["method"], Path(config["import_path"]))
+    method = load_method(candidate["method"], import_path_of(config))
     params = dict(candidate["params"])
 
     def opened() -> Opened:

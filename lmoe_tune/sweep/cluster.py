@@ -9,8 +9,8 @@ import signal
 import stat
 import tempfile
 import threading
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -98,10 +98,15 @@ class Cluster:
 
 
 @contextmanager
-def started(address: str | None) -> Iterator[Cluster]:
+def started(
+    address: str | None, sent: Callable[[], AbstractContextManager[dict[str, Any]]] | None = None
+) -> Iterator[Cluster]:
     """Ray for the length of the block: joined at `address` (or RAY_ADDRESS), else started on this machine.
 
     A Ray that this process has started already is used, whatever the address, and left running.
+
+    Args:
+        sent: gives the runtime environment of the workers of a cluster that is joined.
 
     Raises:
         LmoeTuneError: Ray cannot be started or joined.
@@ -116,7 +121,8 @@ def started(address: str | None) -> Iterator[Cluster]:
     with ExitStack() as stack:
         stack.enter_context(_environment(local=address is None))
         folder = stack.enter_context(_private_folder()) if address is None else None
-        yield stack.enter_context(_ray(address, folder))
+        workers = stack.enter_context(sent()) if address and sent else None
+        yield stack.enter_context(_ray(address, folder, workers))
 
 
 @contextmanager
@@ -145,14 +151,16 @@ def _environment(*, local: bool) -> Iterator[None]:
 
 
 @contextmanager
-def _ray(address: str | None, folder: Path | None) -> Iterator[Cluster]:
+def _ray(
+    address: str | None, folder: Path | None, workers: dict[str, Any] | None
+) -> Iterator[Cluster]:
     # Importing Tune takes a second and waits for nothing; starting Ray mostly waits.
     importing = threading.Thread(target=_import_tune, daemon=True)
     importing.start()
 
     for attempt in range(1, START_ATTEMPTS + 1):
         try:
-            _start_or_join(address, folder)
+            _start_or_join(address, folder, workers)
             break
         except BaseException as error:
             _shut_down(local=address is None)
@@ -171,7 +179,9 @@ def _ray(address: str | None, folder: Path | None) -> Iterator[Cluster]:
         _shut_down(local=address is None, lost=vitals.check() is not None)
 
 
-def _start_or_join(address: str | None, folder: Path | None) -> None:
+def _start_or_join(
+    address: str | None, folder: Path | None, workers: dict[str, Any] | None
+) -> None:
     import ray
 
     with _without_cluster_messages():
@@ -181,6 +191,7 @@ def _start_or_join(address: str | None, folder: Path | None) -> None:
                 log_to_driver=False,
                 logging_level=logging.ERROR,
                 job_config=_job_config(),
+                runtime_env=workers,
             )
             return
         assert folder is not None, "Ray is started in a folder"

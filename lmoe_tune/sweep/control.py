@@ -69,7 +69,7 @@ class SweepControl:
         self.nodes = Nodes()
         self.slots = 1
         self._failed_before_any_epoch: int | None = 0
-        self._import_path = import_path
+        self.import_path = import_path
         self._deadline_ms = deadline_ms
         self._gpu_hours_used_up = False
         self._said: set[str] = set()
@@ -119,7 +119,7 @@ class SweepControl:
             "nonce": self.nonce,
             "home": str(folder.home),
             "sweep": str(folder.path),
-            "import_path": str(self._import_path),
+            "import_path": str(self.import_path),
             "trial": suggestion.number,
             "params": suggestion.params,
         }
@@ -283,7 +283,7 @@ class SweepControl:
         for other in (self._with_checkpoints | {number}) - best - unfinished:
             shutil.rmtree(self.ledger.folder.checkpoints(other), ignore_errors=True)
             trial = self.ledger.trial(other)
-            drop_placements(self.ledger.folder, trial, self.ledger.spec, self._import_path)
+            drop_placements(self.ledger.folder, trial, self.ledger.spec, self.import_path)
         self._with_checkpoints = best | unfinished
 
 

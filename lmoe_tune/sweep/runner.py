@@ -10,14 +10,15 @@ import threading
 import warnings
 from _thread import interrupt_main
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
+from typing import Any
 
 from lmoe_tune.durable import ADVICE, cannot_write
 from lmoe_tune.errors import LmoeTuneError
-from lmoe_tune.sweep import cluster
+from lmoe_tune.sweep import cluster, shipping
 from lmoe_tune.sweep.cluster import Cluster
 from lmoe_tune.sweep.control import SweepControl
 from lmoe_tune.sweep.delivery import PATIENCE_S
@@ -119,7 +120,11 @@ def _run_on_ray(
     leave: Leave | None,
 ) -> None:
     ledger = control.ledger
-    with cluster.started(address) as resources:
+
+    def sent() -> AbstractContextManager[dict[str, Any]]:
+        return shipping.sent(ledger.spec, control.import_path)
+
+    with cluster.started(address, sent) as resources:
         install()  # Ray put its own in their place
         if resources.local:
             refuse_too_large(resources.capacities().values(), ledger.spec.resources)

@@ -10,7 +10,7 @@ import pytest
 
 from tests.end_to_end.conftest import PATIENCE_S, Command
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
 SETUP = """
 import asyncio, json, os, signal, sys, threading, time
@@ -43,7 +43,7 @@ def run(command: Command, code: str) -> dict[str, object]:
         capture_output=True,
         text=True,
         encoding="utf-8",
-        timeout=2 * PATIENCE_S,
+        timeout=4 * PATIENCE_S,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -58,9 +58,10 @@ def test_a_sweep_is_a_function_that_prints_nothing_and_gives_everything_back(
     found = run(
         command,
         """
+import ray  # sets a variable itself
+
 before, environment, seen = handlers(), dict(os.environ), Seen()
 sweep = search(observer=seen)
-import ray
 answer(
     state=sweep.state,
     trials=[trial.number for trial in sweep.trials],
