@@ -397,13 +397,17 @@ def _replaced(owner: Any, name: str, replacement: Any) -> Iterator[None]:
         setattr(owner, name, before)
 
 
-def keep_environment_private() -> None:
-    """Let trial actors run in the workers as they are.
+@contextmanager
+def private_environment() -> Iterator[None]:
+    """Let trial actors run in the workers as they are, for the length of the block.
 
     Tune would copy AWS credentials into every actor's runtime environment, which Ray logs; and any runtime
     environment at all makes Ray start new processes instead of taking the ones that are warm.
     """
     from ray.tune.execution import class_cache
 
-    class_cache.DEFAULT_ENV_VARS.clear()
-    class_cache.ENV_VARS_TO_PROPAGATE.clear()
+    with ExitStack() as stack:
+        for name in ("DEFAULT_ENV_VARS", "ENV_VARS_TO_PROPAGATE"):
+            before = getattr(class_cache, name)
+            stack.enter_context(_replaced(class_cache, name, type(before)()))
+        yield

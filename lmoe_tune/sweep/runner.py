@@ -165,10 +165,8 @@ def _tune(control: SweepControl, projector: Projector, resources: Cluster, run: 
     from lmoe_tune.sweep.watch import LeaveLoop, Watch
     from trainables.worker import TrialWorker
 
-    cluster.keep_environment_private()
     scratch = control.ledger.folder.path / ".ray"
     shutil.rmtree(scratch, ignore_errors=True)  # what a killed run left; we hold the lock
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     scheduler = LedgerScheduler(control)
     # Of two sweeps on a cluster that call it alike, one may get the other's code.
     name = f"lmoe-tune-{control.ledger.sweep_id}-{run}"
@@ -196,8 +194,7 @@ def _tune(control: SweepControl, projector: Projector, resources: Cluster, run: 
     )
     try:
         control.in_loop = True
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with cluster.private_environment(), _quiet():
             tuner.fit()
     except LeaveLoop:
         pass
@@ -209,6 +206,20 @@ def _tune(control: SweepControl, projector: Projector, resources: Cluster, run: 
     finally:
         control.in_loop = False
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """What Tune warns of is said by us, or is no concern of the user's."""
+    logger = logging.getLogger("ray.tune")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(before)
 
 
 @contextmanager

@@ -37,7 +37,7 @@ WORKERS = (
     "ray::ResourceTrainable",
     "ray::TrialWorker",
 )  # what Ray calls the process of a Trainable
-PATIENCE_S = 100.0
+PATIENCE_S = 300.0  # on a busy machine; far less on an idle one
 CODE = Path(lmoe_tune.__file__).resolve().parents[1]  # also where it is not installed
 
 
