@@ -58,6 +58,16 @@ def train(spec: str | Path, *, params: Path | None = None, home: Path | None = N
     return _typed("train", spec, home=home, params=params)
 
 
+def repeat(name: str, trial: int, *, home: Path | None = None) -> str:
+    """Train a trial of a sweep once more."""
+    return _typed("train", name, home=home, trial=trial)
+
+
+def prune_checkpoints(name: str, *, keep: int | None = None, home: Path | None = None) -> str:
+    """Free the disk of a sweep's checkpoints."""
+    return _typed("prune-checkpoints", name, home=home, keep=keep)
+
+
 def list_sweeps(*, home: Path | None = None) -> str:
     """All sweeps of the home."""
     return _typed("list", home=home)

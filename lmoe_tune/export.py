@@ -200,7 +200,7 @@ def _searched(ledger: Ledger, number: int | None) -> Winner:
         raise UsageError(
             f"the weights of trial {trial.number} are not kept: a sweep keeps those of its best "
             f"{ledger.spec.tracking.best_checkpoints} trials (tracking.best_checkpoints); {there}. To have others: "
-            f"lmoe-tune train {ledger.folder.spec} --params, with the parameters of that trial"
+            f"{advice.repeat(ledger.folder.name, trial.number, home=ledger.folder.home)}"
         )
     method = ledger.spec.trainable
     return Winner(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +14,10 @@ from lmoe_tune.data.decode_ahead import decode_ahead
 from lmoe_tune.durable import read_text, write_durably
 from lmoe_tune.errors import UsageError
 from lmoe_tune.home import resolve_home
-from lmoe_tune.spec import METHOD, LoadedSpec, identity, load_params, resolved_yaml
+from lmoe_tune.records import TrialRecord
+from lmoe_tune.spec import METHOD, METRICS, LoadedSpec, identity, load_params, resolved_yaml
+from lmoe_tune.sweep import schema
+from lmoe_tune.sweep.ledger import Ledger
 from lmoe_tune.sweep.observer import Observer
 from lmoe_tune.training.platform import resolve_platform
 from trainables import Method, configured, declaration_of
@@ -40,6 +45,8 @@ class SingleTrial:
         params: Mapping[str, Any],
         home: Path,
         observer: Observer,
+        *,
+        folder: Path | None = None,
     ) -> None:
         import_path = loaded.path.resolve().parent
         self._method: Method
@@ -55,7 +62,7 @@ class SingleTrial:
         self._home, self._observer = home, observer
         identified = json.dumps([identity(self.spec), self.params], sort_keys=True)
         key = hashlib.sha256(identified.encode()).hexdigest()[:8]
-        self.folder = home / "train" / f"{self.spec.name}-{key}"
+        self.folder = folder or home / "train" / f"{self.spec.name}-{key}"
         self._epochs = _read_epochs(self.folder)
 
     @property
@@ -65,6 +72,11 @@ class SingleTrial:
     @property
     def metrics(self) -> dict[str, float]:
         return dict(self._epochs.get(self.num_epochs, {}))
+
+    @property
+    def epochs(self) -> dict[int, dict[str, float]]:
+        """The metrics of every epoch so far."""
+        return {epoch: dict(metrics) for epoch, metrics in self._epochs.items()}
 
     @property
     def checkpoint(self) -> Path | None:
@@ -131,6 +143,55 @@ def train(
     if isinstance(params, Path):
         params = load_params(params, declaration_of(spec.spec, spec.path.resolve().parent))
     return SingleTrial(spec, params or {}, resolve_home(home), observer or Observer())
+
+
+def repeat(ledger: Ledger, number: int, *, observer: Observer | None = None) -> SingleTrial:
+    """A recorded trial of a sweep, to be trained once more from its record; `differences` compares the two.
+
+    A repetition that was interrupted goes on; one that had come to its end is done again.
+
+    Raises:
+        UsageError: there is no such trial, or it has no recorded epoch.
+    """
+    recorded = recorded_trial(ledger, number)
+    home = ledger.folder.home
+    folder = home / "train" / f"{ledger.folder.name}-trial-{number}"
+    if len(_read_epochs(folder)) >= len(recorded.epochs):
+        shutil.rmtree(folder, ignore_errors=True)
+    import_path = ledger.get(schema.IMPORT_PATH) or "."
+    loaded = LoadedSpec(ledger.spec, Path(import_path) / "spec.yaml")
+    return SingleTrial(loaded, recorded.params, home, observer or Observer(), folder=folder)
+
+
+def recorded_trial(ledger: Ledger, number: int) -> TrialRecord:
+    """A trial with at least one epoch. Raises UsageError where there is none of that number."""
+    trials = {trial.number: trial for trial in ledger.trials()}
+    if number not in trials:
+        last = f"0 to {max(trials)}" if trials else "none yet"
+        raise UsageError(
+            f"the sweep '{ledger.folder.name}' has no trial {number}: there are {last}"
+        )
+    if not trials[number].epochs:
+        raise UsageError(
+            f"trial {number} has no recorded epoch, so there is nothing to compare with"
+        )
+    return trials[number]
+
+
+def differences(
+    recorded: TrialRecord, epochs: Mapping[int, Mapping[str, float]]
+) -> dict[str, float]:
+    """By metric, the largest distance of a repetition from the record; metrics that agree are not named."""
+    found: dict[str, float] = {}
+    for epoch in recorded.epochs:
+        for name, value in epoch.metrics.items():
+            measures_time = name in METRICS and not METRICS[name].searchable and name != "lr"
+            if measures_time or name not in epochs.get(epoch.epoch, {}):
+                continue
+            distance = abs(epochs[epoch.epoch][name] - value)
+            if distance > 0 or math.isnan(distance):
+                found[name] = max(found.get(name, 0.0), distance)
+    return found
 
 
 def _read_epochs(folder: Path) -> dict[int, dict[str, float]]:

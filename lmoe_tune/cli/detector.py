@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from lmoe_tune import advice
 from lmoe_tune.cli.options import HomeOption, JsonOption, NameArgument, resolve_home
 from lmoe_tune.cli.output import print_json, print_table, say, shown
 
@@ -86,7 +87,7 @@ def export(
     )
     if registered is not None:
         say(f"registered as models:/{registered['name']}/{registered['version']}")
-    say(f"to ask it: lmoe-tune predict {out} IMAGE…")
+    say(f"to ask it: {advice.predict(out)}")
 
 
 @app.command()

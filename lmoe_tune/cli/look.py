@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lmoe_tune import advice
 from lmoe_tune.cli.options import (
     FormatOption,
     HomeOption,
@@ -27,6 +31,7 @@ if TYPE_CHECKING:
     from lmoe_tune.sweep.ledger import Ledger
 
 app = typer.Typer()
+WATCHED_EVERY_S = 2.0
 
 
 @app.command("list")
@@ -57,7 +62,7 @@ def list_sweeps(form: FormatOption = "table", home: HomeOption = None) -> None:
             }
         )
     if not rows and chosen == "table":
-        say(f"no sweeps in {where}; start one with: lmoe-tune search digits")
+        say(f"no sweeps in {where}; start one with: {advice.search(home=where)}")
         return
     columns = (
         "sweep",
@@ -75,12 +80,26 @@ def list_sweeps(form: FormatOption = "table", home: HomeOption = None) -> None:
 
 
 @app.command()
-def status(name: NameArgument, form: FormatOption = "table", home: HomeOption = None) -> None:
+def status(
+    name: NameArgument,
+    form: FormatOption = "table",
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Show it again and again, for as long as it runs.")
+    ] = False,
+    home: HomeOption = None,
+) -> None:
     """How far a sweep is."""
     from lmoe_tune.sweep.view import summary
 
     chosen = checked_format(form)
-    found = summary(_ledger(resolve_home(home), name))
+    where = resolve_home(home)
+    if watch:
+        if chosen != "table":
+            raise UsageError("--watch is for people: leave out --format")
+        with suppress(KeyboardInterrupt):  # which is how one stops looking
+            _watch(where, name)
+        return
+    found = summary(_ledger(where, name))
     if chosen == "json":
         print_json(found)
         return
@@ -88,9 +107,36 @@ def status(name: NameArgument, form: FormatOption = "table", home: HomeOption = 
     if chosen == "csv":
         print_rows([flat], tuple(flat), chosen)
         return
-    for key, value in flat.items():
-        typer.echo(f"{key:14}  {duration(value) if key == 'wall_s' else shown(value)}")
+    typer.echo(_as_lines(flat))
     _say_openings(found["test_openings"])
+
+
+def _as_lines(flat: dict[str, Any]) -> str:
+    return "\n".join(
+        f"{key:14}  {duration(value) if key == 'wall_s' else shown(value)}"
+        for key, value in flat.items()
+    )
+
+
+def _watch(home: Path, name: str) -> None:
+    """Show a sweep's status until nobody works on it; on a terminal in place, else a line where it changes."""
+    from lmoe_tune.sweep.view import summary
+
+    ledger, before = _ledger(home, name), ""
+    while True:
+        flat = _flat(summary(ledger))
+        if sys.stdout.isatty():
+            sys.stdout.write(f"\x1b[H\x1b[J{_as_lines(flat)}\n")
+        else:
+            keys = ("state", "complete", "pruned", "failed", "running", "best_trial", "best_value")
+            line = ", ".join(f"{key} {shown(flat[key])}" for key in keys)
+            if line != before:
+                sys.stdout.write(f"{line}\n")
+            before = line
+        sys.stdout.flush()
+        if flat["state"] != "running":
+            return
+        time.sleep(WATCHED_EVERY_S)
 
 
 @app.command()

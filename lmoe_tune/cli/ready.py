@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from lmoe_tune import advice
 from lmoe_tune.cli.options import (
     FormatOption,
     HomeOption,
@@ -39,11 +40,9 @@ def init(
     typer.echo(str(path))
     say(f"a copy of the search space '{chosen}'")
     if chosen == "digits":
-        say(f"next: lmoe-tune search {path}")
+        say(f"next: {advice.search(path)}")
     else:
-        say(
-            f"next: say in it where your images are (each root), then: lmoe-tune data inspect {path}"
-        )
+        say(f"next: say in it where your images are (each root), then: {advice.inspect(path)}")
 
 
 @app.command()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lmoe_tune import advice
 from lmoe_tune.cli.options import HomeOption, NameArgument, checked_format, resolve_home
 from lmoe_tune.cli.output import print_json, print_rows, say
 from lmoe_tune.errors import TrackingError, UsageError
@@ -76,7 +77,9 @@ def report(name: NameArgument, home: HomeOption = None) -> None:
         say(f"{error}")
         delivered = False
     if not delivered:
-        say(f"MLflow does not have the report yet; to deliver it: lmoe-tune sync {name}")
+        say(
+            f"MLflow does not have the report yet; to deliver it: {advice.sync(name, home=folder.home)}"
+        )
     typer.echo(str(page))
 
 

@@ -20,8 +20,8 @@ from lmoe_tune.cli.options import (
     resolve_home,
 )
 from lmoe_tune.cli.output import openings_line, params_line, print_json, say, shown
-from lmoe_tune.errors import TrackingError
-from lmoe_tune.wording import duration
+from lmoe_tune.errors import TrackingError, UsageError
+from lmoe_tune.wording import duration, first_few, readable_size
 
 if TYPE_CHECKING:
     from lmoe_tune.api.sweeps import Sweep
@@ -188,12 +188,28 @@ def train(
         typer.Option("--params", metavar="P.yaml", help="Parameters; the defaults otherwise."),
     ] = None,
     overrides: SetOption = None,
+    trial_number: Annotated[
+        int | None,
+        typer.Option(
+            "--trial",
+            metavar="N",
+            min=0,
+            help="Repeat this trial of a sweep, whose name SPEC is then.",
+        ),
+    ] = None,
     json: JsonOption = False,
     home: HomeOption = None,
 ) -> None:
     """Train one trial, without Ray; interrupted, the same command continues it."""
     from lmoe_tune.api import one_trial
 
+    if trial_number is not None:
+        if params is not None or overrides:
+            raise UsageError(
+                "--trial takes everything from the sweep: leave out --params and --set"
+            )
+        _repeat(spec, trial_number, resolve_home(home), as_json=json)
+        return
     loaded = load(spec, overrides)
     with _progress() as observer:
         trial = one_trial.train(loaded, params, home=resolve_home(home), observer=observer)
@@ -222,6 +238,74 @@ def train(
         return
     for key, value in trial.metrics.items():
         typer.echo(f"{key:24}  {shown(value)}")
+
+
+def _repeat(name: str, number: int, home: Path, *, as_json: bool) -> None:
+    from lmoe_tune.api import one_trial
+    from lmoe_tune.sweep.folder import find_sweep
+    from lmoe_tune.sweep.view import read_sweep
+
+    ledger = read_sweep(find_sweep(home, name))
+    recorded = one_trial.recorded_trial(ledger, number)
+    with _progress() as observer:
+        trial = one_trial.repeat(ledger, number, observer=observer)
+        metric = ledger.spec.objective.metric
+        for result in trial:
+            was = {epoch.epoch: epoch.metrics for epoch in recorded.epochs}[result.epoch]
+            now = shown(result.metrics.get(metric))
+            say(
+                f"epoch {result.epoch}/{len(recorded.epochs)}: {metric} {now}, was {shown(was[metric])}"
+            )
+            if result.epoch >= len(recorded.epochs):
+                break  # it was pruned there
+
+    differing = one_trial.differences(recorded, trial.epochs)
+    if as_json:
+        document = {"sweep": name, "trial": number, "epochs": len(recorded.epochs)}
+        print_json(
+            document
+            | {"same": not differing, "differences": differing, "folder": str(trial.folder)}
+        )
+        return
+    if not differing:
+        typer.echo(
+            f"trial {number}: the same in all {len(recorded.epochs)} epochs, to the last bit"
+        )
+        return
+    typer.echo(f"trial {number}: not the same; the largest distance by metric:")
+    for key, distance in sorted(differing.items()):
+        typer.echo(f"  {key:24}  {distance:.3g}")
+
+
+@app.command("prune-checkpoints")
+def prune_checkpoints(
+    name: NameArgument,
+    keep: Annotated[
+        int | None,
+        typer.Option(
+            "--keep",
+            metavar="K",
+            min=0,
+            help="Of how many of the best; tracking.best_checkpoints by default.",
+        ),
+    ] = None,
+    home: HomeOption = None,
+) -> None:
+    """Free the disk of checkpoints that nothing needs any more, and say what was kept."""
+    from lmoe_tune.sweep.disk import prune_checkpoints as pruned
+    from lmoe_tune.sweep.folder import find_sweep
+    from lmoe_tune.sweep.ledger import Ledger
+    from lmoe_tune.sweep.view import read_spec
+
+    folder = find_sweep(resolve_home(home), name)
+    with folder.locked():
+        freed = pruned(Ledger.writing(folder, read_spec(folder)), keep)
+    typer.echo(
+        f"freed {readable_size(freed.num_bytes)}: those of {len(freed.removed)} trials are gone"
+    )
+    for what, numbers in (("of the best trials", freed.best), ("to go on from", freed.unfinished)):
+        if numbers:
+            typer.echo(f"kept {what}: {first_few(map(str, numbers))}")
 
 
 @app.command()

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lmoe_tune import advice
 from lmoe_tune.errors import LmoeTuneError, UsageError
 from lmoe_tune.questions import take_seeds, taken_seeds
 from lmoe_tune.spec import (
@@ -121,7 +122,7 @@ def make_plan(
     if not best:
         raise UsageError(
             f"the sweep '{ledger.folder.name}' has no complete trial, so there is nothing to confirm; "
-            f"see `lmoe-tune leaderboard {ledger.folder.name}`"
+            f"see `{advice.leaderboard(ledger.folder.name, home=ledger.folder.home)}`"
         )
     notes = []
     if len(best) < top:

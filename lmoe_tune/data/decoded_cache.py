@@ -35,6 +35,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from lmoe_tune import advice
 from lmoe_tune.data.decode import CorruptImageError, UInt8Array, decode_resized, decoder_name
 from lmoe_tune.data.worker_processes import run_jobs, serve
 from lmoe_tune.durable import sync_folder, write_durably
@@ -232,7 +233,7 @@ class DecodedCache:
             more = f"\n  … and {len(broken) - NUM_SHOWN} more" if len(broken) > NUM_SHOWN else ""
             raise UsageError(
                 f"{len(broken)} of the images cannot be decoded:\n{named}{more}\n"
-                "they were whole when they were inspected: see lmoe-tune data inspect SPEC"
+                f"they were whole when they were inspected: see {advice.inspect()}"
             )
 
     @contextmanager
@@ -356,9 +357,7 @@ def image_keys(files: Sequence[ImageFile]) -> npt.NDArray[np.uint8]:
         try:
             status = os.stat(file.path)
         except OSError as error:
-            raise UsageError(
-                f"{file.path}: {error.strerror}; see lmoe-tune data inspect SPEC"
-            ) from error
+            raise UsageError(f"{file.path}: {error.strerror}; see {advice.inspect()}") from error
         text = f"{os.path.abspath(file.path)}\0{status.st_size}\0{status.st_mtime_ns}\0{file.crop_bottom}"
         keys += hashlib.blake2b(
             text.encode(errors="surrogateescape"), digest_size=KEY_BYTES

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from lmoe_tune import advice
 from lmoe_tune.data.preprocessing import Preprocessing
 from lmoe_tune.detector.archive import UnsafeArchiveError, refuse_code
 from lmoe_tune.detector.detector import Detector, device_of
@@ -79,7 +80,8 @@ def read_about(folder: Path) -> dict[str, Any]:
         about = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UsageError(
-            f"{folder}: holds no detector ({ABOUT} is not there); make one with: lmoe-tune export NAME --out {folder}"
+            f"{folder}: holds no detector ({ABOUT} is not there); make one with: "
+            f"{advice.export(advice.NAME, folder)}"
         ) from None
     except (OSError, ValueError) as error:
         raise UsageError(f"{path}: cannot be read ({error})") from error

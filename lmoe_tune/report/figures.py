@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from lmoe_tune import advice
 from lmoe_tune.records import TrialRecord
 from lmoe_tune.report.facts import Confirmation, Facts, Floats
 from lmoe_tune.report.networks import LAMBDAS, Answers, Compared
@@ -666,7 +667,7 @@ def _best_name(facts: Facts) -> str:
 def _confirmed(facts: Facts) -> Confirmation:
     if facts.confirmation is None:
         name = facts.summary["sweep"]
-        raise _NothingToDraw(f"the sweep is not confirmed; to do that: lmoe-tune confirm {name}")
+        raise _NothingToDraw(f"the sweep is not confirmed; to do that: {advice.confirm(str(name))}")
     return facts.confirmation
 
 

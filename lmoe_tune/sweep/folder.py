@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from lmoe_tune import advice
 from lmoe_tune.durable import cannot_write, write_aside, writing
 from lmoe_tune.errors import LmoeTuneError, UsageError
 from lmoe_tune.wording import did_you_mean, first_few, masked, printable
@@ -187,7 +188,8 @@ def refuse_lost_ledger(folder: SweepFolder) -> None:
     if folder.about.exists() and not folder.exists():
         raise UsageError(
             f"{folder.ledger} is gone, but the sweep's records are there: rebuild it from them with "
-            f"`lmoe-tune doctor --rebuild {folder.name}`, or start anew with --fresh (the old records are kept aside)"
+            f"`{advice.doctor(rebuild=folder.name, home=folder.home)}`, or start anew with --fresh "
+            "(the old records are kept aside)"
         )
 
 

@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
+from lmoe_tune import advice
 from lmoe_tune.errors import TrackingError, UsageError
 from lmoe_tune.processes import safe_environment
 from lmoe_tune.tracking.address import is_server, shown, sqlite_path
@@ -105,7 +106,7 @@ def serve(
     path = sqlite_path(tracking_uri)
     if path is not None and not path.exists():
         raise TrackingError(
-            f"there is nothing to show yet: {path} does not exist; `lmoe-tune search` makes it"
+            f"there is nothing to show yet: {path} does not exist; `{advice.search()}` makes it"
         )
     with suppress(OSError, sqlite3.Error):  # of a read-only home: it can be shown as it is
         follow_home(tracking_uri, artifact_root.resolve(), EXPERIMENT_TAG)

@@ -554,3 +554,14 @@ def test_an_audit_says_that_all_is_as_recorded_and_prints_one_hash(
     found = json.loads(cli("audit", "good", "--format", "json").stdout)
     assert found["same"] is True and found["differences"] == []
     assert f"sha256  {found['digest']}" in done.stdout
+
+
+def test_a_status_that_is_watched_ends_where_nobody_works_on_the_sweep(
+    cli: Cli, sweep: Callable[..., Ledger]
+) -> None:
+    sweep("half", 0.9, None)
+    done = cli("status", "half", "--watch")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("state interrupted, complete 1, pruned 0, failed 0, running 1")
+    assert len(done.stdout.splitlines()) == 1
+    assert cli("status", "half", "--watch", "--format", "json").returncode == 2

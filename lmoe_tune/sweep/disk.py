@@ -1,0 +1,78 @@
+"""`lmoe-tune prune-checkpoints`: frees what the checkpoints of a sweep take, and keeps what is still needed."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from lmoe_tune.durable import writing
+from lmoe_tune.sweep.ledger import Ledger
+
+
+@dataclass(frozen=True)
+class Freed:
+    """What was removed, and what was not.
+
+    Attributes:
+        removed: numbers of the trials whose checkpoints are gone.
+        best: numbers of the best trials, which keep their last one.
+        unfinished: numbers of trials that go on from theirs.
+        num_bytes: how much was freed.
+    """
+
+    removed: tuple[int, ...]
+    best: tuple[int, ...]
+    unfinished: tuple[int, ...]
+    num_bytes: int
+
+
+def prune_checkpoints(ledger: Ledger, keep: int | None = None) -> Freed:
+    """Remove all checkpoints but the last one of the best trials and those that unfinished trials go on from.
+
+    The caller holds the sweep's lock.
+
+    Args:
+        keep: how many of the best trials keep theirs; None: as the spec says (tracking.best_checkpoints).
+
+    Raises:
+        StorageError: something cannot be removed.
+    """
+    count = ledger.spec.tracking.best_checkpoints if keep is None else keep
+    best = [trial.number for trial in ledger.ranked(count)] if count else []
+    unfinished = sorted(ledger.standing.running)
+    removed, freed = [], 0
+
+    folders = sorted(ledger.folder.path.glob("trials/*/checkpoints"))
+    for folder in folders:
+        number = int(folder.parent.name)
+        if number in unfinished:
+            continue
+        last = max(folder.glob("epoch-*.pt"), default=None) if number in best else None
+        for path in [path for path in folder.iterdir() if path != last]:
+            freed += _size(path)
+            _remove(path)
+        if last is None:
+            _remove(folder)
+            removed.append(number)
+
+    there = {int(folder.parent.name) for folder in folders}
+    return Freed(
+        removed=tuple(sorted(removed)),
+        best=tuple(number for number in best if number in there),
+        unfinished=tuple(number for number in unfinished if number in there),
+        num_bytes=freed,
+    )
+
+
+def _size(path: Path) -> int:
+    files = [path] if path.is_file() else [one for one in path.rglob("*") if one.is_file()]
+    return sum(file.stat().st_size for file in files)
+
+
+def _remove(path: Path) -> None:
+    with writing(path):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
