@@ -213,10 +213,22 @@ def environment(spec: Spec, home: Path) -> dict[str, Any]:
         "lmoe_tune": __version__,
         "python": sys.version.split()[0],
         "platform": platform.platform(),
+        "host": platform.node(),
+        "gpu": _gpu(),
         "packages": {name: _version(name) for name in PACKAGES},
         "git_commit": _git_commit(),
         "data": describe_splits(spec.data, home),
     }
+
+
+def _gpu() -> str | None:
+    """The kind of GPU of this machine, as its driver says it; torch would take seconds to ask."""
+    for about in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
+        for line in about.read_text(encoding="utf-8", errors="replace").splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == "Model":
+                return value.strip()
+    return None
 
 
 def _version(name: str) -> str | None:

@@ -21,6 +21,7 @@ from lmoe_tune.errors import TrackingError
 from lmoe_tune.records import TrialRecord
 from lmoe_tune.snapshot import ModelSource, SweepSnapshot
 from lmoe_tune.tracking.carried import ARCHIVE, PACKAGE, requirements, write_package
+from lmoe_tune.tracking.runs import dataset_key
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -52,8 +53,15 @@ class LoggedModels:
     """The logged models of one sweep in one experiment."""
 
     def __init__(
-        self, client: MlflowClient, experiment_id: str, sweep_id: str, artifact_root: Path | None
+        self,
+        client: MlflowClient,
+        experiment_id: str,
+        sweep_id: str,
+        artifact_root: Path | None,
+        refused: Collection[str] = (),
     ) -> None:
+        """`refused`: names of metrics that MLflow does not take; it may grow."""
+        self._refused = refused
         self._client = client
         self._experiment_id = experiment_id
         self._sweep_id = sweep_id
@@ -173,6 +181,8 @@ class LoggedModels:
             ]:
                 raise
         if last:  # the run has these already, identical; this links them to the model
+            measured_on = [one for one in snapshot.datasets if one.role == "validation"]
+            name_of_set, digest = dataset_key(measured_on[0]) if measured_on else (None, None)
             metrics = [
                 Metric(
                     name,
@@ -180,9 +190,12 @@ class LoggedModels:
                     last.time_ms,
                     last.epoch,
                     model_id=model.model_id,
+                    dataset_name=name_of_set,
+                    dataset_digest=digest,
                     run_id=run_id,
                 )
                 for name, value in last.metrics.items()
+                if name not in self._refused
             ]
             self._client.log_batch(run_id, metrics=metrics, synchronous=True)
         self._client.finalize_logged_model(model.model_id, "READY")

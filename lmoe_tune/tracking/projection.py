@@ -71,6 +71,8 @@ class _Contact:
     baselines: dict[str, Run] = field(default_factory=dict)
     open: set[int] = field(default_factory=set)
     """Trials that have been delivered, but may still change."""
+    without_datasets: list[Run] = field(default_factory=list)
+    """Of trials that have ended: what they saw is said when nothing else waits, as it costs a call for each."""
     num_seen: int = 0
     """Trials below this number have been delivered."""
     last_ms: int = 0
@@ -183,7 +185,7 @@ class Projection:
             experiment_id, tags = self._find_experiment(self._client, snapshot.experiment)
             runs = Runs(self._client, self._uri, experiment_id, self._refused, self._say)
             models = LoggedModels(
-                self._client, experiment_id, snapshot.sweep_id, self._artifact_root
+                self._client, experiment_id, snapshot.sweep_id, self._artifact_root, self._refused
             )
             self._contact = _Contact(runs, models, tags)
             self._contact_key = key
@@ -262,7 +264,17 @@ class Projection:
                 for _ in pool.map(deliver, trials):  # the first error is raised when all have ended
                     pass
                 contact.num_seen = max(contact.num_seen, numbers[-1] + 1)
-        return 0
+
+            while contact.without_datasets:
+                if until is not None and time.monotonic() > until:
+                    break
+                some = contact.without_datasets[:step]
+                for _ in pool.map(
+                    lambda run: contact.runs.log_datasets(run, snapshot.datasets), some
+                ):
+                    pass
+                del contact.without_datasets[: len(some)]
+        return len(contact.without_datasets) if snapshot.state != "running" else 0
 
     def _deliver_trial(
         self, contact: _Contact, snapshot: SweepSnapshot, trial: TrialRecord, parent_run_id: str
@@ -386,7 +398,9 @@ def _deliver_trial(
 ) -> None:
     runs, run = contact.runs, contact.trials.get(trial.number)
     if run is None:
+        # With all of its tags: each that is set later costs a database more than all of them now.
         tags = content.of_new_trial(snapshot, trial, parent_run_id)
+        tags |= content.of_trial(snapshot, trial, parent_run_id)
         name = content.trial_name(snapshot, trial)
         run = contact.trials[trial.number] = runs.create(name, trial.started_ms, tags)
 
@@ -395,8 +409,6 @@ def _deliver_trial(
     params = content.trial_params(snapshot, trial)
     tags = content.of_trial(snapshot, trial, parent_run_id)
     runs.log(run, tags, params, metrics, len(trial.epochs))
-    if trial.state != "running":
-        runs.log_datasets(run, snapshot.datasets)
     runs.set_status(run, content.trial_status(snapshot, trial), ended_ms)
 
     contact.last_ms = max(contact.last_ms, ended_ms)
@@ -405,6 +417,8 @@ def _deliver_trial(
     else:
         contact.open.discard(trial.number)
         run.forget_details()
+        if snapshot.datasets and not run.has_datasets:
+            contact.without_datasets.append(run)
 
 
 def _summary(run: Run, snapshot: SweepSnapshot, trial: TrialRecord) -> list[Metric]:

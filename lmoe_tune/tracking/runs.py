@@ -194,7 +194,7 @@ class Runs:
 
         if len(taken_off) == len(names):
             raise refusal  # it is the run
-        self.refused |= taken_off.keys()
+        self.refused.update(taken_off)
         for sentence in taken_off.values():
             self.say(sentence)
 

@@ -53,13 +53,12 @@ class Pages:
     experiment_id: str
     folder: Path
 
-    def html(self, key: str, *, table: bool = False) -> str:
+    def html(self, key: str, *, table: bool = False, picture: str | None = None) -> str:
         """The page behind a view's link, once it has drawn itself; a picture too where pictures are asked for."""
         url = f"{self.base}/{view_page(self.experiment_id, key, table=table)}"
         pictures = os.environ.get("SCREENSHOTS")
-        if pictures:
-            name = f"mlflow-{'table' if table else 'charts'}-{key.rpartition('-')[2][-3:]}.png"
-            self._run(f"--screenshot={Path(pictures).resolve() / name}", url)
+        if pictures and picture is not None:
+            self._run(f"--screenshot={Path(pictures).resolve() / picture}", url)
         return self._run("--dump-dom", url)
 
     def _run(self, *arguments: str) -> str:
@@ -203,7 +202,7 @@ def num_drawn(html: str) -> int:
 
 
 def test_a_finished_sweep_opens_on_its_charts(pages: Pages) -> None:
-    html = pages.html(sweep_key(FINISHED))
+    html = pages.html(sweep_key(FINISHED), picture="mlflow-charts.png")
     assert "Sweep cars" in html and "24</strong> matching runs" in html.replace("&nbsp;", " ")
     assert num_drawn(html) >= 5, "curves, accuracy against AUROC, and each parameter"
     for name in (*SEARCHED, "val_auroc", "val_accuracy"):
@@ -211,7 +210,7 @@ def test_a_finished_sweep_opens_on_its_charts(pages: Pages) -> None:
 
 
 def test_its_table_is_flat_and_best_first(pages: Pages) -> None:
-    html = pages.html(sweep_key(FINISHED), table=True)
+    html = pages.html(sweep_key(FINISHED), table=True, picture="mlflow-table.png")
     for column in (*SEARCHED[:1], "objective_final", "feasible"):
         assert column in html
     assert "cars confirm" not in html, "trials only"
@@ -230,6 +229,6 @@ def test_two_objectives_are_set_against_each_other(pages: Pages) -> None:
 
 
 def test_a_confirmation_and_the_sweeps_of_an_experiment_have_views_too(pages: Pages) -> None:
-    html = pages.html(sweep_key(FINISHED, "confirm"))
+    html = pages.html(sweep_key(FINISHED, "confirm"), picture="mlflow-confirmation.png")
     assert "Confirmation of cars" in html and num_drawn(html) >= 3
     assert "again" in pages.html(SWEEPS_KEY, table=True)

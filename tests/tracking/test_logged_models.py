@@ -13,8 +13,8 @@ from mlflow import MlflowClient
 from mlflow.entities import LoggedModel
 
 from lmoe_tune.errors import TrackingError
-from lmoe_tune.records import TrialRecord
-from lmoe_tune.snapshot import ModelSource, SweepSnapshot
+from lmoe_tune.records import EpochRecord, TrialRecord
+from lmoe_tune.snapshot import DatasetRecord, ModelSource, SweepSnapshot
 from lmoe_tune.tracking import Projection
 
 pytestmark = pytest.mark.timeout(120)
@@ -204,3 +204,20 @@ print(json.dumps(dict(
 
 def environment(uri: str) -> dict[str, str]:
     return os.environ | {"MLFLOW_TRACKING_URI": uri, "PYTHONPATH": os.pathsep.join(sys.path)}
+
+
+def test_its_metrics_name_the_data_set_they_were_measured_on(
+    uri: str, trial: MakeTrial, sweep: MakeSweep, source: Callable[[int], ModelSource]
+) -> None:
+    sets = (
+        DatasetRecord("digits/train", "training", "abc", "digits", 700),
+        DatasetRecord("digits/val", "validation", "abc", "digits", 70),
+    )
+    epochs = (EpochRecord(1, {"val_auroc": 0.9, "ce@1 (%)": 0.1}, 5),)
+    snapshot = sweep(trial(0, epochs=epochs), best=0, state="complete", datasets=sets)
+    delivered = Projection(uri).project(snapshot, [source(0)])
+    assert len(delivered.said) == 1, "the metric, and not the model with it"
+    (model,) = models(uri)
+    assert {(one.key, one.dataset_name, one.dataset_digest) for one in model.metrics} == {
+        ("val_auroc", "digits/val", "abc")
+    }
