@@ -40,7 +40,8 @@ def inspect(
     overrides: SetOption = None,
     home: HomeOption = None,
 ) -> None:
-    """What is there: layouts, classes, images, splits; broken files, duplicates, leaks, and how to fix them."""
+    """What is there: layouts, classes, images, splits; broken files, duplicates, leaks, and how
+    to fix them."""
     from lmoe_tune.cli.progress import watching
     from lmoe_tune.data.inspection import inspect as inspect_data
 

@@ -1,14 +1,15 @@
-"""Pictures that are the same although their files differ: encoded again, resized, turned grey, or mirrored.
+"""Pictures that are the same although their files differ: encoded again, resized, turned grey, or
+mirrored.
 
-A copy is found in two steps. Pairs whose 8 x 8 grey thumbnails differ by little are candidates. A candidate is
-confirmed at up to 64 x 64: their fine detail must agree, as it does in copies, and does not in different
-photographs, however alike their composition. What is cropped or recoloured is not found, nor are pictures that
-are next to uniform, of which any two look like copies.
+A copy is found in two steps. Pairs whose 8 x 8 grey thumbnails differ by little are candidates. A
+candidate is confirmed at up to 64 x 64: their fine detail must agree, as it does in copies, and
+does not in different photographs, however alike their composition. What is cropped or recoloured is
+not found, nor are pictures that are next to uniform, of which any two look like copies.
 
-Measured on two photographs: copies encoded at quality 10 to 95, resized by 0.25 to 1.5, squared or turned grey
-correlate by .94 and more in their fine detail, the same view shifted by 1% of its width by .5 to .6 with a
-difference too large, shifted by 2% by .25 and less; pictures with the same smooth pattern under different noise by
-0.
+Measured on two photographs: copies encoded at quality 10 to 95, resized by 0.25 to 1.5, squared or
+turned grey correlate by .94 and more in their fine detail, the same view shifted by 1% of its width
+by .5 to .6 with a difference too large, shifted by 2% by .25 and less; pictures with the same
+smooth pattern under different noise by 0.
 
 N images of the first set, M of the second; a place is an image's number in its set.
 """
@@ -44,7 +45,8 @@ Progress = Callable[[int, int], None]
 
 
 class Pair(NamedTuple):
-    """An image of the second set, the one of the first set that it copies, and whether it is mirrored."""
+    """An image of the second set, the one of the first set that it copies, and whether it is
+    mirrored."""
 
     place: int
     other: int
@@ -57,7 +59,8 @@ def copies_between(
     known: set[int],
     progress: Progress | None = None,
 ) -> Iterator[Pair]:
-    """One pair for each image of the second set that copies one of the first; none for the `known` places."""
+    """One pair for each image of the second set that copies one of the first; none for the
+    `known` places."""
     seen = set(known)
     for pair in _confirmed(first, second, lambda pair: pair.place not in seen, progress):
         seen.add(pair.place)
@@ -76,7 +79,8 @@ def copies_within(found: UsableImages, progress: Progress | None = None) -> Iter
 
 
 def same_picture(one: Floats, other: Floats) -> bool:
-    """Whether two grey pictures (S, S) of the same size are one, apart from what encoding again does to it."""
+    """Whether two grey pictures (S, S) of the same size are one, apart from what encoding again
+    does to it."""
     difference = float(np.mean((one - other) ** 2))
     details = [picture - _blurred(picture) for picture in (one, other)]
     energies = [float(np.mean(detail**2)) for detail in details]
@@ -95,7 +99,8 @@ def _confirmed(
     is_wanted: Callable[[Pair], bool],
     progress: Progress | None,
 ) -> Iterator[Pair]:
-    """The candidates that are copies, the most alike first; those that are not wanted are passed over."""
+    """The candidates that are copies, the most alike first; those that are not wanted are passed
+    over."""
 
     @lru_cache(maxsize=4096)
     def picture(found: UsableImages, place: int, side: int) -> Floats:
@@ -118,7 +123,9 @@ def _confirmed(
             ours = picture(first, pair.other, side)
         except CorruptImageError:  # has changed since it was digested: the next inspection says so
             continue
-        if same_picture(ours, theirs[:, ::-1] if pair.mirrored else theirs):
+        if pair.mirrored:
+            theirs = theirs[:, ::-1]
+        if same_picture(ours, theirs):
             yield pair
 
 
@@ -132,7 +139,8 @@ def _blurred(picture: Floats) -> Floats:
 def _candidates(first: UsableImages, second: UsableImages) -> list[Pair]:
     """Pairs with like thumbnails, the most alike first; within one set each pair once.
 
-    Pictures that are alike are alike in brightness, so each is compared only with those of like brightness.
+    Pictures that are alike are alike in brightness, so each is compared only with those of like
+    brightness.
     """
     ours, our_places = _thumbnails(first)
     theirs, their_places = _thumbnails(second)
@@ -146,8 +154,7 @@ def _candidates(first: UsableImages, second: UsableImages) -> list[Pair]:
         ends = their_means[start : start + BLOCK][[0, -1]] + [-MAX_DIFFERENCE, MAX_DIFFERENCE]
         low, high = np.searchsorted(our_means, ends)
 
-        for mirrored in (False, True):
-            turned = _mirrored(block) if mirrored else block
+        for mirrored, turned in ((False, block), (True, _mirrored(block))):
             distance = (turned**2).sum(axis=1)[:, None] + squares[None, low:high]
             distance -= 2 * (turned @ ours[low:high].T)
             near = distance <= limit
@@ -164,7 +171,8 @@ def _candidates(first: UsableImages, second: UsableImages) -> list[Pair]:
 
 
 def _nearest(distance: Floats, near: npt.NDArray[np.bool_]) -> Ints:
-    """Rows and columns (K, 2) where the mask holds, at most MAX_CANDIDATES: the smallest distances."""
+    """Rows and columns (K, 2) where the mask holds, at most MAX_CANDIDATES: the smallest
+    distances."""
     places = np.argwhere(near)
     if len(places) > MAX_CANDIDATES:
         chosen = np.argpartition(distance[near], MAX_CANDIDATES)[:MAX_CANDIDATES]
@@ -178,7 +186,8 @@ def _mirrored(thumbnails: Floats) -> Floats:
 
 
 def _thumbnails(found: UsableImages) -> tuple[Floats, Ints]:
-    """Thumbnails (N, 64) of the images that are not next to uniform, by brightness, and their places."""
+    """Thumbnails (N, 64) of the images that are not next to uniform, by brightness, and their
+    places."""
     size = THUMBNAIL**2
     pixels = np.frombuffer(b"".join(digest.thumbnail for digest in found.digests), dtype=np.uint8)
     values = (

@@ -1,8 +1,9 @@
-"""What tells images apart without keeping their pixels: size, SHA-256, and a grey thumbnail of 8 x 8.
+"""What tells images apart without keeping their pixels: size, SHA-256, and a grey thumbnail of 8 x
+8.
 
-The thumbnail is the perceptual hash: a copy that was encoded again or resized has nearly the same one. Whether
-a file is a whole image is found out on the way. All of it is kept under the home, by path, size and time of
-change, so a file is read once; a run that was killed goes on where it was.
+The thumbnail is the perceptual hash: a copy that was encoded again or resized has nearly the same
+one. Whether a file is a whole image is found out on the way. All of it is kept under the home, by
+path, size and time of change, so a file is read once; a run that was killed goes on where it was.
 """
 
 from __future__ import annotations
@@ -55,22 +56,27 @@ def digest_images(
     progress: Progress | None = None,
     processes: int | None = None,
 ) -> list[Digest]:
-    """The digests of images, in the order of `paths` (relative to `root`); reads what is not known yet.
+    """The digests of images, in the order of `paths` (relative to `root`); reads what is not known
+    yet.
 
     Args:
         home: where digests are kept; None: nowhere.
         processes: None: as many as there are cores.
     """
-    store = _Store(home, root) if home is not None else None
-    known = store.read() if store is not None else {}
+    store, known = None, {}
+    if home is not None:
+        store = _Store(home, root)
+        known = store.read()
     stats = {path: _stat(root / path) for path in paths}
     found: dict[str, Digest] = {}
+
     for path, stat in stats.items():
         entry = known.get(path)
         if stat is None:
             found[path] = Digest(0, "", b"", 0, 0, "is not there")
         elif entry is not None and entry[0] == stat:
             found[path] = entry[1]
+
     unread = [path for path in stats if path not in found]
     num_before = len(found)
 
@@ -80,7 +86,8 @@ def digest_images(
             stat = stats[path]
             assert stat is not None, "a file that is not there is not read"
             found[path] = _digest(stat[0], answer)
-            lines.append([path, stat, answer])
+            if not answer.get("was_refused"):
+                lines.append([path, stat, answer])
         if store is not None:
             store.add(lines)
         if progress is not None:
@@ -90,6 +97,7 @@ def digest_images(
         {"root": str(root), "paths": unread[start : start + JOB]}
         for start in range(0, len(unread), JOB)
     ]
+
     processes = processes or len(os.sched_getaffinity(0))
     if processes == 1 or len(unread) <= FEW:
         for job in jobs:
@@ -100,12 +108,14 @@ def digest_images(
 
 
 def examine(job: Job) -> list[Any]:
-    """The raw digest of every file of a job: what is written into the store, and what `_digest` reads."""
+    """The raw digest of every file of a job: what is written into the store, and what `_digest`
+    reads."""
     return [_examine(Path(job["root"], path)) for path in job["paths"]]
 
 
 def thumbnail(path: Path, side: int) -> tuple[UInt8Array, tuple[int, int]]:
-    """A grey picture (side, side) of an image in full, and its height and width. Raises CorruptImageError."""
+    """A grey picture (side, side) of an image in full, and its height and width. Raises
+    CorruptImageError."""
     try:
         return _thumbnail(path.read_bytes(), side)
     except (
@@ -122,7 +132,8 @@ def _examine(path: Path) -> Any:
     try:
         content = path.read_bytes()
     except OSError as error:
-        return {"broken": f"cannot be read ({error.strerror})"}
+        # The file may be sound, and be readable the next time with the same size and time of change.
+        return {"broken": f"cannot be read ({error.strerror})", "was_refused": True}
     try:
         picture, (height, width) = thumbnail(path, THUMBNAIL)
     except CorruptImageError as error:
@@ -135,7 +146,8 @@ def _examine(path: Path) -> Any:
 
 
 def _thumbnail(content: bytes, side: int) -> tuple[UInt8Array, tuple[int, int]]:
-    """For JPEG only, at an eighth of the cost: its decoder reads the whole file, but computes few pixels."""
+    """For JPEG only, at an eighth of the cost: its decoder reads the whole file, but computes
+    few pixels."""
     from PIL import ExifTags, Image, ImageOps
 
     with warnings.catch_warnings():

@@ -1,10 +1,12 @@
-"""Which classes of the outliers are left out: those that a spec names, and those that show what is learnt.
+"""Which classes of the outliers are left out: those that a spec names, and those that show what is
+learnt.
 
-A WebVision class is its line in synsets.txt, "n04285008 sports car, sport car". With cars, aircraft, birds or
-butterflies in-distribution, the synsets of these kinds are left out by default: by words in their names, and by
-stretches of WordNet 3.0's numbers, which follow its tree, so that all birds are in three of them. The rule knows
-ImageNet's 1,000 synsets and prefers to leave out too much (fire engines, aircraft carriers). It looks at what a
-synset is called, not at what a picture shows: street scenes still have cars in them.
+A WebVision class is its line in synsets.txt, "n04285008 sports car, sport car". With cars,
+aircraft, birds or butterflies in-distribution, the synsets of these kinds are left out by default:
+by words in their names, and by stretches of WordNet 3.0's numbers, which follow its tree, so that
+all birds are in three of them. The rule knows ImageNet's 1,000 synsets and prefers to leave out too
+much (fire engines, aircraft carriers). It looks at what a synset is called, not at what a picture
+shows: street scenes still have cars in them.
 """
 
 from __future__ import annotations
@@ -31,9 +33,11 @@ _GENERIC = re.compile(r"(class|category|label|cls|group|kind|type|id|c|k)? ?([a-
 
 @dataclass(frozen=True, eq=False)
 class Exclusion:
-    """What is left out of a table: `kept` (N,) per image, the classes by why, and entries that match nothing.
+    """What is left out of a table: `kept` (N,) per image, the classes by why, and entries that
+    match nothing.
 
-    `unmatched` and `unmatched_paths` map an entry to the nearest class or path, "" where none is near.
+    `unmatched` and `unmatched_paths` map an entry to the nearest class or path, "" where none is
+    near.
     """
 
     kept: npt.NDArray[np.bool_]
@@ -47,8 +51,8 @@ def exclude(table: ImageTable, entries: Sequence[str], learnt: str | None) -> Ex
     """Leave out classes and images.
 
     Args:
-        entries: names of classes, synsets (n04285008), paths of images relative to the root, or text files (.txt)
-            with one of these a line.
+        entries: names of classes, synsets (n04285008), paths of images relative to the root, or
+            text files (.txt) with one of these a line.
         learnt: the in-distribution data set; what it shows is left out of WebVision.
 
     Raises:
@@ -59,8 +63,10 @@ def exclude(table: ImageTable, entries: Sequence[str], learnt: str | None) -> Ex
     is_path = set(paths)
     by_name, unmatched = _classes_named(table, [name for name in wanted if name not in is_path])
 
-    kind = READERS[learnt].shows if learnt and table.dataset == "webvision" else None
-    by_kind = [name for name in table.classes if kind is not None and shows(name, kind)]
+    by_kind = []
+    kind = READERS[learnt].shows if learnt else None
+    if kind is not None and table.dataset == "webvision":
+        by_kind = [name for name in table.classes if shows(name, kind)]
     numbers = [table.classes.index(name) for name in {*by_name, *by_kind}]
     out = np.isin(table.labels, numbers)
 
@@ -105,7 +111,8 @@ def _relative(path: str, root: Path) -> str:
 
 
 def _nearest_paths(lacking: Sequence[str], keys: Sequence[str]) -> dict[str, str]:
-    """The nearest of the paths (by their keys) to each that matches none; a guess for the first few only."""
+    """The nearest of the paths (by their keys) to each that matches none; a guess for the first
+    few only."""
     nearest = dict.fromkeys(lacking, "")
     for path in lacking[:SHOWN]:
         folder, _, name = path_key(path).rpartition("/")
@@ -113,7 +120,7 @@ def _nearest_paths(lacking: Sequence[str], keys: Sequence[str]) -> dict[str, str
         near = near or [key for key in keys if key.rpartition("/")[0] == folder]
         near = near or list(keys)
         close = difflib.get_close_matches(path_key(path), near[:MAX_COMPARED], n=1, cutoff=0.5)
-        nearest[path] = close[0] if close else ""
+        nearest[path] = "".join(close)
     return nearest
 
 
@@ -139,11 +146,12 @@ def suggestion(entry: str, table: ImageTable) -> str:
     """The class that an entry was probably meant to name, or nothing."""
     names = {plain_name(name): name for name in table.classes}
     close = difflib.get_close_matches(plain_name(entry), names, n=1, cutoff=0.75)
-    return names[close[0]] if close else ""
+    return "".join(names[name] for name in close)
 
 
 def plain_name(name: str) -> str:
-    """A class's name for comparing: folded, blanks for punctuation, without synset or number before it."""
+    """A class's name for comparing: folded, blanks for punctuation, without synset or number
+    before it."""
     name = re.sub(r"^(n\d{8}\b|\d+\.)", " ", name.strip())
     return " ".join(re.sub(r"[\W_]+", " ", folded(name)).split()) or folded(name)
 
@@ -158,4 +166,6 @@ def _aliases(name: str) -> set[str]:
 
 
 def _names(entry: str) -> list[str]:
-    return read_names(Path(entry)) if entry.lower().endswith(".txt") else [entry]
+    if entry.lower().endswith(".txt"):
+        return read_names(Path(entry))
+    return [entry]

@@ -25,6 +25,7 @@ from lmoe_tune.data.table import Part
 from lmoe_tune.data.usable_images import (
     Finding,
     Say,
+    UnusableError,
     UsableImages,
     class_split,
     counted,
@@ -46,7 +47,8 @@ Counts = dict[str, Any]
 
 @dataclass(frozen=True)
 class Inspection:
-    """What was found. `problems` come first that stop a search; the others are left out or left as they are."""
+    """What was found. `problems` come first that stop a search; the others are left out or left
+    as they are."""
 
     id: Counts
     outliers: Counts | None
@@ -85,7 +87,8 @@ def inspect(data: DataSpec, home: Path, say: Say | None = None) -> Inspection:
     """Read everything that a spec names, hash it, and look for broken files, duplicates and leaks.
 
     Args:
-        home: where hashes and what was found are kept: a second inspection of the same files is quick.
+        home: where hashes and what was found are kept: a second inspection of the same files is
+            quick.
         say: receives how far the reading, and then the comparing, is.
     """
     if READERS[data.id.dataset].is_embedded:
@@ -127,7 +130,8 @@ def inspect(data: DataSpec, home: Path, say: Say | None = None) -> Inspection:
 
 
 def refuse_unsound(data: DataSpec, home: Path, say: Say | None = None) -> Inspection:
-    """The inspection that a search starts with. Raises UsageError with every problem that stops it."""
+    """The inspection that a search starts with. Raises UsageError with every problem that stops
+    it."""
     found = inspect(data, home, say)
     if found.stops:
         lines = "\n".join(str(problem) for problem in found.problems if problem.stops)
@@ -148,17 +152,17 @@ class _Found:
         self.problems.append(Finding(where, what, fix, stops))
 
     def add_error(self, error: UsageError) -> None:
-        """An error with the words "setting: what is wrong; what to do"."""
-        where, _, rest = str(error).partition(": ")
-        if not where.startswith("data") or " " in where:
-            where, rest = "data", str(error)
-        what, _, fix = rest.rpartition("; ")
-        self.add(where, what or rest, fix if what else "change that setting", stops=True)
+        """Why the images cannot be split as the spec asks."""
+        if isinstance(error, UnusableError):
+            self.problems.append(error.finding)
+        else:
+            self.add("data", str(error), "change that setting", stops=True)
 
     def selected(
         self, where: str, select: Callable[[], UsableImages | None]
     ) -> UsableImages | None:
-        """What a selection gives, its findings and notes taken over; None where the set cannot be read."""
+        """What a selection gives, its findings and notes taken over; None where the set cannot
+        be read."""
         try:
             found = select()
         except LayoutError as error:
@@ -179,9 +183,9 @@ class _Found:
         self.notes.append(f"data.id: {seen_by_imagenet(data.id.dataset)}")
         if data.outliers is not None and data.val_coarse is None:
             self.notes.append(
-                "data.val_coarse: the coarse images to validate with come from the source of the outliers "
-                "that are trained on, so val_coarse metrics are higher than those of other coarse images; "
-                "name a set of their own to avoid that"
+                "data.val_coarse: the coarse images to validate with come from the source of the "
+                "outliers that are trained on, so val_coarse metrics are higher than those of other "
+                "coarse images; name a set of their own to avoid that"
             )
 
     def look_for_leaks(
@@ -224,9 +228,10 @@ class _Found:
             pairs_across = [pair for pair in pairs if part_of[pair.path] != part_of[pair.other]]
             self.add(
                 own.where,
-                f"{counted(sum(across.values()), 'pair')} of near-duplicates lie across the parts of "
-                f"the split ({between}): {some(list(map(str, pairs_across)), '; ')}",
-                "nothing: a confirmation measures the test without them, too; or remove one of each",
+                f"{counted(sum(across.values()), 'pair')} of near-duplicates lie across the parts "
+                f"of the split ({between}): {some(list(map(str, pairs_across)), '; ')}",
+                "nothing: a confirmation measures the test without them, too; or remove one of "
+                "each",
                 stops=False,
             )
         return {
@@ -281,7 +286,8 @@ class _Found:
 
         self.add(
             second.where,
-            f"{counted(len(leaks), 'image')} in common with the {kind}: {some(list(map(str, leaks)), '; ')}",
+            f"{counted(len(leaks), 'image')} in common with the {kind}: "
+            f"{some(list(map(str, leaks)), '; ')}",
             "remove them, or leave them out with exclude: "
             f"[{_listed(leaks, second, self.home)}], which lists all of them",
             stops=True,
@@ -295,7 +301,8 @@ class _Found:
 
         self.add(
             other.where,
-            f"{counted(len(shared), 'class')} in common with the in-distribution set: {some(shared)}",
+            f"{counted(len(shared), 'class')} in common with the in-distribution set: "
+            f"{some(shared)}",
             f"leave them out with exclude: [{', '.join(shared)}]",
             stops=True,
         )
@@ -315,7 +322,9 @@ def _parts_by_path(data: DataSpec, own: UsableImages) -> dict[str, str]:
         novel = class_split(data, len(own.table.classes)).test_novel
     except UsageError:  # reported with the splits
         return part_of
-    instead = "unused" if "test" in own.table.official else "test"  # as `sealed_plan` has it
+    instead = "test"  # as `sealed_plan` has it
+    if "test" in own.table.official:
+        instead = "unused"
     for path, label in zip(own.paths, own.labels.tolist(), strict=True):
         if label in novel and part_of[path] != "test":
             part_of[path] = instead
@@ -328,7 +337,9 @@ def _listed(leaks: Sequence[Leak], found: UsableImages, home: Path) -> Path:
     path = home / "data" / "leaks" / f"{found.table.dataset}-{place}.txt"
     path.parent.mkdir(parents=True, exist_ok=True)
 
-    before = read_names(path) if path.exists() else []
+    before = []
+    if path.exists():
+        before = read_names(path)
     write_names(path, sorted({*before, *(leak.path for leak in leaks)}))
     return path
 
@@ -354,7 +365,9 @@ def _described(found: UsableImages) -> Counts:
 def _described_or_missing(dataset: Dataset | None, found: UsableImages | None) -> Counts | None:
     if dataset is None:
         return None
-    return _described(found) if found else {"images": 0}
+    if found is None:
+        return {"images": 0}
+    return _described(found)
 
 
 def _counted(parts: Sequence[Part]) -> Counts:
@@ -368,7 +381,8 @@ def _counted(parts: Sequence[Part]) -> Counts:
 
 
 def _inspect_embedded(data: DataSpec) -> Inspection:
-    """Digits and patches of photographs: nothing can be broken or leak, but the spec may ask for too much."""
+    """Digits and patches of photographs: nothing can be broken or leak, but the spec may ask for
+    too much."""
     images, _ = load_digits()
     found = _Found(Path())
     splits: dict[str, Counts] = {}
@@ -429,7 +443,7 @@ def _embedded_splits(data: DataSpec) -> tuple[dict[str, Counts], str]:
     ):
         splits[name] = {"classes": len(classes), "images": int(np.isin(of, classes).sum())}
 
-    outliers = (data.outliers,) if data.outliers else ()
+    outliers = [one for one in (data.outliers,) if one]
     for name, sets in (("test_outliers", outliers), ("test_coarse", data.coarse_ood)):
         splits[name] = {"classes": 0, "images": _num_patches(sets, ("test",))}
     return splits, described["fingerprint"]

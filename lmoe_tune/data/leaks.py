@@ -1,8 +1,8 @@
 """Images that are in two sets which must be disjoint, and images of one set that copy one another.
 
-The first are leaks: the same file, the same bytes, or a copy, and no search starts with them. The second are what
-public data sets have: near-duplicates across train, val and test are reported, and tests can be measured without
-them.
+The first are leaks: the same file, the same bytes, or a copy, and no search starts with them. The
+second are what public data sets have: near-duplicates across train, val and test are reported, and
+tests can be measured without them.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ def find_leaks(
     home: Path | None = None,
     progress: Progress | None = None,
 ) -> list[Leak]:
-    """The images of `second` that are in `first` too, one leak each, in their order; kept under the home."""
+    """The images of `second` that are in `first` too, one leak each, in their order; kept under
+    the home."""
 
     def find() -> list[Leak]:
         leaks = _same_bytes(first, second)
@@ -88,7 +89,9 @@ def copied(pairs: Iterable[Leak], tested: Iterable[str], trained: Iterable[str])
 
 
 def _leak(first: UsableImages, second: UsableImages, pair: Pair) -> Leak:
-    how = "a mirrored copy" if pair.mirrored else "a copy, encoded again"
+    how = "a copy, encoded again"
+    if pair.mirrored:
+        how = "a mirrored copy"
     return Leak(second.paths[pair.place], first.paths[pair.other], how)
 
 
@@ -125,7 +128,9 @@ def _same_bytes(first: UsableImages, second: UsableImages) -> dict[int, Leak]:
             continue
         ours = (first.table.root / paths[other]).resolve()
         theirs = (second.table.root / others[place]).resolve()
-        how = "the same file" if ours == theirs else "the same bytes"
+        how = "the same bytes"
+        if ours == theirs:
+            how = "the same file"
         leaks[place] = Leak(others[place], paths[other], how)
 
     return leaks

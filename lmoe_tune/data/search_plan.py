@@ -1,4 +1,5 @@
-"""Which images a search trains on and which it looks at: paths only, and nothing of what is sealed."""
+"""Which images a search trains on and which it looks at: paths only, and nothing of what is
+sealed."""
 
 from __future__ import annotations
 
@@ -12,8 +13,10 @@ from lmoe_tune.data.splits import ClassSplit, IntArray
 from lmoe_tune.data.table import Part
 from lmoe_tune.data.usable_images import (
     Say,
+    UnusableError,
     UsableImages,
     class_split,
+    counted,
     outlier_pools,
     refuse_stopping,
     select_id,
@@ -21,8 +24,7 @@ from lmoe_tune.data.usable_images import (
     select_val_coarse,
     split_id,
 )
-from lmoe_tune.errors import UsageError
-from lmoe_tune.readers.names import path_key
+from lmoe_tune.readers.names import path_key, some
 from lmoe_tune.spec import DataSpec
 
 
@@ -30,10 +32,10 @@ from lmoe_tune.spec import DataSpec
 class SearchPlan:
     """The parts of image folders that a search may see.
 
-    `train_labels` and `val_labels` count from 0 over `classes`, those trained on. `val_fine` are images of
-    in-distribution classes that are held out, `outliers` the training pool (None: the spec has no outliers),
-    `val_coarse` the outliers' validation pool or the spec's own set (empty without either). `fingerprint`
-    identifies all of them: paths, classes and content.
+    `train_labels` and `val_labels` count from 0 over `classes`, those trained on. `val_fine` are
+    images of in-distribution classes that are held out, `outliers` the training pool (None: the
+    spec has no outliers), `val_coarse` the outliers' validation pool or the spec's own set (empty
+    without either). `fingerprint` identifies all of them: paths, classes and content.
     """
 
     train: Part
@@ -53,7 +55,8 @@ def plan_search(data: DataSpec, home: Path | None = None, say: Say | None = None
     Broken images and duplicates are left out of it, so every file is hashed and decoded once.
 
     Args:
-        home: where the hashes are kept between calls; None: nowhere, every call reads all files again.
+        home: where the hashes are kept between calls; None: nowhere, every call reads all files
+            again.
         say: told how far the reading is.
 
     Raises:
@@ -121,7 +124,8 @@ def outlier_parts(outliers: UsableImages | None) -> dict[str, Part | None]:
 def coarse_part(
     found: UsableImages, outliers: UsableImages | None, validated: UsableImages | None
 ) -> Part:
-    """The coarse images to validate with: a set of their own, else the outliers' validation pool, else none."""
+    """The coarse images to validate with: a set of their own, else the outliers' validation
+    pool, else none."""
     if validated is not None:
         return Part(validated.table, validated.indices)
     return outlier_parts(outliers)["val"] or Part(found.table, np.zeros(0, dtype=np.int64))
@@ -137,7 +141,8 @@ def renumbered(part: Part, classes: tuple[int, ...]) -> IntArray:
 
 
 def fingerprint(contents: list[tuple[UsableImages | None, list[Part | None]]]) -> str:
-    """16 hexadecimal digits that tell paths, classes and content of some parts of some sets, and their order.
+    """16 hexadecimal digits that tell paths, classes and content of some parts of some sets, and
+    their order.
 
     The folder that the sets lie in is no part of it: data may be moved.
     """
@@ -176,19 +181,23 @@ def _refuse_empty(
     present = set(train.labels.tolist())
     without = [names[label] for label in classes.train if label not in present]
     if without:
-        more = f" and {len(without) - 1} more" if len(without) > 1 else ""
-        raise UsageError(
-            f"data.id: the class '{without[0]}'{more} has no training image; {_more_images(data)}"
-        )
+        what = f"{counted(len(without), 'class')} without a training image ({some(without)})"
+        raise UnusableError("data.id", what, _more_images(data))
+
     if len(train) < 2 or not len(val) or not len(val_fine):
-        counts = f"{len(train)} to train on, {len(val)} to validate with, {len(val_fine)} of held-out classes"
-        raise UsageError(f"data.id: too few images are left: {counts}; {_more_images(data)}")
+        counts = (
+            f"{len(train)} to train on, {len(val)} to validate with, {len(val_fine)} of held-out "
+            "classes"
+        )
+        raise UnusableError("data.id", f"too few images are left: {counts}", _more_images(data))
+
     if pool is not None and (len(pool) < 2 or not len(val_coarse)):
         counts = f"{len(pool)} to train with and {len(val_coarse)} to validate with"
-        raise UsageError(
-            f"data.outliers: too few images are left: {counts}; raise data.outliers.limit or add images"
-        )
+        what = f"too few images are left: {counts}"
+        raise UnusableError("data.outliers", what, "raise data.outliers.limit or add images")
 
 
 def _more_images(data: DataSpec) -> str:
-    return "raise data.id.limit" if data.id.limit is not None else "add images, or remove the class"
+    if data.id.limit is not None:
+        return "raise data.id.limit"
+    return "add images, or remove the class"

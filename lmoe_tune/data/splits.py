@@ -1,7 +1,8 @@
 """Three disjoint sets everywhere: train, val (what the search may look at), test (sealed).
 
-Classes are split first (in-distribution, held out for validation, sealed), then the images of each class.
-Everything is a pure function of the split number, so a split never has to be stored to be repeated.
+Classes are split first (in-distribution, held out for validation, sealed), then the images of each
+class. Everything is a pure function of the split number, so a split never has to be stored to be
+repeated.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ IntArray = npt.NDArray[np.int64]
 VAL_FRAC = 0.2
 TEST_FRAC = 0.2
 POOL_FRAC = 0.1
-"""Of the outliers, for validation and for the test each: a few thousand images are enough for an AUROC."""
+"""Of the outliers, for validation and for the test each: a few thousand images are enough for an
+AUROC."""
 
 
 def derived_seed(*parts: object) -> int:
@@ -53,11 +55,12 @@ class ImageSplit:
 
 
 def split_classes(num_classes: int, *, num_id: int, num_val_novel: int, split: int) -> ClassSplit:
-    """Choose the in-distribution classes as MixOE does, and hold some of them out as validation novelty.
+    """Choose the in-distribution classes as MixOE does, and hold some of them out as validation
+    novelty.
 
-    Source of the first choice: the public MixOE splits,
-    `RandomState(split).choice(num_classes, num_id, replace=False)`. The held-out classes come from a
-    generator of their own, so the first choice stays comparable with published work.
+    Source of the first choice: the public MixOE splits, `RandomState(split).choice(num_classes,
+    num_id, replace=False)`. The held-out classes come from a generator of their own, so the first
+    choice stays comparable with published work.
 
     Raises:
         ValueError: fewer than two classes are left to train on, or there are not enough classes.
@@ -66,7 +69,8 @@ def split_classes(num_classes: int, *, num_id: int, num_val_novel: int, split: i
         raise ValueError(f"num_id_classes is {num_id}, but must be between 1 and {num_classes}")
     if num_id - num_val_novel < 2:
         raise ValueError(
-            f"num_val_novel is {num_val_novel}, but must leave at least 2 of the {num_id} classes to train on"
+            f"num_val_novel is {num_val_novel}, but must leave at least 2 of the {num_id} classes "
+            "to train on"
         )
     chosen = np.random.RandomState(split).choice(num_classes, num_id, replace=False)
     held_out = np.random.default_rng(derived_seed("val-novel", split)).choice(
@@ -80,7 +84,8 @@ def split_classes(num_classes: int, *, num_id: int, num_val_novel: int, split: i
 
 
 def split_images(labels: Sequence[int] | IntArray, *, split: int) -> ImageSplit:
-    """Split 60 / 20 / 20% of every class; an image's place depends on its class and the split number alone.
+    """Split 60 / 20 / 20% of every class; an image's place depends on its class and the split
+    number alone.
 
     Args:
         labels: class of every image, shape (N,).
@@ -89,6 +94,7 @@ def split_images(labels: Sequence[int] | IntArray, *, split: int) -> ImageSplit:
     train: list[int] = []
     val: list[int] = []
     test: list[int] = []
+
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
         members = np.random.default_rng(derived_seed("images", split, int(label))).permutation(
@@ -102,11 +108,12 @@ def split_images(labels: Sequence[int] | IntArray, *, split: int) -> ImageSplit:
 
 
 def split_official(labels: IntArray, official: Sequence[str], *, split: int) -> ImageSplit:
-    """The official split, with the parts that it lacks taken out of its training images, class by class.
+    """The official split, with the parts that it lacks taken out of its training images, class by
+    class.
 
-    A set without a test part is split like one without any split. One without a validation part gives a fifth
-    of each class's training images to it, at least one where a class has two; one with a validation, but no
-    test part gives a fifth to the test.
+    A set without a test part is split like one without any split. One without a validation part
+    gives a fifth of each class's training images to it, at least one where a class has two; one
+    with a validation, but no test part gives a fifth to the test.
 
     Args:
         labels: class of every image, shape (N,).
@@ -116,13 +123,18 @@ def split_official(labels: IntArray, official: Sequence[str], *, split: int) -> 
     has_val, has_test = bool((parts == "val").any()), bool((parts == "test").any())
     if not (has_val or has_test):
         return split_images(labels, split=split)
+
     train, taken = np.flatnonzero(parts == "train"), np.zeros(0, dtype=np.int64)
     if not (has_val and has_test):
-        fraction = VAL_FRAC if has_test else TEST_FRAC
+        fraction = {True: VAL_FRAC, False: TEST_FRAC}[has_test]
         taken = _fraction_of_each_class(labels, train, fraction, split=split)
         train = np.setdiff1d(train, taken)
-    val = np.flatnonzero(parts == "val") if has_val else taken
-    test = np.flatnonzero(parts == "test") if has_test else taken
+
+    val = test = taken
+    if has_val:
+        val = np.flatnonzero(parts == "val")
+    if has_test:
+        test = np.flatnonzero(parts == "test")
     return ImageSplit(
         train.astype(np.int64), np.sort(val).astype(np.int64), np.sort(test).astype(np.int64)
     )
@@ -140,11 +152,12 @@ def _fraction_of_each_class(
 
 
 def pools(keys: Sequence[str]) -> ImageSplit:
-    """Disjoint outlier pools, about 80 / 10 / 10% for train, val and test, whatever the split number.
+    """Disjoint outlier pools, about 80 / 10 / 10% for train, val and test, whatever the split
+    number.
 
-    An image's place depends on its key alone: a smaller or larger limit, more images or fewer move no image from
-    one pool to another. Only where that leaves a pool empty (three images or more, hardly ever 50) the image that
-    is nearest to it is moved there.
+    An image's place depends on its key alone: a smaller or larger limit, more images or fewer move
+    no image from one pool to another. Only where that leaves a pool empty (three images or more,
+    hardly ever 50) the image that is nearest to it is moved there.
 
     Args:
         keys: something that identifies an image, such as a hash of its content, (N,).
@@ -165,7 +178,8 @@ def pools(keys: Sequence[str]) -> ImageSplit:
 
 
 def fixed_subset(keys: Sequence[str], limit: int | None) -> IntArray:
-    """Sorted indices of at most `limit` images, chosen by a hash of their keys: the same for every split.
+    """Sorted indices of at most `limit` images, chosen by a hash of their keys: the same for every
+    split.
 
     A smaller limit's images are among those of a larger one.
     """

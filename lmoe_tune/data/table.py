@@ -19,9 +19,10 @@ from lmoe_tune.readers.recognition import find_layout
 class ImageTable:
     """The images of a data set, in a fixed order.
 
-    `paths` (N,) are relative to `root`, with forward slashes; `labels` (N,) count from 0 over `classes`, -1 is
-    an image without a class; `official` (N,) is the set's own split: "train", "val", "test", or "" where it
-    has none. `absent` are listed files that are not there, `notes` say what was assumed or left out.
+    `paths` (N,) are relative to `root`, with forward slashes; `labels` (N,) count from 0 over
+    `classes`, -1 is an image without a class; `official` (N,) is the set's own split: "train",
+    "val", "test", or "" where it has none. `absent` are listed files that are not there, `notes`
+    say what was assumed or left out.
     """
 
     dataset: str
@@ -71,7 +72,8 @@ def read_table(dataset: str, root: str, *, labelled: bool = True) -> ImageTable:
         labelled: whether classes are needed; without, `folder` takes any images.
 
     Raises:
-        LayoutError: the folder is not laid out as the set is known to come; says what it is instead.
+        LayoutError: the folder is not laid out as the set is known to come; says what it is
+            instead.
     """
     path = Path(root)
     layout = find_layout(dataset, path, labelled=labelled)

@@ -1,7 +1,8 @@
-"""From a spec to the images of each set that can be used: read, limited, without broken ones and duplicates.
+"""From a spec to the images of each set that can be used: read, limited, without broken ones and
+duplicates.
 
-This is the data checker's view: it holds the images of every part, sealed ones too, as paths and hashes. What a
-search sees of it is in `search_plan`.
+This is the data checker's view: it holds the images of every part, sealed ones too, as paths and
+hashes. What a search sees of it is in `search_plan`.
 """
 
 from __future__ import annotations
@@ -52,9 +53,18 @@ class Finding:
         return f"{self.where}: {self.what}. To fix it: {self.fix}"
 
 
+class UnusableError(UsageError):
+    """The images cannot be split as the spec asks; `finding` says why and what to do."""
+
+    def __init__(self, where: str, what: str, fix: str) -> None:
+        self.finding = Finding(where, what, fix)
+        super().__init__(f"{where}: {what}; {fix}")
+
+
 @dataclass(frozen=True, eq=False)
 class UsableImages:
-    """The usable images of one data set: `indices` (M,) into its table, and their `digests` (M,)."""
+    """The usable images of one data set: `indices` (M,) into its table, and their `digests`
+    (M,)."""
 
     where: str
     table: ImageTable
@@ -109,17 +119,19 @@ def select_coarse(
 def select_val_coarse(
     data: DataSpec, home: Path | None, say: Say | None = None
 ) -> UsableImages | None:
-    """The coarse images to validate with, where the spec names a set of their own. Raises LayoutError."""
+    """The coarse images to validate with, where the spec names a set of their own. Raises
+    LayoutError."""
     if data.val_coarse is None:
         return None
     return _select(data, "data.val_coarse", data.val_coarse, home, say, labelled=False)
 
 
 def class_split(data: DataSpec, num_classes: int) -> ClassSplit:
-    """The class split of a data set with this many classes: MixOE's number where it is the published set.
+    """The class split of a data set with this many classes: MixOE's number where it is the
+    published set.
 
     Raises:
-        UsageError: the spec asks for more classes than there are.
+        UnusableError: the spec asks for more classes than there are.
     """
     reader = READERS[data.id.dataset]
     num_id = data.num_id_classes or round(0.75 * num_classes)
@@ -134,14 +146,17 @@ def class_split(data: DataSpec, num_classes: int) -> ClassSplit:
             num_classes, num_id=num_id, num_val_novel=num_val_novel, split=data.split
         )
     except ValueError as error:
-        raise UsageError(
-            f"data: {error} ({reader.title} has {num_classes} classes here); set data.num_id_classes and "
-            "data.num_val_novel to numbers that leave two classes to train on, or add classes"
+        raise UnusableError(
+            "data",
+            f"{error} ({reader.title} has {num_classes} classes)",
+            "set data.num_id_classes and data.num_val_novel to numbers that leave two classes to "
+            "train on, or add classes",
         ) from error
 
 
 def split_id(data: DataSpec, found: UsableImages) -> ImageSplit:
-    """Indices of the in-distribution set's images (into its table) in train, val and test, all classes."""
+    """Indices of the in-distribution set's images (into its table) in train, val and test, all
+    classes."""
     official = [found.table.official[index] for index in found.indices]
     split = split_official(found.labels, official, split=data.split)
     return ImageSplit(*(found.indices[part] for part in (split.train, split.val, split.test)))
@@ -228,15 +243,16 @@ class _Wanted(NamedTuple):
 def _wanted(
     data: DataSpec, where: str, dataset: Dataset, table: ImageTable, *, labelled: bool
 ) -> _Wanted:
+    notes: list[str] = []
     if labelled:
         known = table.labels >= 0
         unknown = int((~known).sum())
-        notes = [f"{unknown} images without a class are left out"] if unknown else []
+        if unknown:
+            notes.append(f"{unknown} images without a class are left out")
         return _Wanted(np.flatnonzero(known), (), notes, [])
 
     exclusion = exclude(table, dataset.exclude, data.id.dataset)
     kind = READERS[data.id.dataset].shows
-    notes = []
     if exclusion.by_kind and kind is not None:
         notes.append(f"{len(exclusion.by_kind)} synsets show {kind.name} and are left out")
     return _Wanted(
@@ -250,7 +266,8 @@ def _wanted(
 def _without_duplicates(
     table: ImageTable, chosen: IntArray, digests: Sequence[Digest], whole: Sequence[int]
 ) -> tuple[list[int], list[tuple[str, str]]]:
-    """Places of the images to keep, and pairs of paths: of identical files the one of the official test stays."""
+    """Places of the images to keep, and pairs of paths: of identical files the one of the
+    official test stays."""
     rank = {"test": 0, "val": 1}
     first: dict[str, int] = {}
 
@@ -319,7 +336,7 @@ def _unmatched(where: str, exclusion: Exclusion) -> list[Finding]:
 
     paths = exclusion.unmatched_paths
     if paths:
-        nearest = [f"{path} (nearest: {guess})" if guess else path for path, guess in paths.items()]
+        nearest = list(map(_with_nearest, paths.items()))
         found.append(
             Finding(
                 where,
@@ -331,8 +348,17 @@ def _unmatched(where: str, exclusion: Exclusion) -> list[Finding]:
     return found
 
 
+def _with_nearest(entry: tuple[str, str]) -> str:
+    path, guess = entry
+    if not guess:
+        return path
+    return f"{path} (nearest: {guess})"
+
+
 def counted(count: int, noun: str) -> str:
     """ "1 image", "2,000 images"."""
     if count == 1:
         return f"1 {noun}"
-    return f"{count:,} {noun}{'es' if noun.endswith('s') else 's'}"
+    if noun.endswith("s"):
+        noun += "e"
+    return f"{count:,} {noun}s"

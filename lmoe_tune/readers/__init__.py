@@ -1,13 +1,14 @@
 """One file per data set: what it is called, its published numbers, and how its folder is read.
 
-The declaration (a `Reader`) is the only home of a data set: the names and defaults that a spec knows, the
-published class numbers, the strip to cut off its images, and what its pictures show all come from it. The
-modules here import neither NumPy nor torch, so that a spec is checked quickly: `lmoe_tune.spec` takes names and
-defaults from here, `lmoe_tune.data` reads the images through `recognition.read`.
+The declaration (a `Reader`) is the only home of a data set: the names and defaults that a spec
+knows, the published class numbers, the strip to cut off its images, and what its pictures show all
+come from it. The modules here import neither NumPy nor torch, so that a spec is checked quickly:
+`lmoe_tune.spec` takes names and defaults from here, `lmoe_tune.data.table` reads the images
+through `recognition.find_layout`.
 
 To add a data set, write a file with its `READER`, add a line to `READERS` below, and test it with
-`lmoe_tune.testing.readers.ReaderCase`. A layout that several sets share (numbered lists, class folders) has a
-file of its own.
+`lmoe_tune.testing.readers.ReaderCase`. A layout that several sets share (numbered lists, class
+folders) has a file of its own.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""Butterfly-200 (Chen et al. 2018): 200 species, 25,279 images in `images_small/139.Polyura_athamas/`.
+"""Butterfly-200 (Chen et al. 2018): 200 species, 25,279 images in
+`images_small/139.Polyura_athamas/`.
 
-The split files list "path species genus subfamily family" a line, counted from 1. Without them there is no
-official split.
+The split files list "path species genus subfamily family" a line, counted from 1. Without them
+there is no official split.
 """
 
 from __future__ import annotations
@@ -65,13 +66,16 @@ def _read(root: Path) -> Reading:
         for name in names
         for path in images_below(root / folder / name)
     ]
-    note = "the split files Butterfly200_{train,val,test}_release.txt are not there: split 60 / 20 / 20%"
-    return make_reading(found, classes=sorted(names, key=_number), notes=[note])
+    lacking = "the split files Butterfly200_{train,val,test}_release.txt are not there"
+    notes = [f"{lacking}: split 60 / 20 / 20%"]
+    return make_reading(found, classes=sorted(names, key=_number), notes=notes)
 
 
 def _number(name: str) -> tuple[int, str]:
     match = _CLASS.match(name)
-    return (int(match[1]) if match else 0, name)
+    if match is None:
+        return (0, name)
+    return (int(match[1]), name)
 
 
 READER = Reader(

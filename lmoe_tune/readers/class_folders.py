@@ -14,8 +14,8 @@ from lmoe_tune.readers.names import class_name, folded, some
 from lmoe_tune.readers.reading import make_reading
 
 SPLIT_FOLDERS = {
-    "train": "train", "training": "train", "trainval": "train", "val": "val", "valid": "val", "validation": "val",
-    "dev": "val", "test": "test", "testing": "test", "eval": "test",
+    "train": "train", "training": "train", "trainval": "train", "val": "val", "valid": "val",
+    "validation": "val", "dev": "val", "test": "test", "testing": "test", "eval": "test",
 }  # fmt: skip
 """What people call the parts of a split."""
 
@@ -37,7 +37,8 @@ def is_plain(root: Path) -> bool:
 
 
 def read_any_images(root: Path) -> Reading:
-    """All images below a folder, however deep; the class of one is the folder right below the root, if any."""
+    """All images below a folder, however deep; the class of one is the folder right below the
+    root, if any."""
     entries = []
     for path in images_below(root):
         folder, _, _ = path.rpartition("/")

@@ -1,4 +1,5 @@
-"""scikit-learn's handwritten digits: 1,797 images of 8 x 8; `lmoe_tune.data.embedded` reads them."""
+"""scikit-learn's handwritten digits: 1,797 images of 8 x 8; `lmoe_tune.data.embedded` reads
+them."""
 
 from __future__ import annotations
 

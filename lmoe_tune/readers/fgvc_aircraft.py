@@ -1,7 +1,8 @@
 """FGVC-Aircraft (Maji et al. 2013): 100 variants, 10,000 images in thirds for train, val and test.
 
-Names of variants contain blanks ("Spitfire", "Falcon 2000", "F/A-18"), so a line is split once. The bottom 20
-pixels of every image name its photographer and must be cut off, as the set's own documentation says.
+Names of variants contain blanks ("Spitfire", "Falcon 2000", "F/A-18"), so a line is split once. The
+bottom 20 pixels of every image name its photographer and must be cut off, as the set's own
+documentation says.
 """
 
 from __future__ import annotations
@@ -89,8 +90,8 @@ READER = Reader(
         "aircraft",
         (
             "aircraft", "airplane", "aeroplane", "airliner", "airship", "dirigible", "warplane",
-            "military plane", "jet", "helicopter", "glider", "biplane", "seaplane", "fighter", "bomber",
-            "wing", "flattop", "aircraft carrier", "space shuttle",
+            "military plane", "jet", "helicopter", "glider", "biplane", "seaplane", "fighter",
+            "bomber", "wing", "flattop", "aircraft carrier", "space shuttle",
         )
     ),
 )  # fmt: skip

@@ -13,8 +13,8 @@ from lmoe_tune.wording import printable
 
 SUFFIXES = frozenset(
     {
-        ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm",
-        ".pbm", ".pnm", ".jp2",
+        ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".gif", ".tif", ".tiff", ".webp",
+        ".ppm", ".pgm", ".pbm", ".pnm", ".jp2",
     }
 )  # fmt: skip
 MAX_DEPTH = 8  # folders below a root; a link to a folder above it would never end
@@ -26,7 +26,8 @@ _OF_NO_ONE = frozenset(
 
 
 def is_image(name: str) -> bool:
-    """Whether a file's name is that of an image; hidden files (macOS's ._x.jpg among them) are none."""
+    """Whether a file's name is that of an image; hidden files (macOS's ._x.jpg among them) are
+    none."""
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES
 
 
@@ -52,14 +53,18 @@ def has_images(folder: Path) -> bool:
 
 
 def images_below(folder: Path, depth: int = 0) -> Iterator[str]:
-    """Paths of the images in a folder and in those below it, relative to it, with forward slashes."""
+    """Paths of the images in a folder and in those below it, relative to it, with forward
+    slashes."""
     try:
         names = sorted(os.listdir(folder))
     except OSError as error:
         raise LayoutError(
             f"{folder} cannot be read ({error.strerror})", "make it readable for this user"
         ) from error
-    below = set(subfolders(folder)) if depth < MAX_DEPTH else set()
+    below = set()
+    if depth < MAX_DEPTH:
+        below = set(subfolders(folder))
+
     for name in names:
         if name in below:
             for path in images_below(folder / name, depth + 1):
@@ -71,8 +76,9 @@ def images_below(folder: Path, depth: int = 0) -> Iterator[str]:
 def present(root: Path, entries: Sequence[Entry]) -> tuple[list[Entry], list[str]]:
     """The entries whose file is there, under its name on the disk, and the paths of the others.
 
-    Lists every folder once instead of asking for every file. A name that differs in case, in its Unicode form
-    or in its suffix (a copy that was converted), or that has backslashes, is taken for the file.
+    Lists every folder once instead of asking for every file. A name that differs in case, in its
+    Unicode form or in its suffix (a copy that was converted), or that has backslashes, is taken for
+    the file.
     """
     folders: dict[str, _Folder] = {}
     found: list[Entry] = []
@@ -112,7 +118,7 @@ class _Folder:
                 self._alike = _alike(self._names)
             stem = os.path.splitext(name)[0]
             actual = self._alike.get(folded(name)) or self._alike.get(folded(stem))
-        return actual and (f"{self._path}/{actual}" if self._path else actual)
+        return actual and f"{self._path}/{actual}".lstrip("/")
 
 
 def _actual_folder(root: Path, listed: str) -> str | None:
@@ -154,7 +160,8 @@ def _names_in(folder: Path) -> set[str]:
 
 
 def _alike(names: Iterable[str]) -> dict[str, str]:
-    """The images' names by what they have in common with other spellings, with and without suffix."""
+    """The images' names by what they have in common with other spellings, with and without
+    suffix."""
     images = sorted((name for name in names if is_image(name)), reverse=True)
     stems = {folded(os.path.splitext(name)[0]): name for name in images}
     return stems | {folded(name): name for name in images}

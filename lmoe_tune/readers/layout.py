@@ -17,16 +17,21 @@ Part = Literal["train", "val", "test"]
 
 
 class LayoutError(UsageError):
-    """A folder is not what it should be: `what` it is instead, the `fix`, and `where` the spec names it."""
+    """A folder is not what it should be: `what` it is instead, the `fix`, and `where` the spec
+    names it."""
 
     def __init__(self, what: str, fix: str, where: str = "") -> None:
         self.what = what
         self.fix = fix
-        super().__init__(f"{f'{where}: ' if where else ''}{what}. To fix it: {fix}")
+        text = f"{what}. To fix it: {fix}"
+        if where:
+            text = f"{where}: {text}"
+        super().__init__(text)
 
 
 class Entry(NamedTuple):  # there may be millions
-    """One image: its path relative to the root, its class ("": none), and its part of the official split."""
+    """One image: its path relative to the root, its class ("": none), and its part of the
+    official split."""
 
     path: str
     label: str
@@ -35,7 +40,8 @@ class Entry(NamedTuple):  # there may be millions
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """The images of a folder, sorted by path, and the classes that have one, in the set's own order.
+    """The images of a folder, sorted by path, and the classes that have one, in the set's own
+    order.
 
     `absent` are listed files that are not there, `notes` say what was assumed or left out.
     """
@@ -50,8 +56,9 @@ class Reading:
 class Layout:
     """One way in which a data set comes: the files and folders it `holds`, and how to read it.
 
-    `matches` decides where the existence of these is not enough. Recognising a layout reads a few lines and
-    lists a few folders at most. A layout with a `fix` is recognised, but cannot be read as it is.
+    `matches` decides where the existence of these is not enough. Recognising a layout reads a few
+    lines and lists a few folders at most. A layout with a `fix` is recognised, but cannot be read
+    as it is.
     """
 
     name: str
@@ -85,8 +92,8 @@ class Layout:
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of thing and how to find it among ImageNet's synsets: words in their names, and stretches
-    [first, last] of their WordNet 3.0 numbers."""
+    """A kind of thing and how to find it among ImageNet's synsets: words in their names, and
+    stretches [first, last] of their WordNet 3.0 numbers."""
 
     name: str
     words: tuple[str, ...]
@@ -100,7 +107,8 @@ class Reader:
     title: str
     """What people call it."""
     layouts: tuple[Layout, ...] = ()
-    """How its folder may be laid out, the original layout first; none: it comes with the installation."""
+    """How its folder may be laid out, the original layout first; none: it comes with the
+    installation."""
     source: str = ""
     """How to provide its folder."""
     has_classes: bool = True

@@ -23,8 +23,9 @@ def read_mat(path: Path) -> dict[str, Any]:
 
 def strings(values: Any) -> list[str]:
     """A cell array of texts; MATLAB pads those of a character matrix with blanks."""
-    texts = [values] if isinstance(values, str) else values.reshape(-1).tolist()
-    return [str(text).strip() for text in texts]
+    if isinstance(values, str):
+        return [values.strip()]
+    return [str(text).strip() for text in values.reshape(-1).tolist()]
 
 
 def field(path: Path, variables: dict[str, Any], array: str, *names: str) -> list[Any]:
@@ -34,9 +35,15 @@ def field(path: Path, variables: dict[str, Any], array: str, *names: str) -> lis
 
     for name in names:
         if name in known:
-            values = structs[name].reshape(-1).tolist()
-            return [value.item() if hasattr(value, "item") else value for value in values]
+            return [_plain(value) for value in structs[name].reshape(-1).tolist()]
     raise LayoutError(
         f"{path} has no {array}.{' or '.join(names)}",
         f"use the original {path.name}, with that field in it",
     )
+
+
+def _plain(value: Any) -> Any:
+    """The value of an array of one, or a value as it is."""
+    if hasattr(value, "item"):
+        return value.item()
+    return value

@@ -11,13 +11,14 @@ from lmoe_tune.readers.layout import Kind, Layout, Reader
 BIRDS = Kind(
     "birds",
     (
-        "bird", "hen", "ostrich", "brambling", "goldfinch", "finch", "junco", "snowbird", "bunting", "robin", "bulbul",
-        "jay", "magpie", "chickadee", "titmouse", "ouzel", "dipper", "eagle", "vulture", "owl", "hawk", "falcon",
-        "grouse", "ptarmigan", "partridge", "peacock", "quail", "parrot", "macaw", "cockatoo", "lorikeet", "coucal",
-        "bee eater", "hornbill", "hummingbird", "jacamar", "toucan", "drake", "merganser", "goose", "swan",
-        "stork", "spoonbill", "flamingo", "heron", "egret", "bittern", "limpkin", "gallinule", "coot", "bustard",
-        "turnstone", "sandpiper", "redshank", "dowitcher", "oystercatcher", "pelican", "penguin", "albatross", "gull",
-        "tern", "sparrow", "warbler", "woodpecker", "wren",
+        "bird", "hen", "ostrich", "brambling", "goldfinch", "finch", "junco", "snowbird", "bunting",
+        "robin", "bulbul", "jay", "magpie", "chickadee", "titmouse", "ouzel", "dipper", "eagle",
+        "vulture", "owl", "hawk", "falcon", "grouse", "ptarmigan", "partridge", "peacock", "quail",
+        "parrot", "macaw", "cockatoo", "lorikeet", "coucal", "bee eater", "hornbill", "hummingbird",
+        "jacamar", "toucan", "drake", "merganser", "goose", "swan", "stork", "spoonbill",
+        "flamingo", "heron", "egret", "bittern", "limpkin", "gallinule", "coot", "bustard",
+        "turnstone", "sandpiper", "redshank", "dowitcher", "oystercatcher", "pelican", "penguin",
+        "albatross", "gull", "tern", "sparrow", "warbler", "woodpecker", "wren",
     ),
     ((1502101, 1623109), (1789740, 1861800), (1998000, 2062000)),
 )  # fmt: skip

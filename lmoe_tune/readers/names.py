@@ -1,7 +1,8 @@
-"""Names of files and classes: how they are compared, shown, and kept in lists that can be read back.
+"""Names of files and classes: how they are compared, shown, and kept in lists that can be read
+back.
 
-A name on a disk is bytes. Python gives those that are not UTF-8 as lone surrogates; they are kept, so that the
-file can be opened, and escaped wherever a person or another program reads the name.
+A name on a disk is bytes. Python gives those that are not UTF-8 as lone surrogates; they are kept,
+so that the file can be opened, and escaped wherever a person or another program reads the name.
 """
 
 from __future__ import annotations
@@ -21,14 +22,16 @@ SHOWN = 5  # names in a message
 
 
 def class_name(name: str) -> str:
-    """The name of a class as text: in NFC, without blanks around it; what is not printable is escaped."""
+    """The name of a class as text: in NFC, without blanks around it; what is not printable is
+    escaped."""
     return printable(unicodedata.normalize("NFC", name).strip())
 
 
 def path_key(path: str) -> str:
     """What two spellings of one path have in common: NFC, forward slashes, no ./ before it."""
-    text = path if path.isascii() else unicodedata.normalize("NFC", path)
-    return text.replace("\\", "/").removeprefix("./")
+    if not path.isascii():
+        path = unicodedata.normalize("NFC", path)
+    return path.replace("\\", "/").removeprefix("./")
 
 
 def folded(name: str) -> str:
@@ -47,7 +50,8 @@ def some(names: Sequence[str], separator: str = ", ") -> str:
 def read_lines(path: Path) -> list[str]:
     """The lines of a list in NFC, stripped, without empty ones.
 
-    UTF-8 with or without a byte order mark, or UTF-16 with one; bytes that are neither are kept as surrogates.
+    UTF-8 with or without a byte order mark, or UTF-16 with one; bytes that are neither are kept as
+    surrogates.
 
     Raises:
         LayoutError: it cannot be read.
@@ -68,7 +72,8 @@ def read_lines(path: Path) -> list[str]:
 
 
 def read_names(path: Path) -> list[str]:
-    """A list of names, one a line; one in double quotes is a JSON string. Raises LayoutError as `read_lines`."""
+    """A list of names, one a line; one in double quotes is a JSON string. Raises LayoutError as
+    `read_lines`."""
     return [_unquoted(line) for line in read_lines(path)]
 
 
@@ -80,7 +85,9 @@ def write_names(path: Path, names: Iterable[str]) -> None:
 
 def _quoted(name: str) -> str:
     plain = name.isprintable() and name.strip() == name and not name.startswith('"')
-    return name if plain else json.dumps(name)
+    if plain:
+        return name
+    return json.dumps(name)
 
 
 def _unquoted(line: str) -> str:

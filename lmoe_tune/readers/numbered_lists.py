@@ -1,4 +1,5 @@
-"""The lists that CUB-200-2011 and NABirds share: images.txt, image_class_labels.txt, train_test_split.txt."""
+"""The lists that CUB-200-2011 and NABirds share: images.txt, image_class_labels.txt,
+train_test_split.txt."""
 
 from __future__ import annotations
 
@@ -61,4 +62,6 @@ def read_numbered(root: Path) -> Reading:
 
 
 def _number(id_: str) -> tuple[int, str]:
-    return (int(id_) if re.fullmatch(r"\d+", id_) else 0, id_)
+    if not re.fullmatch(r"\d+", id_):
+        return (0, id_)
+    return (int(id_), id_)

@@ -16,10 +16,11 @@ def make_reading(
     absent: Sequence[str] = (),
     notes: Sequence[str] = (),
 ) -> Reading:
-    """A reading of some images (N,) in any order; classes (C,) without an image are left out and noted.
+    """A reading of some images (N,) in any order; classes (C,) without an image are left out and
+    noted.
 
-    Labels and classes may come as they are on the disk: spellings that differ in their Unicode form only are
-    one class.
+    Labels and classes may come as they are on the disk: spellings that differ in their Unicode form
+    only are one class.
     """
     name_of = {label: class_name(label) for label in {entry.label for entry in entries}}
     used = set(name_of.values())
@@ -37,7 +38,8 @@ def make_reading(
 
 
 def _spelling_notes(name_of: dict[str, str], classes: Sequence[str]) -> list[str]:
-    """What to say of labels that are one class in several spellings, and of classes that look like one."""
+    """What to say of labels that are one class in several spellings, and of classes that look
+    like one."""
     notes = []
     if len(set(name_of.values())) < len(name_of):
         spellings = Counter(name_of.values())

@@ -114,7 +114,8 @@ def _below(root: Path) -> Iterator[Path]:
 
 
 def _refuse_class_names(dataset: str, root: Path, layout: Layout) -> None:
-    """Raises LayoutError where most class folders are named as those of another set than the named one."""
+    """Raises LayoutError where most class folders are named as those of another set than the
+    named one."""
     names = subfolders(root)
     if layout is SPLIT:
         names = subfolders(root / next(name for name in names if name.lower().startswith("train")))
@@ -180,10 +181,11 @@ def _is_nothing(dataset: str, root: Path) -> LayoutError:
     for name in subfolders(root)[:MAX_LOOKED_INTO]:
         other = _other(dataset, root / name)
         if other is not None:
-            own = "" if dataset == "folder" else f"root to the folder of {title}, or "
+            fix = f"dataset to {other} and root to {root / name}"
+            if dataset != "folder":
+                fix = f"root to the folder of {title}, or {fix}"
             return LayoutError(
-                f"{root} does not hold {title}, but {READERS[other].title} in {name}/",
-                f"set {own}dataset to {other} and root to {root / name}",
+                f"{root} does not hold {title}, but {READERS[other].title} in {name}/", f"set {fix}"
             )
 
     if not any(root.iterdir()):
@@ -213,8 +215,8 @@ def _is_no_class_folders(root: Path) -> LayoutError:
         if len(names) == 1:
             fix = "add the folders of the other classes"
         return LayoutError(
-            f"{root} has images in one folder only, {filled[0]}/, but must have a folder for each of "
-            "at least two classes",
+            f"{root} has images in one folder only, {filled[0]}/, but must have a folder for each "
+            "of at least two classes",
             fix,
         )
 
@@ -231,7 +233,8 @@ def _is_no_class_folders(root: Path) -> LayoutError:
 
 
 def missing(dataset: str, root: str | None, *, labelled: bool = True) -> str | None:
-    """What a data set lacks: None when all is there, else what was looked for, where, and how to provide it.
+    """What a data set lacks: None when all is there, else what was looked for, where, and how to
+    provide it.
 
     Args:
         labelled: whether its classes are needed.
@@ -251,7 +254,7 @@ def missing(dataset: str, root: str | None, *, labelled: bool = True) -> str | N
 
     layouts = [", ".join(layout.holds) for layout in reader.layouts if not layout.fix]
     return (
-        f"{reader.title} not found: there is no folder {folder}{_spelt_otherwise(folder)}, where it "
-        f"should hold {', or '.join(layouts)}. To provide it: {reader.source}. "
+        f"{reader.title} not found: there is no folder {folder}{_spelt_otherwise(folder)}, where "
+        f"it should hold {', or '.join(layouts)}. To provide it: {reader.source}. "
         "Put it there, or set this key to where it is"
     )

@@ -1,7 +1,7 @@
 """Stanford Cars (Krause et al. 2013): 196 car models, 8,144 training and 8,041 test images.
 
-Source of the layouts: the original archives (devkit), the older single archive (car_ims), torchvision's
-expectations, and the mirrors that are around. Labels in the files count from 1.
+Source of the layouts: the original archives (devkit), the older single archive (car_ims),
+torchvision's expectations, and the mirrors that are around. Labels in the files count from 1.
 """
 
 from __future__ import annotations
@@ -93,7 +93,8 @@ def _class(path: Path, classes: list[str], label: object) -> str:
     number = int(str(label))
     if not 1 <= number <= len(classes):
         raise LayoutError(
-            f"{path} has the class {number}, but there are {len(classes)} class names, counted from 1",
+            f"{path} has the class {number}, but there are {len(classes)} class names, counted "
+            "from 1",
             "use the original files, all of one packing",
         )
     return classes[number - 1]

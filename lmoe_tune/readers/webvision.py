@@ -1,8 +1,10 @@
-"""WebVision 1.0 (Li et al. 2017): 2.4 million web images found by text queries, for ImageNet's 1,000 synsets.
+"""WebVision 1.0 (Li et al. 2017): 2.4 million web images found by text queries, for ImageNet's
+1,000 synsets.
 
-A folder holds what one query found, `google/q0001/`; `info/queries_synsets_map.txt` says which synset the query
-was for ("query synset" a line, both counted from 1). The images are used as outliers: a class is a synset, named
-by its line in `info/synsets.txt`. A part of the query folders is enough.
+A folder holds what one query found, `google/q0001/`; `info/queries_synsets_map.txt` says which
+synset the query was for ("query synset" a line, both counted from 1). The images are used as
+outliers: a class is a synset, named by its line in `info/synsets.txt`. A part of the query folders
+is enough.
 """
 
 from __future__ import annotations
@@ -43,7 +45,8 @@ def _read(root: Path) -> Reading:
         unknown = [name for name in folders if queries.get(name) not in synset_of]
         if unknown:
             notes.append(
-                f"folders of {source}/ that queries_synsets_map.txt lacks are left out: {len(unknown)}"
+                f"folders of {source}/ that queries_synsets_map.txt lacks are left out: "
+                f"{len(unknown)}"
             )
         labels = {name: synset_of[query] for name, query in queries.items() if query in synset_of}
 

@@ -33,7 +33,8 @@ class ReaderCase:
     dataset: str
 
     def build(self, root: Path) -> Path:
-        """Lay a small tree of the original layout out in a folder that is not there yet; return its root."""
+        """Lay a small tree of the original layout out in a folder that is not there yet; return
+        its root."""
         raise NotImplementedError
 
     @property
