@@ -10,6 +10,7 @@ import typer
 from lmoe_tune import advice
 from lmoe_tune.cli.options import HomeOption, JsonOption, NameArgument, resolve_home
 from lmoe_tune.cli.output import print_json, print_table, say, shown
+from lmoe_tune.wording import printable
 
 app = typer.Typer()
 
@@ -120,7 +121,7 @@ def predict(
         print_json(rows)
     elif rows:
         cells = [
-            [row["image"], row["class"], f"{row['score']:.6g}", shown(row["is_ood"])]
+            [printable(row["image"]), row["class"], f"{row['score']:.6g}", shown(row["is_ood"])]
             for row in rows
         ]
         print_table(cells, ("image", "class", "score", "is_ood"))

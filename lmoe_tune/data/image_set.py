@@ -72,6 +72,9 @@ class ImageSet:
                 yield self.pixels[start : start + size]
             return
 
+        if not self.files:
+            return
+
         import torch
 
         from lmoe_tune.data.loaders import Crops, HostLoader

@@ -21,7 +21,7 @@ from lmoe_tune import checkpoint, export
 from lmoe_tune.data import SearchData, load_search_data
 from lmoe_tune.data.preprocessing import Preprocessing
 from lmoe_tune.data.search_data import validation_of_all_classes
-from lmoe_tune.description import ModelDescription
+from lmoe_tune.description import KEY, ModelDescription
 from lmoe_tune.detector import Detector, load_detector
 from lmoe_tune.detector.archive import UnsafeArchiveError, refuse_code
 from lmoe_tune.detector.network import Network
@@ -30,6 +30,8 @@ from lmoe_tune.evaluation import ScoreName, outputs, threshold_at_tpr
 from lmoe_tune.model import build_model
 from lmoe_tune.sweep import view
 from lmoe_tune.sweep.ledger import Ledger
+from lmoe_tune.training.trial import run_trial
+from trainables import load_method
 
 BEST = 1
 
@@ -568,3 +570,74 @@ def test_what_is_registered_says_the_same_and_a_sweep_that_mlflow_lacks_is_said(
         view.read_sweep(ledger.folder), uri, print
     )  # it is none of the sweep's own models
     assert len(mlflow.MlflowClient(uri).search_model_versions("name = 'mine'")) == 2
+
+
+def test_a_file_name_that_is_not_utf8_is_a_row_like_the_others(
+    ledger: Ledger, folder: Path, cli: Any, tmp_path: Path
+) -> None:
+    import os
+
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    grey = Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8))
+    for name in (b"a.png", b"caf\xe9.png", "z ä.png".encode()):
+        with open(os.fsencode(photos) + b"/" + name, "wb") as file:
+            grey.save(file, "PNG")
+
+    done = cli("predict", "out", "photos", "--json")
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)
+    assert [os.fsencode(row["image"]) for row in rows] == [
+        b"photos/a.png",
+        b"photos/caf\xe9.png",
+        "photos/z ä.png".encode(),
+    ]
+    done = cli("predict", "out", "photos", LC_ALL="C", PYTHONCOERCECLOCALE="0", PYTHONUTF8="0")
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 4 and "caf\\xe9.png" in done.stdout
+
+
+# The precision
+
+
+@pytest.mark.precision
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_detector_is_measured_in_the_precision_in_which_it_answers(
+    precision: str, make_spec: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Whatever the CPU has: bf16 is emulated where it must be, so this is a small trial."""
+    spec = make_spec(
+        f"train.precision={precision}", "train.epochs=1", "model.baseline.epochs=1", "data.id.limit=500"
+    )  # fmt: skip
+    home = tmp_path / "home"
+    (last,) = run_trial(
+        spec, load_method("baseline").objective({}), {}, home=home, folder=tmp_path / "trial"
+    )
+    state = checkpoint.load_newest(tmp_path / "trial")
+    assert state is not None
+    describes = ModelDescription.of_record(state[KEY], whose="it", fix="")
+    assert describes.precision == precision
+
+    winner = export.Winner(
+        "it", 0, "baseline", {}, state["model"], describes, spec.data, last.metrics, None
+    )
+    network = Network(describes.build(state["model"]), describes.preprocessing)
+    about = export._measured(network, winner, home)
+    val = load_search_data(spec.data, home).val
+    detector = Detector(
+        describes.classes, "msp", about["threshold"], describes.preprocessing, network,
+        torch.device("cpu"), {},
+    )  # fmt: skip
+    assert val.pixels is not None
+    scores = torch.tensor([one.score for one in detector.predict(val.pixels)], dtype=torch.float64)
+    assert about["threshold"] == threshold_at_tpr(scores, 0.95)
+    assert about["threshold_measured"]["precision"] == "fp32"
+    assert about["recorded"] == {"precision": precision, "metrics": last.metrics}
+
+    for name, difference in about["difference"].items():
+        assert about["metrics"][name] == pytest.approx(last.metrics[name] + difference)
+        allowed = 1e-6
+        if precision == "bf16":
+            allowed = 0.05
+        assert abs(difference) <= allowed, name
+    assert {"val_accuracy", "val_auroc", "val_fine_auroc"} <= about["difference"].keys()
