@@ -77,12 +77,14 @@ def measured(number: int, epoch: int) -> dict[str, float]:
 
 def fill(home: Path, size: int, *more: str) -> None:
     """Bring a sweep to so many finished trials, at random."""
+    from lmoe_tune.spec import resolved_yaml
     from lmoe_tune.sweep.folder import SweepFolder
     from lmoe_tune.sweep.ledger import Ledger
 
     spec = make_spec(home, *more, "search.sampler=random")
     folder = SweepFolder(home, "capacity")
     folder.path.mkdir(parents=True, exist_ok=True)
+    folder.spec.write_text(resolved_yaml(spec), encoding="utf-8")
     ledger = Ledger.writing(folder, spec)
     while ledger.num_started() < size:
         number = ledger.ask().number
@@ -240,10 +242,12 @@ def drive_loggers(home: Path, driven: int) -> dict[str, float]:
 
 
 def memory() -> int:
-    """Bytes of this process that are resident now."""
+    """Bytes of this process that are resident now, without what is free."""
+    import ctypes
     import gc
 
     gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
     pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1])
     return pages * resource.getpagesize()
 
