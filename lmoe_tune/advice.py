@@ -189,12 +189,14 @@ def _typed(*words: _Value, home: Path | None = None, **options: _Value) -> str:
     for name, value in options.items():
         if value is None or value is False:
             continue
+
         typed.append(f"--{name.rstrip('_').replace('_', '-')}")
         if value is not True:
             typed.append(f"{value:g}" if isinstance(value, float) else str(value))
 
     if home is not None and not is_default(home):
         typed += ["--home", _short(home)]
+
     return shlex.join(typed)
 
 
@@ -204,4 +206,5 @@ def _short(path: Path) -> str:
         relative = os.path.relpath(path)
     except OSError:  # the working directory is gone
         return str(path)
+
     return str(path) if relative.startswith("..") else relative

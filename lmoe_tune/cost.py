@@ -84,6 +84,7 @@ def estimate(spec: Spec) -> Cost | None:
     if on_gpu:
         count = "a GPU" if _num_gpus() == 1 else f"{_num_gpus()} GPUs"
         device = f"{count} of the middle class (20 TFLOP/s in training)"
+
     return Cost(hours, train, spec.budget.trials, device)
 
 
@@ -110,11 +111,13 @@ def _num_images(spec: Spec) -> int | None:
     dataset = spec.data.id
     if READERS[dataset.dataset].is_embedded:
         return NUM_DIGITS
+
     try:
         folder = Path(dataset.root or "")
         reading = find_layout(dataset.dataset, folder).read(folder)
     except (UsageError, OSError):
         return None
+
     return min(len(reading.entries), dataset.limit or len(reading.entries))
 
 
@@ -127,11 +130,13 @@ def _forward_flop(arch: str, side: int) -> float:
 def _outlier_ratio(spec: Spec) -> float:
     if spec.data.outliers is None:
         return 0.0
+
     searched = spec.space.get("outlier_ratio")
     if searched is None:
         return float(spec.fixed.get("outlier_ratio", 1.0))
     if searched.choices:
         return sum(float(choice) for choice in searched.choices) / len(searched.choices)
+
     return ((searched.low or 0.0) + (searched.high or 0.0)) / 2
 
 
@@ -144,6 +149,7 @@ def _num_slots(spec: Spec) -> int:
     slots = (os.cpu_count() or 1) / resources.cpu
     if resources.gpu > 0:
         slots = min(slots, _num_gpus() / resources.gpu)
+
     return max(1, min(int(slots), spec.search.max_concurrent or int(slots)))
 
 
@@ -158,8 +164,10 @@ def _matmul_flops(side: int = 768) -> float:
     """
     left = np.ones((side, side), np.float32)
     best = float("inf")
+
     for _ in range(3):
         started = time.process_time()
         left @ left
         best = min(best, time.process_time() - started)
+
     return 2 * side**3 / max(best, 1e-4) * (os.cpu_count() or 1)

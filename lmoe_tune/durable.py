@@ -89,10 +89,12 @@ def _replace(path: Path, content: bytes | memoryview, *, sync: bool) -> None:
                 if sync:
                     file.flush()
                     os.fsync(file.fileno())
+
             aside.replace(path)
             if sync:
                 sync_folder(path.parent)
         except BaseException:
             with suppress(OSError):
                 aside.unlink(missing_ok=True)
+
             raise

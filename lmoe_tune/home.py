@@ -23,6 +23,7 @@ def resolve_home(given: str | Path | None = None, *, called: str = "home") -> Pa
     """
     if given is None:
         called, given = _default()
+
     text = str(given)
     if not text.strip():
         raise UsageError(f"{called} is empty, but must be a folder")
@@ -39,6 +40,7 @@ def resolve_home(given: str | Path | None = None, *, called: str = "home") -> Pa
         raise UsageError(f"{called} is '{text}', but must be a folder: {reason}") from error
 
     _refuse_file(home, f"{called} is '{text}'")
+
     return home
 
 
@@ -63,6 +65,7 @@ def _refuse_file(home: Path, what: str) -> None:
         try:
             if path.is_dir():
                 return
+
             if path.exists():
                 which = "that" if path == home else str(path)
                 raise UsageError(f"{what}, but must be a folder, and {which} is a file")

@@ -45,6 +45,7 @@ def shortened(text: str, most: int = MAX_SHOWN) -> str:
     """The text, printable, without credentials and cut to so many characters."""
     if len(text) > MAX_READ:  # the cut may take away the '@' after a password
         text = re.sub(r"://[^/\s]*$", "://…", text[:MAX_READ])
+
     text = printable(masked(text))
     return text if len(text) <= most else text[: most - 1] + "…"
 
@@ -65,6 +66,7 @@ def shown(value: object) -> str:
         return "a mapping" if value else "an empty mapping"
     if isinstance(value, list | tuple):
         return "a list" if value else "an empty list"
+
     return type(value).__name__
 
 
@@ -77,16 +79,19 @@ def suggestion(word: str, known: Iterable[str]) -> str | None:
     """The known word that was probably meant, if any."""
     if len(word) > MAX_SHOWN:
         return None
+
     by_lower = {name.lower(): name for name in known}
     plain = word.strip().lower().replace("-", "_").replace(" ", "_")
     if plain in by_lower:
         return by_lower[plain]
+
     # Swapped letters first: by difflib's measure 'lgo' is as close to 'low' as to 'log'.
     swapped = [name for name in by_lower if len(plain) > 1 and sorted(name) == sorted(plain)]
     close = swapped or difflib.get_close_matches(plain, by_lower, n=1, cutoff=0.6)
     begun = [name for name in by_lower if len(plain) > 1 and name.startswith(plain)]
     if not close and len(begun) == 1:
         close = begun
+
     return by_lower[close[0]] if close else None
 
 
@@ -97,6 +102,7 @@ def duration(seconds: float) -> str:
         return f"{whole}s"
     if whole < 3600:
         return f"{whole // 60}m {whole % 60:02d}s"
+
     return f"{whole // 3600}h {whole % 3600 // 60:02d}m"
 
 
@@ -105,7 +111,9 @@ def readable_size(num_bytes: float) -> str:
     for unit in ("B", "kB", "MB"):
         if num_bytes < 1000:
             return f"{num_bytes:.3g} {unit}"
+
         num_bytes /= 1000
+
     return f"{num_bytes:,.3g} GB" if num_bytes < 1000 else f"{num_bytes:,.0f} GB"
 
 
@@ -114,6 +122,7 @@ def first_few(words: Iterable[str], most: int = 8, separator: str = ", ") -> str
     listed = list(words)
     if len(listed) <= most + 1:  # "and 1 more" would be as long as the word
         return separator.join(listed)
+
     return f"{separator.join(listed[:most])} and {len(listed) - most:,} more"
 
 

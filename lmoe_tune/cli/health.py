@@ -27,6 +27,7 @@ def _sweeps(home: Path) -> list[Finding]:
         for path in sorted((home / "sweeps").glob("*"))
         if (path / "sweep.json").is_file() and not (path / "ledger.jsonl").exists()
     ]
+
     for folder in [*find_sweeps(home), *without_ledger]:
         what, fix = f"sweep {folder.name}", advice.doctor(rebuild=folder.name, home=home)
         try:
@@ -37,19 +38,23 @@ def _sweeps(home: Path) -> list[Finding]:
         except (LmoeTuneError, OSError) as error:
             findings.append(finding("fail", what, str(error)))
             continue
+
         if lacking is not None:
             try:
                 remains = f"{survey(folder, read_spec(folder))} can be rebuilt"
             except (LmoeTuneError, OSError) as error:
                 remains, fix = str(error), ""
+
             findings.append(
                 finding("warn" if ledger else "fail", what, f"{lacking}; {remains}", fix)
             )
             continue
+
         assert ledger is not None, "a ledger that lacks nothing"
         state = state_of(ledger)
         fix = advice.resume(folder.name, home=home) if state == "interrupted" else ""
         findings.append(finding("ok", what, f"{state}, {len(ledger.trials())} trials", fix))
+
     return findings
 
 
@@ -68,10 +73,12 @@ def rebuild_ledger(home: Path, name: str) -> str:
     folder = SweepFolder(home, name)
     if not (is_name(name) and folder.spec.is_file()):
         raise UsageError(f"no sweep '{printable(masked(name))}' in {home / 'sweeps'}")
+
     spec = read_spec(folder)
     with folder.locked():
         refuse_whole(folder, spec)
         remains, kept = rebuild(folder, spec)
+
     return (
         f"rebuilt {folder.ledger}: {remains}. The old file is kept as {kept.name}; "
         f"go on with: {advice.resume(name, home=home)}"
@@ -88,4 +95,5 @@ def _tracking(home: Path) -> Finding:
         return finding("warn", "MLflow", found.why, "sweeps run without it and deliver later")
     if found.caution:
         return finding("warn", "MLflow", found.caution)
+
     return finding("ok", "MLflow", found.uri)

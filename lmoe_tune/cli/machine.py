@@ -47,6 +47,7 @@ def packages() -> list[Finding]:
     from packaging.specifiers import SpecifierSet
 
     version = platform.python_version()
+
     try:
         about = metadata.metadata(DISTRIBUTION)
         required = metadata.requires(DISTRIBUTION) or []
@@ -60,10 +61,12 @@ def packages() -> list[Finding]:
     fits = SpecifierSet(needed).contains(version, prereleases=True)
     state: State = "ok" if fits else "fail"
     found = [finding(state, "Python", version, "" if fits else f"needs {needed}")]
+
     for text in required:
         requirement = Requirement(text)
         if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
             found.append(_package(requirement.name, str(requirement.specifier)))
+
     return found
 
 
@@ -76,8 +79,10 @@ def _package(name: str, needed: str) -> Finding:
         import_module(MODULES.get(name.lower(), name.lower()))
     except Exception as error:  # a broken installation may raise anything
         return finding("fail", name, f"{type(error).__name__}: {error}", install)
+
     if not SpecifierSet(needed).contains(version, prereleases=True):
         return finding("warn", name, version, f"needs {needed}: {install}")
+
     return finding("ok", name, version)
 
 
@@ -93,6 +98,7 @@ def hardware() -> list[Finding]:
             capability = f"{properties.major}.{properties.minor}"
             memory = readable_size(properties.total_memory)
             names.append(f"{properties.name} (capability {capability}, {memory})")
+
             if properties.major < min(_supported(torch.cuda.get_arch_list()), default=0):
                 return [
                     *found,
@@ -107,6 +113,7 @@ def hardware() -> list[Finding]:
     if not names and any(Path("/dev").glob("nvidia[0-9]*")):
         advice = "see that torch and the driver fit, and what CUDA_VISIBLE_DEVICES says"
         return [*found, finding("warn", "GPUs", "there is one, but torch sees none", advice)]
+
     return [*found, finding("ok", "GPUs", ", ".join(names) or "none (the CPU is used)")]
 
 
@@ -133,6 +140,7 @@ def _home(home: Path) -> list[Finding]:
     else:
         state = "is there" if home.exists() else "is made by the first sweep"
         writable = finding("ok", "home", f"{home} ({state})")
+
     return [writable, _space("free space", there)]
 
 
@@ -144,9 +152,11 @@ def _users_home() -> Finding:
         path = Path.home()
     except RuntimeError as error:
         return finding("warn", "HOME", str(error), advice)
+
     fault = _unwritable(path)
     if fault is not None:
         return finding("warn", "HOME", f"{path}: {fault}", advice)
+
     return finding("ok", "HOME", str(path))
 
 
@@ -156,9 +166,11 @@ def _temporary() -> Finding:
         used = tempfile.gettempdir()
     except OSError as error:
         return finding("fail", "TMPDIR", str(error), "set TMPDIR to a folder that you can write in")
+
     if given and Path(given).absolute() != Path(used).absolute():
         advice = "set TMPDIR to a folder that you can write in, or unset it"
         return finding("warn", "TMPDIR", f"{given} cannot be used; {used} is", advice)
+
     return _space("TMPDIR", Path(used))
 
 
@@ -166,20 +178,24 @@ def _rays_folder() -> list[Finding]:
     given = os.environ.get("RAY_TMPDIR", "")
     if not given:
         return []
+
     fault = _unwritable(Path(given))
     if fault is not None:
         advice = "set RAY_TMPDIR to a folder that you can write in, or unset it"
         return [finding("fail", "RAY_TMPDIR", f"{given}: {fault}", advice)]
+
     most = SOCKET_CHARS - RAYS_OWN_CHARS
     if len(os.fsencode(given)) > most:
         advice = f"set RAY_TMPDIR to a path of at most {most} bytes, or unset it"
         return [finding("fail", "RAY_TMPDIR", f"{given} is too long for Ray's sockets", advice)]
+
     return [finding("ok", "RAY_TMPDIR", given)]
 
 
 def _existing(path: Path) -> Path:
     while not path.exists() and path != path.parent:
         path = path.parent
+
     return path
 
 
@@ -197,6 +213,7 @@ def _space(what: str, folder: Path) -> Finding:
     found = f"{readable_size(free)} free in {folder}"
     if free < LITTLE_SPACE:
         return finding("warn", what, found, "make room")
+
     return finding("ok", what, found)
 
 
@@ -210,10 +227,12 @@ def variables() -> list[Finding]:
     found = [finding("ok" if utf8 else "warn", "locale", encoding, advice)]
 
     known = {"LMOE_TUNE_": OWN_VARIABLES, "MLFLOW_": mlflows_variables()}
+
     for name, value in sorted(os.environ.items()):
         prefix = next((prefix for prefix in known if name.startswith(prefix)), None)
         if prefix is None and name not in RAYS_VARIABLES:
             continue
+
         if not value.strip():
             found.append(finding("warn", name, "is set but empty", "taken as not set"))
         elif prefix is not None and known[prefix] and name not in known[prefix]:
@@ -221,6 +240,7 @@ def variables() -> list[Finding]:
             found.append(finding("warn", name, "is not a variable that is read", guess))
         else:
             found.append(finding("ok", name, _as_shown(name, value)))
+
     return found
 
 
@@ -229,6 +249,7 @@ def _as_shown(name: str, value: str) -> str:
     hidden = ("PASSWORD", "TOKEN", "SECRET", "KEY", "USERNAME", "AUTH")
     if any(word in name for word in hidden):
         return "is set"
+
     return printable(masked(value))
 
 

@@ -72,6 +72,7 @@ def refuse_empty(words: Sequence[str]) -> None:
             what = f"what follows {word}"
         else:
             continue
+
         raise UsageError(
             f"{what} is empty: give a value, or leave it out (a variable that is not set?)"
         )
@@ -85,6 +86,7 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGHUP):  # until a sweep installs its own
         if signal.getsignal(number) != signal.SIG_IGN:  # as it is after nohup
             signal.signal(number, signal.default_int_handler)
+
     try:
         refuse_empty(sys.argv[1:])
         app()
@@ -93,6 +95,7 @@ def main() -> None:
     except LmoeTuneError as error:
         if os.environ.get(DEBUG):
             raise
+
         sys.stderr.write(f"{_message(error)}\n")
         code = error.exit_code
     except KeyboardInterrupt:
@@ -101,8 +104,10 @@ def main() -> None:
     except Exception as error:
         if os.environ.get(DEBUG):
             raise
+
         message, code = _unforeseen(error)
         sys.stderr.write(f"error: {message}\n")
+
     leave(code)
 
 
@@ -112,8 +117,10 @@ def _unforeseen(error: Exception) -> tuple[str, int]:
         name, encoding = printable(error.object), sys.getfilesystemencoding()
         text = f"'{shortened(name)}' cannot be written in the locale's encoding, {encoding}"
         return f"{text}; set a UTF-8 locale, such as LC_ALL=C.UTF-8", 2
+
     if isinstance(error, OSError) and error.errno in MENDABLE and error.filename is not None:
         return f"{printable(str(error.filename))}: {error.strerror}", 2
+
     text = f"{type(error).__name__}: {error}"
     return f"{text}\n  (run it again with --debug to see where)", 1
 
@@ -121,6 +128,7 @@ def _unforeseen(error: Exception) -> tuple[str, int]:
 def _message(error: LmoeTuneError) -> str:
     if not isinstance(error, SpecError):
         return f"error: {error}"
+
     count = len(error.problems)  # the lines stay as they are: editors jump to file:line:column
     return f"{error}\n{count} problem{'s' if count != 1 else ''}; nothing was started"
 
@@ -133,6 +141,7 @@ def leave(code: int) -> None:
     except OSError as error:  # of data for a full disk, say
         sys.stderr.write(f"error: stdout cannot be written ({error.strerror})\n")
         code = code or 1
+
     os._exit(code)
 
 

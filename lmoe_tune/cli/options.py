@@ -64,6 +64,7 @@ def checked_format(value: str, known_as: str = "table, json, csv") -> Format:
     for known in get_args(Format):
         if value == known:
             return known  # type: ignore[no-any-return]
+
     raise UsageError(f"--format is '{value}', but must be one of {known_as}")
 
 
@@ -106,6 +107,7 @@ def _found(argument: str) -> Path:
     path = find_spec(argument)
     if str(path) != argument:
         typer.echo(f"using {path}", err=True)
+
     return path
 
 

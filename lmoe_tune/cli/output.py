@@ -61,6 +61,7 @@ def shown(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:.4g}"
+
     return str(value)
 
 
@@ -68,9 +69,11 @@ def openings_line(openings: list[dict[str, Any]]) -> str:
     """How often the sealed test set was opened, and by whom last."""
     if not openings:
         return "the sealed test set was never opened"
+
     last = openings[-1]
     when = datetime.fromtimestamp(last["time_ms"] / 1000).isoformat(" ", "minutes")
     times = "once" if len(openings) == 1 else f"{len(openings)} times"
+
     return f"the sealed test set was opened {times}, {'' if len(openings) == 1 else 'last '}on {when} by {last['who']}"
 
 

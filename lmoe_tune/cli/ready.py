@@ -39,6 +39,7 @@ def init(
     path, chosen = write_starter(name, space)
     typer.echo(str(path))
     say(f"a copy of the search space '{chosen}'")
+
     if chosen == "digits":
         say(f"next: {advice.search(path)}")
     else:
@@ -65,11 +66,14 @@ def check(spec: SpecArgument, overrides: SetOption = None) -> None:
     )
     if loaded.filled_in:
         typer.echo(f"filled in: {', '.join(loaded.filled_in)}")
+
     outliers = outliers_in_words(found)
     if outliers is not None:
         typer.echo(f"outliers: {outliers}")
+
     for remark in remarks(found):
         typer.echo(f"note: {remark}")
+
     cost = estimate(found)
     if cost is not None:
         typer.echo(f"cost: {in_words(cost, found)}")
@@ -98,6 +102,7 @@ def methods(form: FormatOption = "table") -> None:
     if chosen != "table":
         print_rows(rows, ("method", "parameter", "type", "range", "default", "help"), chosen)
         return
+
     for declaration in declarations().values():
         typer.echo(f"{declaration.name}: {declaration.summary}")
         columns = ("parameter", "type", "range", "default", "help")
@@ -138,6 +143,7 @@ def doctor(
     if rebuild is not None:
         typer.echo(rebuild_ledger(resolve_home(home), rebuild))
         return
+
     findings = examine(resolve_home(home))
     print_rows([dict(row) for row in findings], ("state", "what", "found", "advice"), chosen)
     if any(finding["state"] == "fail" for finding in findings):

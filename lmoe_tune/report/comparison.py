@@ -57,6 +57,7 @@ def compare(ledgers: Sequence[Ledger]) -> Comparison:
     rows = tuple(_row(ledger, facts) for ledger, facts in zip(ledgers, found, strict=True))
     with mpl.rc_context(STYLE):
         png = _drawn(found)
+
     return Comparison(rows, _differences(found), tuple(_cautions(found)), png)
 
 
@@ -67,9 +68,11 @@ def _row(ledger: Ledger, facts: Facts) -> dict[str, Any]:
     low, median, high = (None, None, None)
     if len(values) > 1:
         low, median, high = statistics.quantiles(values, n=4, method="inclusive")
+
     verdict = None
     if facts.confirmation is not None:
         verdict = facts.confirmation.document.get("verdict")
+
     return {
         "sweep": summary["sweep"],
         "state": summary["state"],
@@ -104,11 +107,13 @@ def _differences(found: Sequence[Facts]) -> dict[str, dict[str, Any]]:
     of_each = {_name(facts): settings(facts.spec) for facts in found}
     paths = dict.fromkeys(path for leaves in of_each.values() for path in leaves)
     differing = {}
+
     for path in paths:
         values = {name: leaves.get(path) for name, leaves in of_each.items()}
         first, *others = values.values()
         if path != "name" and any(value != first for value in others):
             differing[path] = values
+
     return differing
 
 
@@ -119,10 +124,12 @@ def _cautions(found: Sequence[Facts]) -> list[str]:
         cautions.append(
             "they are judged by different metrics or scores: their values differ in kind"
         )
+
     if len({facts.fingerprint for facts in found}) > 1:
         cautions.append("they were searched on different images or splits: compare with care")
     if any(facts.summary["state"] != "complete" for facts in found):
         cautions.append("not all of them are complete")
+
     verdicts = [facts.confirmation is not None for facts in found]
     if any(verdicts) and not all(verdicts):
         cautions.append("only some are confirmed: a best value without a confirmation may be luck")
@@ -130,6 +137,7 @@ def _cautions(found: Sequence[Facts]) -> list[str]:
         cautions.append(
             "none is confirmed: the best of many trials is better than it will be again"
         )
+
     return cautions
 
 
@@ -138,6 +146,7 @@ def _drawn(found: Sequence[Facts]) -> bytes:
     colours = [BLUE, ORANGE, "#009E73", "#D55E00", "#CC79A7", GREY]
     figure = Figure(figsize=(9.0, max(3.4, 1.6 + 0.4 * len(found))), dpi=DPI)
     history, spread = figure.subplots(1, 2)
+
     for place, facts in enumerate(found):
         colour, values = colours[place % len(colours)], _values(facts)
         best = max if facts.spec.objective.direction == "maximize" else min
@@ -156,6 +165,7 @@ def _drawn(found: Sequence[Facts]) -> bytes:
     spread.set(xlabel=f"{metric} of the complete trials", ylim=(len(found) - 0.5, -0.5))
     content = io.BytesIO()
     figure.savefig(content, format="png")
+
     return content.getvalue()
 
 
@@ -165,6 +175,7 @@ def make_comparison_page(found: Comparison) -> str:
     best = [{"sweep": row["sweep"], **row["params"]} for row in found.rows]
     parameters = list(dict.fromkeys(name for row in best for name in row))
     differing = [{"setting": key, **values} for key, values in found.differences.items()]
+
     return (
         templates()
         .get_template("comparison.html.jinja")

@@ -88,12 +88,14 @@ def load_spec(
     filled = _completed(root, problems, path, overrides, declarations)
     if name is not None:
         apply_name(root, name, len(overrides) + 1)
+
     findings = Findings(root, problems)
     findings.check_shape()
     methods = _methods(findings, path, declarations, resolve)
     declaration = None
     if methods:
         declaration = combined(methods) if _searched_methods(findings) else methods[0]
+
     sections.check_data(findings, declaration, path.parent, missing if check_files else None)
     sections.check_model(findings, path.parent, check_files=check_files)
     sections.check_train(findings)
@@ -104,12 +106,14 @@ def load_spec(
     sections.check_tracking(findings)
     if findings.problems:
         raise SpecError(findings.problems)
+
     assert declaration is not None, "a spec without a declaration and without a problem"
     said = tuple(
         f"{dotted(at)} {_in_words(value)}"
         for at, value in filled
         if not (at == ("name",) and name is not None)
     )
+
     return LoadedSpec(_build(root.plain(), declaration, methods, path.parent), path, said)
 
 
@@ -140,6 +144,7 @@ def load_data(
 
     data = root.plain()["data"]
     assert isinstance(data, dict)
+
     return DataSpec.model_validate(_with_absolute_paths(data, path.parent))
 
 
@@ -164,9 +169,11 @@ def _read(
     node = document.parse(document.read_text(path), name, problems)
     if node is None:
         raise SpecError([Problem(f"{name}:1:1", "", f"the file is empty: {start}")])
+
     if not isinstance(node, document.Mapping):
         what = f"the file holds {shown(node.plain())}, but must hold a mapping: {start}"
         raise SpecError([Problem(node.mark.where, "", what)])
+
     return node, problems
 
 
@@ -196,10 +203,12 @@ def _completed(
     if "name" not in probe.entries:
         root.entries["name"] = document.Entry(root.mark, node_of(path.stem, root.mark))
         filled.append((("name",), path.stem))
+
     if "trainable" not in probe.entries:
         root.entries["trainable"] = document.Entry(root.mark, node_of(TRAINABLE, root.mark))
         filled.append((("trainable",), TRAINABLE))
         trainable = TRAINABLE
+
     if dataset == "digits" or dataset not in READERS:
         known = isinstance(trainable, str) and (trainable in declarations or ":" in trainable)
         filled += fill_in_digits(root, with_space=trainable == TRAINABLE or not known)
@@ -209,6 +218,7 @@ def _completed(
     apply_overrides(root, overrides, problems, methods=declarations)
     fold_objectives(root)
     _imply(root)
+
     return [(at, value) for at, value in filled if not any(g[: len(at)] == at for g in given)]
 
 
@@ -219,8 +229,10 @@ def _leaves(node: document.Node, path: document.KeyPath = ()) -> Iterator[docume
         children = [(key, entry.value) for key, entry in node.entries.items()]
     elif isinstance(node, document.Sequence):
         children = list(enumerate(node.items))
+
     if not children:
         yield path
+
     for key, child in children:
         yield from _leaves(child, (*path, key))
 
@@ -231,6 +243,7 @@ def _in_words(value: Any) -> str:
         return " and ".join(value)
     if isinstance(value, list):
         return " and ".join(item["dataset"] for item in value) or "none"
+
     return str(value)
 
 
@@ -242,22 +255,26 @@ def fold_objectives(root: document.Mapping) -> None:
     given = root.get("objective")
     if not isinstance(given, document.Sequence) or not given.items:
         return
+
     entries = [
         item for item in map(document.copied, given.items) if isinstance(item, document.Mapping)
     ]
     if len(entries) < len(given.items):
         return  # its shape is reported
+
     first, others = entries[0], entries[1:]
     for other in others:
         moved = other.entries.pop("constraints", None)
         constraints = first.get("constraints")
         if moved is None:
             continue
+
         if isinstance(constraints, document.Mapping) and isinstance(moved.value, document.Mapping):
             for name, entry in moved.value.entries.items():
                 constraints.entries.setdefault(name, entry)
         else:
             first.entries.setdefault("constraints", moved)
+
     first.entries["also"] = document.Entry(given.mark, document.Sequence(given.mark, list(others)))
     root.entries["objective"] = document.Entry(root.entries["objective"].key_mark, first)
 
@@ -270,6 +287,7 @@ def _imply(root: document.Mapping) -> None:
     choices = method.get("choices") if isinstance(method, document.Mapping) else None
     if "trainable" not in root.entries and isinstance(choices, document.Sequence) and choices.items:
         root.entries["trainable"] = document.Entry(choices.mark, choices.items[0])
+
     also = objective.get("also") if isinstance(objective, document.Mapping) else None
     if not (
         isinstance(objective, document.Mapping)
@@ -277,11 +295,13 @@ def _imply(root: document.Mapping) -> None:
         and also.items
     ):
         return
+
     search = root.entries.setdefault(
         "search", document.Entry(root.mark, node_of({}, root.mark))
     ).value
     if isinstance(search, document.Mapping) and "pruner" not in search.entries:
         search.entries["pruner"] = document.Entry(search.mark, node_of("none", search.mark))
+
     named = [
         objective.get("metric"),
         *(one.get("metric") for one in also.items if isinstance(one, document.Mapping)),
@@ -311,16 +331,19 @@ def _methods(
     if not searched:
         found = _declaration(findings, ("trainable",), name, path, declarations, resolve)
         return [found] if found is not None else []
+
     names = [choice for _, choice in searched]
     if name is not None and name not in names:
         findings.add(
             ("trainable",),
             f"value is {shown(name)}, but must be one of space.method: {', '.join(map(str, names))}",
         )
+
     methods = [
         _declaration(findings, at, choice, path, declarations, resolve) for at, choice in searched
     ]
     known = [method for method in methods if method is not None]
+
     # A class of one's own goes by the name in the spec, whatever its declaration calls it.
     return (
         [replace(one, name=str(choice)) for one, choice in zip(known, names, strict=False)]
@@ -340,13 +363,16 @@ def _declaration(
     """What a trainable declares; None where that has been reported as a problem."""
     if name is None or not findings.clean(at):
         return None
+
     if not isinstance(name, str):
         findings.refuse(
             at, f"one of {', '.join(declarations)}, or package.module:Class of your own"
         )
         return None
+
     if name in declarations:
         return declarations[name]
+
     shipped = ", ".join(declarations)
     if not any(char in name for char in ":./\\"):
         hint = (
@@ -355,12 +381,15 @@ def _declaration(
         )
         findings.add(at, f"unknown trainable {shown(name)}{hint}")
         return None
+
     if not _CLASS_PATH.fullmatch(name):
         findings.refuse(at, f"one of {shipped}, or package.module:Class of your own")
         return None
+
     if resolve is None:
         findings.add(at, f"a trainable of your own cannot be used here; there are {shipped}")
         return None
+
     try:
         return resolve(name, path.parent)
     except UsageError as error:
@@ -379,21 +408,25 @@ def _build(
     weights = plain["model"].get("weights", "none")
     if weights not in sections.WEIGHTS:
         plain["model"]["weights"] = sections.absolute(weights, spec_folder)
+
     parameters = declaration.all_parameters
     if "fixed" in plain:
         plain["fixed"] = {
             name: parameters[name].typed(value) for name, value in plain["fixed"].items()
         }
+
     plain["space"] = typed_space(plain["space"], declaration)
     named = (*plain["space"], *plain.get("fixed", {}))
     if METHOD in plain["space"]:
         for name, entry in plain["space"].items():
             entry["only_for"] = methods_with(name, methods, named)
+
     search = plain.setdefault("search", {})
     if "start_from" in search:
         points = search["start_from"]
         if METHOD in plain["space"]:
             points = [with_method(point, methods, named) for point in points]
+
         search["start_from"] = tuple(
             {k: parameters[k].typed(v) for k, v in point.items()} for point in points
         )
@@ -401,11 +434,13 @@ def _build(
         points = default_start(plain["space"], methods, plain["train"])
         whole = all(set(point) == set(plain["space"]) for point in points)
         search["start_from"] = points if whole or search.get("sampler") != "grid" else ()
+
     objective = plain.setdefault("objective", {})
     for one in (objective, *objective.get("also", ())):
         if "direction" not in one:
             metric = METRICS[one.get("metric", ObjectiveSpec.model_fields["metric"].default)]
             one["direction"] = metric.direction or "maximize"
+
     return Spec.model_validate(plain)
 
 
@@ -413,13 +448,16 @@ def _with_absolute_paths(data: dict[str, Any], spec_folder: Path) -> dict[str, A
     """The section `data` with the folders and files that it names as absolute paths."""
     if data.get("cache_dir") is not None:
         data["cache_dir"] = sections.absolute(data["cache_dir"], spec_folder)
+
     given = (data["id"], data.get("outliers"), data.get("val_coarse"))
     for dataset in (*given, *data.get("coarse_ood", ())):
         if dataset and dataset.get("root") is not None:
             dataset["root"] = sections.absolute(dataset["root"], spec_folder)
+
         if dataset and dataset.get("exclude"):
             dataset["exclude"] = tuple(
                 sections.absolute(entry, spec_folder) if sections.is_list_file(entry) else entry
                 for entry in dataset["exclude"]
             )
+
     return data

@@ -70,6 +70,7 @@ class Parameter:
             return "one of " + ", ".join(shown(choice) for choice in self.choices)
         if self.kind == "bool":
             return "true or false"
+
         noun = "a whole number" if self.kind == "int" else "a number"
         return noun + bounds(self.low, self.high, low_exclusive=self.low_exclusive)
 
@@ -79,14 +80,17 @@ class Parameter:
             return any(type(value) is type(choice) and value == choice for choice in self.choices)
         if self.kind == "bool":
             return isinstance(value, bool)
+
         if isinstance(value, bool) or not isinstance(
             value, int if self.kind == "int" else int | float
         ):
             return False
+
         if not math.isfinite(value):
             return False
         if self.low is not None and (value <= self.low if self.low_exclusive else value < self.low):
             return False
+
         return self.high is None or value <= self.high
 
     def typed(self, value: Value) -> Value:
@@ -136,6 +140,7 @@ class Declaration:
         available = self.all_parameters
         faults = []
         unknown = [name for name in params if name not in available]
+
         if unknown:
             close = [guess for name in unknown if (guess := suggestion(name, available))]
             hint = f"; did you mean {', '.join(repr(guess) for guess in close)}?" if close else ""
@@ -143,13 +148,16 @@ class Declaration:
                 f"Unavailable parameter(s) {', '.join(map(shown, unknown))} for {self.name}; "
                 f"available are {', '.join(available)}{hint}"
             )
+
         for name, value in params.items():
             if name in available and not available[name].accepts(value):
                 faults.append(
                     f"{name}: value is {shown(value)}, but must be {available[name].must_be()}"
                 )
+
         if faults:
             raise UsageError("\n".join(faults))
+
         return {
             name: parameter.typed(params[name]) if name in params else parameter.default
             for name, parameter in available.items()
@@ -170,6 +178,7 @@ def combined(declarations: Sequence[Declaration]) -> Declaration:
     for declaration in declarations:
         for name, parameter in declaration.all_parameters.items():
             by_name.setdefault(name, []).append(parameter)
+
     names = tuple(declaration.name for declaration in declarations)
     parameters = [Parameter(METHOD, "choice", names[0], "the trainable", choices=names)]
     parameters += [
@@ -178,6 +187,7 @@ def combined(declarations: Sequence[Declaration]) -> Declaration:
     for declaration in declarations:
         for name, parameter in declaration.all_parameters.items():
             parameters.append(replace(parameter, name=f"{declaration.name}.{name}"))
+
     return Declaration(
         name=" | ".join(names),
         summary="one of several trainables",
@@ -196,14 +206,17 @@ def methods_with(
     """
     if name == METHOD:
         return None
+
     qualifier, _, own = name.rpartition(".")
     if qualifier:
         return (qualifier,)
+
     having = [
         one.name
         for one in declarations
         if own in one.all_parameters and f"{one.name}.{own}" not in named
     ]
+
     return None if len(having) == len(declarations) else tuple(having)
 
 
@@ -231,6 +244,7 @@ def _common(found: Sequence[Parameter]) -> Parameter:
         choice for choice in first.choices if all(choice in one.choices for one in found)
     )
     defaults = {repr(one.default) for one in found}
+
     return replace(
         first,
         default=first.default if len(defaults) == 1 else None,

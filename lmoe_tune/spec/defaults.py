@@ -55,6 +55,7 @@ def fill_in_digits(root: Mapping, *, with_space: bool) -> Filled:
     defaults = dict(DIGITS)
     if not with_space or root.get("space") is not None:
         del defaults["space"]
+
     return _fill_in(root, defaults)
 
 
@@ -74,8 +75,10 @@ def fill_in_images(root: Mapping, wanted: Mapping, dataset: str) -> Filled:
     sized = isinstance(data, Mapping) and not {"resize", "crop"}.isdisjoint(data.entries)
     if not sized and reader.resize is not None:
         defaults["data"] |= {"resize": reader.resize, "crop": reader.crop}
+
     if isinstance(model, Mapping) and "arch" in model.entries:
         del defaults["model"]["arch"], defaults["model"]["weights"]
+
     return _fill_in(root, defaults)
 
 
@@ -85,6 +88,7 @@ def node_of(value: Any, mark: Mark) -> Node:
         return Mapping(mark, {key: Entry(mark, node_of(item, mark)) for key, item in value.items()})
     if isinstance(value, list | tuple):
         return Sequence(mark, [node_of(item, mark) for item in value])
+
     return Scalar(mark, value)
 
 
@@ -98,7 +102,9 @@ def _fill_in(root: Mapping, defaults: dict[str, Any]) -> Filled:
             and any(key in given.entries for key in _BOUNDING)
         ):
             continue
+
         _fill(root, (section,), default, filled)
+
     return filled
 
 

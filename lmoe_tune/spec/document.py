@@ -110,8 +110,10 @@ def copied(node: Node) -> Node:
         return Mapping(
             node.mark, {key: Entry(e.key_mark, copied(e.value)) for key, e in node.entries.items()}
         )
+
     if isinstance(node, Sequence):
         return Sequence(node.mark, [copied(item) for item in node.items])
+
     return node
 
 
@@ -124,13 +126,16 @@ def core_value(text: str) -> bool | int | float | str | None:
         return None
     if BOOL.fullmatch(text):
         return text.lower() == "true"
+
     if INT.fullmatch(text):
         if len(text) > MAX_DIGITS:
             raise ValueError(f"the number has more than {MAX_DIGITS} digits")
         return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
+
     if FLOAT.fullmatch(text):
         lower = text.lower()
         return float(lower.replace(".inf", "inf").replace(".nan", "nan") if "n" in lower else lower)
+
     return text
 
 
@@ -141,6 +146,7 @@ def file_name(path: Path) -> str:
         relative = os.path.relpath(path)
     except (OSError, ValueError):  # the working directory is gone; another drive
         relative = given
+
     return printable(min(given, relative, key=len))
 
 
@@ -155,12 +161,15 @@ def read_text(path: Path) -> str:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise SpecError([Problem(name, "", f"cannot be read: {reason}")]) from None
+
     if len(data) > MAX_BYTES:
         raise SpecError(
             [Problem(f"{name}:1:1", "", f"is larger than {MAX_BYTES // 1000} kB: this is no spec")]
         )
+
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise SpecError([Problem(f"{name}:1:1", "", "is UTF-16 text; save it as UTF-8")])
+
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -183,8 +192,10 @@ def parse(
     root = composer.composed()
     if root is None:
         return None
+
     node = composer.converted(root, ())
     empty = isinstance(node, Scalar) and node.value is None and not node.quoted
+
     return None if empty else node
 
 
@@ -254,34 +265,42 @@ class _Composer:
         line = lines[where.line - 1] if 0 < where.line <= len(lines) else ""
         if "\t" in line[: len(line) - len(line.lstrip())] or "'\\t'" in (error.problem or ""):
             return "a tab indents this line; use spaces"
+
         above = "".join(lines[max(where.line - 2, 0) : where.line])
         if (found := _LOOK_ALIKES.search(above)) is not None:
             return f"{_named(found[0][0])} stands here or in the line above; type it as plain text"
+
         words = [word for word in (error.context, error.problem) if word]
+
         return printable(", ".join(words)) or "it cannot be read"
 
     def converted(self, node: yaml.Node, path: KeyPath) -> Node:
         """The tree below a node, its aliases written out."""
         mark = self.at(node.start_mark)
         self.num_nodes += 1
+
         if self.num_nodes > MAX_NODES:
             self.fail(
                 mark,
                 f"with its aliases written out the document has more than {MAX_NODES} values",
                 path,
             )
+
         if len(path) >= MAX_DEPTH:
             self.fail(mark, f"the document is nested deeper than {MAX_DEPTH} levels")
         if any(node is other for other in self.above):
             self.fail(mark, "an alias stands inside what it stands for", path)
+
         if node.tag not in ("", "!"):
             tag = shortened(node.tag.replace("tag:yaml.org,2002:", "!!"))
             self.fail(mark, f"the tag {tag} is not allowed: a spec holds plain values only", path)
+
         if isinstance(node, yaml.ScalarNode):
             return self.scalar(node, mark, path)
 
         self.above.append(node)
         result: Node
+
         if isinstance(node, yaml.SequenceNode):
             result = Sequence(mark)
             for place, item in enumerate(node.value):
@@ -290,7 +309,9 @@ class _Composer:
             result = Mapping(mark)
             for key, value in node.value:
                 self.enter(result, key, value, path)
+
         self.above.pop()
+
         return result
 
     def enter(self, mapping: Mapping, key: yaml.Node, value: yaml.Node, path: KeyPath) -> None:
@@ -299,10 +320,12 @@ class _Composer:
             self.fail(mark, "a key must be a plain word", path)
         if key.tag not in ("", "!"):
             self.fail(mark, f"the tag {shortened(key.tag)} is not allowed", path)
+
         if key.value == "<<" and not key.style:
             self.fail(
                 mark, "merge keys (<<) are not read: write the keys that they stand for", path
             )
+
         name = self.scalar(key, mark, path, as_text=True).value
         assert isinstance(name, str)
         self.num_nodes += 1

@@ -48,8 +48,10 @@ def takes(path: KeyPath, kind: type) -> bool:
     annotation = _field(path)[0]
     if annotation is float and kind is int:
         return True
+
     members = get_args(annotation) if _is_union(annotation) else (annotation,)
     strings = any(get_origin(member) is Literal for member in members)
+
     return kind in members or (kind is str and strings)
 
 
@@ -63,6 +65,7 @@ def allows_null(path: KeyPath) -> bool:
     section = _field(path[:-1])[0]
     if not (isinstance(section, type) and issubclass(section, BaseModel)):
         return False
+
     by_key = {field.alias or name: field for name, field in section.model_fields.items()}
     return path[-1] in by_key and type(None) in get_args(by_key[str(path[-1])].annotation)
 
@@ -73,6 +76,7 @@ def options_at(path: KeyPath) -> tuple[str, ...]:
     for entry in metadata:
         if isinstance(entry, OneOf):
             return entry.options
+
     return tuple(map(str, get_args(annotation))) if get_origin(annotation) is Literal else ()
 
 
@@ -81,6 +85,7 @@ def meant_key(path: KeyPath, key: str) -> str | None:
     keys = keys_at(path)
     if SYNONYMS.get(key.lower()) in keys:
         return SYNONYMS[key.lower()]
+
     return suggestion(key, keys) or (_elsewhere(key) if len(path) < 2 else None)
 
 
@@ -91,6 +96,7 @@ def _guards(limit: object) -> bool:
 def _beyond(value: object, limit: object) -> bool:
     if isinstance(limit, MaxLen):
         return isinstance(value, tuple) and len(value) > limit.max_length
+
     number = isinstance(value, int | float) and not isinstance(value, bool)
     return number and isinstance(limit, Le) and float(str(value)) > float(str(limit.le))
 
@@ -100,6 +106,7 @@ def _elsewhere(key: str) -> str | None:
     for name, field in Spec.model_fields.items():
         if key in _keys(_bare(field.annotation, [])[0]):
             return f"{name}.{key}"
+
     return None
 
 
@@ -113,11 +120,13 @@ def _field(path: KeyPath) -> tuple[Any, list[Any]]:
     """Annotation and metadata of the field at a path, without None."""
     annotation: Any = Spec
     metadata: list[Any] = []
+
     for part in path:
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
             by_key = {field.alias or name: field for name, field in annotation.model_fields.items()}
             if part not in by_key:
                 return object, []
+
             annotation, metadata = (by_key[str(part)].annotation, list(by_key[str(part)].metadata))
         elif get_origin(annotation) is dict:
             annotation, metadata = get_args(annotation)[1], []
@@ -125,7 +134,9 @@ def _field(path: KeyPath) -> tuple[Any, list[Any]]:
             annotation, metadata = get_args(annotation)[0], []
         else:
             return object, []
+
         annotation, metadata = _bare(annotation, metadata)
+
     return annotation, metadata
 
 
@@ -137,10 +148,12 @@ def _bare(annotation: Any, metadata: list[Any]) -> tuple[Any, list[Any]]:
     if get_origin(annotation) is Annotated:
         inner, *more = get_args(annotation)
         return _bare(inner, [*metadata, *more])
+
     if _is_union(annotation):
         members = [member for member in get_args(annotation) if member is not type(None)]
         if len(members) == 1:
             return _bare(members[0], metadata)
+
     return annotation, metadata
 
 
@@ -149,6 +162,7 @@ def _words(annotation: Any, metadata: Iterable[Any]) -> str:
     high: Any = None
     low_exclusive = high_exclusive = False
     most = ""
+
     for entry in metadata:
         match entry:
             case MustBe():
@@ -163,12 +177,15 @@ def _words(annotation: Any, metadata: Iterable[Any]) -> str:
                 high = limit
             case MaxLen(max_length=length):
                 most = f" of at most {length}"
+
     if get_origin(annotation) is Literal:
         return "one of " + ", ".join(map(str, get_args(annotation)))
+
     if annotation in (int, float):
         noun = "a whole number" if annotation is int else "a number"
         limits = [float(limit) if limit is not None else None for limit in (low, high)]
         return noun + bounds(*limits, low_exclusive=low_exclusive, high_exclusive=high_exclusive)
+
     if annotation is bool:
         return "true or false"
     if annotation is str:
@@ -177,4 +194,5 @@ def _words(annotation: Any, metadata: Iterable[Any]) -> str:
         return f"a list{most}"
     if get_origin(annotation) is dict or _keys(annotation):
         return "a mapping"
+
     return "a number, text, true or false"

@@ -40,6 +40,7 @@ class Findings:
         """Report a problem with the setting at a path; an absent one is reported where it would stand."""
         if path in self._bad:
             return
+
         mark = self._mark(path, at)
         self._problems.append((mark, Problem(mark.where, dotted(path), what)))
         self._bad.add(path)
@@ -72,6 +73,7 @@ class Findings:
                 node = node.items[part]
             else:
                 return None
+
         return node
 
     def plain(self, path: KeyPath, default: Any = None) -> Any:
@@ -79,6 +81,7 @@ class Findings:
         node = self.node(path)
         if node is None or not self.clean(path):
             return default
+
         value = node.plain()
         return default if value is None else value
 
@@ -101,6 +104,7 @@ class Findings:
             for error in sorted(found, key=lambda error: error["type"] != "extra_forbidden"):
                 if error["loc"][: len(within)] != within:
                     continue
+
                 self._add_shape(error["type"], error["loc"])
 
     def _add_shape(self, kind: str, loc: KeyPath) -> None:
@@ -115,11 +119,13 @@ class Findings:
                 guess = meant_key(parent, str(path[-1]))
                 if guess is not None:
                     self._meant.add((*parent, guess))
+
                 hint = (
                     f"; did you mean '{guess}'?"
                     if guess
                     else f"; the keys here are {', '.join(keys_at(parent))}"
                 )
+
             self.add(path, f"unknown key{hint}", at="key")
         else:
             node = self.node(path)
@@ -145,7 +151,9 @@ class Findings:
         for part in loc:
             if self.node((*path, part)) is None:
                 break
+
             path = (*path, part)
+
         return path
 
     def _slip(self, path: KeyPath) -> str:
@@ -157,29 +165,36 @@ class Findings:
                 return "; it must be finite"
             if isinstance(node.value, str) and options_at(path):
                 return self.did_you_mean(node.value, options_at(path))
+
             if isinstance(node.value, str) and node.quoted and number:
                 try:
                     meant = core_value(node.value)
                 except ValueError:
                     return ""
+
                 return "; leave out the quotes" if isinstance(meant, int | float) else ""
+
             if isinstance(node.value, str) and "dataset" in keys_at(path):
                 return f" such as {{dataset: {shortened(node.value)}}}"
             if node.value is not None and not isinstance(node.value, str) and takes(path, str):
                 return "; put it in quotes"
             if len(path) == 2 and path[0] == "space" and node.value is not None:
                 return " such as {low: …, high: …}; to hold a parameter at one value, put it under fixed"
+
         if isinstance(node, Sequence) and len(path) == 2 and path[0] == "space":
             return " such as {low: …, high: …} or {choices: […]}"
         if isinstance(node, Mapping) and must_be(path) == "a list" and keys_at((*path, 0)):
             return "; put it in brackets, [{…}]"
+
         return ""
 
     def _mark(self, path: KeyPath, at: Literal["key", "value"]) -> Mark:
         while (node := self.node(path)) is None:
             path = path[:-1]
+
         if at == "key" and path:
             parent = self.node(path[:-1])
             if isinstance(parent, Mapping):
                 return parent.entries[str(path[-1])].key_mark
+
         return node.mark

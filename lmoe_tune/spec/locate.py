@@ -32,11 +32,13 @@ def find_spec(argument: str) -> Path:
     """
     if os.path.isfile(argument):
         return Path(argument)
+
     shipped = shipped_specs()
     name = PurePath(argument).name
     stem = name[: name.rindex(".")] if name.lower().endswith(SUFFIXES) else name
     if stem in shipped:
         return shipped[stem]
+
     state = "is a folder" if os.path.isdir(argument) else "there is no such file"
     raise UsageError(
         f"{shown(argument)}: {state}, and no shipped search space has that name{did_you_mean(stem, shipped)} "

@@ -69,6 +69,7 @@ def _text(value: object) -> str:
         or not value.isprintable()
     ):
         raise ValueError
+
     return value
 
 
@@ -78,6 +79,7 @@ def _name(value: object) -> str:
     plain = letters.isascii() and letters.isalnum() and text[0].isalnum()
     if not plain or len(text) > 64 or ".." in text:
         raise ValueError
+
     return text
 
 
@@ -331,6 +333,7 @@ class Distribution(_Section):
         condition = {"only_for": list(self.only_for)} if self.only_for is not None else {}
         if self.choices is not None:
             return {"choices": list(self.choices)} | condition
+
         ends = {"low": self.low, "high": self.high, "step": self.step}
         numbers = {key: int(x) if self.int_ else x for key, x in ends.items() if x is not None}
         return numbers | {"log": self.log, "int": self.int_} | condition

@@ -22,9 +22,12 @@ def searched_outliers(spec: Spec) -> tuple[int, int] | None:
         if name.rpartition(".")[2] == OUTLIER_RATIO:
             ratios += [float(value) for value in searched.choices or ()]
             ratios += [bound for bound in (searched.low, searched.high) if bound is not None]
+
     if not ratios:
         return None
+
     fewest, most = (outliers_per_step(end(ratios), spec.train.batch_size) for end in (min, max))
+
     return fewest, most
 
 
@@ -33,7 +36,9 @@ def outliers_in_words(spec: Spec) -> str | None:
     found = searched_outliers(spec)
     if found is None:
         return None
+
     batch = spec.train.batch_size
+
     return (
         f"{found[0]} to {found[1]} beside {batch} images in every step; the ratio moves in steps of 1/{batch}, "
         "and outlier_ratio_used records it"

@@ -46,6 +46,7 @@ def apply_overrides(
         mark = Mark(order, 1, 1, source)
         key, equals, text = override.partition("=")
         path: KeyPath = tuple(part.strip() for part in key.split("."))
+
         if not equals or not all(path):
             example = "an override is KEY=VALUE, such as train.lr=1e-3"
             problems.append((mark, Problem(source, "", example)))
@@ -58,6 +59,7 @@ def apply_overrides(
             what = error.problems[0].what
             problems.append((mark, Problem(source, dotted(path), what)))
             continue
+
         fault = _put(root, path, value, mark)
         if fault:
             problems.append((mark, Problem(source, dotted(path), fault)))
@@ -88,7 +90,9 @@ def _value(path: KeyPath, text: str, mark: Mark, problems: list[tuple[Mark, Prob
             f"YAML takes '{dropped}' for a comment and drops it: leave it out, or put it in quotes"
         )
         raise SpecError([Problem(mark.source, dotted(path), what)])
+
     node = parse(text, mark.source, problems, order=mark.order)
+
     return Scalar(mark, None) if node is None else node
 
 
@@ -99,6 +103,7 @@ def _searched(root: Mapping) -> list[str]:
     choices = method.get("choices") if isinstance(method, Mapping) else None
     plain = choices.plain() if isinstance(choices, Sequence) else ()
     assert isinstance(plain, tuple)
+
     return [str(choice) for choice in plain]
 
 
@@ -107,9 +112,11 @@ def _qualified(path: KeyPath, methods: Collection[str]) -> KeyPath:
     start = 3 if path[:2] == ("search", "start_from") else 1
     if path[0] not in ("space", "fixed", "search") or len(path) < start + 2:
         return path
+
     for end in range(len(path) - 1, start, -1):
         if ".".join(map(str, path[start:end])) in methods:
             return (*path[:start], ".".join(map(str, path[start : end + 1])), *path[end + 1 :])
+
     return path
 
 
@@ -131,21 +138,27 @@ def _put(root: Mapping, path: KeyPath, value: Node, mark: Mark) -> str:
                 return (
                     f"{above} is a list of {count}, counted from 0: there is no '{dotted([part])}'"
                 )
+
             if last:
                 node.items[int(part)] = value
                 return ""
+
             node = node.items[int(part)]
             continue
 
         if not isinstance(node, Mapping):
             return f"{dotted(path[:depth])} is a single value: nothing can be set in it"
+
         key = str(part)
         if last:
             node.entries[key] = Entry(mark, value)
             return ""
+
         child = node.get(key)
         if child is None or (isinstance(child, Scalar) and child.value is None):
             child = Mapping(mark)
             node.entries[key] = Entry(mark, child)
+
         node = child
+
     return ""

@@ -27,12 +27,14 @@ def check_parameters(
     declared = declaration.all_parameters if declaration is not None else {}
     fixed, space = findings.keys(("fixed",)), findings.keys(("space",))
     misspelt = set()
+
     if declaration is not None:
         for section, names in (("fixed", fixed), ("space", space)):
             for name in names:
                 if name not in declared:
                     _unknown(findings, (section, name), declaration)
                     misspelt.add(findings.guess(name, declared))
+
     for name in fixed:
         path: KeyPath = ("fixed", name)
         if name in space:
@@ -41,15 +43,18 @@ def check_parameters(
             )
         elif name in declared and findings.clean(path):
             _check_value(findings, path, declared[name])
+
     for name in space:
         if findings.clean(("space", name)):
             _check_distribution(findings, ("space", name), declared.get(name))
+
     if findings.node(("space",)) is not None and not space and findings.clean(("space",)):
         hint = f": {', '.join(declared)}" if declared else ""
         findings.add(
             ("space",),
             f"there is nothing to search: name at least one parameter of the trainable{hint}",
         )
+
     _check_start_from(findings, declaration, {name for name in misspelt if name})
     if methods:
         _check_methods_of_points(findings, methods)
@@ -63,8 +68,10 @@ def check_values(findings: Findings, declaration: Declaration) -> dict[str, Valu
             _unknown(findings, (name,), declaration)
         else:
             _check_value(findings, (name,), declared[name])
+
     if findings.problems:
         raise SpecError(findings.problems)
+
     return {name: declared[name].typed(findings.plain((name,))) for name in findings.keys(())}
 
 
@@ -80,6 +87,7 @@ def typed_space(space: Mapping[str, Mapping[str, Any]], declaration: Declaration
         else:
             whole = {"int": True} if parameter.kind == "int" else {}
             result[name] = {key: value for key, value in entry.items() if value is not None} | whole
+
     return result
 
 
@@ -94,14 +102,18 @@ def default_start(
             own = name.removeprefix(f"{method.name}.")
             if own == METHOD:
                 point[METHOD] = method.name
+
             parameter = method.all_parameters.get(own)
             if parameter is None or method.name not in (entry.get("only_for") or (method.name,)):
                 continue
+
             default = train.get(own) if parameter.default is None else parameter.default
             if default is not None and outside(default, entry, parameter) is None:
                 point[name] = parameter.typed(default)
+
         if point:
             points.append(point)
+
     return tuple(points)
 
 
@@ -112,6 +124,7 @@ def with_method(
     fitting = _fitting(point, methods, named)
     if METHOD in point or len(fitting) != 1:
         return dict(point)
+
     return {METHOD: fitting[0], **point}
 
 
@@ -121,6 +134,7 @@ def outside(value: Any, entry: Mapping[str, Any], parameter: Parameter | None) -
         if any(_same(value, choice, parameter) for choice in entry["choices"]):
             return None
         return "one of " + ", ".join(shown(choice) for choice in entry["choices"])
+
     low, high, step = entry["low"], entry["high"], entry.get("step")
     whole = entry.get("int") or (parameter is not None and parameter.kind == "int")
     number = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
@@ -128,6 +142,7 @@ def outside(value: Any, entry: Mapping[str, Any], parameter: Parameter | None) -
         return f"a {'whole ' if whole else ''}number between {shown(low)} and {shown(high)}, as the space has it"
     if step is not None and not _is_multiple(value - low, step):
         return f"{shown(low)} plus a multiple of the step {shown(step)}"
+
     return None
 
 
@@ -142,6 +157,7 @@ def _check_value(findings: Findings, path: KeyPath, parameter: Parameter) -> boo
     assert node is not None
     if parameter.accepts(node.plain()):
         return True
+
     findings.refuse(path, parameter.must_be())
     return False
 
@@ -175,20 +191,25 @@ def _check_choices(
                 f"does not go with choices: give either choices or a range, not {key} too",
                 at="key",
             )
+
     choices = entry["choices"]
     where = (*path, "choices")
+
     if choices is None:
         findings.refuse(where, "a list")
     elif not choices:
         findings.refuse(where, "a list of at least one value")
+
     seen: set[tuple[type, Any]] = set()
     for place, choice in enumerate(choices or ()):
         at = (*where, place)
         if parameter is not None and not _check_value(findings, at, parameter):
             continue
+
         value = parameter.typed(choice) if parameter is not None else choice
         if (type(value), value) in seen:
             findings.add(at, f"{shown(choice)} is in the list twice")
+
         seen.add((type(value), value))
 
 
@@ -205,16 +226,20 @@ def _check_range(
             path, f"{parameter.name} has no range: give {{choices: [{text}]}} or some of these"
         )
         return
+
     if low is None and high is None:
         findings.add(
             path, "has neither low and high nor choices: give {low: …, high: …} or {choices: […]}"
         )
         return
+
     for key, end in (("low", low), ("high", high)):
         if end is None:
             findings.add((*path, key), "is missing: a range has low and high")
+
     if low is None or high is None:
         return
+
     whole = bool(entry.get("int"))
     if parameter is not None:
         if whole and parameter.kind == "float":
@@ -223,7 +248,9 @@ def _check_range(
                 f"{parameter.name} is no whole number: leave int out (step: 1 steps by one)",
             )
             whole = False
+
         whole = whole or parameter.kind == "int"
+
     sound = [_check_end(findings, (*path, key), parameter, whole=whole) for key in ("low", "high")]
     if all(sound) and low >= high:
         findings.add(
@@ -232,8 +259,10 @@ def _check_range(
         )
     elif sound[0] and log and low <= 0:
         findings.refuse((*path, "low"), "greater than 0 with log: true")
+
     if step is None:
         return
+
     if log:
         findings.add((*path, "step"), "does not go with log: true: leave one of them out", at="key")
     elif whole and step != int(step):
@@ -249,10 +278,12 @@ def _check_end(
     if whole and value != int(value):
         findings.refuse(path, parameter.must_be() if parameter is not None else "a whole number")
         return False
+
     typed = int(value) if whole else value
     if parameter is not None and not parameter.accepts(typed):
         findings.refuse(path, f"{parameter.must_be()}, as {parameter.name} is")
         return False
+
     return True
 
 
@@ -275,6 +306,7 @@ def _check_start_from(
     space, fixed = findings.keys(("space",)), findings.keys(("fixed",))
     points = findings.node(START_FROM)
     seen: dict[tuple[tuple[str, str], ...], int] = {}
+
     for place, node in enumerate(points.items if isinstance(points, Sequence) else ()):
         path: KeyPath = (*START_FROM, place)
         point = node.plain()
@@ -282,6 +314,7 @@ def _check_start_from(
             continue
         if not point:
             findings.add(path, "the point is empty: name at least one searched parameter")
+
         for name, value in point.items():
             at = (*path, name)
             if declaration is not None and name not in declaration.all_parameters:
@@ -297,6 +330,7 @@ def _check_start_from(
                 expected = outside(value, findings.plain(("space", name)), parameter)
                 if expected is not None:
                     findings.refuse(at, expected)
+
         if findings.clean(path):
             first = seen.setdefault(_key_of(point), place)
             if first != place:
@@ -307,6 +341,7 @@ def _check_methods_of_points(findings: Findings, methods: Collection[Declaration
     """Every point is of one method that has all its parameters; else it would be drawn and never tried."""
     named = (*findings.keys(("space",)), *findings.keys(("fixed",)))
     points = findings.node(START_FROM)
+
     for place, node in enumerate(points.items if isinstance(points, Sequence) else ()):
         path: KeyPath = (*START_FROM, place)
         point = node.plain()
@@ -335,6 +370,7 @@ def _fitting(
         only = methods_with(name, methods, named)
         if only is not None:
             fitting = [method for method in fitting if method in only]
+
     return fitting
 
 

@@ -37,14 +37,17 @@ def bounds(
     """The words for a range, to follow "a number": " greater than 0", " between 0 and 1", or nothing."""
     if low is not None and high is not None and not (low_exclusive or high_exclusive):
         return f" between {figure(low)} and {figure(high)}"
+
     words = []
     if low is not None:
         words.append(
             f"greater than {figure(low)}" if low_exclusive else f"of at least {figure(low)}"
         )
+
     if high is not None:
         noun = "less than" if high_exclusive else "at most" if words else "of at most"
         words.append(f"{noun} {figure(high)}")
+
     return " " + " and ".join(words) if words else ""
 
 
@@ -66,8 +69,10 @@ def duration_s(value: object) -> float:
                 for unit, number in match.groupdict().items()
                 if number
             )
+
     if not 0 < seconds <= MAX_DURATION_S:
         raise ValueError(f"must be {DURATION}")
+
     return seconds
 
 
@@ -75,10 +80,12 @@ def duration_text(seconds: float) -> str | float:
     """The shortest notation that reads back as exactly these seconds: 43200 is "12h", 0.5 stays 0.5."""
     if seconds != int(seconds):
         return seconds
+
     rest, text = int(seconds), ""
     for unit, size in _SECONDS.items():
         count, rest = divmod(rest, size)
         text += f"{count}{unit}" if count else ""
+
     return text
 
 
@@ -91,8 +98,10 @@ def size_bytes(value: object) -> int:
         match = _SIZE.fullmatch(value.strip())
         if match is not None:
             count = round(float(match["number"]) * _BYTES[match["unit"]])
+
     if not 0 < count <= 10**18:
         raise ValueError(f"must be {SIZE}")
+
     return count
 
 
@@ -101,6 +110,7 @@ def size_text(count: int) -> str | int:
     for unit, size in reversed(_BYTES.items()):
         if unit and count % size == 0:
             return f"{count // size}{unit}B"
+
     return count
 
 
@@ -124,12 +134,14 @@ class BoundExpression:
             return value
         if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
             return cls(relative=False, offset=float(value))
+
         if isinstance(value, str) and len(value) <= MAX_TEXT:
             match = _EXPRESSION.fullmatch(value)
             if match is not None:
                 offset = float(match["offset"] or 0.0)
                 if math.isfinite(offset):
                     return cls(relative=True, offset=-offset if match["sign"] == "-" else offset)
+
         raise ValueError(f"must be {EXPRESSION}")
 
     def notation(self) -> str | float:
@@ -138,4 +150,5 @@ class BoundExpression:
             return self.offset
         if self.offset == 0:
             return "baseline"
+
         return f"baseline {'-' if self.offset < 0 else '+'} {abs(self.offset)!r}"

@@ -68,10 +68,12 @@ def spec_from_resolved(text: str) -> Spec:
     root = document.parse(text, _RECORD, problems)
     if not isinstance(root, document.Mapping):
         raise SpecError([Problem(f"{_RECORD}:1:1", "", "is no mapping: it has been damaged")])
+
     findings = Findings(root, problems)
     findings.check_shape()
     if findings.problems:
         raise SpecError(findings.problems)
+
     return Spec.model_validate(root.plain())
 
 
@@ -96,7 +98,9 @@ def diff(old: Spec, new: Spec) -> list[str]:
     for path in SETTLED_AT_START:
         if after[path] in (None, "auto"):
             after[path] = before[path]
+
     paths = [*before, *(path for path in after if path not in before)]
+
     return [
         f"{dotted(path)}: {_value(before, path)} -> {_value(after, path)}"
         for path in paths
@@ -107,6 +111,7 @@ def diff(old: Spec, new: Spec) -> list[str]:
 def _value(leaves: dict[document.KeyPath, Any], path: document.KeyPath) -> str:
     if path not in leaves:
         return "not there"
+
     value = leaves[path]
     return value if isinstance(value, str) and value else "null" if value is None else shown(value)
 

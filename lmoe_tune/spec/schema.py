@@ -31,6 +31,7 @@ def json_schema() -> dict[str, Any]:
             "data": {"properties": {"id": {"properties": {"dataset": {"const": "digits"}}}}}
         }
     }
+
     return {
         "$schema": DIALECT,
         "title": "lmoe-tune search space",
@@ -68,6 +69,7 @@ def _distribution(generated: dict[str, Any]) -> dict[str, Any]:
 
     values = {"type": ["number", "string", "boolean"]}
     choices = field("choices", type="array", minItems=1, uniqueItems=True, items=values)
+
     return {
         "title": "Distribution",
         "description": generated["description"],

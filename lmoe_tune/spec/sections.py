@@ -41,6 +41,7 @@ def dataset_paths(findings: Findings) -> list[KeyPath]:
     num_coarse = len(sets.items) if isinstance(sets, Sequence) else 0
     places: list[KeyPath] = [("data", "id"), ("data", "outliers"), VAL_COARSE]
     places += [("data", "coarse_ood", place) for place in range(num_coarse)]
+
     return [path for path in places if findings.plain((*path, "dataset")) is not None]
 
 
@@ -60,6 +61,7 @@ def check_data(
                 (*path, "dataset"),
                 f"{name} has no classes to learn: it can be outliers or coarse_ood only",
             )
+
         if READERS[name].is_embedded:
             if root is not None:
                 findings.add(
@@ -71,29 +73,35 @@ def check_data(
                     (*path, "root"),
                     "the folder of your images" if name == "folder" else f"the folder of {name}",
                 )
+
             continue
         elif missing is not None and findings.clean(path):
             fault = missing(Dataset(dataset=name, root=absolute(root, spec_folder)))
             if fault is not None:
                 findings.add((*path, "root"), fault)
+
         check_exclusions(findings, path, spec_folder, check_files=missing is not None)
         where = absolute(root, spec_folder) if root is not None else None
         twin = sets.setdefault((name, where), path)
         bands = READERS[name].is_embedded and VAL_COARSE in (twin, path)  # of one photograph
+
         if twin != path and not bands:
             role = ".".join(map(str, twin))
             findings.add(
                 (*path, "dataset"),
                 f"these are the images of {role}: the parts of the data must be disjoint",
             )
+
     if isinstance(findings.node(("data",)), Mapping):
         outliers = findings.node(("data", "outliers"))
         needed = declaration is not None and declaration.needs_outliers
         if declaration is not None and needed and (outliers is None or outliers.plain() is None):
             findings.add_missing(("data", "outliers"), f"{declaration.name} trains with outliers")
+
     resize, crop = findings.plain(("data", "resize")), findings.plain(("data", "crop"))
     if resize is not None and crop is not None and crop > resize:
         findings.refuse(("data", "crop"), f"at most data.resize, {resize}")
+
     num_id, num_novel = (
         findings.plain(("data", key)) for key in ("num_id_classes", "num_val_novel")
     )
@@ -116,6 +124,7 @@ def check_exclusions(
         findings.add(
             (*path, "exclude"), "the embedded images have no classes to leave out", at="key"
         )
+
     for place, entry in enumerate(excluded):
         if isinstance(entry, str) and is_list_file(entry) and check_files:
             file = absolute(entry, spec_folder)
@@ -133,17 +142,21 @@ def check_model(findings: Findings, spec_folder: Path, *, check_files: bool) -> 
     path: KeyPath = ("model", "weights")
     weights = findings.plain(path)
     epochs: KeyPath = ("model", "baseline", "epochs")
+
     if findings.plain(epochs) == 0 and weights in (None, *WEIGHTS) and findings.clean(path):
         text = (
             "takes model.weights as the baseline: give there the path of a classifier of your own"
         )
         findings.add(epochs, f"value is 0, which {text}")
+
     if weights is None or weights == "none":
         return
+
     if weights == "imagenet":
         if findings.plain(("model", "arch")) == "small_cnn":
             findings.add(path, "there are no ImageNet weights of small_cnn: write none")
         return
+
     hint = findings.did_you_mean(weights, WEIGHTS)
     is_word = not any(char in weights for char in "/\\.~")
     if (is_word or check_files) and not os.path.isfile(absolute(weights, spec_folder)):
@@ -161,6 +174,7 @@ def check_train(findings: Findings) -> None:
                 findings.refuse(
                     path, f"at least train.min_lr, {shown(min_lr)}, where the cosine ends"
                 )
+
     gpu = findings.plain(("resources", "gpu"), 0)
     if (
         findings.plain(("train", "device")) == "cuda"
@@ -171,6 +185,7 @@ def check_train(findings: Findings) -> None:
             ("train", "device"),
             "value is 'cuda', but resources.gpu is 0: give the trials a share of a GPU",
         )
+
     if gpu > 1 and gpu != int(gpu):
         findings.refuse(("resources", "gpu"), "a fraction up to 1, or a whole number")
 
@@ -184,6 +199,7 @@ def check_objective(findings: Findings) -> None:
         *(("objective", "also", place) for place in range(num_others)),
     ]
     seen = set()
+
     for entry in entries:
         path: KeyPath = (*entry, "metric")
         first = len(entry) == 1 and findings.node(path) is None
@@ -191,8 +207,10 @@ def check_objective(findings: Findings) -> None:
         metric = _metric(findings, path, findings.plain(path, default), at="value")
         if metric is not None and metric.name in seen:
             findings.add(path, f"{metric.name} is an objective already")
+
         seen.add(metric.name if metric is not None else "")
         direction = findings.plain((*entry, "direction"))
+
         if (
             metric is not None
             and direction is not None
@@ -201,6 +219,7 @@ def check_objective(findings: Findings) -> None:
             better = "higher" if metric.direction == "maximize" else "lower"
             text = f"value is '{direction}', but {metric.name} is better when {better}: write {metric.direction}"
             findings.add((*entry, "direction"), text)
+
     for name in findings.keys(("objective", "constraints")):
         where: KeyPath = ("objective", "constraints", name)
         constrained = _metric(findings, where, name, at="key")
@@ -213,11 +232,13 @@ def _metric(
 ) -> Metric | None:
     if name is None:
         return None
+
     metric = METRICS.get(name)
     if metric is None:
         hint = findings.did_you_mean(name, SEARCHABLE) or f"; there are {', '.join(SEARCHABLE)}"
         findings.add(path, f"there is no metric {shown(name)}{hint}", at=at)
         return None
+
     fault = ""
     if not metric.searchable:
         fault = (
@@ -229,9 +250,11 @@ def _metric(
         and findings.plain(("data", "outliers")) is None
     ):
         fault = f"{name} is measured on outliers, but data.outliers is not given"
+
     if fault:
         findings.add(path, fault, at=at)
         return None
+
     return metric
 
 
@@ -241,14 +264,18 @@ def _check_bounds(findings: Findings, path: KeyPath, metric: Metric) -> None:
         value = findings.plain((*path, key))
         if value is None:
             continue
+
         bound = BoundExpression.parse(value)
         fault = _bound_fault(bound, metric, key)
+
         if fault:
             findings.add((*path, key), f"value is {shown(value)}, but {fault}")
         else:
             ends[key] = bound
+
     if not any(findings.node((*path, key)) for key in ("min", "max")):
         findings.add(path, "bounds nothing: give min, max or both")
+
     low, high = ends.get("min"), ends.get("max")
     if (
         low is not None
@@ -264,21 +291,26 @@ def _bound_fault(bound: BoundExpression, metric: Metric, key: str) -> str:
     """What keeps a bound on a metric from making sense: it can never hold, or always does."""
     width = metric.high - metric.low
     limits = f"between {metric.low:g} and {metric.high:g}"
+
     if not bound.relative:
         if metric.low <= bound.offset <= metric.high:
             return ""
         if math.isinf(width):
             return f"must be at least {metric.low:g}: {metric.name} is never below it"
+
         hint = ""
         if key == "min" and -width < bound.offset < metric.low:
             hint = f"; did you mean 'baseline - {abs(bound.offset):g}'?"
         elif 1 < bound.offset <= 100 and metric.high == 1:
             hint = f"; did you mean {bound.offset / 100:g}?"
+
         return f"must be {limits}, as {metric.name} is{hint}"
+
     if not metric.in_baseline:
         return f"must be a number: the baseline has no {metric.name}"
     if abs(bound.offset) > width:
         return f"no baseline can make that hold: {metric.name} is {limits}, so add at most {width:g} to it"
+
     return ""
 
 
@@ -290,8 +322,10 @@ def check_search(findings: Findings) -> None:
     )
     if epochs is not None and min_epochs is not None and min_epochs > epochs:
         findings.refuse(("search", "min_epochs"), f"at most train.epochs, {epochs}")
+
     sampler = findings.plain(("search", "sampler"))
     several = findings.node(("objective", "also"))
+
     if isinstance(several, Sequence) and several.items:
         pruner = findings.plain(("search", "pruner"), "none")
         if pruner != "none":
@@ -299,19 +333,24 @@ def check_search(findings: Findings) -> None:
                 ("search", "pruner"),
                 f"{pruner} judges by one metric, but there are several objectives: write none",
             )
+
         if sampler == "cmaes":
             findings.add(
                 ("search", "sampler"),
                 "cmaes optimises one metric, but there are several: use nsga2 or tpe",
             )
+
     if sampler == "grid" and findings.node(("space", METHOD)) is not None:
         text = "a grid has every parameter in every trial, but each method has its own: use tpe or random"
         findings.add(("search", "sampler"), text)
+
     entries = {name: findings.plain(("space", name)) for name in findings.keys(("space",))}
     if not entries or not all(entries.values()):
         return
+
     ranges = [name for name, entry in entries.items() if "choices" not in entry]
     continuous = [name for name in ranges if not entries[name].get("step")]
+
     if sampler == "grid" and (
         open_ends := [name for name in continuous if not entries[name].get("int")]
     ):
@@ -342,6 +381,7 @@ def check_budget(findings: Findings, *, bounded: bool) -> None:
     """Something ends the sweep."""
     path: KeyPath = ("budget",)
     gpu_hours = findings.plain((*path, "gpu_hours"))
+
     if (
         gpu_hours is not None
         and findings.plain(("resources", "gpu"), 0) == 0
@@ -351,6 +391,7 @@ def check_budget(findings: Findings, *, bounded: bool) -> None:
             (*path, "gpu_hours"),
             "resources.gpu is 0: no GPU-hours are ever used up; bound trials or time",
         )
+
     keys = ("trials", "time", "gpu_hours")
     bounded = bounded or any(findings.plain((*path, key)) is not None for key in keys)
     finite = bounded or findings.plain(("search", "sampler")) == "grid"
@@ -364,6 +405,7 @@ def check_tracking(findings: Findings) -> None:
     uri = findings.plain(path)
     if uri is None:
         return
+
     try:
         parts = urlsplit(uri)
         query = parse_qsl(parts.query, keep_blank_values=True)
@@ -373,6 +415,7 @@ def check_tracking(findings: Findings) -> None:
     except ValueError:
         findings.add(path, "must be a URI such as http://host:5000 or sqlite:///runs/mlflow.db")
         return
+
     if secret or masked(uri) != uri or any(is_secret(key) for key, _ in query):
         text = "must not hold credentials, as the spec is kept with the sweep: put it into MLFLOW_TRACKING_URI"
         findings.add(path, text)

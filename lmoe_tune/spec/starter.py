@@ -35,15 +35,19 @@ def write_starter(name: str, space: str | None) -> tuple[Path, str]:
     stem = name.removesuffix(SUFFIXES[0]).removesuffix(SUFFIXES[1])
     if not re.fullmatch(NAME_PATTERN, stem):
         raise UsageError(f"NAME is {shown(name)}, but must be {NAME_MUST_BE}")
+
     shipped = shipped_specs()
     chosen = space or (stem if stem in shipped else OWN_IMAGES)
+
     if chosen not in shipped:
         raise UsageError(
             f"--from is {shown(chosen)}, but must be one of {', '.join(shipped)}{did_you_mean(chosen, shipped)}"
         )
+
     path = FOLDER / f"{stem}{SUFFIXES[0]}"
     if os.path.lexists(path):
         raise UsageError(f"{path} is there already; edit it, or choose another name")
+
     content = renamed(shipped[chosen].read_text(encoding="utf-8"), chosen, stem, path)
     try:
         FOLDER.mkdir(exist_ok=True)
@@ -53,7 +57,9 @@ def write_starter(name: str, space: str | None) -> tuple[Path, str]:
         ) from error
     except OSError as error:
         raise cannot_write(FOLDER, error) from error
+
     write_durably(path, content.encode())
+
     return path, chosen
 
 

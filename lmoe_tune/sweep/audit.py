@@ -73,6 +73,7 @@ def audit(ledger: Ledger) -> Audit:
             f"{replay.num_unseen} suggestions after the first difference were not compared, "
             "as they go by the trials before"
         )
+
     return Audit(
         sweep=ledger.folder.name,
         suggestions=replay.num_suggestions,
@@ -153,15 +154,18 @@ class _Replay:
                 "the ledger was rebuilt from the records of its trials, and these do not tell in which order "
                 "things were decided: it cannot be audited"
             )
+
         waiting = [record for record in created if record.get("state") == WAITING]
         if waiting:
             self._enqueue(transaction, len(waiting))
+
         self._num_created += len(created)
         started = len(created) > len(waiting) or any(
             record["op_code"] == SET_STATE and record["state"] == RUNNING for record in transaction
         )
         if started:
             self._ask()
+
         for record in transaction:
             if record["op_code"] == SET_TRIAL_ATTR:
                 self._attribute(record["trial_id"], record["user_attr"], _end_of(transaction))
@@ -171,6 +175,7 @@ class _Replay:
         if retries or any(schema.RETRY_OF.name in r.get("user_attrs", {}) for r in transaction):
             self._own.retry_failed()
             return
+
         fixed = [self._points_of(self._num_created + place) for place in range(count)]
         self._own.enqueue(fixed, {})
 
@@ -183,6 +188,7 @@ class _Replay:
         is_given = bool(self._own.standing.waiting)
         found = self._own.ask()
         recorded = self._recorded.trial(found.number).params
+
         if is_given:
             self.num_given += 1
         elif self._strayed:
@@ -214,10 +220,12 @@ class _Replay:
     def _epoch(self, number: int, epoch: int, found: Mapping[str, Any], end: int | None) -> None:
         if self._own.is_finished(number):
             return  # a difference that was reported
+
         self.num_decisions += 1
         ends = self._own.record_judged(number, epoch, found["metrics"], found["misses"])
         if ends == (end in (COMPLETE, PRUNED)):
             return
+
         did, does = ("stopped", "goes on") if end is not None else ("went on", "is stopped")
         self.differences.append(f"trial {number} epoch {epoch}: it {did}, but computed it {does}")
         if end is not None:

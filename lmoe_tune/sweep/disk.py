@@ -44,19 +44,23 @@ def prune_checkpoints(ledger: Ledger, keep: int | None = None) -> Freed:
     removed, freed = [], 0
 
     folders = sorted(ledger.folder.path.glob("trials/*/checkpoints"))
+
     for folder in folders:
         number = int(folder.parent.name)
         if number in unfinished:
             continue
+
         last = max(folder.glob("epoch-*.pt"), default=None) if number in best else None
         for path in [path for path in folder.iterdir() if path != last]:
             freed += _size(path)
             _remove(path)
+
         if last is None:
             _remove(folder)
             removed.append(number)
 
     there = {int(folder.parent.name) for folder in folders}
+
     return Freed(
         removed=tuple(sorted(removed)),
         best=tuple(number for number in best if number in there),
