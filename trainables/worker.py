@@ -93,6 +93,8 @@ class TrialWorker(tune.Trainable):  # type: ignore[misc]
         logging.getLogger("lmoe_tune").addHandler(_notes)
         self._epochs: Iterator[TrialEpoch] | None = None
 
+    _place: Place | None = None
+
     def step(self) -> dict[str, Any]:
         if self.config.get("ended"):
             return {"report": Report(self.config["trial"])}
@@ -127,6 +129,8 @@ class TrialWorker(tune.Trainable):  # type: ignore[misc]
             unfit = _unfit(self.config)
             if unfit:
                 return Report(self.config["trial"], place=handshake.place(), unfit=unfit)
+            if "nonce" in self.config:
+                self._place = handshake.place(read_spec(self.config).train.device)
             self._epochs = _starter(self.config)(self.config)
         result = next(self._epochs, None)
         if result is None:
@@ -136,7 +140,7 @@ class TrialWorker(tune.Trainable):  # type: ignore[misc]
             result.epoch,
             result.metrics,
             result.baseline,
-            place=handshake.place(read_spec(self.config).train.device),
+            place=self._place,
         )
 
 
@@ -145,10 +149,10 @@ _fit: set[str] = set()  # runs of which this process has shown that it can work 
 
 def _unfit(config: dict[str, Any]) -> tuple[str, ...]:
     """Why no trial may run in this process; looked into once for each run."""
-    nonce, folder = config.get("nonce"), Path(config["sweep"])
+    nonce = config.get("nonce")
     if nonce is None or nonce in _fit:
         return ()
-    home = Path(config["home"])
+    folder, home = Path(config["sweep"]), Path(config["home"])
     try:
         spec = read_spec(config)
     except OSError:
