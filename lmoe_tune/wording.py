@@ -117,6 +117,15 @@ def readable_size(num_bytes: float) -> str:
     return f"{num_bytes:,.3g} GB" if num_bytes < 1000 else f"{num_bytes:,.0f} GB"
 
 
+def counted(count: int, noun: str) -> str:
+    """ "1 image", "2,000 images"."""
+    if count == 1:
+        return f"1 {noun}"
+    if noun.endswith("s"):
+        noun += "e"
+    return f"{count:,} {noun}s"
+
+
 def first_few(words: Iterable[str], most: int = 8, separator: str = ", ") -> str:
     """The words with commas between them; of many the first ones, and how many more there are."""
     listed = list(words)

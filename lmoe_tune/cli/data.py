@@ -18,7 +18,7 @@ from lmoe_tune.cli.options import (
     resolve_home,
 )
 from lmoe_tune.cli.output import print_json, print_table, say, shown
-from lmoe_tune.wording import readable_size
+from lmoe_tune.wording import counted, readable_size
 
 if TYPE_CHECKING:
     from lmoe_tune.data.inspection import Inspection
@@ -77,12 +77,16 @@ def build(
     if json:
         print_json(built)
         return
-    new = (
-        f"{built['decoded_now']:,} of them decoded now"
-        if built["decoded_now"]
-        else "all of them decoded before"
-    )
+
+    new = "all of them decoded before"
+    if built["decoded_now"]:
+        new = f"{built['decoded_now']:,} of them decoded now"
     typer.echo(f"{built['images']:,} images, {built['size']}, in {built['folder']}: {new}")
+
+
+COLUMNS = (
+    "set", "dataset", "layout", "classes", "images", "size", "median pixels", "broken", "duplicates",
+)  # fmt: skip
 
 
 def _print(found: Inspection) -> None:
@@ -92,18 +96,7 @@ def _print(found: Inspection) -> None:
     if found.val_coarse is not None:
         sets.append(("val_coarse", found.val_coarse))
     sets += [("coarse_ood", one) for one in found.coarse_ood["sets"]]
-    columns = (
-        "set",
-        "dataset",
-        "layout",
-        "classes",
-        "images",
-        "size",
-        "median pixels",
-        "broken",
-        "duplicates",
-    )
-    print_table([[name, *_cells(one)] for name, one in sets], columns)
+    print_table([[name, *_cells(one)] for name, one in sets], COLUMNS)
     if found.splits:
         typer.echo("")
         print_table(
@@ -113,29 +106,35 @@ def _print(found: Inspection) -> None:
             ],
             ("split", "classes", "images"),
         )
+
     for name, one in sets:
         if one.get("excluded"):
             typer.echo(f"\nleft out of {name}, {len(one['excluded'])} classes:")
             for class_ in one["excluded"]:
                 typer.echo(f"  {class_}")
+
     for note in found.notes:
         say(f"note: {note}")
     for problem in found.problems:
-        say(f"{'problem' if problem.stops else 'warning'}: {problem}")
+        kind = "warning"
+        if problem.stops:
+            kind = "problem"
+        say(f"{kind}: {problem}")
+
     stopping = sum(problem.stops for problem in found.problems)
     if stopping:
-        say(f"{stopping} problem{'s' if stopping != 1 else ''}: a search would not start")
+        say(f"{counted(stopping, 'problem')}: a search would not start")
     else:
         typer.echo("\nfine: a search can start")
 
 
 def _cells(one: dict[str, Any]) -> list[str]:
-    width, height = one.get("median_pixels", (None, None))
-    cells = [one.get("dataset"), one.get("layout"), one.get("classes"), one.get("images")]
-    return [
-        *map(shown, cells),
-        readable_size(one["bytes"]) if "bytes" in one else "-",
-        f"{width} x {height}" if width is not None else "-",
-        shown(len(one.get("broken", ()))),
-        shown(one.get("duplicates", 0)),
-    ]
+    size = pixels = None
+    if "bytes" in one:
+        size = readable_size(one["bytes"])
+    if "median_pixels" in one:
+        pixels = " x ".join(map(str, one["median_pixels"]))
+
+    counts = len(one.get("broken", ())), one.get("duplicates", 0)
+    cells = [one.get(name) for name in ("dataset", "layout", "classes", "images")]
+    return list(map(shown, [*cells, size, pixels, *counts]))

@@ -28,7 +28,6 @@ from lmoe_tune.data.usable_images import (
     UnusableError,
     UsableImages,
     class_split,
-    counted,
     select_coarse,
     select_id,
     select_outliers,
@@ -40,7 +39,7 @@ from lmoe_tune.readers import READERS, LayoutError
 from lmoe_tune.readers.names import read_names, some, write_names
 from lmoe_tune.readers.pretraining import seen_by_imagenet
 from lmoe_tune.spec import Dataset, DataSpec
-from lmoe_tune.wording import printable
+from lmoe_tune.wording import counted, printable
 
 Counts = dict[str, Any]
 

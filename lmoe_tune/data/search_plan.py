@@ -16,7 +16,6 @@ from lmoe_tune.data.usable_images import (
     UnusableError,
     UsableImages,
     class_split,
-    counted,
     outlier_pools,
     refuse_stopping,
     select_id,
@@ -26,6 +25,7 @@ from lmoe_tune.data.usable_images import (
 )
 from lmoe_tune.readers.names import path_key, some
 from lmoe_tune.spec import DataSpec
+from lmoe_tune.wording import counted
 
 
 @dataclass(frozen=True, eq=False)

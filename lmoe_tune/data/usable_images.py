@@ -31,7 +31,7 @@ from lmoe_tune.errors import UsageError
 from lmoe_tune.readers import READERS, LayoutError
 from lmoe_tune.readers.names import path_key, some
 from lmoe_tune.spec import Dataset, DataSpec
-from lmoe_tune.wording import printable
+from lmoe_tune.wording import counted, printable
 
 MAX_BROKEN_FRAC = 0.1
 """Of a set's images; more are no bad luck, but an interrupted copy."""
@@ -353,12 +353,3 @@ def _with_nearest(entry: tuple[str, str]) -> str:
     if not guess:
         return path
     return f"{path} (nearest: {guess})"
-
-
-def counted(count: int, noun: str) -> str:
-    """ "1 image", "2,000 images"."""
-    if count == 1:
-        return f"1 {noun}"
-    if noun.endswith("s"):
-        noun += "e"
-    return f"{count:,} {noun}s"

@@ -32,9 +32,10 @@ def make_reading(
         lacking = len(all_classes) - len(kept)
         notes.append(f"{lacking} of {len(all_classes)} classes have no image and are left out")
 
-    named = [entry._replace(label=name_of[entry.label]) for entry in entries]
-    named.sort(key=lambda entry: path_key(entry.path))
-    return Reading(tuple(named), kept, tuple(absent), tuple(notes))
+    if any(label != name for label, name in name_of.items()):
+        entries = [entry._replace(label=name_of[entry.label]) for entry in entries]
+    entries = sorted(entries, key=lambda entry: path_key(entry.path))
+    return Reading(tuple(entries), kept, tuple(absent), tuple(notes))
 
 
 def _spelling_notes(name_of: dict[str, str], classes: Sequence[str]) -> list[str]:

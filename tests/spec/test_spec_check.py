@@ -213,6 +213,21 @@ def test_paths_are_relative_to_the_working_directory_else_to_the_spec(load, tmp_
     assert data.coarse_ood[0].root == str(tmp_path / "planes")
 
 
+def test_a_set_to_validate_with_is_checked_like_the_others(load, tmp_path):
+    def with_set(text):
+        return FULL.replace("  coarse_ood:", f"  val_coarse: {text}\n  coarse_ood:", 1)
+
+    data = load(with_set("{dataset: folder, root: val}"), missing=nothing_missing).data
+    assert data.val_coarse.root.endswith("/val") and data.val_coarse.root.startswith("/")
+    for text, what in (
+        ("{dataset: fgvc_aircraft, root: planes}", "these are the images of"),
+        ("{dataset: folder}", "root"),
+        ("{dataset: foldr, root: val}", "did you mean 'folder'"),
+    ):
+        with pytest.raises(SpecError, match=what):
+            load(with_set(text), missing=nothing_missing)
+
+
 def test_the_data_section_can_be_hashed(load):
     assert hash(load().data) == hash(load().data)
 
