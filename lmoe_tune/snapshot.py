@@ -1,7 +1,8 @@
-"""A picture of the ledger, as MLflow's projection needs it: `lmoe_tune.sweep` makes it, `lmoe_tune.tracking` shows it.
+"""A picture of the ledger, as MLflow's projection needs it: `lmoe_tune.sweep` makes it,
+`lmoe_tune.tracking` shows it.
 
-All times are milliseconds since the epoch and come from the ledger, never from the clock: MLflow stores a
-metric that is repeated with the same value, step and time only once.
+All times are milliseconds since the epoch and come from the ledger, never from the clock: MLflow
+stores a metric that is repeated with the same value, step and time only once.
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ class BaselineSnapshot:
 
 @dataclass(frozen=True)
 class SweepSnapshot:
-    """A sweep and its trials. `searched` names the parameters of the space; `best` is a trial's number.
+    """A sweep and its trials. `searched` names the parameters of the space; `best` is a trial's
+    number.
 
     Or the sweep's confirmation and its jobs: these have runs of their own kind, below the sweep's.
     """
@@ -79,7 +81,8 @@ class SweepSnapshot:
 
 @dataclass(frozen=True)
 class ModelSource:
-    """A checkpoint to keep as a logged model: a file of `torch.save({"model": …, "describes": {…}})`.
+    """A checkpoint to keep as a logged model: a file of `torch.save({"model": …, "describes":
+    {…}})`.
 
     `describes` is the document of a `lmoe_tune.description.ModelDescription`.
     """

@@ -1,7 +1,9 @@
-"""The process that delivers a sweep to MLflow: it reads the ledger, again and again, and projects what has changed.
+"""The process that delivers a sweep to MLflow: it reads the ledger, again and again, and projects
+what has changed.
 
-It runs beside the driver's event loop (`lmoe_tune.sweep.projector` starts it), so nothing that a tracking server
-does or fails to do reaches the trials. What it learns it tells the driver, one JSON object a line.
+It runs beside the driver's event loop (`lmoe_tune.sweep.projector` starts it), so nothing that a
+tracking server does or fails to do reaches the trials. What it learns it tells the driver, one JSON
+object a line.
 """
 
 from __future__ import annotations
@@ -45,9 +47,9 @@ def deliver(
     """Project the ledger into MLflow until `finishing` says that the sweep's process is done.
 
     Args:
-        tell: takes `away` or `refused` (why nothing can be delivered now), `lines` of what was learnt
-            (`lmoe_tune.sweep.tracked`), with `delivered` once they are all, `left` of how many trials when the sweep
-            has ended, and `message` for the user.
+        tell: takes `away` or `refused` (why nothing can be delivered now), `lines` of what was
+            learnt (`lmoe_tune.sweep.tracked`), with `delivered` once they are all, `left` of how
+            many trials when the sweep has ended, and `message` for the user.
         finishing: waits up to that many seconds; True once nothing more will be recorded.
         after_kill: deliver although the last run has not recorded its end.
     """
@@ -164,7 +166,9 @@ def _news(found: Delivered, known: Tracked) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    """The process: its arguments are the home and the sweep's name; MLFLOW_TRACKING_URI is the server."""
+    """The process: its arguments are the home and the sweep's name; MLFLOW_TRACKING_URI is the
+    server.
+    """
     die_with_parent()  # in the middle of a request too, so that a resume is alone with the server
     os.nice(19)  # on a full machine the trials come first
     home, name, *after_kill = sys.argv[1:]

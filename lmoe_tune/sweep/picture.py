@@ -1,6 +1,8 @@
-"""The picture of a ledger that tracking projects: what `lmoe_tune.snapshot` describes, read when it is asked for.
+"""The picture of a ledger that tracking projects: what `lmoe_tune.snapshot` describes, read when it
+is asked for.
 
-To show one more thing in MLflow: a field there, its value here, and where it goes in `lmoe_tune.tracking`.
+To show one more thing in MLflow: a field there, its value here, and where it goes in
+`lmoe_tune.tracking`.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ from lmoe_tune.training.baseline_record import read_baseline_record
 
 
 class StartedTrials(Sequence[TrialRecord]):
-    """The trials that have been started, by number; each is read from the ledger when it is asked for.
+    """The trials that have been started, by number; each is read from the ledger when it is asked
+    for.
 
     Those that wait have the highest numbers, so the others follow each other without a gap.
     """

@@ -1,7 +1,8 @@
-"""Tracking beside the event loop, the driver's side: it starts the process that delivers, and hears what it tells.
+"""Tracking beside the event loop, the driver's side: it starts the process that delivers, and hears
+what it tells.
 
-The process itself is `lmoe_tune.sweep.delivery`. The ids that it tells are written down beside the ledger
-(`lmoe_tune.sweep.tracked`), and what the user should know is passed on, once.
+The process itself is `lmoe_tune.sweep.delivery`. The ids that it tells are written down beside the
+ledger (`lmoe_tune.sweep.tracked`), and what the user should know is passed on, once.
 """
 
 from __future__ import annotations
@@ -174,7 +175,8 @@ class Projector:
         self._process.close()
 
     def finish(self, patience_s: float, *, while_it_goes_on: bool = True) -> None:
-        """Wait until it has delivered, and collect what it says; it is ended if that takes too long.
+        """Wait until it has delivered, and collect what it says; it is ended if that takes too
+        long.
 
         Args:
             patience_s: how long to wait.

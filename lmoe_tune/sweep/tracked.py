@@ -1,9 +1,10 @@
-"""Where a sweep is in MLflow: its store's address, and the ids of its runs, in a file beside the ledger.
+"""Where a sweep is in MLflow: its store's address, and the ids of its runs, in a file beside the
+ledger.
 
-`tracking.jsonl` has a line for each thing that was learnt, and is only appended to, by the holder of the sweep's
-lock. Nothing in it is needed to go on: `sync` finds all of it again, so it is not synced to the disk, and a line
-that is torn or unknown is passed over. The ledger itself is not used for this: Optuna copies what belongs to a
-study as a whole whenever it is asked for it.
+`tracking.jsonl` has a line for each thing that was learnt, and is only appended to, by the holder
+of the sweep's lock. Nothing in it is needed to go on: `sync` finds all of it again, so it is not
+synced to the disk, and a line that is torn or unknown is passed over. The ledger itself is not used
+for this: Optuna copies what belongs to a study as a whole whenever it is asked for it.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ class Tracked:
     runs: int | None = None
 
     def run_of(self, trial: int) -> tuple[str, str]:
-        """The experiment, and the run that something about a trial belongs to: the trial's own, else the sweep's.
+        """The experiment, and the run that something about a trial belongs to: the trial's own,
+        else the sweep's.
 
         Raises:
             TrackingError: MLflow does not have the sweep.
@@ -96,9 +98,11 @@ def append(folder: SweepFolder, lines: Iterable[Line]) -> None:
 
 
 def address(folder: SweepFolder, spec: Spec) -> str:
-    """Where the sweep is tracked: the spec's address, else MLFLOW_TRACKING_URI, else a database under the home.
+    """Where the sweep is tracked: the spec's address, else MLFLOW_TRACKING_URI, else a database
+    under the home.
 
-    A relative path means the file that it meant when the sweep began, wherever a later command is typed.
+    A relative path means the file that it meant when the sweep began, wherever a later command is
+    typed.
     """
     given = spec.tracking.uri or from_environment()
     if given is None:
@@ -133,7 +137,9 @@ def page_of(folder: SweepFolder, uri: str, sweep_id: str) -> str:
 
 
 def comparison(folder: SweepFolder, spec: Spec, sweep_id: str) -> str:
-    """How to see the trials side by side in MLflow: a link, or what to type where no server shows them yet."""
+    """How to see the trials side by side in MLflow: a link, or what to type where no server shows
+    them yet.
+    """
     uri = address(folder, spec)
     page = page_of(folder, uri, sweep_id)
     if not (is_server(uri) and page):

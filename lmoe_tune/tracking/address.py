@@ -1,6 +1,7 @@
 """Where the tracking store is, and how that is shown without its secrets.
 
-An address is made from a path here and nowhere else (`sqlite_uri`), and a path from an address (`sqlite_path`).
+An address is made from a path here and nowhere else (`sqlite_uri`), and a path from an address
+(`sqlite_path`).
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ def from_environment() -> str | None:
 
 
 def absolute(uri: str, folder: Path) -> str:
-    """The address with a relative path of an SQLite file taken from `folder`; any other one as it is."""
+    """The address with a relative path of an SQLite file taken from `folder`; any other one as it
+    is.
+    """
     path = sqlite_path(uri)
     if path is None or path.is_absolute():
         return uri
@@ -78,9 +81,11 @@ def sqlite_path(uri: str) -> Path | None:
 
 
 def shown(uri: str) -> str:
-    """The URI without user, password and secret query parameters: the only form that may be printed.
+    """The URI without user, password and secret query parameters: the only form that may be
+    printed.
 
-    A password that was not percent-encoded may hold any of `/ ? # @`, so all up to the last `@` goes.
+    A password that was not percent-encoded may hold any of `/ ? # @`, so all up to the last `@`
+    goes.
     """
     start, separator, rest = uri.partition("://")
     if not separator:
@@ -94,7 +99,9 @@ def shown(uri: str) -> str:
 
 
 def without_secrets(text: str, uri: str) -> str:
-    """A library's message in one line, with every secret of `uri` and of the environment blacked out."""
+    """A library's message in one line, with every secret of `uri` and of the environment blacked
+    out.
+    """
     for secret in _secrets(uri):
         text = text.replace(secret, "***")
     text = re.sub(r"(://)[^\s/'\"]*@", r"\1", text)

@@ -1,7 +1,8 @@
 """What a model in MLflow takes along, so that it can be served where lmoe-tune is not installed.
 
-No index has the version of the package that a model was logged with, least of all one from a checkout. So its source
-lies in the model as one archive, from which Python imports it, and the model's requirements name only what it needs.
+No index has the version of the package that a model was logged with, least of all one from a
+checkout. So its source lies in the model as one archive, from which Python imports it, and the
+model's requirements name only what it needs.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ def requirements(*, of_checkpoint: bool) -> list[str]:
     """What loading a model needs, by name and installed version; found without importing any of it.
 
     Args:
-        of_checkpoint: its network is built from its architecture's name; else it is an exported detector.
+        of_checkpoint: its network is built from its architecture's name; else it is an exported
+            detector.
     """
     names = _NEEDED + _ARCHITECTURES if of_checkpoint else _NEEDED
     pinned = []

@@ -1,9 +1,11 @@
-"""MLflow's own pages, opened on a prepared comparison: filter, order, columns and charts, behind a link.
+"""MLflow's own pages, opened on a prepared comparison: filter, order, columns and charts, behind a
+link.
 
-MLflow keeps a view that somebody shares as a tag `mlflow.sharedViewState.KEY` of the experiment, and opens it by
-`viewStateShareKey=KEY`. Neither is documented, so all of it is here, and `tests/tracking/test_browser.py` looks at the
-charts in a real browser. We write under keys of our own only: one for each sweep, one for each confirmation, one
-that compares the sweeps of an experiment. Without such a view MLflow shows one closed row, without metrics.
+MLflow keeps a view that somebody shares as a tag `mlflow.sharedViewState.KEY` of the experiment,
+and opens it by `viewStateShareKey=KEY`. Neither is documented, so all of it is here, and
+`tests/tracking/test_browser.py` looks at the charts in a real browser. We write under keys of our
+own only: one for each sweep, one for each confirmation, one that compares the sweeps of an
+experiment. Without such a view MLflow shows one closed row, without metrics.
 """
 
 from __future__ import annotations

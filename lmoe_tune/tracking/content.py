@@ -1,8 +1,10 @@
-"""What MLflow is told of a sweep, a trial and a baseline: params, tags, metrics and notes, as plain values.
+"""What MLflow is told of a sweep, a trial and a baseline: params, tags, metrics and notes, as plain
+values.
 
-Only the searched parameters are params, so that parallel coordinates show nothing else; what is the same for all
-trials of a sweep is a tag, by which one can filter across sweeps. `docs/mlflow.md` lists these names, and a test
-compares the two. To show one more thing: a value here, and a line in the table there.
+Only the searched parameters are params, so that parallel coordinates show nothing else; what is the
+same for all trials of a sweep is a tag, by which one can filter across sweeps. `docs/mlflow.md`
+lists these names, and a test compares the two. To show one more thing: a value here, and a line in
+the table there.
 """
 
 from __future__ import annotations
@@ -86,7 +88,9 @@ def trial_name(snapshot: SweepSnapshot, trial: TrialRecord) -> str:
 
 
 def trial_status(snapshot: SweepSnapshot, trial: TrialRecord) -> str:
-    """KILLED where nobody works on it, so that none is left RUNNING; its tag says that it is still to be finished."""
+    """KILLED where nobody works on it, so that none is left RUNNING; its tag says that it is still
+    to be finished.
+    """
     if trial.state == "running" and snapshot.state != "running":
         return "KILLED"
     return STATUS[trial.state]
@@ -115,8 +119,8 @@ def summary_metrics(snapshot: SweepSnapshot, trial: TrialRecord) -> dict[str, fl
 
 
 def of_sweep(snapshot: SweepSnapshot, best_run_id: str | None) -> Tags:
-    """The tags of its own run. The best parameters are among them, as a param is written once, but the best trial
-    changes while a sweep runs, and again when it is extended.
+    """The tags of its own run. The best parameters are among them, as a param is written once, but
+    the best trial changes while a sweep runs, and again when it is extended.
     """
     tags = {
         "lmoe_tune.state": snapshot.state,

@@ -1,7 +1,8 @@
-"""One plain request to a tracking server, with the proxies, certificates and credentials that MLflow would use.
+"""One plain request to a tracking server, with the proxies, certificates and credentials that
+MLflow would use.
 
-MLflow tells a login page, a 502 and a 407 apart no better than by their text, so where it matters the server is
-asked here, which takes no import of MLflow either.
+MLflow tells a login page, a 502 and a 407 apart no better than by their text, so where it matters
+the server is asked here, which takes no import of MLflow either.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
-"""Whether MLflow refused or cannot be reached: the one place that judges what it and the libraries below it raise.
+"""Whether MLflow refused or cannot be reached: the one place that judges what it and the libraries
+below it raise.
 
-*Away* is what passes by itself: refused connections, time-outs, errors of the server's own (5xx, and 429), locks.
-Everything else is a *refusal*: waiting does not help, so it is said at once, with what to mend.
+*Away* is what passes by itself: refused connections, time-outs, errors of the server's own (5xx,
+and 429), locks. Everything else is a *refusal*: waiting does not help, so it is said at once, with
+what to mend.
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ from lmoe_tune.tracking.address import is_server, shown, without_secrets
 
 _PASSING_STATUS = (408, 425, 429)
 _PASSING_SQLITE = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL)
-# Classes of SQLSTATE: connection, transaction rolled back, resources, locks, operator's intervention, ODBC time-out.
+# Classes of SQLSTATE: connection, transaction rolled back, resources, locks, operator's
+# intervention, ODBC time-out.
 _PASSING_SQLSTATE = ("08", "40", "53", "55", "57", "HYT")
 _PASSING_MYSQL = (1040, 1053, 1205, 1213, 2002, 2003, 2006, 2013)
 # libpq gives a connection that fails no SQLSTATE, but only the server's sentence.
@@ -53,7 +56,8 @@ def judged(error: Exception, uri: str) -> TrackingError:
         return error
     chain = list(_chain(error))
 
-    # What MLflow raises mostly wraps what says more; unless the server itself has said what is wrong.
+    # What MLflow raises mostly wraps what says more; unless the server itself has said what is
+    # wrong.
     for one in [*filter(_is_an_answer, chain[:1]), *chain]:
         found = _judged_alone(one, uri)
         if found is not None:
@@ -121,7 +125,9 @@ def translated(uri: str) -> Iterator[None]:
 
 
 def _judged_alone(error: BaseException, uri: str) -> TrackingError | None:
-    """What one exception of a chain says by itself; None where the next one below it is to be asked."""
+    """What one exception of a chain says by itself; None where the next one below it is to be
+    asked.
+    """
     if isinstance(error, ImportError):
         return missing_driver(error, uri)
     kind = type(error).__module__.partition(".")[0]
@@ -273,12 +279,13 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 def _below(error: BaseException) -> list[BaseException]:
     reason = getattr(error, "reason", None)  # urllib3's
-    candidates = [error.__cause__, error.__context__, reason]
+    candidates = [error.__cause__, error.__context__, reason, *error.args]
     return [one for one in candidates if isinstance(one, BaseException)]
 
 
 def _is_foreign(error: Exception) -> bool:
-    """Raised by MLflow or below it: it stumbles over a strange answer with a KeyError or an AttributeError.
+    """Raised by MLflow or below it: it stumbles over a strange answer with a KeyError or an
+    AttributeError.
 
     OSError includes what requests raises; ImportError is a database driver that is not installed.
     """

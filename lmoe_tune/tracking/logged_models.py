@@ -1,8 +1,10 @@
-"""The best checkpoints as MLflow logged models, logged from code: `served/detector.py` beside the checkpoint.
+"""The best checkpoints as MLflow logged models, logged from code: `served/detector.py` beside the
+checkpoint.
 
-Uses MlflowClient's steps (create, upload, finalize) and not `mlflow.pyfunc.log_model`, which works on global
-state (tracking address, active run) and prints; with an input example it also runs the model, which imports
-torch into this process (2.9 s). A model is PENDING until the last step: what a kill left is known by that.
+Uses MlflowClient's steps (create, upload, finalize) and not `mlflow.pyfunc.log_model`, which works
+on global state (tracking address, active run) and prints; with an input example it also runs the
+model, which imports torch into this process (2.9 s). A model is PENDING until the last step: what a
+kill left is known by that.
 """
 
 from __future__ import annotations
@@ -35,7 +37,9 @@ _SCORES = "msp, max_logit or energy; higher = more in-distribution"
 
 
 class CheckpointGoneError(TrackingError):
-    """A checkpoint was dropped meanwhile: its trial is no longer among the best. Says nothing of MLflow."""
+    """A checkpoint was dropped meanwhile: its trial is no longer among the best. Says nothing of
+    MLflow.
+    """
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,8 @@ class LoggedModels:
         """Learn which models there are; delete those that a kill left unfinished, and doubles.
 
         Args:
-            linked: ids that are outputs of a run; a model that is not is unfinished too. None: not known.
+            linked: ids that are outputs of a run; a model that is not is unfinished too. None: not
+                known.
         """
         self._known = {}
         for model in sorted(
@@ -97,7 +102,8 @@ class LoggedModels:
     def deliver(
         self, snapshot: SweepSnapshot, sources: list[ModelSource], run_ids: Mapping[int, str]
     ) -> dict[int, str]:
-        """Make the models exactly those of `sources`; without any, leave them. Returns trial -> model id.
+        """Make the models exactly those of `sources`; without any, leave them. Returns trial ->
+        model id.
 
         Raises:
             CheckpointGoneError: one of `sources` is gone.
@@ -234,10 +240,11 @@ def _gone(checkpoint: Path) -> CheckpointGoneError:
 def _build(
     folder: Path, source: ModelSource, snapshot: SweepSnapshot, model: LoggedModel, run_id: str
 ) -> None:
-    """Write the folder of an MLflow pyfunc model, the one that `pyfunc.save_model(python_model=path)` writes.
+    """Write the folder of an MLflow pyfunc model, the one that
+    `pyfunc.save_model(python_model=path)` writes.
 
-    That function would execute the code, copy the checkpoint twice and search all installed packages to warn
-    of versions that differ: 0.45 s of CPU.
+    That function would execute the code, copy the checkpoint twice and search all installed
+    packages to warn of versions that differ: 0.45 s of CPU.
     """
     import yaml
     from mlflow import pyfunc
@@ -268,7 +275,8 @@ def _build(
         run_id=run_id,
         model_uuid=model.model_id,
         model_id=model.model_id,
-        # No input schema: MLflow would accept one shape and type, and refuse the other forms of `predict`.
+        # No input schema: MLflow would accept one shape and type, and refuse the other forms of
+        # `predict`.
         signature=ModelSignature(
             outputs=Schema([ColSpec("string", "class"), ColSpec("double", "score")]),
             params=ParamSchema([ParamSpec("score", "string", "")]),

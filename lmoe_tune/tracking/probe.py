@@ -1,6 +1,7 @@
 """Whether a run could deliver to a store, found within seconds and without MLflow's own import.
 
-`search` asks before it makes anything, `doctor` shows the answer, and each connection starts with the cheap part.
+`search` asks before it makes anything, `doctor` shows the answer, and each connection starts with
+the cheap part.
 """
 
 from __future__ import annotations
@@ -71,7 +72,8 @@ def probe(uri: str, experiment: str | None = None) -> Probe:
 
 
 def refuse_closed(uri: str, experiment: str | None = None) -> str | None:
-    """Raise where the store refuses; one that is only away is no reason not to start. Returns a caution.
+    """Raise where the store refuses; one that is only away is no reason not to start. Returns a
+    caution.
 
     Raises:
         TrackingRefusedError: with what to mend.
@@ -83,7 +85,8 @@ def refuse_closed(uri: str, experiment: str | None = None) -> str | None:
 
 
 def refuse_unusable(uri: str) -> None:
-    """Fail within seconds where nobody listens, or the address is none: MLflow's own retries take 100 s.
+    """Fail within seconds where nobody listens, or the address is none: MLflow's own retries take
+    100 s.
 
     Raises:
         TrackingError: of the kind that it is.

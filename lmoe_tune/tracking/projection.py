@@ -1,10 +1,11 @@
-"""The projection: makes MLflow show what a snapshot of the ledger says, with as few calls as it can.
+"""The projection: makes MLflow show what a snapshot of the ledger says, with as few calls as it
+can.
 
-MLflow holds nothing that the ledger does not, so every step may be repeated: runs are found by their tags,
-metrics carry the ledger's times (MLflow stores an identical one once), and the status of a run is set last,
-so a run that has ended is known to be whole. What was delivered is remembered in memory only; after any error
-it is forgotten and looked up again, as a request may have been carried out although its answer was lost.
-What has not changed since the last time is not looked at.
+MLflow holds nothing that the ledger does not, so every step may be repeated: runs are found by
+their tags, metrics carry the ledger's times (MLflow stores an identical one once), and the status
+of a run is set last, so a run that has ended is known to be whole. What was delivered is remembered
+in memory only; after any error it is forgotten and looked up again, as a request may have been
+carried out although its answer was lost. What has not changed since the last time is not looked at.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ _EXPERIMENT_TAGS = {
     EXPERIMENT_TAG: "custom_model_development"
 }  # the UI opens on runs, not on traces
 _REQUESTS_AT_A_TIME = 6
-"""Of a server: it spends most of a request's time in its database. An SQLite file takes one writer."""
+"""Of a server: it spends most of a request's time in its database. An SQLite file takes one writer.
+"""
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,9 @@ class _Contact:
     open: set[int] = field(default_factory=set)
     """Trials that have been delivered, but may still change."""
     without_datasets: list[Run] = field(default_factory=list)
-    """Of trials that have ended: what they saw is said when nothing else waits, as it costs a call for each."""
+    """Of trials that have ended: what they saw is said when nothing else waits, as it costs a call
+    for each.
+    """
     num_seen: int = 0
     """Trials below this number have been delivered."""
     last_ms: int = 0
@@ -96,8 +100,9 @@ class Projection:
 
         Args:
             tracking_uri: of a tracking server or a database; may hold credentials.
-            artifact_root: folder for the files of runs and models where there is no server that keeps them;
-                the default is `mlartifacts` beside an SQLite store. A server decides itself.
+            artifact_root: folder for the files of runs and models where there is no server that
+                keeps them; the default is `mlartifacts` beside an SQLite store. A server decides
+                itself.
         """
         self._uri = tracking_uri
         path = sqlite_path(tracking_uri)
@@ -129,12 +134,14 @@ class Projection:
 
         Args:
             snapshot: the ledger as it is now.
-            models: the best checkpoints; the sweep's logged models become exactly these. Without any, the
-                models that there are stay.
-            limit_s: begin with no further trial after so many seconds; `num_left` says how many are left.
+            models: the best checkpoints; the sweep's logged models become exactly these. Without
+                any, the models that there are stay.
+            limit_s: begin with no further trial after so many seconds; `num_left` says how many are
+                left.
 
         Raises:
-            TrackingAwayError, TrackingRefusedError: what was delivered stays, and the next call goes on.
+            TrackingAwayError, TrackingRefusedError: what was delivered stays, and the next call
+                goes on.
             CheckpointGoneError: one of `models` is gone.
         """
         until = time.monotonic() + limit_s if limit_s is not None else None
@@ -143,8 +150,8 @@ class Projection:
             contact = self._contact
             assert contact is not None
             if snapshot.state != "running" and contact.changed and not delivered.num_left:
-                # MLflow repeats a POST whose answer was lost, so things may exist twice without an error here;
-                # and some proxies answer without passing a request on.
+                # MLflow repeats a POST whose answer was lost, so things may exist twice without an
+                # error here; and some proxies answer without passing a request on.
                 self._contact = None
                 delivered = self._deliver(self._reach(snapshot), snapshot, models, None)
 
@@ -155,7 +162,9 @@ class Projection:
     def _patiently(
         self, snapshot: SweepSnapshot, models: Sequence[ModelSource], until: float | None
     ) -> Delivered:
-        """A run that somebody has deleted in MLflow refuses too, so before that is believed all is looked up again."""
+        """A run that somebody has deleted in MLflow refuses too, so before that is believed all is
+        looked up again.
+        """
         try:
             return self._deliver(self._reach(snapshot), snapshot, models, until)
         except TrackingRefusedError as refusal:
@@ -343,7 +352,9 @@ class Projection:
 
 
 def _find_runs(contact: _Contact, snapshot: SweepSnapshot) -> None:
-    """Everything of this sweep that MLflow holds; runs that exist twice are deleted but for the oldest."""
+    """Everything of this sweep that MLflow holds; runs that exist twice are deleted but for the
+    oldest.
+    """
     assert "'" not in snapshot.sweep_id, "a sweep id is a UUID"
     client = contact.client
     found: list[MlflowRun] = []

@@ -1,7 +1,8 @@
-"""The runs of one experiment: what MLflow is known to hold of each, and how what is new is sent in few calls.
+"""The runs of one experiment: what MLflow is known to hold of each, and how what is new is sent in
+few calls.
 
-A call that MLflow refuses for what is in it is taken apart, so that one name or value it does not take costs that
-one alone; the rest arrives, and the user hears of it once.
+A call that MLflow refuses for what is in it is taken apart, so that one name or value it does not
+take costs that one alone; the rest arrives, and the user hears of it once.
 """
 
 from __future__ import annotations
@@ -38,7 +39,9 @@ class Run:
     metrics: dict[str, float] = field(default_factory=dict)
     num_epochs: int = 0
     sent_ms: dict[int, int] = field(default_factory=dict)
-    """Epochs that MLflow has, and their times: sent again with another time, one would be there twice."""
+    """Epochs that MLflow has, and their times: sent again with another time, one would be there
+    twice.
+    """
     has_datasets: bool = False
 
     @classmethod
@@ -67,7 +70,8 @@ class Runs:
 
     Attributes:
         changed: something was sent.
-        refused: names of metrics, params and tags that MLflow does not take; they are not sent again.
+        refused: names of metrics, params and tags that MLflow does not take; they are not sent
+            again.
         say: gets a sentence about each of them.
     """
 

@@ -79,7 +79,8 @@ def connect(uri: str) -> MlflowClient:
 def follow_home(uri: str, artifact_root: Path, tag: str) -> None:
     """Let a SQLite store that lies beside its artifacts point to them where they are now.
 
-    MLflow keeps absolute addresses, so a home that was moved or copied would still write into the old one.
+    MLflow keeps absolute addresses, so a home that was moved or copied would still write into the
+    old one.
 
     Args:
         artifact_root: where the artifacts are now.
@@ -113,8 +114,8 @@ def follow_home(uri: str, artifact_root: Path, tag: str) -> None:
 def _create_sqlite(path: Path) -> None:
     """Have MLflow make its tables in memory, copy them to a file aside, and rename that.
 
-    On the disk its 67 migrations cost twice the CPU and wait for hundreds of syncs, and a kill between two of
-    them leaves a database that MLflow can neither use nor mend.
+    On the disk its 67 migrations cost twice the CPU and wait for hundreds of syncs, and a kill
+    between two of them leaves a database that MLflow can neither use nor mend.
     """
     from mlflow.db import upgrade  # the command `mlflow db upgrade`
 
@@ -132,7 +133,9 @@ def _create_sqlite(path: Path) -> None:
 
 @contextmanager
 def _no_collection() -> Iterator[None]:
-    """Without the garbage collector: a third of the time that loading MLflow takes, and it finds nothing."""
+    """Without the garbage collector: a third of the time that loading MLflow takes, and it finds
+    nothing.
+    """
     collecting = gc.isenabled()
     gc.disable()
     try:

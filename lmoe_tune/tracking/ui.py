@@ -30,7 +30,9 @@ _STOP_TIMEOUT_S = 5.0
 
 
 def command(port: int, artifact_root: Path) -> list[str]:
-    """The argv that starts MLflow's server on loopback; the store's address goes through `environment`."""
+    """The argv that starts MLflow's server on loopback; the store's address goes through
+    `environment`.
+    """
     return [
         *(sys.executable, "-P", "-m", "mlflow", "server"),
         *("--host", HOST, "--port", str(port)),
@@ -44,7 +46,9 @@ def command(port: int, artifact_root: Path) -> list[str]:
 
 
 def environment(tracking_uri: str) -> dict[str, str]:
-    """The environment for `command`: among the arguments, `ps` would show the password of the address."""
+    """The environment for `command`: among the arguments, `ps` would show the password of the
+    address.
+    """
     settings = {name: value for name, value in SETTINGS.items() if name != "MLFLOW_LOGGING_LEVEL"}
     inherited = {name: value for name, value in safe_environment().items() if name not in _OPENS_UP}
     return (
@@ -152,7 +156,9 @@ def _link(base: str, page: str) -> str:
 
 
 def _open(link: str) -> None:
-    """In the user's browser, where there is a screen: elsewhere a browser in the terminal might start."""
+    """In the user's browser, where there is a screen: elsewhere a browser in the terminal might
+    start.
+    """
     has_screen = (
         sys.platform == "darwin" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     )
@@ -161,7 +167,8 @@ def _open(link: str) -> None:
 
 
 def _guard(server: subprocess.Popen[bytes]) -> subprocess.Popen[bytes]:
-    """Ends the server when this process is gone, however it ended: the pipe to the guard is then closed.
+    """Ends the server when this process is gone, however it ended: the pipe to the guard is then
+    closed.
 
     A death signal of the kernel's would reach the server's first process only.
     """

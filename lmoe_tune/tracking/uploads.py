@@ -1,4 +1,6 @@
-"""What a command puts into MLflow by itself, beside the projection: a report, a detector for the registry."""
+"""What a command puts into MLflow by itself, beside the projection: a report, a detector for the
+registry.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,8 @@ _CODE = Path(__file__).parent / "served" / "detector.py"
 
 
 def upload_report(uri: str, folder: Path, *, run_id: str, artifact_root: Path) -> None:
-    """Put the files of a report below `report/` of the sweep's run; an older one is replaced, file by file.
+    """Put the files of a report below `report/` of the sweep's run; an older one is replaced, file
+    by file.
 
     Raises:
         TrackingError: MLflow cannot be reached or refuses the files.
@@ -45,13 +48,14 @@ def register_detector(
     artifact_root: Path,
     verdict: str | None = None,
 ) -> dict[str, Any]:
-    """Log the folder of an exported detector as a model of its trial's run, and register a new version of it.
+    """Log the folder of an exported detector as a model of its trial's run, and register a new
+    version of it.
 
     Args:
         experiment_id, run_id: of the run that the detector belongs to.
         artifact_root: where a SQLite store beside it keeps its artifacts.
-        verdict: what a confirmation said of it: a tag of the version. Where that is `real`, the version also gets
-            the alias `confirmed`, which is moved from the one that had it.
+        verdict: what a confirmation said of it: a tag of the version. Where that is `real`, the
+            version also gets the alias `confirmed`, which is moved from the one that had it.
 
     Returns:
         `name`, `version`, `model_id` and `uri`.

@@ -1,8 +1,10 @@
-"""A detector as MLflow runs it. MLflow copies this file into every model that is logged, and executes it.
+"""A detector as MLflow runs it. MLflow copies this file into every model that is logged, and
+executes it.
 
-The model brings the package that it was logged with, so it runs where no lmoe-tune is installed. What it says comes
-from `lmoe_tune.detector`, as with `lmoe-tune predict`. Nothing of it is imported before the model is loaded: logging
-a model executes this file too, and must not cost the import of torch.
+The model brings the package that it was logged with, so it runs where no lmoe-tune is installed.
+What it says comes from `lmoe_tune.detector`, as with `lmoe-tune predict`. Nothing of it is imported
+before the model is loaded: logging a model executes this file too, and must not cost the import of
+torch.
 
 N images, C channels, H W pixels.
 """
@@ -27,7 +29,9 @@ SCORES = ("msp", "max_logit", "energy")
 
 
 class Served(PythonModel):
-    """Class, score (higher = more in-distribution) and, of an exported detector, `is_ood` of each image."""
+    """Class, score (higher = more in-distribution) and, of an exported detector, `is_ood` of each
+    image.
+    """
 
     def load_context(self, context: PythonModelContext) -> None:
         """Load an exported detector, or a trial's checkpoint. Nothing is unpickled."""
@@ -43,19 +47,21 @@ class Served(PythonModel):
 
             self.detector = load_trained(context.artifacts["checkpoint"])
 
-    # MLflow reads the annotation of `model_input`: any but this one or none at all makes it warn or validate.
+    # MLflow reads the annotation of `model_input`: any but this one or none at all makes it warn or
+    # validate.
     def predict(
         self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
-        """One row per image, with the columns `class` and `score`; of an exported detector also `is_ood`.
+        """One row per image, with the columns `class` and `score`; of an exported detector also
+        `is_ood`.
 
         Args:
             context: not used; `load_context` has read it.
-            model_input: a DataFrame with a column `image` of image files, as bytes or in base64; or pixels in 0-255,
-                as an array (N, C, H, W) or (C, H, W), of one channel also without C, or as a DataFrame whose rows are
-                flattened images.
-            params: `score` is msp, max_logit or energy; the one that the search went by is the default. There is no
-                `is_ood` of another one.
+            model_input: a DataFrame with a column `image` of image files, as bytes or in base64; or
+                pixels in 0-255, as an array (N, C, H, W) or (C, H, W), of one channel also without
+                C, or as a DataFrame whose rows are flattened images.
+            params: `score` is msp, max_logit or energy; the one that the search went by is the
+                default. There is no `is_ood` of another one.
 
         Raises:
             ValueError: none of these, or a file that cannot be read.
