@@ -135,12 +135,11 @@ class Clock:
 
 
 def drive_ours(home: Path, driven: int, *more: str) -> dict[str, float]:
-    from types import SimpleNamespace
-
     from lmoe_tune.sweep.control import SweepControl
     from lmoe_tune.sweep.folder import SweepFolder
     from lmoe_tune.sweep.ledger import Ledger
     from lmoe_tune.sweep.observer import Observer
+    from trainables.worker import Report
 
     before, start = memory(), time.process_time()
     ledger = Ledger.writing(SweepFolder(home, "capacity"), make_spec(home, *more))
@@ -156,11 +155,9 @@ def drive_ours(home: Path, driven: int, *more: str) -> dict[str, float]:
             control.worker_config(suggestion)
             ledger.folder.checkpoints(suggestion.number).mkdir(parents=True, exist_ok=True)
             for epoch in (1, 2, 3):
-                report = SimpleNamespace(
-                    trial=suggestion.number, epoch=epoch, metrics=measured(suggestion.number, epoch),
-                    baseline=BASELINE, failure=None, traceback=None, notes=(), ends_sweep=False,
-                )  # fmt: skip
-                if control.on_report(report):  # type: ignore[arg-type]
+                number, metrics = suggestion.number, measured(suggestion.number, epoch)
+                report = Report(trial=number, epoch=epoch, metrics=metrics, baseline=BASELINE)
+                if control.on_report(report):
                     break
 
     clock = Clock()

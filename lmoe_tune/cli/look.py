@@ -170,7 +170,7 @@ def best(name: NameArgument, form: FormatOption = "table", home: HomeOption = No
 
     chosen = checked_format(form)
     ledger = _ledger(resolve_home(home), name)
-    found = view.best_of(ledger, ledger.trials())
+    found = view.best_of(ledger)
     if found is None:
         raise UsageError(f"the sweep '{name}' has no complete trial yet")
     _say_openings(view.test_openings(ledger))

@@ -379,14 +379,19 @@ def _print_summary(sweep: Sweep, summary: dict[str, Any]) -> None:
     typer.echo(f"compare the trials: {summary['comparison']}")
     if summary["test_openings"]:
         say(openings_line(summary["test_openings"]))
-    if sweep.state == "complete" and summary["best"] is not None:
-        name, home = sweep.name, sweep.folder.home
-        offered = (
-            advice.confirm(name, home=home),
-            advice.leaderboard(name, home=home),
-            advice.resume(name, trials="+8", home=home),
-        )
+    if sweep.state == "complete" and (offered := _what_works_now(sweep, summary)):
         typer.echo(f"next: {' | '.join(offered)}")
+
+
+def _what_works_now(sweep: Sweep, summary: dict[str, Any]) -> list[str]:
+    """What one may type next with a complete sweep."""
+    name, home = sweep.name, sweep.folder.home
+    used, found = sweep.ledger.exhausted(), list[str]()
+    if summary["best"] is not None:
+        found += [advice.confirm(name, home=home), advice.leaderboard(name, home=home)]
+    if used is not None and used.extended_by is not None:
+        found.append(advice.resume(name, **used.extended_by, home=home))
+    return found
 
 
 def _print_best(sweep: Sweep, best: dict[str, Any]) -> None:

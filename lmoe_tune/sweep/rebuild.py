@@ -30,7 +30,6 @@ from lmoe_tune.sweep.journal import JournalFile, LedgerError, good_records, whol
 from lmoe_tune.sweep.ledger import Ledger, now_ms
 from lmoe_tune.sweep.standing import STATES
 from lmoe_tune.sweep.trial_files import read_record, recorded_extent
-from lmoe_tune.sweep.view import OPENING_PREFIX
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,7 @@ def survey(folder: SweepFolder, spec: Spec) -> Remains:
         )
     # Whatever is lost, it stays known that the test set was opened.
     attrs = {
-        key: of for key, of in _read_about(folder).items() if key.startswith(OPENING_PREFIX)
+        key: of for key, of in _read_about(folder).items() if schema.TEST_OPENING.holds(key)
     } | attrs
     trials, from_records = dict(before.trials), 0
     for path in (folder.path / "trials").glob("[0-9]*"):

@@ -8,14 +8,15 @@ from typing import Any
 from lmoe_tune.durable import read_text
 from lmoe_tune.errors import UsageError
 from lmoe_tune.questions import read_questions
-from lmoe_tune.records import TrialRecord
+from lmoe_tune.records import TrialState
 from lmoe_tune.spec import Spec, spec_from_resolved
+from lmoe_tune.sweep import schema
 from lmoe_tune.sweep.folder import SweepFolder
 from lmoe_tune.sweep.ledger import Ledger, now_ms
 from lmoe_tune.sweep.ties import ties
 from lmoe_tune.sweep.tracked import Tracked, address, comparison, tracked
 
-OPENING_PREFIX = "test_opening:"
+COUNTED: tuple[TrialState, ...] = ("complete", "pruned", "failed", "running")
 
 
 def read_sweep(folder: SweepFolder) -> Ledger:
@@ -42,17 +43,13 @@ def checkpoint_of(folder: SweepFolder, number: int) -> Path | None:
 
 def summary(ledger: Ledger) -> dict[str, Any]:
     """What `search --json` and `status --format json` print."""
-    trials = ledger.trials()
-    counts = {
-        name: sum(trial.state == name for trial in trials)
-        for name in ("complete", "pruned", "failed", "running")
-    }
+    counts = {name: ledger.standing.counts[name] for name in COUNTED}
     tracking = tracking_of(ledger)
     return {
         "sweep": ledger.folder.name,
         "state": state_of(ledger),
         "trials": {"planned": ledger.budget.trials, **counts},
-        "best": best_of(ledger, trials),
+        "best": best_of(ledger),
         "tracking_uri": tracking.uri,
         "experiment_id": tracking.experiment_id,
         "parent_run_id": tracking.parent_run_id,
@@ -90,24 +87,22 @@ def questions_of(ledger: Ledger) -> dict[str, Any]:
 
 def changes_of(ledger: Ledger) -> list[str]:
     """What was allowed to be different from the start of it, a line each."""
-    changes = [change for key, change in sorted(ledger.attrs.items()) if key.startswith("change:")]
+    changes = schema.CHANGE.all(ledger.attrs).values()
     return [line for change in changes for line in change["lines"]]
 
 
 def test_openings(ledger: Ledger) -> list[dict[str, Any]]:
     """Every time that the sealed test set was opened: `time_ms`, `who`, `command`, and how many `jobs` it was for."""
-    return [
-        opening for key, opening in sorted(ledger.attrs.items()) if key.startswith(OPENING_PREFIX)
-    ]
+    return list(schema.TEST_OPENING.all(ledger.attrs).values())
 
 
 def record_opening(ledger: Ledger, who: str, command: str, jobs: int) -> None:
     """Record in the sweep that its test set is about to be opened. The caller holds the sweep's lock."""
-    key = f"{OPENING_PREFIX}{len(test_openings(ledger)):04d}"
+    key = schema.TEST_OPENING.at(len(test_openings(ledger)))
     ledger.set_attr(key, {"time_ms": now_ms(), "who": who, "command": command, "jobs": jobs})
 
 
-def best_of(ledger: Ledger, trials: list[TrialRecord]) -> dict[str, Any] | None:
+def best_of(ledger: Ledger) -> dict[str, Any] | None:
     """The best trial so far, or None."""
     best = ledger.best()
     if best is None:

@@ -57,9 +57,9 @@ def test_a_sweep_is_running_interrupted_or_complete(
 
 def test_an_infeasible_best_is_marked(ledger: Callable[..., Ledger], run_trial: Run) -> None:
     written = ledger("search.pruner=none")
-    assert view.best_of(written, written.trials()) is None
+    assert view.best_of(written) is None
     run_trial(written, val_accuracy=0.1)
-    best = view.best_of(written, written.trials())
+    best = view.best_of(written)
     assert best is not None and best["feasible"] is False
 
 
