@@ -170,7 +170,7 @@ def test_numbers_of_classes_can_be_chosen() -> None:
     [
         (
             {"num_id_classes": 11},
-            r"num_id_classes is 11, but must be .* \(.* has 10 classes here\)",
+            r"num_id_classes is 11, but must be .* \(.* has 10 classes\)",
         ),
         ({"num_val_novel": 6}, "num_val_novel is 6, but must leave at least 2"),
     ],
