@@ -161,11 +161,12 @@ class _Run:
     def to_the_end(self) -> Sweep:
         """Work until the sweep is complete or somebody stops it."""
         uri = address_of(self.folder, self.spec)
-        if not self.folder.exists():
+        is_new = not self.folder.exists()
+        if is_new:
             self._refuse_closed_store(uri)  # before anything is made
         try:
             with self.folder.locked(self.wait_s):
-                self._work(uri)
+                self._work(uri, has_asked=is_new)
         except KeyboardInterrupt:
             if not self.folder.exists():
                 raise
@@ -176,7 +177,7 @@ class _Run:
             raise StorageError(f"{error}; to go on then: {again}") from error
         return Sweep(self.folder)
 
-    def _work(self, uri: str) -> None:
+    def _work(self, uri: str, *, has_asked: bool) -> None:
         folder, say = self.folder, self.observer.on_message
         ledger, import_path = self._take_up()
         if ledger.is_complete():
@@ -184,11 +185,14 @@ class _Run:
             assert used is not None, "complete, and nothing is used up"
             how = how_to_extend(used, folder.name, folder.home)
             say(f"the sweep '{folder.name}' is complete: {used}; {how}")
-            if not view.is_delivered(ledger) and not projector.deliver_rest(ledger, uri, say):
+            if not view.is_delivered(ledger) and not projector.deliver_rest(
+                ledger, uri, say, self._delivered
+            ):
                 self._say_undelivered()
             return
 
-        self._refuse_closed_store(uri)
+        if not has_asked:
+            self._refuse_closed_store(uri)
         started = ledger.num_started()
         planned = f" of {ledger.budget.trials}" if ledger.budget.trials else ""
         verb = "resuming" if started else "starting"
@@ -256,6 +260,9 @@ class _Run:
         caution = refuse_closed(uri, self.spec.tracking.experiment or self.spec.name)
         if caution is not None:
             self.observer.on_message(caution)
+
+    def _delivered(self, left: int, total: int) -> None:
+        self.observer.on_work(projector.DELIVERING, total - left, total)
 
     def _decoded(self, done: int, total: int) -> None:
         self.observer.on_work("images decoded", done, total)

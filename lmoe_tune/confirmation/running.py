@@ -24,6 +24,7 @@ from lmoe_tune.sweep.ledger import Ledger
 from lmoe_tune.sweep.observer import Observer
 from lmoe_tune.sweep.runner import Leave, run_sweep
 from lmoe_tune.sweep.tracked import address as address_of
+from lmoe_tune.tracking import refuse_closed
 
 
 class HasFolder(Protocol):
@@ -171,6 +172,10 @@ def _refuse_unfinished(sweep: Ledger, allowed: bool) -> list[str]:
 
 def _train(study: JobLedger, plan: Plan, import_path: Path, how: _How) -> None:
     observer = how.observer
+    # Before the opening is recorded: nothing may be started into a store that refuses.
+    caution = refuse_closed(address_of(study.sweep.folder, study.sweep.spec))
+    if caution is not None:
+        observer.on_message(caution)
     num_jobs = study.begin(plan, how.command, allow_changes=how.allow_changes, say=observer.on_work)
     question = ask(study, plan, fingerprints_of(study, plan))
     openings = view.test_openings(study.sweep)

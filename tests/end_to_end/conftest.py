@@ -246,7 +246,7 @@ class Tracked:
             trial.number for trial in trials
         ]
         assert len(self.parents) == 1
-        status = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
+        status = {"complete": "FINISHED", "pruned": "FINISHED", "failed": "FAILED"}
         for trial in trials:
             run = self.trials[trial.number]
             assert run.data.tags["mlflow.parentRunId"] == self.parents[0].info.run_id

@@ -65,7 +65,7 @@ def told(stderr: str) -> list[str]:
     return [
         line
         for line in stderr.splitlines()
-        if line.startswith(("MLflow is", "MLflow was", "the process that"))
+        if line.startswith(("MLflow is", "MLflow was", "MLflow at", "the process that"))
     ]
 
 
@@ -98,8 +98,9 @@ def test_a_slow_server_holds_up_nothing_and_sync_delivers_what_is_missing(
     missing = "lmoe-tune sync digits" in driver.output()
     connected = notes.read_text(encoding="utf-8").splitlines()
     assert connected
-    assert all(PROJECTOR in arguments for arguments in connected), (
-        "only a process of its own waits for MLflow"
+    of_others = [arguments for arguments in connected if PROJECTOR not in arguments]
+    assert len(of_others) <= 4, (
+        "the command asks once whether it may start; only a process of its own waits"
     )
     proxy.script = lambda request: NONE
     if missing:
