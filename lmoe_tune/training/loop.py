@@ -19,6 +19,7 @@ from lmoe_tune.data.image_source import ImageSource
 from lmoe_tune.errors import DivergedError, TrainingError
 from lmoe_tune.evaluation import Outputs, ScoreName, outputs, validation_metrics
 from lmoe_tune.methods.objective import Objective, StepLoss, checked
+from lmoe_tune.training.host_copy import on_host
 from lmoe_tune.training.optimizer import NesterovSGD
 
 EVALUATION_BATCH = 512  # images per forward without gradients
@@ -46,7 +47,8 @@ class Settings:
 class EpochResult:
     """What one epoch gave; `state()` is everything needed to go on from here, bit for bit.
 
-    It holds the live tensors: save it before the next epoch is asked for.
+    On a CPU it holds the live tensors: save it before the next epoch is asked for. After the last epoch there is no
+    optimizer's state in it.
     """
 
     epoch: int
@@ -85,7 +87,8 @@ def train(
     if state is not None:
         first_epoch = state["epoch"] + 1
         model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
+        if "optimizer" in state:  # not after the last epoch
+            optimizer.load_state_dict(state["optimizer"])
 
     network = model
     if settings.compile:
@@ -128,12 +131,11 @@ def train(
         metrics["epoch_s"] = time.perf_counter() - started
 
         def snapshot(epoch: int = epoch, metrics: dict[str, float] = metrics) -> dict[str, Any]:
-            return {
-                "epoch": epoch,
-                "metrics": metrics,
-                "model": model.state_dict(),
-                "optimizer": optimizer.state_dict(),
-            }
+            found: dict[str, Any] = {"epoch": epoch, "metrics": metrics}
+            found["model"] = on_host(model.state_dict())
+            if epoch < settings.epochs:
+                found["optimizer"] = optimizer.state_dict()
+            return found
 
         yield EpochResult(epoch, metrics, snapshot, validation)
 

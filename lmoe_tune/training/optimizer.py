@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.optim.sgd import sgd
 
+from lmoe_tune.training.host_copy import on_host
+
 
 class NesterovSGD:
     """The steps of `torch.optim.SGD(nesterov=True, fused=True)`, bit for bit.
@@ -53,8 +55,9 @@ class NesterovSGD:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """The momentum of every parameter, in the model's order."""
-        return {"momentum": list(self._buffers)}
+        """The momentum of every parameter, in the model's order, in the host's memory."""
+        named = {str(place): buffer for place, buffer in enumerate(self._buffers)}
+        return {"momentum": list(on_host(named).values())}
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -373,6 +373,13 @@ def test_a_state_holds_all_that_it_must_and_says_its_epoch(tiny_images: ImageSou
     assert state["metrics"] == result.metrics
 
 
+def test_the_state_after_the_last_epoch_has_no_momentum_which_nobody_needs(
+    tiny_images: ImageSource,
+) -> None:
+    *_, last = run(tiny_images)
+    assert set(last.state()) == {"epoch", "metrics", "model"}
+
+
 def test_a_finished_run_has_nothing_to_go_on_with(tiny_images: ImageSource, tmp_path: Path) -> None:
     *_, last = run(tiny_images)
     path = checkpoint.save(tmp_path, 3, last.state())
@@ -439,9 +446,9 @@ def test_bf16_trains_to_nearly_the_same_metrics_with_weights_in_fp32(
     losses = {}
     for bf16 in (False, True):
         model = model_of()
-        *_, last = run(tiny_images, model=model, bf16=bf16)
-        losses[bf16] = last.metrics["train_loss"]
-        state = last.state()
+        first, *_, last = ((r, r.state()) for r in run(tiny_images, model=model, bf16=bf16))
+        losses[bf16] = last[0].metrics["train_loss"]
+        state = first[1]
         tensors = [*state["model"].values()]
         tensors += state["optimizer"]["momentum"]
         assert {tensor.dtype for tensor in tensors} <= {torch.float32, torch.int64}
