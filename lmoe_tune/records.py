@@ -1,4 +1,5 @@
-"""What one trial was and gave: the record that the ledger, `trial.json`, MLflow, the report and the API share.
+"""What one trial was and gave: the record that the ledger, `trial.json`, MLflow, the report and the
+API share.
 
 All times are milliseconds since the epoch and come from the ledger, never from the clock.
 """
@@ -23,7 +24,9 @@ class EpochRecord:
     metrics: Mapping[str, float]
     time_ms: int
     misses: Mapping[str, float] = field(default_factory=lambda: _EMPTY)
-    """How far each constraint was missed, by metric and side as in `val_accuracy:min`; 0 or less is met."""
+    """How far each constraint was missed, by metric and side as in `val_accuracy:min`; 0 or less is
+    met.
+    """
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, as `from_json` reads them."""
@@ -51,7 +54,9 @@ class TrialRecord:
     values: tuple[float, ...] = ()
     """One for each objective; empty before the first epoch."""
     violation: float = 0.0
-    """How far the constraints are missed, summed; 0 is feasible. Of a pruned trial: by where it was heading."""
+    """How far the constraints are missed, summed; 0 is feasible. Of a pruned trial: by where it was
+    heading.
+    """
     failure: str | None = None
     traceback: str | None = None
     ended_by: str | None = None

@@ -71,7 +71,9 @@ class UsedUp:
 
     @property
     def extended_by(self) -> dict[str, Any] | None:
-        """What `advice.resume` takes to go on; None where no budget helps: the space itself is used up."""
+        """What `advice.resume` takes to go on; None where no budget helps: the space itself is used
+        up.
+        """
         more: dict[BudgetName, dict[str, Any]] = {
             "trials": {"trials": "+8"},
             "time": {"time": f"+{_round_time(self.limit)}"},

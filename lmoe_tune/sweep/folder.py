@@ -94,7 +94,8 @@ class SweepFolder:
 
     @contextmanager
     def locked(self, wait_s: float | None = None) -> Iterator[None]:
-        """Hold the sweep for writing; the kernel lets go of it when this process ends, however it ends.
+        """Hold the sweep for writing; the kernel lets go of it when this process ends, however it
+        ends.
 
         Args:
             wait_s: how long to wait for another process that holds it; None is a moment.
@@ -184,7 +185,9 @@ def is_name(text: str) -> bool:
 
 
 def refuse_lost_ledger(folder: SweepFolder) -> None:
-    """Raises UsageError where a sweep's records are there, but its ledger is not: a new one would bury them."""
+    """Raises UsageError where a sweep's records are there, but its ledger is not: a new one would
+    bury them.
+    """
     if folder.about.exists() and not folder.exists():
         raise UsageError(
             f"{folder.ledger} is gone, but the sweep's records are there: rebuild it from them with "

@@ -13,10 +13,11 @@ MIN_TRIALS = 4  # with fewer, a forest has nothing to split
 
 
 def importances(ledger: Ledger) -> dict[str, float]:
-    """The share of the objective's variance that each parameter explains (fANOVA), largest first; sums to 1.
+    """The share of the objective's variance that each parameter explains (fANOVA), largest first;
+    sums to 1.
 
-    Of the complete trials, and of the parameters that all of them have. Empty where there are too few trials, or
-    where all have the same value. With several objectives, of the first one.
+    Of the complete trials, and of the parameters that all of them have. Empty where there are too
+    few trials, or where all have the same value. With several objectives, of the first one.
     """
     several = len(ledger.spec.objective.metrics) > 1
     complete = [trial for trial in ledger.trials() if trial.state == "complete"]

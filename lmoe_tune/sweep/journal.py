@@ -1,13 +1,15 @@
 """An Optuna journal in one file, with transactions.
 
-A line is one of Optuna's records as JSON, plus three keys of ours: `n`, the line's number from 0, `left`, how many
-records of the same transaction are still to follow, and `crc`, the CRC-32 of the line without it. A transaction is
-written with one write and one fsync; opening for writing cuts back to the last whole one. So a kill leaves no
-half-made trial and no decision that was taken but not told.
+A line is one of Optuna's records as JSON, plus three keys of ours: `n`, the line's number from 0,
+`left`, how many records of the same transaction are still to follow, and `crc`, the CRC-32 of the
+line without it. A transaction is written with one write and one fsync; opening for writing cuts
+back to the last whole one. So a kill leaves no half-made trial and no decision that was taken but
+not told.
 
-Optuna's stock backend reads the file, and so do programs over it, such as optuna-dashboard. Should one of them write to
-it as well, its lines lie between ours: they are passed over, as nothing of ours is missing there, and the writer puts
-them aside before it appends anything.
+Optuna's stock backend reads the file, and so do programs over it, such as optuna-dashboard. Should
+one of them write to
+it as well, its lines lie between ours: they are passed over, as nothing of ours is missing there,
+and the writer puts them aside before it appends anything.
 """
 
 from __future__ import annotations
@@ -65,8 +67,8 @@ class LedgerStorage(JournalStorage):
 class JournalFile(BaseJournalBackend):
     """The backend of one ledger file.
 
-    With `writable=False` the file is only read, up to its last whole transaction, at any moment and beside a
-    writer. With `writable=True` the caller must hold the sweep's lock.
+    With `writable=False` the file is only read, up to its last whole transaction, at any moment and
+    beside a writer. With `writable=True` the caller must hold the sweep's lock.
     """
 
     def __init__(self, path: Path, *, writable: bool) -> None:
@@ -85,7 +87,9 @@ class JournalFile(BaseJournalBackend):
                 os.truncate(path, self._end)
 
     def read_logs(self, log_number_from: int) -> Iterable[Record]:
-        """Records from a number on, those of an open transaction included. Read once, they are forgotten."""
+        """Records from a number on, those of an open transaction included. Read once, they are
+        forgotten.
+        """
         if not self.writable:
             self._pull()
         skip = log_number_from - self._num_discarded
@@ -114,7 +118,8 @@ class JournalFile(BaseJournalBackend):
     def transaction(self) -> Iterator[None]:
         """Write all records of the block at once.
 
-        If the block raises, the study in memory is ahead of the file, so the caller must end the process.
+        If the block raises, the study in memory is ahead of the file, so the caller must end the
+        process.
         """
         assert self._buffer is None, "a transaction within a transaction"
         self._buffer = []
@@ -200,9 +205,9 @@ def encode(record: Record, *, number: int, left: int) -> bytes:
 def decode(content: bytes, *, origin: str, first: int = 0) -> tuple[list[Record], int]:
     """The records of all whole transactions at the start of `content`, and their length in bytes.
 
-    `first` is the number of the first line. What a kill leaves is a torn last transaction, and is left out. A line
-    that is not ours is passed over where the numbers of our own go on; a line of ours that is missing or bad, with
-    good ones after it, cannot come from a kill:
+    `first` is the number of the first line. What a kill leaves is a torn last transaction, and is
+    left out. A line that is not ours is passed over where the numbers of our own go on; a line of
+    ours that is missing or bad, with good ones after it, cannot come from a kill:
 
     Raises:
         LedgerError: the content is damaged.
@@ -230,7 +235,9 @@ def decode(content: bytes, *, origin: str, first: int = 0) -> tuple[list[Record]
 
 
 def whole_prefix(content: bytes) -> bytes:
-    """What stands before the first line that is missing or damaged, up to the last whole transaction."""
+    """What stands before the first line that is missing or damaged, up to the last whole
+    transaction.
+    """
     position = length = number = 0
     lines = content.split(b"\n")
     for line, record in zip(lines, _decode_lines(lines), strict=True):
@@ -258,7 +265,9 @@ def _has_foreign_lines(path: Path, start: int) -> bool:
 
 
 def _is_start_of_ours(line: bytes) -> bool:
-    """Whether a line may be one of ours that a kill has cut off, or a power cut has filled with zeros."""
+    """Whether a line may be one of ours that a kill has cut off, or a power cut has filled with
+    zeros.
+    """
     if not line.strip(b"\0"):
         return True
     try:

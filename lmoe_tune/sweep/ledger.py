@@ -1,6 +1,8 @@
-"""The ledger of a sweep: an Optuna study that holds every trial's parameters, epochs, state and value.
+"""The ledger of a sweep: an Optuna study that holds every trial's parameters, epochs, state and
+value.
 
-Only the holder of the sweep's lock writes, and every change is one transaction. `schema.py` has every key.
+Only the holder of the sweep's lock writes, and every change is one transaction. `schema.py` has
+every key.
 """
 
 from __future__ import annotations
@@ -96,7 +98,8 @@ class Ledger:
         """Open for writing; the caller holds the sweep's lock.
 
         Args:
-            first_attrs: what to record about the sweep together with its creation, where it is a new one.
+            first_attrs: what to record about the sweep together with its creation, where it is a
+                new one.
         """
         return cls(folder, spec, JournalFile(folder.ledger, writable=True), first_attrs)
 
@@ -128,7 +131,9 @@ class Ledger:
         return len(failed)
 
     def enqueue(self, points: Sequence[Mapping[str, Any]], attrs: Mapping[str, Any]) -> None:
-        """Have these points tried next, and the budget of trials grow by them; `attrs` are recorded with that."""
+        """Have these points tried next, and the budget of trials grow by them; `attrs` are recorded
+        with that.
+        """
         standing = self._standing
         waiting = len(standing.waiting) - standing.waiting_retries
         trials = standing.num_started + waiting + len(points)
@@ -144,9 +149,11 @@ class Ledger:
     def record_epoch(
         self, number: int, epoch: int, metrics: Mapping[str, float], baseline: Mapping[str, float]
     ) -> bool:
-        """Record one epoch, decide on pruning and tell the end, in one transaction; True when the trial ends.
+        """Record one epoch, decide on pruning and tell the end, in one transaction; True when the
+        trial ends.
 
-        An epoch is recorded once: a trial that continues from a checkpoint may deliver its last one again.
+        An epoch is recorded once: a trial that continues from a checkpoint may deliver its last one
+        again.
         """
         return self.record_judged(number, epoch, metrics, misses_of(self.spec, metrics, baseline))
 
@@ -303,7 +310,9 @@ class Ledger:
         return runs > 0 and schema.RUN_END.at(runs - 1) not in self._attrs
 
     def wall_s(self) -> float:
-        """Seconds that processes worked on the sweep, over all runs; a killed run counts to its last record."""
+        """Seconds that processes worked on the sweep, over all runs; a killed run counts to its
+        last record.
+        """
         starts, ends = schema.RUN.all(self._attrs), schema.RUN_END.all(self._attrs)
         total_ms = 0
         for number, run in starts.items():
@@ -406,7 +415,9 @@ class Ledger:
         return self._records(n for n in range(len(self._seen)) if n not in waiting)
 
     def points(self) -> list[dict[str, Any]]:
-        """The parameters of all trials that were started or wait with given ones, those tried again left out."""
+        """The parameters of all trials that were started or wait with given ones, those tried again
+        left out.
+        """
         self._follow()
         return [
             dict(trial.params or trial.system_attrs.get("fixed_params", {}))
@@ -427,7 +438,8 @@ class Ledger:
         return self.standing.num_failed
 
     def best(self) -> TrialRecord | None:
-        """The best complete trial; where none is feasible, the one that misses the constraints least.
+        """The best complete trial; where none is feasible, the one that misses the constraints
+        least.
 
         With several objectives, the one of the Pareto front with the best first objective.
         """

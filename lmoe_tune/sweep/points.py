@@ -1,7 +1,7 @@
 """Spaces with a finite number of points, by index: no list of all points is ever made.
 
-A grid goes through them in an order that only the seed determines; every other sampler is kept from a point that
-was tried before.
+A grid goes through them in an order that only the seed determines; every other sampler is kept from
+a point that was tried before.
 """
 
 from __future__ import annotations
@@ -54,7 +54,9 @@ class Axis:
 
 @dataclass(frozen=True)
 class Points:
-    """The points of a finite space, numbered from 0; where the method is searched, method by method."""
+    """The points of a finite space, numbered from 0; where the method is searched, method by
+    method.
+    """
 
     blocks: tuple[tuple[str | None, tuple[Axis, ...]], ...]
     seed: int

@@ -1,11 +1,14 @@
-"""Which trials are stopped early: feasible ones are judged by their objective, infeasible ones come below them all.
+"""Which trials are stopped early: feasible ones are judged by their objective, infeasible ones come
+below them all.
 
-A constraint is judged by where its metric is heading, as accuracy often recovers late: how far an early epoch misses
-it is reduced by the share that the sweep's own finished trials still made up from that epoch on, those that had missed
-it by about as much. Without such a trial there is nothing to go by, and the constraint counts as met.
+A constraint is judged by where its metric is heading, as accuracy often recovers late: how far an
+early epoch misses it is reduced by the share that the sweep's own finished trials still made up
+from that epoch on, those that had missed it by about as much. Without such a trial there is nothing
+to go by, and the constraint counts as met.
 
-All of this is a pure function of the recorded epochs: nothing is kept in the ledger, and a decision is made anew with
-what is known at that moment. Optuna's own pruners know no constraints, and keep what they once judged.
+All of this is a pure function of the recorded epochs: nothing is kept in the ledger, and a decision
+is made anew with what is known at that moment. Optuna's own pruners know no constraints, and keep
+what they once judged.
 """
 
 from __future__ import annotations
@@ -66,7 +69,9 @@ def bin_of(missed: float) -> int:
 
 
 class Table:
-    """All trials that reached an epoch, as they were there: costs, and how far each constraint was missed."""
+    """All trials that reached an epoch, as they were there: costs, and how far each constraint was
+    missed.
+    """
 
     def __init__(self, num_constraints: int) -> None:
         self._costs = array("d")
@@ -84,7 +89,9 @@ class Table:
             self._bins[place].append(bin_of(value))
 
     def num_better(self, cost: float, violation: float, gains: Sequence[Gains]) -> int:
-        """How many of them are better than a trial with this cost and violation, as things stand now."""
+        """How many of them are better than a trial with this cost and violation, as things stand
+        now.
+        """
         costs = np.frombuffer(self._costs)
         violations = np.zeros(len(self))
         for missed, bins, gained in zip(self._missed, self._bins, gains, strict=True):
@@ -135,7 +142,9 @@ class Pruning:
                 gains.add(before, before - after)
 
     def heading(self, epoch: int, misses: Misses) -> dict[str, float]:
-        """How far each constraint will be missed in the end, by what is known; as it is where nothing is."""
+        """How far each constraint will be missed in the end, by what is known; as it is where
+        nothing is.
+        """
         if epoch >= self._epochs:
             return dict(misses)
         found = {}
@@ -163,7 +172,9 @@ class Pruning:
         return table.num_better(cost, violation, self._gains_at(epoch)) >= promoted
 
     def _is_below_median(self, number: int) -> bool:
-        """Whether the best that it has shown is worse than the median of the complete trials at this epoch."""
+        """Whether the best that it has shown is worse than the median of the complete trials at
+        this epoch.
+        """
         epochs = self._running[number]
         epoch = len(epochs)
         if self._num_complete < MIN_COMPLETE or epoch < self._min_epochs:
@@ -175,7 +186,9 @@ class Pruning:
         return 2 * table.num_better(cost, violation, self._gains_at(epoch)) > len(table)
 
     def violation(self, epoch: int, misses: Misses) -> float:
-        """What a trial at an epoch is judged by besides its objective: 0 where it may still be feasible."""
+        """What a trial at an epoch is judged by besides its objective: 0 where it may still be
+        feasible.
+        """
         return self._violation(epoch, [misses.get(name, 0.0) for name in self._constraints])
 
     def _violation(self, epoch: int, missed: list[float]) -> float:
@@ -215,7 +228,9 @@ class Pruning:
 
 
 def _brackets(min_epochs: int, epochs: int) -> list[int]:
-    """How many trials of a round each bracket of Hyperband gets, the one that prunes first to begin with."""
+    """How many trials of a round each bracket of Hyperband gets, the one that prunes first to begin
+    with.
+    """
     count = 1
     while min_epochs * REDUCTION_FACTOR**count <= epochs:
         count += 1

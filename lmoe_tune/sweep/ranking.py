@@ -1,6 +1,8 @@
-"""Which trials are the best: pure functions over records, and the same kept up to date while a sweep runs.
+"""Which trials are the best: pure functions over records, and the same kept up to date while a
+sweep runs.
 
-A *cost* is an objective's value with the sign that makes less better. Of equal trials the earlier one is better.
+A *cost* is an objective's value with the sign that makes less better. Of equal trials the earlier
+one is better.
 """
 
 from __future__ import annotations
@@ -22,7 +24,9 @@ def costs_of(values: Sequence[float], directions: Sequence[str]) -> Costs:
 
 
 def ranked(trials: Iterable[TrialRecord], directions: Sequence[str]) -> list[TrialRecord]:
-    """The complete trials, best first; a Pareto front goes before all others, infeasible ones come last."""
+    """The complete trials, best first; a Pareto front goes before all others, infeasible ones come
+    last.
+    """
     ranking, complete = _ranking(trials, directions)
     return [complete[number] for number in ranking]
 
@@ -57,7 +61,9 @@ class Place:
 
 
 class Ranking:
-    """The numbers of all complete trials, best first; adding one costs a search, not a look at all of them."""
+    """The numbers of all complete trials, best first; adding one costs a search, not a look at all
+    of them.
+    """
 
     def __init__(self) -> None:
         self._places: list[Place] = []

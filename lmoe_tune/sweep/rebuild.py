@@ -1,7 +1,7 @@
 """A damaged ledger, built again from what is whole in it and from the records beside it.
 
-Every trial has its own record (`trials/N/trial.json`, `metrics.jsonl`), written after each change of the ledger;
-`sweep.json` has what the ledger says of the sweep as a whole.
+Every trial has its own record (`trials/N/trial.json`, `metrics.jsonl`), written after each change
+of the ledger; `sweep.json` has what the ledger says of the sweep as a whole.
 """
 
 from __future__ import annotations
@@ -96,7 +96,8 @@ def survey(folder: SweepFolder, spec: Spec) -> Remains:
 
 
 def rebuild(folder: SweepFolder, spec: Spec) -> tuple[Remains, Path]:
-    """Write the ledger anew; the caller holds the lock. Returns what it holds, and where the damaged one is kept.
+    """Write the ledger anew; the caller holds the lock. Returns what it holds, and where the
+    damaged one is kept.
 
     Raises:
         LedgerError: nothing is left to build it from.
@@ -136,7 +137,8 @@ def write_about(ledger: Ledger) -> None:
 
 
 def behind(ledger: Ledger) -> str | None:
-    """What the trials' records know and the ledger does not, in words; None where it knows everything.
+    """What the trials' records know and the ledger does not, in words; None where it knows
+    everything.
 
     The ledger is written first and synced, so it can only be behind when it has lost something.
     """
@@ -247,7 +249,9 @@ def _bytes(path: Path) -> bytes | None:
 
 
 def refuse_whole(folder: SweepFolder, spec: Spec) -> None:
-    """Raises UsageError where the ledger is whole and knows everything: there is nothing to rebuild."""
+    """Raises UsageError where the ledger is whole and knows everything: there is nothing to
+    rebuild.
+    """
     try:
         ledger = Ledger.reading(folder, spec)
     except LedgerError:

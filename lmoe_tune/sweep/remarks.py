@@ -1,4 +1,6 @@
-"""What `check` says about a search that can run, but perhaps not as one thinks. Imports neither Optuna nor NumPy."""
+"""What `check` says about a search that can run, but perhaps not as one thinks. Imports neither
+Optuna nor NumPy.
+"""
 
 from __future__ import annotations
 

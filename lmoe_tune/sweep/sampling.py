@@ -27,9 +27,11 @@ POPULATION = (
 
 
 class Suggestions:
-    """What a sweep tries next: a fresh sampler for each trial, over what is kept from one to the next.
+    """What a sweep tries next: a fresh sampler for each trial, over what is kept from one to the
+    next.
 
-    So a suggestion is a pure function of (study, seed, number), and a resume goes on as if nothing had happened.
+    So a suggestion is a pure function of (study, seed, number), and a resume goes on as if nothing
+    had happened.
     """
 
     def __init__(
@@ -39,7 +41,8 @@ class Suggestions:
 
         Args:
             tried: the points that were tried, where the space is finite.
-            space: what all complete and pruned trials have in common; None: look at all of them each time.
+            space: what all complete and pruned trials have in common; None: look at all of them
+                each time.
         """
         self._spec = spec
         self._tried = tried
@@ -47,7 +50,9 @@ class Suggestions:
         self._space = space
 
     def ask(self, study: optuna.Study, number: int) -> optuna.Trial:
-        """A new trial with a value for every parameter that it has: its method's, where the method is searched."""
+        """A new trial with a value for every parameter that it has: its method's, where the method
+        is searched.
+        """
         idle, study.sampler = study.sampler, self._sampler(number)
         try:
             return self._suggested(study)
@@ -98,7 +103,9 @@ def first_suggestions(spec: Spec, count: int) -> list[dict[str, Any]]:
 
 
 class KeptSpaceSampler(optuna.samplers.TPESampler):
-    """TPE over a search space that is kept from one trial's sampler to the next: it need not read all trials."""
+    """TPE over a search space that is kept from one trial's sampler to the next: it need not read
+    all trials.
+    """
 
     kept: Mapping[str, BaseDistribution] | None = None
 
@@ -111,7 +118,9 @@ class KeptSpaceSampler(optuna.samplers.TPESampler):
 
 
 class UntriedSampler(optuna.samplers.BaseSampler):
-    """What another sampler suggests, unless that was tried: then what it suggests next, at last any untried point."""
+    """What another sampler suggests, unless that was tried: then what it suggests next, at last any
+    untried point.
+    """
 
     def __init__(
         self,
@@ -188,8 +197,8 @@ def make_sampler(
 ) -> optuna.samplers.BaseSampler:
     """A fresh sampler for one trial.
 
-    The seed is a hash: with seed + number, the sweeps of seeds 1 and 2 would share their suggestions. Grid
-    and quasi-random sequences need one seed for all trials.
+    The seed is a hash: with seed + number, the sweeps of seeds 1 and 2 would share their
+    suggestions. Grid and quasi-random sequences need one seed for all trials.
 
     Args:
         space: what all complete and pruned trials have in common; None: look at all of them.

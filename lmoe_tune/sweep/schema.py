@@ -1,8 +1,10 @@
-"""Every key that a ledger holds, who writes it, when, and what it is. `docs/records.md` is made from this page.
+"""Every key that a ledger holds, who writes it, when, and what it is. `docs/records.md` is made
+from this page.
 
-A ledger is an Optuna study called `sweep` in a journal file. What is known of the sweep as a whole are attributes of
-the study; what is known of a trial are its state, its parameters and its attributes. To add one: a line here, and
-`python docs/make_records.py`. A key that is not listed cannot be written.
+A ledger is an Optuna study called `sweep` in a journal file. What is known of the sweep as a whole
+are attributes of the study; what is known of a trial are its state, its parameters and its
+attributes. To add one: a line here, and `python docs/make_records.py`. A key that is not listed
+cannot be written.
 """
 
 from __future__ import annotations

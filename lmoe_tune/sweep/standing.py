@@ -1,7 +1,7 @@
 """What is kept of all trials, so that no result and no new trial needs a look at all of them.
 
-Counts, sums, the ranking, the pruner's tables and the points that were tried: a pure function of the ledger, built
-when it is opened, and then brought up to date with each trial that has changed.
+Counts, sums, the ranking, the pruner's tables and the points that were tried: a pure function of
+the ledger, built when it is opened, and then brought up to date with each trial that has changed.
 """
 
 from __future__ import annotations
@@ -38,11 +38,13 @@ class Standing:
         waiting: numbers of trials that wait with given parameters, in order.
         running: of each trial that was started and has not ended, its last epoch.
         num_trials: trials in the study, those that wait included.
-        failed: numbers of trials that failed and were not tried again; of those that were, the last try counts.
+        failed: numbers of trials that failed and were not tried again; of those that were, the last
+            try counts.
         last_ms: when the last epoch was recorded; 0 before the first one.
         ranking: the complete trials, best first.
         pruning: what decides which trials go on.
-        space: the parameters that all complete and pruned trials have, with what they were drawn from.
+        space: the parameters that all complete and pruned trials have, with what they were drawn
+            from.
         tried: the points of a finite space that were tried; None for a continuous one.
     """
 

@@ -19,7 +19,8 @@ TRIAL = "trial.json"
 def write_record(folder: SweepFolder, trial: TrialRecord) -> None:
     """Write a trial's `trial.json` and `metrics.jsonl` (an epoch a line) from the ledger.
 
-    They are renamed into place, but not synced: the ledger is, and `mend_records` writes what a kill left out.
+    They are renamed into place, but not synced: the ledger is, and `mend_records` writes what a
+    kill left out.
     """
     path = folder.trial(trial.number)
     with writing(path):
@@ -67,7 +68,9 @@ def mend_records(folder: SweepFolder, trials: Iterable[TrialRecord]) -> None:
 
 
 def recorded_extent(path: Path) -> tuple[str, int] | None:
-    """A trial's state and number of epochs as its record has them; None where that is missing or torn."""
+    """A trial's state and number of epochs as its record has them; None where that is missing or
+    torn.
+    """
     try:
         with open(f"{path}/{TRIAL}", "rb") as about, open(f"{path}/{METRICS}", "rb") as metrics:
             lines = metrics.read()

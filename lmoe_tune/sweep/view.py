@@ -68,7 +68,8 @@ def summary(ledger: Ledger) -> dict[str, Any]:
 
 
 def questions_of(ledger: Ledger) -> dict[str, Any]:
-    """The numbers of the questions that this sweep has asked or looked at, and how many its home has in all.
+    """The numbers of the questions that this sweep has asked or looked at, and how many its home
+    has in all.
 
     None where the home's file is damaged: whoever only looks is not refused for it.
     """
@@ -92,12 +93,16 @@ def changes_of(ledger: Ledger) -> list[str]:
 
 
 def test_openings(ledger: Ledger) -> list[dict[str, Any]]:
-    """Every time that the sealed test set was opened: `time_ms`, `who`, `command`, and how many `jobs` it was for."""
+    """Every time that the sealed test set was opened: `time_ms`, `who`, `command`, and how many
+    `jobs` it was for.
+    """
     return list(schema.TEST_OPENING.all(ledger.attrs).values())
 
 
 def record_opening(ledger: Ledger, who: str, command: str, jobs: int) -> None:
-    """Record in the sweep that its test set is about to be opened. The caller holds the sweep's lock."""
+    """Record in the sweep that its test set is about to be opened. The caller holds the sweep's
+    lock.
+    """
     key = schema.TEST_OPENING.at(len(test_openings(ledger)))
     ledger.set_attr(key, {"time_ms": now_ms(), "who": who, "command": command, "jobs": jobs})
 
@@ -131,7 +136,8 @@ def best_of(ledger: Ledger) -> dict[str, Any] | None:
 
 
 def ties_of(ledger: Ledger) -> dict[int, bool]:
-    """Of the trials that keep what it takes, whether they can be told apart from the best one on these images.
+    """Of the trials that keep what it takes, whether they can be told apart from the best one on
+    these images.
 
     Of one objective only, and only where it is an AUROC.
     """
@@ -178,10 +184,14 @@ def leaderboard(ledger: Ledger) -> list[dict[str, Any]]:
 
 
 def tracking_of(ledger: Ledger, server: str | None = None) -> Tracked:
-    """Where the sweep is shown in MLflow, as far as the tracking server, its own by default, has answered."""
+    """Where the sweep is shown in MLflow, as far as the tracking server, its own by default, has
+    answered.
+    """
     return tracked(ledger.folder, server or address(ledger.folder, ledger.spec))
 
 
 def is_delivered(ledger: Ledger) -> bool:
-    """Whether MLflow has all that the sweep's runs gave; false after a kill between the end and the delivery."""
+    """Whether MLflow has all that the sweep's runs gave; false after a kill between the end and the
+    delivery.
+    """
     return tracking_of(ledger).runs == ledger.num_runs()
