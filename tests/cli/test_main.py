@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ import pytest
 import typer
 
 import lmoe_tune
-from lmoe_tune.cli.main import app
+from lmoe_tune.cli.main import _unforeseen, app
 from lmoe_tune.sweep.ledger import Ledger
 from lmoe_tune.sweep.view import read_sweep
 
@@ -108,6 +110,36 @@ def test_every_command_and_option_says_what_it_is_for() -> None:
         assert command.help, name
         for parameter in command.params:
             assert getattr(parameter, "help", None), f"{name} {parameter.name}"
+
+
+@pytest.mark.parametrize("width", [80, 40])
+def test_help_cuts_no_option_in_a_narrow_terminal(width: int) -> None:
+    group = typer.main.get_command(app)
+    commands = {**group.commands, **group.commands["data"].commands}  # type: ignore[attr-defined]
+    for name, command in commands.items():
+        context = command.context_class(
+            command, info_name=name, terminal_width=width, max_content_width=width
+        )
+        text = command.get_help(context)
+        for parameter in command.params:
+            for option in parameter.opts:
+                if option.startswith("--"):
+                    assert re.search(rf"(?<!\S){option}(?![\w-])", text), f"{name} {option}"
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "code"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied", "/x/y"), "/x/y: Permission denied", 2),
+        (OSError(errno.EIO, "Input/output error", "/x"), "OSError: [Errno 5]", 1),
+        (KeyError("x"), "KeyError: 'x'", 1),
+    ],
+)
+def test_what_the_user_can_mend_in_a_path_is_said_without_the_name_of_an_exception(
+    error: Exception, message: str, code: int
+) -> None:
+    found = _unforeseen(error)
+    assert (found[0].startswith(message), found[1]) == (True, code)
 
 
 def test_the_version_is_printed(cli: Cli) -> None:

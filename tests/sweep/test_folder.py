@@ -161,3 +161,16 @@ def test_a_lock_that_cannot_be_written_is_said_with_what_to_do(
     monkeypatch.setattr(Path, "open", refuse)
     with pytest.raises(kind, match=said), folder.locked():
         pass
+
+
+def test_a_misspelt_sweep_is_guessed_and_of_many_the_first_ones_are_named(tmp_path: Path) -> None:
+    for name in ("cars", *(f"birds{number:02d}" for number in range(20))):
+        made = SweepFolder(tmp_path, name)
+        made.path.mkdir(parents=True)
+        made.ledger.touch()
+
+    with pytest.raises(UsageError) as caught:
+        find_sweep(tmp_path, "casr")
+
+    assert "did you mean 'cars'?" in str(caught.value)
+    assert "and 13 more" in str(caught.value)
