@@ -11,8 +11,10 @@ import ctypes
 import json
 import os
 import signal
+import stat
 import subprocess
 import sys
+import tempfile
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -54,11 +56,40 @@ def python_command(module: str, *arguments: str) -> list[str]:
 def safe_environment() -> dict[str, str]:
     """This process's environment, for a Python process that must not import from the working directory."""
     environment = os.environ | {"PYTHONSAFEPATH": "1"}
+    if (home := substitute_home(writable=False)) is not None:
+        environment["HOME"] = home
     searched = environment.pop("PYTHONPATH", "").split(os.pathsep)
     kept = [path for path in searched if os.path.isabs(path) and not _is_working_directory(path)]
     if kept:
         environment["PYTHONPATH"] = os.pathsep.join(kept)
     return environment
+
+
+def substitute_home(*, writable: bool) -> str | None:
+    """A private folder for HOME where libraries could not use the user's; None where they can.
+
+    An unknown user without HOME has none at all, as in a container that is started under any uid.
+
+    Args:
+        writable: whether it must be writable, and not only be there.
+    """
+    home = os.path.expanduser("~")
+    if os.path.isdir(home) and (not writable or os.access(home, os.W_OK | os.X_OK)):
+        return None
+    folder = Path(tempfile.gettempdir()) / f"lmoe-tune-home-{os.getuid()}"
+    return str(own_folder(folder) or tempfile.mkdtemp(prefix="lmoe-tune-home-"))
+
+
+def own_folder(folder: Path) -> Path | None:
+    """The folder, made if need be, where nobody else can enter it; None where that is not so."""
+    try:
+        with suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
+        status = folder.lstat()
+    except OSError:
+        return None
+    is_private = stat.S_ISDIR(status.st_mode) and stat.S_IMODE(status.st_mode) == 0o700
+    return folder if is_private and status.st_uid == os.getuid() else None
 
 
 def die_with_parent() -> None:

@@ -3,11 +3,18 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
-from lmoe_tune.processes import JsonProcess, how_it_ended, python_command, safe_environment
+from lmoe_tune.processes import (
+    JsonProcess,
+    how_it_ended,
+    python_command,
+    safe_environment,
+    substitute_home,
+)
 
 
 @pytest.fixture
@@ -92,3 +99,24 @@ def test_a_child_finds_no_module_in_the_working_directory(
     process = JsonProcess("lmoe_tune.data.digesting_process")
     process.close()
     assert process.how_it_ended() == "ended with status 0"
+
+
+def test_a_home_that_libraries_cannot_use_is_substituted_by_a_private_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert substitute_home(writable=True) is None
+    assert "HOME" in safe_environment()
+    assert safe_environment()["HOME"] == str(tmp_path)
+
+    monkeypatch.setenv("HOME", str(tmp_path / "nonexistent"))
+    found = substitute_home(writable=False)
+    assert found is not None
+    assert Path(found).stat().st_mode & 0o777 == 0o700
+    assert safe_environment()["HOME"] == found == substitute_home(writable=False)
+
+    Path(found).chmod(0o777)  # somebody else could have made it
+    other = substitute_home(writable=False)
+    assert other is not None
+    assert other != found

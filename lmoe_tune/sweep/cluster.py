@@ -6,16 +6,15 @@ import logging
 import os
 import shutil
 import signal
-import stat
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from lmoe_tune.errors import LmoeTuneError, UsageError
-from lmoe_tune.processes import descendants, running, safe_environment
+from lmoe_tune.processes import descendants, own_folder, running, safe_environment, substitute_home
 from lmoe_tune.sweep.guard import Vitals
 from lmoe_tune.sweep.nodes import Capacity
 from lmoe_tune.wording import shown
@@ -134,10 +133,12 @@ def _environment(*, local: bool) -> Iterator[None]:
 
     if local:  # Ray's processes take our environment over
         safe = safe_environment()
+        if (home := substitute_home(writable=True)) is not None:
+            safe["HOME"] = home  # Ray keeps a token there
         os.environ.update(safe)
         if "PYTHONPATH" not in safe:
             os.environ.pop("PYTHONPATH", None)
-    elif (Path.home() / ".ray" / "auth_token").exists():
+    elif os.path.exists(os.path.expanduser("~/.ray/auth_token")):
         os.environ.setdefault(
             "RAY_AUTH_MODE", "token"
         )  # `ray start` finds the token by itself, joining does not
@@ -253,7 +254,7 @@ def _private_folder() -> Iterator[Path]:
     """
     given = os.environ.get("RAY_TMPDIR")
     usual = Path(given or tempfile.gettempdir()) / _own_name()
-    if _is_short(usual) and _is_ours(usual):
+    if _is_short(usual) and own_folder(usual) is not None:
         yield usual
         return
 
@@ -289,18 +290,6 @@ def _longest(name: str) -> int:
 
 def _is_short(folder: Path) -> bool:
     return len(os.fsencode(folder)) <= MAX_SOCKET_BYTES - RAY_PATH_BYTES
-
-
-def _is_ours(folder: Path) -> bool:
-    """Whether the folder is ours alone; it is made where there is none."""
-    try:
-        with suppress(FileExistsError):
-            folder.mkdir(mode=0o700)
-        status = folder.lstat()
-    except OSError:
-        return False
-    is_private = stat.S_ISDIR(status.st_mode) and stat.S_IMODE(status.st_mode) == 0o700
-    return is_private and status.st_uid == os.getuid()
 
 
 def _vitals(*, local: bool) -> Vitals:
