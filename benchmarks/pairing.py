@@ -34,7 +34,8 @@ if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
 from lmoe_tune.data import SearchData, load_search_data  # noqa: E402 (after the checkout is on the path)
-from lmoe_tune.data.batches import Batch, Images, PairedBatches, partners  # noqa: E402
+from lmoe_tune.data.batches import Batch, Epoch, PairedBatches  # noqa: E402
+from lmoe_tune.data.image_source import ImageSource  # noqa: E402
 from lmoe_tune.data.streams import EpochDraws, Per, StepDraws  # noqa: E402
 from lmoe_tune.methods.baseline import CrossEntropy  # noqa: E402
 from lmoe_tune.methods.objective import Objective  # noqa: E402
@@ -81,9 +82,7 @@ class BeforeBatches(PairedBatches):
         self.order = np.zeros(0, dtype=np.int64)
 
     def epoch(self, number: int) -> Iterator[Batch]:
-        images, device = self._images, torch.device("cpu")
-        assert isinstance(images, Images)
-        order = self.rng.permutation(images.num_train)
+        order = self.rng.permutation(self._images.num_train)
         seen = drawn = 0
         for step in range(self.steps_per_epoch):
             chosen = order[step * self._batch_size : (step + 1) * self._batch_size]
@@ -92,13 +91,15 @@ class BeforeBatches(PairedBatches):
             if self.ratio > 0:
                 count = max(2, round(self.ratio * seen) - drawn)
                 drawn += count
-            outliers = self.next_outliers(count)
-            yield Batch(
-                images=images.train[torch.from_numpy(chosen)],
-                labels=images.train_labels[torch.from_numpy(chosen)],
-                outliers=images.outliers[torch.from_numpy(outliers)],
-                pairs=partners(count, len(chosen), device),
+
+            one_step = Epoch(
+                seed=0,
+                number=number,
+                images=chosen,
+                outliers=self.next_outliers(count)[None, :],
+                batch_size=len(chosen),
             )
+            yield from self._images.batches(one_step)
 
     def next_outliers(self, count: int) -> Any:
         while len(self.order) < count:
@@ -138,9 +139,7 @@ class BeforeStep(StepDraws):
 @cache
 def digits() -> SearchData:
     outliers = Dataset(dataset="photo_china")
-    data = load_search_data(DataSpec(id=Dataset(dataset="digits"), outliers=outliers))
-    assert isinstance(data, SearchData)
-    return data
+    return load_search_data(DataSpec(id=Dataset(dataset="digits"), outliers=outliers))
 
 
 @cache
@@ -148,7 +147,7 @@ def baseline() -> dict[str, torch.Tensor]:
     """The classifier that all trials start from."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    images = Images(digits(), torch.device("cpu"))
+    images = ImageSource(digits(), torch.device("cpu"))
     model = build_model("small_cnn", digits().num_classes, 1)
     settings = dataclasses.replace(SETTINGS, lr=0.1)
     list(loop.train(model, CrossEntropy(), images, settings))
@@ -167,7 +166,7 @@ def final_auroc(job: tuple[str, Config, int]) -> float:
     start = baseline()
     torch.set_num_threads(1)
     loop.PairedBatches = {"before": BeforeBatches, "after": PairedBatches}[streams]  # type: ignore[misc]
-    images = Images(digits(), torch.device("cpu"))
+    images = ImageSource(digits(), torch.device("cpu"))
     model = build_model("small_cnn", digits().num_classes, 1)
     model.load_state_dict(start)
     settings = dataclasses.replace(SETTINGS, seed=seed)
