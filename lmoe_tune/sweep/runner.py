@@ -185,6 +185,7 @@ def _tune(control: SweepControl, projector: Projector, resources: Cluster, run: 
             name=f"run-{run}-{os.getpid()}",
             storage_path=str(scratch),
             verbose=0,
+            progress_reporter=tune.CLIReporter(),  # else a notebook gets an empty cell of Ray's
             stop=Watch(control, projector, resources, scheduler.trials),
             checkpoint_config=tune.CheckpointConfig(
                 checkpoint_at_end=False
