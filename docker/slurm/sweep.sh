@@ -36,7 +36,9 @@ export RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT=${RAY_SYMMETRIC_RUN_CLUSTER_WAIT_T
 code_file=$home/.slurm-$SLURM_JOB_ID.code
 rm -f "$code_file"
 driver='trap : TERM INT; lmoe-tune search "$@" & pid=$!
-while kill -0 $pid 2>/dev/null; do wait $pid; code=$?; done
+wait $pid; code=$?
+while kill -0 $pid 2>/dev/null; do wait $pid; code=$?; done # a signal ends the wait, not the search
+wait $pid 2>/dev/null; again=$?; ((again == 127)) || code=$again
 echo $code > "$0.part" && mv "$0.part" "$0"'
 
 requeue=
