@@ -27,10 +27,10 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from lmoe_tune.spec import Spec, load_spec
+import lmoe_tune
+from lmoe_tune.spec import Spec
 from lmoe_tune.sweep import pruning
 from lmoe_tune.sweep.pruning import Pruning, misses_of
-from trainables import declarations
 
 TABLES = Path(__file__).resolve().parent / "tables"
 METRICS = ("val_auroc", "val_accuracy")
@@ -110,7 +110,7 @@ def make_spec(table: Table, rule: Rule) -> Spec:
         f"search.pruner={rule.kind}",
         f"search.min_epochs={max(1, round(rule.after * epochs))}",
     ]
-    return load_spec("digits", overrides=overrides, declarations=declarations()).spec
+    return lmoe_tune.load_spec("digits", overrides).spec
 
 
 def is_feasible(spec: Spec, table: Table, row: Row) -> bool:
@@ -181,7 +181,6 @@ def record(name: str, count: int) -> None:
 
     import optuna
 
-    import lmoe_tune
     from lmoe_tune.sweep.sampling import make_distributions
     from lmoe_tune.training.baseline_record import read_baseline_record
 
