@@ -96,7 +96,7 @@ def test_a_child_finds_no_module_in_the_working_directory(
     (tmp_path / "queue.py").write_text("raise OSError('the working directory')", encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", f"{os.pathsep}.{os.pathsep}{tmp_path}")
-    process = JsonProcess("lmoe_tune.data.digesting_process")
+    process = JsonProcess("lmoe_tune.data.digests")
     process.close()
     assert process.how_it_ended() == "ended with status 0"
 
