@@ -21,8 +21,8 @@ def memory_in_words(
 
     Args:
         spec: with its platform resolved.
-        points: some configurations of the search, of each method that it has; their ratio of outliers is taken
-            at its upper end.
+        points: some configurations of the search, of each method that it has; their ratio of
+            outliers is taken at its upper end.
         folder: where the spec's own modules are looked for.
     """
     if spec.train.device != "cuda":

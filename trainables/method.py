@@ -31,8 +31,8 @@ METHODS: dict[str, str] = {
 class Method:
     """Subclass this for a method of your own, and name it in a spec as `trainable: package.module:Class`.
 
-    It needs a `declaration` of its parameters and a `loss`; docs/own-method.md has an example. A method whose
-    objective is a class of its own overrides `objective` instead.
+    It needs a `declaration` of its parameters and a `loss`; docs/own-method.md has an example. A
+    method whose objective is a class of its own overrides `objective` instead.
     """
 
     declaration: ClassVar[Declaration]
@@ -44,12 +44,13 @@ class Method:
 
         Args:
             model: maps images (N, C, H, W) to logits (N, K); it is in training mode.
-            batch: images (B, C, H, W), labels (B,), and outliers (M, C, H, W), where `pairs[j]` is the image
-                that goes with outlier j. M is `outlier_ratio` times a full batch, rounded, at least 2, and the
-                same in every step; 0 where the declaration says `needs_outliers=False`.
-            draws: the source of all randomness: `draws.beta(a, b)` and `draws.uniforms(name)` give a number for each
-                outlier, `draws.generator(name)` a NumPy generator. All trials of a seed get the same, and so does one
-                that goes on after a kill.
+            batch: images (B, C, H, W), labels (B,), and outliers (M, C, H, W), where `pairs[j]` is
+                the image that goes with outlier j. M is `outlier_ratio` times a full batch,
+                rounded, at least 2, and the same in every step; 0 where the declaration says
+                `needs_outliers=False`.
+            draws: the source of all randomness: `draws.beta(a, b)` and `draws.uniforms(name)` give
+                a number for each outlier, `draws.generator(name)` a NumPy generator. All trials of
+                a seed get the same, and so does one that goes on after a kill.
             params: a value for every declared parameter.
         """
         raise NotImplementedError

@@ -1,8 +1,8 @@
 """Augmentation on the device, a batch at a time, from uniform numbers that are given.
 
-The published protocol's `RandomCrop`, `RandomHorizontalFlip`, `ColorJitter(brightness, saturation)` and
-`Normalize`, with the distributions that torchvision gives them. The crop is where the pixels are read, the rest
-is here. Unlike a PIL pipeline, nothing is rounded to whole levels in between.
+The published protocol's `RandomCrop`, `RandomHorizontalFlip`, `ColorJitter(brightness, saturation)`
+and `Normalize`, with the distributions that torchvision gives them. The crop is where the pixels
+are read, the rest is here. Unlike a PIL pipeline, nothing is rounded to whole levels in between.
 
 N images, H W pixels of the crop. Pixels are 0-255 throughout, also as floats.
 """
@@ -28,8 +28,9 @@ GREY = (0.2989, 0.587, 0.114)  # of red, green, blue: as torchvision's rgb_to_gr
 class Augmentation:
     """What is done to each image of a batch; all tensors (N,), on the CPU.
 
-    `tops` and `lefts` are the corner of the crop in pixels, `flips` whether it is mirrored, `brightness` and
-    `saturation` factors, and `brightness_first` in which order these two are applied.
+    `tops` and `lefts` are the corner of the crop in pixels, `flips` whether it is mirrored,
+    `brightness` and `saturation` factors, and `brightness_first` in which order these two are
+    applied.
     """
 
     tops: Tensor
@@ -115,12 +116,13 @@ def normalise(pixels: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 def blend_with_grey(planes: Tensor, factor: Tensor, grey_factor: Tensor) -> None:
     """planes * factor + grey * grey_factor, clamped to 0-255, in place.
 
-    A brightness of b is (b, 0), a saturation of s is (s, 1 - s): one formula for both, so that each image of a
-    batch may have them in its own order.
+    A brightness of b is (b, 0), a saturation of s is (s, 1 - s): one formula for both, so that each
+    image of a batch may have them in its own order.
 
     Args:
         planes: (N, 3, H, W).
-        factor, grey_factor: (N,), on the CPU, so that what changes nothing is left out without a GPU sync.
+        factor, grey_factor: (N,), on the CPU, so that what changes nothing is left out without a
+            GPU sync.
     """
     if (grey_factor != 0).any():
         red, green, blue = planes.unbind(1)

@@ -64,9 +64,9 @@ class Epoch:
 class PairedBatches:
     """The batches of every epoch, each a pure function of (seed, epoch).
 
-    Each step has the same number of outliers, M = round(outlier_ratio B), but at least two. The outlier in slot j of a
-    step does not depend on M: a trial with a larger ratio sees the outliers of one with a smaller ratio, and more.
-    `_outliers` says in which order.
+    Each step has the same number of outliers, M = round(outlier_ratio B), but at least two. The
+    outlier in slot j of a step does not depend on M: a trial with a larger ratio sees the outliers
+    of one with a smaller ratio, and more. `_outliers` says in which order.
     """
 
     def __init__(
@@ -119,11 +119,12 @@ class PairedBatches:
     def _outliers(self, number: int) -> IntArray:
         """Which outliers come in an epoch, (S, M).
 
-        Slot j of step t is place j S + t of a sequence of permutations of all outliers. Consecutive epochs begin S B
-        places apart in the first of them, as many as a ratio of 1 takes, and a new sequence begins where the next epoch
-        would not fit. So within an epoch no outlier comes twice unless there are fewer than S M; up to a ratio of 1
-        none comes again in later epochs before a new sequence begins; beyond a ratio of 1 the end of one epoch overlaps
-        with the beginning of the next.
+        Slot j of step t is place j S + t of a sequence of permutations of all outliers. Consecutive
+        epochs begin S B places apart in the first of them, as many as a ratio of 1 takes, and a new
+        sequence begins where the next epoch would not fit. So within an epoch no outlier comes
+        twice unless there are fewer than S M; up to a ratio of 1 none comes again in later epochs
+        before a new sequence begins; beyond a ratio of 1 the end of one epoch overlaps with the
+        beginning of the next.
         """
         num_steps, count = self.steps_per_epoch, self._images.num_outliers
         if self.num_slots == 0:

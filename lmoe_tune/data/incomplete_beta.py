@@ -1,7 +1,7 @@
 """The quantiles of a Beta distribution, in float64 and with NumPy alone.
 
-Training must run without SciPy, and common random numbers need the inverse of the distribution function: a sampler
-such as `Generator.beta` takes a number of draws that depends on its parameters.
+Training must run without SciPy, and common random numbers need the inverse of the distribution
+function: a sampler such as `Generator.beta` takes a number of draws that depends on its parameters.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ NEAR = 1e-10  # steps of Newton's method square the error: after one this small 
 def beta_quantiles(probabilities: Floats, a: float, b: float) -> Floats:
     """The x with I_x(a, b) = p for each probability; a and b above 0.
 
-    The tail that a probability lies in is solved for the logarithm of x, from the side on which x is the smaller part:
-    so it is exact to about 1e-14 of x, or of 1 - x, whichever is smaller.
+    The tail that a probability lies in is solved for the logarithm of x, from the side on which x
+    is the smaller part: so it is exact to about 1e-14 of x, or of 1 - x, whichever is smaller.
     """
     assert a > 0 and b > 0, "the parameters of a Beta distribution are above 0"
     probabilities = np.asarray(probabilities, dtype=np.float64)

@@ -1,12 +1,12 @@
 """Common random numbers: every random number of an epoch is a pure function of (seed, stream, epoch, place).
 
-So two trials of one seed differ in what their parameters change and in nothing else, and a trial that goes on after a
-kill needs no saved state of a generator. A stream is a purpose: the order of the images, their augmentation, the order
-of the outliers, their augmentation, lambda, the boxes of CutMix, torch's own generators (dropout), and any name of a
-method of one's own.
+So two trials of one seed differ in what their parameters change and in nothing else, and a trial
+that goes on after a kill needs no saved state of a generator. A stream is a purpose: the order of
+the images, their augmentation, the order of the outliers, their augmentation, lambda, the boxes of
+CutMix, torch's own generators (dropout), and any name of a method of one's own.
 
-S steps of an epoch; M slots: the places for outliers in a step. Numbers that belong to slots are drawn slot by slot, so
-that a trial with more slots has those of a trial with fewer, and some more.
+S steps of an epoch; M slots: the places for outliers in a step. Numbers that belong to slots are
+drawn slot by slot, so that a trial with more slots has those of a trial with fewer, and some more.
 """
 
 from __future__ import annotations
@@ -132,8 +132,8 @@ class StepDraws:
     ) -> Tensor:
         """float32 (M,), one for each outlier, from Beta(a, b), or Beta(a, a) without a `b`.
 
-        The numbers are the quantiles of common uniform numbers: those of two trials with nearly the same `a` are nearly
-        the same.
+        The numbers are the quantiles of common uniform numbers: those of two trials with nearly the
+        same `a` are nearly the same.
 
         Args:
             per: "batch" gives all outliers of the step one number, that of the first.

@@ -16,11 +16,12 @@ BatchNormMode = Literal["joint", "separate", "frozen"]
 def forward_groups(model: nn.Module, groups: Sequence[Tensor], mode: BatchNormMode) -> list[Tensor]:
     """Logits (Ng, K) of every group of images (Ng, C, H, W); the first group is the in-distribution one.
 
-    joint: one forward over all rows, so all groups are normalised alike and the running statistics are those
-        of the mixture of groups.
-    separate: a forward per group, as MixOE does; only the in-distribution rows move the running statistics.
-        With all groups they end up mostly outlier and mixture, and accuracy falls.
-    frozen: the running statistics normalise and stay as they are; needs a much smaller learning rate.
+    joint: one forward over all rows, so all groups are normalised alike and the running statistics
+        are those of the mixture of groups.
+    separate: a forward per group, as MixOE does; only the in-distribution rows move the running
+        statistics. With all groups they end up mostly outlier and mixture, and accuracy falls.
+    frozen: the running statistics normalise and stay as they are; needs a much smaller learning
+        rate.
     """
     if mode == "separate":
         first = model(groups[0])

@@ -4,14 +4,14 @@ B in-distribution images x with labels y over K classes, M outliers o, energy E(
 
     L = CE(f(x), y) + eta (mean max(0, E(f(x)) - m_in)^2 + mean max(0, m_out - E(f(o)))^2)
 
-so that in-distribution energies fall below m_in and those of outliers rise above m_out. Meant for the score
-`energy`. Published: eta 0.1, m_in -23 and m_out -5 for 10 classes, -27 and -5 for 100, each chosen near the
-energies of the pretrained network; give them as parameters to have them.
+so that in-distribution energies fall below m_in and those of outliers rise above m_out. Meant for
+the score `energy`. Published: eta 0.1, m_in -23 and m_out -5 for 10 classes, -27 and -5 for 100,
+each chosen near the energies of the pretrained network; give them as parameters to have them.
 
-The default margins are this project's, and follow the number of classes. A network that knows nothing (all logits
-0) has the energy -log K, and one that gives a class the probability p, all other logits 0, has the energy
--log((K - 1) / (1 - p)), about -log K - log(1 / (1 - p)). m_in = -log K - 10 therefore asks for 1 - p below 4.5e-5,
-and m_out = -log K - 1 for 1 - p above 0.37.
+The default margins are this project's, and follow the number of classes. A network that knows
+nothing (all logits 0) has the energy -log K, and one that gives a class the probability p, all
+other logits 0, has the energy -log((K - 1) / (1 - p)), about -log K - log(1 / (1 - p)). m_in = -log
+K - 10 therefore asks for 1 - p below 4.5e-5, and m_out = -log K - 1 for 1 - p above 0.37.
 """
 
 from __future__ import annotations

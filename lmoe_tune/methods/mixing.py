@@ -28,8 +28,8 @@ class Boxes:
 def boxes_of(lam: Tensor, centres: Tensor, height: int, width: int) -> Boxes:
     """The boxes (Yun et al., 2019) for weights (M,), from uniform numbers (M, 2) that place their centres.
 
-    A box has the image's proportions and 1 - lam of its area. Its centre lies anywhere, so that it may hang
-    over the border, where it is cut off.
+    A box has the image's proportions and 1 - lam of its area. Its centre lies anywhere, so that it
+    may hang over the border, where it is cut off.
     """
     side_frac = (1 - lam.double()).sqrt()
     return Boxes(
@@ -41,8 +41,8 @@ def boxes_of(lam: Tensor, centres: Tensor, height: int, width: int) -> Boxes:
 def cutmix(images: Tensor, outliers: Tensor, boxes: Boxes) -> tuple[Tensor, Tensor]:
     """The outliers' boxes pasted into the paired images (M, C, H, W); also lam as it came out.
 
-    That lam (M,) is the exact share of pixels that are still the image's: boxes have whole pixels, and what
-    hangs over the border is lost.
+    That lam (M,) is the exact share of pixels that are still the image's: boxes have whole pixels,
+    and what hangs over the border is lost.
     """
     is_pasted = boxes.rows[:, None, :, None] & boxes.columns[:, None, None, :]
     share = boxes.rows.float().mean(dim=1) * boxes.columns.float().mean(dim=1)

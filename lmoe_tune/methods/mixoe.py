@@ -1,14 +1,16 @@
 """Mixture Outlier Exposure (MixOE; Zhang, Inkawhich, Linderman, Chen & Li, WACV 2023).
 
-B in-distribution images x with labels y over K classes, M outliers o, pairs (i, j), u = 1/K for every class:
+B in-distribution images x with labels y over K classes, M outliers o, pairs (i, j), u = 1/K for
+every class:
 
     L = CE(f(x), y) + beta SoftCE(f(mix(x[i], o[j], lam)), lam onehot(y[i]) + (1 - lam) u)
 
-with lam ~ Beta(alpha, alpha). `mixup` interpolates the pixels; `cutmix` pastes a box of the outlier into the
-in-distribution image, and lam in the target is the exact share of pixels that it left. Each term is a mean
-over its own rows. Published: alpha 1 and beta 5 with mixup, alpha 2 and beta 5 with cutmix, one lam per batch.
-The BatchNorm modes are this project's; by default every method here normalises all rows alike, so that methods
-are compared by their losses (on the digits it is also the better one for MixOE).
+with lam ~ Beta(alpha, alpha). `mixup` interpolates the pixels; `cutmix` pastes a box of the outlier
+into the in-distribution image, and lam in the target is the exact share of pixels that it left.
+Each term is a mean over its own rows. Published: alpha 1 and beta 5 with mixup, alpha 2 and beta 5
+with cutmix, one lam per batch. The BatchNorm modes are this project's; by default every method here
+normalises all rows alike, so that methods are compared by their losses (on the digits it is also
+the better one for MixOE).
 """
 
 from __future__ import annotations

@@ -23,7 +23,8 @@ TERM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 class StepLoss:
     """`total` is what is differentiated; `logged` are detached scalars by metric name, `train_` left off.
 
-    Every step has the same terms. A name has letters, digits, `_`, `-` and `.`; `loss` is the total's.
+    Every step has the same terms. A name has letters, digits, `_`, `-` and `.`; `loss` is the
+    total's.
     """
 
     total: Tensor

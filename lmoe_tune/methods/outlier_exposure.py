@@ -4,8 +4,9 @@ B in-distribution images x with labels y over K classes, M outliers o, u = 1/K f
 
     L = CE(f(x), y) + delta CE(f(o), u)
 
-Each term is a mean over its own rows. Published: delta 0.5 and twice as many outliers as images, in one forward;
-MixOE's fine-grained comparison has delta 1 and as many outliers as images, which are the defaults here.
+Each term is a mean over its own rows. Published: delta 0.5 and twice as many outliers as images, in
+one forward; MixOE's fine-grained comparison has delta 1 and as many outliers as images, which are
+the defaults here.
 """
 
 from __future__ import annotations

@@ -32,7 +32,8 @@ SIZES = ((6, 4), (6, 2), (3, 7), (2, 2), (5, 5))  # images and outliers of a bat
 class MethodCase:
     """Inherit from it and set `method` to the class.
 
-    The tests need no fixture. Each goes over the method's default and over a few values of every parameter.
+    The tests need no fixture. Each goes over the method's default and over a few values of every
+    parameter.
     """
 
     method: ClassVar[type[Method]]

@@ -40,8 +40,8 @@ class Baseline:
 def acquire_baseline(spec: Spec, data: SearchData, images: ImageSource, home: Path) -> Baseline:
     """Load the baseline, training what is missing of it first.
 
-    Several processes may ask at once: one trains, the others wait for it. One that was killed half-way is
-    continued from its last epoch.
+    Several processes may ask at once: one trains, the others wait for it. One that was killed
+    half-way is continued from its last epoch.
 
     Raises:
         BaselineError: it cannot be trained.

@@ -47,8 +47,8 @@ class Settings:
 class EpochResult:
     """What one epoch gave; `state()` is everything needed to go on from here, bit for bit.
 
-    On a CPU it holds the live tensors: save it before the next epoch is asked for. After the last epoch there is no
-    optimizer's state in it.
+    On a CPU it holds the live tensors: save it before the next epoch is asked for. After the last
+    epoch there is no optimizer's state in it.
     """
 
     epoch: int
@@ -69,8 +69,10 @@ def train(
     """Train `model` in place, one epoch per `next()`; with a `state`, from the epoch after it.
 
     Raises:
-        DivergedError: a loss term or the validation logits are not finite; names the epoch and the term.
-        TrainingError: the objective gives no loss that can be trained on, or other terms than in the first step.
+        DivergedError: a loss term or the validation logits are not finite; names the epoch and the
+            term.
+        TrainingError: the objective gives no loss that can be trained on, or other terms than in
+            the first step.
         DeviceMemoryError: the GPU's memory does not suffice.
     """
     batches = PairedBatches(

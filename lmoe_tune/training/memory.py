@@ -1,7 +1,8 @@
 """What memory a trial needs on its device, counted before it is started, and what is said when it does not suffice.
 
-Counted on fake tensors, which have a shape and no content: exact for what the backward pass keeps, without a GPU and
-without computing anything. The libraries' work space and the fragments of the allocator come on top.
+Counted on fake tensors, which have a shape and no content: exact for what the backward pass keeps,
+without a GPU and without computing anything. The libraries' work space and the fragments of the
+allocator come on top.
 """
 
 from __future__ import annotations

@@ -15,8 +15,9 @@ from lmoe_tune.training.host_copy import on_host
 class NesterovSGD:
     """The steps of `torch.optim.SGD(nesterov=True, fused=True)`, bit for bit.
 
-    Constructing that class imports torch's compiler, which takes a second in every worker process; its
-    functional form does not. The learning rate is an argument of the step, as a schedule decides it anyway.
+    Constructing that class imports torch's compiler, which takes a second in every worker process;
+    its functional form does not. The learning rate is an argument of the step, as a schedule
+    decides it anyway.
     """
 
     def __init__(self, params: Iterable[Tensor], *, momentum: float, weight_decay: float) -> None:

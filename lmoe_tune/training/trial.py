@@ -63,21 +63,23 @@ def run_trial(
 ) -> Iterator[TrialEpoch]:
     """Train one trial, a checkpoint per epoch in `folder`; the checkpoint is there before the epoch is yielded.
 
-    A trial that has checkpoints continues from the newest undamaged one. Its epoch is yielded again first:
-    whoever keeps the records may have been killed before it heard of it, and recording is idempotent.
+    A trial that has checkpoints continues from the newest undamaged one. Its epoch is yielded again
+    first: whoever keeps the records may have been killed before it heard of it, and recording is
+    idempotent.
 
     Args:
         spec: with its platform resolved.
         objective: built from `params`, of which only `lr` and `weight_decay` are read here.
         home: where the baselines and the decoded images are kept.
-        num_recorded: epochs in the records; from a checkpoint beyond the next one, those between would be
-            missing, so it is left alone. None: there are no records to agree with.
+        num_recorded: epochs in the records; from a checkpoint beyond the next one, those between
+            would be missing, so it is left alone. None: there are no records to agree with.
         load: gives the images; None: `load_search_data`, those that a search may see.
-        at_end: measures the trained model, again where a trial that was killed at its end is continued; what it
-            returns joins the metrics of the last epoch.
+        at_end: measures the trained model, again where a trial that was killed at its end is
+            continued; what it returns joins the metrics of the last epoch.
 
     Raises:
-        TrainingError: a non-finite loss, here or in the baseline; or a metric that the objective needs is missing.
+        TrainingError: a non-finite loss, here or in the baseline; or a metric that the objective
+            needs is missing.
         StorageError: a checkpoint cannot be written.
     """
     device = _device(spec)
