@@ -16,7 +16,9 @@ N images of the first set, M of the second; a place is an image's number in its 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -78,19 +80,36 @@ def copies_within(found: UsableImages, progress: Progress | None = None) -> Iter
         yield pair
 
 
-def same_picture(one: Floats, other: Floats) -> bool:
-    """Whether two grey pictures (S, S) of the same size are one, apart from what encoding again
-    does to it."""
-    difference = float(np.mean((one - other) ** 2))
-    details = [picture - _blurred(picture) for picture in (one, other)]
-    energies = [float(np.mean(detail**2)) for detail in details]
-    if max(energies) < SMOOTH:
-        return difference <= MAX_SMOOTH_NOISE**2
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A grey picture (S, S), its fine detail (S, S), and the energy of that."""
 
-    scale = max(energies[0] * energies[1], 1e-6) ** 0.5
-    agreement = float(np.mean(details[0] * details[1])) / scale
-    largest = MAX_NOISE**2 + MAX_DETAIL_FRAC * max(energies)
-    return agreement >= MIN_AGREEMENT and difference <= largest
+    pixels: Floats
+    detail: Floats
+    energy: float
+
+    @classmethod
+    def of(cls, pixels: Floats) -> Picture:
+        """The picture with these pixels."""
+        detail = pixels - _blurred(pixels)
+        return cls(pixels, detail, float(np.mean(detail**2)))
+
+    def mirrored(self) -> Picture:
+        """The same picture seen in a mirror."""
+        return Picture(self.pixels[:, ::-1], self.detail[:, ::-1], self.energy)
+
+
+def same_picture(one: Picture, other: Picture) -> bool:
+    """Whether two pictures of the same size are one, apart from what encoding again does to it."""
+    difference = float(np.mean((one.pixels - other.pixels) ** 2))
+    energy = max(one.energy, other.energy)
+    if energy < SMOOTH:
+        return difference <= MAX_SMOOTH_NOISE**2
+    if difference > MAX_NOISE**2 + MAX_DETAIL_FRAC * energy:
+        return False
+
+    scale = math.sqrt(max(one.energy * other.energy, 1e-6))
+    return float(np.mean(one.detail * other.detail)) / scale >= MIN_AGREEMENT
 
 
 def _confirmed(
@@ -102,11 +121,11 @@ def _confirmed(
     """The candidates that are copies, the most alike first; those that are not wanted are passed
     over."""
 
-    @lru_cache(maxsize=4096)
-    def picture(found: UsableImages, place: int, side: int) -> Floats:
+    @lru_cache(maxsize=2048)  # 64 MB
+    def picture(found: UsableImages, place: int, side: int) -> Picture:
         index = found.indices[place]
         pixels, _ = thumbnail(found.table.root / found.table.paths[index], side)
-        return pixels.astype(np.float32)
+        return Picture.of(pixels.astype(np.float32))
 
     candidates = _candidates(first, second)
     for number, pair in enumerate(candidates, start=1):
@@ -124,15 +143,17 @@ def _confirmed(
         except CorruptImageError:  # has changed since it was digested: the next inspection says so
             continue
         if pair.mirrored:
-            theirs = theirs[:, ::-1]
+            theirs = theirs.mirrored()
         if same_picture(ours, theirs):
             yield pair
 
 
 def _blurred(picture: Floats) -> Floats:
+    """Each pixel the mean of the 3 x 3 around it."""
+    height, width = picture.shape
     padded = np.pad(picture, 1, mode="edge")
-    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3))
-    blurred: Floats = windows.mean(axis=(2, 3))
+    rows = padded[:height] + padded[1 : height + 1] + padded[2:]
+    blurred: Floats = (rows[:, :width] + rows[:, 1 : width + 1] + rows[:, 2:]) / 9
     return blurred
 
 
