@@ -3,16 +3,41 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lmoe_tune import advice
 from lmoe_tune.cli import machine
 from lmoe_tune.cli.machine import Finding, finding
 from lmoe_tune.errors import LmoeTuneError, UsageError
 
+if TYPE_CHECKING:
+    from lmoe_tune.spec import LoadedSpec
+
 
 def examine(home: Path) -> list[Finding]:
     """All findings: the machine and the environment, the sweeps of the home, and the tracking server."""
     return [*machine.examine(home), *_sweeps(home), _tracking(home)]
+
+
+def examine_nodes(address: str, loaded: LoadedSpec, home: Path) -> list[Finding]:
+    """What each node of a cluster lacks to run trials of a spec."""
+    from lmoe_tune.sweep.preflight import look_at_nodes
+    from lmoe_tune.training.platform import resolve_platform
+
+    spec = resolve_platform(loaded.spec)
+    try:
+        nodes = look_at_nodes(address, spec, home, loaded.path.resolve().parent)
+    except LmoeTuneError as error:
+        return [finding("fail", f"cluster at {address}", str(error))]
+
+    found = []
+    for node in nodes:
+        what = f"node {node.host}"
+        if node.faults:
+            found.append(finding("fail", what, "; ".join(node.faults), "no trial runs there"))
+        else:
+            found.append(finding("ok", what, node.has))
+    return found
 
 
 def _sweeps(home: Path) -> list[Finding]:

@@ -125,6 +125,16 @@ def schema() -> None:
 
 @app.command()
 def doctor(
+    spec: Annotated[
+        str,
+        typer.Argument(
+            metavar="[SPEC]", help="With --address: whose data and code the nodes must have."
+        ),
+    ] = "digits",
+    address: Annotated[
+        str | None,
+        typer.Option("--address", metavar="A", help="A Ray cluster, to look at each of its nodes."),
+    ] = None,
     rebuild: Annotated[
         str | None,
         typer.Option(
@@ -137,7 +147,7 @@ def doctor(
     home: HomeOption = None,
 ) -> None:
     """Check the installation, this machine, the home and the sweeps in it; rebuild a damaged ledger."""
-    from lmoe_tune.cli.health import examine, rebuild_ledger
+    from lmoe_tune.cli.health import examine, examine_nodes, rebuild_ledger
 
     chosen = checked_format(form)
     if rebuild is not None:
@@ -145,6 +155,8 @@ def doctor(
         return
 
     findings = examine(resolve_home(home))
+    if address is not None:
+        findings += examine_nodes(address, load(spec, None), resolve_home(home))
     print_rows([dict(row) for row in findings], ("state", "what", "found", "advice"), chosen)
     if any(finding["state"] == "fail" for finding in findings):
         raise typer.Exit(1)
