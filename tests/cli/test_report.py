@@ -274,6 +274,20 @@ def test_importances_are_shares_and_need_trials_that_differ(
     assert importances(sweep("same", 0.9, 0.9, 0.9, 0.9, 0.9)) == {}
 
 
+def test_of_very_many_trials_some_say_which_parameters_matter(
+    sweep: Callable[..., Ledger], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = [0.5 + place % 10 / 20 for place in range(40)]
+    ledger = sweep("many", *values)
+    whole = importances(ledger)
+    monkeypatch.setattr("lmoe_tune.sweep.importance.MAX_TRIALS", 20)
+    some = importances(ledger)
+    assert some.keys() == whole.keys()
+    assert some != whole
+    assert sum(some.values()) == pytest.approx(1)
+    assert importances(ledger) == some, "the same ones each time"
+
+
 def test_conditional_and_categorical_parameters_and_two_objectives_are_drawn(
     make_spec: Any, tmp_path: Path
 ) -> None:
