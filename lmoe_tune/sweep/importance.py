@@ -20,7 +20,8 @@ def importances(ledger: Ledger) -> dict[str, float]:
     sums to 1.
 
     Of the complete trials, of very many MAX_TRIALS spread evenly over them, and of the parameters
-    that all of these have. Empty where there are too few trials, or where all have the same value. With several objectives, of the first one.
+    that all of these have. Empty where there are too few trials, or where all have the same value.
+    With several objectives, of the first one.
     """
     several = len(ledger.spec.objective.metrics) > 1
     complete = [trial for trial in ledger.trials() if trial.state == "complete"]
