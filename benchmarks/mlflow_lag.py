@@ -259,7 +259,7 @@ def served(uri: str, folder: Path) -> Iterator[str]:
         *("--workers", "2", "--uvicorn-opts", "--log-level error"),
     ]
     settings = safe_environment() | SETTINGS | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    with (folder / "server.log").open("w") as log:
+    with (folder / "server.log").open("w", encoding="utf-8") as log:
         server = subprocess.Popen(
             command, env=settings, cwd="/", stdout=log, stderr=log, start_new_session=True
         )

@@ -43,7 +43,7 @@ def test_a_record_reads_back_as_the_trial_that_the_ledger_has(written: Ledger) -
     for trial in written.trials():
         write_record(written.folder, trial)
         assert read_record(written.folder.trial(trial.number)) == trial
-    (written.folder.trial(1) / "trial.json").write_text('{"trial": 1}')
+    (written.folder.trial(1) / "trial.json").write_text('{"trial": 1}', encoding="utf-8")
     assert read_record(written.folder.trial(1)) is None
 
 
