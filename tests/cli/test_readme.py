@@ -42,6 +42,18 @@ def test_there_are_commands_in_the_readme() -> None:
     assert len(commands(PAGES[0].read_text(encoding="utf-8"))) > 15
 
 
+def test_the_readme_has_every_command() -> None:
+    readme = PAGES[0].read_text(encoding="utf-8")
+    rows = set(re.findall(r"^\| `lmoe-tune ([a-z-]+)", readme, flags=re.MULTILINE))
+    assert rows == set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+
+
+def test_the_readme_links_to_files_that_there_are() -> None:
+    readme = PAGES[0].read_text(encoding="utf-8")
+    links = [link for link in re.findall(r"\]\(([^)#]+)", readme) if "://" not in link]
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
 def test_every_command_that_is_printed_anywhere_is_understood() -> None:
     wrong = []
     for page, command in all_commands():
