@@ -16,6 +16,7 @@ from ray.tune.search import Searcher
 from lmoe_tune.sweep import watch as watch_module
 from lmoe_tune.sweep.control import SweepControl
 from lmoe_tune.sweep.ledger import Ledger
+from lmoe_tune.sweep.nodes import Capacity
 from lmoe_tune.sweep.scheduler import LedgerScheduler
 from lmoe_tune.sweep.searcher import LedgerSearcher
 from lmoe_tune.sweep.watch import LeaveLoop, Watch
@@ -28,13 +29,18 @@ QUIET: Any = SimpleNamespace(
     on_message=lambda text: None,
 )
 NO_PROJECTOR: Any = SimpleNamespace(collect=lambda: None)
+CLUSTER: Any = SimpleNamespace(
+    local=False, capacities=lambda: {"one": Capacity(4.0, 0.0)}, share=lambda slots: slots
+)
 
 
 @pytest.fixture
 def control(ledger: Callable[..., Ledger]) -> Callable[..., SweepControl]:
     def make(*overrides: str) -> SweepControl:
         written = ledger("search.pruner=none", "train.epochs=2", *overrides)
-        return SweepControl(written, QUIET, import_path=Path("/specs"), deadline_ms=None)
+        made = SweepControl(written, QUIET, import_path=Path("/specs"), deadline_ms=None)
+        made.slots = 4
+        return made
 
     return make
 
@@ -101,7 +107,9 @@ def test_what_the_scheduler_raises_is_fatal_and_stops_the_trial(control: Any) ->
 
 def dead(config: dict[str, Any], status: str) -> Any:
     """Tune's trial as its scheduler sees it after an error."""
-    return SimpleNamespace(config=config, status=status, error_file="/nowhere")
+    return SimpleNamespace(
+        config=config, status=status, error_file="/nowhere", get_pickled_error=lambda: None
+    )
 
 
 def test_a_trial_whose_process_died_too_often_fails_and_is_not_handed_out_again(
@@ -138,7 +146,7 @@ def test_a_process_that_died_between_two_trials_is_counted_once_and_the_trial_go
 
 def test_the_watch_leaves_the_loop_when_the_sweep_is_complete(control: Any) -> None:
     running = control("budget.trials=1")
-    watch = Watch(running, NO_PROJECTOR, {})
+    watch = Watch(running, NO_PROJECTOR, CLUSTER, {})
     LedgerSearcher(running).suggest("a")
     assert watch.stop_all() is False
     LedgerScheduler(running).on_trial_result(None, None, result(0, 1))
@@ -152,13 +160,13 @@ def test_the_watch_leaves_the_loop_when_it_must_stop(control: Any, how: str) -> 
     running = control()
     setattr(running, how, True)
     with pytest.raises(LeaveLoop):
-        Watch(running, NO_PROJECTOR, {}).stop_all()
+        Watch(running, NO_PROJECTOR, CLUSTER, {}).stop_all()
 
 
 def test_what_the_watch_meets_is_fatal_too(control: Any) -> None:
     running = control()
     with pytest.raises(LeaveLoop):
-        Watch(running, SimpleNamespace(collect=lambda: 1 / 0), {}).stop_all()  # type: ignore[arg-type]
+        Watch(running, SimpleNamespace(collect=lambda: 1 / 0), CLUSTER, {}).stop_all()  # type: ignore[arg-type]
     assert isinstance(running.fatal, ZeroDivisionError)
 
 
@@ -167,7 +175,7 @@ def test_tune_may_pickle_them_without_the_ledger(control: Any) -> None:
     for hook in (
         LedgerSearcher(running),
         LedgerScheduler(running),
-        Watch(running, NO_PROJECTOR, {}),
+        Watch(running, NO_PROJECTOR, CLUSTER, {}),
     ):
         assert len(pickle.dumps(hook)) < 200
 
@@ -220,9 +228,10 @@ def test_waiting_for_room_in_the_cluster_is_said_once_and_so_is_its_end(
     running.observer = SimpleNamespace(**vars(QUIET) | {"on_message": said.append})
     LedgerSearcher(running).suggest("a")
     trial = SimpleNamespace(status=Trial.PENDING)
-    watch = Watch(running, NO_PROJECTOR, {0: trial})
+    watch = Watch(running, NO_PROJECTOR, CLUSTER, {0: trial})
     watch.stop_all()
-    assert said == []
+    assert said == ["2 trials at a time"]
+    said.clear()
     monkeypatch.setattr(watch_module, "WAITING_S", -1.0)
     for _ in range(3):
         watch.stop_all()
