@@ -207,4 +207,7 @@ def _short(path: Path) -> str:
     except OSError:  # the working directory is gone
         return str(path)
 
-    return str(path) if relative.startswith("..") else relative
+    if relative.startswith(".."):
+        return str(path)
+
+    return relative

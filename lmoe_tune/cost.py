@@ -54,11 +54,10 @@ def estimate(spec: Spec) -> Cost | None:
     data, baseline = spec.data, spec.model.baseline
     reader = READERS[data.id.dataset]
     classes = reader.num_classes
-    id_share = (
-        0.75
-        if classes is None or reader.num_id_classes is None
-        else reader.num_id_classes / classes
-    )
+    if classes is None or reader.num_id_classes is None:
+        id_share = 0.75
+    else:
+        id_share = reader.num_id_classes / classes
     train = max(
         1, round(images * id_share * 0.9 * 0.6)
     )  # without the held-out classes; train / val / test
@@ -67,7 +66,10 @@ def estimate(spec: Spec) -> Cost | None:
     step = forward * (1 + BACKWARD)
 
     on_gpu = spec.resources.gpu > 0
-    speed = GPU_FLOPS * _num_gpus() if on_gpu else CPU_SHARE * _matmul_flops()
+    if on_gpu:
+        speed = GPU_FLOPS * _num_gpus()
+    else:
+        speed = CPU_SHARE * _matmul_flops()
     slots = _num_slots(spec)
     per_image = 1 + 2 * _outlier_ratio(
         spec
@@ -82,7 +84,10 @@ def estimate(spec: Spec) -> Cost | None:
     hours = (baseline_s + trial_s * (spec.budget.trials or 1)) / 3600
     device = f"this machine's {os.cpu_count()} CPU cores"
     if on_gpu:
-        count = "a GPU" if _num_gpus() == 1 else f"{_num_gpus()} GPUs"
+        if _num_gpus() == 1:
+            count = "a GPU"
+        else:
+            count = f"{_num_gpus()} GPUs"
         device = f"{count} of the middle class (20 TFLOP/s in training)"
 
     return Cost(hours, train, spec.budget.trials, device)
@@ -90,7 +95,10 @@ def estimate(spec: Spec) -> Cost | None:
 
 def in_words(cost: Cost, spec: Spec) -> str:
     """The estimate on one line."""
-    trials = f"{cost.trials} trials" if cost.trials else "one trial"
+    if cost.trials:
+        trials = f"{cost.trials} trials"
+    else:
+        trials = "one trial"
     return (
         f"about {_hours(cost.hours)} on {cost.device}, without pruning: a baseline of "
         f"{spec.model.baseline.epochs} epochs and {trials} of {spec.train.epochs}, on some "

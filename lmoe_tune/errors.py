@@ -31,7 +31,10 @@ class Problem:
     what: str
 
     def __str__(self) -> str:
-        return f"{self.where} {self.key}: {self.what}" if self.key else f"{self.where} {self.what}"
+        if self.key:
+            return f"{self.where} {self.key}: {self.what}"
+
+        return f"{self.where} {self.what}"
 
 
 class SpecError(UsageError):

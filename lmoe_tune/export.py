@@ -137,7 +137,10 @@ def _confirmation(ledger: Ledger) -> dict[str, Any] | None:
         return None
     if len(document.get("test_openings", ())) < len(view.test_openings(ledger)):
         return None  # a later confirmation has begun, and not ended: the winner may be another one
-    return document if document.get("winner") else None
+    if document.get("winner"):
+        return document
+
+    return None
 
 
 def _confirmed(ledger: Ledger, document: dict[str, Any]) -> Winner:
@@ -192,11 +195,10 @@ def _searched(ledger: Ledger, number: int | None) -> Winner:
     state = checkpoint.load_newest(ledger.folder.checkpoints(trial.number))
     if state is None:
         kept = [place.number for place in ledger.ranked() if _has_checkpoint(ledger, place.number)]
-        there = (
-            f"there are those of trial {', '.join(map(str, kept))} (--trial)"
-            if kept
-            else "there are none"
-        )
+        if kept:
+            there = f"there are those of trial {', '.join(map(str, kept))} (--trial)"
+        else:
+            there = "there are none"
         raise UsageError(
             f"the weights of trial {trial.number} are not kept: a sweep keeps those of its best "
             f"{ledger.spec.tracking.best_checkpoints} trials (tracking.best_checkpoints); {there}. To have others: "
@@ -390,7 +392,10 @@ def _provenance(ledger: Ledger, winner: Winner) -> dict[str, Any]:
 def _refuse_foreign(out: Path) -> None:
     if out.is_symlink() or (out.exists() and not out.is_dir()):
         raise UsageError(f"{out}: is not a folder; give another one with --out")
-    there = {path.name for path in out.iterdir()} if out.is_dir() else set()
+    if out.is_dir():
+        there = {path.name for path in out.iterdir()}
+    else:
+        there = set()
     if there and not (is_export(out) and there <= {ABOUT, MODEL, ONNX}):
         raise UsageError(
             f"{out}: has files that no export wrote, and is left alone; give another folder with --out"

@@ -123,9 +123,15 @@ def create_timm(
     name = arch.removeprefix(TIMM)
     if not timm.is_model(name):
         close = difflib.get_close_matches(name, timm.list_models(), n=3)
-        hint = f"; did you mean {' or '.join(TIMM + found for found in close)}?" if close else ""
+        if close:
+            hint = f"; did you mean {' or '.join(TIMM + found for found in close)}?"
+        else:
+            hint = ""
         raise UsageError(f"model.arch: timm {timm.__version__} has no model '{name}'{hint}")
-    sized = {} if image_size is None else {"img_size": image_size}
+    if image_size is None:
+        sized = {}
+    else:
+        sized = {"img_size": image_size}
     try:
         model = timm.create_model(name, pretrained=pretrained, num_classes=num_classes, **sized)
     except TypeError:  # a convolutional network takes images of any size, and no such argument

@@ -89,7 +89,10 @@ def own_folder(folder: Path) -> Path | None:
     except OSError:
         return None
     is_private = stat.S_ISDIR(status.st_mode) and stat.S_IMODE(status.st_mode) == 0o700
-    return folder if is_private and status.st_uid == os.getuid() else None
+    if is_private and status.st_uid == os.getuid():
+        return folder
+
+    return None
 
 
 def die_with_parent() -> None:
@@ -175,7 +178,10 @@ class JsonProcess:
         ended = how_it_ended(self._process.wait())
         self._reader.join(timeout=1.0)  # a grandchild may hold the pipe open
         last = [line for line in self._last_lines if line.strip()]
-        return f"{ended}; it said last:\n  " + "\n  ".join(last) if last else ended
+        if last:
+            return f"{ended}; it said last:\n  " + "\n  ".join(last)
+
+        return ended
 
     def _keep_last_lines(self, stderr: IO[bytes]) -> None:
         with stderr:
@@ -203,7 +209,10 @@ def how_it_ended(status: int) -> str:
         number = signal.Signals(-status)
     except ValueError:
         return f"was killed (signal {-status})"
-    meaning = f"; {_MEANINGS[number]}" if number in _MEANINGS else ""
+    if number in _MEANINGS:
+        meaning = f"; {_MEANINGS[number]}"
+    else:
+        meaning = ""
     return f"was killed (signal {-status}, {number.name}{meaning})"
 
 

@@ -81,12 +81,18 @@ class TrialRecord:
     @property
     def value(self) -> float | None:
         """Of the first objective."""
-        return self.values[0] if self.values else None
+        if self.values:
+            return self.values[0]
+
+        return None
 
     @property
     def metrics(self) -> dict[str, float]:
         """Those of the last epoch."""
-        return dict(self.epochs[-1].metrics) if self.epochs else {}
+        if self.epochs:
+            return dict(self.epochs[-1].metrics)
+
+        return {}
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, as `from_json` reads them."""

@@ -62,12 +62,18 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 def _sources(path: Path) -> list[Path]:
     assert path.exists(), f"{path} decides on results, but is not there"
-    return [path] if path.is_file() else sorted(path.rglob("*.py"))
+    if path.is_file():
+        return [path]
+
+    return sorted(path.rglob("*.py"))
 
 
 def own_sources(spec: Spec, import_path: Path) -> Iterator[Path]:
     """The files of the user's own trainables, and what they import from beside the spec."""
-    names = spec.space[METHOD].choices or () if METHOD in spec.space else (spec.trainable,)
+    if METHOD in spec.space:
+        names = spec.space[METHOD].choices or ()
+    else:
+        names = (spec.trainable,)
     queue = [str(name).partition(":")[0] for name in names if ":" in str(name)]
     seen: set[Path] = set()
     while queue:
@@ -95,13 +101,19 @@ def _imported(path: Path, module: str) -> list[str]:
         tree = ast.parse(path.read_bytes())
     except SyntaxError:  # what is wrong with it is said where it is imported
         return []
-    package = module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]
+    if path.name == "__init__.py":
+        package = module.split(".")
+    else:
+        package = module.split(".")[:-1]
     names: list[str] = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            base = package[: len(package) - node.level + 1] if node.level else []
+            if node.level:
+                base = package[: len(package) - node.level + 1]
+            else:
+                base = []
             stem = ".".join([*base, *([node.module] if node.module else [])])
             names += [stem, *(f"{stem}.{alias.name}" for alias in node.names)]
     return [name for name in names if name]

@@ -119,7 +119,10 @@ class Paired:
     @property
     def gain(self) -> float:
         """The difference, with the sign that makes more better."""
-        return -self.difference if self.metric.endswith(LOWER_IS_BETTER) else self.difference
+        if self.metric.endswith(LOWER_IS_BETTER):
+            return -self.difference
+
+        return self.difference
 
 
 @dataclass(frozen=True)
@@ -374,9 +377,15 @@ def _paired(runs: Sequence[Run], configuration: str, other: str, metric: str) ->
         variances.append(float(np.mean(resampled, axis=0).var()))
 
     together = np.concatenate(differences)
-    spread = float(together.var(ddof=1)) if len(shared) > 1 else 0.0
+    if len(shared) > 1:
+        spread = float(together.var(ddof=1))
+    else:
+        spread = 0.0
     found = estimate(differences, variances)
-    within = math.sqrt(found.seed_variance * len(shared)) if found and found.seed_df else 0.0
+    if found and found.seed_df:
+        within = math.sqrt(found.seed_variance * len(shared))
+    else:
+        within = 0.0
     return Paired(
         against=other,
         metric=metric,
@@ -441,12 +450,18 @@ def _measured(runs: Sequence[Run], winner: str, own: Paired, asked: Asked) -> st
 
 
 def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+    if count == 1:
+        return f"{count} {noun}"
+
+    return f"{count} {noun}s"
 
 
 def _correlation(own: Floats, theirs: Floats) -> float | None:
     scale = math.sqrt(float((own**2).sum()) * float((theirs**2).sum()))
-    return float((own * theirs).sum()) / scale if scale > 1e-15 else None
+    if scale > 1e-15:
+        return float((own * theirs).sum()) / scale
+
+    return None
 
 
 def _of(runs: Iterable[Run], configuration: str) -> list[Run]:
@@ -455,7 +470,10 @@ def _of(runs: Iterable[Run], configuration: str) -> list[Run]:
 
 def _resampled(run: Run, metric: str) -> Floats:
     found = run.resampled.get(metric)
-    return np.array([run.metrics[metric]]) if found is None else np.asarray(found, dtype=np.float64)
+    if found is None:
+        return np.array([run.metrics[metric]])
+
+    return np.asarray(found, dtype=np.float64)
 
 
 # --- planning ---

@@ -178,7 +178,10 @@ def _fitted_positions(arch: str, state: State, model: nn.Module, image_size: int
 
 def _wrong_head(source: str, state: State, own: State, head: str) -> str:
     key = f"{head}.weight"
-    has = f"{len(state[key])} classes" if key in state else f"no head named {head}"
+    if key in state:
+        has = f"{len(state[key])} classes"
+    else:
+        has = f"no head named {head}"
     return (
         f"model.weights: {source} has {has}, but the search trains {len(own[key])}: with model.baseline.epochs: 0 it "
         "is the baseline itself, so it must have been trained on just the classes that the search trains on "

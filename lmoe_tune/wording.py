@@ -47,7 +47,10 @@ def shortened(text: str, most: int = MAX_SHOWN) -> str:
         text = re.sub(r"://[^/\s]*$", "://…", text[:MAX_READ])
 
     text = printable(masked(text))
-    return text if len(text) <= most else text[: most - 1] + "…"
+    if len(text) <= most:
+        return text
+
+    return text[: most - 1] + "…"
 
 
 def shown(value: object) -> str:
@@ -55,7 +58,10 @@ def shown(value: object) -> str:
     if value is None:
         return "empty"
     if isinstance(value, bool):
-        return "true" if value else "false"
+        if value:
+            return "true"
+
+        return "false"
     if isinstance(value, float) and not math.isfinite(value):
         return ".nan" if math.isnan(value) else ".inf" if value > 0 else "-.inf"
     if isinstance(value, int | float):
@@ -63,9 +69,15 @@ def shown(value: object) -> str:
     if isinstance(value, str):
         return f"'{shortened(value)}'"
     if isinstance(value, Mapping):
-        return "a mapping" if value else "an empty mapping"
+        if value:
+            return "a mapping"
+
+        return "an empty mapping"
     if isinstance(value, list | tuple):
-        return "a list" if value else "an empty list"
+        if value:
+            return "a list"
+
+        return "an empty list"
 
     return type(value).__name__
 
@@ -92,7 +104,10 @@ def suggestion(word: str, known: Iterable[str]) -> str | None:
     if not close and len(begun) == 1:
         close = begun
 
-    return by_lower[close[0]] if close else None
+    if close:
+        return by_lower[close[0]]
+
+    return None
 
 
 def duration(seconds: float) -> str:
@@ -114,7 +129,10 @@ def readable_size(num_bytes: float) -> str:
 
         num_bytes /= 1000
 
-    return f"{num_bytes:,.3g} GB" if num_bytes < 1000 else f"{num_bytes:,.0f} GB"
+    if num_bytes < 1000:
+        return f"{num_bytes:,.3g} GB"
+
+    return f"{num_bytes:,.0f} GB"
 
 
 def counted(count: int, noun: str) -> str:
@@ -138,4 +156,7 @@ def first_few(words: Iterable[str], most: int = 8, separator: str = ", ") -> str
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """'; did you mean 'x'?', or nothing."""
     guess = suggestion(word, known)
-    return f"; did you mean '{guess}'?" if guess is not None else ""
+    if guess is not None:
+        return f"; did you mean '{guess}'?"
+
+    return ""

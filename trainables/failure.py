@@ -17,7 +17,10 @@ def message_of(error: BaseException) -> str:
     except Exception:
         text = "its text cannot be made"
     if not isinstance(error, LmoeTuneError):
-        text = f"{type(error).__name__}: {text}" if text else type(error).__name__
+        if text:
+            text = f"{type(error).__name__}: {text}"
+        else:
+            text = type(error).__name__
     return printable(text, MESSAGE_CHARS)
 
 

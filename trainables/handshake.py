@@ -73,7 +73,10 @@ def place(device: str | None = None) -> Place:
         import torch
 
         gpu = torch.cuda.get_device_name()
-    node = ray.get_runtime_context().get_node_id() if ray.is_initialized() else ""
+    if ray.is_initialized():
+        node = ray.get_runtime_context().get_node_id()
+    else:
+        node = ""
     return Place(node, socket.gethostname(), device, gpu)
 
 

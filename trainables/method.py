@@ -59,7 +59,10 @@ class Method:
         """The training objective for one set of parameters; every declared one is in `params`."""
         from lmoe_tune.methods.objective import LossFunction
 
-        ratio = params.get("outlier_ratio", 1.0) if self.declaration.needs_outliers else 0.0
+        if self.declaration.needs_outliers:
+            ratio = params.get("outlier_ratio", 1.0)
+        else:
+            ratio = 0.0
         return LossFunction(self.loss, dict(params), ratio)
 
     def own(self, params: Mapping[str, Any]) -> dict[str, Any]:

@@ -194,7 +194,10 @@ def _starter(config: dict[str, Any]) -> Callable[[dict[str, Any]], Iterator[Tria
 def import_path_of(config: dict[str, Any]) -> Path:
     """Where the user's own modules are: those that the driver sent, else those beside the spec."""
     sent = os.environ.get(handshake.SENT_MODULES)
-    return Path(sent) if sent and os.listdir(sent) else Path(config["import_path"])
+    if sent and os.listdir(sent):
+        return Path(sent)
+
+    return Path(config["import_path"])
 
 
 def trial_folder(config: dict[str, Any]) -> Path:

@@ -194,7 +194,10 @@ class _Run:
         if not has_asked:
             self._refuse_closed_store(uri)
         started = ledger.num_started()
-        planned = f" of {ledger.budget.trials}" if ledger.budget.trials else ""
+        if ledger.budget.trials:
+            planned = f" of {ledger.budget.trials}"
+        else:
+            planned = ""
         verb = "resuming" if started else "starting"
         say(
             f"{verb} the sweep '{folder.name}' in {folder.path} ({started}{planned} trials started)"
@@ -221,7 +224,10 @@ class _Run:
         folder, spec, given = self.folder, self.spec, self.import_path
         if not folder.exists():
             write_records(folder, spec)
-        first = first_attrs(spec, self.change, given, folder.home) if given else None
+        if given:
+            first = first_attrs(spec, self.change, given, folder.home)
+        else:
+            first = None
         ledger = Ledger.writing(folder, spec, first)
         if not given and not (self.retry_failed and ledger.standing.failed):
             refuse_useless(

@@ -200,4 +200,7 @@ def latest_sweep(home: Path, *, unfinished: bool) -> SweepFolder:
                 if not ledger.is_complete():
                     return folder
                 begun.append(folder)
-    return begun[0] if begun else sweeps[0]
+    if begun:
+        return begun[0]
+
+    return sweeps[0]

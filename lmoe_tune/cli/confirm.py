@@ -105,7 +105,10 @@ class JobProgress(Lines):
             return super().end_line(trial)
 
         ended = sum(one.state != "running" for one in self.ledger.trials())
-        what = f"failed: {trial.failure}" if trial.state == "failed" else "done"
+        if trial.state == "failed":
+            what = f"failed: {trial.failure}"
+        else:
+            what = "done"
         return f"[{ended} of {len(self.ledger.points())}] {self.name_of(trial)}: {what}"
 
     def name_of(self, trial: TrialRecord) -> str:
@@ -243,8 +246,14 @@ def _interval(found: dict[str, Any] | None) -> str:
     if found is None or found["ci95"] is None:
         return "-"
     low, high = found["ci95"]
-    return f"[{low:.4f}, {high:.4f}]" if "mean" in found else f"[{low:+.4f}, {high:+.4f}]"
+    if "mean" in found:
+        return f"[{low:.4f}, {high:.4f}]"
+
+    return f"[{low:+.4f}, {high:+.4f}]"
 
 
 def _p(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2g}"
+    if value is None:
+        return "-"
+
+    return f"{value:.2g}"

@@ -57,7 +57,10 @@ def _sweeps(home: Path) -> list[Finding]:
         what, fix = f"sweep {folder.name}", advice.doctor(rebuild=folder.name, home=home)
         try:
             ledger = read_sweep(folder) if folder.exists() else None
-            lacking = behind(ledger) if ledger is not None else f"{folder.ledger} is gone"
+            if ledger is not None:
+                lacking = behind(ledger)
+            else:
+                lacking = f"{folder.ledger} is gone"
         except LedgerError as error:
             ledger, lacking = None, str(error)
         except (LmoeTuneError, OSError) as error:
@@ -77,7 +80,10 @@ def _sweeps(home: Path) -> list[Finding]:
 
         assert ledger is not None, "a ledger that lacks nothing"
         state = state_of(ledger)
-        fix = advice.resume(folder.name, home=home) if state == "interrupted" else ""
+        if state == "interrupted":
+            fix = advice.resume(folder.name, home=home)
+        else:
+            fix = ""
         findings.append(finding("ok", what, f"{state}, {len(ledger.trials())} trials", fix))
 
     return findings

@@ -138,7 +138,10 @@ def _home(home: Path) -> list[Finding]:
         advice = f"choose another with --home or {HOME_VARIABLE}"
         writable = finding("fail", "home", f"{home}: {fault}", advice)
     else:
-        state = "is there" if home.exists() else "is made by the first sweep"
+        if home.exists():
+            state = "is there"
+        else:
+            state = "is made by the first sweep"
         writable = finding("ok", "home", f"{home} ({state})")
 
     return [writable, _space("free space", there)]
@@ -223,7 +226,10 @@ def variables() -> list[Finding]:
 
     encoding = locale.getpreferredencoding(do_setlocale=False)
     utf8 = encoding.lower().replace("-", "") == "utf8"
-    advice = "" if utf8 else "set a UTF-8 locale, such as LC_ALL=C.UTF-8, for other file names"
+    if utf8:
+        advice = ""
+    else:
+        advice = "set a UTF-8 locale, such as LC_ALL=C.UTF-8, for other file names"
     found = [finding("ok" if utf8 else "warn", "locale", encoding, advice)]
 
     known = {"LMOE_TUNE_": OWN_VARIABLES, "MLFLOW_": mlflows_variables()}

@@ -68,7 +68,10 @@ def refuse_empty(words: Sequence[str]) -> None:
     """Raises UsageError where one of the words typed is empty, as a variable is that is not set."""
     for before, word in itertools.pairwise(["", *words]):
         if not word.strip():
-            what = f"what follows {before}" if before.startswith("--") else "an argument"
+            if before.startswith("--"):
+                what = f"what follows {before}"
+            else:
+                what = "an argument"
         elif word.startswith("--") and word.count("=") == 1 and word.endswith("="):
             what = f"what follows {word}"
         else:

@@ -58,7 +58,10 @@ def shown(value: Any) -> str:
     if value is None:
         return "-"
     if isinstance(value, bool):
-        return "yes" if value else "no"
+        if value:
+            return "yes"
+
+        return "no"
     if isinstance(value, float):
         return f"{value:.4g}"
 
@@ -72,7 +75,10 @@ def openings_line(openings: list[dict[str, Any]]) -> str:
 
     last = openings[-1]
     when = datetime.fromtimestamp(last["time_ms"] / 1000).isoformat(" ", "minutes")
-    times = "once" if len(openings) == 1 else f"{len(openings)} times"
+    if len(openings) == 1:
+        times = "once"
+    else:
+        times = f"{len(openings)} times"
 
     return f"the sealed test set was opened {times}, {'' if len(openings) == 1 else 'last '}on {when} by {last['who']}"
 

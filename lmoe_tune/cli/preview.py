@@ -51,7 +51,10 @@ def print_preview(
         )
         return
     trials = budget.trials or "unlimited"
-    methods = spec.space[METHOD].choices if METHOD in spec.space else (spec.trainable,)
+    if METHOD in spec.space:
+        methods = spec.space[METHOD].choices
+    else:
+        methods = (spec.trainable,)
     typer.echo(
         f"{', '.join(map(str, methods or ()))} on {spec.data.id.dataset}: {trials} trials of {spec.train.epochs} epochs"
     )
@@ -83,14 +86,16 @@ def estimate(spec: Spec, trials: int | None, slots: int, home: Path) -> dict[str
     """
     splits = describe_splits(spec.data, home)
     images = splits["images"]
-    ratio = spec.fixed.get("outlier_ratio", 1.0) if images["outliers"] else 0.0
+    if images["outliers"]:
+        ratio = spec.fixed.get("outlier_ratio", 1.0)
+    else:
+        ratio = 0.0
     if "outlier_ratio" in spec.space:
         entry = spec.space["outlier_ratio"]
-        values = (
-            [float(value) for value in entry.choices]
-            if entry.choices
-            else [entry.low or 0.0, entry.high or 0.0]
-        )
+        if entry.choices:
+            values = [float(value) for value in entry.choices]
+        else:
+            values = [entry.low or 0.0, entry.high or 0.0]
         ratio = sum(values) / len(values)
     per_epoch = round(images["train"] * (1 + 2 * float(ratio)))
     evaluated = images["val"] + images["val_fine"] + images["val_coarse"]

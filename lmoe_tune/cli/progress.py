@@ -74,7 +74,10 @@ class LiveTable(Lines):
 
     def on_work(self, what: str, done: int, total: int) -> None:
         self._live.start()
-        begun = self._work[what][2] if what in self._work else time.monotonic()
+        if what in self._work:
+            begun = self._work[what][2]
+        else:
+            begun = time.monotonic()
         self._work[what] = (done, total, begun)
 
     def on_begin(self, ledger: Ledger) -> None:
@@ -139,13 +142,19 @@ class _Trials:
         metric = spec.objective.metric
         best = self._ledger.best()
         if best is not None:
-            note = "" if best.violation == 0 else "  (misses the constraints)"
+            if best.violation == 0:
+                note = ""
+            else:
+                note = "  (misses the constraints)"
             yield "best", f"trial {best.number}  {metric} {shown(best.value)}{note}"
             yield "", params_line(best.params)
 
         for trial in list(self.running.values()):
             epoch = trial.epochs[-1].epoch if trial.epochs else 0
-            value = f"  {metric} {shown(trial.value)}" if trial.epochs else ""
+            if trial.epochs:
+                value = f"  {metric} {shown(trial.value)}"
+            else:
+                value = ""
             yield f"trial {trial.number}", f"epoch {epoch}/{spec.train.epochs}{value}"
 
         if baseline := self._baseline():
@@ -175,7 +184,10 @@ class _Trials:
             left.append(elapsed / done * max(0, budget.trials - self._num_ended))
         if budget.time_s is not None:
             left.append(max(0.0, budget.time_s - self._wall_before_s - elapsed))
-        return f", about {duration(min(left))} left" if left else ""
+        if left:
+            return f", about {duration(min(left))} left"
+
+        return ""
 
 
 @contextmanager

@@ -56,11 +56,10 @@ def check(spec: SpecArgument, overrides: SetOption = None) -> None:
     loaded = load(spec, overrides)
     found = loaded.spec
     searched = ", ".join(found.space) or "nothing"
-    trials = (
-        f"{found.budget.trials} trials"
-        if found.budget.trials
-        else "as many trials as the budget allows"
-    )
+    if found.budget.trials:
+        trials = f"{found.budget.trials} trials"
+    else:
+        trials = "as many trials as the budget allows"
     typer.echo(
         f"{loaded.path}: fine. {found.trainable} on {found.data.id.dataset}; searched: {searched}; {trials}"
     )

@@ -362,7 +362,10 @@ def _conclude(sweep: Sweep, *, as_json: bool) -> int:
     if sweep.state != "complete":
         say(f"interrupted; to resume: {advice.resume(sweep.name, home=sweep.folder.home)}")
         return INTERRUPTED
-    return TOO_MANY_FAILED if sweep.too_many_failed else 0
+    if sweep.too_many_failed:
+        return TOO_MANY_FAILED
+
+    return 0
 
 
 def _print_summary(sweep: Sweep, summary: dict[str, Any]) -> None:

@@ -61,7 +61,10 @@ class Forecast:
 
     def lines(self) -> list[str]:
         """The same in words."""
-        hours = "" if self.hours is None else f", about {self.hours:.1f} hours one after the other"
+        if self.hours is None:
+            hours = ""
+        else:
+            hours = f", about {self.hours:.1f} hours one after the other"
         size = f"{len(self.rows)} rows, {len(self.seeds)} seeds, {len(self.splits)} splits"
         found = [
             f"{size}: {self.jobs} trainings are missing{hours}",
@@ -170,7 +173,10 @@ def _hours(ledger: Ledger, jobs: int, cells: int) -> float | None:
 
     seconds = jobs * ledger.spec.train.epochs * statistics.median(timed)
     key = ledger.attrs.get("baseline")
-    record = read_baseline_record(ledger.folder.home, key) if key else None
+    if key:
+        record = read_baseline_record(ledger.folder.home, key)
+    else:
+        record = None
     if record:
         epochs = [epoch["metrics"].get("epoch_s", 0.0) for epoch in record["epochs"]]
         seconds += cells * sum(epochs)

@@ -100,12 +100,18 @@ class JobLedger:
             if row in plan.rows:
                 cells |= set(plan.cells())
             for split, seed in sorted(cells):
-                trial = None if place is None else trials.get((place, split, seed))
+                if place is None:
+                    trial = None
+                else:
+                    trial = trials.get((place, split, seed))
                 found.append(Job(row, split, seed, trial))
         return found
 
     def _records(self) -> list[dict[str, Any]]:
-        return list(self._ledger.attrs["candidates"]) if self._ledger is not None else []
+        if self._ledger is not None:
+            return list(self._ledger.attrs["candidates"])
+
+        return []
 
     def begin(
         self, plan: Plan, command: str, *, allow_changes: bool = False, say: Say | None = None
@@ -125,7 +131,10 @@ class JobLedger:
         records = list(ledger.attrs["candidates"])
         for row in plan.rows:
             if _place(records, row) is None:
-                keeps = {"keeps_model_of": plan.seeds[0]} if row.trial is not None else {}
+                if row.trial is not None:
+                    keeps = {"keeps_model_of": plan.seeds[0]}
+                else:
+                    keeps = {}
                 records.append(row.as_record() | keeps)
         known = {_key(point) for point in ledger.points()}
         points = [
@@ -182,13 +191,15 @@ class JobLedger:
             frozen = self._ledger.spec
             differences = diff(frozen, spec)
             changed += differences
-            spec = (
-                spec
-                if differences
-                else with_run_settings(frozen, spec).model_copy(update={"search": spec.search})
-            )
+            if differences:
+                spec = spec
+            else:
+                spec = with_run_settings(frozen, spec).model_copy(update={"search": spec.search})
         if changed and not allow_changes:
-            since = "it was searched" if self._ledger is None else "its confirmation was begun"
+            if self._ledger is None:
+                since = "it was searched"
+            else:
+                since = "its confirmation was begun"
             lines = "\n".join(f"  {line}" for line in changed)
             raise UsageError(
                 f"not everything of the sweep '{name}' is as it was when {since}:\n{lines}\n"

@@ -126,7 +126,10 @@ def make_plan(
         )
     notes = []
     if len(best) < top:
-        number = "one complete trial" if len(best) == 1 else f"{len(best)} complete trials"
+        if len(best) == 1:
+            number = "one complete trial"
+        else:
+            number = f"{len(best)} complete trials"
         notes.append(
             f"the sweep has {number} with parameters of their own, fewer than --top {top}: all are taken"
         )

@@ -356,7 +356,10 @@ def _over_classes(
         )
         fine = (weights * gains).sum(axis=1) / weights.sum(axis=1)
         coarse = [_difference(pair, "test_coarse_auroc") for pair in pairs]
-        total = fine if None in coarse else (fine + np.mean([x or 0.0 for x in coarse])) / 2
+        if None in coarse:
+            total = fine
+        else:
+            total = (fine + np.mean([x or 0.0 for x in coarse])) / 2
         drawn += total * len(pairs) / len(cells)
 
     low, high = np.percentile(drawn, [2.5, 97.5])

@@ -108,7 +108,10 @@ def confirm(
         ledger = Ledger.writing(folder, view.read_spec(folder))
         import_path = _import_path(ledger)
         notes = _refuse_unfinished(ledger, allow_unfinished)
-        tuned = _tune(ledger, import_path, how) if tuned_comparators else []
+        if tuned_comparators:
+            tuned = _tune(ledger, import_path, how)
+        else:
+            tuned = []
         plan = make_plan(ledger, import_path, top=top, num_seeds=seeds, splits=splits, tuned=tuned)
         for note in (*notes, *plan.notes):
             how.observer.on_message(note)

@@ -18,7 +18,10 @@ from trainables import METHODS, load_method
 
 def tunable(sweep: Spec) -> list[str]:
     """The shipped methods, other than the sweep's own, that have something to tune."""
-    own = sweep.space[METHOD].choices or () if METHOD in sweep.space else (sweep.trainable,)
+    if METHOD in sweep.space:
+        own = sweep.space[METHOD].choices or ()
+    else:
+        own = (sweep.trainable,)
     usable = [
         name for name in METHODS if sweep.data.outliers is not None or not _needs_outliers(name)
     ]

@@ -102,12 +102,18 @@ class DecodedCache:
     def find(self, files: Sequence[ImageFile]) -> CachedImages | None:
         """The images where all of them are there, else None. Takes no lock."""
         found = _located(self._segments(), image_keys(files), self.side)
-        return found if isinstance(found, CachedImages) else None
+        if isinstance(found, CachedImages):
+            return found
+
+        return None
 
     def num_missing(self, files: Sequence[ImageFile]) -> int:
         """How many of the images are still to be decoded."""
         found = _located(self._segments(), image_keys(files), self.side)
-        return 0 if isinstance(found, CachedImages) else len(found)
+        if isinstance(found, CachedImages):
+            return 0
+
+        return len(found)
 
     def acquire(
         self,
@@ -230,7 +236,10 @@ class DecodedCache:
             shutil.rmtree(segment.folder)
         if broken:
             named = "\n".join(f"  {path}: {why}" for path, why in sorted(broken)[:NUM_SHOWN])
-            more = f"\n  … and {len(broken) - NUM_SHOWN} more" if len(broken) > NUM_SHOWN else ""
+            if len(broken) > NUM_SHOWN:
+                more = f"\n  … and {len(broken) - NUM_SHOWN} more"
+            else:
+                more = ""
             raise UsageError(
                 f"{len(broken)} of the images cannot be decoded:\n{named}{more}\n"
                 f"they were whole when they were inspected: see {advice.inspect()}"

@@ -159,7 +159,10 @@ def _thumbnail(content: bytes, side: int) -> tuple[UInt8Array, tuple[int, int]]:
             image.draft("L", (8 * side, 8 * side))
             image.load()
             orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-            turned = ImageOps.exif_transpose(image) if orientation != 1 else image
+            if orientation != 1:
+                turned = ImageOps.exif_transpose(image)
+            else:
+                turned = image
             if orientation in (5, 6, 7, 8):
                 width, height = height, width
             grey = turned.convert("L").resize((side, side), Image.Resampling.BOX)

@@ -93,7 +93,10 @@ def embedded_outliers(data: DataSpec) -> tuple[UInt8Array, UInt8Array]:
         return np.zeros((0, 8, 8), np.uint8), load_photo_patches("china", "val")
 
     photo = PHOTOS[data.outliers.dataset]
-    validated = PHOTOS[data.val_coarse.dataset] if data.val_coarse else photo
+    if data.val_coarse:
+        validated = PHOTOS[data.val_coarse.dataset]
+    else:
+        validated = photo
     train = load_photo_patches(photo, "train")
     if data.outliers.limit is not None:
         train = train[kept(len(train), data.outliers.limit)]

@@ -275,7 +275,10 @@ class _Found:
         return splits, plan.fingerprint
 
     def _progress(self, what: str) -> Callable[[int, int], None] | None:
-        return partial(self.say, what) if self.say is not None else None
+        if self.say is not None:
+            return partial(self.say, what)
+
+        return None
 
     def _leaks(self, first: UsableImages, second: UsableImages, kind: str) -> None:
         progress = self._progress(f"{second.where}: likely copies of {first.where} compared")

@@ -83,7 +83,10 @@ def open_rows(
 
 def cache_of(spec: DataSpec, home: Path, side: int | None = None) -> DecodedCache:
     """Where the decoded images of a spec are kept; resized to another side where one is given."""
-    root = Path(spec.cache_dir) if spec.cache_dir is not None else home / "cache"
+    if spec.cache_dir is not None:
+        root = Path(spec.cache_dir)
+    else:
+        root = home / "cache"
     return DecodedCache(root, side or spec.image_side)
 
 
@@ -120,7 +123,10 @@ def _choices(spec: DataSpec, num_missing: int, error: CacheSpaceError) -> list[s
     if side >= 32 and (spec.crop is None or side >= spec.crop):
         choices.append(f"  data.resize={side}  ({readable_size(num_missing * side * side * 3)})")
     if spec.outliers is not None:
-        fewer = f", at most {spec.outliers.limit:,}" if spec.outliers.limit is not None else ""
+        if spec.outliers.limit is not None:
+            fewer = f", at most {spec.outliers.limit:,}"
+        else:
+            fewer = ""
         choices.append(
             f"  data.outliers.limit=N  with fewer outliers{fewer} (10,000 take {_size_of(10_000, spec)})"
         )

@@ -96,7 +96,10 @@ def _open_embedded(data: DataSpec, *, with_held_out: bool) -> Opened:
     images, labels = embedded_digits(data)
     classes = class_split(data, READERS[data.id.dataset].num_classes or 0)
     split = split_images(labels, split=data.split)
-    known = classes.in_distribution if with_held_out else classes.train
+    if with_held_out:
+        known = classes.in_distribution
+    else:
+        known = classes.train
     training = embedded_data(
         data,
         train=of_classes(labels, split.train, known),
@@ -178,7 +181,10 @@ def _sizes(sets: dict[str, ImageSet]) -> dict[str, int]:
     """How many images each set has. Raises UsageError where one that is needed has none."""
     sizes = {name: len(images) for name, images in sets.items()}
     if not sizes[ID] or not sizes[FINE]:
-        missing = "in-distribution" if not sizes[ID] else "test-novel"
+        if not sizes[ID]:
+            missing = "in-distribution"
+        else:
+            missing = "test-novel"
         raise UsageError(
             f"data.id: the sealed test set has no image of an {missing} class, so nothing can be confirmed"
         )

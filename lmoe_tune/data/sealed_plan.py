@@ -84,7 +84,10 @@ def plan_test_of(
     table = found.table
     classes = class_split(data, len(table.classes))
     images = split_id(data, found)
-    known = classes.in_distribution if with_held_out else classes.train
+    if with_held_out:
+        known = classes.in_distribution
+    else:
+        known = classes.train
 
     def of(indices: IntArray, chosen: tuple[int, ...]) -> Part:
         return Part(table, indices[np.isin(table.labels[indices], chosen)])

@@ -263,7 +263,10 @@ def fingerprint_of(*contents: ImageSet | npt.NDArray[Any]) -> str:
     """16 hexadecimal digits that tell the shapes and the content of pixels and labels."""
     digest = hashlib.sha256()
     for content in contents:
-        array = content.pixels if isinstance(content, ImageSet) else content
+        if isinstance(content, ImageSet):
+            array = content.pixels
+        else:
+            array = content
         assert array is not None, "files have another fingerprint"
         digest.update(f"{array.shape}{array.dtype}".encode())
         digest.update(array.tobytes())

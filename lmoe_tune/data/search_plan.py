@@ -148,11 +148,12 @@ def fingerprint(contents: list[tuple[UsableImages | None, list[Part | None]]]) -
     """
     digest = hashlib.sha256()
     for found, parts in contents:
-        sha_of = (
-            dict(zip(found.indices.tolist(), (d.sha256 for d in found.digests), strict=True))
-            if found
-            else {}
-        )
+        if found:
+            sha_of = dict(
+                zip(found.indices.tolist(), (d.sha256 for d in found.digests), strict=True)
+            )
+        else:
+            sha_of = {}
         for part in parts:
             digest.update(b"\x1epart\x1e")
             if part is None:

@@ -83,7 +83,10 @@ def _reduced(logits: Tensor, name: Score) -> Outputs:
     logits = logits.double()
     named = torch.stack([score(logits, one) for one in SCORES])
     places = list(SCORES)
-    scores = named[places.index(name)] if name in places else score(logits, name)
+    if name in places:
+        scores = named[places.index(name)]
+    else:
+        scores = score(logits, name)
 
     return Outputs(scores, named, logits.argmax(dim=1), logits.isfinite().all())
 

@@ -46,7 +46,10 @@ class EnergyOE(Objective):
     batch_norm: BatchNormMode
 
     def loss(self, model: nn.Module, batch: Batch, draws: StepDraws) -> StepLoss:
-        groups = [batch.images, batch.outliers] if self.energy_weight > 0 else [batch.images]
+        if self.energy_weight > 0:
+            groups = [batch.images, batch.outliers]
+        else:
+            groups = [batch.images]
         z_id, *z_rest = (
             logits.float() for logits in forward_groups(model, groups, self.batch_norm)
         )
@@ -64,7 +67,10 @@ class EnergyOE(Objective):
         """The two squared hinges on the logits (B, K) and (M, K), each a mean over its own rows."""
         log_K = math.log(z_id.shape[1])
         m_in = -DEPTH_IN - log_K if self.m_in is None else self.m_in
-        m_out = -DEPTH_OUT - log_K if self.m_out is None else self.m_out
+        if self.m_out is None:
+            m_out = -DEPTH_OUT - log_K
+        else:
+            m_out = self.m_out
         too_high = F.relu(-z_id.logsumexp(dim=1) - m_in)
         too_low = F.relu(m_out + z_out.logsumexp(dim=1))
         return too_high.square().mean() + too_low.square().mean()

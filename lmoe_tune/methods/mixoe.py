@@ -44,7 +44,10 @@ class MixOE(Objective):
 
     def loss(self, model: nn.Module, batch: Batch, draws: StepDraws) -> StepLoss:
         mixed, lam = self.mixed(batch, draws)
-        groups = [batch.images, mixed] if self.mix_weight > 0 else [batch.images]
+        if self.mix_weight > 0:
+            groups = [batch.images, mixed]
+        else:
+            groups = [batch.images]
         z_id, *z_rest = (
             logits.float() for logits in forward_groups(model, groups, self.batch_norm)
         )

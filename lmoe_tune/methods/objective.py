@@ -106,7 +106,10 @@ def _refuse_malformed(terms: Mapping[str, object]) -> None:
 def _kind(value: object) -> str:
     if isinstance(value, Tensor):
         return f"a tensor of shape {tuple(value.shape)}"
-    return "None" if value is None else f"of type {type(value).__name__}"
+    if value is None:
+        return "None"
+
+    return f"of type {type(value).__name__}"
 
 
 def uniform_cross_entropy(logits: Tensor) -> Tensor:

@@ -31,7 +31,10 @@ class OutlierExposure(Objective):
     batch_norm: BatchNormMode
 
     def loss(self, model: nn.Module, batch: Batch, draws: StepDraws) -> StepLoss:
-        groups = [batch.images, batch.outliers] if self.outlier_weight > 0 else [batch.images]
+        if self.outlier_weight > 0:
+            groups = [batch.images, batch.outliers]
+        else:
+            groups = [batch.images]
         z_id, *z_rest = (
             logits.float() for logits in forward_groups(model, groups, self.batch_norm)
         )

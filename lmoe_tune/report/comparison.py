@@ -149,7 +149,10 @@ def _drawn(found: Sequence[Facts]) -> bytes:
 
     for place, facts in enumerate(found):
         colour, values = colours[place % len(colours)], _values(facts)
-        best = max if facts.spec.objective.direction == "maximize" else min
+        if facts.spec.objective.direction == "maximize":
+            best = max
+        else:
+            best = min
         so_far = [best(values[: count + 1]) for count in range(len(values))]
         history.step(
             range(1, len(values) + 1), so_far, where="post", color=colour, label=_name(facts)

@@ -75,7 +75,10 @@ def gather(ledger: Ledger) -> Facts:
     """The facts of a sweep that may still run."""
     trials = ledger.trials()
     trained = baseline_snapshot(ledger)
-    baseline = trained.epochs[-1].metrics if trained and trained.epochs else {}
+    if trained and trained.epochs:
+        baseline = trained.epochs[-1].metrics
+    else:
+        baseline = {}
     return Facts(
         spec=ledger.spec,
         summary=view.summary(ledger),

@@ -213,14 +213,20 @@ def _history(facts: Facts) -> Figure:
 
 
 def _best_so_far(facts: Facts) -> tuple[list[int], list[float]]:
-    sign = 1 if facts.spec.objective.direction == "maximize" else -1
+    if facts.spec.objective.direction == "maximize":
+        sign = 1
+    else:
+        sign = -1
     places: list[int] = []
     values: list[float] = []
     best: float | None = None
     for trial in facts.trials:
         value = trial.value
         if trial.state == "complete" and trial.violation == 0 and value is not None:
-            best = value if best is None or sign * value > sign * best else best
+            if best is None or sign * value > sign * best:
+                best = value
+            else:
+                best = best
         if best is not None:
             places.append(trial.number)
             values.append(best)
@@ -343,18 +349,20 @@ class _Scale:
         )
         self._choices = None if numeric else list(dict.fromkeys(map(str, values)))
         if numeric:
-            scaled = (
-                np.log(np.asarray(values, dtype=float))
-                if self._log
-                else np.asarray(values, dtype=float)
-            )
+            if self._log:
+                scaled = np.log(np.asarray(values, dtype=float))
+            else:
+                scaled = np.asarray(values, dtype=float)
             self._low, self._high = float(scaled.min()), float(scaled.max())
 
     def place(self, value: Any) -> float:
         if self._choices is not None:
             return self._choices.index(str(value)) / max(1, len(self._choices) - 1)
         scaled = float(np.log(value)) if self._log else float(value)
-        return (scaled - self._low) / (self._high - self._low) if self._high > self._low else 0.5
+        if self._high > self._low:
+            return (scaled - self._low) / (self._high - self._low)
+
+        return 0.5
 
     def write(self, axes: Axes, place: int) -> None:
         if self._choices is not None:
@@ -547,7 +555,10 @@ def _histograms(facts: Facts, sides: Sequence[tuple[str, dict[str, Floats]]]) ->
         bins = np.linspace(float(every.min()), float(every.max()) + 1e-12, 41)
         for name, values in scores.items():
             kind = name.partition("_")[0]
-            label = NAMED[name] if name in NAMED else name.replace("_", ": ", 1)
+            if name in NAMED:
+                label = NAMED[name]
+            else:
+                label = name.replace("_", ": ", 1)
             weights = np.full(len(values), 1 / len(values))
             axes.hist(
                 values,
@@ -644,7 +655,10 @@ def _seeds(facts: Facts) -> Figure:
         values = [job["metrics"][metric] for job in found.jobs(row) if metric in job["metrics"]]
         if not values:
             continue
-        colour = BLUE if row == found.document["winner"]["name"] else GREY
+        if row == found.document["winner"]["name"]:
+            colour = BLUE
+        else:
+            colour = GREY
         axes.scatter(values, [place] * len(values), s=22, color=colour, alpha=0.75, zorder=3)
         axes.plot([np.mean(values)] * 2, [place - 0.3, place + 0.3], color=colour, linewidth=2)
     axes.set_yticks(range(len(rows)), rows[::-1])
@@ -661,7 +675,10 @@ def _axes(size: tuple[float, float]) -> tuple[Figure, Axes]:
 
 
 def _best_name(facts: Facts) -> str:
-    return f"trial {facts.best.number}" if facts.best else "best trial"
+    if facts.best:
+        return f"trial {facts.best.number}"
+
+    return "best trial"
 
 
 def _confirmed(facts: Facts) -> Confirmation:
@@ -683,7 +700,10 @@ def _positions(
     if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
         return list(values), None
     searched = facts.spec.space.get(name)
-    known = [str(choice) for choice in (searched.choices or ())] if searched is not None else []
+    if searched is not None:
+        known = [str(choice) for choice in (searched.choices or ())]
+    else:
+        known = []
     choices = known or list(dict.fromkeys(map(str, values)))
     return [choices.index(str(value)) for value in values], choices
 

@@ -73,7 +73,10 @@ def compare_networks(ledger: Ledger, best: TrialRecord | None) -> Compared:
     sets = _pixels(ledger.spec.data, ledger.folder.home, describes.preprocessing)
     found = _answers(state["model"], describes, sets)
     key = ledger.attrs.get("baseline")
-    before = checkpoint.load_newest(baseline_folder(ledger.folder.home, key)) if key else None
+    if key:
+        before = checkpoint.load_newest(baseline_folder(ledger.folder.home, key))
+    else:
+        before = None
     if before is None:
         lacking.append("the weights of the baseline are gone")
         return Compared(found, None, tuple(lacking))

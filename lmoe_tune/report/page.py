@@ -55,7 +55,10 @@ def make_page(
 ) -> str:
     """The whole document."""
     summary = facts.summary
-    document = facts.confirmation.document if facts.confirmation else None
+    if facts.confirmation:
+        document = facts.confirmation.document
+    else:
+        document = None
     template = templates().get_template("page.html.jinja")
     return template.render(
         summary=summary,
@@ -108,7 +111,10 @@ def _embedded(facts: Facts, document: Mapping[str, Any] | None) -> Markup:
 
 def _counts(trials: Mapping[str, Any]) -> str:
     started = sum(trials[state] for state in STATES)
-    planned = f" of {trials['planned']}" if trials["planned"] else ""
+    if trials["planned"]:
+        planned = f" of {trials['planned']}"
+    else:
+        planned = ""
     return f"{started}{planned} trials: {', '.join(f'{trials[state]} {state}' for state in STATES)}"
 
 
@@ -176,7 +182,10 @@ def _trials(facts: Facts) -> Table:
     rows, searched = facts.leaderboard, facts.searched
     metrics = [name for name in SHOWN_OF_TRIAL if any(name in row["metrics"] for row in rows)]
     head = ["trial", "state", facts.spec.objective.metric, "feasible", "tied"]
-    best = facts.summary["best"]["trial"] if facts.summary["best"] else None
+    if facts.summary["best"]:
+        best = facts.summary["best"]["trial"]
+    else:
+        best = None
     cells = [
         [
             _number(row["trial"]),
@@ -200,7 +209,10 @@ def _range_of(facts: Facts, name: str) -> str:
         return ""
     if searched.choices is not None:
         return ", ".join(map(str, searched.choices))
-    step = f", step {searched.step:g}" if searched.step is not None else ""
+    if searched.step is not None:
+        step = f", step {searched.step:g}"
+    else:
+        step = ""
     return f"{searched.low:g} to {searched.high:g}{', log' if searched.log else ''}{step}"
 
 
@@ -215,7 +227,10 @@ def _value(value: Any) -> Cell:
     if value is None:
         return Cell("-")
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return _number(value) if is_number else _text(value)
+    if is_number:
+        return _number(value)
+
+    return _text(value)
 
 
 def _number(value: float | None, form: str = "{:.4g}") -> Cell:
@@ -231,7 +246,10 @@ def _yes_or_no(value: bool | None) -> str:
 def _mean(found: Mapping[str, Any] | None) -> Cell:
     if found is None:
         return Cell("-")
-    sd = f" ± {found['sd']:.4f}" if found["sd"] is not None else ""
+    if found["sd"] is not None:
+        sd = f" ± {found['sd']:.4f}"
+    else:
+        sd = ""
     title = f"median {found['median']:.4f}, minimum {found['minimum']:.4f}"
     if found["ci95"] is not None:
         title = (
@@ -241,4 +259,7 @@ def _mean(found: Mapping[str, Any] | None) -> Cell:
 
 
 def _interval(ends: Sequence[float] | None) -> str:
-    return "-" if ends is None else f"{ends[0]:+.4f} to {ends[1]:+.4f}"
+    if ends is None:
+        return "-"
+
+    return f"{ends[0]:+.4f} to {ends[1]:+.4f}"

@@ -94,7 +94,10 @@ def load_spec(
     methods = _methods(findings, path, declarations, resolve)
     declaration = None
     if methods:
-        declaration = combined(methods) if _searched_methods(findings) else methods[0]
+        if _searched_methods(findings):
+            declaration = combined(methods)
+        else:
+            declaration = methods[0]
 
     sections.check_data(findings, declaration, path.parent, missing if check_files else None)
     sections.check_model(findings, path.parent, check_files=check_files)
@@ -283,12 +286,21 @@ def _imply(root: document.Mapping) -> None:
     """Fill in, in place, what follows from the rest: the trainable of a sweep that searches it, no pruner for
     several objectives, and no default constraint on what is itself an objective."""
     space, objective = root.get("space"), root.get("objective")
-    method = space.get(METHOD) if isinstance(space, document.Mapping) else None
-    choices = method.get("choices") if isinstance(method, document.Mapping) else None
+    if isinstance(space, document.Mapping):
+        method = space.get(METHOD)
+    else:
+        method = None
+    if isinstance(method, document.Mapping):
+        choices = method.get("choices")
+    else:
+        choices = None
     if "trainable" not in root.entries and isinstance(choices, document.Sequence) and choices.items:
         root.entries["trainable"] = document.Entry(choices.mark, choices.items[0])
 
-    also = objective.get("also") if isinstance(objective, document.Mapping) else None
+    if isinstance(objective, document.Mapping):
+        also = objective.get("also")
+    else:
+        also = None
     if not (
         isinstance(objective, document.Mapping)
         and isinstance(also, document.Sequence)
@@ -318,7 +330,10 @@ def _searched_methods(findings: Findings) -> list[tuple[document.KeyPath, Any]]:
     """Where the choices of `space.method` stand, and what they are; empty where the method is not searched."""
     path: document.KeyPath = ("space", METHOD, "choices")
     node = findings.node(path)
-    items = node.items if isinstance(node, document.Sequence) else []
+    if isinstance(node, document.Sequence):
+        items = node.items
+    else:
+        items = []
     return [((*path, place), item.plain()) for place, item in enumerate(items)]
 
 
@@ -330,7 +345,10 @@ def _methods(
     searched = _searched_methods(findings)
     if not searched:
         found = _declaration(findings, ("trainable",), name, path, declarations, resolve)
-        return [found] if found is not None else []
+        if found is not None:
+            return [found]
+
+        return []
 
     names = [choice for _, choice in searched]
     if name is not None and name not in names:
@@ -345,11 +363,10 @@ def _methods(
     known = [method for method in methods if method is not None]
 
     # A class of one's own goes by the name in the spec, whatever its declaration calls it.
-    return (
-        [replace(one, name=str(choice)) for one, choice in zip(known, names, strict=False)]
-        if all(methods)
-        else []
-    )
+    if all(methods):
+        return [replace(one, name=str(choice)) for one, choice in zip(known, names, strict=False)]
+
+    return []
 
 
 def _declaration(

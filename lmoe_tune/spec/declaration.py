@@ -95,7 +95,10 @@ class Parameter:
 
     def typed(self, value: Value) -> Value:
         """The accepted value in the parameter's own type: 1 is 1.0 for a float."""
-        return float(value) if self.kind == "float" else value
+        if self.kind == "float":
+            return float(value)
+
+        return value
 
 
 SHARED_PARAMETERS: tuple[Parameter, ...] = (
@@ -143,7 +146,10 @@ class Declaration:
 
         if unknown:
             close = [guess for name in unknown if (guess := suggestion(name, available))]
-            hint = f"; did you mean {', '.join(repr(guess) for guess in close)}?" if close else ""
+            if close:
+                hint = f"; did you mean {', '.join(repr(guess) for guess in close)}?"
+            else:
+                hint = ""
             faults.append(
                 f"Unavailable parameter(s) {', '.join(map(shown, unknown))} for {self.name}; "
                 f"available are {', '.join(available)}{hint}"
@@ -217,7 +223,10 @@ def methods_with(
         if own in one.all_parameters and f"{one.name}.{own}" not in named
     ]
 
-    return None if len(having) == len(declarations) else tuple(having)
+    if len(having) == len(declarations):
+        return None
+
+    return tuple(having)
 
 
 def own_params(

@@ -60,7 +60,10 @@ class Mark:
 
     @property
     def where(self) -> str:
-        return f"{self.source}:{self.line}:{self.column}" if self.order == 0 else self.source
+        if self.order == 0:
+            return f"{self.source}:{self.line}:{self.column}"
+
+        return self.source
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,10 @@ class Mapping:
 
     def get(self, key: str) -> Node | None:
         entry = self.entries.get(key)
-        return entry.value if entry is not None else None
+        if entry is not None:
+            return entry.value
+
+        return None
 
 
 Node = Scalar | Sequence | Mapping
@@ -130,7 +136,10 @@ def core_value(text: str) -> bool | int | float | str | None:
     if INT.fullmatch(text):
         if len(text) > MAX_DIGITS:
             raise ValueError(f"the number has more than {MAX_DIGITS} digits")
-        return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
+        if text[:2] in ("0o", "0x"):
+            return int(text, 0)
+
+        return int(text)
 
     if FLOAT.fullmatch(text):
         lower = text.lower()
@@ -196,7 +205,10 @@ def parse(
     node = composer.converted(root, ())
     empty = isinstance(node, Scalar) and node.value is None and not node.quoted
 
-    return None if empty else node
+    if empty:
+        return None
+
+    return node
 
 
 def _place(before: str) -> tuple[int, int]:
@@ -262,7 +274,10 @@ class _Composer:
 
     def explained(self, error: yaml.MarkedYAMLError, where: Mark) -> str:
         lines = self.text.splitlines()
-        line = lines[where.line - 1] if 0 < where.line <= len(lines) else ""
+        if 0 < where.line <= len(lines):
+            line = lines[where.line - 1]
+        else:
+            line = ""
         if "\t" in line[: len(line) - len(line.lstrip())] or "'\\t'" in (error.problem or ""):
             return "a tab indents this line; use spaces"
 
@@ -357,4 +372,7 @@ def _named(char: str) -> str:
     """A character as a person can look for it: a no-break space (U+00A0)."""
     name = unicodedata.name(char, "").lower()
     code = f"U+{ord(char):04X}"
-    return f"a {name} ({code})" if name else code
+    if name:
+        return f"a {name} ({code})"
+
+    return code

@@ -49,7 +49,10 @@ def takes(path: KeyPath, kind: type) -> bool:
     if annotation is float and kind is int:
         return True
 
-    members = get_args(annotation) if _is_union(annotation) else (annotation,)
+    if _is_union(annotation):
+        members = get_args(annotation)
+    else:
+        members = (annotation,)
     strings = any(get_origin(member) is Literal for member in members)
 
     return kind in members or (kind is str and strings)
@@ -77,7 +80,10 @@ def options_at(path: KeyPath) -> tuple[str, ...]:
         if isinstance(entry, OneOf):
             return entry.options
 
-    return tuple(map(str, get_args(annotation))) if get_origin(annotation) is Literal else ()
+    if get_origin(annotation) is Literal:
+        return tuple(map(str, get_args(annotation)))
+
+    return ()
 
 
 def meant_key(path: KeyPath, key: str) -> str | None:

@@ -83,12 +83,18 @@ class Findings:
             return default
 
         value = node.plain()
-        return default if value is None else value
+        if value is None:
+            return default
+
+        return value
 
     def keys(self, path: KeyPath) -> tuple[str, ...]:
         """The keys of the mapping at a path, in order; none where there is no mapping."""
         node = self.node(path)
-        return tuple(node.entries) if isinstance(node, Mapping) else ()
+        if isinstance(node, Mapping):
+            return tuple(node.entries)
+
+        return ()
 
     def check_shape(self, within: KeyPath = ()) -> None:
         """Report unknown and missing keys and values of a wrong type or beyond a field's own bounds.
@@ -111,7 +117,10 @@ class Findings:
         path = self._standing(loc)
         if kind == "missing":
             expected = must_be((*path, loc[-1]))
-            words = "" if expected in ("a mapping", "text") else f"it must be {expected}"
+            if expected in ("a mapping", "text"):
+                words = ""
+            else:
+                words = f"it must be {expected}"
             self.add_missing((*path, loc[-1]), words)
         elif kind == "extra_forbidden":
             parent, hint = path[:-1], ""
@@ -120,11 +129,10 @@ class Findings:
                 if guess is not None:
                     self._meant.add((*parent, guess))
 
-                hint = (
-                    f"; did you mean '{guess}'?"
-                    if guess
-                    else f"; the keys here are {', '.join(keys_at(parent))}"
-                )
+                if guess:
+                    hint = f"; did you mean '{guess}'?"
+                else:
+                    hint = f"; the keys here are {', '.join(keys_at(parent))}"
 
             self.add(path, f"unknown key{hint}", at="key")
         else:
@@ -134,12 +142,18 @@ class Findings:
 
     def guess(self, word: str, known: Iterable[str]) -> str | None:
         """The known word that was probably meant."""
-        return suggestion(word, known) if self._may_guess() else None
+        if self._may_guess():
+            return suggestion(word, known)
+
+        return None
 
     def did_you_mean(self, word: str, known: Iterable[str]) -> str:
         """ "; did you mean 'x'?", or nothing."""
         guess = self.guess(word, known)
-        return f"; did you mean '{guess}'?" if guess is not None else ""
+        if guess is not None:
+            return f"; did you mean '{guess}'?"
+
+        return ""
 
     def _may_guess(self) -> bool:
         self._num_guesses += 1
@@ -172,7 +186,10 @@ class Findings:
                 except ValueError:
                     return ""
 
-                return "; leave out the quotes" if isinstance(meant, int | float) else ""
+                if isinstance(meant, int | float):
+                    return "; leave out the quotes"
+
+                return ""
 
             if isinstance(node.value, str) and "dataset" in keys_at(path):
                 return f" such as {{dataset: {shortened(node.value)}}}"

@@ -15,13 +15,19 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 def shipped_folder() -> Path:
     """Where the shipped search spaces are: inside an installed package, beside it in a checkout."""
     inside = _PACKAGE / "search_spaces"
-    return inside if inside.is_dir() else _PACKAGE.parent / "search_spaces"
+    if inside.is_dir():
+        return inside
+
+    return _PACKAGE.parent / "search_spaces"
 
 
 def shipped_specs() -> dict[str, Path]:
     """The shipped search spaces by name."""
     folder = shipped_folder()
-    files = sorted(folder.glob("*.yaml")) if folder.is_dir() else []
+    if folder.is_dir():
+        files = sorted(folder.glob("*.yaml"))
+    else:
+        files = []
     return {file.stem: file for file in files}
 
 
@@ -35,11 +41,17 @@ def find_spec(argument: str) -> Path:
 
     shipped = shipped_specs()
     name = PurePath(argument).name
-    stem = name[: name.rindex(".")] if name.lower().endswith(SUFFIXES) else name
+    if name.lower().endswith(SUFFIXES):
+        stem = name[: name.rindex(".")]
+    else:
+        stem = name
     if stem in shipped:
         return shipped[stem]
 
-    state = "is a folder" if os.path.isdir(argument) else "there is no such file"
+    if os.path.isdir(argument):
+        state = "is a folder"
+    else:
+        state = "there is no such file"
     raise UsageError(
         f"{shown(argument)}: {state}, and no shipped search space has that name{did_you_mean(stem, shipped)} "
         f"(shipped: {', '.join(shipped) or 'none'})"

@@ -330,7 +330,10 @@ class Distribution(_Section):
 
     @model_serializer
     def _notation(self) -> dict[str, Any]:
-        condition = {"only_for": list(self.only_for)} if self.only_for is not None else {}
+        if self.only_for is not None:
+            condition = {"only_for": list(self.only_for)}
+        else:
+            condition = {}
         if self.choices is not None:
             return {"choices": list(self.choices)} | condition
 

@@ -75,7 +75,10 @@ def _value(path: KeyPath, text: str, mark: Mark, problems: list[tuple[Mark, Prob
     """The node for what was typed. Raises SpecError where it is nothing, or not YAML where it must be."""
     stripped = text.strip()
     if not stripped:
-        unset = "; null stands for its default" if allows_null(path) else ""
+        if allows_null(path):
+            unset = "; null stands for its default"
+        else:
+            unset = ""
         what = f"nothing stands after '=' (a variable that is not set?){unset}"
         raise SpecError([Problem(mark.source, dotted(path), what)])
 
@@ -93,15 +96,27 @@ def _value(path: KeyPath, text: str, mark: Mark, problems: list[tuple[Mark, Prob
 
     node = parse(text, mark.source, problems, order=mark.order)
 
-    return Scalar(mark, None) if node is None else node
+    if node is None:
+        return Scalar(mark, None)
+
+    return node
 
 
 def _searched(root: Mapping) -> list[str]:
     """The methods that the document searches."""
     space = root.get("space")
-    method = space.get(METHOD) if isinstance(space, Mapping) else None
-    choices = method.get("choices") if isinstance(method, Mapping) else None
-    plain = choices.plain() if isinstance(choices, Sequence) else ()
+    if isinstance(space, Mapping):
+        method = space.get(METHOD)
+    else:
+        method = None
+    if isinstance(method, Mapping):
+        choices = method.get("choices")
+    else:
+        choices = None
+    if isinstance(choices, Sequence):
+        plain = choices.plain()
+    else:
+        plain = ()
     assert isinstance(plain, tuple)
 
     return [str(choice) for choice in plain]

@@ -24,7 +24,10 @@ def check_parameters(
     Args:
         methods: those that are searched, where `method` is.
     """
-    declared = declaration.all_parameters if declaration is not None else {}
+    if declaration is not None:
+        declared = declaration.all_parameters
+    else:
+        declared = {}
     fixed, space = findings.keys(("fixed",)), findings.keys(("space",))
     misspelt = set()
 
@@ -107,7 +110,10 @@ def default_start(
             if parameter is None or method.name not in (entry.get("only_for") or (method.name,)):
                 continue
 
-            default = train.get(own) if parameter.default is None else parameter.default
+            if parameter.default is None:
+                default = train.get(own)
+            else:
+                default = parameter.default
             if default is not None and outside(default, entry, parameter) is None:
                 point[name] = parameter.typed(default)
 
@@ -206,7 +212,10 @@ def _check_choices(
         if parameter is not None and not _check_value(findings, at, parameter):
             continue
 
-        value = parameter.typed(choice) if parameter is not None else choice
+        if parameter is not None:
+            value = parameter.typed(choice)
+        else:
+            value = choice
         if (type(value), value) in seen:
             findings.add(at, f"{shown(choice)} is in the list twice")
 
@@ -218,7 +227,10 @@ def _check_range(
 ) -> None:
     low, high, step, log = (entry.get(key) for key in ("low", "high", "step", "log"))
     if parameter is not None and parameter.kind in ("choice", "bool"):
-        options = parameter.choices if parameter.kind == "choice" else (True, False)
+        if parameter.kind == "choice":
+            options = parameter.choices
+        else:
+            options = (True, False)
         text = ", ".join(
             str(option) if isinstance(option, str) else shown(option) for option in options
         )
@@ -326,7 +338,10 @@ def _check_start_from(
                         at, f"{name} is {state}: a point names searched parameters only", at="key"
                     )
             elif findings.clean(at) and findings.clean(("space", name)):
-                parameter = declaration.all_parameters[name] if declaration is not None else None
+                if declaration is not None:
+                    parameter = declaration.all_parameters[name]
+                else:
+                    parameter = None
                 expected = outside(value, findings.plain(("space", name)), parameter)
                 if expected is not None:
                     findings.refuse(at, expected)

@@ -48,12 +48,18 @@ def bounds(
         noun = "less than" if high_exclusive else "at most" if words else "of at most"
         words.append(f"{noun} {figure(high)}")
 
-    return " " + " and ".join(words) if words else ""
+    if words:
+        return " " + " and ".join(words)
+
+    return ""
 
 
 def figure(number: float) -> str:
     """A number as one writes it: 4294967295 and 0.1, not 4.29497e+09."""
-    return str(int(number)) if abs(number) < 1e15 and number == int(number) else f"{number:g}"
+    if abs(number) < 1e15 and number == int(number):
+        return str(int(number))
+
+    return f"{number:g}"
 
 
 def duration_s(value: object) -> float:
@@ -125,7 +131,10 @@ class BoundExpression:
 
     def value(self, baseline: float) -> float:
         """The bound itself, given the baseline's value of the metric."""
-        return baseline + self.offset if self.relative else self.offset
+        if self.relative:
+            return baseline + self.offset
+
+        return self.offset
 
     @classmethod
     def parse(cls, value: object) -> BoundExpression:

@@ -38,7 +38,10 @@ def absolute(path: str, spec_folder: Path) -> str:
 def dataset_paths(findings: Findings) -> list[KeyPath]:
     """Where the spec names data sets."""
     sets = findings.node(("data", "coarse_ood"))
-    num_coarse = len(sets.items) if isinstance(sets, Sequence) else 0
+    if isinstance(sets, Sequence):
+        num_coarse = len(sets.items)
+    else:
+        num_coarse = 0
     places: list[KeyPath] = [("data", "id"), ("data", "outliers"), VAL_COARSE]
     places += [("data", "coarse_ood", place) for place in range(num_coarse)]
 
@@ -81,7 +84,10 @@ def check_data(
                 findings.add((*path, "root"), fault)
 
         check_exclusions(findings, path, spec_folder, check_files=missing is not None)
-        where = absolute(root, spec_folder) if root is not None else None
+        if root is not None:
+            where = absolute(root, spec_folder)
+        else:
+            where = None
         twin = sets.setdefault((name, where), path)
         bands = READERS[name].is_embedded and VAL_COARSE in (twin, path)  # of one photograph
 
@@ -193,7 +199,10 @@ def check_train(findings: Findings) -> None:
 def check_objective(findings: Findings) -> None:
     """The metrics exist and are fit for it; the direction is the metric's; the constraints can hold."""
     others = findings.node(("objective", "also"))
-    num_others = len(others.items) if isinstance(others, Sequence) else 0
+    if isinstance(others, Sequence):
+        num_others = len(others.items)
+    else:
+        num_others = 0
     entries: list[KeyPath] = [
         ("objective",),
         *(("objective", "also", place) for place in range(num_others)),
@@ -203,7 +212,10 @@ def check_objective(findings: Findings) -> None:
     for entry in entries:
         path: KeyPath = (*entry, "metric")
         first = len(entry) == 1 and findings.node(path) is None
-        default = ObjectiveSpec.model_fields["metric"].default if first else None
+        if first:
+            default = ObjectiveSpec.model_fields["metric"].default
+        else:
+            default = None
         metric = _metric(findings, path, findings.plain(path, default), at="value")
         if metric is not None and metric.name in seen:
             findings.add(path, f"{metric.name} is an objective already")
@@ -216,7 +228,10 @@ def check_objective(findings: Findings) -> None:
             and direction is not None
             and metric.direction not in (None, direction)
         ):
-            better = "higher" if metric.direction == "maximize" else "lower"
+            if metric.direction == "maximize":
+                better = "higher"
+            else:
+                better = "lower"
             text = f"value is '{direction}', but {metric.name} is better when {better}: write {metric.direction}"
             findings.add((*entry, "direction"), text)
 

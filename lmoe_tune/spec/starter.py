@@ -65,7 +65,10 @@ def write_starter(name: str, space: str | None) -> tuple[Path, str]:
 
 def renamed(text: str, space: str, name: str, path: Path) -> str:
     """The text of the space `space` with another name, experiment and, in its comments, path."""
-    word = name if name[0].isalpha() and isinstance(yaml.safe_load(name), str) else f'"{name}"'
+    if name[0].isalpha() and isinstance(yaml.safe_load(name), str):
+        word = name
+    else:
+        word = f'"{name}"'
     text = re.sub(rf"^name: {space}$", f"name: {word}", text, flags=re.MULTILINE)
     text = re.sub(rf"experiment: {space}\b", f"experiment: {word}", text)
     return re.sub(rf"`lmoe-tune ([a-z ]+) {space}`", rf"`lmoe-tune \1 {path}`", text)

@@ -119,8 +119,14 @@ def started(
         return
     with ExitStack() as stack:
         stack.enter_context(_environment(local=address is None))
-        folder = stack.enter_context(_private_folder()) if address is None else None
-        workers = stack.enter_context(sent()) if address and sent else None
+        if address is None:
+            folder = stack.enter_context(_private_folder())
+        else:
+            folder = None
+        if address and sent:
+            workers = stack.enter_context(sent())
+        else:
+            workers = None
         yield stack.enter_context(_ray(address, folder, workers))
 
 
@@ -169,7 +175,10 @@ def _ray(
                 raise
             if address is None and attempt < START_ATTEMPTS:
                 continue  # on a busy machine its raylet may not be up within Ray's fixed 30 s
-            where = f"joined at {address}" if address else "started on this machine"
+            if address:
+                where = f"joined at {address}"
+            else:
+                where = "started on this machine"
             raise LmoeTuneError(f"Ray cannot be {where}: {error}") from error
 
     vitals = _vitals(local=address is None)
@@ -258,9 +267,10 @@ def _private_folder() -> Iterator[Path]:
         yield usual
         return
 
-    bases = (
-        [given] if given else [tempfile.gettempdir(), *SHORT_FOLDERS, f"/run/user/{os.getuid()}"]
-    )
+    if given:
+        bases = [given]
+    else:
+        bases = [tempfile.gettempdir(), *SHORT_FOLDERS, f"/run/user/{os.getuid()}"]
     for base in bases:
         if not _is_short(Path(base) / "lt-12345678"):
             continue

@@ -113,7 +113,10 @@ class SweepControl:
     def worker_config(self, suggestion: Suggestion) -> dict[str, Any]:
         """What a worker needs to run a trial; the rest it reads in the sweep's folder."""
         folder, job = self.ledger.folder, self.ledger.get(schema.JOB)
-        about = {"job": job, "candidates": self.ledger.get(schema.CANDIDATES)} if job else {}
+        if job:
+            about = {"job": job, "candidates": self.ledger.get(schema.CANDIDATES)}
+        else:
+            about = {}
         return {
             **about,
             "nonce": self.nonce,
@@ -290,5 +293,11 @@ class SweepControl:
 def _baseline_metrics(ledger: Ledger) -> dict[str, float]:
     """What a former run's trials started from: their time may be up before one of them reports again."""
     key = ledger.attrs.get("baseline")
-    record = read_baseline_record(ledger.folder.home, key) if key else None
-    return dict(record["epochs"][-1]["metrics"]) if record and record["epochs"] else {}
+    if key:
+        record = read_baseline_record(ledger.folder.home, key)
+    else:
+        record = None
+    if record and record["epochs"]:
+        return dict(record["epochs"][-1]["metrics"])
+
+    return {}

@@ -103,7 +103,10 @@ class _Delivery:
         """
         state = "running"
         if done:
-            state = "complete" if self._ledger.is_complete() else "interrupted"
+            if self._ledger.is_complete():
+                state = "complete"
+            else:
+                state = "interrupted"
         with_models = done or time.monotonic() > self._models_due
         models = picture.models(self._ledger) if with_models else ()
         try:
@@ -186,6 +189,9 @@ def main() -> None:
         pass  # the driver died
     except Exception as error:
         # The text of another error than ours may hold the server's password.
-        why = str(error) if isinstance(error, LmoeTuneError) else type(error).__name__
+        if isinstance(error, LmoeTuneError):
+            why = str(error)
+        else:
+            why = type(error).__name__
         tell({"message": f"MLflow: {why}"})
         raise

@@ -38,8 +38,14 @@ def prune_checkpoints(ledger: Ledger, keep: int | None = None) -> Freed:
     Raises:
         StorageError: something cannot be removed.
     """
-    count = ledger.spec.tracking.best_checkpoints if keep is None else keep
-    best = [trial.number for trial in ledger.ranked(count)] if count else []
+    if keep is None:
+        count = ledger.spec.tracking.best_checkpoints
+    else:
+        count = keep
+    if count:
+        best = [trial.number for trial in ledger.ranked(count)]
+    else:
+        best = []
     unfinished = sorted(ledger.standing.running)
     removed, freed = [], 0
 
@@ -50,7 +56,10 @@ def prune_checkpoints(ledger: Ledger, keep: int | None = None) -> Freed:
         if number in unfinished:
             continue
 
-        last = max(folder.glob("epoch-*.pt"), default=None) if number in best else None
+        if number in best:
+            last = max(folder.glob("epoch-*.pt"), default=None)
+        else:
+            last = None
         for path in [path for path in folder.iterdir() if path != last]:
             freed += _size(path)
             _remove(path)
@@ -70,7 +79,10 @@ def prune_checkpoints(ledger: Ledger, keep: int | None = None) -> Freed:
 
 
 def _size(path: Path) -> int:
-    files = [path] if path.is_file() else [one for one in path.rglob("*") if one.is_file()]
+    if path.is_file():
+        files = [path]
+    else:
+        files = [one for one in path.rglob("*") if one.is_file()]
     return sum(file.stat().st_size for file in files)
 
 

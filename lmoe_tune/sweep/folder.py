@@ -171,7 +171,10 @@ def find_sweep(home: Path, name: str) -> SweepFolder:
     """The sweep of a name; raises UsageError that lists the names there are."""
     known = [sweep.name for sweep in find_sweeps(home)]
     if name not in known:
-        there_are = f"there are {first_few(known)}" if known else "there are none yet"
+        if known:
+            there_are = f"there are {first_few(known)}"
+        else:
+            there_are = "there are none yet"
         there_are = f"{there_are}{did_you_mean(name, known)}"
         if is_name(name):
             refuse_lost_ledger(SweepFolder(home, name))

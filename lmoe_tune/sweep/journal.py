@@ -223,7 +223,10 @@ def decode(content: bytes, *, origin: str, first: int = 0) -> tuple[list[Record]
             continue
         left = records[-1]["left"] if records else 0
         if record["n"] != first + len(records) or (left and record["left"] != left - 1):
-            what = "a line before it is missing" if bad is None else "its checksum does not match"
+            if bad is None:
+                what = "a line before it is missing"
+            else:
+                what = "its checksum does not match"
             raise LedgerError(
                 f"{origin}: damaged at line {(number if bad is None else bad) + 1} ({what}). "
                 f"Run `{advice.doctor()}` to see what can be rebuilt"

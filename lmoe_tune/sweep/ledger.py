@@ -65,7 +65,10 @@ class Ledger:
         self._seen: list[FrozenTrial] = []
         self._standing = Standing(spec)
         self._suggestions = Suggestions(spec, self._standing.tried, self._standing.space)
-        waiting = self._standing.waiting if backend.writable else None
+        if backend.writable:
+            waiting = self._standing.waiting
+        else:
+            waiting = None
         self._storage = LedgerStorage(backend, waiting)
         # An idle sampler: each trial gets one of its own, and rebuilding a trial must not draw from one.
         options: dict[str, Any] = {
@@ -319,7 +322,10 @@ class Ledger:
             if number in ends:
                 end = ends[number]["ended_ms"]
             else:
-                end = now_ms() if self.folder.is_running() else self._last_sign_ms(number)
+                if self.folder.is_running():
+                    end = now_ms()
+                else:
+                    end = self._last_sign_ms(number)
             total_ms += end - run["started_ms"]
         return total_ms / 1000
 
@@ -357,7 +363,10 @@ class Ledger:
     def num_points(self) -> int | None:
         """How many points the space has; None where it is continuous."""
         tried = self._standing.tried
-        return None if tried is None else tried.points.size
+        if tried is None:
+            return None
+
+        return tried.points.size
 
     def is_complete(self) -> bool:
         """Nothing runs and nothing may start any more."""
@@ -444,7 +453,10 @@ class Ledger:
         With several objectives, the one of the Pareto front with the best first objective.
         """
         found = self.ranked(1)
-        return found[0] if found else None
+        if found:
+            return found[0]
+
+        return None
 
     def ranked(self, count: int | None = None) -> list[TrialRecord]:
         """The complete trials, best first, or the best few; a Pareto front goes before all others."""
@@ -550,7 +562,10 @@ def now_ms() -> int:
 def _record(trial: FrozenTrial, objectives: Sequence[str]) -> TrialRecord:
     attrs = trial.user_attrs
     epochs = [EpochRecord(epoch, **found) for epoch, found in schema.EPOCH.all(attrs).items()]
-    values = tuple(float(epochs[-1].metrics[name]) for name in objectives) if epochs else ()
+    if epochs:
+        values = tuple(float(epochs[-1].metrics[name]) for name in objectives)
+    else:
+        values = ()
     assert trial.datetime_start is not None, "a trial that was never started"
     ended = trial.datetime_complete
     return TrialRecord(

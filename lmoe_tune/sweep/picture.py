@@ -96,7 +96,10 @@ def models(ledger: Ledger) -> list[ModelSource]:
 def baseline_snapshot(ledger: Ledger) -> BaselineSnapshot | None:
     """The training that the sweep's trials start from, once it has begun."""
     key = ledger.attrs.get("baseline")
-    record = read_baseline_record(ledger.folder.home, key) if key else None
+    if key:
+        record = read_baseline_record(ledger.folder.home, key)
+    else:
+        record = None
     if key is None or record is None:
         return None
 
@@ -208,7 +211,10 @@ def _environment(ledger: Ledger) -> dict[str, Any]:
         found = json.loads(read_text(ledger.folder.environment))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    if isinstance(found, dict):
+        return found
+
+    return {}
 
 
 def _about_job(attrs: dict[str, Any], trial: TrialRecord) -> dict[str, Any]:

@@ -34,7 +34,10 @@ class Axis:
         if self.choices is not None:
             return self.choices[place]
         value = self.low + place * self.step  # in decimal: 3 * 0.1 is 0.3, as in Optuna's ranges
-        return int(value) if self.whole else float(value)
+        if self.whole:
+            return int(value)
+
+        return float(value)
 
     def place(self, value: Any) -> int | None:
         """The place of a value; None where it is not one of them."""
@@ -49,7 +52,10 @@ class Axis:
             return None
         place = round((value - float(self.low)) / float(self.step))
         near = abs(self.at(place) - value) <= 1e-9 * max(abs(value), float(self.step))
-        return place if near and 0 <= place < self.count else None
+        if near and 0 <= place < self.count:
+            return place
+
+        return None
 
 
 @dataclass(frozen=True)
@@ -96,7 +102,10 @@ class Points:
         for method, axes in self.blocks:
             if method is None or point.get(METHOD) == method:
                 index = _index(axes, point)
-                return None if index is None else start + index
+                if index is None:
+                    return None
+
+                return start + index
             start += _size(axes)
         return None
 
@@ -149,7 +158,10 @@ class Tried:
 def num_points(spec: Spec) -> int | None:
     """How many different trials a spec's space has; None where it is continuous."""
     points = Points.of(spec)
-    return None if points is None else points.size
+    if points is None:
+        return None
+
+    return points.size
 
 
 def _hashed(*parts: int) -> int:

@@ -49,11 +49,10 @@ class Remains:
     def __str__(self) -> str:
         epochs = sum(len(trial.epochs) for trial in self.trials.values())
         text = f"{len(self.trials)} trials with {epochs} epochs"
-        return (
-            f"{text}; nothing is left of trial {', '.join(map(str, self.lost))}"
-            if self.lost
-            else text
-        )
+        if self.lost:
+            return f"{text}; nothing is left of trial {', '.join(map(str, self.lost))}"
+
+        return text
 
 
 def survey(folder: SweepFolder, spec: Spec) -> Remains:
@@ -62,7 +61,10 @@ def survey(folder: SweepFolder, spec: Spec) -> Remains:
     Raises:
         LedgerError: not even the sweep's identity is left.
     """
-    content = folder.ledger.read_bytes() if folder.ledger.is_file() else b""
+    if folder.ledger.is_file():
+        content = folder.ledger.read_bytes()
+    else:
+        content = b""
     before = _read_prefix(whole_prefix(content), spec, folder)
     attrs, system_attrs = dict(before.attrs), dict[str, Any]()
     for record in good_records(content):  # the damage is mostly small: what follows it counts too
@@ -147,7 +149,10 @@ def behind(ledger: Ledger) -> str | None:
     }
     ahead = []
     for path in (ledger.folder.path / "trials").glob("[0-9]*"):
-        recorded = recorded_extent(path) if path.name.isdigit() else None
+        if path.name.isdigit():
+            recorded = recorded_extent(path)
+        else:
+            recorded = None
         if recorded is None:
             continue
         state, num_epochs = recorded
@@ -196,11 +201,17 @@ def _frozen(trial: TrialRecord, objectives: Sequence[str]) -> FrozenTrial:
     reported = {}
     if len(objectives) == 1:
         reported = {epoch.epoch: float(epoch.metrics[objectives[0]]) for epoch in trial.epochs}
-    values = list(trial.values) if trial.state == "complete" else None
+    if trial.state == "complete":
+        values = list(trial.values)
+    else:
+        values = None
     if trial.state == "pruned" and reported:
         values = [reported[max(reported)]]  # as Optuna itself takes it
     state = next(state for state, name in STATES.items() if name == trial.state)
-    ended = None if trial.state == "running" else _datetime(trial.ended_ms or now_ms())
+    if trial.state == "running":
+        ended = None
+    else:
+        ended = _datetime(trial.ended_ms or now_ms())
     return FrozenTrial(
         number=trial.number,
         trial_id=trial.number,
@@ -238,7 +249,10 @@ def _read_about(folder: SweepFolder) -> dict[str, Any]:
         found = json.loads(folder.about.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    if isinstance(found, dict):
+        return found
+
+    return {}
 
 
 def _bytes(path: Path) -> bytes | None:

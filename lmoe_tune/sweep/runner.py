@@ -154,7 +154,10 @@ def _give_up(control: SweepControl, leave: Leave | None) -> None:
 
 
 def _state(ledger: Ledger) -> str:
-    return "complete" if ledger.is_complete() else "interrupted"
+    if ledger.is_complete():
+        return "complete"
+
+    return "interrupted"
 
 
 def _tune(control: SweepControl, projector: Projector, resources: Cluster, run: int) -> None:

@@ -63,7 +63,10 @@ class Suggestions:
         sampler = make_sampler(self._spec, number, self._space)
         if self._tried is None:
             return sampler
-        tries = 0 if self._spec.search.sampler == "grid" else MAX_TRIES
+        if self._spec.search.sampler == "grid":
+            tries = 0
+        else:
+            tries = MAX_TRIES
         return UntriedSampler(sampler, self._spec, self._distributions, self._tried, tries)
 
     def _suggested(self, study: optuna.Study) -> optuna.Trial:
@@ -152,7 +155,10 @@ class UntriedSampler(optuna.samplers.BaseSampler):
             if point | given not in self._tried:
                 return point
         found = self._tried.next()
-        return self._drawn(study, trial) if found is None else found
+        if found is None:
+            return self._drawn(study, trial)
+
+        return found
 
     def sample_independent(
         self,

@@ -52,7 +52,10 @@ def has_defaults(spec: Spec, trial: TrialRecord, import_path: Path) -> bool:
     for name, value in trial.params.items():
         if name == METHOD:
             continue
-        default = declared[name].default if name in declared else None
+        if name in declared:
+            default = declared[name].default
+        else:
+            default = None
         if value != (training.get(name) if default is None else default):
             return False
     return True

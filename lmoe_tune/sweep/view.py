@@ -33,7 +33,10 @@ def state_of(ledger: Ledger) -> str:
     """`running` while a process works on it, `complete`, or `interrupted`: it can be resumed."""
     if ledger.is_complete():
         return "complete"
-    return "running" if ledger.folder.is_running() else "interrupted"
+    if ledger.folder.is_running():
+        return "running"
+
+    return "interrupted"
 
 
 def checkpoint_of(folder: SweepFolder, number: int) -> Path | None:
@@ -152,10 +155,16 @@ def leaderboard(ledger: Ledger) -> list[dict[str, Any]]:
     run_ids = tracking_of(ledger).run_ids
     ranked = ledger.ranked()
     several = len(ledger.spec.objective.metrics) > 1
-    front = {trial.number for trial in ledger.pareto_front()} if several else set()
+    if several:
+        front = {trial.number for trial in ledger.pareto_front()}
+    else:
+        front = set()
     tied = ties_of(ledger)
     order = {"running": 0, "pruned": 1, "failed": 2, "complete": 3}
-    sign = -1 if ledger.spec.objective.direction == "maximize" else 1
+    if ledger.spec.objective.direction == "maximize":
+        sign = -1
+    else:
+        sign = 1
     others = sorted(
         (trial for trial in trials if trial.state != "complete"),
         key=lambda trial: (

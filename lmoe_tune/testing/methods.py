@@ -169,7 +169,10 @@ class _Copies(TorchDispatchMode):
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         result = func(*args, **(kwargs or {}))
-        source = args[-1] if "copy_" in str(func) and len(args) > 1 else next(iter(args), None)
+        if "copy_" in str(func) and len(args) > 1:
+            source = args[-1]
+        else:
+            source = next(iter(args), None)
         if isinstance(source, Tensor) and isinstance(result, Tensor):
             self.from_host += source.device.type == "cpu" and result.device.type != "cpu"
         return result
@@ -217,7 +220,10 @@ def examples(parameter: Parameter) -> list[Any]:
         return [False, True]
 
     low = 0.0 if parameter.low is None else parameter.low
-    high = low + 3.0 if parameter.high is None else parameter.high
+    if parameter.high is None:
+        high = low + 3.0
+    else:
+        high = parameter.high
     first = low
     if parameter.low_exclusive:
         first = low + 0.05 * (high - low)

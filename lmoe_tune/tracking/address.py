@@ -55,7 +55,10 @@ def sqlite_uri(path: Path) -> str:
 
 def scheme(uri: str) -> str:
     """`postgresql` of `postgresql+psycopg2://…`; empty where there is none."""
-    return uri.partition("://")[0].partition("+")[0].lower() if "://" in uri else ""
+    if "://" in uri:
+        return uri.partition("://")[0].partition("+")[0].lower()
+
+    return ""
 
 
 def is_server(uri: str) -> bool:
@@ -89,7 +92,10 @@ def shown(uri: str) -> str:
     """
     start, separator, rest = uri.partition("://")
     if not separator:
-        return uri.rpartition("@")[2] if "@" in uri else uri
+        if "@" in uri:
+            return uri.rpartition("@")[2]
+
+        return uri
     if scheme(uri) not in _LOCAL_SCHEMES:
         rest = rest.rpartition("@")[2].partition("#")[0]
     rest, _, query = rest.partition("?")
@@ -106,7 +112,10 @@ def without_secrets(text: str, uri: str) -> str:
         text = text.replace(secret, "***")
     text = re.sub(r"(://)[^\s/'\"]*@", r"\1", text)
     line = " ".join(text.split())
-    return line if len(line) <= 400 else line[:400] + " …"
+    if len(line) <= 400:
+        return line
+
+    return line[:400] + " …"
 
 
 def _secrets(uri: str) -> list[str]:

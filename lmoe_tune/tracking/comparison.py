@@ -135,7 +135,10 @@ def _of_sweeps(snapshot: SweepSnapshot) -> View:
 
 def _of_confirmation(snapshot: SweepSnapshot, parent_run_id: str) -> View:
     """The rows of a confirmation: who is compared, over which seeds, and what the test says."""
-    first = snapshot.trials[0].metrics if len(snapshot.trials) else {}
+    if len(snapshot.trials):
+        first = snapshot.trials[0].metrics
+    else:
+        first = {}
     tested = sorted(name for name in first if name.startswith("test_"))
     about = ("candidate", "method", "split", "seed")
     shown = tested[:_MAX_TEST_CHARTS]

@@ -152,7 +152,10 @@ def spec_digest(snapshot: SweepSnapshot) -> str:
 
 def last_sign_ms(epochs: tuple[EpochRecord, ...], started_ms: int) -> int:
     """When the last epoch was recorded."""
-    return epochs[-1].time_ms if epochs else started_ms
+    if epochs:
+        return epochs[-1].time_ms
+
+    return started_ms
 
 
 def _constants(snapshot: SweepSnapshot) -> Tags:
@@ -171,14 +174,20 @@ def _note_of_trial(snapshot: SweepSnapshot, trial: TrialRecord) -> str:
     if trial.epochs:
         names = (snapshot.objective, *snapshot.also, *snapshot.constrained)
         lines.append(_line({name: trial.metrics.get(name) for name in names}))
-        missed = "" if trial.violation == 0 else ": the constraints are missed"
+        if trial.violation == 0:
+            missed = ""
+        else:
+            missed = ": the constraints are missed"
         lines.append(f"Feasible: {'yes' if trial.violation == 0 else 'no'}{missed}.")
     lines.append(_line(trial_params(snapshot, trial)))
     return "\n\n".join(line for line in lines if line)
 
 
 def _note_of_sweep(snapshot: SweepSnapshot) -> str:
-    what = "Confirmation of the sweep" if snapshot.kind == "confirm" else "Sweep"
+    if snapshot.kind == "confirm":
+        what = "Confirmation of the sweep"
+    else:
+        what = "Sweep"
     wanted = {"maximize": "the higher the better", "minimize": "the lower the better"}
     lines = [
         f"**{what} {snapshot.sweep}**: {snapshot.trainable}, {snapshot.state}.",
@@ -190,9 +199,10 @@ def _note_of_sweep(snapshot: SweepSnapshot) -> str:
     if snapshot.best is not None:
         best = snapshot.trials[snapshot.best]
         found = {snapshot.objective: best.metrics.get(snapshot.objective)}
-        note = (
-            "" if snapshot.feasible else " (no trial meets the constraints; it misses them least)"
-        )
+        if snapshot.feasible:
+            note = ""
+        else:
+            note = " (no trial meets the constraints; it misses them least)"
         lines.append(f"Best so far: trial {best.number}{note}, {_line(found)}")
         lines.append(_line(trial_params(snapshot, best)))
     if sentence := snapshot.tags.get("lmoe_tune.verdict_sentence"):
@@ -208,5 +218,8 @@ def _shown(values: Mapping[str, object]) -> Iterator[str]:
     for name, value in values.items():
         if value is None:
             continue
-        text = f"{value:.5g}" if isinstance(value, float) else str(value)
+        if isinstance(value, float):
+            text = f"{value:.5g}"
+        else:
+            text = str(value)
         yield f"`{name}` = {text}"

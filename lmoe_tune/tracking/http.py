@@ -30,7 +30,10 @@ class Answer:
     @property
     def message(self) -> str | None:
         said = (self.body or {}).get("message")
-        return str(said) if said else None
+        if said:
+            return str(said)
+
+        return None
 
 
 def ask(uri: str, experiment: str | None = None) -> Answer | None:

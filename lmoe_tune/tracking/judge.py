@@ -200,7 +200,10 @@ def _judged_requests(error: BaseException, uri: str) -> TrackingError | None:
         return _judged_proxy(error, uri)
     if isinstance(error, exceptions.ConnectionError):
         names = [one for one in _chain(error) if isinstance(one, socket.gaierror)]
-        return _judged_name(names[0], uri) if names else away(uri, _innermost(error, uri))
+        if names:
+            return _judged_name(names[0], uri)
+
+        return away(uri, _innermost(error, uri))
     if isinstance(error, exceptions.ChunkedEncodingError | exceptions.ContentDecodingError):
         return away(uri, _innermost(error, uri))
     return refusal(uri, without_secrets(str(error), uri))

@@ -170,7 +170,10 @@ def _about_files(body: dict[str, Any]) -> str | None:
     """What is to be said of the place where the server has files put."""
     experiments: list[dict[str, Any]] = [body["experiment"]] if "experiment" in body else []
     experiments += body.get("experiments") or []
-    location = str(experiments[0].get("artifact_location") or "") if experiments else ""
+    if experiments:
+        location = str(experiments[0].get("artifact_location") or "")
+    else:
+        location = ""
     kind = urlsplit(location).scheme
     without = "until then metrics arrive, but models and reports do not"
     library = _FILE_LIBRARIES.get(kind)

@@ -51,7 +51,10 @@ def mlflows_variables() -> tuple[str, ...]:
         return ()
 
     public = tuple(name for name in dir(environment_variables) if name.startswith("MLFLOW_"))
-    return (*public, "MLFLOW_TRACKING_TOKEN") if public else ()
+    if public:
+        return (*public, "MLFLOW_TRACKING_TOKEN")
+
+    return ()
 
 
 def connect(uri: str) -> MlflowClient:

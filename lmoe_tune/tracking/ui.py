@@ -152,7 +152,10 @@ def serve(
 
 
 def _link(base: str, page: str) -> str:
-    return f"{base.rstrip('/')}/{page}" if page else base
+    if page:
+        return f"{base.rstrip('/')}/{page}"
+
+    return base
 
 
 def _open(link: str) -> None:
@@ -183,7 +186,10 @@ def _guard(server: subprocess.Popen[bytes]) -> subprocess.Popen[bytes]:
 
 def _choose_port(port: int | None) -> int:
     if _is_free(DEFAULT_PORT if port is None else port):
-        return DEFAULT_PORT if port is None else port
+        if port is None:
+            return DEFAULT_PORT
+
+        return port
     if port is not None:
         raise UsageError(
             f"the port is {port}, but must be a free one: something else listens there"

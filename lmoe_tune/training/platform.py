@@ -21,10 +21,16 @@ def resolve_platform(spec: Spec, *, cuda: bool | None = None) -> Spec:
     train = spec.train
     device = train.device
     if device == "auto":
-        device = "cuda" if (spec.resources.gpu > 0 if cuda is None else cuda) else "cpu"
+        if spec.resources.gpu > 0 if cuda is None else cuda:
+            device = "cuda"
+        else:
+            device = "cpu"
     precision: Literal["auto", "fp32", "bf16"] = train.precision
     if precision == "auto":
-        has_bf16 = _gpus_have_bf16() if device == "cuda" else _cpu_has_bf16()
+        if device == "cuda":
+            has_bf16 = _gpus_have_bf16()
+        else:
+            has_bf16 = _cpu_has_bf16()
         precision = "bf16" if has_bf16 else "fp32"
     threads = train.threads or max(1, int(spec.resources.cpu))
     seed = spec.search.seed if train.seed is None else train.seed
@@ -46,7 +52,10 @@ def _gpus_have_bf16() -> bool:
 def gpu_bytes() -> int | None:
     """The memory of this machine's smallest GPU; None where none can be asked."""
     mebibytes = min(_told_by_gpus("memory.total"), default=None)
-    return None if mebibytes is None else int(mebibytes * 2**20)
+    if mebibytes is None:
+        return None
+
+    return int(mebibytes * 2**20)
 
 
 def _told_by_gpus(what: str) -> list[float]:

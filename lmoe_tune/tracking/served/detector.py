@@ -72,7 +72,10 @@ class Served(PythonModel):
 
         if isinstance(model_input, pd.DataFrame) and IMAGE in model_input.columns:
             files = [self._decoded(content) for content in model_input[IMAGE]]
-            pixels = np.stack(files) if files else np.zeros((0, *self.detector.preprocessing.shape))
+            if files:
+                pixels = np.stack(files)
+            else:
+                pixels = np.zeros((0, *self.detector.preprocessing.shape))
         else:
             flat = isinstance(model_input, pd.DataFrame)
             pixels = self._as_images(np.asarray(model_input), flat=flat)
