@@ -181,7 +181,7 @@ def _print_tables(document: dict[str, Any]) -> None:
     )
     own = document["paired"][0]
     if own["correlation"] is not None:
-        typer.echo(f"the pairs correlate by {own['correlation']:.2f}: {own['pairs']} of them")
+        typer.echo(f"the {own['pairs']} pairs correlate by {own['correlation']:.2f}")
     typer.echo(f"\n{document['sentence']}")
     for caution in document["cautions"]:
         typer.echo(f"- {caution}")

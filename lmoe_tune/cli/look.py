@@ -112,8 +112,9 @@ def status(
 
 
 def _as_lines(flat: dict[str, Any]) -> str:
+    width = max(map(len, flat))
     return "\n".join(
-        f"{key:14}  {duration(value) if key == 'wall_s' else shown(value)}"
+        f"{key:{width}}  {duration(value) if key == 'wall_s' else shown(value)}"
         for key, value in flat.items()
     )
 
@@ -178,10 +179,11 @@ def best(name: NameArgument, form: FormatOption = "table", home: HomeOption = No
         print_json(found)
         return
     if len(found["tied"]) > 1:
-        others = ", ".join(str(number) for number in found["tied"] if number != found["trial"])
+        others = [str(number) for number in found["tied"] if number != found["trial"]]
+        trials = f"trial{'s' if len(others) > 1 else ''} {', '.join(others)}"
         say(
             f"trial {found['trial']} is one of {len(found['tied'])} that cannot be told apart on these "
-            f"validation images with this seed (with trial {others}), of those whose scores are kept"
+            f"validation images with this seed (with {trials}), of those whose scores are kept"
         )
     flat = {key: value for key, value in found.items() if key not in ("params", "metrics")}
     flat["tied"] = " ".join(map(str, found["tied"]))
@@ -189,8 +191,7 @@ def best(name: NameArgument, form: FormatOption = "table", home: HomeOption = No
     if chosen == "csv":
         print_rows([flat], tuple(flat), chosen)
         return
-    for key, value in flat.items():
-        typer.echo(f"{key:20}  {shown(value)}")
+    typer.echo(_as_lines(flat))
 
 
 @app.command()
@@ -209,7 +210,7 @@ def audit(name: NameArgument, form: FormatOption = "table", home: HomeOption = N
     else:
         typer.echo(
             f"{found.suggestions} suggestions and {found.decisions} decisions on pruning computed again, "
-            f"{found.given} given points: {_how_many_differ(found.differences)}"
+            f"{found.given} given in advance: {_how_many_differ(found.differences)}"
         )
         typer.echo(f"sha256  {found.digest}")
     for line in (*found.differences, *found.cautions):
@@ -280,5 +281,6 @@ def _flat(summary: dict[str, Any]) -> dict[str, Any]:
         "best_value": best.get("value"),
         **rest,
         "test_openings": len(summary["test_openings"]),
-        "questions": ", ".join(map(str, summary["questions"] or ())),
+        "changes": "; ".join(summary["changes"]) or None,
+        "questions": ", ".join(map(str, summary["questions"] or ())) or None,
     }

@@ -21,9 +21,9 @@ from lmoe_tune.wording import shown
 
 COLUMNS = (
     "sweep", "state", "method", "complete", "pruned", "failed", "metric", "best", "best_trial", "median",
-    "low", "high", "epochs", "wall_s", "gpu_hours", "verdict", "test_openings",
+    "quartile_1", "quartile_3", "epochs", "wall_s", "gpu_hours", "verdict", "test_openings",
 )  # fmt: skip
-"""What a row of the table shows; `low` and `high` are the quartiles of the complete trials."""
+"""What a row of the table shows; median and quartiles are those of the complete trials."""
 
 
 @dataclass(frozen=True)
@@ -83,9 +83,9 @@ def _row(ledger: Ledger, facts: Facts) -> dict[str, Any]:
         "best_trial": None if best is None else best.number,
         "feasible": best is not None and best.violation == 0,
         "params": {} if best is None else best.params,
-        "low": low,
+        "quartile_1": low,
         "median": median,
-        "high": high,
+        "quartile_3": high,
         "epochs": sum(len(trial.epochs) for trial in facts.trials),
         "wall_s": summary["wall_s"],
         "gpu_hours": round(ledger.gpu_hours(), 4),

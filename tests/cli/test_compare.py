@@ -25,7 +25,7 @@ def test_sweeps_stand_side_by_side_with_what_differs(sweep: Callable[..., Ledger
 
     one, two = found.rows
     assert (one["sweep"], one["complete"], one["best"], one["best_trial"]) == ("first", 3, 0.9, 1)
-    assert (one["median"], one["low"], one["high"]) == pytest.approx((0.8, 0.75, 0.85))
+    assert (one["median"], one["quartile_1"], one["quartile_3"]) == pytest.approx((0.8, 0.75, 0.85))
     assert two["best"] == 0.95 and two["params"]
     assert found.differences["search.seed"] == {"first": 0, "second": 1}
     assert found.differences["fixed.mix_weight"] == {"first": None, "second": 2.0}
