@@ -24,6 +24,9 @@ RECORD = TrialRecord(
     retry_of=1,
     retries=2,
     notes=("a checkpoint is damaged",),
+    host="gpu3",
+    device="cuda",
+    gpu="NVIDIA H100",
     distributions={"mixing_alpha": '{"name": "FloatDistribution"}'},
     optuna={"constraints:val_accuracy:min": 0.25},
 )

@@ -182,9 +182,9 @@ def _prepare_process(spec: Spec, home: Path) -> None:
     """Threads, memory, rounding, and where compiled code is kept: the same for all trials of a sweep."""
     torch.set_num_threads(spec.train.threads or 1)
     keep_freed_memory()
-    rounding = "tf32" if spec.train.tf32 else "ieee"
-    for backend in (torch.backends.cuda.matmul, torch.backends.cudnn.conv):  # type: ignore[attr-defined]
-        backend.fp32_precision = rounding
+    # Not `fp32_precision`: torch.export reads `allow_tf32`, which raises once that was set.
+    torch.backends.cuda.matmul.allow_tf32 = spec.train.tf32
+    torch.backends.cudnn.allow_tf32 = spec.train.tf32
     if spec.train.compile:
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(home.resolve() / "compiled"))
 
