@@ -12,7 +12,7 @@ ELSEWHERE := elsewhere
 endif
 
 .NOTPARALLEL:
-.PHONY: help demo test test-long images-test nodes-test docs lint check format wheel clean elsewhere
+.PHONY: help demo test test-long images-test nodes-test browser-test docs lint check format wheel clean elsewhere
 
 help:
 	@echo "make demo    a whole search on embedded data, every trial in MLflow (installs itself into .venv first)"
@@ -20,6 +20,7 @@ help:
 	@echo "make test-long  the tests of sweeps that take minutes, which \`make test\` leaves out"
 	@echo "make images-test  build the container images and run a cluster of them (root, Debian; 5 to 10 minutes)"
 	@echo "make nodes-test  clusters of several machines, as namespaces of this one (root; 10 minutes)"
+	@echo "make browser-test  MLflow's prepared pages in headless Chromium"
 	@echo "make docs    build the documentation as a site into dist/docs; warnings are errors"
 	@echo "make check   what CI runs: ruff, mypy --strict, the layers, the tests"
 	@echo "make lint    the same without the tests"
@@ -37,7 +38,8 @@ test: $(READY_DEV)
 ifdef ARGS
 	@$(BIN)/python -m pytest $(ARGS)
 else
-	@$(BIN)/python -m pytest -q -n 2 --dist loadgroup -m "not ray and not nodes and not images and not browser"
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadgroup \
+		-m "not ray and not long and not nodes and not images and not browser"
 	@$(BIN)/python -m pytest -q -m "ray and not long and not nodes"
 endif
 
@@ -47,6 +49,10 @@ test-long: $(READY_DEV)
 # Builds the images and runs compose.yaml with them: root, Debian, Python 3.11; installs the engine where it is missing.
 images-test: $(READY_DEV)
 	@LMOE_TUNE_IMAGES_TEST=1 $(BIN)/python -m pytest -q -m images tests/docker
+
+# Looks at MLflow's pages in headless Chromium; skipped where there is none.
+browser-test: $(READY_DEV)
+	@$(BIN)/python -m pytest -q -m browser
 
 # Clusters of several machines, as namespaces of this one: root.
 nodes-test: $(READY_DEV)
