@@ -119,14 +119,12 @@ def started(
         return
     with ExitStack() as stack:
         stack.enter_context(_environment(local=address is None))
+        folder = workers = None
         if address is None:
+            stack.enter_context(_on_loopback())
             folder = stack.enter_context(_private_folder())
-        else:
-            folder = None
-        if address and sent:
+        elif sent:
             workers = stack.enter_context(sent())
-        else:
-            workers = None
         yield stack.enter_context(_ray(address, folder, workers))
 
 
@@ -155,6 +153,18 @@ def _environment(*, local: bool) -> Iterator[None]:
         for name in os.environ.keys() - before.keys():
             del os.environ[name]
         os.environ.update(before)
+
+
+@contextmanager
+def _on_loopback() -> Iterator[None]:
+    """All of Ray listens on 127.0.0.1, also where it was imported before the variable was set."""
+    from ray._private import ray_constants
+
+    if os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] != "0":
+        yield  # the user wants it otherwise
+        return
+    with _replaced(ray_constants, "ENABLE_RAY_CLUSTER", False):
+        yield
 
 
 @contextmanager

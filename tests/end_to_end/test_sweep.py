@@ -85,7 +85,7 @@ def test_the_best_model_loads_from_mlflow_and_predicts(
     predicted = detector.predict(images)
     assert list(predicted.columns) == ["class", "score"]
     assert len(predicted) == 64
-    known = set(detector.unwrap_python_model().classes)
+    known = set(detector.unwrap_python_model().detector.classes)
     rows = [
         place
         for place, label in enumerate(digits.target[:64])
