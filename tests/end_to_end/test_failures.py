@@ -71,7 +71,7 @@ WORDS = {
     "when made": "KeyError: 'temperature'",
     "not one": "must give an Objective",
     "raises": "ValueError: no such margin",
-    "memory": "OutOfMemoryError: CUDA out of memory",
+    "memory": "the memory does not suffice",
     "returns nothing": "must give a StepLoss",
     "nan": "epoch 1, step 1: train_loss is nan",
     "exits": "SystemExit: 3",
