@@ -54,6 +54,7 @@ def disk(tmp_path: Path) -> Iterator[Callable[..., Path]]:
         subprocess.run(["umount", "--lazy", str(place)], check=True)
 
 
+@pytest.mark.long
 def test_a_full_disk_stops_the_sweep_which_goes_on_when_there_is_room(
     reference: Any, disk: Callable[..., Path], tmp_path: Path
 ) -> None:
