@@ -47,6 +47,12 @@ DOORS: dict[str, Callable[[], bool]] = {
             for name in ("start_monitor", "start_log_monitor", "start_api_server")
         )
     ),
+    "Ray chooses where it listens by ray_constants.ENABLE_RAY_CLUSTER": (
+        lambda: (
+            found("ray._private.ray_constants:ENABLE_RAY_CLUSTER") is True
+            and "ENABLE_RAY_CLUSTER" in source("ray._private.services")
+        )
+    ),
     "Ray prints a cluster's errors by worker.listen_error_messages": (
         lambda: callable(found("ray._private.worker:listen_error_messages"))
     ),

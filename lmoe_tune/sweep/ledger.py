@@ -321,11 +321,11 @@ class Ledger:
         for number, run in starts.items():
             if number in ends:
                 end = ends[number]["ended_ms"]
+            elif self.folder.is_running():
+                end = now_ms()
             else:
-                if self.folder.is_running():
-                    end = now_ms()
-                else:
-                    end = self._last_sign_ms(number)
+                end = self._last_sign_ms(number)
+
             total_ms += end - run["started_ms"]
         return total_ms / 1000
 
