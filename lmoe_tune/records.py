@@ -24,8 +24,9 @@ class EpochRecord:
     metrics: Mapping[str, float]
     time_ms: int
     misses: Mapping[str, float] = field(default_factory=lambda: _EMPTY)
-    """How far each constraint was missed, by metric and side as in `val_accuracy:min`; 0 or less is
-    met.
+    """How far each constraint was missed, by metric and side; 0 or less is met.
+
+    A key reads `val_accuracy:min`.
     """
 
     def to_json(self) -> dict[str, Any]:
