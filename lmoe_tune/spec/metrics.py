@@ -89,6 +89,8 @@ _ALL = (
     Metric("epoch_s", 0, _INFINITY, "minimize", "wall time of the epoch, seconds", searchable=False),
     Metric("images_per_s", 0, _INFINITY, "maximize", "images through the network per second",
            searchable=False),
+    Metric("gpu_mem_peak_mb", 0, _INFINITY, "minimize",
+           "the most memory that torch held on the GPU in the epoch, megabytes", searchable=False),
 )  # fmt: skip
 METRICS: dict[str, Metric] = {metric.name: metric for metric in _ALL}
 SEARCHABLE: tuple[str, ...] = tuple(metric.name for metric in _ALL if metric.searchable)

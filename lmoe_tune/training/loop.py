@@ -20,6 +20,7 @@ from lmoe_tune.errors import DivergedError, TrainingError
 from lmoe_tune.evaluation import Outputs, ScoreName, outputs, validation_metrics
 from lmoe_tune.methods.objective import Objective, StepLoss, checked
 from lmoe_tune.training.host_copy import on_host
+from lmoe_tune.training.memory import count_peak_from_here, peak_metrics
 from lmoe_tune.training.optimizer import NesterovSGD
 
 EVALUATION_BATCH = 512  # images per forward without gradients
@@ -100,6 +101,7 @@ def train(
     for epoch in range(first_epoch, settings.epochs + 1):
         started, num_images = time.perf_counter(), 0
         model.train()
+        count_peak_from_here(images.device)
         rows_T: list[Tensor] = []
         draws, steps_before = batches.draws(epoch), (epoch - 1) * batches.steps_per_epoch
         for step, batch in enumerate(batches.epoch(epoch)):
@@ -129,6 +131,7 @@ def train(
         metrics["lr"] = lr
         if batches.num_slots:
             metrics["outlier_ratio_used"] = batches.outlier_ratio
+        metrics |= peak_metrics(images.device)
         metrics["images_per_s"] = num_images / train_s
         metrics["epoch_s"] = time.perf_counter() - started
 

@@ -103,6 +103,20 @@ def trial_memory(model: ModelMemory, rows: int) -> TrialMemory:
     return TrialMemory(fixed=3 * model.weights, saved_per_row=model.saved_per_row, rows=rows)
 
 
+def count_peak_from_here(device: torch.device) -> None:
+    """Begin a new peak of what torch holds on a GPU; nothing on a CPU."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def peak_metrics(device: torch.device) -> dict[str, float]:
+    """The most that torch has held on a GPU since the last call of `count_peak_from_here`, as a metric."""
+    if device.type != "cuda":
+        return {}
+
+    return {"gpu_mem_peak_mb": torch.cuda.max_memory_allocated(device) / 1e6}
+
+
 def explaining_memory(items: Iterator[Item], device: torch.device) -> Iterator[Item]:
     """The items; where the device's memory does not suffice for one, an error that says how much there is.
 

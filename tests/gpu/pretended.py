@@ -174,7 +174,11 @@ class PretendedGpu(TorchDispatchMode):
     _in_use: PretendedGpu | None = None
 
     def __init__(
-        self, *, free_bytes: int = TOTAL_BYTES, capability: tuple[int, int] = (9, 0)
+        self,
+        *,
+        free_bytes: int = TOTAL_BYTES,
+        peak_bytes: int = 0,
+        capability: tuple[int, int] = (9, 0),
     ) -> None:
         super().__init__()
         self.waits: list[Wait] = []
@@ -183,6 +187,8 @@ class PretendedGpu(TorchDispatchMode):
         self.streams: list[Stream] = []
         self.num_operations = 0
         self.free_bytes = free_bytes
+        self.peak_bytes = peak_bytes
+        self.num_peaks = 0
         self.capability = capability
         self._pinned: set[int] = set()
         self._local = threading.local()
@@ -446,6 +452,9 @@ class PretendedGpu(TorchDispatchMode):
         self._stack.close()
         PretendedGpu._in_use = None
 
+    def _begin_peak(self, device: object = None) -> None:
+        self.num_peaks += 1
+
     def _made_stream(self, *_: object, **__: object) -> Stream:
         stream = Stream()
         self.streams.append(stream)
@@ -476,9 +485,9 @@ class PretendedGpu(TorchDispatchMode):
             (cuda, "is_initialized", lambda: True),
             (cuda, "manual_seed", lambda *_, **__: None),
             (cuda, "manual_seed_all", lambda *_, **__: None),
-            (cuda, "max_memory_allocated", lambda device=None: 0),
+            (cuda, "max_memory_allocated", lambda device=None: self.peak_bytes),
             (cuda, "mem_get_info", lambda device=None: (self.free_bytes, TOTAL_BYTES)),
-            (cuda, "reset_peak_memory_stats", lambda *_, **__: None),
+            (cuda, "reset_peak_memory_stats", self._begin_peak),
             (cuda, "set_rng_state", lambda *_, **__: None),
             (cuda, "stream", self.on_stream),
             (cuda, "synchronize", lambda device=None: self.host_waits("synchronize")),

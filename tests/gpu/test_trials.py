@@ -89,3 +89,20 @@ def test_a_trial_that_is_killed_continues_on_the_gpu_with_the_same_bits(alone: A
     )
     assert found["repeated"]
     assert found["continued"] == found["whole"]
+
+
+@pytest.mark.slow
+def test_each_epoch_on_a_gpu_says_how_much_memory_it_took(alone: Alone) -> None:
+    found = alone(
+        """
+        from tests.gpu.trials import trials
+        with trials("embedded", "baseline", "small_cnn", []) as both:
+            here = list(both.epochs("cpu", {}, left_out=()))
+            with PretendedGpu(peak_bytes=3 * 10**9) as gpu:
+                there = list(both.epochs("cuda", {}, left_out=()))
+        name = "gpu_mem_peak_mb"
+        found = [[name in epoch for epoch in here], [epoch[name] for epoch in there], gpu.num_peaks]
+        """
+    )
+    epochs_with_those_of_the_baseline = 3
+    assert found == [[False, False], [3000.0, 3000.0], epochs_with_those_of_the_baseline]

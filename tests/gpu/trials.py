@@ -18,9 +18,14 @@ from lmoe_tune.training.trial import run_trial
 from tests.gpu.pretended import PretendedGpu
 from trainables import configured, declarations
 
-TIMING = ("epoch_s", "images_per_s")
+MEASURED = ("epoch_s", "images_per_s", "gpu_mem_peak_mb")
 EPOCHS = 2
-EMBEDDED = "name: tiny\ntrainable: {method}\ndata: {{id: {{dataset: digits}}}}\n"
+EMBEDDED = """
+name: tiny
+trainable: {method}
+data: {{id: {{dataset: digits}}}}
+space: {{lr: {{low: 0.001, high: 0.01}}}}
+"""
 FILES = """
 name: tiny
 trainable: {method}
@@ -60,9 +65,13 @@ class Trials:
         self._count = 0
 
     def epochs(
-        self, device: str, params: dict[str, Any], folder: str | None = None
+        self,
+        device: str,
+        params: dict[str, Any],
+        folder: str | None = None,
+        left_out: Sequence[str] = MEASURED,
     ) -> Iterator[dict[str, float]]:
-        """The metrics of each epoch, those of its speed left out; a `folder` is continued."""
+        """The metrics of each epoch, those of its speed and memory left out; a `folder` is continued."""
         gpu = ["resources.gpu=1"] if device == "cuda" else []
         frozen = [f"train.device={device}", "train.threads=1", "train.precision=fp32"]
         sets = [*self.overrides, *frozen, *gpu]
@@ -75,7 +84,7 @@ class Trials:
         home.mkdir(exist_ok=True)
         objective = method.objective(values)
         for epoch in run_trial(spec, objective, values, home=home, folder=where):
-            yield {name: value for name, value in epoch.metrics.items() if name not in TIMING}
+            yield {name: value for name, value in epoch.metrics.items() if name not in left_out}
 
 
 @contextmanager
