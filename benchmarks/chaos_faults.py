@@ -17,7 +17,7 @@ from pathlib import Path
 from lmoe_tune import checkpoint
 from lmoe_tune.records import TrialRecord
 from lmoe_tune.sweep.folder import SweepFolder
-from lmoe_tune.sweep.journal import encode
+from lmoe_tune.sweep.lines import encode
 
 MARK = "LMOE_TUNE_BENCH"  # in the environment of a driver, so also of every process that descends from it
 POLL_S = 0.003

@@ -19,10 +19,10 @@ import numpy as np
 import numpy.typing as npt
 
 from lmoe_tune.durable import write_aside
+from lmoe_tune.records import PLACEMENTS_FILE
 
 Floats = npt.NDArray[np.float64]
 
-FILE = "validation.npz"
 COMPARABLE = ("val_auroc", "val_fine_auroc", "val_coarse_auroc")
 """The metrics whose differences have a variance here."""
 Z = 1.959964  # two-sided 95%
@@ -74,7 +74,7 @@ class Placements:
         arrays |= {f"novel_{name}": values for name, values in self.novel.items()}
         np.savez(content, allow_pickle=False, **arrays)
         folder.mkdir(parents=True, exist_ok=True)
-        write_aside(folder / FILE, content.getvalue())
+        write_aside(folder / PLACEMENTS_FILE, content.getvalue())
 
     def _kinds(self, metric: str) -> list[str]:
         wanted = metric.removeprefix("val_").removesuffix("auroc").rstrip("_")
@@ -93,7 +93,7 @@ def placements_of(known: Floats, novel: dict[str, Floats]) -> Placements:
 def read_placements(folder: Path) -> Placements | None:
     """Those of a trial's folder; None where they were not kept."""
     try:
-        with np.load(folder / FILE, allow_pickle=False) as arrays:
+        with np.load(folder / PLACEMENTS_FILE, allow_pickle=False) as arrays:
             found = {name: arrays[name] for name in arrays}
     except (OSError, ValueError, zipfile.BadZipFile):
         return None

@@ -13,6 +13,9 @@ from typing import Any, Literal
 TrialState = Literal["running", "complete", "pruned", "failed"]
 Value = float | int | str | bool | None
 
+PLACEMENTS_FILE = "validation.npz"
+"""In a trial's folder: see `lmoe_tune.placements`."""
+
 _EMPTY: Mapping[str, Any] = {}
 
 

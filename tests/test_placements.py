@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from lmoe_tune.placements import FILE, Placements, placements_of, read_placements
+from lmoe_tune.placements import Placements, placements_of, read_placements
+from lmoe_tune.records import PLACEMENTS_FILE
 
 Scores = tuple[np.ndarray, dict[str, np.ndarray]]
 
@@ -83,7 +84,7 @@ def test_they_are_kept_and_read_again(tmp_path: Path) -> None:
     assert again is not None
     assert again.is_alike(found)
     assert again.variance_of_difference(found, "val_auroc") == 0
-    (tmp_path / FILE).write_bytes(b"damaged")
+    (tmp_path / PLACEMENTS_FILE).write_bytes(b"damaged")
     assert read_placements(tmp_path) is None
     assert read_placements(tmp_path / "nowhere") is None
 

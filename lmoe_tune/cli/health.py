@@ -42,7 +42,7 @@ def examine_nodes(address: str, loaded: LoadedSpec, home: Path) -> list[Finding]
 
 def _sweeps(home: Path) -> list[Finding]:
     from lmoe_tune.sweep.folder import SweepFolder, find_sweeps
-    from lmoe_tune.sweep.journal import LedgerError
+    from lmoe_tune.sweep.lines import LedgerError
     from lmoe_tune.sweep.rebuild import behind, survey
     from lmoe_tune.sweep.view import read_spec, read_sweep, state_of
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import time
 from collections.abc import Sequence
@@ -257,7 +258,9 @@ def _ledger(home: Path, name: str) -> Ledger:
     from lmoe_tune.sweep.folder import find_sweep
     from lmoe_tune.sweep.view import read_sweep
 
-    return read_sweep(find_sweep(home, name))
+    ledger = read_sweep(find_sweep(home, name))
+    gc.freeze()  # what was read stays, so that looking for garbage in it is in vain
+    return ledger
 
 
 def _say_openings(openings: list[dict[str, Any]]) -> None:

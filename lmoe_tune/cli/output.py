@@ -47,10 +47,11 @@ def print_table(cells: Sequence[Sequence[str]], columns: Sequence[str]) -> None:
         max(len(column), *(len(row[place]) for row in cells), 0)
         for place, column in enumerate(columns)
     ]
+    lines = []
     for row in [columns, *cells]:
-        typer.echo(
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        )
+        padded = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        lines.append("  ".join(padded).rstrip())
+    typer.echo("\n".join(lines))
 
 
 def shown(value: Any) -> str:

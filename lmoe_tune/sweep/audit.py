@@ -18,13 +18,11 @@ from typing import Any
 from lmoe_tune.errors import UsageError
 from lmoe_tune.spec import METRICS, identity
 from lmoe_tune.sweep import schema
+from lmoe_tune.sweep.contents import COMPLETE, FAIL, PRUNED, RUNNING, WAITING, Operation
 from lmoe_tune.sweep.folder import SweepFolder
-from lmoe_tune.sweep.journal import whole_prefix
 from lmoe_tune.sweep.ledger import Ledger
+from lmoe_tune.sweep.lines import whole_prefix
 from lmoe_tune.wording import shown
-
-CREATE_TRIAL, SET_STATE, SET_TRIAL_ATTR = 4, 6, 8  # Optuna's codes in a journal
-RUNNING, COMPLETE, PRUNED, FAIL, WAITING = range(5)  # and its states
 
 Transaction = list[dict[str, Any]]
 
@@ -140,7 +138,7 @@ class _Replay:
 
     def take_in(self, transaction: Transaction) -> None:
         """One transaction of the recorded ledger."""
-        created = [record for record in transaction if record["op_code"] == CREATE_TRIAL]
+        created = [record for record in transaction if record["op_code"] == Operation.CREATE_TRIAL]
         if self._is_first and not any(
             "state" in one and one["state"] != WAITING for one in created
         ):
@@ -161,13 +159,14 @@ class _Replay:
 
         self._num_created += len(created)
         started = len(created) > len(waiting) or any(
-            record["op_code"] == SET_STATE and record["state"] == RUNNING for record in transaction
+            record["op_code"] == Operation.SET_STATE and record["state"] == RUNNING
+            for record in transaction
         )
         if started:
             self._ask()
 
         for record in transaction:
-            if record["op_code"] == SET_TRIAL_ATTR:
+            if record["op_code"] == Operation.SET_TRIAL_ATTR:
                 self._attribute(record["trial_id"], record["user_attr"], _end_of(transaction))
 
     def _enqueue(self, transaction: Transaction, count: int) -> None:
@@ -234,7 +233,7 @@ class _Replay:
 
 def _end_of(transaction: Transaction) -> int | None:
     """The state in which a transaction ends its trial."""
-    states = [record["state"] for record in transaction if record["op_code"] == SET_STATE]
+    states = [record["state"] for record in transaction if record["op_code"] == Operation.SET_STATE]
     return next((state for state in states if state in (COMPLETE, PRUNED, FAIL)), None)
 
 

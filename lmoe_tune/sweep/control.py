@@ -16,8 +16,8 @@ from lmoe_tune.records import TrialRecord
 from lmoe_tune.source_code import code_of
 from lmoe_tune.sweep import schema
 from lmoe_tune.sweep.guard import ClusterLostError
-from lmoe_tune.sweep.journal import LedgerError
 from lmoe_tune.sweep.ledger import Ledger, Suggestion, now_ms
+from lmoe_tune.sweep.lines import LedgerError
 from lmoe_tune.sweep.nodes import Nodes
 from lmoe_tune.sweep.observer import Observer
 from lmoe_tune.sweep.ties import drop_placements

@@ -7,33 +7,34 @@ every key.
 
 from __future__ import annotations
 
+import gc
 import logging
 import time
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, TypeVar
-
-import optuna
-from optuna.distributions import BaseDistribution, distribution_to_json
-from optuna.trial import FrozenTrial, Trial
-from optuna.trial import TrialState as State
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from lmoe_tune import advice
 from lmoe_tune.records import EpochRecord, TrialRecord
 from lmoe_tune.spec import Spec
 from lmoe_tune.sweep import schema
 from lmoe_tune.sweep.budget import Budget, Usage, UsedUp, budget_of, used_up
+from lmoe_tune.sweep.contents import COMPLETE, FAIL, PRUNED, STATES, Contents, StoredTrial
 from lmoe_tune.sweep.folder import SweepFolder
-from lmoe_tune.sweep.journal import JournalFile, LedgerError, LedgerStorage
-from lmoe_tune.sweep.pruning import misses_of
-from lmoe_tune.sweep.sampling import Suggestions
-from lmoe_tune.sweep.schema import SCHEMA, STUDY, Key
-from lmoe_tune.sweep.standing import STATES, Standing, violation_of
+from lmoe_tune.sweep.lines import LedgerError, LedgerFile
+from lmoe_tune.sweep.schema import SCHEMA, Key
+from lmoe_tune.sweep.standing import Standing, violation_of
+
+if TYPE_CHECKING:
+    import optuna
+
+    from lmoe_tune.sweep.journal import JournalFile
 
 log = logging.getLogger(__name__)
-optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 T = TypeVar("T")
 
@@ -53,46 +54,32 @@ class Ledger:
         self,
         folder: SweepFolder,
         spec: Spec,
-        backend: JournalFile,
-        first_attrs: Mapping[str, Any] | None = None,
         *,
+        writable: bool,
+        path: Path | None = None,
+        first_attrs: Mapping[str, Any] | None = None,
         enqueue: bool = True,
     ) -> None:
+        """Open it; see `writing` and `reading`.
+
+        Args:
+            path: of the file, where it is not the folder's.
+            first_attrs: of a new sweep.
+            enqueue: whether a new sweep's start points wait to be tried.
+        """
         self.folder = folder
         self.spec = spec
-        self._backend = backend
-        self._trials: dict[int, Trial] = {}  # those that run
-        self._seen: list[FrozenTrial] = []
-        self._standing = Standing(spec)
-        self._suggestions = Suggestions(spec, self._standing.tried, self._standing.space)
-        if backend.writable:
-            waiting = self._standing.waiting
-        else:
-            waiting = None
-        self._storage = LedgerStorage(backend, waiting)
-        # An idle sampler: each trial gets one of its own, and rebuilding a trial must not draw from one.
-        options: dict[str, Any] = {
-            "study_name": STUDY,
-            "storage": self._storage,
-            "sampler": optuna.samplers.RandomSampler(seed=0),
-            "pruner": optuna.pruners.NopPruner(),
-        }
-        try:
-            self.study = optuna.load_study(**options)
-        except KeyError:
-            if not backend.writable:
-                raise LedgerError(
-                    f"{folder.ledger}: holds no study yet; start the sweep again"
-                ) from None
-            self._create(options, first_attrs or {}, enqueue=enqueue)
-        self._study_id = self._storage.get_study_id_from_name(STUDY)
-        found = self.get(schema.VERSION)
-        if found != SCHEMA:
-            raise LedgerError(
-                f"{folder.ledger}: written in schema {found}, but this version reads {SCHEMA}; "
-                "start another sweep, or read it with the version that wrote it"
-            )
-        self._follow()
+        self._path = path or folder.ledger
+        self._contents = Contents()
+        self._journal: JournalFile | None = None  # of one that is written
+        with _garbage_left():
+            if writable:
+                self._open_for_writing(first_attrs or {}, enqueue=enqueue)
+            else:
+                self._file = LedgerFile(self._path)
+                self._standing = Standing(spec)
+                self._pull()
+                self._refuse_unknown()
 
     @classmethod
     def writing(
@@ -104,33 +91,33 @@ class Ledger:
             first_attrs: what to record about the sweep together with its creation, where it is a
                 new one.
         """
-        return cls(folder, spec, JournalFile(folder.ledger, writable=True), first_attrs)
+        return cls(folder, spec, writable=True, first_attrs=first_attrs)
 
     @classmethod
     def reading(cls, folder: SweepFolder, spec: Spec) -> Ledger:
         """Open for reading, at any moment, beside a writer."""
-        return cls(folder, spec, JournalFile(folder.ledger, writable=False))
+        return cls(folder, spec, writable=False)
 
     # ------------------------------------------------------------------ asking
 
     def ask(self) -> Suggestion:
         """Create the next trial, or take the next one that waits with given parameters."""
         number = next(iter(self._standing.waiting), self._standing.num_trials)
-        with self._backend.transaction():
+        with self.transaction():
             trial = self._suggestions.ask(self.study, number)
         assert trial.number == number, f"asked for trial {number}, got {trial.number}"
-        self._trials[number] = trial
-        self._touch(number)
+        self._written.keep(trial)
+        self._follow()
         return Suggestion(number, dict(trial.params))
 
     def retry_failed(self) -> int:
         """Enqueue every failed trial that was not retried yet once more, with the same parameters."""
         failed = sorted(self._standing.failed)
-        with self._backend.transaction():
+        with self.transaction():
             for number in failed:
                 attrs = {schema.RETRY_OF.name: number}
-                self.study.enqueue_trial(self._frozen(number).params, user_attrs=attrs)
-        self._touch_new(len(failed))
+                self.study.enqueue_trial(self._trial(number).params, user_attrs=attrs)
+        self._follow()
         return len(failed)
 
     def enqueue(self, points: Sequence[Mapping[str, Any]], attrs: Mapping[str, Any]) -> None:
@@ -141,11 +128,11 @@ class Ledger:
         waiting = len(standing.waiting) - standing.waiting_retries
         trials = standing.num_started + waiting + len(points)
         budget = schema.BUDGET.read(self._attrs) | {"trials": trials}
-        with self._backend.transaction():
+        with self.transaction():
             self._set_study({**attrs, schema.BUDGET.name: budget})
             for point in points:
                 self.study.enqueue_trial(dict(point))
-        self._touch_new(len(points))
+        self._follow()
 
     # ------------------------------------------------------------------ recording
 
@@ -158,16 +145,18 @@ class Ledger:
         An epoch is recorded once: a trial that continues from a checkpoint may deliver its last one
         again.
         """
+        from lmoe_tune.sweep.pruning import misses_of
+
         return self.record_judged(number, epoch, metrics, misses_of(self.spec, metrics, baseline))
 
     def record_judged(
         self, number: int, epoch: int, metrics: Mapping[str, float], misses: Mapping[str, float]
     ) -> bool:
         """The same where it is known how far the epoch misses each constraint."""
-        frozen = self._frozen(number)
-        if frozen.state.is_finished():
+        trial = self._trial(number)
+        if trial.is_finished:
             return True
-        recorded = frozen.user_attrs.get(schema.EPOCH.at(epoch))
+        recorded = trial.user_attrs.get(schema.EPOCH.at(epoch))
         if recorded is not None:
             self._say_differences(number, epoch, metrics, recorded["metrics"])
             return False
@@ -176,89 +165,92 @@ class Ledger:
         values = self._values(metrics)
         found = {"metrics": dict(metrics), "misses": dict(misses), "time_ms": now_ms()}
 
-        with self._backend.transaction():
+        with self.transaction():
             if len(values) == 1:  # Optuna takes no more
-                self._trial(number).report(values[0], step=epoch)
+                self._written.trial(number).report(values[0], step=epoch)
             self._set(number, schema.EPOCH.at(epoch), found)
-            self._touch(number)
+            self._follow()
             if epoch >= self.spec.train.epochs:
-                self._tell(number, State.COMPLETE, misses, values)
+                self._tell(number, COMPLETE, misses, values)
             elif self._standing.pruning.decides_against(number):
-                self._tell(number, State.PRUNED, misses)
+                self._tell(number, PRUNED, misses)
             else:
                 return False
-        self._touch(number)
+        self._follow()
         return True
 
     def count_retry(self, number: int) -> int:
         """Record that a trial's process died; returns how often it has, over all runs."""
-        frozen = self._frozen(number)
-        deaths = (schema.RETRIES.get(frozen.user_attrs) or 0) + 1
-        if not frozen.state.is_finished():
-            with self._backend.transaction():
+        trial = self._trial(number)
+        deaths = (schema.RETRIES.get(trial.user_attrs) or 0) + 1
+        if not trial.is_finished:
+            with self.transaction():
                 self._set(number, schema.RETRIES.name, deaths)
-            self._touch(number)
+            self._follow()
         return deaths
 
     def place(self, number: int, *, host: str, device: str | None, gpu: str | None) -> None:
         """Keep where a running trial is, if that is news."""
-        frozen = self._frozen(number)
+        trial = self._trial(number)
         known = {schema.HOST.name: host, schema.DEVICE.name: device, schema.GPU.name: gpu}
         news = {
             name: value
             for name, value in known.items()
-            if value is not None and frozen.user_attrs.get(name) != value
+            if value is not None and trial.user_attrs.get(name) != value
         }
-        if news and not frozen.state.is_finished():
-            with self._backend.transaction():
+        if news and not trial.is_finished:
+            with self.transaction():
                 for name, value in news.items():
                     self._set(number, name, value)
-            self._touch(number)
+            self._follow()
 
     def note(self, number: int, texts: Sequence[str]) -> None:
         """Keep what a running trial's process warned of."""
-        frozen = self._frozen(number)
-        if not frozen.state.is_finished():
-            notes = [*(schema.NOTES.get(frozen.user_attrs) or ()), *texts]
-            with self._backend.transaction():
+        trial = self._trial(number)
+        if not trial.is_finished:
+            notes = [*(schema.NOTES.get(trial.user_attrs) or ()), *texts]
+            with self.transaction():
                 self._set(number, schema.NOTES.name, notes)
-            self._touch(number)
+            self._follow()
 
     # ------------------------------------------------------------------ ending
 
     def end_early(self, number: int, reason: str, baseline: Mapping[str, float]) -> None:
         """End a running trial at its last recorded epoch, for a budget that is used up."""
         epochs = self.trial(number).epochs
-        with self._backend.transaction():
+        with self.transaction():
             self._set(number, schema.ENDED_BY.name, reason)
-            self._tell(number, State.PRUNED, epochs[-1].misses if epochs else {})
-        self._touch(number)
+            self._tell(number, PRUNED, epochs[-1].misses if epochs else {})
+        self._follow()
 
     def fail(self, number: int, message: str, traceback: str | None = None) -> None:
         """End a trial as failed; what went wrong is kept in its records."""
         if self.is_finished(number):
             return
-        with self._backend.transaction():
+        with self.transaction():
             self._set(number, schema.FAILURE.name, message)
             if traceback:
                 self._set(number, schema.TRACEBACK.name, traceback)
-            self._tell(number, State.FAIL)
-        self._touch(number)
+            self._tell(number, FAIL)
+        self._follow()
 
     def _tell(
         self,
         number: int,
-        state: State,
+        state: int,
         misses: Mapping[str, float] | None = None,
         values: Sequence[float] | None = None,
     ) -> None:
         """End a trial; its constraints are those of its last epoch, or where they were heading."""
-        trial = self._trial(number)
+        from optuna.trial import TrialState
+
+        trial = self._written.trial(number)
         if misses:
             epoch = self._standing.running[number]
             for name, missed in self._standing.pruning.heading(epoch, misses).items():
                 trial.set_constraint(name, missed)
-        self.study.tell(trial, None if values is None else list(values), state=state)
+        told = None if values is None else list(values)
+        self.study.tell(trial, told, state=TrialState(state))
 
     # ------------------------------------------------------------------ the sweep as a whole
 
@@ -282,7 +274,7 @@ class Ledger:
             key: value for key, value in attrs.items() if key not in before or before[key] != value
         }
         if changed:
-            with self._backend.transaction():
+            with self.transaction():
                 self._set_study(changed)
 
     def begin_run(self, details: Mapping[str, Any]) -> int:
@@ -338,6 +330,24 @@ class Ledger:
         """GPU-hours of all recorded epochs, at the share of a GPU that a trial has."""
         return self.standing.epoch_s * self.spec.resources.gpu / 3600
 
+    @cached_property
+    def study(self) -> optuna.Study:
+        """The same as Optuna has it."""
+        if self._journal is not None:
+            return self._written.study
+
+        from lmoe_tune.sweep.journal import JournalFile
+        from lmoe_tune.sweep.study import OptunaStudy
+
+        return OptunaStudy(JournalFile(self._path, writable=False, contents=Contents())).study
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Write all that the block records at once."""
+        assert self._journal is not None, "this ledger was opened for reading"
+        with self._journal.transaction():
+            yield
+
     @property
     def budget(self) -> Budget:
         return budget_of(schema.BUDGET.read(self._attrs))
@@ -374,7 +384,7 @@ class Ledger:
 
     @property
     def in_transaction(self) -> bool:
-        return self._backend.in_transaction
+        return self._journal is not None and self._journal.in_transaction
 
     @property
     def sweep_id(self) -> str:
@@ -401,36 +411,37 @@ class Ledger:
     @property
     def standing(self) -> Standing:
         """Where the sweep stands now."""
-        if not self._backend.writable:
-            self._follow()
+        self._pull()
         return self._standing
 
     def unfinished(self) -> list[Suggestion]:
         """Trials that were started and have not ended, in order."""
         return [
-            Suggestion(number, dict(self._frozen(number).params))
+            Suggestion(number, self._trial(number).params)
             for number in sorted(self.standing.running)
         ]
 
     def is_finished(self, number: int) -> bool:
-        return self._frozen(number).state.is_finished()
+        self._pull()
+        return self._trial(number).is_finished
 
     def trial(self, number: int) -> TrialRecord:
-        return _record(self._frozen(number), self.spec.objective.metrics)
+        self._pull()
+        return _record(self._trial(number), self.spec.objective.metrics)
 
     def trials(self) -> list[TrialRecord]:
         """All trials that have been started, by number."""
         waiting = self.standing.waiting
-        return self._records(n for n in range(len(self._seen)) if n not in waiting)
+        return self._records(n for n in range(len(self._contents.trials)) if n not in waiting)
 
     def points(self) -> list[dict[str, Any]]:
         """The parameters of all trials that were started or wait with given ones, those tried again
         left out.
         """
-        self._follow()
+        self._pull()
         return [
             dict(trial.params or trial.system_attrs.get("fixed_params", {}))
-            for trial in self._seen
+            for trial in self._contents.trials
             if schema.RETRY_OF.get(trial.user_attrs) is None
         ]
 
@@ -470,36 +481,61 @@ class Ledger:
 
     # ------------------------------------------------------------------ within
 
-    def _create(
-        self, options: dict[str, Any], first_attrs: Mapping[str, Any], *, enqueue: bool
-    ) -> None:
-        with self._backend.transaction():
-            self.study = optuna.create_study(directions=self.spec.objective.directions, **options)
-            self._study_id = self._storage.get_study_id_from_name(STUDY)
-            attrs: dict[str, Any] = {
-                schema.VERSION.name: SCHEMA,
-                schema.SWEEP_ID.name: str(uuid.uuid4()),
-                schema.NAME.name: self.folder.name,
-                schema.CREATED_MS.name: now_ms(),
-                schema.BUDGET.name: Budget.of(self.spec).to_json(),
-            }
-            self._set_study(attrs | dict(first_attrs))
-            for point in self.spec.search.start_from if enqueue else ():
-                self.study.enqueue_trial(dict(point))
+    def _open_for_writing(self, first_attrs: Mapping[str, Any], *, enqueue: bool) -> None:
+        from lmoe_tune.sweep.journal import JournalFile
+        from lmoe_tune.sweep.pruning import Pruning
+        from lmoe_tune.sweep.sampling import Suggestions
+        from lmoe_tune.sweep.study import OptunaStudy
+
+        self._journal = JournalFile(self._path, writable=True, contents=self._contents)
+        standing = self._standing = Standing(self.spec, Pruning(self.spec))
+        if self._contents.attrs is not None:
+            self._refuse_unknown()
+            self._written = OptunaStudy(self._journal, standing.waiting)
+        else:
+            with self.transaction():
+                directions = self.spec.objective.directions
+                self._written = OptunaStudy(self._journal, standing.waiting, directions)
+                self._set_study(self._first_attrs() | dict(first_attrs))
+                for point in self.spec.search.start_from if enqueue else ():
+                    self.study.enqueue_trial(dict(point))
+        self._suggestions = Suggestions(self.spec, standing.tried, standing.space)
+        self._follow()
+
+    def _first_attrs(self) -> dict[str, Any]:
+        return {
+            schema.VERSION.name: SCHEMA,
+            schema.SWEEP_ID.name: str(uuid.uuid4()),
+            schema.NAME.name: self.folder.name,
+            schema.CREATED_MS.name: now_ms(),
+            schema.BUDGET.name: Budget.of(self.spec).to_json(),
+        }
+
+    def _refuse_unknown(self) -> None:
+        if self._contents.attrs is None:
+            raise LedgerError(f"{self._path}: holds no study yet; start the sweep again")
+        found = self.get(schema.VERSION)
+        if found != SCHEMA:
+            raise LedgerError(
+                f"{self._path}: written in schema {found}, but this version reads {SCHEMA}; "
+                "start another sweep, or read it with the version that wrote it"
+            )
 
     @property
     def _attrs(self) -> dict[str, Any]:
         """The study's attributes, not copied."""
-        return self._storage.get_study_user_attrs(self._study_id)
+        self._pull()
+        assert self._contents.attrs is not None
+        return self._contents.attrs
 
     def _set_study(self, attrs: Mapping[str, Any]) -> None:
         for key, value in attrs.items():
             schema.key_of("sweep", key)
-            self._storage.set_study_user_attr(self._study_id, key, value)
+            self._written.set_attr(key, value)
 
     def _set(self, number: int, key: str, value: Any) -> None:
         schema.key_of("trial", key)
-        self._storage.set_trial_user_attr(self._id(number), key, value)
+        self._written.set_trial_attr(number, key, value)
 
     def _values(self, metrics: Mapping[str, float]) -> tuple[float, ...]:
         return tuple(float(metrics[name]) for name in self.spec.objective.metrics)
@@ -513,45 +549,42 @@ class Ledger:
                 text = "trial %d epoch %d: %s repeated as %r, recorded as %r"
                 log.warning(text, number, epoch, name, metrics[name], recorded[name])
 
-    def _id(self, number: int) -> int:
-        """What the storage calls a trial."""
-        return self._storage.get_trial_id_from_study_id_trial_number(self._study_id, number)
-
-    def _frozen(self, number: int) -> FrozenTrial:
-        return self._storage.get_trial(self._id(number))
-
-    def _trial(self, number: int) -> Trial:
-        """A running trial, to report to."""
-        if number not in self._trials:
-            self._trials[number] = Trial(self.study, self._id(number))
-        return self._trials[number]
+    def _trial(self, number: int) -> StoredTrial:
+        return self._contents.trials[number]
 
     def _records(self, numbers: Iterable[int]) -> list[TrialRecord]:
         objectives = self.spec.objective.metrics
-        if not self._backend.writable:
+        self._pull()
+        return [_record(self._trial(number), objectives) for number in numbers]
+
+    def _pull(self) -> None:
+        """Of a ledger that is read: take in what has been written since."""
+        if self._journal is None:
+            for record in self._file.pull():
+                self._contents.apply(record)
             self._follow()
-        return [_record(self._seen[number], objectives) for number in numbers]
-
-    def _touch(self, number: int) -> None:
-        """Take in a trial that this process has changed."""
-        frozen = self._frozen(number)
-        self._seen[number : number + 1] = [frozen]
-        self._standing.update(frozen)
-        if frozen.state.is_finished():
-            self._trials.pop(number, None)
-
-    def _touch_new(self, count: int) -> None:
-        for number in range(len(self._seen), len(self._seen) + count):
-            self._touch(number)
 
     def _follow(self) -> None:
-        """Take in all trials that have changed, whoever changed them."""
-        trials = self._storage.get_all_trials(self._study_id, deepcopy=False)
-        for number, trial in enumerate(trials):
-            # Optuna replaces a trial that changes, so that those that have not need no second look.
-            if number >= len(self._seen) or self._seen[number] is not trial:
-                self._seen[number : number + 1] = [trial]
-                self._standing.update(trial)
+        """Take in all trials that have changed."""
+        for number in self._contents.take_changed():
+            trial = self._trial(number)
+            self._standing.update(trial)
+            if trial.is_finished and self._journal is not None:
+                self._written.drop(number)
+
+
+@contextmanager
+def _garbage_left() -> Iterator[None]:
+    """Collect no garbage in the block: all that a ledger holds stays, and going through it again
+    and again takes a third of the time.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def now_ms() -> int:
@@ -559,31 +592,32 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def _record(trial: FrozenTrial, objectives: Sequence[str]) -> TrialRecord:
+def _record(trial: StoredTrial, objectives: Sequence[str]) -> TrialRecord:
     attrs = trial.user_attrs
-    epochs = [EpochRecord(epoch, **found) for epoch, found in schema.EPOCH.all(attrs).items()]
+    epochs = _epochs(attrs)
     if epochs:
         values = tuple(float(epochs[-1].metrics[name]) for name in objectives)
     else:
         values = ()
-    assert trial.datetime_start is not None, "a trial that was never started"
-    ended = trial.datetime_complete
     return TrialRecord(
         number=trial.number,
         state=STATES[trial.state],
-        params=dict(trial.params),
+        params=trial.params,
         epochs=tuple(epochs),
-        started_ms=round(trial.datetime_start.timestamp() * 1000),
-        ended_ms=None if ended is None else round(ended.timestamp() * 1000),
+        started_ms=trial.started_ms,
+        ended_ms=trial.ended_ms,
         values=values,
         violation=violation_of(trial),
         notes=tuple(schema.NOTES.get(attrs) or ()),
-        distributions={name: _as_json(kind) for name, kind in trial.distributions.items()},
+        distributions=dict(trial.distributions),
         optuna=dict(trial.system_attrs),
         **{key.name: attrs[key.name] for key in schema.RECORD_KEYS if key.name in attrs},
     )
 
 
-@lru_cache
-def _as_json(distribution: BaseDistribution) -> str:
-    return distribution_to_json(distribution)
+def _epochs(attrs: Mapping[str, Any]) -> list[EpochRecord]:
+    """Those of a trial; they follow each other without a gap."""
+    epochs: list[EpochRecord] = []
+    while (found := attrs.get(schema.EPOCH.at(len(epochs) + 1))) is not None:
+        epochs.append(EpochRecord(len(epochs) + 1, **found))
+    return epochs

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from optuna.distributions import json_to_distribution
-from optuna.storages.journal._storage import JournalOperation
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as State
 
@@ -25,10 +24,10 @@ from lmoe_tune.errors import UsageError
 from lmoe_tune.records import TrialRecord
 from lmoe_tune.spec import Spec
 from lmoe_tune.sweep import schema
+from lmoe_tune.sweep.contents import STATES, Operation
 from lmoe_tune.sweep.folder import SweepFolder
-from lmoe_tune.sweep.journal import JournalFile, LedgerError, good_records, whole_prefix
 from lmoe_tune.sweep.ledger import Ledger, now_ms
-from lmoe_tune.sweep.standing import STATES
+from lmoe_tune.sweep.lines import LedgerError, good_records, whole_prefix
 from lmoe_tune.sweep.trial_files import read_record, recorded_extent
 
 
@@ -68,9 +67,9 @@ def survey(folder: SweepFolder, spec: Spec) -> Remains:
     before = _read_prefix(whole_prefix(content), spec, folder)
     attrs, system_attrs = dict(before.attrs), dict[str, Any]()
     for record in good_records(content):  # the damage is mostly small: what follows it counts too
-        if record.get("op_code") == JournalOperation.SET_STUDY_USER_ATTR:
+        if record.get("op_code") == Operation.SET_STUDY_ATTR:
             attrs.update(record["user_attr"])
-        elif record.get("op_code") == JournalOperation.SET_STUDY_SYSTEM_ATTR:
+        elif record.get("op_code") == Operation.SET_STUDY_SYSTEM_ATTR:
             system_attrs.update(record["system_attr"])
     if "sweep_id" not in attrs:
         attrs |= _read_about(folder)
@@ -107,9 +106,10 @@ def rebuild(folder: SweepFolder, spec: Spec) -> tuple[Remains, Path]:
     remains = survey(folder, spec)
     aside = folder.ledger.with_name("ledger.jsonl.rebuilt")
     aside.unlink(missing_ok=True)
-    backend = JournalFile(aside, writable=True)
-    ledger = Ledger(folder, spec, backend, remains.attrs, enqueue=False)
-    with backend.transaction():
+    ledger = Ledger(
+        folder, spec, writable=True, path=aside, first_attrs=remains.attrs, enqueue=False
+    )
+    with ledger.transaction():
         for key, value in remains.system_attrs.items():
             ledger.study._storage.set_study_system_attr(ledger.study._study_id, key, value)
         for number in range(max([*remains.trials, *remains.lost], default=-1) + 1):
@@ -177,7 +177,7 @@ def _read_prefix(content: bytes, spec: Spec, folder: SweepFolder) -> _Before:
         path = Path(scratch) / "ledger.jsonl"
         path.write_bytes(content)
         try:
-            ledger = Ledger(folder, spec, JournalFile(path, writable=False))
+            ledger = Ledger(folder, spec, writable=False, path=path)
             trials = {trial.number: trial for trial in ledger.trials()}
             return _Before(ledger.attrs, trials)
         except (LedgerError, KeyError):
@@ -207,7 +207,7 @@ def _frozen(trial: TrialRecord, objectives: Sequence[str]) -> FrozenTrial:
         values = None
     if trial.state == "pruned" and reported:
         values = [reported[max(reported)]]  # as Optuna itself takes it
-    state = next(state for state, name in STATES.items() if name == trial.state)
+    state = next(State(state) for state, name in STATES.items() if name == trial.state)
     if trial.state == "running":
         ended = None
     else:

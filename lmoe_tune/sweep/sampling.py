@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import optuna
@@ -12,6 +13,7 @@ from optuna.distributions import (
     CategoricalDistribution,
     FloatDistribution,
     IntDistribution,
+    json_to_distribution,
 )
 from optuna.trial import FrozenTrial
 
@@ -35,14 +37,14 @@ class Suggestions:
     """
 
     def __init__(
-        self, spec: Spec, tried: Tried | None, space: Mapping[str, BaseDistribution] | None = None
+        self, spec: Spec, tried: Tried | None, space: Mapping[str, str] | None = None
     ) -> None:
         """`Standing` keeps these two.
 
         Args:
             tried: the points that were tried, where the space is finite.
-            space: what all complete and pruned trials have in common; None: look at all of them
-                each time.
+            space: what all complete and pruned trials have in common, each in Optuna's JSON; None:
+                look at all of them each time.
         """
         self._spec = spec
         self._tried = tried
@@ -60,7 +62,10 @@ class Suggestions:
             study.sampler = idle
 
     def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
-        sampler = make_sampler(self._spec, number, self._space)
+        space = None
+        if self._space is not None:
+            space = {name: _read_distribution(text) for name, text in self._space.items()}
+        sampler = make_sampler(self._spec, number, space)
         if self._tried is None:
             return sampler
         if self._spec.search.sampler == "grid":
@@ -261,6 +266,9 @@ def _suggest(trial: optuna.Trial, name: str, distribution: BaseDistribution) -> 
     return trial.suggest_float(
         name, distribution.low, distribution.high, step=distribution.step, log=distribution.log
     )
+
+
+_read_distribution = lru_cache(maxsize=1024)(json_to_distribution)
 
 
 def make_distributions(spec: Spec) -> dict[str, BaseDistribution]:

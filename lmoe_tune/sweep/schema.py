@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Generic, Literal, TypeVar
 
 SCHEMA = 2
@@ -33,11 +34,11 @@ class Key(Generic[T]):
     written: str
     about: str
 
-    @property
+    @cached_property
     def stem(self) -> str:
         return self.name.removesuffix("NNNN")
 
-    @property
+    @cached_property
     def is_numbered(self) -> bool:
         return self.stem != self.name
 

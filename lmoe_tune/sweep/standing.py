@@ -8,26 +8,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any
-
-from optuna.distributions import BaseDistribution
-from optuna.trial import FrozenTrial
-from optuna.trial import TrialState as State
+from typing import TYPE_CHECKING, Any
 
 from lmoe_tune.records import TrialState
 from lmoe_tune.spec import Spec
 from lmoe_tune.sweep import schema
+from lmoe_tune.sweep.contents import STATES, WAITING, StoredTrial
 from lmoe_tune.sweep.points import Points, Tried
-from lmoe_tune.sweep.pruning import Pruning
 from lmoe_tune.sweep.ranking import Place, Ranking, costs_of
 
+if TYPE_CHECKING:
+    from lmoe_tune.sweep.pruning import Pruning
+
 CONSTRAINT_PREFIX = "constraints:"
-STATES: dict[State, TrialState] = {
-    State.RUNNING: "running",
-    State.COMPLETE: "complete",
-    State.PRUNED: "pruned",
-    State.FAIL: "failed",
-}
 
 
 class Standing:
@@ -42,21 +35,26 @@ class Standing:
             try counts.
         last_ms: when the last epoch was recorded; 0 before the first one.
         ranking: the complete trials, best first.
-        pruning: what decides which trials go on.
         space: the parameters that all complete and pruned trials have, with what they were drawn
-            from.
+            from, in Optuna's JSON.
         tried: the points of a finite space that were tried; None for a continuous one.
     """
 
-    def __init__(self, spec: Spec) -> None:
+    def __init__(self, spec: Spec, pruning: Pruning | None = None) -> None:
+        """Nothing has been started.
+
+        Args:
+            pruning: kept up to date, too: what decides which trials go on. Whoever only looks needs
+                none.
+        """
         self.counts: Counter[TrialState] = Counter()
         self.waiting: dict[int, bool] = {}
         self.running: dict[int, int] = {}
         self.num_trials = 0
         self.last_ms = 0
         self.ranking = Ranking()
-        self.pruning = Pruning(spec)
-        self.space: dict[str, BaseDistribution] = {}
+        self._pruning = pruning
+        self.space: dict[str, str] = {}
         self._num_in_space = 0
         points = Points.of(spec)
         self.tried = None if points is None else Tried(points)
@@ -65,6 +63,11 @@ class Standing:
         self._retried: set[int] = set()
         self.failed: set[int] = set()
         self._epoch_us = 0  # in whole microseconds, so that the sum depends on no order
+
+    @property
+    def pruning(self) -> Pruning:
+        assert self._pruning is not None, "this ledger was opened for reading"
+        return self._pruning
 
     @property
     def num_started(self) -> int:
@@ -84,7 +87,7 @@ class Standing:
         """Seconds of all recorded epochs."""
         return self._epoch_us / 1e6
 
-    def update(self, trial: FrozenTrial) -> None:
+    def update(self, trial: StoredTrial) -> None:
         """Take in a trial that is new or has changed. One that has ended never changes again."""
         number, attrs = trial.number, trial.user_attrs
         self.num_trials = max(self.num_trials, number + 1)
@@ -92,7 +95,7 @@ class Standing:
         if retry_of is not None:
             self._retried.add(retry_of)
             self.failed.discard(retry_of)
-        if trial.state == State.WAITING:
+        if trial.state == WAITING:
             self.waiting[number] = retry_of is not None
             return
 
@@ -100,10 +103,10 @@ class Standing:
         if number not in self.running:
             self._start(trial, is_retry=retry_of is not None)
         self._add_epochs(number, attrs)
-        if trial.state.is_finished():
+        if trial.is_finished:
             self._end(trial)
 
-    def _start(self, trial: FrozenTrial, *, is_retry: bool) -> None:
+    def _start(self, trial: StoredTrial, *, is_retry: bool) -> None:
         self.running[trial.number] = 0
         self.counts["running"] += 1
         self._num_retries += is_retry
@@ -115,25 +118,28 @@ class Standing:
         while (found := attrs.get(schema.EPOCH.at(epoch))) is not None:
             self._epoch_us += round(1e6 * found["metrics"].get("epoch_s", 0.0))
             self.last_ms = max(self.last_ms, found["time_ms"])
-            self.pruning.add_epoch(number, found["metrics"], found["misses"])
+            if self._pruning is not None:
+                self._pruning.add_epoch(number, found["metrics"], found["misses"])
             self.running[number] = epoch
             epoch += 1
 
-    def _end(self, trial: FrozenTrial) -> None:
+    def _end(self, trial: StoredTrial) -> None:
         number, state = trial.number, STATES[trial.state]
         del self.running[number]
         self.counts["running"] -= 1
         self.counts[state] += 1
-        self.pruning.end(number, complete=state == "complete")
+        if self._pruning is not None:
+            self._pruning.end(number, complete=state == "complete")
         if state != "failed":
             self._narrow(trial.distributions)
         if state == "complete":
+            assert trial.values is not None, f"trial {number} is complete without a value"
             costs = costs_of(trial.values, self._directions)
             self.ranking.add(Place(violation_of(trial), costs, number))
         elif state == "failed" and number not in self._retried:
             self.failed.add(number)
 
-    def _narrow(self, distributions: Mapping[str, BaseDistribution]) -> None:
+    def _narrow(self, distributions: Mapping[str, str]) -> None:
         """Keep what this trial has in common with all before it."""
         if self._num_in_space == 0:
             self.space.update(distributions)
@@ -142,7 +148,7 @@ class Standing:
             del self.space[name]
 
 
-def violation_of(trial: FrozenTrial) -> float:
+def violation_of(trial: StoredTrial) -> float:
     """How far a trial misses its constraints, summed; 0 is feasible."""
     return sum(
         max(0.0, float(value))

@@ -8,38 +8,50 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from lmoe_tune.placements import FILE, Placements, read_placements
-from lmoe_tune.records import TrialRecord
+from lmoe_tune.records import PLACEMENTS_FILE, TrialRecord
 from lmoe_tune.spec import METHOD, Spec
 from lmoe_tune.sweep.folder import SweepFolder
 from trainables import load_method
 
+if TYPE_CHECKING:
+    from lmoe_tune.placements import Placements
 
-def ties(folder: SweepFolder, ranked: Iterable[TrialRecord], metric: str) -> dict[int, bool]:
+
+def ties(folder: SweepFolder, ranked: Iterable[int], metric: str) -> dict[int, bool]:
     """Of each trial that can be compared with the best one, whether it cannot be told apart from it.
 
     Args:
-        ranked: the complete trials, best first.
+        ranked: numbers of the complete trials, best first.
         metric: the objective; of others than AUROCs nothing is said.
     """
     best: Placements | None = None
     found: dict[int, bool] = {}
-    for trial in ranked:
-        placements = read_placements(folder.trial(trial.number))
+    for number in ranked:
+        placements = _placements_of(folder.trial(number))
         if best is None:
             if placements is None or not placements.can_compare(metric):
                 return {}
             best = placements
         if placements is not None and placements.is_alike(best):
-            found[trial.number] = placements.is_tied(best, metric)
+            found[number] = placements.is_tied(best, metric)
 
     return found
 
 
+def _placements_of(trial: Path) -> Placements | None:
+    if not (trial / PLACEMENTS_FILE).exists():
+        return None
+
+    from lmoe_tune.placements import read_placements  # NumPy, which most who look do not need
+
+    return read_placements(trial)
+
+
 def drop_placements(folder: SweepFolder, trial: TrialRecord, spec: Spec, import_path: Path) -> None:
     """Remove those of a trial whose checkpoint goes, unless it has its method's defaults."""
-    path = folder.trial(trial.number) / FILE
+    path = folder.trial(trial.number) / PLACEMENTS_FILE
     if path.exists() and not has_defaults(spec, trial, import_path):
         path.unlink(missing_ok=True)
 

@@ -58,7 +58,7 @@ def summary(ledger: Ledger) -> dict[str, Any]:
         "parent_run_id": tracking.parent_run_id,
         "comparison": comparison(ledger.folder, ledger.spec, ledger.sweep_id),
         **(
-            {"pareto_front": [trial.number for trial in ledger.pareto_front()]}
+            {"pareto_front": sorted(ledger.standing.ranking.front())}
             if len(ledger.spec.objective.metrics) > 1
             else {}
         ),
@@ -146,17 +146,18 @@ def ties_of(ledger: Ledger) -> dict[int, bool]:
     """
     if len(ledger.spec.objective.metrics) > 1:
         return {}
-    return ties(ledger.folder, ledger.ranked(), ledger.spec.objective.metric)
+    return ties(ledger.folder, ledger.standing.ranking, ledger.spec.objective.metric)
 
 
 def leaderboard(ledger: Ledger) -> list[dict[str, Any]]:
     """All trials, best first: complete ones by rank, then running, pruned and failed ones by value."""
     trials = ledger.trials()
     run_ids = tracking_of(ledger).run_ids
-    ranked = ledger.ranked()
+    started = {trial.number: trial for trial in trials}
+    ranked = [started[number] for number in ledger.standing.ranking if number in started]
     several = len(ledger.spec.objective.metrics) > 1
     if several:
-        front = {trial.number for trial in ledger.pareto_front()}
+        front = set(ledger.standing.ranking.front())
     else:
         front = set()
     tied = ties_of(ledger)

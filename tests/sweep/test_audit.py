@@ -88,7 +88,7 @@ def test_a_value_that_was_changed_in_the_ledger_is_found(sweep: Callable[..., Le
     changed["param_value_internal"] *= 0.5
     lines[place] = json.dumps(changed).encode() + b"\n"
     untouched = audit(own).digest
-    from lmoe_tune.sweep.journal import encode
+    from lmoe_tune.sweep.lines import encode
 
     left, number = changed.pop("left"), changed.pop("n")
     changed.pop("crc")

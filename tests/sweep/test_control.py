@@ -14,8 +14,8 @@ from lmoe_tune.errors import LmoeTuneError
 from lmoe_tune.records import TrialRecord
 from lmoe_tune.sweep import control as module
 from lmoe_tune.sweep.control import SweepControl
-from lmoe_tune.sweep.journal import LedgerError
 from lmoe_tune.sweep.ledger import Ledger, Suggestion
+from lmoe_tune.sweep.lines import LedgerError
 from trainables.worker import Report
 
 MakeControl = Callable[..., SweepControl]

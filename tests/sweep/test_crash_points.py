@@ -10,8 +10,8 @@ import pytest
 
 from lmoe_tune.spec import Spec
 from lmoe_tune.sweep.folder import SweepFolder
-from lmoe_tune.sweep.journal import decode
 from lmoe_tune.sweep.ledger import Ledger
+from lmoe_tune.sweep.lines import decode
 
 Metrics = Callable[..., dict[str, float]]
 GRID = (

@@ -15,8 +15,9 @@ import optuna
 import pytest
 from optuna.storages.journal import JournalFileBackend
 
-from lmoe_tune.sweep.journal import JournalFile, LedgerError, decode, encode
+from lmoe_tune.sweep.journal import JournalFile
 from lmoe_tune.sweep.ledger import Ledger
+from lmoe_tune.sweep.lines import LedgerError, decode, encode
 
 
 @pytest.fixture

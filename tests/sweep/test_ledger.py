@@ -13,8 +13,8 @@ from lmoe_tune.spec import Spec
 from lmoe_tune.sweep import ledger as module
 from lmoe_tune.sweep.budget import UsedUp, exceeded
 from lmoe_tune.sweep.folder import SweepFolder
-from lmoe_tune.sweep.journal import LedgerError
 from lmoe_tune.sweep.ledger import Ledger
+from lmoe_tune.sweep.lines import LedgerError
 from lmoe_tune.sweep.sampling import make_distributions
 
 MakeLedger = Callable[..., Ledger]

@@ -13,8 +13,8 @@ import pytest
 from lmoe_tune.errors import UsageError
 from lmoe_tune.spec import Spec
 from lmoe_tune.sweep.folder import SweepFolder
-from lmoe_tune.sweep.journal import LedgerError
 from lmoe_tune.sweep.ledger import Ledger
+from lmoe_tune.sweep.lines import LedgerError
 from lmoe_tune.sweep.rebuild import behind, rebuild, refuse_whole, survey, write_about
 from lmoe_tune.sweep.trial_files import mend_records
 from tests.sweep.test_crash_points import METHODS, TWO_OBJECTIVES, contents, work

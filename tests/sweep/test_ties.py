@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lmoe_tune.placements import FILE, placements_of
+from lmoe_tune.placements import placements_of
+from lmoe_tune.records import PLACEMENTS_FILE
 from lmoe_tune.sweep import view
 from lmoe_tune.sweep.control import SweepControl
 from lmoe_tune.sweep.ledger import Ledger
@@ -57,7 +58,7 @@ def test_the_scores_go_with_the_checkpoint_but_for_those_of_the_defaults(
     control: SweepControl,
 ) -> None:
     numbers = [end(control, shift) for shift in (-1.0, 0.1, 0.2, 0.3)]
-    kept = [n for n in numbers if (control.ledger.folder.trial(n) / FILE).exists()]
+    kept = [n for n in numbers if (control.ledger.folder.trial(n) / PLACEMENTS_FILE).exists()]
     assert kept == [0, 2, 3]
 
 

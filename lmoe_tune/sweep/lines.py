@@ -1,0 +1,152 @@
+"""The lines of a ledger's file.
+
+A line is one of Optuna's records as JSON, plus three keys of ours: `n`, the line's number from 0,
+`left`, how many records of the same transaction are still to follow, and `crc`, the CRC-32 of the
+line without it. Reading needs nothing of Optuna's.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from pathlib import Path
+from typing import Any
+
+from lmoe_tune import advice
+from lmoe_tune.errors import LmoeTuneError
+
+Record = dict[str, Any]
+
+_CRC_LENGTH = len(',"crc":"00000000"}')
+
+
+class LedgerError(LmoeTuneError):
+    """The ledger cannot be read or written."""
+
+
+class LedgerFile:
+    """A ledger's file as it is read: each `pull` gives what has come since, in whole transactions.
+
+    Attributes:
+        end: bytes up to the last whole transaction seen.
+        num_lines: in these bytes.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.end = 0
+        self.num_lines = 0
+
+    def pull(self) -> list[Record]:
+        """The records that were not given before.
+
+        Raises:
+            LedgerError: the file is damaged.
+        """
+        try:
+            with self.path.open("rb") as file:
+                file.seek(self.end)
+                content = file.read()
+        except FileNotFoundError:
+            return []
+        if not content:
+            return []
+
+        origin = f"{self.path} from byte {self.end}"
+        records, length = decode(content, origin=origin, first=self.num_lines)
+        self.end += length
+        self.num_lines += len(records)
+        return records
+
+
+def encode(record: Record, *, number: int, left: int) -> bytes:
+    """One line of the file; a record that was read from one loses its place there."""
+    bare = {key: value for key, value in record.items() if key not in ("n", "left", "crc")}
+    return encode_text(as_text(bare), number=number, left=left)
+
+
+def as_text(record: Record) -> str:
+    """A record as JSON, before it has a place in the file."""
+    return json.dumps(record, separators=(",", ":"))
+
+
+def encode_text(text: str, *, number: int, left: int) -> bytes:
+    """One line of the file, of a record as JSON."""
+    body = f'{text[:-1]},"n":{number},"left":{left}}}'.encode()
+    return b'%s,"crc":"%08x"}\n' % (body[:-1], zlib.crc32(body))
+
+
+def decode(content: bytes, *, origin: str, first: int = 0) -> tuple[list[Record], int]:
+    """The records of all whole transactions at the start of `content`, and their length in bytes.
+
+    `first` is the number of the first line. What a kill leaves is a torn last transaction, and is
+    left out. A line that is not ours is passed over where the numbers of our own go on; a line of
+    ours that is missing or bad, with good ones after it, cannot come from a kill:
+
+    Raises:
+        LedgerError: the content is damaged.
+    """
+    records: list[Record] = []
+    whole_records = whole_length = position = 0
+    bad: int | None = None
+    lines = content.split(b"\n")[:-1]  # what follows the last newline is torn, or nothing
+    for number, (line, record) in enumerate(zip(lines, _decode_lines(lines), strict=True)):
+        position += len(line) + 1
+        if record is None:
+            bad = number if bad is None else bad
+            continue
+        left = records[-1]["left"] if records else 0
+        if record["n"] != first + len(records) or (left and record["left"] != left - 1):
+            if bad is None:
+                what = "a line before it is missing"
+            else:
+                what = "its checksum does not match"
+            raise LedgerError(
+                f"{origin}: damaged at line {(number if bad is None else bad) + 1} ({what}). "
+                f"Run `{advice.doctor()}` to see what can be rebuilt"
+            )
+        records.append(record)
+        if record["left"] == 0:
+            whole_records, whole_length, bad = len(records), position, None
+    return records[:whole_records], whole_length
+
+
+def whole_prefix(content: bytes) -> bytes:
+    """What stands before the first line that is missing or damaged, up to the last whole
+    transaction.
+    """
+    position = length = number = 0
+    lines = content.split(b"\n")
+    for line, record in zip(lines, _decode_lines(lines), strict=True):
+        position += len(line) + 1
+        if record is None:
+            continue
+        if record["n"] != number:
+            break
+        number += 1
+        if record["left"] == 0:
+            length = position
+    return content[:length]
+
+
+def good_records(content: bytes) -> list[Record]:
+    """Every record of ours whose line is undamaged, wherever it stands."""
+    return [record for record in _decode_lines(content.split(b"\n")) if record is not None]
+
+
+def _decode_lines(lines: list[bytes]) -> list[Record | None]:
+    """Each line's record; None for one that is damaged."""
+    sound = [_is_sound(line) for line in lines]
+    # One document is parsed in half the time that its lines take one by one.
+    parsed = iter(
+        json.loads(
+            b"[%s]" % b",".join(line for line, good in zip(lines, sound, strict=True) if good)
+        )
+    )
+    return [next(parsed) if good else None for good in sound]
+
+
+def _is_sound(line: bytes) -> bool:
+    return line[-_CRC_LENGTH:] == b',"crc":"%08x"}' % zlib.crc32(
+        b"}", zlib.crc32(line[:-_CRC_LENGTH])
+    )
