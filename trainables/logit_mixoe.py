@@ -28,6 +28,7 @@ PARAMETERS = (
         1.0,
         "beta, weight of the softened cross-entropy on mixed logits",
         low=0,
+        tune=Range(0.5, 10, log=True),
     ),
     Parameter(
         "consistency_weight",

@@ -27,6 +27,7 @@ from lmoe_tune.sweep.observer import Observer
 from lmoe_tune.sweep.rebuild import behind, write_about
 from lmoe_tune.sweep.runner import Leave, run_sweep
 from lmoe_tune.sweep.tracked import address as address_of
+from lmoe_tune.sweep.warm_start import Source, in_words
 from lmoe_tune.wording import masked, shown
 
 
@@ -89,15 +90,16 @@ def search(
     refuse_unusable_folder(address)
     watcher = observer or Observer()
     folder = SweepFolder(resolve_home(home), wanted.name)
-    ready, changed = prepare(
-        folder, loaded, fresh=fresh, allow_changes=allow_changes, say=watcher.on_work
-    )
+    ready = prepare(folder, loaded, fresh=fresh, allow_changes=allow_changes, say=watcher.on_work)
+    for line in in_words(ready.sources):
+        watcher.on_message(line)
     run = _Run(
         folder,
-        ready,
+        ready.spec,
         change,
+        sources=ready.sources,
         import_path=loaded.path.resolve().parent,
-        changed=changed,
+        changed=ready.changes,
         allow_changes=allow_changes,
         address=address,
         observer=watcher,
@@ -150,6 +152,8 @@ class _Run:
     observer: Observer
     import_path: Path | None = None
     """Where the user's modules are; None: where the sweep was started from."""
+    sources: Sequence[Source] = ()
+    """What a new sweep takes of others."""
     changed: Sequence[str] = field(default_factory=tuple)
     retry_failed: bool = False
     allow_changes: bool = False
@@ -225,7 +229,7 @@ class _Run:
         if not folder.exists():
             write_records(folder, spec)
         if given:
-            first = first_attrs(spec, self.change, given, folder.home)
+            first = first_attrs(spec, self.change, given, folder.home, self.sources)
         else:
             first = None
         ledger = Ledger.writing(folder, spec, first)

@@ -14,8 +14,10 @@ from lmoe_tune.data import describe_splits
 from lmoe_tune.memory_plan import memory_in_words
 from lmoe_tune.spec import METHOD, Spec
 from lmoe_tune.sweep.budget import Budget
+from lmoe_tune.sweep.folder import SweepFolder
 from lmoe_tune.sweep.nodes import Capacity, refuse_too_large, slots_of
 from lmoe_tune.sweep.sampling import first_suggestions
+from lmoe_tune.sweep.warm_start import in_words, would_take
 from lmoe_tune.training.baseline_record import baseline_key, read_baseline_record
 from lmoe_tune.training.platform import resolve_platform
 
@@ -29,7 +31,7 @@ def print_preview(
     spec: Spec, change: BudgetChange, home: Path, folder: Path, *, as_json: bool
 ) -> None:
     """Print what a sweep would do. Starts nothing and writes nothing."""
-    spec = resolve_platform(spec)
+    spec, sources = would_take(resolve_platform(spec), SweepFolder(home, spec.name))
     budget = change.applied(Budget.of(spec))
     machine = Capacity(cpus=os.cpu_count() or 1, gpus=len(list(Path("/dev").glob("nvidia[0-9]*"))))
     refuse_too_large([machine], spec.resources)
@@ -72,6 +74,8 @@ def print_preview(
         for place, row in enumerate(configurations)
     ]
     print_table(rows, ["trial", *columns])
+    for line in in_words(sources):
+        typer.echo(line)
     if memory is not None:
         typer.echo(f"\nmemory: {memory}")
     typer.echo("\ncost, without pruning:")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,6 +18,9 @@ from lmoe_tune.cli.options import (
     resolve_home,
 )
 from lmoe_tune.cli.output import print_json, print_rows, print_table, say, shown
+
+if TYPE_CHECKING:
+    from lmoe_tune.spec import Spec
 
 app = typer.Typer()
 
@@ -47,10 +51,11 @@ def init(
 
 
 @app.command()
-def check(spec: SpecArgument, overrides: SetOption = None) -> None:
+def check(spec: SpecArgument, overrides: SetOption = None, home: HomeOption = None) -> None:
     """Report every problem of a spec at once, what it leaves to defaults, and about what it costs; starts nothing."""
     from lmoe_tune.cost import estimate, in_words
     from lmoe_tune.spec.outliers import outliers_in_words
+    from lmoe_tune.spec.searching import PRUNERS, SAMPLERS
     from lmoe_tune.sweep.remarks import remarks
 
     loaded = load(spec, overrides)
@@ -70,12 +75,27 @@ def check(spec: SpecArgument, overrides: SetOption = None) -> None:
     if outliers is not None:
         typer.echo(f"outliers: {outliers}")
 
+    sampler, pruner = found.search.sampler, found.search.pruner
+    typer.echo(f"sampler {sampler}: {SAMPLERS[sampler]}")
+    typer.echo(f"pruner {pruner}: {PRUNERS[pruner]}")
     for remark in remarks(found):
         typer.echo(f"note: {remark}")
+    if found.warm_start:
+        _print_warm_start(found, resolve_home(home))
 
     cost = estimate(found)
     if cost is not None:
         typer.echo(f"cost: {in_words(cost, found)}")
+
+
+def _print_warm_start(spec: Spec, home: Path) -> None:
+    """What the sweep would take of others, or took if it was started already."""
+    from lmoe_tune.sweep.folder import SweepFolder
+    from lmoe_tune.sweep.warm_start import in_words, would_take
+
+    _, sources = would_take(spec, SweepFolder(home, spec.name))
+    for line in in_words(sources):
+        typer.echo(line)
 
 
 @app.command()

@@ -150,6 +150,11 @@ def make_plan(
         notes.append(
             f"the winner, {best[0].name}, has its method's defaults: the search found nothing better"
         )
+    if spec.warm_start:
+        notes.append(
+            f"the search started from the best points of {', '.join(spec.warm_start)}: the winner's "
+            "tuning cost those sweeps' trials as well as its own"
+        )
     asked = tuple(dict.fromkeys(splits or (spec.data.split,)))
     if set(asked) - {spec.data.split}:
         notes.append(
@@ -266,6 +271,7 @@ def spec_of(spec: Spec) -> Spec:
             seed=spec.search.seed,
             max_concurrent=spec.search.max_concurrent,
         ),
+        "warm_start": (),
         "budget": Budget(trials=1),
     }
     return spec.model_copy(update=changed)

@@ -70,6 +70,7 @@ def spec_of_method(sweep: Spec, bounds: Bounds, method: str) -> Spec:
                 if name in shared and name not in space
             },
             "space": space,
+            "warm_start": (),
             "search": sweep.search.model_copy(update={"sampler": sampler, "start_from": start}),
             "budget": Budget(
                 trials=bounds.trials,
@@ -92,7 +93,8 @@ def open_search(
     folder = sweep.folder.tuned(method)
     wanted = spec_of_method(sweep.spec, sweep.budget, method)
     loaded = LoadedSpec(wanted, folder.spec)
-    spec, changed = prepare(folder, loaded, fresh=False, allow_changes=allow_changes)
+    ready = prepare(folder, loaded, fresh=False, allow_changes=allow_changes)
+    spec = ready.spec
     first = first_attrs(spec, BudgetChange(), import_path, folder.home)
     if not folder.exists():
         write_records(folder, spec)
@@ -102,7 +104,7 @@ def open_search(
         BudgetChange(),
         spec_budget=Bounds.of(spec),
         import_path=import_path,
-        spec_changes=changed,
+        spec_changes=ready.changes,
         allow_changes=allow_changes,
     )
     ledger.set_attr("resume_command", command)

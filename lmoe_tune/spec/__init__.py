@@ -31,7 +31,13 @@ from lmoe_tune.spec.model import (
     TrainSpec,
 )
 from lmoe_tune.spec.quantity import BoundExpression, duration_s, duration_text
-from lmoe_tune.spec.record import diff, identity, resolved_yaml, spec_from_resolved
+from lmoe_tune.spec.record import (
+    diff,
+    identity,
+    resolved_yaml,
+    spec_from_resolved,
+    with_start_of,
+)
 from lmoe_tune.spec.schema import json_schema
 
 __all__ = [
@@ -77,4 +83,5 @@ __all__ = [
     "resolved_yaml",
     "shipped_specs",
     "spec_from_resolved",
+    "with_start_of",
 ]

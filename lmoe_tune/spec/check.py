@@ -105,6 +105,7 @@ def load_spec(
     check_parameters(findings, declaration, methods if _searched_methods(findings) else ())
     sections.check_objective(findings)
     sections.check_search(findings)
+    sections.check_warm_start(findings)
     sections.check_budget(findings, bounded=bounded)
     sections.check_tracking(findings)
     if findings.problems:

@@ -460,6 +460,9 @@ class Spec(_Section):
     """Parameters of the trainable that are searched."""
     objective: ObjectiveSpec = Field(default_factory=ObjectiveSpec)
     search: SearchSpec = Field(default_factory=SearchSpec)
+    warm_start: Annotated[tuple[Name, ...], MaxLen(20)] = ()
+    """Other sweeps of this home, by name: the best points of each are tried after those of search.start_from. They
+    are taken when the sweep starts, and stand in its search.start_from from then on."""
     budget: Budget
     resources: Resources = Field(default_factory=Resources)
     tracking: TrackingSpec = Field(default_factory=TrackingSpec)

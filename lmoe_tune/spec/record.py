@@ -83,6 +83,19 @@ def identity(spec: Spec) -> dict[str, Any]:
     return spec.model_dump(mode="json", by_alias=True, exclude=left_out)
 
 
+def with_start_of(frozen: Spec, wanted: Spec) -> Spec:
+    """The wanted spec with the points that the frozen one took from other sweeps at its start.
+
+    As it is where it asks for other sweeps, or for other points of its own before theirs.
+    """
+    own, taken = wanted.search.start_from, frozen.search.start_from
+    if wanted.warm_start != frozen.warm_start or taken[: len(own)] != own:
+        return wanted
+
+    search = wanted.search.model_copy(update={"start_from": taken})
+    return wanted.model_copy(update={"search": search})
+
+
 def settings(spec: Spec) -> dict[str, Any]:
     """Every single setting of a spec by its dotted path, without those that may change from run to run."""
     return {dotted(path): value for path, value in _leaves(identity(spec), ())}
@@ -91,9 +104,11 @@ def settings(spec: Spec) -> dict[str, Any]:
 def diff(old: Spec, new: Spec) -> list[str]:
     """What keeps `new` from going on with the sweep of `old`: "train.lr: 0.001 -> 0.01", one per setting.
 
-    What `new` leaves open (device, precision, threads, seed of the training) agrees with what was decided at
-    the start.
+    What `new` leaves open (device, precision, threads, seed of the training, points of other sweeps) agrees with
+    what was decided at the start.
     """
+    if old.warm_start:
+        new = with_start_of(old, new)
     before, after = dict(_leaves(identity(old), ())), dict(_leaves(identity(new), ()))
     for path in SETTLED_AT_START:
         if after[path] in (None, "auto"):

@@ -392,6 +392,17 @@ def check_search(findings: Findings) -> None:
         )
 
 
+def check_warm_start(findings: Findings) -> None:
+    """Each sweep is named once, and none is this one. Whether they are there is up to the home."""
+    names = findings.plain(("warm_start",)) or ()
+    for place, name in enumerate(names):
+        path: KeyPath = ("warm_start", place)
+        if name == findings.plain(("name",)):
+            findings.add(path, f"{name} is this sweep itself; name others")
+        elif name in names[:place]:
+            findings.add(path, f"{name} is in the list twice")
+
+
 def check_budget(findings: Findings, *, bounded: bool) -> None:
     """Something ends the sweep."""
     path: KeyPath = ("budget",)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -22,17 +23,29 @@ from lmoe_tune.data.usable_images import Say
 from lmoe_tune.durable import write_durably
 from lmoe_tune.errors import UsageError
 from lmoe_tune.source_code import changes, code_of
-from lmoe_tune.spec import LoadedSpec, Spec, diff, resolved_yaml
+from lmoe_tune.spec import LoadedSpec, Spec, diff, resolved_yaml, with_start_of
 from lmoe_tune.spec.record import CHANGEABLE, CHANGEABLE_DATA, SETTLED_AT_START
-from lmoe_tune.sweep import view
+from lmoe_tune.sweep import schema, view
 from lmoe_tune.sweep.budget import Budget, BudgetChange
 from lmoe_tune.sweep.folder import SweepFolder, refuse_lost_ledger
 from lmoe_tune.sweep.ledger import Ledger, now_ms
 from lmoe_tune.sweep.sampling import make_distributions, make_sampler
+from lmoe_tune.sweep.warm_start import Source, warm_started
 from lmoe_tune.training.baseline_record import baseline_key
 from lmoe_tune.training.platform import resolve_platform
 
 PACKAGES = ("torch", "torchvision", "ray", "optuna", "mlflow", "numpy", "scikit-learn")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a run begins with."""
+
+    spec: Spec
+    changes: tuple[str, ...] = ()
+    """What is different from the spec that the sweep was started with, a line each; allowed."""
+    sources: tuple[Source, ...] = ()
+    """What a new sweep takes of others."""
 
 
 def prepare(
@@ -42,30 +55,32 @@ def prepare(
     fresh: bool,
     allow_changes: bool = False,
     say: Say | None = None,
-) -> tuple[Spec, list[str]]:
-    """The spec to run, and what is different in it from the one that the sweep was started with, a line each.
+) -> Prepared:
+    """The spec to run.
 
-    That is none unless `allow_changes`: the spec of an unfinished sweep must say the same.
+    The spec of an unfinished sweep must say the same as when it was started, unless `allow_changes`.
 
     Args:
         say: told how far the reading of the data is.
 
     Raises:
         UsageError: the sweep exists with another spec (with a line per difference), or something is wrong with
-            the data.
+            the data or with a sweep to start from.
     """
     make_sampler(loaded.spec, 0)  # refuses one whose package is missing
     refuse_unusable(folder.home)
     refuse_unsound(loaded.spec.data, folder.home, say)
-    if fresh and (folder.exists() or folder.about.exists()):
-        _set_aside(folder)
-    refuse_lost_ledger(folder)
-    if not folder.exists():
-        return resolve_platform(loaded.spec), []
+    if fresh or not folder.exists():
+        ready, sources = warm_started(resolve_platform(loaded.spec), folder.home)
+        if fresh and (folder.exists() or folder.about.exists()):
+            _set_aside(folder)
+        refuse_lost_ledger(folder)
+        return Prepared(ready, sources=tuple(sources))
+
     frozen = view.read_spec(folder)
     differences = diff(frozen, loaded.spec)
     if not differences:
-        return with_run_settings(frozen, loaded.spec), []
+        return Prepared(with_run_settings(frozen, loaded.spec))
     lines = "\n".join(f"  {line}" for line in differences)
     if not allow_changes:
         raise UsageError(
@@ -74,7 +89,8 @@ def prepare(
             "all the same with --allow-changes, which the sweep records"
         )
     _refuse_incomparable(frozen, loaded.spec)
-    return resolve_platform(with_settled(frozen, loaded.spec)), differences
+    settled = resolve_platform(with_settled(frozen, loaded.spec))
+    return Prepared(settled, changes=tuple(differences))
 
 
 def _refuse_incomparable(frozen: Spec, wanted: Spec) -> None:
@@ -95,13 +111,13 @@ def _refuse_incomparable(frozen: Spec, wanted: Spec) -> None:
 
 
 def with_settled(frozen: Spec, wanted: Spec) -> Spec:
-    """The wanted spec; what it leaves open of the platform is as it was decided when the sweep was started."""
+    """The wanted spec; what it leaves open (platform, points of other sweeps) is as it was decided at the start."""
     train = wanted.train
     for section, key in SETTLED_AT_START:
         assert section == "train", section
         if getattr(train, key) in (None, "auto"):
             train = train.model_copy(update={key: getattr(frozen.train, key)})
-    return wanted.model_copy(update={"train": train})
+    return with_start_of(frozen, wanted.model_copy(update={"train": train}))
 
 
 def with_run_settings(frozen: Spec, wanted: Spec) -> Spec:
@@ -126,10 +142,23 @@ def write_records(folder: SweepFolder, spec: Spec) -> None:
         )
 
 
-def first_attrs(spec: Spec, change: BudgetChange, import_path: Path, home: Path) -> dict[str, Any]:
-    """What a new sweep's first transaction records: a kill right after it must lose nothing of the command."""
+def first_attrs(
+    spec: Spec,
+    change: BudgetChange,
+    import_path: Path,
+    home: Path,
+    sources: Sequence[Source] = (),
+) -> dict[str, Any]:
+    """What a new sweep's first transaction records: a kill right after it must lose nothing of the command.
+
+    Args:
+        sources: what it takes of other sweeps.
+    """
     fingerprint = describe_splits(spec.data, home)["fingerprint"]
-    return {
+    taken: dict[str, Any] = {}
+    if sources:
+        taken[schema.WARM_START.name] = [source.as_record() for source in sources]
+    return taken | {
         "budget": vars(change.applied(Budget.of(spec))),
         "spec_budget": vars(Budget.of(spec)),
         "fingerprint": fingerprint,

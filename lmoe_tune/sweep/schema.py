@@ -97,6 +97,10 @@ BASELINE = Key[str](
 CODE = Key[dict[str, str]](
     "code", "sweep", "{file or package: hash or version}", "each run", "With which code."
 )
+WARM_START = Key[list[dict[str, Any]]](
+    "warm_start", "sweep", "list of {sweep, sweep_id, digest, metric, origins, notes, seen}",
+    "ledger, at the start", "What it took of other sweeps: which of their trials it tries as which of its own.",
+)  # fmt: skip
 IMPORT_PATH = Key[str](
     "import_path", "sweep", "path", "each run", "Where one's own trainables are imported from."
 )

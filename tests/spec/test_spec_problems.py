@@ -455,3 +455,24 @@ def test_a_point_of_parameters_that_one_method_has_is_a_point_of_that_method(loa
         "baseline",
         None,
     ]
+
+
+# Sweeps to start from
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("warm_start: [a, b, a]", "warm_start.2: a is in the list twice"),
+        ("warm_start: a", "warm_start: value is 'a', but must be a list"),
+        ("warm_start: [a/confirm]", "warm_start.0: value is 'a/confirm', but must be 1 to 64"),
+        ("name: cars\nwarm_start: [cars]", "warm_start.0: cars is this sweep itself; name others"),
+    ],
+)
+def test_a_sweep_to_start_from_is_another_one_and_named_once(load, line, words):
+    assert words in load.problem(f"data: {{id: {{dataset: digits}}}}\n{line}\n")
+
+
+def test_sweeps_to_start_from_can_be_named_on_the_command_line(load):
+    spec = load("data: {id: {dataset: digits}}\n", "warm_start=[a,b]")
+    assert spec.warm_start == ("a", "b")

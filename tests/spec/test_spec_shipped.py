@@ -49,9 +49,9 @@ def test_cars_yaml_is_that_of_the_design(loaded):
         "imagenet",
         90,
     )
-    assert (spec.train.lr, spec.train.precision, spec.fixed) == (1e-3, "bf16", {"mix_weight": 1.0})
+    assert (spec.train.lr, spec.train.precision, spec.fixed) == (1e-3, "bf16", {})
     assert (spec.budget.trials, spec.budget.time, spec.budget.max_failed) == (64, 43_200, 8)
-    assert (spec.resources.gpu, spec.resources.cpu, spec.tracking.experiment) == (0.5, 4, "cars")
+    assert (spec.resources.gpu, spec.resources.cpu, spec.tracking.experiment) == (1, 4, "cars")
 
 
 def test_shared_parameters_default_to_the_training_settings():
@@ -87,4 +87,8 @@ def test_the_spaces_of_image_folders_start_from_the_published_protocol(loaded, n
         1e-5,
     )
     assert (spec.train.min_lr, spec.model.baseline.epochs) == (1e-6, 90)
-    assert set(spec.space) == {"mixing_alpha", "consistency_weight", "outlier_ratio"}
+    assert set(spec.space) == {
+        "mixing_alpha", "mix_weight", "consistency_weight", "outlier_ratio",
+    }  # fmt: skip
+    assert [point["mix_weight"] for point in spec.search.start_from] == [1, 5]
+    assert spec.resources.gpu == 1, "what two to a GPU gain is not measured"

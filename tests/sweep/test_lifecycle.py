@@ -37,8 +37,9 @@ def begin(
     import_path: Path = Path("/specs"),
 ) -> Ledger:
     """What a command does before the first trial."""
-    ready, changed = prepare(folder, loaded(spec), fresh=fresh, allow_changes=allow_changes)
-    first = first_attrs(ready, change or BudgetChange(), import_path, folder.home)
+    prepared = prepare(folder, loaded(spec), fresh=fresh, allow_changes=allow_changes)
+    ready, sources = prepared.spec, prepared.sources
+    first = first_attrs(ready, change or BudgetChange(), import_path, folder.home, sources)
     if not folder.exists():
         write_records(folder, ready)
     ledger = Ledger.writing(folder, ready, first)
@@ -47,7 +48,7 @@ def begin(
         change or BudgetChange(),
         spec_budget=Budget.of(ready),
         import_path=import_path,
-        spec_changes=changed,
+        spec_changes=prepared.changes,
         allow_changes=allow_changes,
     )
     write_records(folder, ready)
@@ -68,7 +69,7 @@ def test_what_is_automatic_is_decided_at_the_start_and_frozen(
     assert frozen.device == "cpu"
     assert frozen.precision in ("fp32", "bf16")
     assert (frozen.threads, frozen.seed) == (1, 7)
-    again, _ = prepare(folder, loaded(spec("search.seed=7")), fresh=False)
+    again = prepare(folder, loaded(spec("search.seed=7")), fresh=False).spec
     assert again.train == frozen
 
 
@@ -76,7 +77,7 @@ def test_other_resources_do_not_change_the_frozen_threads(
     folder: SweepFolder, spec: MakeSpec
 ) -> None:
     begin(folder, spec("resources.cpu=1"))
-    again, _ = prepare(folder, loaded(spec("resources.cpu=4")), fresh=False)
+    again = prepare(folder, loaded(spec("resources.cpu=4")), fresh=False).spec
     assert again.resources.cpu == 4
     assert again.train.threads == 1
 
@@ -262,7 +263,7 @@ def test_the_baseline_that_the_trials_start_from_is_recorded(
 
 
 def test_a_sweep_killed_in_its_first_moment_is_resumed(folder: SweepFolder, spec: MakeSpec) -> None:
-    ready, _ = prepare(folder, loaded(spec()), fresh=False)
+    ready = prepare(folder, loaded(spec()), fresh=False).spec
     write_records(folder, ready)
     Ledger.writing(folder, ready)  # killed here: nothing is settled yet
     assert begin(folder, spec()).budget.trials == 16
