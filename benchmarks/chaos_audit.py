@@ -19,7 +19,7 @@ from lmoe_tune.sweep.folder import SweepFolder
 from lmoe_tune.sweep.ledger import Ledger
 from lmoe_tune.sweep.view import read_sweep
 
-TIMING = ("epoch_s", "images_per_s")
+TIMING = ("epoch_s", "images_per_s", "reserved_s")
 STATUS = {"complete": "FINISHED", "pruned": "FINISHED", "failed": "FAILED"}
 COLUMNS = ("lost", "doubled", "differing", "on disk", "in MLflow")
 

@@ -7,6 +7,7 @@ is trained; `search --dry-run` goes by that.
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from dataclasses import dataclass
@@ -41,6 +42,8 @@ class Cost:
     """Images that are trained on, about."""
     trials: int | None
     """None: as many as the budget allows; then `hours` are those of one trial and the baseline."""
+    gpu_hours: float
+    """GPU-hours that are reserved for that: the slots that wait for the baseline hold theirs. 0 on CPUs."""
     device: str
     """What it was estimated for, in words."""
 
@@ -65,12 +68,13 @@ def estimate(spec: Spec) -> Cost | None:
     forward = _forward_flop(spec.model.arch, side)
     step = forward * (1 + BACKWARD)
 
-    on_gpu = spec.resources.gpu > 0
-    if on_gpu:
-        speed = GPU_FLOPS * _num_gpus()
+    share, slots = spec.resources.gpu, _num_slots(spec)
+    if share > 0:
+        baseline_speed = GPU_FLOPS
+        speed = GPU_FLOPS * min(_num_gpus(), math.ceil(slots * share))
     else:
         speed = CPU_SHARE * _matmul_flops()
-    slots = _num_slots(spec)
+        baseline_speed = speed * min(1.0, spec.resources.cpu / (os.cpu_count() or 1))
     per_image = 1 + 2 * _outlier_ratio(
         spec
     )  # an outlier goes through the network alone and mixed in
@@ -78,19 +82,22 @@ def estimate(spec: Spec) -> Cost | None:
     trial_s = trial_flop / speed + _overhead_s(
         spec.train.epochs, train, spec.train.batch_size, slots
     )
-    baseline_s = baseline.epochs * train * (step + forward) / speed
+    # One slot trains it, and all others wait.
+    baseline_s = baseline.epochs * train * (step + forward) / baseline_speed
     baseline_s += _overhead_s(baseline.epochs, train, baseline.batch_size, 1)
 
-    hours = (baseline_s + trial_s * (spec.budget.trials or 1)) / 3600
+    trials = spec.budget.trials or 1
+    hours = (baseline_s + trial_s * trials) / 3600
+    reserved_s = baseline_s * min(slots, trials) + trial_s * slots * trials
     device = f"this machine's {os.cpu_count()} CPU cores"
-    if on_gpu:
+    if share > 0:
         if _num_gpus() == 1:
             count = "a GPU"
         else:
             count = f"{_num_gpus()} GPUs"
         device = f"{count} of the middle class (20 TFLOP/s in training)"
 
-    return Cost(hours, train, spec.budget.trials, device)
+    return Cost(hours, train, spec.budget.trials, share * reserved_s / 3600, device)
 
 
 def in_words(cost: Cost, spec: Spec) -> str:
@@ -99,8 +106,11 @@ def in_words(cost: Cost, spec: Spec) -> str:
         trials = f"{cost.trials} trials"
     else:
         trials = "one trial"
+    reserved = ""
+    if cost.gpu_hours:
+        reserved = f", {cost.gpu_hours:,.2g} GPU-hours reserved (waiting for the baseline included)"
     return (
-        f"about {_hours(cost.hours)} on {cost.device}, without pruning: a baseline of "
+        f"about {_hours(cost.hours)} on {cost.device}{reserved}, without pruning: a baseline of "
         f"{spec.model.baseline.epochs} epochs and {trials} of {spec.train.epochs}, on some "
         f"{cost.images:,} images. A rough model (within a factor of 3), not a measurement"
     )

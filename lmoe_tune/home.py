@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from lmoe_tune.errors import UsageError
+from lmoe_tune.wording import masked
 
 VARIABLE = "LMOE_TUNE_HOME"
 DEFAULT = "lmoe_runs"  # in the working directory
@@ -19,7 +20,7 @@ def resolve_home(given: str | Path | None = None, *, called: str = "home") -> Pa
         called: how a message names what was given.
 
     Raises:
-        UsageError: it is empty, of an unknown user, or a file.
+        UsageError: it is empty, of an unknown user, a file, or an address of an object store.
     """
     if given is None:
         called, given = _default()
@@ -27,6 +28,7 @@ def resolve_home(given: str | Path | None = None, *, called: str = "home") -> Pa
     text = str(given)
     if not text.strip():
         raise UsageError(f"{called} is empty, but must be a folder")
+    _refuse_object_store(text, called)
 
     try:
         home = Path(text).expanduser().resolve()
@@ -57,6 +59,17 @@ def _default() -> tuple[str, str]:
     if text.strip():
         return VARIABLE, text
     return "the home", DEFAULT
+
+
+def _refuse_object_store(text: str, called: str) -> None:
+    """Raises UsageError for an address: the ledger is appended to and locked, which an object store cannot do."""
+    kind, is_address, _ = text.partition(":/")  # a Path has taken the second slash away
+    if is_address and kind.isalnum():
+        raise UsageError(
+            f"{called} is '{masked(text)}', but must be a folder: the ledger in it is appended to and locked. "
+            "Mount storage that the driver and all workers share (NFS, Lustre, a ReadWriteMany volume) and name "
+            "its path; files in MLflow may lie in an object store all the same"
+        )
 
 
 def _refuse_file(home: Path, what: str) -> None:

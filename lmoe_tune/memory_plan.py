@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lmoe_tune.readers import READERS
 from lmoe_tune.spec import Spec
@@ -12,6 +12,9 @@ from lmoe_tune.spec.outliers import OUTLIER_RATIO
 from lmoe_tune.training.platform import gpu_bytes
 from lmoe_tune.wording import readable_size
 from trainables import configured
+
+if TYPE_CHECKING:
+    from lmoe_tune.training.memory import TrialMemory
 
 
 def memory_in_words(
@@ -25,6 +28,16 @@ def memory_in_words(
             outliers is taken at its upper end.
         folder: where the spec's own modules are looked for.
     """
+    needed = memory_needed(spec, points, num_classes, folder)
+    if needed is None:
+        return None
+    return f"{needed}{_compared(spec, needed)}"
+
+
+def memory_needed(
+    spec: Spec, points: Sequence[Mapping[str, Any]], num_classes: int, folder: Path
+) -> TrialMemory | None:
+    """What the largest trial needs of the GPU, of the same arguments; None on a CPU."""
     if spec.train.device != "cuda":
         return None
     from lmoe_tune.training.memory import model_memory, rows_of_step, trial_memory
@@ -39,8 +52,7 @@ def memory_in_words(
     model = model_memory(
         spec.model.arch, num_classes, in_channels, side, bf16=spec.train.precision == "bf16"
     )
-    needed = trial_memory(model, rows)
-    return f"{needed}{_compared(spec, needed.total, needed.largest_batch)}"
+    return trial_memory(model, rows)
 
 
 def _with_most_outliers(point: Mapping[str, Any], spec: Spec) -> dict[str, Any]:
@@ -51,15 +63,15 @@ def _with_most_outliers(point: Mapping[str, Any], spec: Spec) -> dict[str, Any]:
     return largest
 
 
-def _compared(spec: Spec, needed: int, largest_batch: Any) -> str:
+def _compared(spec: Spec, needed: TrialMemory) -> str:
     memory = gpu_bytes()
     if memory is None:
         return ""
     share = int(memory * min(1.0, spec.resources.gpu or 1.0))
     said = f"; its share of this GPU is {readable_size(share)}"
-    if needed <= share:
+    if needed.total <= share:
         return said
-    batch = largest_batch(spec.train.batch_size, share)
+    batch = needed.largest_batch(spec.train.batch_size, share)
     return (
         f"{said}: too little, set train.batch_size to {batch} at most, a larger resources.gpu, or a "
         "narrower outlier_ratio"

@@ -68,6 +68,33 @@ def test_more_trials_epochs_and_pixels_cost_more_and_a_gpu_less(tmp_path: Path) 
         assert (other.hours > base.hours) == dearer, override
 
 
+def test_slots_that_wait_for_the_baseline_count_as_gpu_hours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gpu_hours(name: str, gpus: int, *overrides: str) -> float:
+        monkeypatch.setattr(cost, "_num_gpus", lambda: gpus)
+        monkeypatch.setattr(cost.os, "cpu_count", lambda: 64)
+        found = cost.estimate(spec_of(tmp_path / name, "resources.gpu=1", *overrides))
+        assert found is not None
+        return found.gpu_hours
+
+    alone, eight = gpu_hours("a", 1), gpu_hours("b", 8)
+    no_baseline = gpu_hours("c", 8, "model.baseline.epochs=1")
+    assert no_baseline < alone < eight
+    baseline = alone - no_baseline  # one slot's, about
+    assert eight - alone == pytest.approx(7 * baseline, rel=0.2)
+
+    found = cost.estimate(spec_of(tmp_path / "d"))
+    assert found is not None and found.gpu_hours == 0
+
+
+def test_gpu_hours_are_said_where_there_are_any(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path, "resources.gpu=0.5")
+    found = cost.estimate(spec)
+    assert found is not None
+    assert "GPU-hours reserved (waiting for the baseline included)" in cost.in_words(found, spec)
+
+
 def test_images_that_cannot_be_counted_give_no_estimate(tmp_path: Path) -> None:
     spec = spec_of(tmp_path)
     gone = spec.data.id.model_copy(update={"root": str(tmp_path / "gone")})

@@ -33,6 +33,14 @@ def test_a_variable_that_is_set_but_empty_is_as_good_as_not_set(
     assert resolve_home() == tmp_path / "lmoe_runs"
 
 
+@pytest.mark.parametrize("given", ["s3://bucket/runs", "gs://bucket", Path("s3://bucket/runs")])
+def test_an_object_store_is_refused_with_what_to_mount(given: str | Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--home is '(s3|gs):/") as caught:
+        resolve_home(given, called="--home")
+    assert "Mount storage that the driver and all workers share" in str(caught.value)
+    assert resolve_home("a:b") == tmp_path / "a:b"
+
+
 def test_what_cannot_be_a_home_is_refused_in_words(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

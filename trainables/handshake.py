@@ -17,15 +17,16 @@ from pathlib import Path
 from typing import Any
 
 from lmoe_tune.durable import read_text, write_durably
-from lmoe_tune.errors import LmoeTuneError
+from lmoe_tune.errors import LmoeTuneError, UsageError
 from lmoe_tune.source_code import PACKAGES, changes, code_of
 from lmoe_tune.spec import Spec
-from lmoe_tune.wording import first_few
+from lmoe_tune.wording import duration, first_few
 
 SENT_MODULES = (
     "LMOE_TUNE_SENT_MODULES"  # where a worker finds the user's modules that the driver sent
 )
 SIGN = "run.json"  # in the sweep's folder
+CLOCK_S = 120.0  # that a node's clock may be off
 PATIENCE_S = 5.0  # with a shared disk, until it shows what was written elsewhere
 
 
@@ -58,6 +59,34 @@ def faults(nonce: str, folder: Path, home: Path, spec: Spec, import_path: Path) 
 
     other = _differences(sign["code"], code_of(spec, import_path))
     return [*other, *_data_faults(spec, home)]
+
+
+def device_faults(spec: Spec) -> list[str]:
+    """Why this process cannot train on the device of the spec, and as precisely."""
+    from lmoe_tune.training.trial import device_of
+
+    try:
+        device_of(spec)
+    except UsageError as error:
+        return [str(error)]
+    return []
+
+
+def clock_fault(asked_ms: int, answered_ms: int, its_ms: int) -> str | None:
+    """What is wrong with a node's clock, or None.
+
+    Args:
+        asked_ms: by the driver's clock, before the node looked at its own.
+        answered_ms: by the driver's clock, after that.
+        its_ms: by the node's clock. However long the answer took, it lies between the two.
+    """
+    ahead_s = (its_ms - answered_ms) / 1000
+    late_s = (asked_ms - its_ms) / 1000
+    if ahead_s > CLOCK_S:
+        return f"its clock is {duration(ahead_s)} ahead"
+    if late_s > CLOCK_S:
+        return f"its clock is {duration(late_s)} late"
+    return None
 
 
 def place(device: str | None = None) -> Place:

@@ -21,6 +21,7 @@ from lmoe_tune.durable import keep_others_out, read_text
 from lmoe_tune.errors import BaselineError, LmoeTuneError, StorageError, TrainingError, UsageError
 from lmoe_tune.processes import die_with_parent
 from lmoe_tune.spec import Spec, spec_from_resolved
+from lmoe_tune.spec.metrics import RESERVED
 from trainables import handshake
 from trainables.failure import MESSAGE_CHARS, message_of, printable, traceback_of
 from trainables.handshake import Place
@@ -50,6 +51,11 @@ class Report:
     """Why no trial may run where this one was to run."""
     time_ms: int = 0
     """By the clock of its machine."""
+
+    @property
+    def is_greeting(self) -> bool:
+        """Whether it only says where a process works: it comes before the first epoch there."""
+        return self.epoch == 0 and self.failure is None and self.place is not None
 
 
 class _Notes(logging.Handler):
@@ -92,6 +98,7 @@ class TrialWorker(tune.Trainable):  # type: ignore[misc]
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the driver
         logging.getLogger("lmoe_tune").addHandler(_notes)
         self._epochs: Iterator[TrialEpoch] | None = None
+        self._held_since = time.monotonic()
 
     _place: Place | None = None
 
@@ -126,19 +133,24 @@ class TrialWorker(tune.Trainable):  # type: ignore[misc]
 
     def _next_epoch(self) -> Report:
         if self._epochs is None:
+            is_new_here = "nonce" in self.config and self.config["nonce"] not in _fit
             unfit = _unfit(self.config)
             if unfit:
                 return Report(self.config["trial"], place=handshake.place(), unfit=unfit)
             if "nonce" in self.config:
                 self._place = handshake.place(read_spec(self.config).train.device)
             self._epochs = _starter(self.config)(self.config)
+            if is_new_here:  # nothing is trained before the driver has seen this
+                return Report(self.config["trial"], place=self._place)
         result = next(self._epochs, None)
         if result is None:
             raise LmoeTuneError("the trial ended without an epoch's result")
+        now = time.monotonic()
+        reserved_s, self._held_since = now - self._held_since, now
         return Report(
             self.config["trial"],
             result.epoch,
-            result.metrics,
+            result.metrics | {RESERVED: reserved_s},
             result.baseline,
             place=self._place,
         )
@@ -159,6 +171,7 @@ def _unfit(config: dict[str, Any]) -> tuple[str, ...]:
         return (f"it does not see the home {home}",)
 
     found = handshake.faults(nonce, folder, home, spec, import_path_of(config))
+    found += handshake.device_faults(spec)
     if not found:
         _fit.add(nonce)
     return tuple(found)

@@ -11,7 +11,9 @@ from lmoe_tune.cli.machine import Finding, finding
 from lmoe_tune.errors import LmoeTuneError, UsageError
 
 if TYPE_CHECKING:
-    from lmoe_tune.spec import LoadedSpec
+    from lmoe_tune.spec import LoadedSpec, Spec
+
+NUM_POINTS = 8  # of a search, by which its largest trial is found
 
 
 def examine(home: Path) -> list[Finding]:
@@ -24,9 +26,10 @@ def examine_nodes(address: str, loaded: LoadedSpec, home: Path) -> list[Finding]
     from lmoe_tune.sweep.preflight import look_at_nodes
     from lmoe_tune.training.platform import resolve_platform
 
-    spec = resolve_platform(loaded.spec)
+    spec, folder = resolve_platform(loaded.spec), loaded.path.resolve().parent
     try:
-        nodes = look_at_nodes(address, spec, home, loaded.path.resolve().parent)
+        needed = _memory_needed(spec, home, folder)
+        nodes = look_at_nodes(address, spec, home, folder, needed)
     except LmoeTuneError as error:
         return [finding("fail", f"cluster at {address}", str(error))]
 
@@ -37,7 +40,25 @@ def examine_nodes(address: str, loaded: LoadedSpec, home: Path) -> list[Finding]
             found.append(finding("fail", what, "; ".join(node.faults), "no trial runs there"))
         else:
             found.append(finding("ok", what, node.has))
+    if not any(node.is_large for node in nodes):
+        asked = spec.resources
+        none = f"no node has cpu {asked.cpu:g} and gpu {asked.gpu:g}, which a trial asks for"
+        found.append(finding("warn", f"cluster at {address}", none, "a search waits for one"))
     return found
+
+
+def _memory_needed(spec: Spec, home: Path, folder: Path) -> int | None:
+    """Bytes of a GPU that the largest trial needs; None on a CPU."""
+    if spec.train.device != "cuda":
+        return None
+    from lmoe_tune.data import describe_splits
+    from lmoe_tune.memory_plan import memory_needed
+    from lmoe_tune.sweep.sampling import first_suggestions
+
+    num_classes = len(describe_splits(spec.data, home)["classes"]["train"])
+    points = first_suggestions(spec, NUM_POINTS)
+    needed = memory_needed(spec, points, num_classes, folder)
+    return None if needed is None else needed.total
 
 
 def _sweeps(home: Path) -> list[Finding]:

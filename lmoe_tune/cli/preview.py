@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from lmoe_tune import cost as model
 from lmoe_tune.cli.output import print_json, print_table, shown
 from lmoe_tune.data import describe_splits
 from lmoe_tune.memory_plan import memory_in_words
@@ -104,10 +105,11 @@ def estimate(spec: Spec, trials: int | None, slots: int, home: Path) -> dict[str
     per_epoch = round(images["train"] * (1 + 2 * float(ratio)))
     evaluated = images["val"] + images["val_fine"] + images["val_coarse"]
     record = read_baseline_record(home, baseline_key(spec, splits["fingerprint"]))
-    trial_s = None
+    trial_s, baseline_s = None, 0.0
     if record is not None and record["epochs"] and spec.model.baseline.epochs:
         epoch_s = statistics.median(epoch["metrics"]["epoch_s"] for epoch in record["epochs"])
         trial_s = epoch_s * per_epoch / images["train"] * spec.train.epochs
+        baseline_s = epoch_s * (spec.model.baseline.epochs - len(record["epochs"]))
     return {
         "images trained per trial": per_epoch * spec.train.epochs,
         "images evaluated per trial": evaluated * spec.train.epochs,
@@ -116,7 +118,30 @@ def estimate(spec: Spec, trials: int | None, slots: int, home: Path) -> dict[str
         "seconds per trial": trial_s
         if trial_s is not None
         else "not known before the baseline is trained",
-        "hours in all": trial_s * trials / slots / 3600
+        "hours in all": (baseline_s + trial_s * trials / slots) / 3600
         if trial_s is not None and trials
         else "not known",
+        **_gpu_hours(spec, trials, slots, trial_s, baseline_s),
+    }
+
+
+def _gpu_hours(
+    spec: Spec, trials: int | None, slots: int, trial_s: float | None, baseline_s: float
+) -> dict[str, Any]:
+    """GPU-hours that would be reserved; slots that wait for the baseline hold theirs. Nothing on CPUs."""
+    name = "GPU-hours reserved in all"
+    if not spec.resources.gpu:
+        return {}
+    if not trials:
+        return {name: "as many as budget.gpu_hours or budget.time allow"}
+    if trial_s is not None:
+        reserved_s = baseline_s * min(slots, trials) + trial_s * trials
+        return {name: spec.resources.gpu * reserved_s / 3600}
+
+    bounded = spec.model_copy(update={"budget": spec.budget.model_copy(update={"trials": trials})})
+    rough = model.estimate(bounded)
+    if rough is None:
+        return {name: "not known"}
+    return {
+        name: f"{rough.gpu_hours:,.2g} by a rough model (a factor of 3), the baseline's wait included"
     }

@@ -23,14 +23,12 @@ from lmoe_tune.sweep.observer import Observer
 from lmoe_tune.sweep.ties import drop_placements
 from lmoe_tune.sweep.trial_files import append_epoch, write_record
 from lmoe_tune.training.baseline_record import read_baseline_record
-from lmoe_tune.wording import duration
-from trainables.handshake import leave_sign
+from trainables.handshake import clock_fault, leave_sign
 
 if TYPE_CHECKING:
     from trainables.worker import Report
 
 SIGNAL_PATIENCE_S = 2.0
-CLOCK_S = 120.0  # that a node's clock may be off
 ARRIVAL_PATIENCE_S = 5.0  # with a shared disk, until it shows what was written elsewhere
 SEVERAL = 4  # failures before any epoch
 NODE_DEATHS = 20  # a trial that brings its nodes down must not do so for ever
@@ -74,6 +72,7 @@ class SweepControl:
         self._gpu_hours_used_up = False
         self._said: set[str] = set()
         self._node_deaths: Counter[int] = Counter()
+        self._handed_out_ms: dict[int, int] = {}
         self._keep = ledger.spec.tracking.best_checkpoints if ledger.kind == "sweep" else 0
         kept = ledger.folder.path.glob("trials/*/checkpoints")
         self._with_checkpoints = {int(path.parent.name) for path in kept}
@@ -128,6 +127,7 @@ class SweepControl:
         }
 
     def on_start(self, suggestion: Suggestion) -> None:
+        self._handed_out_ms[suggestion.number] = now_ms()
         trial = self.ledger.trial(suggestion.number)
         write_record(self.ledger.folder, trial)
         self.observer.on_start(trial)
@@ -140,6 +140,10 @@ class SweepControl:
             self.handed_back.append(report.trial)
             return True
         self._keep_notes(report)
+        if report.is_greeting:
+            self._keep_place(report)
+            write_record(self.ledger.folder, self.ledger.trial(report.trial))
+            return False
         if report.ends_sweep:
             raise LmoeTuneError(
                 f"{report.failure}. No trial can be trained, so the sweep has stopped; once that is mended: "
@@ -174,11 +178,10 @@ class SweepControl:
         if report.place is None or report.failure is not None:
             return False
         faults = list(report.unfit)
-        ahead_s = (report.time_ms - now_ms()) / 1000
-        if report.time_ms and abs(ahead_s) > CLOCK_S:
-            faults.append(
-                f"its clock is {duration(abs(ahead_s))} {'ahead' if ahead_s > 0 else 'late'}"
-            )
+        if report.is_greeting:
+            handed_out_ms = self._handed_out_ms.get(report.trial, report.time_ms)
+            clock = clock_fault(handed_out_ms, now_ms(), report.time_ms)
+            faults += [clock] if clock is not None else []
         if not faults and not self._has_arrived(report):
             faults.append("its checkpoints do not arrive in the home")
         if faults and self.nodes.leave_out(report.place.node, report.place.host, faults):
@@ -252,9 +255,12 @@ class SweepControl:
         if self.stopping or self.ledger.is_finished(number):
             return
         retries = self.ledger.spec.resources.max_retries
-        died = f"its process died {retries + 1} times (resources.max_retries is {retries})"
-        self.ledger.fail(number, f"{died}: {how}" if how else died)
+        failure = f"its process died {retries + 1} times (resources.max_retries is {retries})"
+        if how:
+            failure += f": {how}"
+        self.ledger.fail(number, failure)
         self._ended(self.ledger.trial(number))
+        self._refuse_failures_only(failure)
 
     def time_is_up(self) -> bool:
         """Whether the time or GPU budget is used up; ends the running trials at their last epoch if so."""

@@ -327,8 +327,10 @@ class Ledger:
         return max(started_ms, self.standing.last_ms)
 
     def gpu_hours(self) -> float:
-        """GPU-hours of all recorded epochs, at the share of a GPU that a trial has."""
-        return self.standing.epoch_s * self.spec.resources.gpu / 3600
+        """GPU-hours that were reserved, the wait for the baseline included, at a trial's share of a
+        GPU. What a process that was killed had not reported yet is not in them.
+        """
+        return self.standing.reserved_s * self.spec.resources.gpu / 3600
 
     @cached_property
     def study(self) -> optuna.Study:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from lmoe_tune.records import TrialState
 from lmoe_tune.spec import Spec
+from lmoe_tune.spec.metrics import RESERVED
 from lmoe_tune.sweep import schema
 from lmoe_tune.sweep.contents import STATES, WAITING, StoredTrial
 from lmoe_tune.sweep.points import Points, Tried
@@ -62,7 +63,7 @@ class Standing:
         self._num_retries = 0
         self._retried: set[int] = set()
         self.failed: set[int] = set()
-        self._epoch_us = 0  # in whole microseconds, so that the sum depends on no order
+        self._reserved_us = 0  # in whole microseconds, so that the sum depends on no order
 
     @property
     def pruning(self) -> Pruning:
@@ -83,9 +84,9 @@ class Standing:
         return sum(self.waiting.values())
 
     @property
-    def epoch_s(self) -> float:
-        """Seconds of all recorded epochs."""
-        return self._epoch_us / 1e6
+    def reserved_s(self) -> float:
+        """Seconds that slots were held for, up to each one's last recorded epoch."""
+        return self._reserved_us / 1e6
 
     def update(self, trial: StoredTrial) -> None:
         """Take in a trial that is new or has changed. One that has ended never changes again."""
@@ -116,7 +117,7 @@ class Standing:
     def _add_epochs(self, number: int, attrs: dict[str, Any]) -> None:
         epoch = self.running[number] + 1
         while (found := attrs.get(schema.EPOCH.at(epoch))) is not None:
-            self._epoch_us += round(1e6 * found["metrics"].get("epoch_s", 0.0))
+            self._reserved_us += round(1e6 * found["metrics"].get(RESERVED, 0.0))
             self.last_ms = max(self.last_ms, found["time_ms"])
             if self._pruning is not None:
                 self._pruning.add_epoch(number, found["metrics"], found["misses"])

@@ -76,11 +76,19 @@ class Watch(Stopper):  # type: ignore[misc]
 
         fit = [capacity for node, capacity in large.items() if node not in left_out]
         in_all = slots_of(fit, spec.resources, None)
-        control.slots = slots_of(fit, spec.resources, spec.search.max_concurrent)
-        control.slots = min(control.slots, self._cluster.share(in_all))
-        if control.slots != self._slots:
-            self._slots = control.slots
-            control.observer.on_message(_slots_line(control.slots))
+        slots = slots_of(fit, spec.resources, spec.search.max_concurrent)
+        slots = min(slots, self._cluster.share(in_all))
+        if slots != self._slots:
+            self._slots = slots
+            control.observer.on_message(_slots_line(slots))
+        control.slots = slots + self._may_grow(slots, in_all)
+
+    def _may_grow(self, slots: int, in_all: int) -> bool:
+        """Whether one more trial than fits is handed out: only what waits makes an autoscaler add a node."""
+        wanted = self._control.ledger.spec.search.max_concurrent
+        return (
+            not self._cluster.local and slots == in_all and wanted is not None and in_all < wanted
+        )
 
     def _tell_of_waiting(self) -> None:
         """Ray waits in silence when no node has room: nodes may have died, or others use them."""

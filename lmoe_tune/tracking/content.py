@@ -17,6 +17,7 @@ from hashlib import sha256
 
 from lmoe_tune.records import EpochRecord, TrialRecord
 from lmoe_tune.snapshot import BaselineSnapshot, SweepSnapshot
+from lmoe_tune.spec.metrics import RESERVED
 
 STATUS = {"running": "RUNNING", "complete": "FINISHED", "pruned": "FINISHED", "failed": "FAILED"}
 """A run's status by its trial's state; KILLED is for what nobody works on."""
@@ -108,7 +109,8 @@ def summary_metrics(snapshot: SweepSnapshot, trial: TrialRecord) -> dict[str, fl
         TRAIN_S: train_s,
     }
     if snapshot.gpus:
-        found[GPU_S] = train_s * snapshot.gpus
+        reserved_s = sum(epoch.metrics.get(RESERVED, 0.0) for epoch in trial.epochs)
+        found[GPU_S] = reserved_s * snapshot.gpus
     peaks = [epoch.metrics[GPU_PEAK] for epoch in trial.epochs if GPU_PEAK in epoch.metrics]
     if peaks:
         found[GPU_PEAK] = max(peaks)

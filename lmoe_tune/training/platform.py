@@ -6,10 +6,29 @@ One thread and two, or fp32 and bf16, give different bits, so a resumed sweep mu
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from lmoe_tune.spec import Spec
+from lmoe_tune.wording import readable_size
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A GPU as its driver describes it, whatever this process may use of it."""
+
+    name: str
+    capability: float
+    """CUDA's compute capability."""
+    memory: int | None
+    """Bytes; None where it has none of its own."""
+
+    def __str__(self) -> str:
+        if self.memory is None:
+            return self.name
+        return f"{self.name} ({readable_size(self.memory)})"
 
 
 def resolve_platform(spec: Spec, *, cuda: bool | None = None) -> Spec:
@@ -46,28 +65,38 @@ BF16_CAPABILITY = 8.0
 
 def _gpus_have_bf16() -> bool:
     """Whether all GPUs of this machine do; taken for granted where none can be asked, as on a cluster's head."""
-    return all(capability >= BF16_CAPABILITY for capability in _told_by_gpus("compute_cap"))
+    return all(gpu.capability >= BF16_CAPABILITY for gpu in gpus_here())
 
 
 def gpu_bytes() -> int | None:
     """The memory of this machine's smallest GPU; None where none can be asked."""
-    mebibytes = min(_told_by_gpus("memory.total"), default=None)
-    if mebibytes is None:
-        return None
-
-    return int(mebibytes * 2**20)
+    return smallest_memory(gpus_here())
 
 
-def _told_by_gpus(what: str) -> list[float]:
-    """A number of each GPU of this machine; none where there is no GPU or it cannot say."""
+def smallest_memory(gpus: Iterable[Gpu]) -> int | None:
+    """Bytes of the GPU that has least; None where that is not known of any."""
+    return min((gpu.memory for gpu in gpus if gpu.memory is not None), default=None)
+
+
+def gpus_here() -> list[Gpu]:
+    """The GPUs of this machine; none where there is none or it cannot say."""
+    what = "name,compute_cap,memory.total"
     command = ["nvidia-smi", f"--query-gpu={what}", "--format=csv,noheader,nounits"]
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=20, encoding="utf-8", check=True
         )
-        return [float(line) for line in done.stdout.split()]
+        found = []
+        for line in done.stdout.splitlines():
+            name, capability, mebibytes = (word.strip() for word in line.rsplit(",", 2))
+            if mebibytes.startswith("["):  # [N/A] of a GPU that shares the processor's memory
+                memory = None
+            else:
+                memory = int(float(mebibytes) * 2**20)
+            found.append(Gpu(name, float(capability), memory))
     except (OSError, ValueError, subprocess.SubprocessError):
         return []
+    return found
 
 
 def _cpu_has_bf16() -> bool:

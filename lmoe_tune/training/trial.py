@@ -82,7 +82,7 @@ def run_trial(
             needs is missing.
         StorageError: a checkpoint cannot be written.
     """
-    device = _device(spec)
+    device = device_of(spec)
     _prepare_process(spec, home)
     load = load or load_search_data
     data = load(spec.data, home)
@@ -161,7 +161,8 @@ def describe_model(spec: Spec, data: SearchData, images: ImageSource) -> ModelDe
     )
 
 
-def _device(spec: Spec) -> torch.device:
+def device_of(spec: Spec) -> torch.device:
+    """Where this process trains; raises UsageError where it cannot, or not with the spec's precision."""
     if spec.train.device == "cuda" and not torch.cuda.is_available():
         raise UsageError(
             "train.device is 'cuda', but this process sees no GPU; set train.device: cpu or check resources.gpu"

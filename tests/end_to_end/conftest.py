@@ -32,7 +32,7 @@ SMALL = (
     "model.baseline.epochs=2",
 )
 ONE_SLOT = ("--set", "search.max_concurrent=1")
-TIMING = ("epoch_s", "images_per_s")
+TIMING = ("epoch_s", "images_per_s", "reserved_s")
 WORKERS = (
     "ray::ResourceTrainable",
     "ray::TrialWorker",

@@ -184,6 +184,75 @@ def test_a_node_without_the_home_or_with_an_old_copy_of_it_is_left_out(
     assert [trial["state"] for trial in lab.trials()] == ["complete"] * 3
 
 
+def test_a_node_whose_clock_is_minutes_off_is_left_out(lab: Lab, tmp_path: Path) -> None:
+    # Run by every Python that starts on the node.
+    ahead = "import time\nreal = time.time_ns\ntime.time_ns = lambda: real() + 600 * 10**9\n"
+    (tmp_path / "sitecustomize.py").write_text(ahead, encoding="utf-8")
+    lab.nodes.start("ahead", cpus=1, PYTHONPATH=str(tmp_path))
+    lab.nodes.start("right", cpus=1)
+    code, _, errors = ended(lab.start(*search(3, 2)))
+    assert code == 0, errors
+    said = [line for line in errors.splitlines() if "node ahead is left out" in line]
+    assert len(said) == 1 and "its clock is" in said[0], errors
+    assert lab.hosts() == {"right"}
+    assert [trial["state"] for trial in lab.trials()] == ["complete"] * 3
+
+
+OWN_METHOD = """
+from pathlib import Path
+
+import lmoe_tune
+from shared_part import WEIGHT
+from trainables.outlier_exposure import OutlierExposure
+
+
+class Mine(OutlierExposure):
+    def objective(self, params):
+        where = Path({home!r}) / "code.txt"
+        with where.open("a", encoding="utf-8") as file:
+            file.write(f"{{lmoe_tune.__file__}} {{__file__}} {{WEIGHT}}\\n")
+        return super().objective(params)
+"""
+
+
+def test_code_travels_to_a_node_that_has_neither_the_package_nor_the_method(
+    lab: Lab, tmp_path: Path
+) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    method = OWN_METHOD.format(home=str(lab.home))
+    (folder / "my_methods.py").write_text(method, encoding="utf-8")
+    (folder / "shared_part.py").write_text("WEIGHT = 0.5\n", encoding="utf-8")
+    (folder / "mine.yaml").write_text(
+        "name: mine\ntrainable: my_methods:Mine\ndata: {id: {dataset: digits}}\n"
+        "space: {outlier_ratio: {low: 0.5, high: 1}}\n",
+        encoding="utf-8",
+    )
+    hidden = [folder, CODE / "lmoe_tune", CODE / "trainables"]
+    before = "".join(f"mount -t tmpfs tmpfs {path}; " for path in hidden)
+    lab.nodes.start("bare", cpus=1, before=before)
+
+    counts = ("--trials", "2", "--set", "train.epochs=2", *QUICK)
+    code, _, errors = ended(lab.start("search", str(folder / "mine.yaml"), *counts))
+    assert code == 0, errors
+    assert [trial["state"] for trial in lab.trials("mine")] == ["complete"] * 2
+    used = set((lab.home / "code.txt").read_text(encoding="utf-8").split())
+    assert "0.5" in used
+    assert not any(name.startswith((str(CODE), str(folder))) for name in used), used
+
+
+def test_doctor_names_what_each_node_lacks(lab: Lab) -> None:
+    lab.nodes.start("bare", cpus=1, before=f"mount -t tmpfs tmpfs {lab.home}")
+    lab.nodes.start("right", cpus=1)
+    done = lab.run("doctor", "digits", "--format", "json")
+    assert done.returncode == 1, done.stderr
+    rows = {row["what"]: row for row in json.loads(done.stdout)}
+    assert rows["node bare"]["state"] == "fail"
+    assert "does not see the home" in rows["node bare"]["found"]
+    assert rows["node right"]["state"] == "ok" and "1 CPUs" in rows["node right"]["found"]
+    assert "too small for a trial" in rows["node head"]["found"]
+
+
 def test_when_no_node_is_fit_the_search_ends_with_all_reasons(lab: Lab) -> None:
     lab.nodes.start("bare", cpus=1, before=f"mount -t tmpfs tmpfs {lab.home}")
     code, _, errors = ended(lab.start(*search(3, 2)))

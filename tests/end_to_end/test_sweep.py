@@ -66,7 +66,7 @@ def test_the_promised_metrics_are_there_for_every_epoch(
         "val_auroc",
         "val_fine_tnr95",
     }
-    promised |= {"val_coarse_tnr95", "lr", "epoch_s", "images_per_s"}
+    promised |= {"val_coarse_tnr95", "lr", "epoch_s", "images_per_s", "reserved_s"}
     for run in tracked(reference).trials.values():
         assert promised <= set(run.data.metrics)
 

@@ -14,8 +14,9 @@ from lmoe_tune.errors import LmoeTuneError
 from lmoe_tune.records import TrialRecord
 from lmoe_tune.sweep import control as module
 from lmoe_tune.sweep.control import SweepControl
-from lmoe_tune.sweep.ledger import Ledger, Suggestion
+from lmoe_tune.sweep.ledger import Ledger, Suggestion, now_ms
 from lmoe_tune.sweep.lines import LedgerError
+from trainables.handshake import Place
 from trainables.worker import Report
 
 MakeControl = Callable[..., SweepControl]
@@ -62,7 +63,7 @@ def start(control: SweepControl) -> Suggestion:
 
 
 def epoch(number: int, epoch: int, auroc: float = 0.9) -> Report:
-    metrics = {"val_auroc": auroc, "val_accuracy": 0.95, "epoch_s": 1.0}
+    metrics = {"val_auroc": auroc, "val_accuracy": 0.95, "reserved_s": 1.0}
     return Report(number, epoch, metrics, {"val_accuracy": 0.95})
 
 
@@ -261,6 +262,107 @@ def test_a_process_that_dies_with_its_node_counts_only_when_that_goes_on_and_on(
     assert [running.on_process_died(0, with_node=True) for _ in range(3)] == [False, False, True]
     assert seen(running)[1:3] == ["trial 0: its node died; it continues on another one"] * 2
     assert running.ledger.trial(0).state == "failed"
+
+
+def greeting(number: int, host: str = "one", *, ahead_s: float = 0.0, **more: Any) -> Report:
+    place = Place(f"id-of-{host}", host, "cpu", more.pop("gpu", None))
+    return Report(number, place=place, time_ms=now_ms() + round(1000 * ahead_s), **more)
+
+
+def test_where_a_trial_runs_is_known_before_its_first_epoch(control: MakeControl) -> None:
+    running = control()
+    start(running)
+    assert running.on_report(greeting(0)) is False
+    path = running.ledger.folder.trial(0) / "trial.json"
+    assert json.loads(path.read_text(encoding="utf-8"))["host"] == "one"
+    assert running.on_report(epoch(0, 1)) is False
+
+
+def test_a_node_that_is_not_fit_gives_its_trial_back_and_is_named_once(
+    control: MakeControl,
+) -> None:
+    running = control()
+    for number in (0, 1):
+        start(running)
+        unfit = ("it runs other code: trainables/worker.py differs",)
+        assert running.on_report(greeting(number, unfit=unfit)) is True
+    assert list(running.handed_back) == [0, 1]
+    assert [running.ledger.trial(number).state for number in (0, 1)] == ["running"] * 2
+    assert [text for text in seen(running) if isinstance(text, str)] == [
+        "node one is left out: it runs other code: trainables/worker.py differs; its trials go elsewhere"
+    ]
+
+
+@pytest.mark.parametrize(("ahead_s", "said"), [(330.0, "5m"), (-330.0, "5m"), (60.0, None)])
+def test_a_node_whose_clock_is_minutes_off_is_left_out_before_its_first_epoch(
+    control: MakeControl, ahead_s: float, said: str | None
+) -> None:
+    running = control()
+    start(running)
+    assert running.on_report(greeting(0, ahead_s=ahead_s)) is (said is not None)
+    if said is not None:
+        assert f"node one is left out: its clock is {said}" in seen(running)[-1]
+
+
+def test_an_answer_that_was_long_on_its_way_is_no_fault_of_the_clock(
+    control: MakeControl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = control()
+    start(running)
+    report = greeting(0)
+    hour_later = now_ms() + 3_600_000
+    monkeypatch.setattr(module, "now_ms", lambda: hour_later)
+    assert running.on_report(report) is False
+    assert running.on_report(replace(epoch(0, 1), time_ms=now_ms())) is False
+
+
+def test_gpus_of_two_kinds_are_said_once(control: MakeControl) -> None:
+    running = control()
+    for number, gpu in enumerate(("H100", "A100", "H100")):
+        start(running)
+        running.on_report(greeting(number, f"node{number}", gpu=gpu))
+    said = [text for text in seen(running) if isinstance(text, str)]
+    assert len(said) == 1
+    assert "different GPUs (H100, A100)" in said[0] and "last bits" in said[0]
+    assert running.ledger.trial(1).gpu == "A100"
+
+
+def failed(number: int) -> Report:
+    return Report(number, failure="ValueError: no such margin", traceback="the trace")
+
+
+def test_several_failures_before_any_epoch_stop_the_sweep_whatever_max_failed_says(
+    control: MakeControl,
+) -> None:
+    running = control("budget.trials=50", "budget.max_failed=50")
+    for number in range(module.SEVERAL):
+        assert running.fatal is None
+        start(running)
+        running.on_report(greeting(number))
+        with running.fatal_errors():
+            running.on_report(failed(number))
+    assert "4 trials failed before any had an epoch" in str(running.fatal)
+    assert "no such margin" in str(running.fatal) and "lmoe-tune resume small" in str(running.fatal)
+
+
+def test_processes_that_die_before_any_epoch_stop_it_as_well(control: MakeControl) -> None:
+    running = control("budget.trials=50", "budget.max_failed=50", "resources.max_retries=0")
+    for number in range(module.SEVERAL):
+        assert running.fatal is None
+        start(running)
+        with running.fatal_errors():
+            running.on_process_died(number)
+    assert "its process died 1 times" in str(running.fatal)
+
+
+def test_failures_after_an_epoch_are_counted_by_max_failed_alone(control: MakeControl) -> None:
+    running = control("budget.trials=50", "budget.max_failed=50")
+    start(running)
+    running.on_report(epoch(0, 1))
+    for number in range(1, 2 * module.SEVERAL):
+        start(running)
+        running.on_report(failed(number))
+    assert running.fatal is None
 
 
 def test_what_a_worker_warned_of_is_said_once_and_kept_in_the_records(control: MakeControl) -> None:

@@ -453,10 +453,10 @@ def test_time_is_a_bound(ledger: MakeLedger, clock: list[int]) -> None:
 def test_gpu_hours_are_a_bound(ledger: MakeLedger, baseline: dict[str, float]) -> None:
     written = ledger("resources.gpu=0.5", "budget.gpu_hours=1.0", "search.pruner=none")
     written.ask()
-    written.record_epoch(0, 1, values(0.7) | {"epoch_s": 3600.0}, baseline)
+    written.record_epoch(0, 1, values(0.7) | {"reserved_s": 3600.0}, baseline)
     assert written.gpu_hours() == 0.5
     assert written.exhausted() is None
-    written.record_epoch(0, 2, values(0.7) | {"epoch_s": 3600.0}, baseline)
+    written.record_epoch(0, 2, values(0.7) | {"reserved_s": 3600.0}, baseline)
     assert written.exhausted() == UsedUp("gpu_hours", 1, 1)
 
 

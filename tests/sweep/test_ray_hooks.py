@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -240,3 +241,30 @@ def test_waiting_for_room_in_the_cluster_is_said_once_and_so_is_its_end(
     for _ in range(3):
         watch.stop_all()
     assert said[1:] == ["there is room again: the trials go on"]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "local", "others", "handed_out"),
+    [
+        (8, False, 0, 5),  # one waits, so that an autoscaler adds a node for it
+        (4, False, 0, 4),
+        (3, False, 0, 3),
+        (None, False, 0, 4),
+        (8, True, 0, 4),
+        (8, False, 1, 2),  # half of them are another sweep's
+    ],
+)
+def test_one_trial_more_than_fits_is_handed_out_where_more_nodes_are_wanted(
+    control: Any, wanted: int | None, local: bool, others: int, handed_out: int
+) -> None:
+    said: list[str] = []
+    running = control(f"search.max_concurrent={json.dumps(wanted)}")
+    running.observer = SimpleNamespace(**vars(QUIET) | {"on_message": said.append})
+    cluster: Any = SimpleNamespace(
+        local=local,
+        capacities=CLUSTER.capacities,
+        share=lambda slots: -(-slots // (1 + others)),
+    )
+    Watch(running, NO_PROJECTOR, cluster, {}).stop_all()
+    assert running.slots == handed_out
+    assert said == [f"{min(handed_out, 4)} trials at a time"]

@@ -58,7 +58,7 @@ def apply(ledger: Ledger, step: tuple[Any, ...]) -> None:
         number = running[rest[0] % len(running)]
         if what == "epoch":
             epoch = len(ledger.trial(number).epochs) + 1
-            metrics = {"val_auroc": rest[1], "val_accuracy": rest[2], "epoch_s": 0.1}
+            metrics = {"val_auroc": rest[1], "val_accuracy": rest[2], "reserved_s": 0.1}
             ledger.record_epoch(number, epoch, metrics, BASELINE)
         elif what == "fail":
             ledger.fail(number, "no")
@@ -82,7 +82,7 @@ def slow(ledger: Ledger, trials: list[TrialRecord]) -> dict[str, Any]:
         "started": sum(trial.retry_of is None for trial in trials),
         "failed": failed,
         "waiting": [trial.number for trial in waiting],
-        "epoch_s": round(sum(epoch.metrics["epoch_s"] for epoch in epochs), 6),
+        "reserved_s": round(sum(epoch.metrics["reserved_s"] for epoch in epochs), 6),
         "last_ms": max((epoch.time_ms for epoch in epochs), default=0),
         "ranked": [trial.number for trial in ranking.ranked(trials, directions)],
         "front": [trial.number for trial in ranking.pareto_front(trials, directions)],
@@ -100,7 +100,7 @@ def kept(ledger: Ledger) -> dict[str, Any]:
         "started": standing.num_started,
         "failed": standing.failed,
         "waiting": sorted(standing.waiting),
-        "epoch_s": standing.epoch_s,
+        "reserved_s": standing.reserved_s,
         "last_ms": standing.last_ms,
         "ranked": list(standing.ranking),
         "front": sorted(standing.ranking.front()),

@@ -64,6 +64,26 @@ def test_data_that_cannot_be_read_are_a_fault(
     assert "/data/cars" in said
 
 
+def test_a_clock_is_wrong_only_where_the_answer_cannot_have_come_in_time() -> None:
+    assert handshake.clock_fault(0, 3_600_000, 1_800_000) is None
+    assert handshake.clock_fault(0, 1_000, 100_000) is None
+    assert handshake.clock_fault(0, 1_000, 301_000) == "its clock is 5m 00s ahead"
+    assert handshake.clock_fault(300_000, 301_000, 0) == "its clock is 5m 00s late"
+
+
+def test_a_device_that_is_not_there_is_a_fault(
+    digits_spec: Spec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def with_device(device: str) -> Spec:
+        train = digits_spec.train.model_copy(update={"device": device})
+        return digits_spec.model_copy(update={"train": train})
+
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert handshake.device_faults(with_device("cpu")) == []
+    (said,) = handshake.device_faults(with_device("cuda"))
+    assert "this process sees no GPU" in said
+
+
 def test_every_run_leaves_a_sign_of_its_own_whole(tmp_path: Path) -> None:
     first = leave_sign(tmp_path, {"a": "1"})
     second = leave_sign(tmp_path, {"a": "1"})

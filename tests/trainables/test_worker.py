@@ -44,10 +44,12 @@ def step(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Report]]:
         worker = object.__new__(TrialWorker)
         worker.config = {"trial": 7, **config}
         worker._epochs = None
+        worker._held_since = time.monotonic()
         report: Report = worker.step()["report"]
         off_ms = abs(report.time_ms - 1000 * time.time())
         assert off_ms < 60_000 or config.get("ended")
-        return replace(report, time_ms=0)
+        metrics = {name: of for name, of in report.metrics.items() if name != "reserved_s"}
+        return replace(report, time_ms=0, metrics=metrics)
 
     yield make
     logger.removeHandler(module._notes)
@@ -121,6 +123,58 @@ def test_warnings_without_end_are_bounded(step: Any) -> None:
     assert report.failure == "ValueError"
     assert len(report.notes) == module._Notes.MOST
     assert max(map(len, report.notes)) < 2 * MESSAGE_CHARS
+
+
+@pytest.fixture
+def on_a_cluster(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[str]], TrialWorker]:
+    """A worker of a run that checks its nodes, and that finds these faults here."""
+
+    def make(faults: list[str]) -> TrialWorker:
+        place = module.Place("id", "one", "cpu", None)
+        spec = SimpleNamespace(train=SimpleNamespace(device="cpu"))
+        monkeypatch.setattr(module, "_fit", set())
+        monkeypatch.setattr(module, "read_spec", lambda config: spec)
+        monkeypatch.setattr(module.handshake, "faults", lambda *arguments: list(faults))
+        monkeypatch.setattr(module.handshake, "device_faults", lambda spec: [])
+        monkeypatch.setattr(module.handshake, "place", lambda device=None: place)
+        monkeypatch.setattr(module, "start_trial", lambda config: iter([EPOCH, EPOCH]))
+        worker = object.__new__(TrialWorker)
+        worker.config = {
+            "trial": 7, "nonce": "n", "sweep": "/s", "home": "/h", "import_path": "/",
+        }  # fmt: skip
+        worker._epochs, worker._held_since = None, time.monotonic()
+        return worker
+
+    return make
+
+
+def test_a_process_says_where_it_is_once_before_anything_is_trained(on_a_cluster: Any) -> None:
+    worker = on_a_cluster([])
+    greeting, first = worker.step()["report"], worker.step()["report"]
+    assert greeting.is_greeting and greeting.place.host == "one" and not greeting.metrics
+    assert first.epoch == 1 and first.place == greeting.place
+    worker.reset_config(worker.config)
+    assert worker.step()["report"].epoch == 1, "its next trial begins at once"
+
+
+def test_a_process_that_is_not_fit_trains_nothing(on_a_cluster: Any) -> None:
+    worker = on_a_cluster(["it does not see the home /h"])
+    for _ in range(2):
+        report = worker.step()["report"]
+        assert report.unfit == ("it does not see the home /h",)
+        assert report.epoch == 0
+
+
+def test_the_time_that_a_slot_was_held_is_counted_from_epoch_to_epoch(
+    on_a_cluster: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter([100.0, 112.0])
+    worker = on_a_cluster([])
+    worker._held_since = 10.0
+    worker.step()
+    monkeypatch.setattr(module.time, "monotonic", lambda: next(clock))
+    held = [worker.step()["report"].metrics["reserved_s"] for _ in range(2)]
+    assert held == [90.0, 12.0]
 
 
 def test_a_trial_that_is_over_is_not_trained(step: Any) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from lmoe_tune.spec import Resources, Spec
 from lmoe_tune.training import platform
-from lmoe_tune.training.platform import resolve_platform
+from lmoe_tune.training.platform import Gpu, resolve_platform, smallest_memory
 
 MakeSpec = Callable[..., Spec]
 
@@ -57,10 +57,11 @@ def test_a_gpu_computes_in_bf16(undecided: Spec, monkeypatch: pytest.MonkeyPatch
     ("said", "precision"),
     [
         ("9.0\n", "bf16"),
-        ("8.0\n8.0\n", "bf16"),
-        ("7.5\n", "fp32"),
-        ("8.0\n7.0\n", "fp32"),
-        ("[N/A]\n", "bf16"),
+        ("NVIDIA A100, 8.0, 81920\nNVIDIA A100, 8.0, 81920\n", "bf16"),
+        ("Tesla T4, 7.5, 15360\n", "fp32"),
+        ("NVIDIA A100, 8.0, 81920\nTesla V100, 7.0, 16384\n", "fp32"),
+        ("NVIDIA GB10, 12.1, [N/A]\n", "bf16"),
+        ("No devices were found\n", "bf16"),
         (None, "bf16"),
     ],
 )
@@ -79,6 +80,13 @@ def test_gpus_without_bf16_compute_in_fp32(
         tool.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     assert resolve_platform(undecided, cuda=True).train.precision == precision
+
+
+def test_the_smallest_gpu_decides_on_memory() -> None:
+    gpus = [Gpu("A", 8.0, 80 * 2**30), Gpu("B", 8.0, 40 * 2**30), Gpu("C", 12.1, None)]
+    assert smallest_memory(gpus) == 40 * 2**30
+    assert smallest_memory(gpus[2:]) is None
+    assert [str(gpu) for gpu in gpus[1:]] == ["B (42.9 GB)", "C"]
 
 
 @pytest.mark.parametrize(("cpu", "threads"), [(0.5, 1), (1, 1), (2.9, 2), (8, 8)])
