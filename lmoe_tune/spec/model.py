@@ -404,7 +404,8 @@ class SearchSpec(_Section):
     start_from: Annotated[tuple[dict[str, Value], ...], MaxLen(1000)] = ()
     """Points to try first; what one leaves out is sampled."""
     max_concurrent: Count | None = None
-    """Trials at a time; null: as many as the resources allow."""
+    """Trials at a time; null: as many as the resources allow. On a cluster that can grow: as many as it is to
+    grow for."""
 
 
 class Budget(_Section):

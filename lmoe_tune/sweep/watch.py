@@ -13,6 +13,7 @@ from lmoe_tune.sweep.cluster import Cluster
 from lmoe_tune.sweep.control import SweepControl
 from lmoe_tune.sweep.nodes import slots_of
 from lmoe_tune.sweep.projector import Projector
+from lmoe_tune.training.baseline_record import read_baseline_record
 
 LOOKED_EVERY_S = 1.0
 WAITING_S = 30.0  # without any trial's process, until the user is told
@@ -41,6 +42,7 @@ class Watch(Stopper):  # type: ignore[misc]
         self._cluster = cluster
         self._trials = trials
         self._slots: int | None = None
+        self._has_baseline = False
         self._looked = -LOOKED_EVERY_S
         self._last_run = time.monotonic()
         self._told = False
@@ -78,10 +80,29 @@ class Watch(Stopper):  # type: ignore[misc]
         in_all = slots_of(fit, spec.resources, None)
         slots = slots_of(fit, spec.resources, spec.search.max_concurrent)
         slots = min(slots, self._cluster.share(in_all))
+        is_early = slots > 1 and self._waits_for_baseline()
+        if is_early:
+            slots = 1
         if slots != self._slots:
             self._slots = slots
-            control.observer.on_message(_slots_line(slots))
-        control.slots = slots + self._may_grow(slots, in_all)
+            control.observer.on_message(_slots_line(slots, is_early=is_early))
+        control.slots = slots + (not is_early and self._may_grow(slots, in_all))
+
+    def _waits_for_baseline(self) -> bool:
+        """Whether a second trial could only wait for the first one's baseline.
+
+        Another sweep of the cluster may have its place until then. Where each node decodes the images for itself,
+        it does so meanwhile.
+        """
+        ledger = self._control.ledger
+        if self._has_baseline or self._cluster.local or ledger.kind != "sweep":
+            return False
+        if ledger.spec.data.cache_dir is not None:
+            return False
+        key = ledger.attrs.get("baseline")
+        record = read_baseline_record(ledger.folder.home, key) if key else None
+        self._has_baseline = record is not None and record["state"] == "complete"
+        return not self._has_baseline
 
     def _may_grow(self, slots: int, in_all: int) -> bool:
         """Whether one more trial than fits is handed out: only what waits makes an autoscaler add a node."""
@@ -115,7 +136,9 @@ class Watch(Stopper):  # type: ignore[misc]
         return {}  # Tune pickles it; nothing would ever read that
 
 
-def _slots_line(slots: int) -> str:
+def _slots_line(slots: int, *, is_early: bool) -> str:
     if not slots:
         return "no node that a trial fits on is there yet; waiting for one"
+    if is_early:
+        return "1 trial until the baseline is trained, which all others start from"
     return f"{slots} trial{'s' if slots > 1 else ''} at a time"

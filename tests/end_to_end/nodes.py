@@ -173,6 +173,23 @@ class Nodes:
         lines = done.stdout.strip().splitlines()
         return int(json.loads(lines[-1])) if lines else 0
 
+    def drain(self, name: str, deadline_s: int) -> None:
+        """Announce that it will be switched off, as a cloud does: nothing new starts there."""
+        command = [
+            "ray", "drain-node", f"--address={self.head}", "--reason=DRAIN_NODE_REASON_PREEMPTION",
+            "--reason-message=preempted", f"--deadline-remaining-seconds={deadline_s}",
+        ]  # fmt: skip
+        done = subprocess.run(
+            self.command(name, command),
+            env=self.environment(name),
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            timeout=PATIENCE_S,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+
     def kill(self, name: str) -> None:
         """Switch it off at the mains: all of its processes end at once."""
         node = self.nodes.pop(name)

@@ -21,6 +21,8 @@ from lmoe_tune.sweep.nodes import Capacity
 from lmoe_tune.sweep.scheduler import LedgerScheduler
 from lmoe_tune.sweep.searcher import LedgerSearcher
 from lmoe_tune.sweep.watch import LeaveLoop, Watch
+from lmoe_tune.training.baseline_record import RECORD, baseline_folder
+from tests.sweep.conftest import BASELINE
 from trainables.worker import Report
 
 QUIET: Any = SimpleNamespace(
@@ -41,9 +43,20 @@ def control(ledger: Callable[..., Ledger]) -> Callable[..., SweepControl]:
         written = ledger("search.pruner=none", "train.epochs=2", *overrides)
         made = SweepControl(written, QUIET, import_path=Path("/specs"), deadline_ms=None)
         made.slots = 4
+        write_baseline(made, "complete")
         return made
 
     return make
+
+
+def write_baseline(control: SweepControl, state: str) -> None:
+    """The record of the sweep's baseline, as a worker leaves it in the home."""
+    ledger = control.ledger
+    ledger.set_attr("baseline", "0123")
+    folder = baseline_folder(ledger.folder.home, "0123")
+    folder.mkdir(parents=True, exist_ok=True)
+    record = {"state": state, "epochs": [{"epoch": 1, "metrics": BASELINE}]}
+    (folder / RECORD).write_text(json.dumps(record), encoding="utf-8")
 
 
 def result(number: int, epoch: int) -> dict[str, Any]:
@@ -268,3 +281,30 @@ def test_one_trial_more_than_fits_is_handed_out_where_more_nodes_are_wanted(
     Watch(running, NO_PROJECTOR, cluster, {}).stop_all()
     assert running.slots == handed_out
     assert said == [f"{min(handed_out, 4)} trials at a time"]
+
+
+@pytest.mark.parametrize(
+    ("override", "local", "early"),
+    [
+        ("search.max_concurrent=3", False, True),
+        ("search.max_concurrent=3", True, False),  # nobody else could use the other slots
+        ("data.cache_dir=/local", False, False),  # they decode meanwhile
+    ],
+)
+def test_until_the_baseline_is_there_a_cluster_is_asked_for_one_slot(
+    control: Any, monkeypatch: pytest.MonkeyPatch, override: str, local: bool, early: bool
+) -> None:
+    monkeypatch.setattr(watch_module, "LOOKED_EVERY_S", -1.0)
+    said: list[str] = []
+    running = control(override)
+    running.observer = SimpleNamespace(**vars(QUIET) | {"on_message": said.append})
+    write_baseline(running, "running")
+    cluster: Any = SimpleNamespace(**vars(CLUSTER) | {"local": local})
+    watch = Watch(running, NO_PROJECTOR, cluster, {})
+    watch.stop_all()
+    assert (running.slots == 1) is early
+    write_baseline(running, "complete")
+    watch.stop_all()
+    assert running.slots > 1
+    assert ("1 trial until the baseline is trained, which all others start from" in said) is early
+    assert len(said) == 1 + early
