@@ -242,6 +242,26 @@ def test_a_checkpoint_is_enough_to_use_the_weights(
     assert right == pytest.approx(last.metrics["val_accuracy"], abs=1e-12)
 
 
+def test_the_images_are_decoded_before_the_baseline_is_waited_for(
+    start, tiny_images: ImageSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+
+    def decode(*_: object) -> ImageSource:
+        order.append("decoded")
+        return tiny_images
+
+    def wait(*_: object) -> None:
+        order.append("waits for the baseline")
+        raise TrainingError("that is all")
+
+    monkeypatch.setattr(trial, "_images_on", decode)
+    monkeypatch.setattr(trial, "acquire_baseline", wait)
+    with pytest.raises(TrainingError, match="that is all"):
+        next(start())
+    assert order == ["decoded", "waits for the baseline"]
+
+
 def test_a_trial_that_diverges_ends_in_a_training_error(start) -> None:
     with pytest.raises(TrainingError, match="epoch 1"):
         list(start(lr=1e30))
