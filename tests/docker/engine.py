@@ -107,11 +107,11 @@ class Engine:
         command = ["docker-compose", "-f", str(ROOT / "docker" / "compose.yaml"), *arguments]
         return self._run(command, check=check, timeout=timeout, more=variables)
 
-    def start_compose(self, *arguments: str, **variables: str) -> subprocess.Popen[str]:
-        """The same, without waiting for its end."""
+    def start_docker(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start `docker ARGUMENTS` without waiting for its end."""
         return subprocess.Popen(
-            ["docker-compose", "-f", str(ROOT / "docker" / "compose.yaml"), *arguments],
-            env=self.environment | variables,
+            ["/usr/bin/docker", *arguments],
+            env=self.environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
@@ -178,7 +178,8 @@ def running_engine() -> Iterator[Engine]:
         yield engine
     finally:
         if daemon is not None:
-            _end(daemon, folder)
+            _end(daemon)
+        _unmount(folder)
         subprocess.run(["ip", "netns", "del", namespace], check=False)
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -198,7 +199,10 @@ def _debian_root(folder: Path) -> Path:
     into = root / "usr/local/lib/python3.11/dist-packages"
     into.mkdir(parents=True, exist_ok=True)
     environment = Path(sysconfig.get_paths()["purelib"])
-    subprocess.run(["cp", "-a", "--reflink=auto", f"{environment}/.", str(into)], check=True)
+    # Linked where that is possible: nothing below changes a file in place.
+    linked = subprocess.run(["cp", "-al", f"{environment}/.", str(into)], check=False)
+    if linked.returncode != 0:
+        subprocess.run(["cp", "-a", f"{environment}/.", str(into)], check=True)
     ours = [*into.glob("_lmoe_tune*.pth"), *into.glob("lmoe_tune-*.dist-info")]
     for path in [*ours, *into.glob("pip-*"), into / "pip"]:
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
@@ -267,7 +271,7 @@ def _import_stand_ins(engine: Engine, root: Path) -> None:
     engine.docker("build", "-q", "-t", "postgres:17", str(build))
 
 
-def _end(daemon: subprocess.Popen[bytes], folder: Path) -> None:
+def _end(daemon: subprocess.Popen[bytes]) -> None:
     """Stop the engine; what containers still run ends with it."""
     if daemon.poll() is None:
         daemon.terminate()
@@ -276,6 +280,10 @@ def _end(daemon: subprocess.Popen[bytes], folder: Path) -> None:
         except subprocess.TimeoutExpired:
             daemon.kill()
             daemon.wait()
+
+
+def _unmount(folder: Path) -> None:
+    """What the engine, or a debootstrap that was interrupted, has left mounted: nothing of it must be deleted."""
     for line in Path("/proc/mounts").read_text(encoding="utf-8").splitlines():
         place = line.split()[1]
         if place.startswith(str(folder)):

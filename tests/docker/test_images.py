@@ -76,12 +76,14 @@ class Cluster:
         return self.engine.compose(*arguments, check=check, timeout=600, **self.variables)
 
     def run(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """Run a command in the head."""
-        return self.compose("exec", "-T", "head", *arguments, check=check)
+        """Run a command in the head; what `docker-compose exec` does, without a second of Python each time."""
+        return self.engine.docker(
+            "exec", self.container("head"), *arguments, check=check, timeout=600
+        )
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """Start a command in the head."""
-        return self.engine.start_compose("exec", "-T", "head", *arguments, **self.variables)
+        return self.engine.start_docker("exec", self.container("head"), *arguments)
 
     def container(self, service: str, number: int = 1) -> str:
         return f"{self.variables['COMPOSE_PROJECT_NAME']}_{service}_{number}"
@@ -194,8 +196,8 @@ def test_a_sweep_runs_on_the_workers_and_mlflow_shows_every_trial(cluster: Clust
 
 
 def test_without_the_token_nobody_joins(cluster: Cluster) -> None:
-    done = cluster.compose(
-        "exec", "-T", "-e", "RAY_AUTH_TOKEN=" + "0" * 64, "head",
+    done = cluster.engine.docker(
+        "exec", "-e", "RAY_AUTH_TOKEN=" + "0" * 64, cluster.container("head"),
         "lmoe-tune", "search", "digits", "--name", "thief", "--trials", "1", "--address", "auto",
         check=False,
     )  # fmt: skip
