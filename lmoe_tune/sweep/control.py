@@ -21,7 +21,7 @@ from lmoe_tune.sweep.lines import LedgerError
 from lmoe_tune.sweep.nodes import Nodes
 from lmoe_tune.sweep.observer import Observer
 from lmoe_tune.sweep.ties import drop_placements
-from lmoe_tune.sweep.trial_files import append_epoch, write_record
+from lmoe_tune.sweep.trial_files import write_news, write_record
 from lmoe_tune.training.baseline_record import read_baseline_record
 from trainables.handshake import clock_fault, leave_sign
 
@@ -129,7 +129,10 @@ class SweepControl:
     def on_start(self, suggestion: Suggestion) -> None:
         self._handed_out_ms[suggestion.number] = now_ms()
         trial = self.ledger.trial(suggestion.number)
-        write_record(self.ledger.folder, trial)
+        if self.ledger.folder.trial(trial.number).exists():  # of a former run, or handed back
+            write_record(self.ledger.folder, trial)
+        else:
+            write_news(self.ledger.folder, trial, 0)
         self.observer.on_start(trial)
 
     def on_report(self, report: Report) -> bool:
@@ -149,6 +152,7 @@ class SweepControl:
                 f"{report.failure}. No trial can be trained, so the sweep has stopped; once that is mended: "
                 f"{self.ledger.resume_command}"
             )
+        before = self.ledger.standing.running[report.trial]
         if report.failure is not None:
             self.ledger.fail(report.trial, report.failure, report.traceback)
             self._refuse_failures_only(report.failure)
@@ -157,7 +161,6 @@ class SweepControl:
             self._failed_before_any_epoch = None
             self._keep_place(report)
             self.baseline = report.baseline
-            before = self.ledger.standing.running[report.trial]
             ended = self.ledger.record_epoch(
                 report.trial, report.epoch, report.metrics, report.baseline
             )
@@ -165,12 +168,12 @@ class SweepControl:
             self._gpu_hours_used_up = gpu_hours is not None and self.ledger.gpu_hours() >= gpu_hours
         trial = self.ledger.trial(report.trial)
         if ended:
-            self._ended(trial)
+            self._ended(trial, before)
         elif len(trial.epochs) > before:
-            append_epoch(self.ledger.folder, trial)
+            write_news(self.ledger.folder, trial, before)
             self.observer.on_epoch(trial)
         elif report.notes:
-            write_record(self.ledger.folder, trial)
+            write_news(self.ledger.folder, trial, before)
         return ended
 
     def _leave_out(self, report: Report) -> bool:
@@ -280,8 +283,11 @@ class SweepControl:
         except BaseException as error:
             self.fatal = self.fatal or error
 
-    def _ended(self, trial: TrialRecord) -> None:
-        write_record(self.ledger.folder, trial)
+    def _ended(self, trial: TrialRecord, num_written: int | None = None) -> None:
+        """Take in the end of a trial; `num_written` of its epochs are in its records, None: all."""
+        if num_written is None:
+            num_written = len(trial.epochs)
+        write_news(self.ledger.folder, trial, num_written)
         self._drop_checkpoints(trial.number)
         self.observer.on_end(trial)
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from lmoe_tune.durable import write_aside, writing
-from lmoe_tune.records import TrialRecord
+from lmoe_tune.records import EpochRecord, TrialRecord
 from lmoe_tune.sweep.folder import SweepFolder
 
 METRICS = "metrics.jsonl"
@@ -25,18 +25,29 @@ def write_record(folder: SweepFolder, trial: TrialRecord) -> None:
     path = folder.trial(trial.number)
     with writing(path):
         path.mkdir(parents=True, exist_ok=True)
-    about = trial.to_json()
-    lines = [json.dumps(epoch) for epoch in about.pop("epochs")]
-    write_aside(path / METRICS, "".join(f"{line}\n" for line in lines).encode())
-    write_aside(path / TRIAL, (json.dumps(about, indent=1) + "\n").encode())
+    write_aside(path / METRICS, _lines(trial.epochs))
+    _write_about(path, trial)
 
 
-def append_epoch(folder: SweepFolder, trial: TrialRecord) -> None:
-    """Add a trial's last epoch to `metrics.jsonl`, and write its `trial.json`."""
+def write_news(folder: SweepFolder, trial: TrialRecord, num_written: int) -> None:
+    """Add the epochs that are new to `metrics.jsonl`, and write `trial.json`: the same as
+    `write_record` where so many epochs are written already.
+    """
     path = folder.trial(trial.number)
-    line = json.dumps(trial.epochs[-1].to_json())
-    with writing(path), (path / METRICS).open("ab") as file:
-        file.write(f"{line}\n".encode())
+    fresh = trial.epochs[num_written:]
+    with writing(path):
+        path.mkdir(parents=True, exist_ok=True)
+        if fresh or num_written == 0:  # of a new trial, an empty file
+            with (path / METRICS).open("ab") as file:
+                file.write(_lines(fresh))
+    _write_about(path, trial)
+
+
+def _lines(epochs: Iterable[EpochRecord]) -> bytes:
+    return "".join(f"{json.dumps(epoch.to_json())}\n" for epoch in epochs).encode()
+
+
+def _write_about(path: Path, trial: TrialRecord) -> None:
     about = replace(trial, epochs=()).to_json()
     del about["epochs"]
     write_aside(path / TRIAL, (json.dumps(about, indent=1) + "\n").encode())

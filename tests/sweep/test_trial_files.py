@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lmoe_tune.sweep.ledger import Ledger
-from lmoe_tune.sweep.trial_files import mend_records, read_record, write_record
+from lmoe_tune.sweep.trial_files import mend_records, read_record, write_news, write_record
 
 
 @pytest.fixture
@@ -45,6 +45,27 @@ def test_a_record_reads_back_as_the_trial_that_the_ledger_has(written: Ledger) -
         assert read_record(written.folder.trial(trial.number)) == trial
     (written.folder.trial(1) / "trial.json").write_text('{"trial": 1}', encoding="utf-8")
     assert read_record(written.folder.trial(1)) is None
+
+
+def test_news_and_all_at_once_leave_the_same_files(
+    ledger: Callable[..., Ledger], metrics: Callable[..., dict[str, float]]
+) -> None:
+    made = ledger("search.pruner=none")
+    number = made.ask().number
+    path = made.folder.trial(number)
+
+    def files() -> list[bytes]:
+        return [(path / name).read_bytes() for name in ("trial.json", "metrics.jsonl")]
+
+    for epoch in range(4):  # the start, and three epochs
+        if epoch:
+            params = made.trial(number).params
+            made.record_epoch(number, epoch, metrics(params, epoch), {"val_accuracy": 0.9})
+        trial = made.trial(number)
+        write_news(made.folder, trial, max(0, epoch - 1))
+        found = files()
+        write_record(made.folder, trial)
+        assert files() == found
 
 
 def test_a_failed_trial_says_why(written: Ledger) -> None:
