@@ -33,7 +33,10 @@ Only the process that holds the sweep's lock writes to it. No secret is ever wri
 FILES = [
     ("mlflow.db, mlartifacts/", "MLflow's store, where no other server is given."),
     ("baselines/HASH/", "A baseline: its record, its checkpoints, its scores. Sweeps share them."),
-    ("cache/", "Decoded images and what was found out about files. Can be deleted at any time."),
+    (
+        "cache/",
+        "Decoded images, what was found out about files, what `list` showed. Can be deleted at any time.",
+    ),
     ("sweeps/NAME/ledger.jsonl", "The ledger: a line for each of Optuna's records, see below."),
     (
         "sweeps/NAME/ledger.jsonl.foreign",

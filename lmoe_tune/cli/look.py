@@ -29,6 +29,7 @@ from lmoe_tune.wording import duration, shortened
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from lmoe_tune.sweep.folder import SweepFolder
     from lmoe_tune.sweep.ledger import Ledger
 
 app = typer.Typer()
@@ -39,29 +40,23 @@ WATCHED_EVERY_S = 2.0
 def list_sweeps(form: FormatOption = "table", home: HomeOption = None) -> None:
     """All sweeps of a home, the one worked on last first."""
     from lmoe_tune.sweep.folder import find_sweeps
-    from lmoe_tune.sweep.view import read_sweep, summary
+    from lmoe_tune.sweep.remembered import Remembered
 
     chosen = checked_format(form)
     where = resolve_home(home)
-    rows = []
+    remembered, rows = Remembered(where), []
     for folder in find_sweeps(where):
         try:
-            ledger = read_sweep(folder)
+            row = remembered.row(folder, _row)
         except Exception as error:  # whatever is in the files of one sweep, the others are listed
             problem = str(error) or type(error).__name__
             say(f"{folder.name}: {shortened(problem, 300)}")
             rows.append({"sweep": folder.name, "state": "damaged"})
             continue
-        aside = folder.is_set_aside and not folder.is_running()
-        rows.append(
-            _flat(summary(ledger))
-            | ({"state": "set aside"} if aside else {})
-            | {
-                "started": datetime.fromtimestamp(ledger.created_ms / 1000).isoformat(
-                    " ", "minutes"
-                )
-            }
-        )
+        if folder.is_set_aside and not folder.is_running():
+            row["state"] = "set aside"
+        rows.append(row)
+    remembered.save()
     if not rows and chosen == "table":
         say(f"no sweeps in {where}; start one with: {advice.search(home=where)}")
         return
@@ -78,6 +73,14 @@ def list_sweeps(form: FormatOption = "table", home: HomeOption = None) -> None:
         "started",
     )
     print_rows(rows, columns, chosen)
+
+
+def _row(folder: SweepFolder) -> dict[str, Any]:
+    from lmoe_tune.sweep.view import read_sweep, summary
+
+    ledger = read_sweep(folder)
+    started = datetime.fromtimestamp(ledger.created_ms / 1000).isoformat(" ", "minutes")
+    return _flat(summary(ledger)) | {"started": started}
 
 
 @app.command()
