@@ -1,7 +1,8 @@
 """Which pruner is worth its epochs, over tables of trainings that were recorded once, before any pruner was tried.
 
     python benchmarks/rungs.py [--seeds 50]                       # over the tables in benchmarks/tables
-    python benchmarks/rungs.py --record digits --configurations 48   # trains such a table anew: an hour of one core
+    python benchmarks/rungs.py --record digits --configurations 25      # trains such a table: a few minutes of a core
+    python benchmarks/rungs.py --record typefaces --configurations 40   # the same of image files, see typefaces.py
 
 A table has a line for each configuration, drawn at random from the shipped space: its parameters, and AUROC and
 accuracy on the validation images after every epoch. A search is then a lookup: configurations come in a random order,
@@ -18,6 +19,7 @@ import argparse
 import json
 import random
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -175,34 +177,38 @@ def report(seeds: int, out: Callable[[str], None]) -> None:
             out(f"  {rule.name:38} {quartiles(shares, '.0%'):>20} {quartiles(regrets, '.5f'):>28}")
 
 
-def record(name: str, count: int) -> None:
-    """Train a table: a configuration a line, written as it is done."""
-    import tempfile
+def record(name: str, count: int, home: Path) -> None:
+    """Train a table: a configuration a line, written as it is done; what is there already stays.
 
+    Args:
+        home: where the baseline and the images are kept; the same again goes on where it was stopped.
+    """
     import optuna
+    import typefaces
 
     from lmoe_tune.sweep.sampling import make_distributions
     from lmoe_tune.training.baseline_record import read_baseline_record
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    spec = lmoe_tune.load_spec(name)
+    if name == "typefaces":
+        spec = lmoe_tune.load_spec(typefaces.make(home.resolve() / "typefaces"))
+    else:
+        spec = lmoe_tune.load_spec(name)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=20_000))
+    path = TABLES / f"{name}.jsonl"
     TABLES.mkdir(exist_ok=True)
-    with (
-        tempfile.TemporaryDirectory() as home,
-        (TABLES / f"{name}.jsonl").open("w", encoding="utf-8") as file,
-    ):
+    with path.open("a", encoding="utf-8") as file:
+        num_known = max(0, len(path.read_text(encoding="utf-8").splitlines()) - 1)
         for number in range(count):
             params = study.ask(fixed_distributions=make_distributions(spec.spec)).params
+            if number < num_known:
+                continue
             epochs = [
-                dict(epoch.metrics)
-                for epoch in lmoe_tune.train(spec, params=params, home=Path(home))
+                dict(epoch.metrics) for epoch in lmoe_tune.train(spec, params=params, home=home)
             ]
             if number == 0:
-                (found,) = [
-                    path.name for path in (Path(home) / "baselines").iterdir() if path.is_dir()
-                ]
-                baseline = read_baseline_record(Path(home), found)
+                (found,) = [one.name for one in (home / "baselines").iterdir() if one.is_dir()]
+                baseline = read_baseline_record(home, found)
                 assert baseline is not None
                 last = baseline["epochs"][-1]["metrics"]
                 file.write(
@@ -221,10 +227,14 @@ def main() -> None:
     )
     parser.add_argument("--seeds", type=int, default=50)
     parser.add_argument("--record", metavar="SPEC")
-    parser.add_argument("--configurations", type=int, default=48)
+    parser.add_argument("--configurations", type=int, default=40)
+    parser.add_argument(
+        "--home", type=Path, help="for --record: an empty folder, or the one before"
+    )
     chosen = parser.parse_args()
     if chosen.record:
-        record(chosen.record, chosen.configurations)
+        with tempfile.TemporaryDirectory() as scratch:
+            record(chosen.record, chosen.configurations, chosen.home or Path(scratch))
     else:
         report(chosen.seeds, lambda line: print(line, flush=True))
 

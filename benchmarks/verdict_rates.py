@@ -20,6 +20,8 @@ import numpy.typing as npt
 from scipy.special import ndtri, stdtrit
 
 Floats = npt.NDArray[np.float64]
+LOOKS = (5, 10, 20)
+"""Seeds at each look at a question."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,11 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
 
 
 def share(found: npt.NDArray[np.bool_]) -> str:
-    return f"{found.mean():.3f}".lstrip("0") if found.mean() < 1 else "1"
+    return share_of(found, 3)
+
+
+def share_of(found: npt.NDArray[np.bool_], digits: int) -> str:
+    return f"{found.mean():.{digits}f}".lstrip("0") if found.mean() < 1 else "1"
 
 
 def one_question(rng: np.random.Generator, repetitions: int) -> None:
@@ -184,13 +190,38 @@ def repeated_asking(rng: np.random.Generator, repetitions: int) -> None:
         ever = np.zeros(repetitions, dtype=bool)
         for question in range(1, 6):
             found = draw(rng, (repetitions, 1, 20), noise)
-            for look, count in enumerate((5, 10, 20), start=1):
+            for look, count in enumerate(LOOKS, start=1):
                 ever |= is_better(found[:, :, :count], noise, level_of(question, look))
         rows.append(["five winners, looked at with 5, 10 and 20 seeds", str(noise), share(ever)])
     title = (
         "Equals, asked until it suits: homes in which anything was ever called better (at most .05)"
     )
     table(title, ("what was asked", "noise", "better"), rows)
+
+
+def sharing(rng: np.random.Generator, repetitions: int) -> None:
+    """What share of its level the first look at question 1 takes, when up to three are made."""
+    rules = {
+        f"{share:g} of what is left": [
+            0.025 * share * max(1 - share, 1e-6) ** look for look in range(len(LOOKS))
+        ]
+        for share in (0.5, 0.7, 0.8, 0.9, 0.95, 1.0)
+    }
+    rules["a look counts as a question"] = [level_of(number) / 0.8 for number in (1, 2, 3)]
+    rules["each look has all of it"] = [0.025] * len(LOOKS)
+    rows = []
+    for name, levels in rules.items():
+        row = [name]
+        for effect in (0.0, 1.0, 1.5, 2.0):
+            found = draw(rng, (repetitions, 1, LOOKS[-1]), Noise(), effect)
+            ever, shares = np.zeros(repetitions, dtype=bool), []
+            for count, level in zip(LOOKS, levels, strict=True):
+                ever |= is_better(found[:, :, :count], Noise(), level)
+                shares.append(share_of(ever, 4 if effect == 0 else 3))
+            row.append(" ".join(shares))
+        rows.append(row)
+    title = "Better after a look at 5, at 10 and at 20 seeds: equals, and an effect"
+    table(title, ("a look takes", "equals", "effect 1", "1.5", "2"), rows)
 
 
 def power(rng: np.random.Generator, repetitions: int) -> None:
@@ -270,7 +301,9 @@ def coverage(rng: np.random.Generator, repetitions: int) -> None:
     table(title, ("splits", "seeds", *(f"images {size:g}" for size in images)), rows)
 
 
-TABLES = (one_question, repeated_asking, power, later_questions, correlation, collapses, coverage)
+TABLES = (
+    one_question, repeated_asking, sharing, power, later_questions, correlation, collapses, coverage,
+)  # fmt: skip
 
 
 def main() -> None:

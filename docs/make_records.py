@@ -56,6 +56,11 @@ FILES = [
         "The last two while it runs; the last one of the best trials after that.",
     ),
     ("sweeps/NAME/confirm/", "The confirmation: a study of its own, with the same files."),
+    ("sweeps/NAME/confirm/confirm.json", "What it found, as `confirm --format json` prints it."),
+    (
+        "sweeps/NAME/confirm/reseed.json",
+        "How much pairs varied in a reseeding: `seed_sd`, `image_sd`, `pairs`.",
+    ),
     (
         "sweeps/NAME/tuned/METHOD/",
         "A method that the winner is compared with, tuned: again a study.",

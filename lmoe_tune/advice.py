@@ -106,11 +106,12 @@ def confirm(
     splits: Sequence[int] | None = None,
     tuned_comparators: bool = False,
     allow_unfinished: bool = False,
+    reseed: int | None = None,
     home: Path | None = None,
 ) -> str:
     """Train the best again over fresh seeds, and test them."""
     return _typed(
-        "confirm", name, home=home, seeds=seeds, top=top,
+        "confirm", name, home=home, seeds=None if reseed else seeds, top=top, reseed=reseed,
         splits=",".join(map(str, splits)) if splits else None,
         tuned_comparators=tuned_comparators, allow_unfinished=allow_unfinished,
     )  # fmt: skip

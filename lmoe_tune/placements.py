@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,14 +42,20 @@ class Placements:
         """One of COMPARABLE."""
         return float(np.mean([self.known[name].mean() for name in self._kinds(metric)]))
 
-    def variance_of_difference(self, other: Placements, metric: str) -> float:
-        """Of the difference of this model's AUROC and another's on the same images."""
-        kinds = self._kinds(metric)
+    def variance_of_difference(
+        self, other: Placements, metric: str, sizes: Mapping[str, int] | None = None
+    ) -> float:
+        """Of the difference of this model's AUROC and another's on the same images.
+
+        Args:
+            sizes: on so many other images like these: `known`, and each kind of novelty.
+        """
+        kinds, sizes = self._kinds(metric), sizes or {}
         of_known = np.mean([self.known[name] - other.known[name] for name in kinds], axis=0)
-        variance = float(of_known.var(ddof=1)) / len(of_known)
+        variance = float(of_known.var(ddof=1)) / sizes.get("known", len(of_known))
         for name in kinds:
             of_novel = (self.novel[name] - other.novel[name]) / len(kinds)
-            variance += float(of_novel.var(ddof=1)) / len(of_novel)
+            variance += float(of_novel.var(ddof=1)) / sizes.get(name, len(of_novel))
         return variance
 
     def is_tied(self, other: Placements, metric: str) -> bool:
@@ -87,6 +94,15 @@ def placements_of(known: Floats, novel: dict[str, Floats]) -> Placements:
     return Placements(
         {name: of_known for name, (of_known, _) in found.items()},
         {name: of_novel for name, (_, of_novel) in found.items()},
+    )
+
+
+def mean_placements(several: Sequence[Placements]) -> Placements:
+    """Image by image the mean over models of the same images: what differs from model to model cancels."""
+    first = several[0]
+    return Placements(
+        {name: np.mean([one.known[name] for one in several], axis=0) for name in first.known},
+        {name: np.mean([one.novel[name] for one in several], axis=0) for name in first.novel},
     )
 
 

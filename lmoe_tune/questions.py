@@ -121,7 +121,7 @@ def take_seeds(
     """
     with _held(home) as (file, records):
         own, new = _seeds(records, sweep_id, purpose), list[int]()
-        taken = avoid | {seed for one in records if one["kind"] == "seeds" for seed in one["seeds"]}
+        taken = avoid | _all_seeds(records)
         seed = first
         while len(own) + len(new) < count:
             if seed not in taken:
@@ -139,11 +139,24 @@ def taken_seeds(home: Path, sweep_id: str, purpose: str) -> tuple[int, ...]:
     return tuple(_seeds(_records(_content(home), home), sweep_id, purpose))
 
 
+def all_taken_seeds(home: Path) -> set[int]:
+    """The seeds that anybody in this home has taken for anything."""
+    return _all_seeds(_records(_content(home), home))
+
+
 def _seeds(records: Sequence[Mapping[str, Any]], sweep_id: str, purpose: str) -> list[int]:
     found: list[int] = []
     for one in records:
         if one["kind"] == "seeds" and (one["sweep_id"], one["purpose"]) == (sweep_id, purpose):
             found += one["seeds"]
+    return found
+
+
+def _all_seeds(records: Sequence[Mapping[str, Any]]) -> set[int]:
+    found: set[int] = set()
+    for one in records:
+        if one["kind"] == "seeds":
+            found.update(one["seeds"])
     return found
 
 

@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from lmoe_tune.placements import Placements, placements_of, read_placements
+from lmoe_tune.placements import (
+    Placements,
+    mean_placements,
+    placements_of,
+    read_placements,
+)
 from lmoe_tune.records import PLACEMENTS_FILE
 
 Scores = tuple[np.ndarray, dict[str, np.ndarray]]
@@ -56,6 +61,33 @@ def test_the_variance_of_a_difference_is_that_of_a_bootstrap_over_the_images(met
         ]
         differences.append(pair[0].auroc(metric) - pair[1].auroc(metric))
     assert one.variance_of_difference(other, metric) == pytest.approx(np.var(differences), rel=0.15)
+
+
+def test_the_variance_on_other_numbers_of_images_is_that_of_such_samples() -> None:
+    rng = np.random.default_rng(3)
+
+    def two(num: int) -> tuple[Placements, Placements]:
+        scores = drawn(rng, num=num)
+        return placements_of(*scores), placements_of(*like(rng, scores, 0.5, shift=0.1))
+
+    few = [two(120) for _ in range(150)]
+    sizes = {"known": 480, "fine": 480, "coarse": 240}
+    expected = np.mean([a.variance_of_difference(b, "val_auroc", sizes) for a, b in few])
+    many = [two(480) for _ in range(300)]
+    measured = np.var([a.auroc("val_auroc") - b.auroc("val_auroc") for a, b in many])
+    assert measured == pytest.approx(expected, rel=0.25)
+
+
+def test_the_mean_over_models_is_image_by_image() -> None:
+    rng = np.random.default_rng(4)
+    scores = drawn(rng)
+    several = [placements_of(*like(rng, scores, 0.5)) for _ in range(8)]
+    mean = mean_placements(several)
+    values = [one.auroc("val_auroc") for one in several]
+    assert mean.auroc("val_auroc") == pytest.approx(np.mean(values))
+    other = mean_placements([placements_of(*like(rng, scores, 0.5)) for _ in range(8)])
+    single = several[0].variance_of_difference(several[1], "val_auroc")
+    assert mean.variance_of_difference(other, "val_auroc") < single / 2
 
 
 def test_models_that_are_equal_are_told_apart_in_one_of_twenty_cases() -> None:

@@ -25,6 +25,7 @@ from lmoe_tune.cli.run import INTERRUPTED, TOO_MANY_FAILED, AddressOption, Chang
 from lmoe_tune.errors import UsageError
 
 if TYPE_CHECKING:
+    from lmoe_tune.confirmation.reseeding import Reseeding
     from lmoe_tune.records import TrialRecord
 
 app = typer.Typer()
@@ -47,6 +48,13 @@ def confirm(
             help="Tune the other methods too, each with the search's own budget.",
         ),
     ] = False,
+    reseed: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Instead: N fresh seeds of the best and the defaults on validation images; opens nothing.",
+        ),
+    ] = None,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -66,6 +74,9 @@ def confirm(
     from lmoe_tune.confirmation import running
 
     chosen, split_numbers = checked_format(form), _splits(splits)
+    _refuse_beside_reseed(
+        reseed, splits=splits, tuned_comparators=tuned_comparators, dry_run=dry_run
+    )
     sweep = open_sweep(name, resolve_home(home))
     if dry_run:
         forecast = running.forecast(sweep, seeds=seeds, top=top, splits=split_numbers)
@@ -75,18 +86,21 @@ def confirm(
             typer.echo("\n".join(forecast.lines()))
         return
 
+    how: dict[str, Any] = {
+        "top": top,
+        "allow_unfinished": allow_unfinished,
+        "allow_changes": allow_changes,
+        "address": address,
+        "observer": JobProgress(),
+        "leave": os._exit,
+    }
     try:
+        if reseed is not None:
+            reseeded = running.confirm(sweep, reseed=reseed, **how)
+            _print_reseeding(reseeded, chosen)
+            raise typer.Exit(TOO_MANY_FAILED if reseeded.failed else 0)
         result = running.confirm(
-            sweep,
-            seeds=seeds,
-            top=top,
-            splits=split_numbers,
-            tuned_comparators=tuned_comparators,
-            allow_unfinished=allow_unfinished,
-            allow_changes=allow_changes,
-            address=address,
-            observer=JobProgress(),
-            leave=os._exit,
+            sweep, seeds=seeds, splits=split_numbers, tuned_comparators=tuned_comparators, **how
         )
     except running.InterruptedConfirmation as stopped:
         say(f"interrupted; to go on: {stopped.command}")
@@ -94,6 +108,15 @@ def confirm(
     document = result.to_json()
     _print(document, chosen)
     raise typer.Exit(TOO_MANY_FAILED if document["failed"] else 0)
+
+
+def _refuse_beside_reseed(reseed: int | None, **others: object) -> None:
+    given = ", ".join("--" + name.replace("_", "-") for name, value in others.items() if value)
+    if reseed is not None and given:
+        raise UsageError(
+            f"--reseed does not go with {given}: it trains on the spec's own split, tunes nothing, and says itself "
+            "what a confirmation could find"
+        )
 
 
 class JobProgress(Lines):
@@ -117,7 +140,10 @@ class JobProgress(Lines):
             return super().name_of(trial)
 
         candidate = self.ledger.attrs["candidates"][trial.params["candidate"]]
-        return f"{candidate['name']}, split {trial.params['split']}, seed {trial.params['seed']}"
+        about = f"{candidate['name']}, split {trial.params['split']}, seed {trial.params['seed']}"
+        if candidate["purpose"] == "reseed":
+            return f"{about}, validation images"
+        return about
 
 
 def _splits(text: str | None) -> tuple[int, ...] | None:
@@ -187,15 +213,64 @@ def _print_tables(document: dict[str, Any]) -> None:
         typer.echo(f"- {caution}")
     for line in needs_lines(tuple(map(tuple, document["needs"])), document["cannot_show"]):
         typer.echo(line.strip())
+    _say_failed(document)
+    for line in document["changes"]:
+        typer.echo(f"changed since it was begun: {line}")
+    typer.echo(openings_line(document["test_openings"]))
+
+
+def _say_failed(document: dict[str, Any]) -> None:
     for failure in document["failed"]:
         say(
             f"failed: {failure['row']}, split {failure['split']}, seed {failure['seed']}: {failure['failure']}"
         )
     if document["failed"]:
         say("the same command tries the failed jobs once more")
-    for line in document["changes"]:
-        typer.echo(f"changed since it was begun: {line}")
-    typer.echo(openings_line(document["test_openings"]))
+
+
+def _print_reseeding(result: Reseeding, form: Format) -> None:
+    from lmoe_tune.confirmation.reseeding import SHOWN
+
+    document = result.to_json()
+    if form == "json":
+        print_json(document)
+        return
+    if form == "csv":
+        gains = [gain | {"against": name} for name, gain in document["gains"].items()]
+        _print_csv(document | {"paired": gains})
+        return
+
+    rows, searched, metric = document["rows"], document["searched"], document["metric"]
+    metrics = [name for name in SHOWN if any(name in row["metrics"] for row in rows)]
+    typer.echo("validation images, mean ± standard deviation over fresh seeds")
+    print_table(
+        [
+            [
+                row["name"],
+                shown(row["runs"]),
+                shown(searched.get(row["name"])),
+                *(_mean(row, name) for name in metrics),
+            ]
+            for row in rows
+        ],
+        ("", "runs", f"{metric} in the search", *metrics),
+    )
+    typer.echo("")
+    for name, gain in result.gains.items():
+        typer.echo(
+            f"{name} minus {gain.against}: {gain.difference:+.4f} in {metric}, "
+            f"standard deviation {gain.seed_sd:.4f} over {gain.num_pairs} pairs"
+        )
+    for row in rows:
+        if row["diverged"]:
+            typer.echo(f"- {row['name']} diverged in {row['diverged']} of {row['runs']} trainings")
+    typer.echo(
+        "- the search chose by these images, so what it chose is still flattered by them; only a "
+        "confirmation says whether it is better\n"
+    )
+    for line in result.forecast.lines():
+        typer.echo(line)
+    _say_failed(document)
 
 
 def _print_csv(document: dict[str, Any]) -> None:
@@ -230,7 +305,7 @@ def _print_csv(document: dict[str, Any]) -> None:
         pair = paired.get(row["name"], {})
         cells += [pair.get(key) for key in of_pair]
         writer.writerow(
-            [*cells, document["verdict"] if row["name"] == document["compared_with"] else None]
+            [*cells, document.get("verdict") if row["name"] == document["compared_with"] else None]
         )
     sys.stdout.write(text.getvalue())
 

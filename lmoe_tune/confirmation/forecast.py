@@ -1,7 +1,8 @@
 """What a confirmation would cost and what it could find, said before anything is trained or opened.
 
-How much pairs vary is known from earlier confirmations on the same data in this home. Where there is none, the first
-two pairs will tell, and the result says it then.
+How much pairs vary is known from earlier confirmations and reseedings on the same data in this home. Where there is
+none, the first two pairs will tell, and the result says it then. A plan for seeds is all that this is used for: no
+search and no choice of a winner ever reads what a test has shown.
 """
 
 from __future__ import annotations
@@ -9,12 +10,12 @@ from __future__ import annotations
 import json
 import math
 import statistics
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from lmoe_tune.confirmation.job_ledger import JobLedger
-from lmoe_tune.confirmation.plan import Plan
+from lmoe_tune.confirmation.plan import RESEED_FILE, Plan
 from lmoe_tune.durable import read_text
 from lmoe_tune.errors import LmoeTuneError
 from lmoe_tune.questions import read_questions
@@ -72,8 +73,8 @@ class Forecast:
         ]
         if self.source is None:
             found.append(
-                "nothing is known yet of how much pairs vary on these data; the first two pairs will say "
-                "how many seeds a difference needs"
+                "nothing is known yet of how much pairs vary on these data: `--reseed 3` finds out on the validation "
+                "images; else the result says it from the first two pairs on"
             )
             return found
 
@@ -138,24 +139,45 @@ def needs_lines(needs: tuple[tuple[float, int], ...], cannot_show: float | None)
 
 
 def _known_spreads(ledger: Ledger) -> Iterator[tuple[str, float, float]]:
-    """Source, seed and image deviation of confirmations on the same data, this sweep's own first."""
+    """Source, seed and image deviation of confirmations and reseedings on the same data, this sweep's own first."""
     folders = find_sweeps(ledger.folder.home)
     for folder in sorted(folders, key=lambda one: one.name != ledger.folder.name):
-        found = _spread(folder, ledger.spec)
-        if found is not None:
-            yield (f"the confirmation of '{folder.name}'", *found)
+        if not _has_same_data(folder, ledger.spec):
+            continue
+        for what, read in (("confirmation", _of_confirmation), ("reseeding", _of_reseeding)):
+            found = _spread(read, folder.confirmation)
+            if found is not None:
+                yield (f"the {what} of '{folder.name}'", *found)
 
 
-def _spread(folder: SweepFolder, wanted: Spec) -> tuple[float, float] | None:
+def _has_same_data(folder: SweepFolder, wanted: Spec) -> bool:
     try:
-        document = json.loads(read_text(folder.confirmation.path / "confirm.json"))
-        own, spec = document["paired"][0], view.read_spec(folder)
-        seed_sd, image_sd, pairs = own["seed_sd"], own["image_sd"], own["pairs"]
-    except (LmoeTuneError, OSError, ValueError, KeyError, TypeError, IndexError):
+        data = view.read_spec(folder).data
+    except (LmoeTuneError, OSError):
+        return False
+    return (data.id, data.coarse_ood) == (wanted.data.id, wanted.data.coarse_ood)
+
+
+def _of_confirmation(folder: SweepFolder) -> dict[str, Any]:
+    document = json.loads(read_text(folder.path / "confirm.json"))
+    return dict(document["paired"][0])
+
+
+def _of_reseeding(folder: SweepFolder) -> dict[str, Any]:
+    return dict(json.loads(read_text(folder.path / RESEED_FILE)))
+
+
+def _spread(
+    read: Callable[[SweepFolder], dict[str, Any]], folder: SweepFolder
+) -> tuple[float, float] | None:
+    """Of seeds and of images; None where there is none that a plan could be made with."""
+    try:
+        found = read(folder)
+        seed_sd, image_sd, pairs = found["seed_sd"], found["image_sd"], found["pairs"]
+    except (OSError, ValueError, KeyError, TypeError, IndexError):
         return None
 
-    is_alike = (spec.data.id, spec.data.coarse_ood) == (wanted.data.id, wanted.data.coarse_ood)
-    if not is_alike or pairs < 2 or not math.isfinite(seed_sd) or seed_sd <= 0:
+    if image_sd is None or pairs < 2 or not math.isfinite(seed_sd) or seed_sd <= 0:
         return None
     return float(seed_sd), float(image_sd)
 

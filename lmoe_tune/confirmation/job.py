@@ -1,5 +1,7 @@
 """One job of a confirmation, in a worker: train a candidate on the in-distribution classes, and test it.
 
+Or, in a reseeding, train it as the search did but for the seed, and validate it.
+
 Nothing else in the package gives test images to a model, and no worker of a search imports this module.
 """
 
@@ -21,10 +23,12 @@ from lmoe_tune.confirmation.plan import (
     DIVERGED,
     MODEL,
     RESAMPLED,
+    RESEED,
     SCORES,
+    VAL_DIVERGED,
     trains_held_out,
 )
-from lmoe_tune.data import SearchData
+from lmoe_tune.data import SearchData, load_search_data
 from lmoe_tune.data.sealed_images import FINE, ID, Opened, TestImages, open_test_data
 from lmoe_tune.data.sealed_plan import seen_in_training
 from lmoe_tune.durable import write_durably
@@ -36,6 +40,7 @@ from lmoe_tune.evaluation import (
     outputs,
     resampled_metrics_of_scores,
 )
+from lmoe_tune.placements import COMPARABLE
 from lmoe_tune.spec import DataSpec, Spec
 from lmoe_tune.training.loop import EVALUATION_BATCH
 from lmoe_tune.training.trial import Trained, TrialEpoch, run_trial
@@ -55,13 +60,11 @@ DISTINCT = ("test_auroc", "test_fine_auroc", "test_coarse_auroc", "test_accuracy
 
 
 def run_job(config: dict[str, Any]) -> Iterator[TrialEpoch]:
-    """The epochs of the job that a worker's config names; the metrics of the last one have those of the test.
+    """The epochs of the job that a worker's config names.
 
-    A job that is killed before its last epoch is recorded is tested again from its checkpoint, with the same result.
-    A training that diverges is a result, too: its test metrics are those of chance, and `test_diverged` is 1.
+    A training that diverges is a result, too: its last metrics are those of chance, and one says so.
     """
-    spec, folder, home = read_spec(config), trial_folder(config), Path(config["home"])
-    point = config["params"]
+    spec, point = read_spec(config), config["params"]
     candidate = config["candidates"][point["candidate"]]
     job_spec = spec.model_copy(
         update={
@@ -69,9 +72,48 @@ def run_job(config: dict[str, Any]) -> Iterator[TrialEpoch]:
             "train": spec.train.model_copy(update={"seed": point["seed"]}),
         }
     )
-    with_held_out = trains_held_out(spec)
+    if candidate["purpose"] == RESEED:
+        return _validated(config, job_spec, candidate)
+
+    return _tested(config, job_spec, candidate)
+
+
+def _validated(
+    config: dict[str, Any], job_spec: Spec, candidate: dict[str, Any]
+) -> Iterator[TrialEpoch]:
+    """A trial of the search's own kind, with another seed: it sees what the search sees."""
+    folder, home, params = trial_folder(config), Path(config["home"]), dict(candidate["params"])
     method = load_method(candidate["method"], import_path_of(config))
-    params = dict(candidate["params"])
+    epochs = run_trial(
+        job_spec,
+        objective_of(method, params),
+        params,
+        home=home,
+        folder=folder / "checkpoints",
+        num_recorded=num_recorded(folder),
+    )
+    last: TrialEpoch | None = None
+    try:
+        for last in epochs:
+            yield last
+    except TrainingError as error:
+        _refuse_other_than_diverged(error)
+        data = load_search_data(job_spec.data, home)
+        metrics = {"val_accuracy": 1 / data.num_classes, VAL_DIVERGED: 1.0}
+        metrics |= dict.fromkeys(COMPARABLE, 0.5)
+        yield from _at_chance(job_spec, data.num_classes, metrics, last)
+
+
+def _tested(
+    config: dict[str, Any], job_spec: Spec, candidate: dict[str, Any]
+) -> Iterator[TrialEpoch]:
+    """A training on all in-distribution classes; the metrics of its last epoch have those of the test.
+
+    A job that is killed before its last epoch is recorded is tested again from its checkpoint, with the same result.
+    """
+    folder, home, params = trial_folder(config), Path(config["home"]), dict(candidate["params"])
+    with_held_out = trains_held_out(job_spec)
+    method = load_method(candidate["method"], import_path_of(config))
 
     def opened() -> Opened:
         return open_test_data(job_spec.data, home, with_held_out=with_held_out)
@@ -79,7 +121,7 @@ def run_job(config: dict[str, Any]) -> Iterator[TrialEpoch]:
     def at_end(trained: Trained) -> dict[str, float]:
         seen = seen_in_training(job_spec.data, home, with_held_out=with_held_out)
         metrics, arrays = measure(trained, job_spec, opened().test, seen)
-        if point["seed"] == candidate.get("keeps_model_of"):
+        if job_spec.train.seed == candidate.get("keeps_model_of"):
             _keep_model(folder, trained)
         _keep_arrays(folder, arrays)
         return metrics
@@ -99,11 +141,11 @@ def run_job(config: dict[str, Any]) -> Iterator[TrialEpoch]:
         for last in epochs:
             yield last
     except TrainingError as error:
-        # The baseline of a seed may diverge as well: then all rows of that seed are worth chance.
-        if not isinstance(error, DivergedError) and not isinstance(error.__cause__, DivergedError):
-            raise
-        log.warning("%s; this training counts as chance", error)
-        yield from _diverged(job_spec, opened(), folder, last)
+        _refuse_other_than_diverged(error)
+        training, test = opened().training, opened().test
+        metrics = chance_metrics(test.sizes, training.num_classes) | {DIVERGED: 1.0}
+        _keep_arrays(folder, _arrays_of_chance(test, metrics))
+        yield from _at_chance(job_spec, training.num_classes, metrics, last)
 
 
 @torch.inference_mode()
@@ -181,12 +223,17 @@ def _without_seen(
     return found
 
 
-def _diverged(
-    spec: Spec, opened: Opened, folder: Path, last: TrialEpoch | None
-) -> Iterator[TrialEpoch]:
-    """The epochs that a training did not reach, and what it is worth."""
-    test, num_classes = opened.test, opened.training.num_classes
-    metrics = chance_metrics(test.sizes, num_classes) | {DIVERGED: 1.0}
+def _refuse_other_than_diverged(error: TrainingError) -> None:
+    """Raise an error again that is no result; the baseline of a seed may diverge as well."""
+    if not isinstance(error, DivergedError) and not isinstance(error.__cause__, DivergedError):
+        raise error
+    log.warning("%s; this training counts as chance", error)
+
+
+def _arrays_of_chance(
+    test: TestImages, metrics: Mapping[str, float]
+) -> dict[str, npt.NDArray[Any]]:
+    """What is kept of the test of a training that diverged."""
     novel, counts = np.unique(test.novel_labels, return_counts=True)
     arrays: dict[str, npt.NDArray[Any]] = {
         "fingerprint": np.array(test.fingerprint),
@@ -196,14 +243,19 @@ def _diverged(
     }
     for name, value in metrics.items():
         arrays[f"{RESAMPLED}{name}"] = np.full(NUM_RESAMPLES, value)
-    _keep_arrays(folder, arrays)
+    return arrays
 
+
+def _at_chance(
+    spec: Spec, num_classes: int, metrics: Mapping[str, float], last: TrialEpoch | None
+) -> Iterator[TrialEpoch]:
+    """The epochs that a training did not reach; the last of them with these metrics."""
     baseline, key = (last.baseline, last.baseline_key) if last is not None else ({}, "")
     first = last.epoch + 1 if last is not None else 1
     for epoch in range(first, spec.train.epochs + 1):
         of_epoch = {"val_accuracy": 1 / num_classes}
         if epoch == spec.train.epochs:
-            of_epoch |= metrics
+            of_epoch |= dict(metrics)
         yield TrialEpoch(epoch, of_epoch, baseline, key)
 
 

@@ -1,4 +1,7 @@
-"""The second study in a sweep's folder: its jobs, and the record of every opening of the test set."""
+"""The second study in a sweep's folder: its jobs, and the record of every opening of the test set.
+
+A job is of a candidate, and a candidate is of a purpose: to be tested, or to be validated with other seeds before.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lmoe_tune.confirmation.plan import Candidate, Plan, spec_of, trains_held_out
-from lmoe_tune.data import describe_splits
+from lmoe_tune.confirmation.plan import (
+    CONFIRM,
+    Candidate,
+    Plan,
+    Purpose,
+    spec_of,
+    trains_held_out,
+)
+from lmoe_tune.data import describe_splits, load_search_data
 from lmoe_tune.data.decoded_cache import ImageFile
 from lmoe_tune.data.inspection import refuse_unsound
 from lmoe_tune.data.sealed_images import Opened, open_test_data
@@ -78,11 +88,21 @@ class JobLedger:
         """Whether all jobs of the plan, and of the plans before it, have ended well."""
         return all(job.is_complete for job in self.jobs(plan))
 
+    def num_waiting(self, purpose: Purpose) -> int:
+        """The jobs for a purpose that were asked for and have not ended."""
+        if self._ledger is None:
+            return 0
+
+        records = self._records()
+        candidates = [records[point["candidate"]] for point in self._ledger.unfinished_points()]
+        return sum(candidate["purpose"] == purpose for candidate in candidates)
+
     def rows(self, plan: Plan) -> list[Candidate]:
-        """The plan's rows, and those that former plans have trained: no later plan makes the table smaller."""
+        """The plan's rows, and those that former plans of its purpose have trained: no later plan makes the table
+        smaller."""
         rows = list(plan.rows)
         for record in self._records():
-            if not any(row.is_same(record) for row in rows):
+            if record["purpose"] == plan.purpose and not any(row.is_same(record) for row in rows):
                 rows.append(Candidate.of_record(record))
         return rows
 
@@ -95,7 +115,7 @@ class JobLedger:
 
         found, records = list[Job](), self._records()
         for row in self.rows(plan):
-            place = _place(records, row)
+            place = _place(records, row, plan.purpose)
             cells = {(split, seed) for of, split, seed in queued if of == place}
             if row in plan.rows:
                 cells |= set(plan.cells())
@@ -116,7 +136,7 @@ class JobLedger:
     def begin(
         self, plan: Plan, command: str, *, allow_changes: bool = False, say: Say | None = None
     ) -> int:
-        """Queue the jobs that are missing, and record that the test set is about to be opened.
+        """Queue the jobs that are missing, and record that the test set is about to be opened, where it is.
 
         Returns how many jobs there are to do, those of former plans included.
 
@@ -130,24 +150,29 @@ class JobLedger:
         ledger = self.ledger
         records = list(ledger.attrs["candidates"])
         for row in plan.rows:
-            if _place(records, row) is None:
-                if row.trial is not None:
+            if _place(records, row, plan.purpose) is None:
+                if row.trial is not None and plan.purpose == CONFIRM:
                     keeps = {"keeps_model_of": plan.seeds[0]}
                 else:
                     keeps = {}
-                records.append(row.as_record() | keeps)
+                records.append(row.as_record() | {"purpose": plan.purpose} | keeps)
         known = {_key(point) for point in ledger.points()}
         points = [
-            {"candidate": _place(records, row), "split": split, "seed": seed}
+            {"candidate": _place(records, row, plan.purpose), "split": split, "seed": seed}
             for row in plan.rows
             for split, seed in plan.cells()
         ]
         missing = {_key(point): point for point in points if _key(point) not in known}
         ledger.enqueue(list(missing.values()), {"candidates": records, "resume_command": command})
-        ledger.retry_failed()
-        num_jobs = sum(1 for _ in self._to_do())
-        view.record_opening(self.sweep, who(), command, num_jobs)
-        write_about(self.sweep)
+        ledger.retry_failed(
+            number
+            for number in ledger.standing.failed
+            if records[ledger.trial(number).params["candidate"]]["purpose"] == plan.purpose
+        )
+        num_jobs = self.num_waiting(plan.purpose)
+        if plan.purpose == CONFIRM:
+            view.record_opening(self.sweep, who(), command, num_jobs)
+            write_about(self.sweep)
         return num_jobs
 
     def open_split(self, split: int) -> Opened:
@@ -162,15 +187,11 @@ class JobLedger:
     def files(self, plan: Plan) -> Iterator[tuple[DataSpec, Sequence[ImageFile]]]:
         """Split by split the image files that the jobs will read."""
         for split in plan.splits:
-            yield _at_split(self.sweep.spec, split), self.open_split(split).files()
-
-    def _to_do(self) -> Iterator[int]:
-        study = self.ledger.study
-        return (
-            trial.number
-            for trial in study.get_trials(deepcopy=False)
-            if not trial.state.is_finished()
-        )
+            data = _at_split(self.sweep.spec, split)
+            if plan.purpose == CONFIRM:
+                yield data, self.open_split(split).files()
+            else:
+                yield data, load_search_data(data, self.folder.home).files()
 
     def _refuse_changes(self, command: str, allow_changes: bool) -> None:
         """Bring the study's spec and code up to date where that changes nothing, or is allowed; create it if new."""
@@ -237,8 +258,11 @@ def who() -> str:
     return f"{user}@{socket.gethostname()}"
 
 
-def _place(records: Sequence[dict[str, Any]], candidate: Candidate) -> int | None:
-    return next((place for place, record in enumerate(records) if candidate.is_same(record)), None)
+def _place(records: Sequence[dict[str, Any]], candidate: Candidate, purpose: Purpose) -> int | None:
+    for place, record in enumerate(records):
+        if record["purpose"] == purpose and candidate.is_same(record):
+            return place
+    return None
 
 
 def _key(point: Mapping[str, Any]) -> tuple[int, int, int]:

@@ -1,4 +1,4 @@
-"""What a confirmation trains: the rows of its table, and the seeds and splits of each."""
+"""What a confirmation, or a reseeding before it, trains: the rows of its table, and the seeds and splits of each."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from lmoe_tune import advice
 from lmoe_tune.errors import LmoeTuneError, UsageError
-from lmoe_tune.questions import take_seeds, taken_seeds
+from lmoe_tune.questions import all_taken_seeds, take_seeds, taken_seeds
 from lmoe_tune.spec import (
     METHOD,
     SHARED_PARAMETERS,
@@ -30,15 +30,21 @@ if TYPE_CHECKING:
     from lmoe_tune.records import TrialRecord
     from lmoe_tune.sweep.ledger import Ledger
 
+Purpose = Literal["confirm", "reseed"]
+
 FIRST_SEED = 1000  # far from what anybody tunes on; what was used all the same is left out
 MAX_CANDIDATES = 100_000
-CONFIRM, RESEED = "confirm", "reseed"
-"""What fresh seeds are for: the sealed test, or a look at the validation images before it."""
+CONFIRM: Purpose = "confirm"
+RESEED: Purpose = "reseed"
+"""What is trained for: the sealed test, or a look at the validation images before it."""
 SCORES, MODEL, DESCRIPTION = "test.npz", "model.pt", "model.json"
 """What a job keeps in its folder: of its test, of the winner's weights, and of what these need."""
+RESEED_FILE = "reseed.json"
+"""What a reseeding leaves for forecasts, in the confirmation's folder."""
 RESAMPLED = "resampled_"
 DIVERGED = "test_diverged"
-"""A metric of trainings that ended in numbers that are not finite: 1."""
+"""A metric of trainings that ended in numbers that are not finite: 1. It is `val_diverged` in a reseeding."""
+VAL_DIVERGED = "val_diverged"
 
 
 @dataclass(frozen=True)
@@ -81,6 +87,7 @@ class Plan:
     seeds: tuple[int, ...]
     notes: tuple[str, ...] = field(default=())
     """What whoever reads the result should know of the plan, a sentence each."""
+    purpose: Purpose = CONFIRM
 
     @property
     def winner(self) -> Candidate:
@@ -118,21 +125,7 @@ def make_plan(
     """
     spec = ledger.spec
     assert spec.train.seed is not None, "the platform is not resolved"
-    best = best_of(ledger, import_path, top)
-    if not best:
-        raise UsageError(
-            f"the sweep '{ledger.folder.name}' has no complete trial, so there is nothing to confirm; "
-            f"see `{advice.leaderboard(ledger.folder.name, home=ledger.folder.home)}`"
-        )
-    notes = []
-    if len(best) < top:
-        if len(best) == 1:
-            number = "one complete trial"
-        else:
-            number = f"{len(best)} complete trials"
-        notes.append(
-            f"the sweep has {number} with parameters of their own, fewer than --top {top}: all are taken"
-        )
+    best, notes = _best_or_refused(ledger, import_path, top)
     winner = next(trial for trial in ledger.trials() if trial.number == best[0].trial)
     if winner.violation > 0:
         notes.append("no trial meets the constraints: the winner is the one that misses them least")
@@ -183,6 +176,53 @@ def make_plan(
     )
 
 
+def make_reseeding(
+    ledger: Ledger, import_path: Path, *, top: int, num_seeds: int, takes_seeds: bool = True
+) -> Plan:
+    """The plan of a look at the validation images before the test: the best trials, and the defaults of the first.
+
+    Everything is as in the search but for the seeds.
+
+    Args:
+        takes_seeds: as for `make_plan`.
+
+    Raises:
+        UsageError: the sweep has no complete trial.
+    """
+    best, notes = _best_or_refused(ledger, import_path, top)
+    return Plan(
+        top=tuple(best),
+        own_defaults=untuned(ledger.spec, best[0].method, import_path),
+        others=(),
+        splits=(ledger.spec.data.split,),
+        seeds=fresh_seeds(ledger, RESEED, num_seeds, takes=takes_seeds),
+        notes=tuple(notes),
+        purpose=RESEED,
+    )
+
+
+def _best_or_refused(
+    ledger: Ledger, import_path: Path, top: int
+) -> tuple[list[Candidate], list[str]]:
+    """The best trials, and what to say where they are fewer than were asked for."""
+    best = best_of(ledger, import_path, top)
+    if not best:
+        raise UsageError(
+            f"the sweep '{ledger.folder.name}' has no complete trial, so there is nothing to confirm; "
+            f"see `{advice.leaderboard(ledger.folder.name, home=ledger.folder.home)}`"
+        )
+    if len(best) == top:
+        return best, []
+
+    if len(best) == 1:
+        number = "one complete trial"
+    else:
+        number = f"{len(best)} complete trials"
+    return best, [
+        f"the sweep has {number} with parameters of their own, fewer than --top {top}: all are taken"
+    ]
+
+
 def trains_held_out(spec: Spec) -> bool:
     """Whether a confirmation trains on the classes that the search held out: not where the user's classifier, which
     knows none of them, is the baseline itself."""
@@ -225,7 +265,9 @@ def untuned(spec: Spec, method: str, import_path: Path) -> Candidate:
     return Candidate(f"{method} untuned", method, declaration.resolve(fixed))
 
 
-def fresh_seeds(ledger: Ledger, purpose: str, count: int, *, takes: bool = True) -> tuple[int, ...]:
+def fresh_seeds(
+    ledger: Ledger, purpose: Purpose, count: int, *, takes: bool = True
+) -> tuple[int, ...]:
     """Seeds that nothing in this home was trained with; the first of more are those of fewer.
 
     Args:
@@ -238,7 +280,8 @@ def fresh_seeds(ledger: Ledger, purpose: str, count: int, *, takes: bool = True)
         return take_seeds(home, ledger.sweep_id, purpose, count, first=FIRST_SEED, avoid=avoid)
 
     own = taken_seeds(home, ledger.sweep_id, purpose)[:count]
-    new = (seed for seed in itertools.count(FIRST_SEED) if seed not in {*avoid, *own})
+    avoid |= all_taken_seeds(home)
+    new = (seed for seed in itertools.count(FIRST_SEED) if seed not in avoid)
     return (*own, *itertools.islice(new, count - len(own)))
 
 

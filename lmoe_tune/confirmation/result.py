@@ -220,7 +220,7 @@ def conclude(
         level=asked.level,
         noise_floor=own.noise_floor,
         winner=_winner(study, plan, tested),
-        rows=tuple(_row(row, runs) for row in study.rows(plan)),
+        rows=tuple(row_of(row, runs) for row in study.rows(plan)),
         paired=(*found.paired, *compare(runs, plan.winner.name, comparators, metrics[1:])),
         ci95_classes=by_class,
         num_novel_classes=num_novel,
@@ -230,7 +230,7 @@ def conclude(
         seeds=tuple(sorted({job.seed for job in jobs})),
         splits=tuple(sorted({job.split for job in jobs})),
         jobs=tuple(_as_record(study.folder, one) for one in tested),
-        failed=tuple(_as_failed(job) for job in failed),
+        failed=tuple(failed_record(job) for job in failed),
         changes=tuple(view.changes_of(study.ledger)),
     )
 
@@ -282,7 +282,8 @@ def _winner(study: JobLedger, plan: Plan, tested: Sequence[_Tested]) -> Winner:
     )
 
 
-def _row(row: Candidate, runs: Sequence[Run]) -> Row:
+def row_of(row: Candidate, runs: Sequence[Run]) -> Row:
+    """A row of the table."""
     own = [run for run in runs if run.configuration == row.name]
     names = list(own[0].metrics) if own else []
     return Row(
@@ -309,7 +310,8 @@ def _as_record(folder: SweepFolder, one: _Tested) -> dict[str, Any]:
     }
 
 
-def _as_failed(job: Job) -> dict[str, Any]:
+def failed_record(job: Job) -> dict[str, Any]:
+    """What a document says of a job without a result."""
     assert job.trial is not None
     return {
         "job": job.trial.number,

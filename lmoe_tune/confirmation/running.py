@@ -7,13 +7,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
-from typing import Protocol
+from typing import Protocol, overload
 
 from lmoe_tune import advice
 from lmoe_tune.confirmation.asking import ask
 from lmoe_tune.confirmation.forecast import Forecast, forecast_of
 from lmoe_tune.confirmation.job_ledger import JobLedger
-from lmoe_tune.confirmation.plan import Candidate, Plan, make_plan
+from lmoe_tune.confirmation.plan import CONFIRM, Candidate, Plan, make_plan, make_reseeding
+from lmoe_tune.confirmation.reseeding import (
+    Reseeding,
+    compare_reseeded,
+    conclude_reseeding,
+    spreads_of,
+    write_spreads,
+)
 from lmoe_tune.confirmation.result import Confirmation, conclude, fingerprints_of, write_result
 from lmoe_tune.confirmation.tuned_comparators import open_search, tunable, tuned_candidate
 from lmoe_tune.data.decode_ahead import decode_files
@@ -25,6 +32,9 @@ from lmoe_tune.sweep.observer import Observer
 from lmoe_tune.sweep.runner import Leave, run_sweep
 from lmoe_tune.sweep.tracked import address as address_of
 from lmoe_tune.tracking import refuse_closed
+
+NUM_SEEDS = 5
+"""Fresh seeds of a confirmation, where nobody says how many."""
 
 
 class HasFolder(Protocol):
@@ -54,20 +64,50 @@ class _How:
     leave: Leave | None
 
 
+@overload
 def confirm(
     sweep: HasFolder,
     *,
-    seeds: int = 5,
+    reseed: int,
     top: int = 3,
-    splits: Sequence[int] | None = None,
-    tuned_comparators: bool = False,
     allow_unfinished: bool = False,
     allow_changes: bool = False,
     address: str | None = None,
     observer: Observer | None = None,
     stop: Event | None = None,
     leave: Leave | None = None,
-) -> Confirmation:
+) -> Reseeding: ...
+@overload
+def confirm(
+    sweep: HasFolder,
+    *,
+    seeds: int = NUM_SEEDS,
+    top: int = 3,
+    splits: Sequence[int] | None = None,
+    tuned_comparators: bool = False,
+    reseed: None = None,
+    allow_unfinished: bool = False,
+    allow_changes: bool = False,
+    address: str | None = None,
+    observer: Observer | None = None,
+    stop: Event | None = None,
+    leave: Leave | None = None,
+) -> Confirmation: ...
+def confirm(
+    sweep: HasFolder,
+    *,
+    seeds: int = NUM_SEEDS,
+    top: int = 3,
+    splits: Sequence[int] | None = None,
+    tuned_comparators: bool = False,
+    reseed: int | None = None,
+    allow_unfinished: bool = False,
+    allow_changes: bool = False,
+    address: str | None = None,
+    observer: Observer | None = None,
+    stop: Event | None = None,
+    leave: Leave | None = None,
+) -> Confirmation | Reseeding:
     """Train the best trials of a sweep and the untuned methods again, and open the sealed test set.
 
     What was done by a former call is not done again; everything that there is counts.
@@ -78,6 +118,8 @@ def confirm(
         top: how many of the best trials are rows.
         splits: of the data; None: the spec's.
         tuned_comparators: tune the other methods too, each with the search's own budget.
+        reseed: before all that: train the best trials and the defaults with so many fresh seeds, validate them as the
+            search did, and open nothing. `seeds`, `splits` and `tuned_comparators` do not go with it.
         allow_unfinished: go on although the search is not complete; the result says so.
         allow_changes: go on although code or data changed; the result says so.
         address: of a Ray cluster to join; see `search`.
@@ -92,7 +134,7 @@ def confirm(
         LmoeTuneError: no training of the winner and its defaults ended well.
     """
     folder = sweep.folder
-    _refuse_counts(seeds, top)
+    _refuse_counts(seeds, top, reseed)
     command = advice.confirm(
         folder.name,
         seeds=seeds,
@@ -100,6 +142,7 @@ def confirm(
         splits=splits,
         tuned_comparators=tuned_comparators,
         allow_unfinished=allow_unfinished,
+        reseed=reseed,
         home=folder.home,
     )
     how = _How(observer or Observer(), command, allow_changes, address, stop, leave)
@@ -108,6 +151,8 @@ def confirm(
         ledger = Ledger.writing(folder, view.read_spec(folder))
         import_path = _import_path(ledger)
         notes = _refuse_unfinished(ledger, allow_unfinished)
+        if reseed is not None:
+            return _reseed(ledger, import_path, how, top=top, num_seeds=reseed)
         if tuned_comparators:
             tuned = _tune(ledger, import_path, how)
         else:
@@ -128,7 +173,7 @@ def confirm(
 def forecast(
     sweep: HasFolder,
     *,
-    seeds: int = 5,
+    seeds: int = NUM_SEEDS,
     top: int = 3,
     splits: Sequence[int] | None = None,
 ) -> Forecast:
@@ -146,12 +191,16 @@ def forecast(
     return forecast_of(ledger, plan)
 
 
-def _refuse_counts(seeds: int, top: int) -> None:
+def _refuse_counts(seeds: int, top: int, reseed: int | None = None) -> None:
     if top < 1:
         raise UsageError(f"--top is {top}, but must be at least 1")
     if seeds < 2:
         raise UsageError(
             f"--seeds is {seeds}, but must be at least 2: one run says nothing of luck (5 are better)"
+        )
+    if reseed is not None and reseed < 2:
+        raise UsageError(
+            f"--reseed is {reseed}, but must be at least 2: one run says nothing of luck"
         )
 
 
@@ -188,6 +237,12 @@ def _train(study: JobLedger, plan: Plan, import_path: Path, how: _How) -> None:
         f"question {question.number} of the home"
     )
 
+    _decode(study, plan, how)
+    _run(study.ledger, import_path, how)
+
+
+def _decode(study: JobLedger, plan: Plan, how: _How) -> None:
+    """The images that the jobs will read, once for all of them."""
     spec = study.ledger.spec
     if how.address is None or spec.data.cache_dir is None:  # else each node decodes for itself
         for data, files in study.files(plan):
@@ -195,10 +250,44 @@ def _train(study: JobLedger, plan: Plan, import_path: Path, how: _How) -> None:
                 files,
                 data,
                 study.folder.home,
-                progress=lambda done, total: observer.on_work("images decoded", done, total),
-                say=observer.on_message,
+                progress=lambda done, total: how.observer.on_work("images decoded", done, total),
+                say=how.observer.on_message,
             )
-    _run(study.ledger, import_path, how)
+
+
+def _reseed(sweep: Ledger, import_path: Path, how: _How, *, top: int, num_seeds: int) -> Reseeding:
+    """Train the best trials and the defaults over fresh seeds, and validate them; the test set stays shut."""
+    study = JobLedger(sweep, import_path)
+    waiting = study.num_waiting(CONFIRM)
+    if waiting:
+        confirmation = study.ledger.resume_command
+        raise UsageError(
+            f"--reseed opens nothing, but {waiting} jobs of a confirmation wait that test; finish them first: "
+            f"{confirmation}"
+        )
+
+    plan = make_reseeding(sweep, import_path, top=top, num_seeds=num_seeds)
+    for note in plan.notes:
+        how.observer.on_message(note)
+    if not study.is_done(plan):
+        num_jobs = study.begin(
+            plan, how.command, allow_changes=how.allow_changes, say=how.observer.on_work
+        )
+        how.observer.on_message(
+            f"reseeding '{sweep.folder.name}': {num_jobs} jobs ({len(plan.rows)} rows, {len(plan.seeds)} fresh seeds) "
+            "on the validation images; the test set stays sealed"
+        )
+        _decode(study, plan, how)
+        _run(study.ledger, import_path, how)
+
+    runs, gains = compare_reseeded(study, plan)
+    spreads = spreads_of(study, plan, gains[plan.winner.name])
+    write_spreads(study, spreads)
+    planned = make_plan(sweep, import_path, top=top, num_seeds=NUM_SEEDS, takes_seeds=False)
+    result = conclude_reseeding(study, plan, runs, gains, spreads, forecast_of(sweep, planned))
+    if not view.is_delivered(study.ledger):
+        _deliver_rest(study, how.observer)
+    return result
 
 
 def _tune(sweep: Ledger, import_path: Path, how: _How) -> list[Candidate]:
@@ -256,9 +345,11 @@ def _deliver(study: JobLedger, result: Confirmation, observer: Observer) -> None
     found = {"verdict": result.verdict, "verdict_sentence": result.sentence}
     is_news = any(study.ledger.attrs.get(key) != value for key, value in found.items())
     study.ledger.set_attrs(found)
-    if not is_news and view.is_delivered(study.ledger):
-        return
+    if is_news or not view.is_delivered(study.ledger):
+        _deliver_rest(study, observer)
 
+
+def _deliver_rest(study: JobLedger, observer: Observer) -> None:
     uri = address_of(study.folder, study.ledger.spec)
     if not projector.deliver_rest(study.ledger, uri, observer.on_message):
         sync = advice.sync(study.sweep.folder.name, home=study.folder.home)

@@ -297,8 +297,9 @@ class SweepControl:
         unfinished = self.ledger.standing.running.keys()
         for other in (self._with_checkpoints | {number}) - best - unfinished:
             shutil.rmtree(self.ledger.folder.checkpoints(other), ignore_errors=True)
-            trial = self.ledger.trial(other)
-            drop_placements(self.ledger.folder, trial, self.ledger.spec, self.import_path)
+            if self.ledger.kind == "sweep":  # a reseeding needs those of all its jobs
+                trial = self.ledger.trial(other)
+                drop_placements(self.ledger.folder, trial, self.ledger.spec, self.import_path)
         self._with_checkpoints = best | unfinished
 
 

@@ -110,9 +110,13 @@ class Ledger:
         self._follow()
         return Suggestion(number, dict(trial.params))
 
-    def retry_failed(self) -> int:
-        """Enqueue every failed trial that was not retried yet once more, with the same parameters."""
-        failed = sorted(self._standing.failed)
+    def retry_failed(self, numbers: Iterable[int] | None = None) -> int:
+        """Enqueue failed trials that were not retried yet once more, with the same parameters; how many they are.
+
+        Args:
+            numbers: of those to try again; None: all.
+        """
+        failed = sorted(self._standing.failed if numbers is None else set(numbers))
         with self.transaction():
             for number in failed:
                 attrs = {schema.RETRY_OF.name: number}
@@ -442,9 +446,18 @@ class Ledger:
         """
         self._pull()
         return [
-            dict(trial.params or trial.system_attrs.get("fixed_params", {}))
+            _given_params(trial)
             for trial in self._contents.trials
             if schema.RETRY_OF.get(trial.user_attrs) is None
+        ]
+
+    def unfinished_points(self) -> list[dict[str, Any]]:
+        """The parameters of all trials that were started and have not ended, or wait with given ones."""
+        self._pull()
+        standing = self._standing
+        return [
+            _given_params(self._contents.trials[number])
+            for number in (*standing.running, *standing.waiting)
         ]
 
     def num_trials(self) -> int:
@@ -592,6 +605,11 @@ def _garbage_left() -> Iterator[None]:
 def now_ms() -> int:
     """Milliseconds since the epoch."""
     return time.time_ns() // 1_000_000
+
+
+def _given_params(trial: StoredTrial) -> dict[str, Any]:
+    """Those it has, or will have."""
+    return dict(trial.params or trial.system_attrs.get("fixed_params", {}))
 
 
 def _record(trial: StoredTrial, objectives: Sequence[str]) -> TrialRecord:

@@ -222,6 +222,7 @@ def _about_job(attrs: dict[str, Any], trial: TrialRecord) -> dict[str, Any]:
     chosen = {key: value for key, value in candidate["params"].items() if value is not None}
     return {
         "candidate": candidate["name"],
+        "purpose": candidate["purpose"],
         "method": candidate["method"],
         "split": trial.params["split"],
         "seed": trial.params["seed"],

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Generic, Literal, TypeVar
 
-SCHEMA = 2
+SCHEMA = 3
 STUDY = "sweep"  # always: a sweep may be renamed
 
 T = TypeVar("T")
@@ -146,8 +146,9 @@ JOB = Key[str](
     "job", "sweep", "module:function", "a confirmation, at its start", "What runs a job."
 )
 CANDIDATES = Key[list[dict[str, Any]]](
-    "candidates", "sweep", "list", "a confirmation, for each new row", "The rows of its table."
-)
+    "candidates", "sweep", "list", "a confirmation, for each new row",
+    "The rows of its table, and what they are trained for: `confirm`, or `reseed`.",
+)  # fmt: skip
 VERDICT = Key[str](
     "verdict", "sweep", "text", "a confirmation, when all jobs are done", "Its word."
 )

@@ -84,7 +84,7 @@ def trial_name(snapshot: SweepSnapshot, trial: TrialRecord) -> str:
     """What its run is called; nothing is found by that."""
     job = trial.params
     if snapshot.kind == "confirm" and "candidate" in job:
-        return f"confirm {job['candidate']}, split {job['split']}, seed {job['seed']}"
+        return f"{job['purpose']} {job['candidate']}, split {job['split']}, seed {job['seed']}"
     return f"trial {trial.number}"
 
 

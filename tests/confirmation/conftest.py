@@ -10,6 +10,7 @@ import pytest
 
 from lmoe_tune.confirmation.job_ledger import JobLedger
 from lmoe_tune.confirmation.plan import DIVERGED, SCORES
+from lmoe_tune.placements import COMPARABLE, placements_of
 from lmoe_tune.spec import Spec, load_spec
 from lmoe_tune.sweep import view
 from lmoe_tune.sweep.budget import BudgetChange
@@ -99,6 +100,11 @@ def run_jobs() -> Callable[..., None]:
             if value is None:
                 ledger.fail(suggestion.number, "out of memory")
                 continue
+            if candidates[point["candidate"]]["purpose"] == "reseed":
+                keep_validation(ledger.folder.trial(suggestion.number), value)
+                of_validation = dict.fromkeys(COMPARABLE, value) | {"val_accuracy": 0.9}
+                ledger.record_epoch(suggestion.number, 1, of_validation, {})
+                continue
             metrics = dict.fromkeys(("test_auroc", "test_fine_auroc"), value)
             metrics["test_accuracy"] = accuracy(name)
             write_record(ledger.folder, ledger.trial(suggestion.number))
@@ -120,6 +126,13 @@ def keep_test(folder: Path, metrics: Mapping[str, float], fingerprint: str = "sa
     arrays["novel_auroc"] = np.full(3, metrics["test_fine_auroc"])
     np.savez(content, fingerprint=np.array(fingerprint), **arrays)
     (folder / SCORES).write_bytes(content.getvalue())
+
+
+def keep_validation(folder: Path, value: float) -> None:
+    """Scores whose separation grows with the value."""
+    rng = np.random.default_rng(0)
+    known, novel = rng.normal(value * 2, 1, 60), {"fine": rng.normal(0, 1, 40)}
+    placements_of(known, novel | {"coarse": rng.normal(0, 1, 50)}).save(folder)
 
 
 @pytest.fixture

@@ -150,6 +150,116 @@ def test_a_dry_run_says_the_cost_and_what_could_be_found_and_opens_nothing(
     assert len(view.test_openings(view.read_sweep(sweep.folder))) == 1, "as before"
 
 
+@pytest.fixture
+def reseeding_ends(
+    monkeypatch: pytest.MonkeyPatch, run_jobs: Callable[..., None], tmp_path: Path
+) -> Callable[..., None]:
+    """In the place of Ray, with these AUROCs on validation images; nothing has been opened before."""
+
+    def make(auroc: Callable[..., float | None], how: str = "complete") -> None:
+        def run_sweep(ledger: Ledger, observer: Any, **more: Any) -> Outcome:
+            sweep = view.read_sweep(folder_module.find_sweep(ledger.folder.home, "small"))
+            assert view.test_openings(sweep) == []
+            if how == "complete":
+                study = JobLedger(sweep, tmp_path)
+                study._ledger = ledger
+                run_jobs(study, auroc)
+                for trial in ledger.trials():
+                    observer.on_end(trial)
+            return Outcome(how, delivered=True)
+
+        monkeypatch.setattr(running, "run_sweep", run_sweep)
+
+    return make
+
+
+def test_a_reseeding_says_what_was_luck_and_plans_the_confirmation(
+    sweep: Ledger, run: Run, reseeding_ends: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reseeding_ends(better)
+    done = run("confirm", "small", "--top", "2", "--reseed", "3")
+    assert done.exit_code == 0
+    assert "reseeding 'small': 9 jobs (3 rows, 3 fresh seeds)" in done.stderr
+    assert "the test set stays sealed" in done.stderr
+    assert (
+        "[9 of 9] logit_mixoe untuned, split 0, seed 1002, validation images: done" in done.stderr
+    )
+    lines = done.stdout.splitlines()
+    (row,) = (line for line in lines if line.startswith("trial 2 ") and "minus" not in line)
+    assert "0.95 " in row and "0.9502 ± 0.0019" in row
+    assert (
+        "trial 2 minus logit_mixoe untuned: +0.0502 in val_auroc, standard deviation 0.0019 over 3 pairs"
+        in lines
+    )
+    assert any("still flattered" in line for line in lines)
+    assert "as pairs varied in the reseeding of 'small':" in lines
+    assert any("needs" in line for line in lines)
+
+    planned = json.loads(run("confirm", "small", "--dry-run", "--format", "json").stdout)
+    assert planned["source"] == "the reseeding of 'small'"
+    assert planned["seeds"] == [1003, 1004, 1005, 1006, 1007], "others than those of the reseeding"
+    assert view.test_openings(view.read_sweep(sweep.folder)) == []
+    assert json.loads(run("status", "small", "--format", "json").stdout)["home_questions"] == 0
+
+    monkeypatch.setattr(running, "run_sweep", None)  # not called any more
+    again = run("confirm", "small", "--top", "2", "--reseed", "3", "--format", "json")
+    document = json.loads(again.stdout)
+    assert document["seeds"] == [1000, 1001, 1002]
+    assert document["gains"]["trial 2"]["difference"] == pytest.approx(0.0502, abs=1e-4)
+    assert document["searched"] == {"trial 2": 0.95, "trial 1": 0.91}
+    assert document["image_sd"] > 0
+    table = csv.DictReader(
+        io.StringIO(run("confirm", "small", "--reseed", "2", "--format", "csv").stdout)
+    )
+    assert [row["name"] for row in table][:2] == ["trial 2", "trial 1"]
+
+
+def test_a_confirmation_after_a_reseeding_is_the_better_source(
+    sweep: Ledger,
+    run: Run,
+    reseeding_ends: Callable[..., None],
+    jobs_end: Callable[..., None],
+) -> None:
+    reseeding_ends(better)
+    run("confirm", "small", "--top", "1", "--reseed", "3")
+    jobs_end(lambda name, split, seed: 0.9 + (0.01 + seed % 2 / 100) * (name == "trial 2"))
+    done = json.loads(
+        run("confirm", "small", "--top", "1", "--seeds", "3", "--format", "json").stdout
+    )
+    assert done["seeds"] == [1003, 1004, 1005]
+    assert len(done["jobs"]) == 18
+    planned = json.loads(run("confirm", "small", "--dry-run", "--format", "json").stdout)
+    assert planned["source"] == "the confirmation of 'small'"
+
+
+def test_a_reseeding_waits_for_a_confirmation_that_is_not_finished(
+    sweep: Ledger, run: Run, jobs_end: Callable[..., None]
+) -> None:
+    jobs_end(how="interrupted")
+    run("confirm", "small", "--top", "1", "--seeds", "2")
+    with pytest.raises(
+        UsageError, match=r"12 jobs of a confirmation wait.*confirm small --seeds 2"
+    ):
+        run("confirm", "small", "--reseed", "2")
+
+
+def test_an_interrupted_reseeding_says_how_to_go_on(
+    sweep: Ledger, run: Run, reseeding_ends: Callable[..., None]
+) -> None:
+    reseeding_ends(better, "interrupted")
+    stopped = run("confirm", "small", "--reseed", "2")
+    assert stopped.exit_code == 130
+    assert "to go on: lmoe-tune confirm small --top 3 --reseed 2 --home" in stopped.stderr
+
+
+def test_a_reseeding_whose_jobs_all_failed_says_why(
+    sweep: Ledger, run: Run, reseeding_ends: Callable[..., None]
+) -> None:
+    reseeding_ends(lambda name, split, seed: None)
+    with pytest.raises(LmoeTuneError, match=r"nothing to compare: out of memory"):
+        run("confirm", "small", "--reseed", "2")
+
+
 def test_interrupted_it_says_how_to_go_on(
     sweep: Ledger, run: Run, jobs_end: Callable[..., None]
 ) -> None:
@@ -182,6 +292,11 @@ def test_failed_jobs_are_named_with_an_exit_code_of_their_own(
         (("nosuch",), "no sweep 'nosuch'"),
         (("small", "--seeds", "1"), "--seeds is 1, but must be at least 2"),
         (("small", "--top", "0"), "--top is 0, but must be at least 1"),
+        (("small", "--reseed", "1"), "--reseed is 1, but must be at least 2"),
+        (
+            ("small", "--reseed", "2", "--dry-run", "--splits", "0"),
+            "--reseed does not go with --splits, --dry-run",
+        ),
         (("small", "--splits", "0;1"), "--splits is '0;1', but must be numbers of splits"),
         (("small", "--splits", "9999999999"), "--splits is '9999999999'"),
         (("small", "--format", "xml"), "--format is 'xml'"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +12,25 @@ import pytest
 import torch
 from sklearn.metrics import accuracy_score, roc_auc_score, roc_curve
 
+from lmoe_tune.confirmation import job as job_module
 from lmoe_tune.confirmation.job import run_job
 from lmoe_tune.confirmation.job_ledger import JOB, JobLedger
-from lmoe_tune.confirmation.plan import DESCRIPTION, MODEL, RESAMPLED, SCORES, make_plan
+from lmoe_tune.confirmation.plan import (
+    DESCRIPTION,
+    MODEL,
+    RESAMPLED,
+    SCORES,
+    make_plan,
+    make_reseeding,
+)
 from lmoe_tune.data import load_search_data
 from lmoe_tune.data.image_source import ImageSource
 from lmoe_tune.data.sealed_images import open_test_data
 from lmoe_tune.description import ModelDescription
-from lmoe_tune.errors import UsageError
+from lmoe_tune.errors import DivergedError, UsageError
 from lmoe_tune.evaluation import resampled_metrics_of_scores
 from lmoe_tune.model import build_model
+from lmoe_tune.placements import read_placements
 from lmoe_tune.sweep.ledger import Ledger
 from lmoe_tune.training.trial import TrialEpoch
 from trainables.worker import Report, TrialWorker
@@ -179,6 +188,50 @@ def test_a_classifier_of_the_users_own_is_confirmed_on_the_classes_that_it_knows
     ] == list(searched.classes)
     assert found[0].baseline == found[1].baseline
     assert of_test(found[0]) != of_test(found[1])
+
+
+@pytest.fixture
+def reseeded(sweep: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Of a reseeding's first job; whatever opens the test set fails."""
+    study = JobLedger(sweep, tmp_path)
+    study.begin(make_reseeding(sweep, tmp_path, top=1, num_seeds=2), "lmoe-tune confirm small")
+
+    def opened(*arguments: Any, **more: Any) -> Any:
+        raise AssertionError("the test set was opened")
+
+    monkeypatch.setattr(job_module, "open_test_data", opened)
+    return config_of(study, tmp_path)
+
+
+def test_a_reseeding_trains_what_the_search_trains_and_opens_nothing(
+    reseeded: dict[str, Any],
+) -> None:
+    result = last(reseeded)
+    assert {
+        "val_auroc",
+        "val_fine_auroc",
+        "val_coarse_auroc",
+        "val_accuracy",
+    } <= result.metrics.keys()
+    assert of_test(result) == {}
+    kept = read_placements(folder_of(reseeded))
+    assert kept is not None
+    assert kept.auroc("val_auroc") == pytest.approx(result.metrics["val_auroc"])
+    assert not (folder_of(reseeded) / SCORES).exists()
+
+
+def test_a_training_of_a_reseeding_that_diverges_counts_as_chance(
+    reseeded: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def diverges(*arguments: Any, **more: Any) -> Iterator[TrialEpoch]:
+        raise DivergedError("the loss is not finite")
+        yield
+
+    monkeypatch.setattr(job_module, "run_trial", diverges)
+    result = last(reseeded)
+    assert result.metrics["val_auroc"] == result.metrics["val_coarse_auroc"] == 0.5
+    assert result.metrics["val_diverged"] == 1
+    assert result.metrics["val_accuracy"] == 1 / 5
 
 
 def test_every_seed_has_a_baseline_training_of_its_own_and_every_split_its_images(

@@ -9,7 +9,7 @@ import pytest
 
 from lmoe_tune.confirmation import job_ledger as study_module
 from lmoe_tune.confirmation.job_ledger import JOB, JobLedger, who
-from lmoe_tune.confirmation.plan import Plan, make_plan
+from lmoe_tune.confirmation.plan import CONFIRM, RESEED, Plan, make_plan, make_reseeding
 from lmoe_tune.errors import UsageError
 from lmoe_tune.sweep import picture, view
 from lmoe_tune.sweep.control import SweepControl
@@ -141,6 +141,41 @@ def test_failed_jobs_are_tried_once_more(sweep: Ledger, run_jobs: Callable[..., 
     assert again.is_done(plan)
     tried = trial_of(again, plan, "mixoe untuned", 1001)
     assert tried is not None and tried.retry_of == failed.number
+
+
+def test_a_reseeding_opens_nothing_and_is_no_part_of_a_confirmations_table(
+    sweep: Ledger, run_jobs: Callable[..., None], openings: Callable[..., Any]
+) -> None:
+    study = JobLedger(sweep, NOWHERE)
+    reseeding = make_reseeding(sweep, NOWHERE, top=2, num_seeds=2)
+    assert study.begin(reseeding, COMMAND) == 6 == study.num_waiting(RESEED)
+    assert openings(sweep) == []
+    assert not (sweep.folder.home / "questions.jsonl").read_text(encoding="utf-8").count("question")
+    run_jobs(study, same)
+    assert study.is_done(reseeding)
+
+    plan = plan_of(sweep)
+    assert [row.name for row in study.rows(plan)] == [row.name for row in plan.rows]
+    assert study.begin(plan, COMMAND) == 12 == study.num_waiting(CONFIRM)
+    assert len(openings(sweep)) == 1
+    winner = [record for record in study.ledger.attrs["candidates"] if record["trial"] == 2]
+    assert [(one["purpose"], one.get("keeps_model_of")) for one in winner] == [
+        ("reseed", None),
+        ("confirm", plan.seeds[0]),
+    ]
+
+
+def test_a_reseeding_tries_no_failed_job_of_a_confirmation_again(
+    sweep: Ledger, run_jobs: Callable[..., None]
+) -> None:
+    study = JobLedger(sweep, NOWHERE)
+    study.begin(plan_of(sweep), COMMAND)
+    run_jobs(study, lambda name, split, seed: None if name == "mixoe untuned" else 0.9)
+    study.begin(make_reseeding(sweep, NOWHERE, top=1, num_seeds=2), COMMAND)
+    assert study.num_waiting(CONFIRM) == 0
+    assert study.num_waiting(RESEED) == 4
+    run_jobs(study, same)
+    assert study.begin(plan_of(sweep), COMMAND) == 2
 
 
 def test_the_best_of_an_extended_sweep_joins_the_candidates(

@@ -11,6 +11,7 @@ from lmoe_tune.confirmation.plan import (
     candidate_of,
     fresh_seeds,
     make_plan,
+    make_reseeding,
     spec_of,
     untuned,
 )
@@ -156,6 +157,13 @@ def test_seeds_are_fresh_and_those_of_more_begin_with_those_of_fewer(
     assert fresh_seeds(ledger, CONFIRM, 3) == (1000, 1002, 1003)
     assert fresh_seeds(ledger, RESEED, 2) == (1004, 1005)
     assert fresh_seeds(ledger, CONFIRM, 9)[:4] == fresh_seeds(ledger, CONFIRM, 4)
+
+
+def test_a_reseeding_is_of_the_best_and_the_defaults_with_seeds_of_its_own(sweep: Ledger) -> None:
+    plan = make_reseeding(sweep, NOWHERE, top=2, num_seeds=2)
+    assert [row.name for row in plan.rows] == ["trial 2", "trial 1", "logit_mixoe untuned"]
+    assert (plan.purpose, plan.splits, plan.seeds) == (RESEED, (0,), (1000, 1001))
+    assert make_plan(sweep, NOWHERE, top=2, num_seeds=2).seeds == (1002, 1003)
 
 
 def test_a_plan_that_is_only_made_takes_no_seeds(sweep: Ledger) -> None:

@@ -169,7 +169,12 @@ def job(number: int, chance: random.Random) -> TrialRecord:
         "test_accuracy": 0.98 + chance.gauss(0, 0.002),
         "test_fine_auroc": 0.93 + chance.gauss(0, 0.004),
     }
-    params = {"candidate": candidates[number % 3], "method": "logit_mixoe", "split": 0}
+    params = {
+        "candidate": candidates[number % 3],
+        "purpose": "confirm",
+        "method": "logit_mixoe",
+        "split": 0,
+    }
     epochs = (EpochRecord(1, tested, START + number),)
     return TrialRecord(number, "complete", params | {"seed": 1000 + number // 3}, epochs, START)
 

@@ -294,7 +294,8 @@ def test_a_confirmations_runs_are_below_the_sweeps_and_no_trials_of_it(
 ) -> None:
     whole = sweep(trial(0), trial(1), best=0, state="complete")
     above = Projection(uri).project(whole)
-    job = trial(0, params={"candidate": "trial 7", "split": 0, "seed": 1000})
+    about = {"candidate": "trial 7", "purpose": "confirm", "split": 0, "seed": 1000}
+    job = trial(0, params=about)
     confirmation = sweep(
         job,
         state="complete",
@@ -615,7 +616,8 @@ def test_a_verdict_is_at_the_sweep_too(uri: str, trial: MakeTrial, sweep: MakeSw
     whole = sweep(trial(0), best=0, state="complete")
     Projection(uri).project(whole)
     verdict = {"lmoe_tune.verdict": "real"}
-    job = trial(0, params={"candidate": "trial 0", "split": 0, "seed": 1000})
+    about = {"candidate": "trial 0", "purpose": "confirm", "split": 0, "seed": 1000}
+    job = trial(0, params=about)
     Projection(uri).project(sweep(job, state="complete", kind="confirm", tags=verdict))
     assert runs(uri)["digits"].data.tags["lmoe_tune.verdict"] == "real"
     Projection(uri).project(whole)

@@ -1,0 +1,168 @@
+"""What a reseeding found: the best trials and the defaults over fresh seeds, on validation images alone.
+
+It says what of a trial's value was its seed, and how much pairs vary, from which a confirmation is planned. It opens
+nothing, asks nothing, and decides nothing: the rows of a confirmation stay those of the search.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from lmoe_tune.confirmation.forecast import Forecast
+from lmoe_tune.confirmation.job_ledger import Job, JobLedger
+from lmoe_tune.confirmation.plan import RESEED_FILE, VAL_DIVERGED, Plan
+from lmoe_tune.confirmation.result import Row, failed_record, row_of
+from lmoe_tune.data.inspection import inspect
+from lmoe_tune.durable import write_durably
+from lmoe_tune.errors import LmoeTuneError
+from lmoe_tune.placements import COMPARABLE, Placements, mean_placements, read_placements
+from lmoe_tune.statistics import Paired, Run, compare
+
+METRIC = COMPARABLE[0]
+SHOWN = (*COMPARABLE, "val_accuracy")
+
+
+@dataclass(frozen=True)
+class Reseeding:
+    """Trials and defaults over fresh seeds; `to_json` is what the command prints."""
+
+    sweep: str
+    metric: str
+    """What is compared."""
+    compared_with: str
+    rows: tuple[Row, ...]
+    searched: Mapping[str, float]
+    """What the search measured with its one seed, by row; the defaults only where it tried them."""
+    gains: Mapping[str, Paired]
+    """Each trial minus the defaults of the best one's method, that one first."""
+    seed_sd: float
+    """Of a pair's difference, over seeds."""
+    image_sd: float | None
+    """Of the mean difference over samples of as many images as the sealed test has, if they vary as those validated
+    with do; None where that is not known."""
+    seeds: tuple[int, ...]
+    splits: tuple[int, ...]
+    failed: tuple[Mapping[str, Any], ...]
+    """The trainings without a result: they are tried again by the next call."""
+    forecast: Forecast
+    """Of a confirmation, with this taken in."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        plain = json.loads(json.dumps(asdict(self), default=dict))
+        for pair in plain["gains"].values():
+            pair["pairs"], pair["splits"] = pair.pop("num_pairs"), pair.pop("num_splits")
+        return dict(plain)
+
+
+@dataclass(frozen=True)
+class Spreads:
+    """How much the pairs of a reseeding vary, as it is kept for the forecasts of the home."""
+
+    seed_sd: float
+    image_sd: float | None
+    pairs: int
+
+
+def write_spreads(study: JobLedger, spreads: Spreads) -> None:
+    """Keep them beside the ledger of the jobs."""
+    content = json.dumps(asdict(spreads), indent=2) + "\n"
+    write_durably(study.folder.path / RESEED_FILE, content.encode())
+
+
+def compare_reseeded(study: JobLedger, plan: Plan) -> tuple[list[Run], dict[str, Paired]]:
+    """The trainings of a reseeding that ended well, and every trial minus the defaults, the best one first.
+
+    Raises:
+        LmoeTuneError: no training of the best trial and the defaults with the same seed has ended well.
+    """
+    jobs = study.jobs(plan)
+    runs = [_as_run(job) for job in jobs if job.is_complete]
+    own = plan.own_defaults.name
+    seeds = {run.seed for run in runs if run.configuration == own}
+    names = {run.configuration for run in runs if run.seed in seeds}
+    if not {plan.winner.name, own} <= names:
+        failures = [
+            job.trial.failure for job in jobs if job.trial is not None and job.trial.failure
+        ]
+        raise LmoeTuneError(
+            f"no training of {plan.winner.name} and {own} with the same seed has ended well, so there is nothing to "
+            f"compare: {failures[0] if failures else 'none has ended'}"
+        )
+
+    trials = [row.name for row in study.rows(plan) if row.name in names - {own}]
+    return runs, {name: compare(runs, name, [own], [METRIC])[0] for name in trials}
+
+
+def spreads_of(study: JobLedger, plan: Plan, best: Paired) -> Spreads:
+    """What a confirmation is planned with, of the best trial minus the defaults."""
+    return Spreads(best.seed_sd, _image_sd(study, plan), best.num_pairs)
+
+
+def conclude_reseeding(
+    study: JobLedger,
+    plan: Plan,
+    runs: Sequence[Run],
+    gains: Mapping[str, Paired],
+    spreads: Spreads,
+    forecast: Forecast,
+) -> Reseeding:
+    """The document of a reseeding."""
+    values = {trial.number: trial.metrics for trial in study.sweep.trials()}
+    rows = study.rows(plan)
+    jobs = study.jobs(plan)
+    return Reseeding(
+        sweep=study.sweep.folder.name,
+        metric=METRIC,
+        compared_with=plan.own_defaults.name,
+        rows=tuple(row_of(row, runs) for row in rows),
+        searched={
+            row.name: values[row.trial][METRIC]
+            for row in rows
+            if row.trial is not None and METRIC in values.get(row.trial, {})
+        },
+        gains=gains,
+        seed_sd=spreads.seed_sd,
+        image_sd=spreads.image_sd,
+        seeds=tuple(sorted({job.seed for job in jobs})),
+        splits=plan.splits,
+        failed=tuple(
+            failed_record(job) for job in jobs if job.trial is not None and job.trial.failure
+        ),
+        forecast=forecast,
+    )
+
+
+def _as_run(job: Job) -> Run:
+    assert job.trial is not None
+    metrics = {name: job.trial.metrics[name] for name in SHOWN if name in job.trial.metrics}
+    diverged = job.trial.metrics.get(VAL_DIVERGED, 0.0) > 0
+    return Run(job.row.name, job.split, job.seed, metrics, diverged=diverged)
+
+
+def _image_sd(study: JobLedger, plan: Plan) -> float | None:
+    """By DeLong: image by image the mean over seeds, on as many images as the test has. The test itself stays shut:
+    of its images only the numbers are known."""
+    kept: dict[str, dict[int, Placements]] = {plan.winner.name: {}, plan.own_defaults.name: {}}
+    for job in study.jobs(plan):
+        if job.row.name in kept and job.is_complete and job.trial is not None:
+            found = read_placements(study.folder.trial(job.trial.number))
+            if found is not None and found.can_compare(METRIC):
+                kept[job.row.name][job.seed] = found
+
+    ours, theirs = kept.values()
+    shared = sorted(ours.keys() & theirs.keys())
+    if not shared or not all(ours[seed].is_alike(theirs[seed]) for seed in shared):
+        return None
+
+    counts = inspect(study.sweep.spec.data, study.folder.home).splits
+    parts = {"known": "test", "fine": "test_fine", "coarse": "test_coarse"}
+    sizes = {kind: counts[part]["images"] for kind, part in parts.items() if part in counts}
+    sizes = {kind: number for kind, number in sizes.items() if number > 0}
+    own = mean_placements([ours[seed] for seed in shared])
+    defaults = mean_placements([theirs[seed] for seed in shared])
+    return math.sqrt(own.variance_of_difference(defaults, METRIC, sizes))
