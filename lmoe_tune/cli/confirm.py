@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lmoe_tune.cli.lines import Lines
 from lmoe_tune.cli.options import (
     Format,
     FormatOption,
@@ -20,7 +21,6 @@ from lmoe_tune.cli.options import (
     resolve_home,
 )
 from lmoe_tune.cli.output import openings_line, print_json, print_table, say, shown
-from lmoe_tune.cli.progress import Lines
 from lmoe_tune.cli.run import INTERRUPTED, TOO_MANY_FAILED, AddressOption, ChangesOption
 from lmoe_tune.errors import UsageError
 

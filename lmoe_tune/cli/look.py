@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -123,6 +124,12 @@ def _as_lines(flat: dict[str, Any]) -> str:
     )
 
 
+def _within_the_window(text: str) -> str:
+    """As much as is seen without a scroll; `status` without --watch has all of it."""
+    columns, rows = shutil.get_terminal_size()
+    return "\n".join(line[: columns - 1] for line in text.split("\n")[: rows - 2])
+
+
 def _watch(home: Path, name: str) -> None:
     """Show a sweep's status until nobody works on it; on a terminal in place, else a line where it changes."""
     from lmoe_tune.sweep.view import summary
@@ -131,7 +138,7 @@ def _watch(home: Path, name: str) -> None:
     while True:
         flat = _flat(summary(ledger))
         if sys.stdout.isatty():
-            sys.stdout.write(f"\x1b[H\x1b[J{_as_lines(flat)}\n")
+            sys.stdout.write(f"\x1b[H\x1b[J{_within_the_window(_as_lines(flat))}\n")
         else:
             keys = ("state", "complete", "pruned", "failed", "running", "best_trial", "best_value")
             line = ", ".join(f"{key} {shown(flat[key])}" for key in keys)

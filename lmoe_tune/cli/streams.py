@@ -6,6 +6,7 @@ import errno
 import io
 import os
 import sys
+from collections.abc import Callable
 
 GONE = (errno.EPIPE, errno.EIO, errno.EBADF, errno.ENXIO)
 """Of a pipe whose reader has ended, of a terminal that was closed."""
@@ -13,6 +14,9 @@ GONE = (errno.EPIPE, errno.EIO, errno.EBADF, errno.ENXIO)
 
 class PatientFile(io.FileIO):
     """A file descriptor that goes quiet for good once it cannot be written any more."""
+
+    instead: Callable[[bytes], object] | None = None
+    """Gets what is written, where something shares the terminal and writes with `write_out`."""
 
     def __init__(self, descriptor: int, *, always: bool) -> None:
         """Write to a descriptor.
@@ -25,6 +29,14 @@ class PatientFile(io.FileIO):
 
     def write(self, content: object) -> int:
         data = memoryview(content).cast("B")  # type: ignore[arg-type]
+        if self.instead is not None:
+            self.instead(bytes(data))
+            return len(data)
+
+        return self.write_out(data)
+
+    def write_out(self, data: bytes | memoryview) -> int:
+        """Write to the descriptor itself."""
         try:
             return super().write(data) or 0
         except OSError as error:
@@ -45,6 +57,15 @@ def install() -> None:
         _refuse_to_be_closed(descriptor)
     sys.stdout = _patient(1, sys.stdout, always=False)
     sys.stderr = _patient(2, sys.stderr, always=True)
+
+
+def patient_stderr() -> PatientFile:
+    """The file below stderr: that of `install`, else one of its own."""
+    raw = getattr(getattr(sys.stderr, "buffer", None), "raw", None)
+    if isinstance(raw, PatientFile):
+        return raw
+
+    return PatientFile(2, always=True)
 
 
 def _patient(descriptor: int, stream: object, *, always: bool) -> io.TextIOWrapper:

@@ -1,0 +1,64 @@
+"""What one sees of work that takes a while where no table can be drawn: a line now and then."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from lmoe_tune.cli.output import params_line, say, shown
+from lmoe_tune.records import TrialRecord
+from lmoe_tune.sweep.observer import Observer
+
+if TYPE_CHECKING:
+    from lmoe_tune.sweep.ledger import Ledger
+
+LOGGED_EVERY_S = 15.0
+
+
+class Lines(Observer):
+    """A line on stderr for each thing that a person wants to know, and for each finished trial."""
+
+    def __init__(self) -> None:
+        self.ledger: Ledger | None = None
+        self._last_work = time.monotonic()
+
+    def on_message(self, text: str) -> None:
+        say(text)
+
+    def on_work(self, what: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if now - self._last_work >= LOGGED_EVERY_S:
+            self._last_work = now
+            say(f"{what}: {done:,} of {total:,}")
+
+    def on_begin(self, ledger: Ledger) -> None:
+        self.ledger = ledger
+
+    def on_start(self, trial: TrialRecord) -> None:
+        if trial.epochs:
+            say(f"{self.name_of(trial)}: continues after epoch {trial.epochs[-1].epoch}")
+
+    def on_end(self, trial: TrialRecord) -> None:
+        say(self.end_line(trial))
+
+    def name_of(self, trial: TrialRecord) -> str:
+        """What a trial is called on the screen."""
+        return f"trial {trial.number}"
+
+    def end_line(self, trial: TrialRecord) -> str:
+        """How a trial ended, on one line."""
+        assert self.ledger is not None, "a trial before the sweep began"
+        return end_line(trial, self.ledger)
+
+
+def end_line(trial: TrialRecord, ledger: Ledger) -> str:
+    """How a trial ended, on one line."""
+    what = f"trial {trial.number} {trial.state}"
+    if trial.state == "failed":
+        return f"{what}: {trial.failure or 'no epoch before the end'}"
+
+    metrics, objective = trial.metrics, ledger.spec.objective
+    named = dict.fromkeys([*objective.metrics[1:], *objective.constraints])
+    also = [f", {name} {shown(metrics[name])}" for name in named if name in metrics]
+    value = f"{objective.metric} {shown(trial.value)}{''.join(also)}"
+    return f"{what} at epoch {len(trial.epochs)}: {value}  ({params_line(trial.params)})"

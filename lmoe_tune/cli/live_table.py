@@ -1,0 +1,257 @@
+"""The live table: what a person who looks at a sweep wants to know, on 40 columns or on 80."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lmoe_tune.cli.foot import Foot
+from lmoe_tune.cli.lines import Lines
+from lmoe_tune.cli.output import shown
+from lmoe_tune.cli.pace import Pace, until_a_budget_ends
+from lmoe_tune.cli.streams import PatientFile
+from lmoe_tune.records import TrialRecord
+from lmoe_tune.wording import duration
+
+if TYPE_CHECKING:
+    from lmoe_tune.sweep.ledger import Ledger
+
+EVERY_S = 0.5
+LABEL, BAR, NARROWEST_BAR, BAR_OF_TRIAL = 8, 20, 6, 10  # columns
+PHONE = 40  # columns: what stands there for long is no wider, so that no window wraps it
+
+
+class LiveTable(Lines):
+    """A table at the foot of the screen that is redrawn in place; what is said stays above it."""
+
+    def __init__(self, terminal: PatientFile, encoding: str) -> None:
+        super().__init__()
+        self._foot = Foot(terminal, encoding, self.lines, EVERY_S)
+        self._full, self._empty = "━─" if encoding.lower().startswith("utf") else "#."
+        self._work: dict[str, _Work] = {}
+        self._trials: _Trials | None = None
+
+    def close(self) -> None:
+        """Take the table away."""
+        self._foot.stop()
+
+    def on_work(self, what: str, done: int, total: int) -> None:
+        begun = self._work[what].begun if what in self._work else time.monotonic()
+        self._work[what] = _Work(done, total, begun)
+        self._foot.start()
+
+    def on_begin(self, ledger: Ledger) -> None:
+        super().on_begin(ledger)
+        self._work.clear()
+        self._trials = _Trials(ledger)
+        self._foot.start()
+
+    def on_start(self, trial: TrialRecord) -> None:
+        self._known().running[trial.number] = trial
+
+    def on_epoch(self, trial: TrialRecord) -> None:
+        self._known().reported(trial)
+
+    def on_end(self, trial: TrialRecord) -> None:
+        self._known().ended(trial)
+        super().on_end(trial)
+
+    def _known(self) -> _Trials:
+        assert self._trials is not None, "a trial before the sweep began"
+        return self._trials
+
+    def lines(self, width: int, height: int) -> list[str]:
+        """What the table shows, in lines of at most `width`, and at most `height` of them."""
+        found = [
+            line for what, work in list(self._work.items()) for line in self._bar(what, work, width)
+        ]
+        if self._trials is not None:
+            found += self._of_sweep(self._trials, width)
+            running = list(self._trials.lines_of_running(width, self._drawn_bar))
+            room = max(1, height - len(found))
+            if len(running) > room:
+                more = f"and {len(running) - room + 1} more trials"
+                running = [*running[: room - 1], _row("", more, width)]
+            found += running
+        return [line[:width] for line in found[:height]]
+
+    def _of_sweep(self, trials: _Trials, width: int) -> Iterator[str]:
+        for label, text in trials.rows():
+            yield _row(label, text, width)
+        baseline = trials.baseline()
+        if baseline is not None:
+            yield from self._bar("baseline", baseline, width)
+
+    def _bar(self, what: str, work: _Work, width: int) -> Iterator[str]:
+        """A progress bar, on a line of its own where the window is narrow."""
+        tail = work.in_words()
+        label = f"{what:{LABEL}}  "
+        room = width - len(label) - len(tail) - 2
+        if room >= NARROWEST_BAR:
+            yield f"{label}{self._drawn_bar(work.done, work.total, min(BAR, room))}  {tail}"
+            return
+
+        yield _cut(what, width)
+        room = min(BAR, max(NARROWEST_BAR, width - len(tail) - 4))
+        yield _cut(f"  {self._drawn_bar(work.done, work.total, room)}  {tail}", width)
+
+    def _drawn_bar(self, done: int, total: int, width: int) -> str:
+        full = round(width * min(1.0, done / max(1, total)))
+        return self._full * full + self._empty * (width - full)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """How far something is, in whatever it counts; `begun` is when it began, by the monotonic clock."""
+
+    done: int
+    total: int
+    begun: float
+    left_s: float | None = None
+    """None: by how long it took so far."""
+
+    def in_words(self) -> str:
+        left = self.left_s
+        if left is None and 0 < self.done < self.total:
+            left = (time.monotonic() - self.begun) / self.done * (self.total - self.done)
+        counts = f"{self.done:,} of {self.total:,}"
+        if left is None:
+            return counts
+
+        return f"{counts}, {duration(left)} left"
+
+
+class _Trials:
+    """What the live table shows of a sweep's trials. Changed by its observer's calls only."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        trials = ledger.trials()
+        self.running = {trial.number: trial for trial in trials if trial.state == "running"}
+        self._ledger = ledger
+        self._pace = Pace(ledger.spec.train.epochs)
+        self._num_ended = self._num_failed = 0
+        self._epoch_s = 0.0
+        self._best = ledger.best()
+        self._begun = time.monotonic()
+        self._wall_before_s = ledger.wall_s()
+        for trial in trials:
+            self._epoch_s += sum(epoch.metrics.get("epoch_s", 0.0) for epoch in trial.epochs)
+            if trial.epochs:
+                self._pace.add_epoch(trial)
+            if trial.state != "running":
+                self._count_end(trial)
+
+    def reported(self, trial: TrialRecord) -> None:
+        """Take in a trial's next epoch."""
+        self.running[trial.number] = trial
+        self._take_in_epoch(trial)
+
+    def ended(self, trial: TrialRecord) -> None:
+        """Take in the end of a trial, and the epoch that it ended with."""
+        before = self.running.pop(trial.number, None)
+        if trial.epochs and (before is None or len(before.epochs) < len(trial.epochs)):
+            self._take_in_epoch(trial)
+        self._count_end(trial)
+        self._best = self._ledger.best()
+
+    def _take_in_epoch(self, trial: TrialRecord) -> None:
+        self._pace.add_epoch(trial)
+        self._epoch_s += trial.epochs[-1].metrics.get("epoch_s", 0.0)
+
+    def _count_end(self, trial: TrialRecord) -> None:
+        self._pace.add_end(trial)
+        self._num_ended += 1
+        self._num_failed += trial.state == "failed"
+
+    def rows(self) -> Iterator[tuple[str, str]]:
+        """Label and text of what concerns the sweep as a whole."""
+        budget = self._ledger.budget
+        wall_s = self._wall_before_s + time.monotonic() - self._begun
+        of = f" of {budget.trials}" if budget.trials else ""
+        failed = f", {self._num_failed} failed" if self._num_failed else ""
+        yield "trials", f"{self._num_ended}{of}{failed}, {len(self.running)} running"
+
+        left = self._left_s(wall_s)
+        until = "" if left is None else f", about {duration(left)} left"
+        yield "time", f"{duration(wall_s)}{until}"
+
+        gpu = self._ledger.spec.resources.gpu
+        if gpu > 0:
+            of = f" of {budget.gpu_hours:g}" if budget.gpu_hours else ""
+            yield "spent", f"{self._epoch_s * gpu / 3600:.2f}{of} GPU-hours"
+
+        best = self._best
+        if best is not None:
+            metric = self._ledger.spec.objective.metric
+            note = "" if best.violation == 0 else ", infeasible"
+            yield "best", f"trial {best.number}{note}, {metric} {shown(best.value)}"
+            for line in _folded(best.params):
+                yield "", line
+
+    def baseline(self) -> _Work | None:
+        """How far the baseline is that the first trials wait for; None where they do not."""
+        from lmoe_tune.training.baseline_record import read_baseline_record
+
+        if self._num_ended or any(trial.epochs for trial in list(self.running.values())):
+            return None
+        record = read_baseline_record(self._ledger.folder.home, self._ledger.attrs["baseline"])
+        found = record["epochs"] if record else []
+        epochs = self._ledger.spec.model.baseline.epochs
+        if len(found) >= epochs:
+            return None
+
+        left = None
+        if found:
+            epoch_s = sum(epoch["metrics"]["epoch_s"] for epoch in found) / len(found)
+            left = epoch_s * (epochs - len(found))
+        return _Work(len(found), epochs, self._begun, left)
+
+    def lines_of_running(self, width: int, bar: Callable[[int, int, int], str]) -> Iterator[str]:
+        """A line for each trial that runs."""
+        total = self._ledger.spec.train.epochs
+        for trial in list(self.running.values()):
+            done = len(trial.epochs)
+            value = shown(trial.value) if trial.epochs else ""
+            text = f"{bar(done, total, BAR_OF_TRIAL)}  {done}/{total}  {value}"
+            yield _row(f"trial {trial.number}", text, width)
+
+    def _left_s(self, wall_s: float) -> float | None:
+        budget, spec = self._ledger.budget, self._ledger.spec
+        gpu_hours = self._epoch_s * spec.resources.gpu / 3600
+        gpus = spec.resources.gpu * max(1, len(self.running))
+        left = until_a_budget_ends(budget, wall_s=wall_s, gpu_hours=gpu_hours, gpus=gpus)
+
+        running = [len(trial.epochs) for trial in list(self.running.values())]
+        planned = [count for count in (budget.trials, self._ledger.num_points) if count]
+        if planned:
+            num_waiting = max(0, min(planned) - self._num_ended - len(running))
+            by_trials = self._pace.left_s(num_waiting, running)
+            if by_trials is not None:
+                left.append(by_trials)
+        return min(left, default=None)
+
+
+def _row(label: str, text: str, width: int) -> str:
+    return _cut(f"{label:{LABEL}}  {text}", width)
+
+
+def _folded(params: Mapping[str, Any]) -> Iterator[str]:
+    """Parameters on as many lines as fit beside a label on a phone's screen."""
+    line = ""
+    for name, value in params.items():
+        item = f"{name} {shown(value)}"
+        if line and len(line) + 2 + len(item) > PHONE - LABEL - 3:
+            yield f"{line},"
+            line = item
+        else:
+            line = f"{line}, {item}" if line else item
+    yield line
+
+
+def _cut(line: str, width: int) -> str:
+    if len(line) <= width:
+        return line.rstrip()
+
+    return f"{line[: width - 1]}…"
