@@ -21,8 +21,8 @@ from sklearn.datasets import load_sample_image
 SEED = 0
 SIDE = 28
 LETTERS = "abdeghknprstyRGQ"
-PER_CLASS = 72
-PATCHES = 700
+PER_CLASS = 48
+PATCHES = 500
 TYPEFACES = (
     "DejaVuSans",
     "DejaVuSans-Bold",
@@ -49,8 +49,8 @@ data:
   id: {{dataset: folder, root: {root}/id}}
   outliers: {{dataset: folder, root: {root}/outliers}}
   coarse_ood: [{{dataset: folder, root: {root}/coarse}}]
-  resize: 18
-  crop: 16
+  resize: 16
+  crop: 14
   num_id_classes: 13
   num_val_novel: 3
   augment: {{flip: false}}

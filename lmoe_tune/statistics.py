@@ -36,6 +36,8 @@ ALPHA = 0.05
 """How often, over all questions of a home together, a winner that is no better may be called better."""
 FIRST_LOOKS_SHARE = 0.8
 """What a look may use of the level that the looks before it have left of its question's."""
+COUNTS = ("_near_duplicates",)
+"""How the names of metrics end that are no shares between 0 and 1."""
 LOWER_IS_BETTER = ("_ece",)
 """How the names of metrics end of which less is better."""
 
@@ -87,7 +89,8 @@ class Summary:
     sd: float | None
     """Over the runs; None for a single one."""
     ci95: tuple[float, float] | None
-    """Of the mean, by Student; None for a single run, which says nothing of other seeds."""
+    """Of the mean, by Student, cut off where a metric ends, at 0 and 1; None for a single run, which says nothing of
+    other seeds."""
     median: float
     minimum: float
 
@@ -242,10 +245,19 @@ def summarise(runs: Iterable[Run], configuration: str, metric: str) -> Summary:
     return Summary(
         mean=float(values.mean()),
         sd=float(values.std(ddof=1)) if len(values) > 1 else None,
-        ci95=found.interval() if found is not None else None,
+        ci95=_within(found.interval(), metric) if found is not None else None,
         median=float(np.median(values)),
         minimum=float(values.min()),
     )
+
+
+def _within(interval: tuple[float, float], metric: str) -> tuple[float, float]:
+    """The part of it that a metric can reach: no mean of shares is beyond 0 and 1, so this covers as often."""
+    if metric.endswith(COUNTS):
+        return interval
+
+    low, high = interval
+    return max(0.0, low), min(1.0, high)
 
 
 def compare(

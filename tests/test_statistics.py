@@ -169,6 +169,17 @@ def test_a_summary_has_mean_and_sd_over_the_runs() -> None:
         summarise(runs, "nobody", METRIC)
 
 
+def test_an_interval_of_a_mean_ends_where_the_metric_does() -> None:
+    runs = [
+        Run("winner", 0, seed, {METRIC: value, "test_near_duplicates": 4.0})
+        for seed, value in enumerate((0.999, 0.99, 0.95))
+    ]
+    found = summarise(runs, "winner", METRIC)
+    assert found.ci95 is not None
+    assert found.ci95[0] < found.mean < found.ci95[1] == 1.0
+    assert summarise(runs, "winner", "test_near_duplicates").ci95 == (4.0, 4.0)
+
+
 def test_the_correlation_of_the_pairs_is_that_within_splits() -> None:
     seeds = np.array([0.01, -0.02, 0.015, 0.0])
     levels = np.array([[0.7], [0.9]])

@@ -12,7 +12,7 @@ import json
 import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -53,9 +53,11 @@ from trainables.worker import (
     trial_folder,
 )
 
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 NUM_RESAMPLES = 1000
+NEAR_DUPLICATES = "test_near_duplicates"
 DISTINCT = ("test_auroc", "test_fine_auroc", "test_coarse_auroc", "test_accuracy")
 
 
@@ -118,9 +120,11 @@ def _tested(
     def opened() -> Opened:
         return open_test_data(job_spec.data, home, with_held_out=with_held_out)
 
+    def seen() -> dict[str, npt.NDArray[np.bool_]]:
+        return seen_in_training(job_spec.data, home, with_held_out=with_held_out)
+
     def at_end(trained: Trained) -> dict[str, float]:
-        seen = seen_in_training(job_spec.data, home, with_held_out=with_held_out)
-        metrics, arrays = measure(trained, job_spec, opened().test, seen)
+        metrics, arrays = measure(trained, job_spec, opened().test, seen())
         if job_spec.train.seed == candidate.get("keeps_model_of"):
             _keep_model(folder, trained)
         _keep_arrays(folder, arrays)
@@ -144,6 +148,9 @@ def _tested(
         _refuse_other_than_diverged(error)
         training, test = opened().training, opened().test
         metrics = chance_metrics(test.sizes, training.num_classes) | {DIVERGED: 1.0}
+        number = num_seen(seen())
+        if number > 0:
+            metrics |= distinct(metrics) | {NEAR_DUPLICATES: number}
         _keep_arrays(folder, _arrays_of_chance(test, metrics))
         yield from _at_chance(job_spec, training.num_classes, metrics, last)
 
@@ -179,10 +186,17 @@ def measure(
     confidence, predicted = test.parts(found.confidence)[ID], test.parts(found.predicted)[ID]
     correct = predicted == torch.from_numpy(test.labels).to(predicted.device)
     metrics = metrics_of_scores(scores, confidence, correct)
-    metrics |= _without_seen(scores, confidence, correct, seen or {})
     resampled = resampled_metrics_of_scores(
         scores, confidence, correct, num_resamples=NUM_RESAMPLES, seed=spec.data.split
     )
+    number = num_seen(seen or {})
+    if number > 0:
+        kept = _without_seen(scores, confidence, correct, seen or {})
+        drawn = resampled_metrics_of_scores(
+            *kept, num_resamples=NUM_RESAMPLES, seed=spec.data.split
+        )
+        metrics |= distinct(metrics_of_scores(*kept)) | {NEAR_DUPLICATES: number}
+        resampled |= distinct(drawn)
 
     novel, counts = np.unique(test.novel_labels, return_counts=True)
     masks = [torch.from_numpy(test.novel_labels == label) for label in novel]
@@ -208,19 +222,28 @@ def _without_seen(
     confidence: torch.Tensor,
     correct: torch.Tensor,
     seen: Mapping[str, npt.NDArray[np.bool_]],
-) -> dict[str, float]:
-    """The main metrics once more as `…_distinct`, without test images that training has seen a near-duplicate of."""
-    number = sum(int(mask.sum()) for mask in seen.values())
-    if number == 0:
-        return {}
+) -> tuple[dict[str, torch.Tensor], torch.Tensor, torch.Tensor]:
+    """The same without the test images that training has seen a near-duplicate of; a set of which nothing would be
+    left stays whole."""
+    kept = dict(scores)
+    for name, mask in seen.items():
+        rest = torch.from_numpy(~mask).to(confidence.device)
+        if not rest.any():
+            continue
+        kept[name] = scores[name][rest]
+        if name == ID:
+            confidence, correct = confidence[rest], correct[rest]
+    return kept, confidence, correct
 
-    rest = {name: torch.from_numpy(~mask).to(confidence.device) for name, mask in seen.items()}
-    kept = {name: of[rest[name]] if name in rest else of for name, of in scores.items()}
-    found: dict[str, float] = {"test_near_duplicates": number}
-    if len(kept[ID]):
-        distinct = metrics_of_scores(kept, confidence[rest[ID]], correct[rest[ID]])
-        found |= {f"{name}_distinct": distinct[name] for name in DISTINCT if name in distinct}
-    return found
+
+def num_seen(seen: Mapping[str, npt.NDArray[np.bool_]]) -> int:
+    """How many test images training has seen a near-duplicate of."""
+    return sum(int(mask.sum()) for mask in seen.values())
+
+
+def distinct(metrics: Mapping[str, T]) -> dict[str, T]:
+    """The main test metrics, named as those without near-duplicates."""
+    return {f"{name}_distinct": metrics[name] for name in DISTINCT if name in metrics}
 
 
 def _refuse_other_than_diverged(error: TrainingError) -> None:
@@ -241,8 +264,8 @@ def _arrays_of_chance(
         "novel_count": counts,
         "novel_class": novel,
     }
-    for name, value in metrics.items():
-        arrays[f"{RESAMPLED}{name}"] = np.full(NUM_RESAMPLES, value)
+    for name in metrics.keys() - {DIVERGED, NEAR_DUPLICATES}:  # these hang on no sample of images
+        arrays[f"{RESAMPLED}{name}"] = np.full(NUM_RESAMPLES, metrics[name])
     return arrays
 
 
