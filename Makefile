@@ -68,6 +68,7 @@ lint: $(READY_DEV)
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/python docs/make_records.py --check
+	@$(BIN)/python docs/make_messages.py --check
 	@$(BIN)/python .ci/style.py
 
 check: lint test
