@@ -1,8 +1,10 @@
 """What to type next: every command line that a message, a table or a page offers is put together here.
 
 From typed values, so that a name or a path with a space in it is quoted, an option that was renamed is found by
-the type checker, and the home is named where the command would otherwise look in another one. A test parses each of
-these with the real command line. To add one: a function with the values that it depends on, and a line in that test.
+the type checker, and the home is named where the command would otherwise look in another one. Tests parse each of
+these with the real command line, type each where it is printed, and find commands that are written elsewhere. To add
+one: a function with the values that it depends on, and a line in `tests/test_advice.py` and
+`tests/cli/test_advice_typed.py`.
 """
 
 from __future__ import annotations
@@ -22,40 +24,26 @@ IMAGES = "IMAGE…"
 _Value = str | int | float | Path | bool | None
 
 
-def search(
-    spec: str | Path = "digits",
-    *,
-    name: str | None = None,
-    fresh: bool = False,
-    allow_changes: bool = False,
-    home: Path | None = None,
-) -> str:
+def search(spec: str | Path = "digits", *, home: Path | None = None) -> str:
     """Start a sweep, or go on with it."""
-    return _typed("search", spec, home=home, name=name, fresh=fresh, allow_changes=allow_changes)
+    return _typed("search", spec, home=home)
 
 
 def resume(
-    name: str | None = None,
+    name: str,
     *,
     trials: str | int | None = None,
     time: str | None = None,
     gpu_hours: str | float | None = None,
     max_failed: str | int | None = None,
     retry_failed: bool = False,
-    allow_changes: bool = False,
-    address: str | None = None,
     home: Path | None = None,
 ) -> str:
     """Go on with a sweep; budgets as they are typed: `+8` for eight more, `24` for that many in all."""
     return _typed(
         "resume", name, home=home, trials=trials, time=time, gpu_hours=gpu_hours,
-        max_failed=max_failed, retry_failed=retry_failed, allow_changes=allow_changes, address=address,
+        max_failed=max_failed, retry_failed=retry_failed,
     )  # fmt: skip
-
-
-def train(spec: str | Path, *, params: Path | None = None, home: Path | None = None) -> str:
-    """Train one trial."""
-    return _typed("train", spec, home=home, params=params)
 
 
 def repeat(name: str, trial: int, *, home: Path | None = None) -> str:
@@ -63,39 +51,9 @@ def repeat(name: str, trial: int, *, home: Path | None = None) -> str:
     return _typed("train", name, home=home, trial=trial)
 
 
-def prune_checkpoints(name: str, *, keep: int | None = None, home: Path | None = None) -> str:
-    """Free the disk of a sweep's checkpoints."""
-    return _typed("prune-checkpoints", name, home=home, keep=keep)
-
-
-def list_sweeps(*, home: Path | None = None) -> str:
-    """All sweeps of the home."""
-    return _typed("list", home=home)
-
-
-def status(name: str, *, home: Path | None = None) -> str:
-    """How far a sweep is."""
-    return _typed("status", name, home=home)
-
-
 def leaderboard(name: str, *, home: Path | None = None) -> str:
     """All trials of a sweep."""
     return _typed("leaderboard", name, home=home)
-
-
-def best(name: str, *, home: Path | None = None) -> str:
-    """The best trial of a sweep."""
-    return _typed("best", name, home=home)
-
-
-def audit(name: str, *, home: Path | None = None) -> str:
-    """Every decision of a sweep, computed again."""
-    return _typed("audit", name, home=home)
-
-
-def compare(*names: str, home: Path | None = None) -> str:
-    """Sweeps side by side."""
-    return _typed("compare", *names, home=home)
 
 
 def confirm(
@@ -117,11 +75,6 @@ def confirm(
     )  # fmt: skip
 
 
-def report(name: str, *, home: Path | None = None) -> str:
-    """The page about a sweep."""
-    return _typed("report", name, home=home)
-
-
 def export(name: str, out: str | Path, *, home: Path | None = None) -> str:
     """A detector in a folder."""
     return _typed("export", name, home=home, out=out)
@@ -132,19 +85,14 @@ def predict(folder: str | Path) -> str:
     return f"{_typed('predict', folder)} {IMAGES}"
 
 
-def sync(name: str, *, tracking_uri: str | None = None, home: Path | None = None) -> str:
+def sync(name: str, *, home: Path | None = None) -> str:
     """Deliver to MLflow what it lacks."""
-    return _typed("sync", name, home=home, tracking_uri=tracking_uri)
+    return _typed("sync", name, home=home)
 
 
-def ui(name: str | None = None, *, home: Path | None = None) -> str:
+def ui(name: str, *, home: Path | None = None) -> str:
     """MLflow's own pages, opened on a sweep's comparison."""
     return _typed("ui", name, home=home)
-
-
-def check(spec: str | Path) -> str:
-    """Every problem of a spec."""
-    return _typed("check", spec)
 
 
 def inspect(spec: str | Path = SPEC, *, home: Path | None = None) -> str:
@@ -152,24 +100,9 @@ def inspect(spec: str | Path = SPEC, *, home: Path | None = None) -> str:
     return _typed("data", "inspect", spec, home=home)
 
 
-def build(spec: str | Path = SPEC, *, home: Path | None = None) -> str:
-    """Decode a spec's images ahead of a search."""
-    return _typed("data", "build", spec, home=home)
-
-
 def doctor(*, rebuild: str | None = None, home: Path | None = None) -> str:
     """What is wrong with this machine or home; or build a sweep's ledger again from its trials' records."""
     return _typed("doctor", home=home, rebuild=rebuild)
-
-
-def init(name: str, *, space: str | None = None) -> str:
-    """Write a spec to edit."""
-    return _typed("init", name, from_=space)
-
-
-def methods() -> str:
-    """What can be tuned."""
-    return _typed("methods")
 
 
 def setting(key: str, value: object) -> str:
@@ -186,12 +119,17 @@ def setup(extra: str) -> str:
 
 def _typed(*words: _Value, home: Path | None = None, **options: _Value) -> str:
     """The command of these words; an option is left out where it is None or False."""
-    typed = [PROGRAM, *(str(word) for word in words if word is not None)]
+    typed = [PROGRAM]
+    for word in map(str, words):
+        typed.append(
+            f"./{word}" if word.startswith("-") else word
+        )  # a path that looks like an option
+
     for name, value in options.items():
         if value is None or value is False:
             continue
 
-        typed.append(f"--{name.rstrip('_').replace('_', '-')}")
+        typed.append(f"--{name.replace('_', '-')}")
         if value is not True:
             typed.append(f"{value:g}" if isinstance(value, float) else str(value))
 

@@ -173,7 +173,7 @@ def _confirmed(ledger: Ledger, document: dict[str, Any]) -> Winner:
         describes=ModelDescription.of_record(
             winner.get(KEY),
             whose=f"the confirmed winner of the sweep '{ledger.folder.name}'",
-            fix=f"confirm it again: {advice.confirm(ledger.folder.name)}",
+            fix=f"confirm it again: {advice.confirm(ledger.folder.name, home=ledger.folder.home)}",
         ),
         data=data,
         metrics=row["metrics"],
@@ -312,9 +312,7 @@ def _as_onnx(network: Network, shape: tuple[int, int, int]) -> bytes:
         import onnxruntime
         import onnxscript  # noqa: F401  # torch's exporter needs it
     except ImportError as error:
-        raise UsageError(
-            f"--onnx needs the package {error.name}: pip install 'lmoe-tune[onnx]'"
-        ) from None
+        raise UsageError(f"--onnx needs the package {error.name}: {advice.setup('onnx')}") from None
     some = torch.randint(
         0, 256, (BATCH, *shape), generator=torch.Generator().manual_seed(0)
     ).float()

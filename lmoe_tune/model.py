@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lmoe_tune import advice
 from lmoe_tune.errors import UsageError
 from lmoe_tune.spec.architectures import ARCHITECTURES, TIMM
 
@@ -118,7 +119,7 @@ def create_timm(
         import timm
     except ImportError:
         raise UsageError(
-            f"model.arch is '{arch}', but timm is not installed: pip install 'lmoe-tune[timm]'"
+            f"model.arch is '{arch}', but timm is not installed: {advice.setup('timm')}"
         ) from None
     name = arch.removeprefix(TIMM)
     if not timm.is_model(name):

@@ -39,6 +39,7 @@ _START = (
 )
 
 Message = dict[str, Any]
+_unusable_home: str | None = None
 
 
 def python_command(module: str, *arguments: str) -> list[str]:
@@ -78,6 +79,19 @@ def substitute_home(*, writable: bool) -> str | None:
         return None
     folder = Path(tempfile.gettempdir()) / f"lmoe-tune-home-{os.getuid()}"
     return str(own_folder(folder) or tempfile.mkdtemp(prefix="lmoe-tune-home-"))
+
+
+def settle_home() -> None:
+    """Set HOME to a private folder where the user's cannot be used; `unusable_home` knows of it."""
+    global _unusable_home
+    if (home := substitute_home(writable=False)) is not None:
+        _unusable_home = os.environ.get("HOME", "")
+        os.environ["HOME"] = home
+
+
+def unusable_home() -> str | None:
+    """The HOME that `settle_home` has replaced, empty where there was none; None where it was left."""
+    return _unusable_home
 
 
 def own_folder(folder: Path) -> Path | None:

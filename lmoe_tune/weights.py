@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lmoe_tune import advice
 from lmoe_tune.errors import UsageError
 from lmoe_tune.model import Head, create_timm
 from lmoe_tune.spec.architectures import TIMM
@@ -185,7 +186,7 @@ def _wrong_head(source: str, state: State, own: State, head: str) -> str:
     return (
         f"model.weights: {source} has {has}, but the search trains {len(own[key])}: with model.baseline.epochs: 0 it "
         "is the baseline itself, so it must have been trained on just the classes that the search trains on "
-        "(lmoe-tune data inspect names them). Give it epochs to train a new head"
+        f"({advice.inspect()} names them). Give it epochs to train a new head"
     )
 
 

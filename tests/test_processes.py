@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import signal
 import sys
 import tempfile
@@ -8,12 +9,19 @@ from pathlib import Path
 
 import pytest
 
+from lmoe_tune import processes
+from lmoe_tune.cli import machine
+from lmoe_tune.confirmation.job_ledger import who
+from lmoe_tune.errors import UsageError
+from lmoe_tune.home import resolve_home
 from lmoe_tune.processes import (
     JsonProcess,
     how_it_ended,
     python_command,
     safe_environment,
+    settle_home,
     substitute_home,
+    unusable_home,
 )
 
 
@@ -120,3 +128,60 @@ def test_a_home_that_libraries_cannot_use_is_substituted_by_a_private_folder(
     other = substitute_home(writable=False)
     assert other is not None
     assert other != found
+
+
+@pytest.fixture
+def nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user whom the system does not know, without HOME, as `docker run --user 12345` makes one."""
+
+    def unknown(uid: int) -> None:
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    for name in ("HOME", "USER", "LOGNAME", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.usefixtures("nobody")
+def test_a_user_without_name_and_home_gets_a_private_folder_and_is_called_somebody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(processes, "_unusable_home", None)
+
+    assert who().startswith("somebody@")
+    assert machine._users_home()["state"] == "warn"
+    assert resolve_home("runs").name == "runs"
+    with pytest.raises(UsageError, match="whose folder '~' is"):
+        resolve_home("~/runs")
+
+    settle_home()
+
+    assert unusable_home() == ""
+    assert Path.home().parent == tmp_path and os.environ["HOME"] == str(Path.home())
+    row = machine._users_home()
+    assert row["state"] == "warn" and f"there is none, so {Path.home()} is used" in row["found"]
+
+
+def test_a_home_that_is_not_there_is_replaced_and_doctor_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(processes, "_unusable_home", None)
+    monkeypatch.setenv("HOME", "/nonexistent")
+
+    settle_home()
+
+    assert "'/nonexistent' is no folder" in machine._users_home()["found"]
+    assert os.environ["HOME"].startswith(str(tmp_path))
+
+
+def test_a_home_that_can_be_used_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "_unusable_home", None)
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+    settle_home()
+
+    assert (os.environ["HOME"], unusable_home()) == (str(tmp_path), None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from lmoe_tune.spec import Declaration
+from lmoe_tune.spec import Declaration, Term
 from trainables.method import Method
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ class Baseline(Method):
         summary="cross-entropy on the in-distribution images; no outliers",
         parameters=(),
         needs_outliers=False,
+        terms=(Term("id_loss"),),
     )
 
     def objective(self, params: Mapping[str, Any]) -> Objective:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from lmoe_tune.spec import Declaration, Parameter, Range
+from lmoe_tune.spec import Declaration, Parameter, Range, Term
 from trainables.method import Method
-from trainables.parameters import BATCH_NORM, OUTLIER_RATIO
+from trainables.parameters import BATCH_NORM, OUTLIER_RATIO, only_with
 
 if TYPE_CHECKING:
     from lmoe_tune.methods.objective import Objective
@@ -33,16 +33,19 @@ class EnergyOE(Method):
                 "float",
                 None,
                 "energy that in-distribution images fall below; default: -10 - log(classes)",
+                only_with=("energy_weight",),
             ),
             Parameter(
                 "m_out",
                 "float",
                 None,
                 "energy that outliers rise above; default: -1 - log(classes)",
+                only_with=("energy_weight",),
             ),
-            OUTLIER_RATIO,
+            only_with(OUTLIER_RATIO, "energy_weight"),
             BATCH_NORM,
         ),
+        terms=(Term("id_loss"), Term("energy_loss", ("energy_weight",))),
     )
 
     def objective(self, params: Mapping[str, Any]) -> Objective:

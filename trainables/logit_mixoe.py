@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from lmoe_tune.spec import Declaration, Parameter, Range
+from lmoe_tune.spec import Declaration, Parameter, Range, Term
 from trainables.method import Method
-from trainables.parameters import BATCH_NORM, OUTLIER_RATIO, PER
+from trainables.parameters import BATCH_NORM, OUTLIER_RATIO, PER, only_with
 
 if TYPE_CHECKING:
     from lmoe_tune.methods.objective import Objective
 
+MIXING = ("mix_weight", "consistency_weight")
+WEIGHTS = (*MIXING, "outlier_weight")
 PARAMETERS = (
     Parameter(
         "mixing_alpha",
@@ -21,6 +23,7 @@ PARAMETERS = (
         low=0,
         low_exclusive=True,
         tune=Range(0.1, 10, log=True),
+        only_with=MIXING,
     ),
     Parameter(
         "mix_weight",
@@ -38,7 +41,7 @@ PARAMETERS = (
         low=0,
         tune=Range(0.01, 100, log=True),
     ),
-    OUTLIER_RATIO,
+    only_with(OUTLIER_RATIO, *WEIGHTS),
     Parameter(
         "outlier_weight", "float", 0.0, "delta, weight of CE(outlier logits, uniform)", low=0
     ),
@@ -48,12 +51,14 @@ PARAMETERS = (
         "mse",
         "the distance D between logits",
         choices=("mse", "mse_log_softmax", "kl", "js"),
+        only_with=("consistency_weight",),
     ),
     Parameter(
         "center_logits",
         "bool",
         False,
         "subtract each row's mean before D: a shift then costs nothing",
+        only_with=("consistency_weight",),
     ),
     Parameter(
         "stop_gradient",
@@ -61,8 +66,9 @@ PARAMETERS = (
         "none",
         "side of D that gets no gradient",
         choices=("none", "mixed_logits", "mixed_input"),
+        only_with=("consistency_weight",),
     ),
-    PER,
+    only_with(PER, *MIXING),
     BATCH_NORM,
 )
 
@@ -74,6 +80,13 @@ class LogitMixOE(Method):
         name="logit_mixoe",
         summary="outlier exposure by mixing logits, kept consistent with the logits of mixed inputs",
         parameters=PARAMETERS,
+        terms=(
+            Term("id_loss"),
+            Term("mix_loss", ("mix_weight",)),
+            Term("consistency_loss", ("consistency_weight",)),
+            Term("outlier_loss", ("outlier_weight",)),
+            Term("margin", WEIGHTS),
+        ),
     )
 
     def objective(self, params: Mapping[str, Any]) -> Objective:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from lmoe_tune.spec import Declaration, Parameter, Range
+from lmoe_tune.spec import Declaration, Parameter, Range, Term
 from trainables.method import Method
-from trainables.parameters import BATCH_NORM, OUTLIER_RATIO, PER
+from trainables.parameters import BATCH_NORM, OUTLIER_RATIO, PER, only_with
 
 if TYPE_CHECKING:
     from lmoe_tune.methods.objective import Objective
@@ -26,6 +26,7 @@ class MixOE(Method):
                 "mixup",
                 "how to mix: interpolate pixels, or paste a box of the outlier into the image",
                 choices=("mixup", "cutmix"),
+                only_with=("mix_weight",),
             ),
             Parameter(
                 "mixing_alpha",
@@ -35,6 +36,7 @@ class MixOE(Method):
                 low=0,
                 low_exclusive=True,
                 tune=Range(0.1, 10, log=True),
+                only_with=("mix_weight",),
             ),
             Parameter(
                 "mix_weight",
@@ -44,10 +46,11 @@ class MixOE(Method):
                 low=0,
                 tune=Range(0.5, 50, log=True),
             ),
-            OUTLIER_RATIO,
-            PER,
+            only_with(OUTLIER_RATIO, "mix_weight"),
+            only_with(PER, "mix_weight"),
             BATCH_NORM,
         ),
+        terms=(Term("id_loss"), Term("mix_loss", ("mix_weight",))),
     )
 
     def objective(self, params: Mapping[str, Any]) -> Objective:

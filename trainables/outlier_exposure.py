@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from lmoe_tune.spec import Declaration, Parameter, Range
+from lmoe_tune.spec import Declaration, Parameter, Range, Term
 from trainables.method import Method
-from trainables.parameters import BATCH_NORM, OUTLIER_RATIO
+from trainables.parameters import BATCH_NORM, OUTLIER_RATIO, only_with
 
 if TYPE_CHECKING:
     from lmoe_tune.methods.objective import Objective
@@ -28,9 +28,10 @@ class OutlierExposure(Method):
                 low=0,
                 tune=Range(0.05, 5, log=True),
             ),
-            OUTLIER_RATIO,
+            only_with(OUTLIER_RATIO, "outlier_weight"),
             BATCH_NORM,
         ),
+        terms=(Term("id_loss"), Term("outlier_loss", ("outlier_weight",))),
     )
 
     def objective(self, params: Mapping[str, Any]) -> Objective:

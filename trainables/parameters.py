@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from lmoe_tune.spec import Parameter
+
+
+def only_with(parameter: Parameter, *weights: str) -> Parameter:
+    """The parameter in a method where it changes nothing while all of these weights are 0."""
+    return replace(parameter, only_with=weights)
+
 
 OUTLIER_RATIO = Parameter(
     "outlier_ratio",

@@ -90,7 +90,14 @@ def search(
     refuse_unusable_folder(address)
     watcher = observer or Observer()
     folder = SweepFolder(resolve_home(home), wanted.name)
-    ready = prepare(folder, loaded, fresh=fresh, allow_changes=allow_changes, say=watcher.on_work)
+    ready = prepare(
+        folder,
+        loaded,
+        fresh=fresh,
+        allow_changes=allow_changes,
+        say=watcher.on_work,
+        warn=watcher.on_message,
+    )
     for line in in_words(ready.sources):
         watcher.on_message(line)
     run = _Run(

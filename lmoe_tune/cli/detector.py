@@ -94,7 +94,7 @@ def export(
 @app.command()
 def predict(
     folder: Annotated[
-        Path, typer.Argument(metavar="DIR", help="A folder that lmoe-tune export has written.")
+        Path, typer.Argument(metavar="DIR", help="A folder that export has written.")
     ],
     images: Annotated[
         list[Path], typer.Argument(metavar="IMAGE…", help="Image files, or folders of them.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,9 +17,14 @@ if TYPE_CHECKING:
 NUM_POINTS = 8  # of a search, by which its largest trial is found
 
 
-def examine(home: Path) -> list[Finding]:
-    """All findings: the machine and the environment, the sweeps of the home, and the tracking server."""
-    return [*machine.examine(home), *_sweeps(home), _tracking(home)]
+def examine(home: Path, loaded: LoadedSpec | None = None) -> list[Finding]:
+    """All findings: the machine and the environment, the sweeps of the home, and the tracking server.
+
+    Args:
+        loaded: a spec that is to be searched, for the folders that it names.
+    """
+    given = None if loaded is None else loaded.spec
+    return [*machine.examine(home), *_caches(home, given), *_sweeps(home), _tracking(home)]
 
 
 def examine_nodes(address: str, loaded: LoadedSpec, home: Path) -> list[Finding]:
@@ -59,6 +65,24 @@ def _memory_needed(spec: Spec, home: Path, folder: Path) -> int | None:
     points = first_suggestions(spec, NUM_POINTS)
     needed = memory_needed(spec, points, num_classes, folder)
     return None if needed is None else needed.total
+
+
+def _caches(home: Path, given: Spec | None) -> list[Finding]:
+    """The folders of decoded images that this spec names, and those of the sweeps in the home."""
+    from lmoe_tune.sweep.folder import find_sweeps
+    from lmoe_tune.sweep.view import read_spec
+
+    data = [] if given is None else [given.data]
+    for folder in find_sweeps(home):
+        with suppress(
+            LmoeTuneError, OSError
+        ):  # that a record is damaged is a finding about its sweep
+            data.append(read_spec(folder).data)
+
+    limits = {one.cache_dir: one.cache_limit for one in reversed(data) if one.cache != "off"}
+    limits.pop(None, None)  # in the home
+
+    return [machine.cache(Path(folder), limit) for folder, limit in limits.items() if folder]
 
 
 def _sweeps(home: Path) -> list[Finding]:
@@ -120,11 +144,13 @@ def rebuild_ledger(home: Path, name: str) -> str:
     from lmoe_tune.sweep.folder import SweepFolder, is_name
     from lmoe_tune.sweep.rebuild import rebuild, refuse_whole
     from lmoe_tune.sweep.view import read_spec
-    from lmoe_tune.wording import masked, printable
+    from lmoe_tune.wording import did_you_mean, masked, printable
 
     folder = SweepFolder(home, name)
     if not (is_name(name) and folder.spec.is_file()):
-        raise UsageError(f"no sweep '{printable(masked(name))}' in {home / 'sweeps'}")
+        known = [path.parent.name for path in (home / "sweeps").glob("*/spec.yaml")]
+        hint = did_you_mean(name, known)
+        raise UsageError(f"no sweep '{printable(masked(name))}' in {home / 'sweeps'}{hint}")
 
     spec = read_spec(folder)
     with folder.locked():

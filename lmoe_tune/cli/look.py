@@ -6,7 +6,7 @@ import gc
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import datetime
@@ -25,7 +25,7 @@ from lmoe_tune.cli.options import (
 )
 from lmoe_tune.cli.output import openings_line, print_json, print_rows, say, shown
 from lmoe_tune.errors import UsageError
-from lmoe_tune.wording import duration, shortened
+from lmoe_tune.wording import duration, first_few, printable, shortened
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -173,6 +173,21 @@ def leaderboard(name: NameArgument, form: FormatOption = "table", home: HomeOpti
     tied = ("tied",) if any(row["tied"] is not None for row in rows) else ()
     columns = ("trial", "state", "value", *tied, *pareto, "feasible", *metrics, *searched, "epochs")
     print_rows(flat, columns if chosen == "table" else (*columns, "run_id"), chosen)
+    if chosen == "table":
+        _say_failures(rows)
+
+
+def _say_failures(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Why trials failed: each reason once, with the trials it is that of."""
+    trials: dict[str, list[str]] = {}
+    for row in rows:
+        if row["failure"]:
+            reason = row["failure"].strip().partition("\n")[0]
+            trials.setdefault(reason, []).append(str(row["trial"]))
+
+    for reason, numbers in trials.items():
+        which = "trial" if len(numbers) == 1 else "trials"
+        say(f"{which} {first_few(numbers)} failed: {printable(reason)}")
 
 
 @app.command()
@@ -253,15 +268,19 @@ def ui(
     from lmoe_tune.tracking.ui import serve
 
     where = resolve_home(home)
-    uri, page = default_uri(where), ""
+    uri, page, made_by = default_uri(where), "", advice.search(home=where)
     if name is not None:
         folder = find_sweep(where, name)
         uri = address(folder, read_spec(folder))
         page = page_of(folder, uri, read_sweep(folder).sweep_id)
+        made_by = advice.sync(folder.name, home=where)
     else:
         for folder in find_sweeps(where)[:1]:  # the one worked on last
             uri = address(folder, read_spec(folder))
-    raise typer.Exit(serve(uri, where / "mlartifacts", port, page=page, say=say))
+            made_by = advice.sync(folder.name, home=where)
+
+    artifacts = where / "mlartifacts"
+    raise typer.Exit(serve(uri, artifacts, port, page=page, made_by=made_by, say=say))
 
 
 def _ledger(home: Path, name: str) -> Ledger:

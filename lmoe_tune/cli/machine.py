@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal, TypedDict
 
 from lmoe_tune.home import VARIABLE as HOME_VARIABLE
+from lmoe_tune.processes import unusable_home
 from lmoe_tune.wording import did_you_mean, masked, printable, readable_size
 
 DISTRIBUTION = "lmoe-tune"
@@ -132,19 +133,34 @@ def folders(home: Path) -> list[Finding]:
 
 
 def _home(home: Path) -> list[Finding]:
-    there = _existing(home)
-    fault = _unwritable(there)
-    if fault is not None:
-        advice = f"choose another with --home or {HOME_VARIABLE}"
-        writable = finding("fail", "home", f"{home}: {fault}", advice)
-    else:
-        if home.exists():
-            state = "is there"
-        else:
-            state = "is made by the first sweep"
-        writable = finding("ok", "home", f"{home} ({state})")
+    usable = usable_folder("home", home, f"choose another with --home or {HOME_VARIABLE}")
+    return [usable, _space("free space", _existing(home))]
 
-    return [writable, _space("free space", there)]
+
+def cache(folder: Path, limit: int | None) -> Finding:
+    """Whether decoded images can be kept in a `data.cache_dir`: it is writable, with room."""
+    what = "data.cache_dir"
+    usable = usable_folder(what, folder, "set another one, on a disk of this machine's own")
+    if usable["state"] != "ok":
+        return usable
+
+    there = _existing(folder)
+    free = shutil.disk_usage(there).free
+    if limit is not None and free < limit:
+        found = f"{readable_size(free)} free in {folder}, but cache_limit is {readable_size(limit)}"
+        return finding("warn", what, found, "make room, or lower data.cache_limit")
+
+    return _space(what, folder)
+
+
+def usable_folder(what: str, folder: Path, advice: str) -> Finding:
+    """Whether a folder can be written in, or be made."""
+    fault = _unwritable(_existing(folder))
+    if fault is not None:
+        return finding("fail", what, f"{folder}: {fault}", advice)
+
+    state = "is there" if os.path.exists(folder) else "is made by the first sweep"
+    return finding("ok", what, f"{folder} ({state})")
 
 
 def _users_home() -> Finding:
@@ -155,6 +171,11 @@ def _users_home() -> Finding:
         path = Path.home()
     except RuntimeError as error:
         return finding("warn", "HOME", str(error), advice)
+
+    replaced = unusable_home()
+    if replaced is not None:
+        given = f"'{printable(replaced)}' is no folder" if replaced else "there is none"
+        return finding("warn", "HOME", f"{given}, so {path} is used", advice)
 
     fault = _unwritable(path)
     if fault is not None:
@@ -196,7 +217,10 @@ def _rays_folder() -> list[Finding]:
 
 
 def _existing(path: Path) -> Path:
-    while not path.exists() and path != path.parent:
+    """The path, or the nearest folder above it that is there."""
+    while (
+        not os.path.exists(path) and path != path.parent
+    ):  # Path.exists raises where it may not look
         path = path.parent
 
     return path
@@ -212,7 +236,7 @@ def _unwritable(folder: Path) -> str | None:
 
 
 def _space(what: str, folder: Path) -> Finding:
-    free = shutil.disk_usage(folder).free
+    free = shutil.disk_usage(_existing(folder)).free
     found = f"{readable_size(free)} free in {folder}"
     if free < LITTLE_SPACE:
         return finding("warn", what, found, "make room")

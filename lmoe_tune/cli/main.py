@@ -17,7 +17,7 @@ from lmoe_tune.cli import confirm, data, detector, look, ready, report, run, str
 from lmoe_tune.cli.options import HomeOption, set_home
 from lmoe_tune.durable import keep_others_out
 from lmoe_tune.errors import LmoeTuneError, SpecError, UsageError
-from lmoe_tune.processes import substitute_home
+from lmoe_tune.processes import settle_home
 from lmoe_tune.wording import printable, shortened
 
 app = typer.Typer(
@@ -87,8 +87,7 @@ def main() -> None:
     code = 0
     keep_others_out()
     streams.install()
-    if (home := substitute_home(writable=False)) is not None:
-        os.environ["HOME"] = home
+    settle_home()
     for number in (signal.SIGTERM, signal.SIGHUP):  # until a sweep installs its own
         if signal.getsignal(number) != signal.SIG_IGN:  # as it is after nohup
             signal.signal(number, signal.default_int_handler)

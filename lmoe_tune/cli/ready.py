@@ -78,12 +78,13 @@ def check(spec: SpecArgument, overrides: SetOption = None, home: HomeOption = No
     sampler, pruner = found.search.sampler, found.search.pruner
     typer.echo(f"sampler {sampler}: {SAMPLERS[sampler]}")
     typer.echo(f"pruner {pruner}: {PRUNERS[pruner]}")
-    for remark in remarks(found):
+    cost = estimate(found)
+    num_images = cost.images if cost is not None else None
+    for remark in remarks(found, loaded.given, num_images):
         typer.echo(f"note: {remark}")
     if found.warm_start:
         _print_warm_start(found, resolve_home(home))
 
-    cost = estimate(found)
     if cost is not None:
         typer.echo(f"cost: {in_words(cost, found)}")
 
@@ -145,11 +146,12 @@ def schema() -> None:
 @app.command()
 def doctor(
     spec: Annotated[
-        str,
+        str | None,
         typer.Argument(
-            metavar="[SPEC]", help="With --address: whose data and code the nodes must have."
+            metavar="[SPEC]",
+            help="What is to be searched: its cache, and with --address what the nodes must have.",
         ),
-    ] = "digits",
+    ] = None,
     address: Annotated[
         str | None,
         typer.Option("--address", metavar="A", help="A Ray cluster, to look at each of its nodes."),
@@ -173,9 +175,10 @@ def doctor(
         typer.echo(rebuild_ledger(resolve_home(home), rebuild))
         return
 
-    findings = examine(resolve_home(home))
+    loaded = None if spec is None else load(spec, None)
+    findings = examine(resolve_home(home), loaded)
     if address is not None:
-        findings += examine_nodes(address, load(spec, None), resolve_home(home))
+        findings += examine_nodes(address, loaded or load("digits", None), resolve_home(home))
     print_rows([dict(row) for row in findings], ("state", "what", "found", "advice"), chosen)
     if any(finding["state"] == "fail" for finding in findings):
         raise typer.Exit(1)

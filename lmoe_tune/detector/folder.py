@@ -86,7 +86,7 @@ def read_about(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise UsageError(f"{path}: cannot be read ({error})") from error
     if not isinstance(about, dict) or about.get("format") != FORMAT:
-        raise UsageError(f"{path}: is not by lmoe-tune export")
+        raise UsageError(f"{path}: is not a description that an export has written")
     if about.get("version") != VERSION:
         raise UsageError(
             f"{path}: is of version {about.get('version')}, but this lmoe-tune reads version {VERSION}; "

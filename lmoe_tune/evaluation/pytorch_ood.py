@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
+from lmoe_tune import advice
 from lmoe_tune.errors import UsageError
 
 
@@ -54,7 +55,7 @@ def _detectors() -> dict[str, Any]:
         from pytorch_ood import api, detector
     except ImportError as error:
         raise UsageError(
-            f"pytorch-ood is not installed ({error}); pip install 'lmoe-tune[pytorch-ood]'"
+            f"pytorch-ood is not installed ({error}); {advice.setup('pytorch-ood')}"
         ) from error
     found = {name: getattr(detector, name) for name in detector.__all__}
     return {

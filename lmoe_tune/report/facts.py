@@ -50,6 +50,7 @@ class Confirmation:
 class Facts:
     """A sweep at one moment."""
 
+    home: Path
     spec: Spec
     summary: dict[str, Any]
     leaderboard: list[dict[str, Any]]
@@ -80,6 +81,7 @@ def gather(ledger: Ledger) -> Facts:
     else:
         baseline = {}
     return Facts(
+        home=ledger.folder.home,
         spec=ledger.spec,
         summary=view.summary(ledger),
         leaderboard=view.leaderboard(ledger),

@@ -683,8 +683,8 @@ def _best_name(facts: Facts) -> str:
 
 def _confirmed(facts: Facts) -> Confirmation:
     if facts.confirmation is None:
-        name = facts.summary["sweep"]
-        raise _NothingToDraw(f"the sweep is not confirmed; to do that: {advice.confirm(str(name))}")
+        how = advice.confirm(str(facts.summary["sweep"]), home=facts.home)
+        raise _NothingToDraw(f"the sweep is not confirmed; to do that: {how}")
     return facts.confirmation
 
 

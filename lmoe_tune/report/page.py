@@ -70,7 +70,7 @@ def make_page(
         of_test=OF_TEST,
         drawings=drawings,
         confirm=document,
-        confirm_command=advice.confirm(str(summary["sweep"])),
+        confirm_command=advice.confirm(str(summary["sweep"]), home=facts.home),
         confirm_tables=_of_confirmation(document) if document else [],
         openings=[
             {**one, "when": moment(datetime.fromtimestamp(one["time_ms"] / 1000, UTC))}

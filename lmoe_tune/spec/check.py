@@ -12,6 +12,7 @@ from typing import Any
 from lmoe_tune.errors import Problem, SpecError, UsageError
 from lmoe_tune.readers import READERS
 from lmoe_tune.spec import document, sections
+from lmoe_tune.spec.combinations import check_combinations
 from lmoe_tune.spec.declaration import METHOD, Declaration, Value, combined, methods_with
 from lmoe_tune.spec.defaults import (
     TRAINABLE,
@@ -48,6 +49,8 @@ class LoadedSpec:
     path: Path
     filled_in: tuple[str, ...] = ()
     """What neither the file nor an override says, as "train.lr 0.001"."""
+    given: frozenset[str] = frozenset()
+    """What the file or an override says, as "train.lr"."""
 
 
 def folder_missing(dataset: Dataset) -> str | None:
@@ -85,7 +88,7 @@ def load_spec(
     """
     path = Path(path)
     root, problems = _read(path)
-    filled = _completed(root, problems, path, overrides, declarations)
+    filled, given = _completed(root, problems, path, overrides, declarations)
     if name is not None:
         apply_name(root, name, len(overrides) + 1)
 
@@ -108,6 +111,7 @@ def load_spec(
     sections.check_warm_start(findings)
     sections.check_budget(findings, bounded=bounded)
     sections.check_tracking(findings)
+    check_combinations(findings, methods)
     if findings.problems:
         raise SpecError(findings.problems)
 
@@ -118,7 +122,7 @@ def load_spec(
         if not (at == ("name",) and name is not None)
     )
 
-    return LoadedSpec(_build(root.plain(), declaration, methods, path.parent), path, said)
+    return LoadedSpec(_build(root.plain(), declaration, methods, path.parent), path, said, given)
 
 
 def load_data(
@@ -187,8 +191,9 @@ def _completed(
     path: Path,
     overrides: Sequence[str],
     declarations: Mapping[str, Declaration],
-) -> Filled:
-    """Fill in, in place, what the document and the overrides leave out. Returns the settings that were.
+) -> tuple[Filled, frozenset[str]]:
+    """Fill in, in place, what the document and the overrides leave out. Returns the settings that
+    were filled in, and the names of those that were there.
 
     The defaults are there before the overrides are applied, which may change a part of one; which defaults they
     are may be up to an override. An unknown data set is reported as such and not, for the same cause, as a spec that
@@ -223,7 +228,9 @@ def _completed(
     fold_objectives(root)
     _imply(root)
 
-    return [(at, value) for at, value in filled if not any(g[: len(at)] == at for g in given)]
+    added = [(at, value) for at, value in filled if not any(g[: len(at)] == at for g in given)]
+
+    return added, frozenset(map(dotted, given))
 
 
 def _leaves(node: document.Node, path: document.KeyPath = ()) -> Iterator[document.KeyPath]:

@@ -46,6 +46,8 @@ class Parameter:
     choices: tuple[Value, ...] = ()
     tune: Range | None = None
     """Over what `confirm` tunes the method when it is compared with another one; None: it stays at its default."""
+    only_with: tuple[str, ...] = ()
+    """The weights of which one must be above 0 for this parameter to change anything."""
 
     def __post_init__(self) -> None:
         assert self.name.rpartition(".")[2].isidentifier(), (
@@ -110,6 +112,15 @@ SHARED_PARAMETERS: tuple[Parameter, ...] = (
 
 
 @dataclass(frozen=True)
+class Term:
+    """A part of the loss that is logged as `train_NAME`."""
+
+    name: str
+    weights: tuple[str, ...] = ()
+    """The parameters of which one must be above 0 for it to be there; none: it always is."""
+
+
+@dataclass(frozen=True)
 class Declaration:
     """A trainable as the spec sees it."""
 
@@ -119,6 +130,8 @@ class Declaration:
     """The trainable's own; `all_parameters` has the shared ones too."""
     needs_outliers: bool = True
     """Whether it trains with outliers, so that a spec must name some."""
+    terms: tuple[Term, ...] | None = None
+    """What it logs, so that an objective on anything else is refused; None: not known."""
 
     def __post_init__(self) -> None:
         names = [parameter.name for parameter in self.parameters]

@@ -467,3 +467,8 @@ class Spec(_Section):
     budget: Budget
     resources: Resources = Field(default_factory=Resources)
     tracking: TrackingSpec = Field(default_factory=TrackingSpec)
+
+    @property
+    def first_rung(self) -> int:
+        """Epochs before a trial may be pruned."""
+        return self.search.min_epochs or max(1, round(self.train.epochs / 5))

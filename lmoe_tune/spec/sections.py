@@ -20,12 +20,6 @@ from lmoe_tune.wording import is_secret, masked, shown
 
 VAL_COARSE: KeyPath = ("data", "val_coarse")
 WEIGHTS = ("none", "imagenet")
-LEARNING_RATES: tuple[KeyPath, ...] = (
-    ("train", "lr"),
-    ("model", "baseline", "lr"),
-    ("fixed", "lr"),
-    ("space", "lr", "low"),
-)
 
 
 def absolute(path: str, spec_folder: Path) -> str:
@@ -174,7 +168,7 @@ def check_train(findings: Findings) -> None:
     min_lr_path: KeyPath = ("train", "min_lr")
     if findings.clean(min_lr_path):
         min_lr = findings.plain(min_lr_path, TrainSpec.model_fields["min_lr"].default)
-        for path in LEARNING_RATES:
+        for path in _learning_rates(findings):
             lr = findings.plain(path)
             if isinstance(lr, int | float) and lr < min_lr:
                 findings.refuse(
@@ -194,6 +188,23 @@ def check_train(findings: Findings) -> None:
 
     if gpu > 1 and gpu != int(gpu):
         findings.refuse(("resources", "gpu"), "a fraction up to 1, or a whole number")
+
+
+def _learning_rates(findings: Findings) -> list[KeyPath]:
+    """Where the spec says what a learning rate starts from, or may start from at least."""
+    paths: list[KeyPath] = [("train", "lr"), ("model", "baseline", "lr")]
+
+    for name in findings.keys(("fixed",)):
+        if name.rpartition(".")[2] == "lr":
+            paths.append(("fixed", name))
+
+    for name in findings.keys(("space",)):
+        if name.rpartition(".")[2] == "lr":
+            choices = findings.plain(("space", name, "choices")) or ()
+            paths.append(("space", name, "low"))
+            paths += [("space", name, "choices", place) for place in range(len(choices))]
+
+    return paths
 
 
 def check_objective(findings: Findings) -> None:

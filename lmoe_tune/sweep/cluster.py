@@ -294,7 +294,7 @@ def _private_folder() -> Iterator[Path]:
             shutil.rmtree(made, ignore_errors=True)
         return
 
-    raise LmoeTuneError(
+    raise UsageError(
         f"Ray needs a folder with a short path for its sockets, and none of {', '.join(bases)} can be written in; "
         "set RAY_TMPDIR to one"
     )

@@ -205,7 +205,7 @@ def _try_lock(descriptor: int, kind: int) -> bool:
     except BlockingIOError:
         return False
     except OSError as error:  # a network file system without a lock service
-        raise LmoeTuneError(
+        raise UsageError(
             f"the sweep cannot be locked against other processes ({error.strerror or error}): its file system must "
             "support flock; choose another home with --home, or have its server's lock service started"
         ) from error

@@ -8,7 +8,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -55,6 +55,7 @@ def prepare(
     fresh: bool,
     allow_changes: bool = False,
     say: Say | None = None,
+    warn: Callable[[str], None] | None = None,
 ) -> Prepared:
     """The spec to run.
 
@@ -62,6 +63,7 @@ def prepare(
 
     Args:
         say: told how far the reading of the data is.
+        warn: told, before a sweep's first run, what is odd about the data and stops nothing.
 
     Raises:
         UsageError: the sweep exists with another spec (with a line per difference), or something is wrong with
@@ -69,8 +71,12 @@ def prepare(
     """
     make_sampler(loaded.spec, 0)  # refuses one whose package is missing
     refuse_unusable(folder.home)
-    refuse_unsound(loaded.spec.data, folder.home, say)
+    inspected = refuse_unsound(loaded.spec.data, folder.home, say)
     if fresh or not folder.exists():
+        if warn is not None:
+            for problem in inspected.problems:
+                warn(f"warning: {problem}")
+
         ready, sources = warm_started(resolve_platform(loaded.spec), folder.home)
         if fresh and (folder.exists() or folder.about.exists()):
             _set_aside(folder)

@@ -53,10 +53,20 @@ class LedgerFile:
             return []
 
         origin = f"{self.path} from byte {self.end}"
-        records, length = decode(content, origin=origin, first=self.num_lines)
+        try:
+            records, length = decode(content, origin=origin, first=self.num_lines)
+        except LedgerError as error:
+            see = advice.doctor(home=_home_above(self.path))
+            raise LedgerError(f"{error}; to see what can be rebuilt: {see}") from error
+
         self.end += length
         self.num_lines += len(records)
         return records
+
+
+def _home_above(ledger: Path) -> Path | None:
+    """The home of a ledger, which lies in HOME/sweeps/NAME."""
+    return next((folder.parent for folder in ledger.parents if folder.name == "sweeps"), None)
 
 
 def encode(record: Record, *, number: int, left: int) -> bytes:
@@ -102,8 +112,7 @@ def decode(content: bytes, *, origin: str, first: int = 0) -> tuple[list[Record]
             else:
                 what = "its checksum does not match"
             raise LedgerError(
-                f"{origin}: damaged at line {(number if bad is None else bad) + 1} ({what}). "
-                f"Run `{advice.doctor()}` to see what can be rebuilt"
+                f"{origin}: damaged at line {(number if bad is None else bad) + 1} ({what})"
             )
         records.append(record)
         if record["left"] == 0:

@@ -33,11 +33,6 @@ Misses = Mapping[str, float]
 """How far each constraint is missed; what is met is 0 or less."""
 
 
-def first_rung(spec: Spec) -> int:
-    """Epochs before a trial may be pruned."""
-    return spec.search.min_epochs or max(1, round(spec.train.epochs / 5))
-
-
 class Gains:
     """What share of a missed constraint finished trials still made up after an epoch.
 
@@ -111,7 +106,7 @@ class Pruning:
         self._sign = -1.0 if objective.direction == "maximize" else 1.0
         self._constraints = names_of_constraints(spec)
         self._epochs = spec.train.epochs
-        self._min_epochs = first_rung(spec)
+        self._min_epochs = spec.first_rung
         self._seed = spec.search.seed
         self._brackets = _brackets(self._min_epochs, self._epochs)
         self._tables: dict[tuple[int, int], Table] = {}

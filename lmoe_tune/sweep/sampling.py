@@ -17,15 +17,14 @@ from optuna.distributions import (
 )
 from optuna.trial import FrozenTrial
 
+from lmoe_tune import advice
 from lmoe_tune.data.splits import derived_seed
 from lmoe_tune.errors import UsageError
 from lmoe_tune.spec import METHOD, Distribution, Spec
 from lmoe_tune.sweep.points import Points, Tried
+from lmoe_tune.sweep.remarks import POPULATION
 
 MAX_TRIES = 20  # suggestions that were tried before, until any untried point is taken
-POPULATION = (
-    12  # of NSGA-II: its own default of 50 would leave most sweeps in the first, random generation
-)
 
 
 class Suggestions:
@@ -247,7 +246,7 @@ def make_sampler(
             return optuna.samplers.CmaEsSampler(seed=of_trial, warn_independent_sampling=False)
         except ImportError as error:
             raise UsageError(
-                "search.sampler: cmaes needs a package that is not installed: pip install 'lmoe-tune[cmaes]'"
+                f"search.sampler: cmaes needs a package that is not installed: {advice.setup('cmaes')}"
             ) from error
     if name == "nsga2":
         return optuna.samplers.NSGAIISampler(seed=of_trial, population_size=POPULATION)

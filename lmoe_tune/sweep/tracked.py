@@ -39,6 +39,7 @@ class Tracked:
     """
 
     uri: str
+    folder: SweepFolder
     experiment_id: str | None = None
     parent_run_id: str | None = None
     models: dict[int, str] = field(default_factory=dict)
@@ -54,8 +55,9 @@ class Tracked:
         """
         run_id = self.run_ids.get(trial) or self.parent_run_id
         if run_id is None or self.experiment_id is None:
+            deliver = advice.sync(self.folder.whole.name, home=self.folder.home)
             raise TrackingError(
-                f"MLflow at {self.uri} does not have this sweep yet: run lmoe-tune sync first"
+                f"MLflow at {self.uri} does not have this sweep yet; first type: {deliver}"
             )
         return self.experiment_id, run_id
 
@@ -73,7 +75,7 @@ class Tracked:
 
 def tracked(folder: SweepFolder, uri: str) -> Tracked:
     """What is known of a sweep on this server."""
-    found = Tracked(shown(uri))
+    found = Tracked(shown(uri), folder)
     for line in _lines(folder.path / FILE):
         if line.get("server") == found.uri:
             found.take(line)

@@ -129,6 +129,30 @@ class MethodCase:
         if "id_loss" in found.logged:
             torch.testing.assert_close(found.total.detach(), found.logged["id_loss"])
 
+    def test_it_logs_the_terms_that_it_declares(self) -> None:
+        declared = self.method.declaration.terms
+        if declared is None:
+            return
+
+        for params in self.variants():
+            objective = self.objective(**params)
+            values = self.method.declaration.resolve(params)
+            there = {
+                term.name
+                for term in declared
+                if not term.weights or any((values[name] or 0) > 0 for name in term.weights)  # type: ignore[operator]
+            }
+            assert loss_of(objective, self.batch(objective)).logged.keys() == there, params
+
+    def test_a_parameter_that_needs_a_weight_changes_nothing_without_it(self) -> None:
+        for parameter in self.method.declaration.parameters:
+            without = dict.fromkeys(parameter.only_with, 0)
+            losses = set()
+            for value in examples(parameter) if without else ():
+                objective = self.objective(**without, **{parameter.name: value})
+                losses.add(loss_of(objective, self.batch(objective)).total.item())
+            assert len(losses) <= 1, f"{parameter.name} without {', '.join(without)}: {losses}"
+
     def test_steps_along_the_gradient_lower_the_loss(self) -> None:
         objective, model = self.objective(), network()
         data = self.batch(objective)

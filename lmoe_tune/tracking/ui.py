@@ -15,7 +15,6 @@ from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
-from lmoe_tune import advice
 from lmoe_tune.errors import TrackingError, UsageError
 from lmoe_tune.processes import safe_environment
 from lmoe_tune.tracking.address import is_server, shown, sqlite_path
@@ -83,6 +82,7 @@ def serve(
     port: int | None = None,
     *,
     page: str = "",
+    made_by: str = "",
     say: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),
 ) -> int:
     """Run the user interface until SIGINT or SIGTERM; returns the exit status.
@@ -93,12 +93,13 @@ def serve(
         tracking_uri: whose store is to be shown.
         artifact_root: where the files of runs and models are.
         port: the default is 5000, or a free one where that is taken.
+        made_by: what to type where there is no store yet.
         page: what to open; it is opened in a browser too where there is a screen.
         say: gets the lines for the user.
 
     Raises:
-        UsageError: `port` is taken.
-        TrackingError: there is no store yet, or MLflow does not start.
+        UsageError: `port` is taken, or there is no store yet.
+        TrackingError: MLflow does not start.
     """
     if is_server(tracking_uri):
         link = _link(shown(tracking_uri), page)
@@ -109,8 +110,8 @@ def serve(
     refuse_unusable(tracking_uri)
     path = sqlite_path(tracking_uri)
     if path is not None and not path.exists():
-        raise TrackingError(
-            f"there is nothing to show yet: {path} does not exist; `{advice.search()}` makes it"
+        raise UsageError(
+            f"there is nothing to show yet: {path} does not exist; what makes it: {made_by}"
         )
     with suppress(OSError, sqlite3.Error):  # of a read-only home: it can be shown as it is
         follow_home(tracking_uri, artifact_root.resolve(), EXPERIMENT_TAG)

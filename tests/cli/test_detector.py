@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import re
+import shlex
 import subprocess
 import sys
 import zipfile
@@ -17,7 +19,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lmoe_tune import checkpoint, export
+from lmoe_tune import advice, checkpoint, export
 from lmoe_tune.data import SearchData, load_search_data
 from lmoe_tune.data.preprocessing import Preprocessing
 from lmoe_tune.data.search_data import validation_of_all_classes
@@ -344,7 +346,7 @@ def test_a_damaged_model_and_a_strange_document_are_refused(folder: Path) -> Non
         load_detector(folder)
     for change, said in (
         ({"version": 99}, "version 99"),
-        ({"format": "other"}, "not by lmoe-tune export"),
+        ({"format": "other"}, "not a description that an export has written"),
         ({"threshold": "high"}, "threshold must be a finite number"),
         ({"score": "odd"}, "score must be one of"),
     ):
@@ -486,17 +488,51 @@ def test_export_and_predict_from_the_command_line(ledger: Ledger, cli: Any, tmp_
     assert done.returncode == 2 and "empty: there is no image in this folder" in done.stderr
 
 
+def offered(text: str, *replaced: str) -> list[str]:
+    """The command that ends a message, as words to type; what stands for anything is replaced."""
+    (command,) = re.findall(r"lmoe-tune (\w+ .*)$", text, re.MULTILINE)
+    for old, new in zip(replaced[::2], replaced[1::2], strict=True):
+        command = command.replace(old, new)
+
+    return shlex.split(command)
+
+
+def test_a_detector_is_made_and_asked_as_the_messages_say(
+    ledger: Ledger, cli: Any, tmp_path: Path
+) -> None:
+    Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save(tmp_path / "a.png")
+
+    refused = cli("predict", "my det", "a.png")
+    made = cli(*offered(refused.stderr, advice.NAME, "digits"))
+    asked = cli(*offered(made.stderr, advice.IMAGES, "a.png"))
+
+    assert (refused.returncode, made.returncode, asked.returncode) == (2, 0, 0), made.stderr
+    assert "a.png" in asked.stdout
+
+
+@pytest.mark.slow
+def test_a_trial_whose_weights_were_not_kept_is_trained_again_as_export_says(
+    sweep: Callable[..., Ledger], cli: Any
+) -> None:
+    sweep("digits", 0.9, 0.8, trials=2, more=["model.baseline.epochs=1", "train.threads=1"])
+
+    refused = cli("export", "digits", "--trial", "1", "--out", "det")
+    trained = cli(*offered(refused.stderr), "--json")
+
+    assert (refused.returncode, trained.returncode) == (2, 0), trained.stderr
+    found = json.loads(trained.stdout)
+    assert list(Path(found["folder"]).glob("checkpoints/epoch-*.pt"))
+
+
 def test_a_detector_that_cannot_be_registered_is_said_before_or_after_it_is_written(
     ledger: Ledger, cli: Any, tmp_path: Path
 ) -> None:
-    from lmoe_tune.sweep import projector
-    from lmoe_tune.sweep.tracked import address
-
     done = cli("export", "digits", "--out", "det", "--register", "mine")
     assert done.returncode != 0
-    assert "run lmoe-tune sync first" in done.stderr
+    assert "does not have this sweep yet; first type: lmoe-tune sync" in done.stderr
     assert not (tmp_path / "det").exists()
-    assert projector.sync(ledger, address(ledger.folder, ledger.spec), print)
+    delivered = cli(*offered(done.stderr))
+    assert delivered.returncode == 0, delivered.stderr
     done = cli("export", "digits", "--out", "det", "--register", "a/b:c")  # which MLflow refuses
     assert done.returncode != 0
     assert "the detector itself is in det, but is not registered" in done.stderr

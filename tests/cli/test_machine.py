@@ -99,3 +99,15 @@ def test_a_locale_that_is_not_utf8_is_a_warning(monkeypatch: pytest.MonkeyPatch)
 
 def test_the_capabilities_that_torch_has_code_for_are_read_from_its_names() -> None:
     assert machine._supported(["sm_75", "sm_90a", "sm_120", "compute_90"]) == [7, 9, 12]
+
+
+def test_the_disk_of_a_cache_is_looked_at_against_its_limit(tmp_path: Path) -> None:
+    plenty = machine.cache(tmp_path / "new" / "cache", limit=1000)
+    little = machine.cache(tmp_path, limit=10**18)
+    (tmp_path / "file").touch()
+    unusable = machine.cache(tmp_path / "file" / "cache", limit=None)
+
+    assert plenty["state"] == "ok" and str(tmp_path / "new" / "cache") in plenty["found"]
+    assert little["state"] == "warn" and "but cache_limit is 1,000,000,000 GB" in little["found"]
+    assert (unusable["state"], unusable["what"]) == ("fail", "data.cache_dir")
+    assert not (tmp_path / "new").exists()

@@ -376,6 +376,27 @@ def test_doctor_names_an_unfinished_and_a_damaged_sweep(
     assert done.returncode == 1
 
 
+@pytest.mark.slow
+def test_doctor_looks_at_the_caches_of_a_spec_and_of_the_sweeps(
+    cli: Cli, sweep: Callable[..., Ledger], tmp_path: Path
+) -> None:
+    sweep("one", 0.9, more=["data.cache_dir=/proc/none"])
+    (tmp_path / "mine.yaml").write_text(
+        "data: {id: {dataset: digits}, cache_dir: fast}\n", encoding="utf-8"
+    )
+
+    done = cli("doctor", "mine.yaml", "--format", "json")
+
+    found = {
+        row["found"].partition(":")[0]: row["state"]
+        for row in json.loads(done.stdout)
+        if row["what"] == "data.cache_dir"
+    }
+    assert found.pop("/proc/none") == "fail" and done.returncode == 1
+    ((text, state),) = found.items()
+    assert text.endswith(str(tmp_path / "fast")) and state in ("ok", "warn")
+
+
 def test_doctor_rebuilds_a_damaged_ledger_and_leaves_a_whole_one_alone(
     cli: Cli, sweep: Callable[..., Ledger]
 ) -> None:
@@ -391,6 +412,7 @@ def test_doctor_rebuilds_a_damaged_ledger_and_leaves_a_whole_one_alone(
     again = cli("doctor", "--rebuild", "damaged")
     assert again.returncode == 2
     assert "nothing to rebuild" in again.stderr
+    assert "did you mean 'damaged'?" in cli("doctor", "--rebuild", "damagde").stderr
     assert cli("doctor", "--rebuild", "none").returncode == 2
     assert cli("doctor", "--rebuild", "../sweeps/damaged").returncode == 2
 

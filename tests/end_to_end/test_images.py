@@ -22,7 +22,7 @@ name: photos
 trainable: logit_mixoe
 data:
   id: {dataset: folder, root: id}
-  outliers: {dataset: folder, root: outliers}
+  outliers: {dataset: folder, root: outliers, exclude: [clas 9]}
   coarse_ood: []
   resize: 36
   crop: 32
@@ -64,6 +64,7 @@ def test_a_sweep_over_folders_of_jpegs(tmp_path: Path) -> None:
     done = command.run("search", "photos.yaml", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["trials"]["complete"] == 2
+    assert done.stderr.count("data.outliers.exclude: ") == 1, "what the inspection found odd"
     assert list(Path(document["folder"]).glob("segment-*")) == [segment], (
         "nothing was decoded again"
     )

@@ -339,7 +339,7 @@ def test_a_right_distribution_loads(load, with_space, space, entry):
         ("model: {arch: resnet51}", "must be one of small_cnn, resnet18,"),
         ("model: {arch: resnet51}", "or timm/NAME of a model of timm; did you mean 'resnet50'?"),
         ("model: {arch: timm/}", "must be one of small_cnn"),
-        ("model: {arch: timm/resnet10t}", None),
+        ("model: {arch: timm/resnet10t}", "but must be small_cnn: the embedded images"),
         ("model: {baseline: {epochs: 0}}", "value is 0, which takes model.weights as the baseline"),
         (
             "model: {baseline: {epochs: -1}}",

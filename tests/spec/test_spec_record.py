@@ -9,7 +9,7 @@ from lmoe_tune.spec import diff, identity, load_spec, resolved_yaml, spec_from_r
 RICH = """\
 name: "1e5"
 trainable: logit_mixoe
-data: {id: {dataset: digits, limit: 500}, split: 3, resize: 32, crop: 28}
+data: {id: {dataset: digits, limit: 500}, split: 3, num_id_classes: 8}
 fixed: {consistency: kl, mix_weight: 1}
 space:
   mixing_alpha: {low: 0.1, high: 10, log: true}
@@ -82,10 +82,10 @@ def test_every_other_change_is_named(load, minimal):
         "space.mixing_alpha.high=5",
         "fixed.mix_weight=2",
         "search.start_from=[]",
-        "data.crop=8",
+        "data.normalise=train",
     )
     assert diff(load(minimal), changed) == [
-        "data.crop: null -> 8",
+        "data.normalise: imagenet -> train",
         "train.lr: 0.01 -> 0.001",
         "fixed: an empty mapping -> not there",
         "space.mixing_alpha.high: 10.0 -> 5.0",

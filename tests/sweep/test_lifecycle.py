@@ -4,12 +4,15 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lmoe_tune.api.sweeps import latest_sweep
+from lmoe_tune.data.inspection import inspect
+from lmoe_tune.data.usable_images import Finding
 from lmoe_tune.errors import UsageError
 from lmoe_tune.spec import LoadedSpec, Spec, spec_from_resolved
 from lmoe_tune.sweep import folder as folder_module
@@ -181,6 +184,23 @@ def test_a_sweep_whose_data_cannot_be_read_is_not_begun(
     with pytest.raises(UsageError, match="no images"):
         prepare(folder, loaded(spec()), fresh=False)
     assert not folder.path.exists()
+
+
+def test_what_is_odd_about_the_data_is_said_when_a_sweep_begins_and_not_again(
+    tmp_path: Path, spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd = Finding("data.outliers.exclude", "'owel' matches nothing", "write 'owl'", stops=False)
+    sound = inspect(spec().data, tmp_path)
+    monkeypatch.setattr(
+        lifecycle, "refuse_unsound", lambda data, home, say: replace(sound, problems=(odd,))
+    )
+    folder, said = SweepFolder(tmp_path / "other", "small"), list[str]()
+
+    prepare(folder, loaded(spec()), fresh=False, warn=said.append)
+    begin(folder, spec())
+    prepare(folder, loaded(spec()), fresh=False, warn=said.append)
+
+    assert said == [f"warning: {odd}"]
 
 
 def test_the_environment_is_described_and_holds_no_secret(

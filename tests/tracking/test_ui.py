@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from lmoe_tune.errors import TrackingError, UsageError
+from lmoe_tune.errors import UsageError
 from lmoe_tune.records import TrialRecord
 from lmoe_tune.snapshot import ModelSource, SweepSnapshot
 from lmoe_tune.tracking import Projection
@@ -41,7 +41,7 @@ def test_a_tracking_server_has_a_user_interface_of_its_own(tmp_path: Path) -> No
 
 
 def test_there_is_nothing_to_show_before_the_first_sweep(tmp_path: Path) -> None:
-    with pytest.raises(TrackingError, match="nothing to show yet"):
+    with pytest.raises(UsageError, match="nothing to show yet"):
         serve(f"sqlite:///{tmp_path}/mlflow.db", tmp_path)
 
 
