@@ -5,8 +5,8 @@
 A sweep without training: 32 trials at a time, one to ten epochs each (2.5 on average) of 16 metrics, and `--rate`
 results a second. The projection delivers it as the sweep's own process does, in passes of two seconds: over HTTP to
 MLflow's server on an SQLite file or on PostgreSQL, or straight into an SQLite file. A result's lag is counted from
-when it was reported to the end of the pass that delivered it; one request at a time, which is how it was, stands
-beside. Everything must be in MLflow in the end, once, or the bench ends with exit code 1. PostgreSQL's programs are
+when it was reported to the end of the pass that delivered it; `--beside` adds one request at a time, which is how it
+was. Everything must be in MLflow in the end, once, or the bench ends with exit code 1. PostgreSQL's programs are
 Debian's package `postgresql`; MLflow's server needs `pip install psycopg2-binary`.
 """
 
@@ -300,6 +300,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--rate", type=float, default=100.0, help="results a second")
     parser.add_argument("--seconds", type=float, default=60.0, help="how long they come")
     parser.add_argument("--stores", default=",".join(STORES), help="which, with commas")
+    parser.add_argument(
+        "--beside", action="store_true", help="the servers with one request at a time, too"
+    )
     parser.add_argument("--one", nargs=2, metavar=("STORE", "THREADS"), help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, help="also write the figures there")
     return parser.parse_args()
@@ -333,17 +336,20 @@ def main() -> int:
     )
     for line in lines:
         say(line)
-    for kind in args.stores.split(","):
-        for threads in (1,) if kind == "sqlite-file" else (1, projection._REQUESTS_AT_A_TIME):
-            command = [sys.executable, __file__, "--one", kind, str(threads)]
-            command += ["--rate", str(args.rate), "--seconds", str(args.seconds)]
-            done = subprocess.run(command, stdout=subprocess.PIPE, encoding="utf-8", check=False)
-            if done.returncode:
-                return 1
-            lines.append(done.stdout.rstrip("\n"))
-            say(lines[-1])
-    if args.out is not None:
-        args.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    kinds = args.stores.split(",")
+    at_a_time = projection._REQUESTS_AT_A_TIME
+    rows = [(kind, 1 if kind == "sqlite-file" else at_a_time) for kind in kinds]
+    rows += [(kind, 1) for kind in kinds if kind != "sqlite-file" and args.beside]
+    for kind, threads in rows:
+        command = [sys.executable, __file__, "--one", kind, str(threads)]
+        command += ["--rate", str(args.rate), "--seconds", str(args.seconds)]
+        done = subprocess.run(command, stdout=subprocess.PIPE, encoding="utf-8", check=False)
+        if done.returncode:
+            return 1
+        lines.append(done.stdout.rstrip("\n"))
+        say(lines[-1])
+        if args.out is not None:  # after each: a row takes minutes where a store does not keep up
+            args.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
@@ -315,6 +317,7 @@ def _parallel(facts: Facts) -> Figure:
     figure, axes = _axes((max(5.0, 1.7 * (len(names) + 1)), 3.8))
     colours = mpl.colormaps["viridis"]
     best = facts.best.number if facts.best else None
+    lines, strokes, widths = [], [], []
     for trial, value in sorted(
         zip(complete, values, strict=True), key=lambda pair: pair[0].number == best
     ):
@@ -323,9 +326,11 @@ def _parallel(facts: Facts) -> Figure:
             scale.place(trial.params[name]) for scale, name in zip(scales, names, strict=True)
         ] + [share]
         width, alpha = (2.6, 1.0) if trial.number == best else (1.0, 0.7)
-        axes.plot(
-            range(len(heights)), heights, color=colours(0.9 * share), linewidth=width, alpha=alpha
-        )
+        lines.append(list(enumerate(heights)))
+        strokes.append(colours(0.9 * share, alpha))
+        widths.append(width)
+    axes.add_collection(LineCollection(lines, colors=strokes, linewidths=widths))
+    axes.autoscale_view()
     labels = [*names, facts.spec.objective.metric]
     axes.set_xticks(range(len(labels)), labels)
     axes.set_yticks([])
@@ -439,16 +444,15 @@ def _tradeoff(facts: Facts) -> Figure:
 
 def _front(trials: Sequence[TrialRecord], first: str, second: str) -> list[TrialRecord]:
     """Those that no other betters in both, by the first."""
-
-    def beaten(one: TrialRecord) -> bool:
-        a, b = one.metrics[first], one.metrics[second]
-        others = [(other.metrics[first], other.metrics[second]) for other in trials]
-        return any(x >= a and y >= b and (x, y) != (a, b) for x, y in others)
-
-    return sorted(
-        (one for one in trials if not beaten(one)),
-        key=lambda one: (one.metrics[first], one.metrics[second]),
-    )
+    pairs = [(trial.metrics[first], trial.metrics[second], trial) for trial in trials]
+    pairs.sort(key=lambda pair: pair[:2], reverse=True)
+    found: list[TrialRecord] = []
+    kept = (math.inf, -math.inf)
+    for a, b, trial in pairs:
+        if b > kept[1] or (a, b) == kept:
+            kept = (a, b)
+            found.append(trial)
+    return found[::-1]
 
 
 # The networks

@@ -6,10 +6,13 @@ import warnings
 from collections.abc import Sequence
 
 import optuna
+from optuna.distributions import json_to_distribution
 from optuna.importance import FanovaImportanceEvaluator, get_param_importances
+from optuna.trial import FrozenTrial, create_trial
 
 from lmoe_tune.records import TrialRecord
 from lmoe_tune.sweep.ledger import Ledger
+from lmoe_tune.sweep.study import study_in_memory
 
 MIN_TRIALS = 4  # with fewer, a forest has nothing to split
 MAX_TRIALS = 150  # the cost grows with the square: 2 s of CPU for 100, minutes for 5,000
@@ -43,12 +46,14 @@ def importances(ledger: Ledger) -> dict[str, float]:
 
 
 def _study_of(ledger: Ledger, complete: Sequence[TrialRecord]) -> optuna.Study:
-    """The ledger's own study, or one in memory with some of its trials where there are very many."""
-    if len(complete) <= MAX_TRIALS:
-        return ledger.study
+    """A study in memory with these trials, or with some of them where there are very many."""
+    num_taken = min(len(complete), MAX_TRIALS)
+    places = [place * len(complete) // num_taken for place in range(num_taken)]
+    study = study_in_memory(ledger.spec.objective.directions)
+    study.add_trials([_frozen(complete[place]) for place in places])
+    return study
 
-    frozen = ledger.study.get_trials(deepcopy=False)
-    places = [place * len(complete) // MAX_TRIALS for place in range(MAX_TRIALS)]
-    some = optuna.create_study(directions=ledger.study.directions)
-    some.add_trials([frozen[complete[place].number] for place in places])
-    return some
+
+def _frozen(trial: TrialRecord) -> FrozenTrial:
+    kinds = {name: json_to_distribution(text) for name, text in trial.distributions.items()}
+    return create_trial(values=list(trial.values), params=trial.params, distributions=kinds)

@@ -23,6 +23,7 @@ from lmoe_tune.errors import UsageError
 from lmoe_tune.spec import METHOD, Distribution, Spec
 from lmoe_tune.sweep.points import Points, Tried
 from lmoe_tune.sweep.remarks import POPULATION
+from lmoe_tune.sweep.study import study_in_memory
 
 MAX_TRIES = 20  # suggestions that were tried before, until any untried point is taken
 
@@ -94,7 +95,7 @@ def names_for(spec: Spec, method: Any) -> list[str]:
 
 def first_suggestions(spec: Spec, count: int) -> list[dict[str, Any]]:
     """The parameters of a sweep's first trials, as far as they do not depend on results."""
-    study = optuna.create_study(directions=spec.objective.directions)
+    study = study_in_memory(spec.objective.directions)
     for point in spec.search.start_from:
         study.enqueue_trial(dict(point))
     points = Points.of(spec)

@@ -16,7 +16,14 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from lmoe_tune.sweep.journal import JournalFile
 from lmoe_tune.sweep.schema import STUDY
 
+Direction = Literal["maximize", "minimize"]
+
 optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+def study_in_memory(directions: Sequence[Direction]) -> optuna.Study:
+    """A new study that is written nowhere."""
+    return optuna.create_study(directions=directions)
 
 
 class LedgerStorage(JournalStorage):
@@ -52,7 +59,7 @@ class OptunaStudy:
         self,
         journal: JournalFile,
         waiting: Mapping[int, Any] | None = None,
-        directions: Sequence[Literal["maximize", "minimize"]] | None = None,
+        directions: Sequence[Direction] | None = None,
     ) -> None:
         """Open it.
 

@@ -24,9 +24,10 @@ from lmoe_tune.data import SearchData, load_search_data
 from lmoe_tune.data.preprocessing import Preprocessing
 from lmoe_tune.description import ModelDescription
 from lmoe_tune.model import build_model
+from lmoe_tune.records import EpochRecord, TrialRecord
 from lmoe_tune.report import write_report
 from lmoe_tune.report.facts import gather
-from lmoe_tune.report.figures import _curve, draw_all
+from lmoe_tune.report.figures import _curve, _front, draw_all
 from lmoe_tune.report.networks import compare_networks
 from lmoe_tune.sweep import view
 from lmoe_tune.sweep.importance import importances
@@ -322,6 +323,23 @@ def test_conditional_and_categorical_parameters_and_two_objectives_are_drawn(
         assert drawn[name].png is not None, drawn[name].missing
     _, data = read(write_report(ledger))
     assert data["pareto_front"] == [trial.number for trial in ledger.pareto_front()]
+
+
+def test_the_front_that_is_drawn_is_what_no_other_trial_betters() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        pairs = rng.integers(0, 5, (12, 2)) / 10
+        trials = [
+            TrialRecord(number, "complete", {}, (EpochRecord(1, {"a": a, "b": b}, 0),), 0)
+            for number, (a, b) in enumerate(pairs.tolist())
+        ]
+        found = _front(trials, "a", "b")
+        unbeaten = [
+            (a, b)
+            for a, b in pairs.tolist()
+            if not any(x >= a and y >= b and (x, y) != (a, b) for x, y in pairs.tolist())
+        ]
+        assert [(one.metrics["a"], one.metrics["b"]) for one in found] == sorted(unbeaten)
 
 
 SELF_CHECK = """<script>
