@@ -1,48 +1,97 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from lmoe_tune import memory_plan
-from lmoe_tune.memory_plan import memory_in_words
+from lmoe_tune.memory_plan import MemoryPlan, memory_plan
 from lmoe_tune.spec import Spec
 from lmoe_tune.spec.outliers import outliers_in_words, outliers_per_step
 
 MakeSpec = Callable[..., Spec]
-POINTS = [{"mixing_alpha": 1.0, "consistency_weight": 1.0, "outlier_ratio": 0.5}]
+GB = 10**9
+ALIKE = MemoryPlan(
+    rows=96,
+    training=20 * GB,
+    evaluation=3 * GB,
+    baseline=10 * GB,
+    share=0.5,
+    batch_size=32,
+    searches_ratio=True,
+    fixed=800_000_000,
+    per_row=200_000_000,
+)
 
 
 def on_gpu(make_spec: MakeSpec, *changes: str) -> Spec:
     return make_spec("train.device=cuda", "train.precision=fp32", "resources.gpu=0.5", *changes)
 
 
+def planned(spec: Spec, folder: Path) -> MemoryPlan:
+    plan = memory_plan(spec, folder)
+    assert plan is not None
+    return plan
+
+
 def test_the_largest_trial_is_that_with_the_most_outliers(
-    make_spec: MakeSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_spec: MakeSpec, tmp_path: Path
 ) -> None:
     """32 images, 32 outliers at the upper end of the ratio, and their mixtures."""
-    monkeypatch.setattr(memory_plan, "gpu_bytes", lambda: 80 << 30)
-    said = memory_in_words(on_gpu(make_spec), POINTS, 5, tmp_path)
-    assert said is not None
-    assert "96 rows" in said
-    assert "its share of this GPU is 42.9 GB" in said and "too little" not in said
+    plan = planned(on_gpu(make_spec), tmp_path)
+    assert plan.rows == 96
+    assert plan.training == plan.fixed + 96 * plan.per_row
+    assert plan.baseline == plan.fixed + 32 * plan.per_row
+    assert plan.evaluation == plan.fixed + 512 * 2 * 64 * 64 * 4, "two maps of 64 channels"
+    assert planned(on_gpu(make_spec, "model.baseline.batch_size=64"), tmp_path).baseline == (
+        plan.fixed + 64 * plan.per_row
+    )
 
 
-def test_what_does_not_fit_is_said_with_a_batch_that_does(
-    make_spec: MakeSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(memory_plan, "gpu_bytes", lambda: 10_000_000)
-    said = memory_in_words(on_gpu(make_spec), POINTS, 5, tmp_path)
-    assert said is not None and "too little, set train.batch_size to" in said
-    batch = int(said.partition("train.batch_size to ")[2].split()[0])
-    assert 0 < batch < 32
-    fits = on_gpu(make_spec, f"train.batch_size={batch}")
-    assert "too little" not in str(memory_in_words(fits, POINTS, 5, tmp_path))
+def test_of_several_methods_the_largest_counts(make_spec: MakeSpec, tmp_path: Path) -> None:
+    space = "space={method: {choices: [logit_mixoe, baseline]}, lr: {low: 0.1, high: 1}}"
+    assert planned(on_gpu(make_spec, space), tmp_path).rows == 96
+
+
+@pytest.mark.parametrize("arch", ["convnext_tiny", "vit_b_16"])
+@pytest.mark.slow  # imports torchvision
+def test_a_model_whose_initialisation_looks_at_numbers_can_be_counted(arch: str) -> None:
+    from lmoe_tune.training.memory import model_memory
+
+    found = model_memory(arch, 5, 3, 224, bf16=True)
+    assert found.saved_per_row > found.evaluated_per_row > 0
+
+
+def test_what_fits_is_said_without_advice() -> None:
+    said = ALIKE.compared(80 * GB)
+    assert "its share of a GPU is 40 GB" in said
+    assert "too little" not in said
+
+
+def test_what_does_not_fit_is_said_with_what_does() -> None:
+    said = ALIKE.compared(24 * GB)
+    assert "too little; set train.batch_size: 18 at most, or a narrower outlier_ratio" in said
+    assert said.endswith(", or resources.gpu: 1")
+    rows = 18 * 3
+    assert ALIKE.fixed + rows * ALIKE.per_row <= ALIKE.share_of(24 * GB)
+
+
+def test_everything_that_does_not_fit_is_named() -> None:
+    wide = replace(ALIKE, searches_ratio=False, baseline=16 * GB, evaluation=16 * GB)
+    assert wide.advice(24 * GB) == (
+        "too little; set train.batch_size: 18 at most and a smaller model.baseline.batch_size and "
+        "a smaller data.crop, or resources.gpu: 1"
+    )
+    assert wide.advice(1 * GB) == "too little; set a smaller data.crop or model.arch"
+
+
+def test_where_no_gpu_can_be_asked_that_is_said() -> None:
+    assert ALIKE.compared(None).endswith("no GPU can be asked here")
 
 
 def test_on_a_cpu_nothing_is_said(make_spec: MakeSpec, tmp_path: Path) -> None:
-    assert memory_in_words(make_spec("train.device=cpu"), POINTS, 5, tmp_path) is None
+    assert memory_plan(make_spec("train.device=cpu"), tmp_path) is None
 
 
 @pytest.mark.parametrize(

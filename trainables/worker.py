@@ -18,7 +18,14 @@ from typing import TYPE_CHECKING, Any
 from ray import tune
 
 from lmoe_tune.durable import keep_others_out, read_text
-from lmoe_tune.errors import BaselineError, LmoeTuneError, StorageError, TrainingError, UsageError
+from lmoe_tune.errors import (
+    BaselineError,
+    DeviceMemoryError,
+    LmoeTuneError,
+    StorageError,
+    TrainingError,
+    UsageError,
+)
 from lmoe_tune.processes import die_with_parent
 from lmoe_tune.spec import Spec, spec_from_resolved
 from lmoe_tune.spec.metrics import RESERVED
@@ -43,7 +50,9 @@ class Report:
     failure: str | None = None
     traceback: str | None = None
     ends_sweep: bool = False
-    """The failure is none of this trial's: every other one would fail in the same way."""
+    """The failure is not specific to this trial: every other one would fail in the same way."""
+    out_of_memory: bool = False
+    """The GPU's memory did not suffice: beside fewer trials it might."""
     notes: tuple[str, ...] = ()
     """What was warned of meanwhile."""
     place: Place | None = None
@@ -113,13 +122,14 @@ class TrialWorker(tune.Trainable):  # type: ignore[misc]
             BaseException
         ) as error:  # SystemExit and KeyboardInterrupt too: both are the trial's own here
             self._epochs = None
-            if type(error).__name__ == "AcceleratorError":
-                raise  # the CUDA context is lost, and with it this process: Ray starts another
+            if _gpu_is_lost(error):
+                raise  # no later trial could use it in this process: Ray starts another one
             report = Report(
                 self.config["trial"],
                 failure=message_of(error),
                 traceback=traceback_of(error),
                 ends_sweep=isinstance(error, BaselineError | UsageError | StorageError),
+                out_of_memory=isinstance(error, DeviceMemoryError),
             )
         if failed:  # only now is the error gone, and with its frames what they held
             _free_memory()
@@ -238,6 +248,21 @@ def objective_of(method: Method, params: dict[str, Any]) -> Objective:
             f"{type(method).__name__}.objective gave {type(objective).__name__}, but must give an Objective"
         )
     return objective
+
+
+def _gpu_is_lost(error: BaseException) -> bool:
+    """Whether this process can no longer use its GPU: after some errors every later call fails, too."""
+    if type(error).__name__ == "AcceleratorError":
+        return True
+
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return False
+    try:
+        torch.cuda.synchronize()
+    except Exception:
+        return True  # cuBLAS and cuDNN report a lost context by errors of their own
+    return False
 
 
 def _free_memory() -> None:

@@ -14,8 +14,6 @@ from lmoe_tune.errors import LmoeTuneError, UsageError
 if TYPE_CHECKING:
     from lmoe_tune.spec import LoadedSpec, Spec
 
-NUM_POINTS = 8  # of a search, by which its largest trial is found
-
 
 def examine(home: Path, loaded: LoadedSpec | None = None) -> list[Finding]:
     """All findings: the machine and the environment, the sweeps of the home, and the tracking server.
@@ -27,14 +25,30 @@ def examine(home: Path, loaded: LoadedSpec | None = None) -> list[Finding]:
     return [*machine.examine(home), *_caches(home, given), *_sweeps(home), _tracking(home)]
 
 
+def examine_memory(loaded: LoadedSpec) -> list[Finding]:
+    """Whether the trials of a spec fit into this machine's GPUs; nothing where they train on the CPU."""
+    from lmoe_tune.memory_plan import memory_plan
+    from lmoe_tune.training.platform import gpu_bytes, resolve_platform
+
+    plan = memory_plan(resolve_platform(loaded.spec), loaded.path.resolve().parent)
+    if plan is None:
+        return []
+
+    memory = gpu_bytes()
+    state: machine.State = "warn" if memory is None or plan.advice(memory) else "ok"
+    return [finding(state, f"GPU memory for {loaded.spec.name}", plan.compared(memory))]
+
+
 def examine_nodes(address: str, loaded: LoadedSpec, home: Path) -> list[Finding]:
     """What each node of a cluster lacks to run trials of a spec."""
+    from lmoe_tune.memory_plan import memory_plan
     from lmoe_tune.sweep.preflight import look_at_nodes
     from lmoe_tune.training.platform import resolve_platform
 
     spec, folder = resolve_platform(loaded.spec), loaded.path.resolve().parent
     try:
-        needed = _memory_needed(spec, home, folder)
+        plan = memory_plan(spec, folder)
+        needed = None if plan is None else plan.needed
         nodes = look_at_nodes(address, spec, home, folder, needed)
     except LmoeTuneError as error:
         return [finding("fail", f"cluster at {address}", str(error))]
@@ -46,25 +60,13 @@ def examine_nodes(address: str, loaded: LoadedSpec, home: Path) -> list[Finding]
             found.append(finding("fail", what, "; ".join(node.faults), "no trial runs there"))
         else:
             found.append(finding("ok", what, node.has))
+    if plan is not None:
+        found.append(finding("ok", f"GPU memory for {spec.name}", str(plan)))
     if not any(node.is_large for node in nodes):
         asked = spec.resources
         none = f"no node has cpu {asked.cpu:g} and gpu {asked.gpu:g}, which a trial asks for"
         found.append(finding("warn", f"cluster at {address}", none, "a search waits for one"))
     return found
-
-
-def _memory_needed(spec: Spec, home: Path, folder: Path) -> int | None:
-    """Bytes of a GPU that the largest trial needs; None on a CPU."""
-    if spec.train.device != "cuda":
-        return None
-    from lmoe_tune.data import describe_splits
-    from lmoe_tune.memory_plan import memory_needed
-    from lmoe_tune.sweep.sampling import first_suggestions
-
-    num_classes = len(describe_splits(spec.data, home)["classes"]["train"])
-    points = first_suggestions(spec, NUM_POINTS)
-    needed = memory_needed(spec, points, num_classes, folder)
-    return None if needed is None else needed.total
 
 
 def _caches(home: Path, given: Spec | None) -> list[Finding]:

@@ -115,7 +115,23 @@ def hardware() -> list[Finding]:
         advice = "see that torch and the driver fit, and what CUDA_VISIBLE_DEVICES says"
         return [*found, finding("warn", "GPUs", "there is one, but torch sees none", advice)]
 
-    return [*found, finding("ok", "GPUs", ", ".join(names) or "none (the CPU is used)")]
+    found.append(finding("ok", "GPUs", ", ".join(names) or "none (the CPU is used)"))
+    if names:
+        found.append(_multi_process_service())
+    return found
+
+
+def _multi_process_service() -> Finding:
+    """Whether CUDA's daemon for sharing a GPU runs; with it trials compute side by side, else by turns."""
+    pipes = Path(os.environ.get("CUDA_MPS_PIPE_DIRECTORY", "/tmp/nvidia-mps"))
+    if (pipes / "control").exists():
+        return finding(
+            "ok", "CUDA MPS", f"a daemon runs ({pipes}): trials share a GPU side by side"
+        )
+
+    return finding(
+        "ok", "CUDA MPS", "no daemon: trials that share a GPU (resources.gpu) take turns"
+    )
 
 
 def _supported(architectures: Iterable[str]) -> list[int]:

@@ -12,7 +12,7 @@ import typer
 from lmoe_tune import cost as model
 from lmoe_tune.cli.output import print_json, print_table, shown
 from lmoe_tune.data import describe_splits
-from lmoe_tune.memory_plan import memory_in_words
+from lmoe_tune.memory_plan import memory_plan
 from lmoe_tune.spec import METHOD, Spec
 from lmoe_tune.sweep.budget import Budget
 from lmoe_tune.sweep.folder import SweepFolder
@@ -20,7 +20,7 @@ from lmoe_tune.sweep.nodes import Capacity, refuse_too_large, slots_of
 from lmoe_tune.sweep.sampling import first_suggestions
 from lmoe_tune.sweep.warm_start import in_words, would_take
 from lmoe_tune.training.baseline_record import baseline_key, read_baseline_record
-from lmoe_tune.training.platform import resolve_platform
+from lmoe_tune.training.platform import gpu_bytes, resolve_platform
 
 if TYPE_CHECKING:
     from lmoe_tune.sweep.budget import BudgetChange
@@ -39,8 +39,8 @@ def print_preview(
     slots = slots_of([machine], spec.resources, spec.search.max_concurrent)
     configurations = first_suggestions(spec, min(NUM_SHOWN, budget.trials or NUM_SHOWN))
     cost = estimate(spec, budget.trials, slots, home)
-    num_classes = len(describe_splits(spec.data, home)["classes"]["train"])
-    memory = memory_in_words(spec, configurations, num_classes, folder)
+    plan = memory_plan(spec, folder)
+    memory = None if plan is None else plan.compared(gpu_bytes())
     if as_json:
         print_json(
             {

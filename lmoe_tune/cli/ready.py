@@ -54,9 +54,11 @@ def init(
 def check(spec: SpecArgument, overrides: SetOption = None, home: HomeOption = None) -> None:
     """Report every problem of a spec at once, what it leaves to defaults, and about what it costs; starts nothing."""
     from lmoe_tune.cost import estimate, in_words
+    from lmoe_tune.memory_plan import memory_plan
     from lmoe_tune.spec.outliers import outliers_in_words
     from lmoe_tune.spec.searching import PRUNERS, SAMPLERS
     from lmoe_tune.sweep.remarks import remarks
+    from lmoe_tune.training.platform import gpu_bytes, resolve_platform
 
     loaded = load(spec, overrides)
     found = loaded.spec
@@ -84,6 +86,10 @@ def check(spec: SpecArgument, overrides: SetOption = None, home: HomeOption = No
         typer.echo(f"note: {remark}")
     if found.warm_start:
         _print_warm_start(found, resolve_home(home))
+
+    plan = memory_plan(resolve_platform(found), loaded.path.resolve().parent)
+    if plan is not None:
+        typer.echo(f"memory: {plan.compared(gpu_bytes())}")
 
     if cost is not None:
         typer.echo(f"cost: {in_words(cost, found)}")
@@ -149,7 +155,7 @@ def doctor(
         str | None,
         typer.Argument(
             metavar="[SPEC]",
-            help="What is to be searched: its cache, and with --address what the nodes must have.",
+            help="What is to be searched: its cache, its need of GPU memory; with --address what nodes must have.",
         ),
     ] = None,
     address: Annotated[
@@ -168,7 +174,7 @@ def doctor(
     home: HomeOption = None,
 ) -> None:
     """Check the installation, this machine, the home and the sweeps in it; rebuild a damaged ledger."""
-    from lmoe_tune.cli.health import examine, examine_nodes, rebuild_ledger
+    from lmoe_tune.cli.health import examine, examine_memory, examine_nodes, rebuild_ledger
 
     chosen = checked_format(form)
     if rebuild is not None:
@@ -179,6 +185,8 @@ def doctor(
     findings = examine(resolve_home(home), loaded)
     if address is not None:
         findings += examine_nodes(address, loaded or load("digits", None), resolve_home(home))
+    elif loaded is not None:
+        findings += examine_memory(loaded)
     print_rows([dict(row) for row in findings], ("state", "what", "found", "advice"), chosen)
     if any(finding["state"] == "fail" for finding in findings):
         raise typer.Exit(1)

@@ -134,7 +134,7 @@ class ImageSource:
         return open_loader(rows, cache, self.device, threads=self._threads)
 
     def _centred(self, loader: Loader, first: int, count: int, size: int) -> Iterator[Tensor]:
-        size = max(1, min(size, EVALUATION_PIXELS // self._crop**2))
+        size = rows_evaluated(size, self._crop)
         starts = range(0, count, size)
         chunks = (first + np.arange(start, min(start + size, count)) for start in starts)
         crops = (Crops.at(self.preprocessing.corner, rows) for rows in chunks)
@@ -166,6 +166,11 @@ class ImageSource:
             )
             for step in range(len(epoch))
         ]
+
+
+def rows_evaluated(size: int, crop: int) -> int:
+    """How many images of `crop` x `crop` pixels are evaluated at a time, where at most `size` are asked for."""
+    return max(1, min(size, EVALUATION_PIXELS // crop**2))
 
 
 def _preprocessing(data: SearchData, rows: Rows) -> Preprocessing:

@@ -11,6 +11,7 @@ from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
+from lmoe_tune import advice
 from lmoe_tune.errors import LmoeTuneError
 from lmoe_tune.records import TrialRecord
 from lmoe_tune.source_code import code_of
@@ -40,7 +41,10 @@ class SweepControl:
     Attributes:
         in_loop: the event loop runs and looks at `interrupted` several times a second.
         nonce: what a worker must find in the sweep's folder.
-        handed_back: trials that a node left out has given back; they go elsewhere.
+        handed_back: trials that came back unfinished, from a node left out or out of memory; they
+            are handed out again.
+        alone: trials that get a whole GPU, as its memory did not suffice beside others.
+        waits_for_gpu: one of those waits for its GPU, and no other trial is handed out meanwhile.
         slots: how many trials may be handed out at a time.
         nodes: which nodes are left out, and where trials run.
         fatal: an error that ends this run; the unfinished trials stay so in the ledger.
@@ -64,6 +68,8 @@ class SweepControl:
         self.baseline = _baseline_metrics(ledger)
         self.nonce = leave_sign(ledger.folder.path, code_of(ledger.spec, import_path))
         self.handed_back: deque[int] = deque()
+        self.alone: set[int] = set()
+        self.waits_for_gpu = False
         self.nodes = Nodes()
         self.slots = 1
         self._failed_before_any_epoch: int | None = 0
@@ -142,6 +148,8 @@ class SweepControl:
         if self._leave_out(report):
             self.handed_back.append(report.trial)
             return True
+        if self._goes_alone(report):
+            return True
         self._keep_notes(report)
         if report.is_greeting:
             self._keep_place(report)
@@ -192,6 +200,21 @@ class SweepControl:
                 f"node {report.place.host} is left out: {'; '.join(faults)}; its trials go elsewhere"
             )
         return bool(faults)
+
+    def _goes_alone(self, report: Report) -> bool:
+        """Whether a trial that ran out of memory beside others is trained once more on a GPU of its own."""
+        number, share = report.trial, self.ledger.spec.resources.gpu
+        if not report.out_of_memory or number in self.alone or not 0 < share < 1:
+            return False
+        self.alone.add(number)
+        self.handed_back.append(number)
+        said = (
+            f"{report.failure}, or give every trial a GPU with {advice.setting('resources.gpu', 1)}. "
+            "It goes on with a GPU to itself"
+        )
+        self.ledger.note(number, (said,))
+        self.observer.on_message(f"trial {number}: {said}")
+        return True
 
     def _has_arrived(self, report: Report) -> bool:
         """Whether the checkpoint of an epoch is seen here: without it a trial could not be complete."""

@@ -51,7 +51,11 @@ class LedgerScheduler(FIFOScheduler):  # type: ignore[misc]
     def _place(self, trial: Any) -> None:
         """What a trial needs, on a node that is not left out."""
         asked = self._control.ledger.spec.resources
-        bundle = {"CPU": asked.cpu, **({"GPU": asked.gpu} if asked.gpu else {})}
+        bundle = {"CPU": asked.cpu}
+        if trial.config["trial"] in self._control.alone:
+            bundle["GPU"] = 1.0
+        elif asked.gpu:
+            bundle["GPU"] = asked.gpu
         left_out = ",".join(sorted(self._control.nodes.left_out))
         if left_out:
             elsewhere = [{"ray.io/node-id": f"!in({left_out})"}]

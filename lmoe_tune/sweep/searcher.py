@@ -27,6 +27,8 @@ class LedgerSearcher(Searcher):  # type: ignore[misc]
             if self._live and len(self._live) >= self._control.slots:
                 return None
             self._take_back()
+            if self._control.waits_for_gpu:
+                return None  # else the others would take each half of a GPU that becomes free
             if self._unfinished:
                 suggestion = self._unfinished.popleft()
             elif self._control.ledger.exhausted() is None:
@@ -35,6 +37,7 @@ class LedgerSearcher(Searcher):  # type: ignore[misc]
                 return None  # one that runs may have to be handed out again, and FINISHED is final
             else:
                 return str(Searcher.FINISHED)
+            self._control.waits_for_gpu = suggestion.number in self._control.alone
             self._numbers[trial_id] = suggestion.number
             self._live.add(trial_id)
             self._control.on_start(suggestion)
@@ -62,12 +65,12 @@ class LedgerSearcher(Searcher):  # type: ignore[misc]
                     self._unfinished.extend(again)
 
     def _take_back(self) -> None:
-        """What came back from a node that was left out is handed out again."""
+        """What came back is handed out again, before anything else."""
         waiting = self._control.handed_back
         numbers = {waiting.popleft() for _ in range(len(waiting))}
         if numbers:
             unfinished = self._control.ledger.unfinished()
-            self._unfinished.extend(one for one in unfinished if one.number in numbers)
+            self._unfinished.extendleft(one for one in unfinished if one.number in numbers)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Nothing: the scheduler records results, together with its decision."""

@@ -55,6 +55,7 @@ class Watch(Stopper):  # type: ignore[misc]
         with self._control.fatal_errors():
             self._projector.collect()
             self._follow_cluster()
+            self._follow_lone_trials()
             done = self._control.time_is_up() or self._control.ledger.is_complete()
             self._tell_of_waiting()
         if done or self._control.stopping:
@@ -110,6 +111,13 @@ class Watch(Stopper):  # type: ignore[misc]
         return (
             not self._cluster.local and slots == in_all and wanted is not None and in_all < wanted
         )
+
+    def _follow_lone_trials(self) -> None:
+        """A trial that has got a GPU of its own, or has ended, keeps nobody waiting."""
+        control = self._control
+        if control.waits_for_gpu:
+            lone = [self._trials[number] for number in control.alone if number in self._trials]
+            control.waits_for_gpu = any(trial.status == Trial.PENDING for trial in lone)
 
     def _tell_of_waiting(self) -> None:
         """Ray waits in silence when no node has room: nodes may have died, or others use them."""

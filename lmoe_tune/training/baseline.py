@@ -23,8 +23,8 @@ from lmoe_tune.model import build_model
 from lmoe_tune.spec import Spec
 from lmoe_tune.training.baseline_record import RECORD, baseline_folder, baseline_key
 from lmoe_tune.training.epoch_timeout import each_within
-from lmoe_tune.training.loop import Settings, evaluate, train
-from lmoe_tune.training.memory import explaining_memory
+from lmoe_tune.training.loop import EpochResult, Settings, evaluate, train
+from lmoe_tune.training.memory import SET_FOR_THE_BASELINE, explained_memory
 from lmoe_tune.weights import load_weights
 
 
@@ -101,28 +101,36 @@ def _train_baseline(
     if state is not None:
         record = json.loads(state["record"])
     try:
-        if training.epochs == 0:
-            return _as_given(model, images, settings, folder, record)
-        epochs = explaining_memory(
-            train(model, CrossEntropy(), images, settings, state), images.device
-        )
-        for result in each_within(spec.resources.epoch_timeout, epochs):
-            record["epochs"].append(
-                {
-                    "epoch": result.epoch,
-                    "metrics": result.metrics,
-                    "time_ms": time.time_ns() // 1_000_000,
-                }
-            )
-            record["state"] = "complete" if result.epoch == training.epochs else "running"
-            state = result.state() | {"record": json.dumps(record, indent=1)}
-            checkpoint.save(folder, result.epoch, state)
-            write_durably(folder / RECORD, state["record"].encode())
+        with explained_memory(images.device, SET_FOR_THE_BASELINE):
+            if training.epochs == 0:
+                return _as_given(model, images, settings, folder, record)
+
+            epochs = train(model, CrossEntropy(), images, settings, state)
+            for result in each_within(spec.resources.epoch_timeout, epochs):
+                state = _kept(result, record, training.epochs, folder)
     except TrainingError as error:
         raise BaselineError(
             f"the baseline cannot be trained: {error} (model.baseline in the spec)"
         ) from error
     assert state is not None, "a baseline of no epochs"
+    return state
+
+
+def _kept(
+    result: EpochResult, record: dict[str, Any], num_epochs: int, folder: Path
+) -> dict[str, Any]:
+    """The checkpoint of an epoch, once it and the record are in their folder."""
+    record["epochs"].append(
+        {
+            "epoch": result.epoch,
+            "metrics": result.metrics,
+            "time_ms": time.time_ns() // 1_000_000,
+        }
+    )
+    record["state"] = "complete" if result.epoch == num_epochs else "running"
+    state = result.state() | {"record": json.dumps(record, indent=1)}
+    checkpoint.save(folder, result.epoch, state)
+    write_durably(folder / RECORD, state["record"].encode())
     return state
 
 

@@ -74,7 +74,6 @@ def train(
             term.
         TrainingError: the objective gives no loss that can be trained on, or other terms than in
             the first step.
-        DeviceMemoryError: the GPU's memory does not suffice.
     """
     batches = PairedBatches(
         images,

@@ -7,14 +7,19 @@ allocator come on top.
 
 from __future__ import annotations
 
+import weakref
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from lmoe_tune.data.batches import Batch
 from lmoe_tune.data.streams import EpochDraws
@@ -24,44 +29,32 @@ from lmoe_tune.model import build_model
 from lmoe_tune.spec.outliers import outliers_per_step
 from lmoe_tune.wording import readable_size
 
-Item = TypeVar("Item")
 CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
 class ModelMemory:
-    """Bytes of a model in training."""
+    """Bytes of a model on its device."""
 
     weights: int
     """Weights and buffers; gradients and momentum take as much each."""
     saved_per_row: int
     """What a row's forward keeps for the backward."""
-
-
-@dataclass(frozen=True)
-class TrialMemory:
-    """Bytes that a trial needs at least: `fixed` always, `saved_per_row` for each of `rows` in a step."""
-
-    fixed: int
-    saved_per_row: int
-    rows: int
+    evaluated_per_row: int
+    """What a row takes at most in a forward without gradients."""
 
     @property
-    def total(self) -> int:
-        """Of a step, in bytes."""
-        return self.fixed + self.rows * self.saved_per_row
+    def fixed(self) -> int:
+        """What a training takes however large its batches are."""
+        return 3 * self.weights
 
-    def largest_batch(self, batch_size: int, available: int) -> int:
-        """The batch size, at the same ratio of outliers, that fits into so many bytes; 0 where none does."""
-        rows = (available - self.fixed) / self.saved_per_row
-        return max(0, int(batch_size * rows / self.rows))
+    def of_training(self, rows: int) -> int:
+        """What a training takes at least whose steps have so many rows."""
+        return self.fixed + rows * self.saved_per_row
 
-    def __str__(self) -> str:
-        return (
-            f"a trial needs at least {readable_size(self.total)}: {readable_size(self.fixed)} for the "
-            f"model, its gradients and momentum, and {readable_size(self.saved_per_row)} for each of the "
-            f"{self.rows} rows of a step"
-        )
+    def of_evaluation(self, rows: int) -> int:
+        """What the evaluation between two epochs takes at least, of so many rows at a time."""
+        return self.fixed + rows * self.evaluated_per_row
 
 
 @lru_cache(maxsize=16)
@@ -73,14 +66,18 @@ def model_memory(
     Raises:
         UsageError: there is no such model.
     """
-    with FakeTensorMode():
-        model = build_model(arch, num_classes, in_channels, image_size).train()
-        saved = [
-            _saved_bytes(model, torch.empty(rows, in_channels, image_size, image_size), bf16=bf16)
-            for rows in (2, 4)
-        ]
+
+    def images(rows: int) -> Tensor:
+        return torch.empty(rows, in_channels, image_size, image_size)
+
+    with torch.random.fork_rng(devices=[]):  # initialising some models looks at real numbers
+        model = build_model(arch, num_classes, in_channels, image_size)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        saved = [_saved_bytes(model.train(), images(rows), bf16=bf16) for rows in (2, 4)]
+        # So many that the images' share is the largest: where, depends on weights under autocast.
+        evaluated = [_peak_bytes(model.eval(), images(rows), bf16=bf16) for rows in (400, 500)]
     weights = sum(value.nbytes for value in model.state_dict().values())
-    return ModelMemory(weights, (saved[1] - saved[0]) // 2)
+    return ModelMemory(weights, (saved[1] - saved[0]) // 2, (evaluated[1] - evaluated[0]) // 100)
 
 
 def rows_of_step(objective: Objective, batch_size: int, num_classes: int = 2) -> int:
@@ -98,11 +95,6 @@ def rows_of_step(objective: Objective, batch_size: int, num_classes: int = 2) ->
     return counter.rows
 
 
-def trial_memory(model: ModelMemory, rows: int) -> TrialMemory:
-    """What a trial needs whose steps have so many rows: weights, gradients, momentum, and what is kept of a step."""
-    return TrialMemory(fixed=3 * model.weights, saved_per_row=model.saved_per_row, rows=rows)
-
-
 def count_peak_from_here(device: torch.device) -> None:
     """Begin a new peak of what torch holds on a GPU; nothing on a CPU."""
     if device.type == "cuda":
@@ -117,34 +109,35 @@ def peak_metrics(device: torch.device) -> dict[str, float]:
     return {"gpu_mem_peak_mb": torch.cuda.max_memory_allocated(device) / 1e6}
 
 
-def explaining_memory(items: Iterator[Item], device: torch.device) -> Iterator[Item]:
-    """The items; where the device's memory does not suffice for one, an error that says how much there is.
+SET_FOR_A_TRIAL = (
+    "set a smaller train.batch_size or data.crop, or a lower upper end of outlier_ratio"
+)
+SET_FOR_THE_BASELINE = "set a smaller model.baseline.batch_size or data.crop"
+
+
+@contextmanager
+def explained_memory(device: torch.device, what_to_set: str) -> Iterator[None]:
+    """What runs in this block and does not fit into the device's memory ends with the numbers.
 
     Raises:
         DeviceMemoryError: instead of torch's own error.
     """
-    while True:
-        try:
-            item = next(items)
-        except StopIteration:
-            return
-        except torch.OutOfMemoryError as error:
-            raise DeviceMemoryError(_out_of_memory(device)) from error
-        yield item
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise DeviceMemoryError(f"{_numbers(device)}; {what_to_set}") from error
 
 
-def _out_of_memory(device: torch.device) -> str:
-    used = "the memory does not suffice"
-    if device.type == "cuda":
-        free, total = torch.cuda.mem_get_info(device)
-        peak = torch.cuda.max_memory_allocated(device)
-        used = (
-            f"the GPU's {readable_size(total)} do not suffice: this process held up to {readable_size(peak)}, "
-            f"and {readable_size(free)} are free"
-        )
+def _numbers(device: torch.device) -> str:
+    if device.type != "cuda":
+        return "the memory does not suffice"
+
+    free, total = torch.cuda.mem_get_info(device)
+    peak = torch.cuda.max_memory_allocated(device)
+    others = max(0, total - free - torch.cuda.memory_reserved(device))
     return (
-        f"{used}; set a smaller train.batch_size or data.crop, a lower upper end of outlier_ratio, or give "
-        "each trial a larger share with resources.gpu"
+        f"the GPU's {readable_size(total)} do not suffice: this process held up to "
+        f"{readable_size(peak)}, other processes and CUDA itself hold {readable_size(others)}"
     )
 
 
@@ -166,6 +159,52 @@ def _saved_bytes(model: nn.Module, images: Tensor, *, bf16: bool) -> int:
     ):
         model(images)
     return sum(storage.nbytes() for storage in kept.values())
+
+
+def _peak_bytes(model: nn.Module, images: Tensor, *, bf16: bool) -> int:
+    """Bytes of the storages that a forward without gradients makes, at most at a time."""
+    live = _LiveBytes()
+    with (
+        torch.no_grad(),
+        torch.autocast("cpu", torch.bfloat16, enabled=bf16),
+        live,
+    ):
+        model(images)
+    return live.peak
+
+
+class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own
+    """Counts the bytes of what operators make, for as long as a tensor has them."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # torch's own
+        self.now = 0
+        self.peak: int = 0
+        self._tensors: set[int] = set()
+        self._holders: Counter[int] = Counter()  # tensors that have a storage, by its address
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        for value in tree_leaves(made):
+            if isinstance(value, Tensor) and id(value) not in self._tensors:
+                self._count(value)
+        return made
+
+    def _count(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        address, num_bytes = storage._cdata, storage.nbytes()
+        if not self._holders[address]:
+            self.now += num_bytes
+            self.peak = max(self.peak, self.now)
+        self._holders[address] += 1
+        self._tensors.add(id(tensor))
+        weakref.finalize(tensor, self._forget, id(tensor), address, num_bytes)
+
+    def _forget(self, tensor: int, address: int, num_bytes: int) -> None:
+        self._tensors.discard(tensor)
+        self._holders[address] -= 1
+        if not self._holders[address]:
+            self.now -= num_bytes
 
 
 class _RowCounter(nn.Module):

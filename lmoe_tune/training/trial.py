@@ -24,7 +24,7 @@ from lmoe_tune.training.allocator import keep_freed_memory
 from lmoe_tune.training.baseline import acquire_baseline
 from lmoe_tune.training.epoch_timeout import each_within
 from lmoe_tune.training.loop import Settings, train
-from lmoe_tune.training.memory import explaining_memory
+from lmoe_tune.training.memory import SET_FOR_A_TRIAL, explained_memory
 
 Load = Callable[[DataSpec, Path], SearchData]
 """What gives the images to train on and to validate with."""
@@ -80,6 +80,7 @@ def run_trial(
     Raises:
         TrainingError: a non-finite loss, here or in the baseline; or a metric that the objective
             needs is missing.
+        DeviceMemoryError: the GPU's memory does not suffice.
         StorageError: a checkpoint cannot be written.
     """
     device = device_of(spec)
@@ -103,16 +104,18 @@ def run_trial(
         return TrialEpoch(epoch, metrics, baseline.metrics, baseline.key)
 
     state = checkpoint.load_newest(folder, up_to=None if num_recorded is None else num_recorded + 1)
-    if state is not None:
-        model.load_state_dict(state["model"])
-        yield recorded(state["epoch"], state["metrics"])
-    epochs = explaining_memory(train(model, objective, images, settings, state), device)
-    for result in each_within(spec.resources.epoch_timeout, epochs):
-        _refuse_lacking(result.metrics, spec)
-        if load is load_search_data and result.epoch == settings.epochs:
-            _keep_placements(result.validation, images, folder.parent)
-        checkpoint.save(folder, result.epoch, result.state() | {KEY: describes.document()})
-        yield recorded(result.epoch, result.metrics)
+    with explained_memory(device, SET_FOR_A_TRIAL):
+        if state is not None:
+            model.load_state_dict(state["model"])
+            yield recorded(state["epoch"], state["metrics"])
+
+        epochs = train(model, objective, images, settings, state)
+        for result in each_within(spec.resources.epoch_timeout, epochs):
+            _refuse_lacking(result.metrics, spec)
+            if load is load_search_data and result.epoch == settings.epochs:
+                _keep_placements(result.validation, images, folder.parent)
+            checkpoint.save(folder, result.epoch, result.state() | {KEY: describes.document()})
+            yield recorded(result.epoch, result.metrics)
 
 
 def _keep_placements(found: Outputs, images: ImageSource, folder: Path) -> None:

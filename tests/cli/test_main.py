@@ -291,6 +291,15 @@ def test_search_reports_the_same_and_starts_nothing(cli: Cli, broken: str, tmp_p
     assert not (tmp_path / "lmoe_runs").exists()
 
 
+@pytest.mark.slow
+def test_check_says_what_a_trial_on_a_gpu_needs_of_its_memory(cli: Cli) -> None:
+    done = cli("check", "digits", "--set", "resources.gpu=0.5")
+    assert done.returncode == 0, done.stderr
+    assert "memory: a trial needs at least" in done.stdout
+    assert "rows of its largest step" in done.stdout
+    assert "memory:" not in cli("check", "digits").stdout
+
+
 def test_an_override_is_checked_like_the_file(cli: Cli) -> None:
     done = cli("check", "digits", "--set", "train.lr=-1", "--set", "serach.seed=1")
     assert done.returncode == 2

@@ -127,6 +127,33 @@ def test_killed_between_the_test_and_its_record_it_gives_the_same_once_more(
             np.testing.assert_array_equal(arrays[name], kept[name])
 
 
+@pytest.mark.precision
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_in_either_precision_a_job_gives_the_same_after_a_kill(
+    make_ledger: Callable[..., Ledger],
+    add_trial: Callable[..., int],
+    tmp_path: Path,
+    precision: str,
+) -> None:
+    """Whatever the CPU has: bf16 is emulated where it must be, so there are few images."""
+    searched = make_ledger(
+        f"train.precision={precision}", "data.id.limit=500", "data.outliers.limit=300", "budget.trials=1"
+    )  # fmt: skip
+    add_trial(searched, 0.9)
+    study = JobLedger(searched, tmp_path)
+    study.begin(make_plan(searched, tmp_path, top=1, num_seeds=2), "lmoe-tune confirm small")
+    config = config_of(study, tmp_path)
+
+    first = last(config)
+    (folder_of(config) / SCORES).unlink()
+    (again,) = run_job(config)  # from the checkpoint of the last epoch
+
+    assert of_test(again) == of_test(first)
+    assert {"test_auroc", "test_accuracy"} <= of_test(first).keys()
+    described = json.loads((folder_of(config) / DESCRIPTION).read_text(encoding="utf-8"))
+    assert ModelDescription.of_record(described, whose="it", fix="").precision == precision
+
+
 def test_the_winners_weights_are_kept_and_give_what_was_tested(
     config: dict[str, Any], sweep: Ledger
 ) -> None:

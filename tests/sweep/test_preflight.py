@@ -5,13 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from lmoe_tune.cli.health import examine_nodes
+from lmoe_tune.cli.health import examine_memory, examine_nodes
 from lmoe_tune.errors import LmoeTuneError
 from lmoe_tune.spec import LoadedSpec, Spec
 from lmoe_tune.sweep import preflight
 from lmoe_tune.sweep.ledger import now_ms
 from lmoe_tune.sweep.nodes import Capacity
 from lmoe_tune.sweep.preflight import Answer, NodeFinding, judged, look_at_nodes
+from lmoe_tune.training import platform
 from lmoe_tune.training.platform import Gpu, resolve_platform
 
 
@@ -90,6 +91,23 @@ def test_what_doctor_says_of_the_nodes(
 
     assert (good["state"], good["what"], good["found"]) == ("ok", "node one", "8 CPUs, 1 GPUs")
     assert (bad["state"], bad["found"]) == ("fail", "it does not see the home /runs")
+
+
+@pytest.mark.parametrize(("memory", "state"), [(80 * 10**9, "ok"), (10**7, "warn"), (None, "warn")])
+def test_doctor_of_a_spec_compares_a_trial_with_this_machine(
+    spec: Callable[..., Spec],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    memory: int | None,
+    state: str,
+) -> None:
+    monkeypatch.setattr(platform, "gpu_bytes", lambda: memory)
+    loaded = LoadedSpec(spec("resources.gpu=0.5", "train.precision=fp32"), tmp_path / "small.yaml")
+    (found,) = examine_memory(loaded)
+    assert (found["what"], found["state"]) == ("GPU memory for small", state)
+    assert "a trial needs at least" in found["found"]
+    assert ("too little; set train.batch_size: " in found["found"]) == (memory == 10**7)
+    assert examine_memory(LoadedSpec(spec(), tmp_path / "small.yaml")) == []
 
 
 def test_a_cluster_that_cannot_be_joined_is_a_finding(

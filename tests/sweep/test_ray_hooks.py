@@ -308,3 +308,58 @@ def test_until_the_baseline_is_there_a_cluster_is_asked_for_one_slot(
     assert running.slots > 1
     assert ("1 trial until the baseline is trained, which all others start from" in said) is early
     assert len(said) == 1 + early
+
+
+def out_of_memory(number: int) -> dict[str, Any]:
+    said = "the GPU's 80 GB do not suffice; set a smaller train.batch_size"
+    return {"report": Report(number, failure=said, out_of_memory=True)}
+
+
+def test_a_trial_without_memory_is_trained_once_more_with_a_gpu_to_itself(control: Any) -> None:
+    running = control("resources.gpu=0.5", "train.device=cpu")
+    searcher, scheduler = LedgerSearcher(running), LedgerScheduler(running)
+    watch = Watch(running, NO_PROJECTOR, CLUSTER, scheduler.trials)
+    watch._looked = float("inf")  # the slots stay as they are
+    handed: dict[int, Any] = {}
+
+    def hand_out(name: str) -> int | None:
+        config = searcher.suggest(name)
+        if not isinstance(config, dict):
+            return None
+        asked: list[Any] = []
+        trial = SimpleNamespace(
+            config=config, status=Trial.PENDING, asked=asked, update_resources=asked.append
+        )
+        scheduler.on_trial_add(None, trial)
+        handed[config["trial"]] = trial
+        return int(config["trial"])
+
+    assert [hand_out("a"), hand_out("b")] == [0, 1]
+    assert handed[0].asked[0].required_resources["GPU"] == 0.5
+    assert scheduler.on_trial_result(None, None, out_of_memory(0)) == TrialScheduler.STOP
+    searcher.on_trial_complete("a")
+    scheduler.on_trial_complete(None, handed[0], {})
+    assert running.ledger.trial(0).state == "running"
+    assert "a GPU to itself" in running.ledger.trial(0).notes[0]
+
+    assert hand_out("c") == 0, "before any new one"
+    assert handed[0].asked[0].required_resources["GPU"] == 1
+    assert hand_out("d") is None
+    watch.stop_all()
+    assert hand_out("e") is None, "half a GPU that is free is not given away meanwhile"
+    handed[0].status = Trial.RUNNING
+    watch.stop_all()
+    assert hand_out("f") == 2
+    assert handed[2].asked[0].required_resources["GPU"] == 0.5
+
+    assert scheduler.on_trial_result(None, None, out_of_memory(0)) == TrialScheduler.STOP
+    assert running.ledger.trial(0).state == "failed", "only once"
+    assert "train.batch_size" in running.ledger.trial(0).failure
+
+
+@pytest.mark.parametrize("share", [0, 1])
+def test_a_trial_that_had_its_gpu_to_itself_fails_at_once(control: Any, share: int) -> None:
+    running = control(f"resources.gpu={share}", "train.device=cpu")
+    LedgerSearcher(running).suggest("a")
+    LedgerScheduler(running).on_trial_result(None, None, out_of_memory(0))
+    assert running.ledger.trial(0).state == "failed"

@@ -12,7 +12,13 @@ from typing import Any
 
 import pytest
 
-from lmoe_tune.errors import BaselineError, StorageError, TrainingError, UsageError
+from lmoe_tune.errors import (
+    BaselineError,
+    DeviceMemoryError,
+    StorageError,
+    TrainingError,
+    UsageError,
+)
 from trainables import worker as module
 from trainables.failure import MESSAGE_CHARS, TRACEBACK_CHARS, message_of, printable, traceback_of
 from trainables.worker import Report, TrialWorker
@@ -211,3 +217,31 @@ def test_a_traceback_is_bounded_even_of_an_exception_without_text() -> None:
             text = traceback_of(caught)
         assert "test_a_traceback_is_bounded" in text
         assert len(text) < 2 * TRACEBACK_CHARS
+
+
+@pytest.mark.parametrize("is_lost", [True, False])
+def test_any_error_after_which_the_gpu_answers_no_more_ends_the_process(
+    step: Any, monkeypatch: pytest.MonkeyPatch, is_lost: bool
+) -> None:
+    """cuBLAS and cuDNN have errors of their own for a lost context."""
+    import torch
+
+    def synchronize() -> None:
+        if is_lost:
+            raise RuntimeError("CUDA error: unspecified launch failure")
+
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "synchronize", synchronize)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    failing = raising(RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"))
+    if is_lost:
+        with pytest.raises(RuntimeError, match="cuDNN"):
+            step(failing)
+    else:
+        assert "cuDNN" in str(step(failing).failure)
+
+
+def test_running_out_of_memory_is_reported_as_that(step: Any) -> None:
+    assert step(raising(DeviceMemoryError("80 GB do not suffice"))).out_of_memory
+    baseline = step(raising(BaselineError("80 GB do not suffice")))
+    assert baseline.ends_sweep and not baseline.out_of_memory

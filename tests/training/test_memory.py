@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from torch import nn
@@ -10,10 +8,10 @@ from lmoe_tune.errors import DeviceMemoryError
 from lmoe_tune.model import build_model
 from lmoe_tune.testing.methods import objective_of
 from lmoe_tune.training.memory import (
-    explaining_memory,
+    SET_FOR_A_TRIAL,
+    explained_memory,
     model_memory,
     rows_of_step,
-    trial_memory,
 )
 
 
@@ -65,24 +63,26 @@ def test_the_rows_of_a_step_are_counted(name: str, params: dict[str, float], row
     assert rows_of_step(objective_of(name, **params), 32) == rows
 
 
-def test_a_trials_memory_grows_with_its_rows_and_says_so() -> None:
+def test_a_trainings_memory_grows_with_its_rows() -> None:
     model = model_memory("small_cnn", 5, 1, 8, bf16=False)
-    one, two = trial_memory(model, 96), trial_memory(model, 160)
-    assert two.total - one.total == 64 * model.saved_per_row
-    assert one.fixed == 3 * model.weights
-    assert "96 rows" in str(one)
+    assert model.of_training(160) - model.of_training(96) == 64 * model.saved_per_row
+    assert model.of_training(0) == model.fixed == 3 * model.weights
+
+
+def test_an_evaluation_holds_two_maps_at_a_time() -> None:
+    model = model_memory("small_cnn", 5, 1, 8, bf16=False)
+    assert model.evaluated_per_row == 2 * 32 * 8 * 8 * 4 * 2, "64 channels of 8 x 8, in fp32"
+    assert model.of_evaluation(10) == model.fixed + 10 * model.evaluated_per_row
 
 
 def test_running_out_of_memory_is_said_with_what_to_set() -> None:
-    def epochs() -> Iterator[int]:
-        yield 1
+    with (
+        pytest.raises(DeviceMemoryError, match="the memory does not suffice; set a smaller"),
+        explained_memory(torch.device("cpu"), SET_FOR_A_TRIAL),
+    ):
         raise torch.OutOfMemoryError("CUDA out of memory")
-
-    items = explaining_memory(epochs(), torch.device("cpu"))
-    assert next(items) == 1
-    with pytest.raises(DeviceMemoryError, match="train.batch_size"):
-        next(items)
-    assert list(explaining_memory(iter([1, 2]), torch.device("cpu"))) == [1, 2]
+    with pytest.raises(ValueError, match="other"), explained_memory(torch.device("cpu"), ""):
+        raise ValueError("other errors stay what they are")
 
 
 def test_counting_needs_no_model_in_memory_and_changes_no_generator() -> None:

@@ -10,7 +10,7 @@ import torch
 from lmoe_tune import checkpoint
 from lmoe_tune.data import SearchData, load_search_data
 from lmoe_tune.data.image_source import ImageSource
-from lmoe_tune.description import ModelDescription
+from lmoe_tune.description import KEY, ModelDescription
 from lmoe_tune.errors import TrainingError, UsageError
 from lmoe_tune.methods.objective import Objective
 from lmoe_tune.placements import read_placements
@@ -138,6 +138,28 @@ def test_an_interrupted_trial_tells_its_last_epoch_again_and_goes_on_to_the_same
     assert [result.epoch for result in rest] == list(range(done, 4))
     assert numbers(parts + rest[1:]) == numbers(whole)
     assert_same_weights(tmp_path / "whole", tmp_path / "parts")
+
+
+@pytest.mark.precision
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_in_either_precision_a_trial_goes_on_to_the_same_bits(
+    start, spec: Spec, tmp_path: Path, precision: str
+) -> None:
+    train = spec.train.model_copy(update={"precision": precision})
+    exact = spec.model_copy(update={"train": train})
+    whole = list(start("whole", spec=exact))
+    parts = [next(start("parts", spec=exact))]
+    parts += list(start("parts", spec=exact))[1:]
+    assert numbers(parts) == numbers(whole)
+    assert_same_weights(tmp_path / "whole", tmp_path / "parts")
+    assert {value.dtype for value in weights(tmp_path / "whole").values()} <= {
+        torch.float32,
+        torch.int64,
+    }
+    state = checkpoint.load_newest(tmp_path / "whole")
+    assert state is not None
+    described = ModelDescription.of_record(state[KEY], whose="it", fix="")
+    assert described.precision == precision
 
 
 def test_what_tells_trials_apart_is_kept_of_the_last_epoch(start, tmp_path: Path) -> None:
