@@ -75,9 +75,11 @@ def confirm(
     )  # fmt: skip
 
 
-def export(name: str, out: str | Path, *, home: Path | None = None) -> str:
+def export(
+    name: str, out: str | Path, *, trial: int | None = None, home: Path | None = None
+) -> str:
     """A detector in a folder."""
-    return _typed("export", name, home=home, out=out)
+    return _typed("export", name, home=home, out=out, trial=trial)
 
 
 def predict(folder: str | Path) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,6 +11,9 @@ from lmoe_tune import advice
 from lmoe_tune.cli.options import HomeOption, JsonOption, NameArgument, resolve_home
 from lmoe_tune.cli.output import print_json, print_table, say, shown
 from lmoe_tune.wording import printable
+
+if TYPE_CHECKING:
+    from lmoe_tune.sweep.ledger import Ledger
 
 app = typer.Typer()
 
@@ -81,6 +84,8 @@ def export(
     typer.echo(str(out))
     confirmed = winner.confirmed
     say(f"{about['name']} ({confirmed['verdict'] if confirmed else 'not confirmed'})")
+    if confirmed and confirmed["verdict"] == "worse":
+        say(_rather_the_defaults(ledger, winner.method, out))
     measured = about["threshold_measured"]
     say(
         f"is_ood is {about['score']} < {about['threshold']:.6g}, which keeps {measured['tpr']:.1%} of "
@@ -89,6 +94,25 @@ def export(
     if registered is not None:
         say(f"registered as models:/{registered['name']}/{registered['version']}")
     say(f"to ask it: {advice.predict(out)}")
+
+
+def _rather_the_defaults(ledger: Ledger, method: str, out: Path) -> str:
+    """What to say of a winner that a confirmation found to be worse than its method at its defaults."""
+    from lmoe_tune.confirmation.plan import trial_at_defaults
+
+    name, home = ledger.folder.name, ledger.folder.home
+    import_path = Path(ledger.attrs.get("import_path", home))
+    trial = trial_at_defaults(ledger, method, import_path)
+    text = f"the confirmation found it worse than {method} at its defaults"
+    if trial is None:
+        return f"{text}, which no complete trial had"
+
+    text = f"{text}; rather use these, trial {trial}"
+    if not any(ledger.folder.checkpoints(trial).glob("epoch-*.pt")):
+        return f"{text}, whose weights are not kept: {advice.repeat(name, trial, home=home)}"
+
+    instead = out.with_name(f"{out.name}-defaults")
+    return f"{text}: {advice.export(name, instead, trial=trial, home=home)}"
 
 
 @app.command()

@@ -55,11 +55,14 @@ def compare(
     if chosen == "json":
         print_json(found.document())
         return
-    print_rows(found.rows, comparison.COLUMNS, chosen)
+    if chosen == "table":
+        print_rows(comparison.readable(found.rows), comparison.READABLE, chosen)
+    else:
+        print_rows(found.rows, comparison.COLUMNS, chosen)
     if chosen == "table" and found.differences:
         typer.echo("")
-        rows = [{"setting": key, **values} for key, values in found.differences.items()]
-        print_rows(rows, ("setting", *distinct), chosen)
+        differing = [{"setting": key, **values} for key, values in found.differences.items()]
+        print_rows(differing, ("setting", *distinct), chosen)
 
 
 @app.command()

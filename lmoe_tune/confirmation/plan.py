@@ -265,6 +265,16 @@ def untuned(spec: Spec, method: str, import_path: Path) -> Candidate:
     return Candidate(f"{method} untuned", method, declaration.resolve(fixed))
 
 
+def trial_at_defaults(ledger: Ledger, method: str, import_path: Path) -> int | None:
+    """The number of the complete trial that was a method untuned; None where there is none."""
+    record = untuned(ledger.spec, method, import_path).as_record()
+    for trial in ledger.ranked():
+        if candidate_of(ledger.spec, trial, import_path).is_same(record):
+            return trial.number
+
+    return None
+
+
 def fresh_seeds(
     ledger: Ledger, purpose: Purpose, count: int, *, takes: bool = True
 ) -> tuple[int, ...]:

@@ -17,13 +17,16 @@ from lmoe_tune.report.figures import BLUE, DPI, GREY, ORANGE, STYLE
 from lmoe_tune.report.page import POLICY, Cell, Table, moment, templates
 from lmoe_tune.spec.record import settings
 from lmoe_tune.sweep.ledger import Ledger
-from lmoe_tune.wording import shown
+from lmoe_tune.wording import duration, shown
 
 COLUMNS = (
     "sweep", "state", "method", "complete", "pruned", "failed", "metric", "best", "best_trial", "median",
     "quartile_1", "quartile_3", "epochs", "wall_s", "gpu_hours", "verdict", "test_openings",
 )  # fmt: skip
 """What a row of the table shows; median and quartiles are those of the complete trials."""
+
+READABLE = tuple("wall" if column == "wall_s" else column for column in COLUMNS)
+"""The same for people."""
 
 
 @dataclass(frozen=True)
@@ -172,6 +175,11 @@ def _drawn(found: Sequence[Facts]) -> bytes:
     return content.getvalue()
 
 
+def readable(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Rows with `wall`, the time that was worked as a person reads it."""
+    return [{**row, "wall": duration(row["wall_s"])} for row in rows]
+
+
 def make_comparison_page(found: Comparison) -> str:
     """One HTML document that loads nothing."""
     names = [row["sweep"] for row in found.rows]
@@ -188,7 +196,7 @@ def make_comparison_page(found: Comparison) -> str:
             policy=POLICY,
             cautions=found.cautions,
             png=found.png,
-            sweeps=_table("sweeps", found.rows, COLUMNS, "The sweeps"),
+            sweeps=_table("sweeps", readable(found.rows), READABLE, "The sweeps"),
             parameters=_table("parameters", best, parameters, "Parameters of the best trials"),
             differences=_table(
                 "differences", differing, ["setting", *names], "Settings that are not the same"

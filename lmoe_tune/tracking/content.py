@@ -50,13 +50,22 @@ def of_every_run(kind: str, snapshot: SweepSnapshot, parent_run_id: str | None) 
     return tags
 
 
+PLACES = ("host", "gpu")
+"""Tags of a trial that are those of the node that trained it, and of a sweep those of its own process."""
+
+
 def of_new_trial(snapshot: SweepSnapshot, trial: TrialRecord, parent_run_id: str) -> Tags:
-    """The tags that its run begins with: the constants of the sweep are on each of its trials."""
+    """The tags that its run begins with: the constants of the sweep are on each of its trials, but for where the
+    sweep's own process ran.
+    """
     kind = TRIAL_KIND[snapshot.kind]
+    constants = _constants(snapshot)
+    for place in PLACES:
+        constants.pop(f"lmoe_tune.{place}", None)
     return {
         **of_every_run(kind, snapshot, parent_run_id),
         f"lmoe_tune.{kind}": str(trial.number),
-        **_constants(snapshot),
+        **constants,
         "lmoe_tune.method": str(trial.params.get("method", snapshot.trainable)),
     }
 
@@ -64,6 +73,9 @@ def of_new_trial(snapshot: SweepSnapshot, trial: TrialRecord, parent_run_id: str
 def of_trial(snapshot: SweepSnapshot, trial: TrialRecord, parent_run_id: str) -> Tags:
     """The tags that change while it runs."""
     tags = {PARENT: parent_run_id, "lmoe_tune.state": trial.state}
+    for place, where in zip(PLACES, (trial.host, trial.gpu), strict=True):
+        if where is not None:
+            tags[f"lmoe_tune.{place}"] = where
     if trial.failure is not None:
         tags["lmoe_tune.failure"] = trial.failure
     if trial.retry_of is not None:

@@ -11,7 +11,7 @@ import pytest
 
 from lmoe_tune.cli.report import compare as command
 from lmoe_tune.errors import UsageError
-from lmoe_tune.report.comparison import compare, make_comparison_page
+from lmoe_tune.report.comparison import compare, make_comparison_page, readable
 from lmoe_tune.sweep.ledger import Ledger
 
 Cli = Callable[..., Any]
@@ -52,6 +52,7 @@ def test_a_sweep_without_a_complete_trial_is_compared_all_the_same(
 
     assert [row["best"] for row in found.rows] == [None, None, 0.9]
     page = make_comparison_page(found)
+    assert readable([{"wall_s": 4000.0}]) == [{"wall_s": 4000.0, "wall": "1h 06m"}]
     assert "empty against running against one" in page
     assert "<script" not in page and "http" not in page.replace("http-equiv", "")
 

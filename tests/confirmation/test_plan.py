@@ -13,6 +13,7 @@ from lmoe_tune.confirmation.plan import (
     make_plan,
     make_reseeding,
     spec_of,
+    trial_at_defaults,
     untuned,
 )
 from lmoe_tune.errors import UsageError
@@ -164,6 +165,13 @@ def test_a_reseeding_is_of_the_best_and_the_defaults_with_seeds_of_its_own(sweep
     assert [row.name for row in plan.rows] == ["trial 2", "trial 1", "logit_mixoe untuned"]
     assert (plan.purpose, plan.splits, plan.seeds) == (RESEED, (0,), (1000, 1001))
     assert make_plan(sweep, NOWHERE, top=2, num_seeds=2).seeds == (1002, 1003)
+
+
+def test_the_trial_that_was_the_defaults_is_found(sweep: Ledger) -> None:
+    number = trial_at_defaults(sweep, "logit_mixoe", NOWHERE)
+    assert number is not None
+    assert set(sweep.trial(number).params.values()) == {1.0}
+    assert trial_at_defaults(sweep, "mixoe", NOWHERE) is None
 
 
 def test_a_plan_that_is_only_made_takes_no_seeds(sweep: Ledger) -> None:

@@ -573,8 +573,8 @@ def test_constants_are_tags_and_data_sets_are_inputs(
     )
     snapshot = sweep(
         trial(0),
-        trial(1, "running", 1),
-        constants={"lr": "0.001", "fixed.mix_weight": "1.0"},
+        trial(1, "running", 1, host="node-7", gpu="H100"),
+        constants={"lr": "0.001", "fixed.mix_weight": "1.0", "host": "head", "gpu": "A100"},
         datasets=sets,
         best=0,
         state="complete",
@@ -593,6 +593,13 @@ def test_constants_are_tags_and_data_sets_are_inputs(
             ("digits/train", digest[:36], "training"),
             ("photos/outliers", digest[:36], "outliers"),
         ]
+    places = {
+        name: (run.data.tags.get("lmoe_tune.host"), run.data.tags.get("lmoe_tune.gpu"))
+        for name, run in found.items()
+    }
+    assert places["digits"] == ("head", "A100")
+    assert places["trial 0"] == (None, None), "not known: it is not said to be the head's"
+    assert places["trial 1"] == ("node-7", "H100")
     client = MlflowClient(uri)
     by_tag = client.search_runs(
         [found["digits"].info.experiment_id],
