@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -30,6 +31,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 DEBUG = "LMOE_TUNE_DEBUG"
+_SETTING = re.compile(
+    r"(data|model|train|search|budget|space|fixed|objective|resources|tracking)\.\w[\w.]*="
+)
 MENDABLE = (
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR,
     errno.ELOOP, errno.ENAMETOOLONG,
@@ -64,9 +68,17 @@ for group in (run.app, look.app, confirm.app, report.app, detector.app, ready.ap
 app.add_typer(data.app)
 
 
-def refuse_empty(words: Sequence[str]) -> None:
-    """Raises UsageError where one of the words typed is empty, as a variable is that is not set."""
+def refuse_slips(words: Sequence[str]) -> None:
+    """Raises UsageError where one of the words typed is empty, as a variable is that is not set, or is a
+    setting without its `--set`.
+    """
     for before, word in itertools.pairwise(["", *words]):
+        is_alone = not before.startswith("-") and not os.path.exists(word)
+        if is_alone and _SETTING.match(word):
+            raise UsageError(
+                f"'{shortened(word)}' needs its own --set before it: --set A=1 --set B=2"
+            )
+
         if not word.strip():
             if before.startswith("--"):
                 what = f"what follows {before}"
@@ -93,7 +105,7 @@ def main() -> None:
             signal.signal(number, signal.default_int_handler)
 
     try:
-        refuse_empty(sys.argv[1:])
+        refuse_slips(sys.argv[1:])
         app()
     except SystemExit as exit_:
         code = exit_.code if isinstance(exit_.code, int) else 1

@@ -129,6 +129,9 @@ def thumbnail(path: Path, side: int) -> tuple[UInt8Array, tuple[int, int]]:
 
 
 def _examine(path: Path) -> Any:
+    if os.path.exists(path) and not path.is_file():  # a pipe is waited for, a device never ends
+        return {"broken": "is not a regular file"}
+
     try:
         content = path.read_bytes()
     except OSError as error:

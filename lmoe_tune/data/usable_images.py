@@ -214,7 +214,7 @@ def _select(
     kept, duplicates = _without_duplicates(table, chosen, digests, whole)
     notes = [*table.notes, *wanted.notes]
     if labelled and duplicates:
-        findings += _duplicate_findings(data, where, duplicates)
+        findings += _duplicate_findings(data, where, duplicates, table)
     elif duplicates:
         notes.append(f"{len(duplicates)} images that are there twice are left out")
 
@@ -284,10 +284,14 @@ def _without_duplicates(
 
 
 def _duplicate_findings(
-    data: DataSpec, where: str, duplicates: Sequence[tuple[str, str]]
+    data: DataSpec, where: str, duplicates: Sequence[tuple[str, str]], table: ImageTable
 ) -> list[Finding]:
+    classes = dict(zip(table.paths, table.labels, strict=True))
+    contradicting = sum(classes[path] != classes[other] for path, other in duplicates)
     pairs = some([f"{path} is {other}" for path, other in duplicates], "; ")
     what = f"{len(duplicates)} images are there twice: {pairs}"
+    if contradicting:
+        what += f"; {contradicting} of them in two classes, so that one label is wrong"
     if data.duplicates == "refuse":
         return [Finding(where, what, "remove them, or set data.duplicates to drop", stops=True)]
     return [

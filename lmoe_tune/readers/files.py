@@ -17,7 +17,7 @@ SUFFIXES = frozenset(
         ".ppm", ".pgm", ".pbm", ".pnm", ".jp2",
     }
 )  # fmt: skip
-MAX_DEPTH = 8  # folders below a root; a link to a folder above it would never end
+MAX_DEPTH = 8  # folders below a root
 
 _OF_NO_ONE = frozenset(
     {"__macosx", "@eadir", "lost+found", "$recycle.bin", "system volume information"}
@@ -67,10 +67,21 @@ def images_below(folder: Path, depth: int = 0) -> Iterator[str]:
 
     for name in names:
         if name in below:
+            if _leads_up(folder / name):
+                continue
             for path in images_below(folder / name, depth + 1):
                 yield f"{name}/{path}"
         elif is_image(name):
             yield name
+
+
+def _leads_up(path: Path) -> bool:
+    """Whether a folder is a link to one that it lies in, whose images would be found again."""
+    if not path.is_symlink():
+        return False
+
+    target = os.path.realpath(path)
+    return os.path.commonpath([os.path.realpath(path.parent), target]) == target
 
 
 def present(root: Path, entries: Sequence[Entry]) -> tuple[list[Entry], list[str]]:

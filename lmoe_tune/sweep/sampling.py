@@ -25,6 +25,8 @@ from lmoe_tune.sweep.points import Points, Tried
 from lmoe_tune.sweep.remarks import POPULATION
 from lmoe_tune.sweep.study import study_in_memory
 
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
 MAX_TRIES = 20  # suggestions that were tried before, until any untried point is taken
 
 

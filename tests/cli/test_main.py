@@ -178,6 +178,10 @@ def test_the_version_is_printed(cli: Cli) -> None:
         (("search", "digits", "--name="), "what follows --name= is empty"),
         (("--home", " ", "list"), "what follows --home is empty"),
         (("status", ""), "an argument is empty"),
+        (
+            ("check", "digits", "--set", "train.epochs=3", "train.lr=0.1"),
+            "'train.lr=0.1' needs its own --set before it",
+        ),
         (("search", "digits", "--name", "run #2"), "--name name: value is 'run #2', but must be"),
         (("frobnicate",), "frobnicate"),
         (("search",), "SPEC"),
@@ -552,6 +556,7 @@ def test_a_dry_run_starts_nothing_and_writes_nothing(cli: Cli, tmp_path: Path) -
     assert found["cost"]
     assert list(tmp_path.iterdir()) == []
     text = cli("search", "digits", "--dry-run")
+    assert len(text.stderr.splitlines()) == 1, "which file it took"
     assert text.returncode == 0 and "slots" in text.stdout
     assert list(tmp_path.iterdir()) == []
 

@@ -132,6 +132,36 @@ def test_broken_files_are_named_with_what_is_wrong(cars: DataSpec, tmp_path: Pat
     assert refusing.stops and "set data.corrupt to skip" in refusing.problems[0].fix
 
 
+def test_a_pipe_and_a_device_named_like_images_are_broken_and_waited_for_by_nobody(
+    cars: DataSpec, tmp_path: Path
+) -> None:
+    for number, put in (
+        (1, os.mkfifo),
+        (2, lambda path: os.symlink("/dev/zero", path)),
+        (3, lambda path: os.symlink(path.name, path)),
+    ):
+        path = tmp_path / f"cars/cars_train/{number:05d}.jpg"
+        path.unlink()
+        put(path)
+
+    (problem,) = inspect(cars, tmp_path / "home").problems
+
+    assert not problem.stops
+    assert problem.what.count("is not a regular file") == 2
+
+
+def test_an_image_in_two_classes_is_said_to_contradict(cars: DataSpec, tmp_path: Path) -> None:
+    root = trees.class_folders(tmp_path / "mine", tuple("abcdefgh"), per_class=8)
+    first, second = sorted((root / "a").iterdir())[0], root / "b" / "copy.png"
+    shutil.copy(first, second)
+    id_ = cars.id.model_copy(update={"dataset": "folder", "root": str(root)})
+
+    found = inspect(cars.model_copy(update={"id": id_}), tmp_path / "home")
+
+    (said,) = [one.what for one in found.problems if "there twice" in one.what]
+    assert "1 of them in two classes, so that one label is wrong" in said
+
+
 def test_a_leak_is_a_problem_that_its_fix_mends(cars: DataSpec, tmp_path: Path) -> None:
     trees.save(
         tmp_path / "web/google/q0001/0abc.jpg",

@@ -22,7 +22,7 @@ name: photos
 trainable: logit_mixoe
 data:
   id: {dataset: folder, root: id}
-  outliers: {dataset: folder, root: outliers, exclude: [clas 9]}
+  outliers: {dataset: folder, root: outliers, exclude: [class 0/none.jpg]}
   coarse_ood: []
   resize: 36
   crop: 32

@@ -80,3 +80,16 @@ def test_outliers_may_be_any_images(tmp_path: Path) -> None:
     assert found.paths == ("1.jpg", "deep/3.JPG", "deep/er/2.png")
     assert found.classes == ("deep",)
     assert found.labels.tolist() == [-1, 0, 0]
+
+
+def test_a_link_to_a_folder_above_is_not_followed_and_one_beside_is(tmp_path: Path) -> None:
+    root = trees.class_folders(tmp_path / "set", ("ant", "bee"))
+    trees.save(tmp_path / "elsewhere" / "more.jpg")
+    (root / "ant" / "up").symlink_to("..")
+    (root / "ant" / "self").symlink_to(".")
+    (root / "ant" / "more").symlink_to(tmp_path / "elsewhere")
+
+    reading = read_table("folder", str(root))
+
+    assert "ant/more/more.jpg" in reading.paths
+    assert not [path for path in reading.paths if "/up/" in path or "/self/" in path]
