@@ -101,13 +101,18 @@ def search(trials: int, epochs: int, *more: str) -> tuple[str, ...]:
     return ("search", "digits", *counts, *QUICK, *more)
 
 
-def test_trials_run_on_every_node_and_the_records_say_where(lab: Lab) -> None:
+def test_trials_run_on_every_node_once_the_baseline_is_there_and_the_records_say_where(
+    lab: Lab,
+) -> None:
     lab.nodes.start("one", cpus=1)
     lab.nodes.start("two", cpus=1)
-    code, output, errors = ended(lab.start(*search(4, 2), "--json"))
+    own_baseline = ("--set", "model.baseline.epochs=3")  # the home has none of so many epochs
+    code, output, errors = ended(lab.start(*search(6, 8, *own_baseline), "--json"))
     assert code == 0, errors
-    assert json.loads(output)["trials"]["complete"] == 4
+    assert json.loads(output)["trials"]["complete"] == 6
     assert lab.hosts() == {"one", "two"}
+    alone, both = errors.find("1 trial until the baseline"), errors.find("2 trials at a time")
+    assert 0 < alone < both, errors
 
 
 def test_half_a_core_for_a_trial_puts_two_on_a_node(lab: Lab) -> None:
