@@ -30,7 +30,7 @@ SMALL = (
 )
 LONG = (
     "--set",
-    "train.epochs=30",
+    "train.epochs=20",
     "--set",
     "model.baseline.epochs=2",
     "--set",
