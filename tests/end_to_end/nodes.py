@@ -43,6 +43,12 @@ def why_not() -> str | None:
     return None if trial.returncode == 0 else "this machine allows no new namespaces"
 
 
+def first_child(pid: int) -> int:
+    """The process that `unshare` or `nsenter` has started, and waits for."""
+    path = Path(f"/proc/{pid}/task/{pid}/children")
+    return int(path.read_text(encoding="utf-8").split()[0])
+
+
 @dataclass
 class Node:
     """One machine; `process` keeps its namespaces alive, and ends with all that runs in it."""
@@ -55,8 +61,7 @@ class Node:
     @property
     def pid(self) -> int:
         """The first process within."""
-        path = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
-        return int(path.read_text(encoding="utf-8").split()[0])
+        return first_child(self.process.pid)
 
     @property
     def said(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.end_to_end.conftest import CODE, Command
-from tests.end_to_end.nodes import Nodes, network, why_not
+from tests.end_to_end.nodes import Nodes, first_child, network, why_not
 
 pytestmark = [
     pytest.mark.nodes,
@@ -290,11 +291,16 @@ def test_a_second_driver_of_the_same_sweep_is_refused_or_waits(lab: Lab) -> None
     lab.nodes.start("one", cpus=1)
     driver = lab.start(*search(2, 12))
     wait_until(lambda: lab.epochs() >= 1, driver)
+    inner = first_child(driver.pid)
+    os.kill(inner, signal.SIGSTOP)  # it holds the sweep, and does not end meanwhile
     refused = lab.run("resume", "digits")
     assert refused.returncode == 1, refused.stderr
+    assert "is being worked on by" in refused.stderr
     waiting = lab.start("resume", "digits", "--wait-for-lock", "5m")
     time.sleep(3)
-    driver.send_signal(signal.SIGINT)
+    os.kill(inner, signal.SIGINT)
+    os.kill(inner, signal.SIGCONT)
+    driver.send_signal(signal.SIGCONT)  # nsenter stops with what it waits for
     assert ended(driver)[0] == 130
     code, _, errors = ended(waiting)
     assert code == 0, errors
