@@ -102,7 +102,8 @@ class Watch(Stopper):  # type: ignore[misc]
             return False
         key = ledger.attrs.get("baseline")
         record = read_baseline_record(ledger.folder.home, key) if key else None
-        self._has_baseline = record is not None and record["state"] == "complete"
+        is_trained = record is not None and record["state"] == "complete"
+        self._has_baseline = is_trained or ledger.standing.last_ms > 0  # no epoch without one
         return not self._has_baseline
 
     def _may_grow(self, slots: int, in_all: int) -> bool:

@@ -363,3 +363,18 @@ def test_a_trial_that_had_its_gpu_to_itself_fails_at_once(control: Any, share: i
     LedgerSearcher(running).suggest("a")
     LedgerScheduler(running).on_trial_result(None, None, out_of_memory(0))
     assert running.ledger.trial(0).state == "failed"
+
+
+def test_a_trial_that_has_an_epoch_has_had_its_baseline(
+    control: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch_module, "LOOKED_EVERY_S", -1.0)
+    running = control("search.max_concurrent=3", "budget.trials=5")
+    write_baseline(running, "running")
+    watch = Watch(running, NO_PROJECTOR, CLUSTER, {})
+    LedgerSearcher(running).suggest("a")
+    watch.stop_all()
+    assert running.slots == 1
+    LedgerScheduler(running).on_trial_result(None, None, result(0, 1))
+    watch.stop_all()
+    assert running.slots == 3
