@@ -1,21 +1,26 @@
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from lmoe_tune.cli.preview import print_preview
+from lmoe_tune.cli.ready import check
 from lmoe_tune.errors import UsageError
 from lmoe_tune.records import TrialRecord
-from lmoe_tune.spec import LoadedSpec, Spec
+from lmoe_tune.spec import LoadedSpec, Spec, load_spec
 from lmoe_tune.sweep.audit import audit, digest
 from lmoe_tune.sweep.budget import BudgetChange
 from lmoe_tune.sweep.folder import SweepFolder
 from lmoe_tune.sweep.ledger import Ledger
 from lmoe_tune.sweep.lifecycle import first_attrs, prepare, write_records
 from lmoe_tune.sweep.rebuild import rebuild, write_about
+from lmoe_tune.sweep.view import read_sweep
 from lmoe_tune.sweep.warm_start import in_words, sources_of
+from trainables import declarations
 
 MakeSpec = Callable[..., Spec]
 Run = Callable[..., TrialRecord]
@@ -237,3 +242,29 @@ def test_a_confirmation_is_no_source(
     shutil.copytree(old.folder.path, old.folder.confirmation.path)
     with pytest.raises(UsageError, match="warm_start"):
         target("warm_start=[old/confirm]")
+
+
+def test_check_and_a_dry_run_say_what_would_be_taken_and_write_nothing(
+    source: Callable[..., Ledger], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = source("old", aurocs=(0.5, 0.9)).folder.home
+    path = tmp_path / "new.yaml"
+    path.write_text("data: {id: {dataset: digits}}\n", encoding="utf-8")
+
+    check(str(path), ["warm_start=[old]", "train.epochs=3"], str(home))
+
+    said = capsys.readouterr().out
+    assert "warm start from 'old': its trial 1 (val_auroc 0.9) as 1" in said
+    assert "warm start from 'old': its trial 0 is among the points before it" in said
+    assert "sampler tpe: " in said and "pruner asha: " in said
+
+    spec = load_spec(path, overrides=["warm_start=[old]"], declarations=declarations()).spec
+    print_preview(spec, BudgetChange(), home, tmp_path, as_json=True)
+    first, second, *_ = json.loads(capsys.readouterr().out)["configurations"]
+    assert first["mixing_alpha"] == 1.0
+    assert second == source_params(home, 1)
+    assert not SweepFolder(home, "new").path.exists()
+
+
+def source_params(home: Path, number: int) -> dict[str, object]:
+    return read_sweep(SweepFolder(home, "old")).trial(number).params
