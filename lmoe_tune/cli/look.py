@@ -305,6 +305,12 @@ def _flat(summary: dict[str, Any]) -> dict[str, Any]:
         for key, value in summary.items()
         if key not in ("trials", "best", "sweep", "state")
     }
+    if "started_from" in rest:
+        taken = [
+            f"{one['sweep']} (trial {', '.join(map(str, one['trials'])) or 'none'})"
+            for one in rest["started_from"]
+        ]
+        rest["started_from"] = "; ".join(taken)
     return {
         "sweep": summary["sweep"],
         "state": summary["state"],

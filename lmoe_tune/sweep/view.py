@@ -62,12 +62,25 @@ def summary(ledger: Ledger) -> dict[str, Any]:
             if len(ledger.spec.objective.metrics) > 1
             else {}
         ),
+        **started_from(ledger),
         "changes": changes_of(ledger),
         "test_openings": test_openings(ledger),
         **questions_of(ledger),
         "wall_s": round(ledger.wall_s(), 3),
         "folder": str(ledger.folder.path),
     }
+
+
+def started_from(ledger: Ledger) -> dict[str, Any]:
+    """`started_from`: of which sweeps it took which trials to start with; nothing where it took none."""
+    taken = [
+        {"sweep": found["sweep"], "trials": [origin["trial"] for origin in found["origins"]]}
+        for found in ledger.get(schema.WARM_START) or ()
+    ]
+    if not taken:
+        return {}
+
+    return {"started_from": taken}
 
 
 def questions_of(ledger: Ledger) -> dict[str, Any]:

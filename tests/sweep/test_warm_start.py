@@ -18,7 +18,7 @@ from lmoe_tune.sweep.folder import SweepFolder
 from lmoe_tune.sweep.ledger import Ledger
 from lmoe_tune.sweep.lifecycle import first_attrs, prepare, write_records
 from lmoe_tune.sweep.rebuild import rebuild, write_about
-from lmoe_tune.sweep.view import read_sweep
+from lmoe_tune.sweep.view import read_sweep, summary
 from lmoe_tune.sweep.warm_start import in_words, sources_of
 from trainables import declarations
 
@@ -80,6 +80,8 @@ def test_the_best_points_of_others_are_tried_after_the_sweeps_own(
     assert asked[1:4] == best
     assert asked[4] not in [trial.params for trial in old.trials()], "the sampler's own"
     (taken,) = sources_of(ledger)
+    assert summary(ledger)["started_from"] == [{"sweep": "old", "trials": [1, 2, 3]}]
+    assert "started_from" not in summary(old)
     assert (taken.sweep, taken.sweep_id, taken.digest) == ("old", old.sweep_id, digest(old))
     assert [(one.trial, one.value, one.tried_as) for one in taken.origins] == [
         (1, 0.9, 1), (2, 0.8, 2), (3, 0.7, 3),
