@@ -1,6 +1,6 @@
 """What a trial costs the driver as a sweep grows: CPU of our own code, beside Optuna's own study and Tune's loggers.
 
-    python benchmarks/driver_capacity.py [--sizes 100,1000,5000] [--driven 200] [--out FILE]
+    python benchmarks/driver_capacity.py [--sizes 100,1000,5000,20000] [--driven 50] [--keep DIR] [--out FILE]
 
 A ledger is filled with so many finished trials; then a few hundred more are driven through the driver's own code, as
 Ray's hooks call it, without Ray and training: a suggestion, two or three epochs of 16 metrics (with a constraint, ASHA,
@@ -9,12 +9,14 @@ work is done by a study in Optuna's own journal and in memory, opened with the s
 loggers are given the same results.
 
 What is counted is CPU time, not the clock: fsync waits, and machines are busy. Time within `optuna.samplers` and
-`optuna.pruners` is shown apart. Each side runs in a process of its own. About five minutes with the sizes above.
+`optuna.pruners` is shown apart. Each side runs in a process of its own. About eight minutes with the sizes above; with
+`--keep` the ledgers and what was measured stay in a folder, and a call that was cut short is gone on with.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import resource
@@ -28,12 +30,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
 
-from benchmarks.machine import machine
+from benchmarks.machine import machine  # noqa: E402
 
 SIDES = ("ours", "ours, two objectives", "optuna's journal", "optuna in memory", "tune's loggers")
 METRICS = 16
+WARMING = 5
+NUM_SWEEPS = 200
 ONE = (
     "objective={metric: val_auroc, direction: maximize, constraints: {val_accuracy: {min: 0.3}}}",
     "search.pruner=asha",
@@ -127,14 +132,18 @@ class Clock:
             for name in (*names, "before_trial", "after_trial", "prune"):
                 self.wrap(owner, name)
 
-    def measure(self, work: Callable[[], None]) -> dict[str, float]:
+    def measure(self, work: Callable[[int], None], driven: int) -> dict[str, float]:
+        """Drive so many trials, a few more before that to import what is imported late."""
+        work(WARMING)
+        self.apart = 0.0
         work_start = time.process_time()
-        work()
+        work(driven)
         total = time.process_time() - work_start
         return {"total_s": total, "apart_s": self.apart, "own_s": total - self.apart}
 
 
 def drive_ours(home: Path, driven: int, *more: str) -> dict[str, float]:
+    from lmoe_tune.sweep import pruning, sampling, study  # noqa: F401 - before memory is looked at
     from lmoe_tune.sweep.control import SweepControl
     from lmoe_tune.sweep.folder import SweepFolder
     from lmoe_tune.sweep.ledger import Ledger
@@ -147,8 +156,8 @@ def drive_ours(home: Path, driven: int, *more: str) -> dict[str, float]:
     ledger.begin_run({})
     control = SweepControl(ledger, Observer(), import_path=home, deadline_ms=None)
 
-    def work() -> None:
-        for _ in range(driven):
+    def work(count: int) -> None:
+        for _ in range(count):
             assert ledger.exhausted() is None
             suggestion = ledger.ask()
             control.on_start(suggestion)
@@ -162,7 +171,7 @@ def drive_ours(home: Path, driven: int, *more: str) -> dict[str, float]:
 
     clock = Clock()
     clock.watch_optuna()
-    return clock.measure(work) | opened
+    return clock.measure(work, driven) | opened
 
 
 def drive_optuna(home: Path, driven: int, *, in_memory: bool) -> dict[str, float]:
@@ -184,8 +193,8 @@ def drive_optuna(home: Path, driven: int, *, in_memory: bool) -> dict[str, float
         study = copied
     distributions = study.get_trials(deepcopy=False)[0].distributions
 
-    def work() -> None:
-        for _ in range(driven):
+    def work(count: int) -> None:
+        for _ in range(count):
             trial = study.ask(fixed_distributions=distributions)
             for epoch in (1, 2, 3):
                 metrics = measured(trial.number, epoch)
@@ -202,7 +211,7 @@ def drive_optuna(home: Path, driven: int, *, in_memory: bool) -> dict[str, float
 
     clock = Clock()
     clock.watch_optuna()
-    return clock.measure(work) | opened
+    return clock.measure(work, driven) | opened
 
 
 class LoggedTrial:
@@ -226,8 +235,10 @@ def drive_loggers(home: Path, driven: int) -> dict[str, float]:
 
     loggers = [JsonLoggerCallback(), CSVLoggerCallback()]
 
-    def work() -> None:
-        for number in range(driven):
+    numbers = itertools.count()
+
+    def work(count: int) -> None:
+        for number in itertools.islice(numbers, count):
             trial: Any = LoggedTrial(home / "loggers" / str(number), number)
             for logger in loggers:
                 logger.log_trial_start(trial)
@@ -235,7 +246,7 @@ def drive_loggers(home: Path, driven: int) -> dict[str, float]:
                     logger.log_trial_result(epoch, trial, measured(number, epoch))
                 logger.log_trial_end(trial)
 
-    return Clock().measure(work)
+    return Clock().measure(work, driven)
 
 
 def memory() -> int:
@@ -262,35 +273,49 @@ def child(side: str, home: Path, driven: int) -> None:
     print(json.dumps(found))
 
 
-def commands(home: Path, out: Callable[[str], None]) -> None:
+def commands(home: Path, many: Path, out: Callable[[str], None]) -> None:
     """CPU seconds of whole commands, imports included."""
-    out("\ncommands, CPU s of the whole process:")
-    program = Path(sys.executable).with_name("lmoe-tune")
-    for words in (
-        ["status", "capacity"],
-        ["best", "capacity"],
-        ["leaderboard", "capacity"],
-        ["list"],
-    ):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        command = [str(program), *words, "--home", str(home)]
-        done = subprocess.run(command, capture_output=True, check=False)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        out(f"  {words[0]:12} {spent:5.2f}{'' if done.returncode == 0 else '  FAILED'}")
+    out("\ncommands, CPU s of the whole process, 5,000 trials:")
+    of_one = [["status"], ["best"], ["leaderboard"], ["report"]]
+    for words in [[*one, "capacity", "--home", str(home)] for one in of_one]:
+        _command(words, words[0], out)
+    out(f"and {NUM_SWEEPS} sweeps of 100 trials:")
+    _command(["list", "--home", str(many)], "list, at first", out)
+    _command(["list", "--home", str(many)], "list, again", out)
+
+
+def _command(words: list[str], called: str, out: Callable[[str], None]) -> None:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    command = [sys.executable, "-m", "lmoe_tune.cli.main", *words]
+    done = subprocess.run(command, capture_output=True, check=False, cwd=ROOT)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    out(f"  {called:16} {spent:5.2f}{'' if done.returncode == 0 else '  FAILED'}")
 
 
 @contextmanager
-def filled(sizes: list[int], *more: str) -> Iterator[dict[int, Path]]:
-    """A home for each size."""
+def many_sweeps(home: Path) -> Iterator[Path]:
+    """A home of many sweeps, each like the one of `home`."""
     with tempfile.TemporaryDirectory() as scratch:
-        growing, homes = Path(scratch) / "growing", {}
-        growing.mkdir()
-        for size in sizes:
+        for number in range(NUM_SWEEPS):
+            copy = Path(scratch) / "sweeps" / f"sweep-{number}"
+            shutil.copytree(home / "sweeps" / "capacity", copy)
+        yield Path(scratch)
+
+
+def filled(scratch: Path, sizes: list[int], *more: str) -> dict[int, Path]:
+    """A home for each size; those that are there already are taken."""
+    growing, homes = scratch / "growing", {}
+    growing.mkdir(parents=True, exist_ok=True)
+    for size in sizes:
+        homes[size] = scratch / str(size)
+        if not homes[size].exists():
             fill(growing, size, *more)
-            homes[size] = Path(scratch) / str(size)
-            shutil.copytree(growing, homes[size])
-        yield homes
+            aside = scratch / "aside"
+            shutil.rmtree(aside, ignore_errors=True)
+            shutil.copytree(growing, aside)
+            aside.rename(homes[size])
+    return homes
 
 
 def run(side: str, home: Path, driven: int) -> dict[str, float]:
@@ -313,7 +338,8 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--sizes", default="100,1000,5000,20000")
-    parser.add_argument("--driven", type=int, default=200)
+    parser.add_argument("--driven", type=int, default=50)
+    parser.add_argument("--keep", type=Path, help="a folder for ledgers and results")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--child", choices=SIDES, help=argparse.SUPPRESS)
     parser.add_argument("--home", type=Path, help=argparse.SUPPRESS)
@@ -332,21 +358,43 @@ def main() -> None:
         out(line)
     os.fsync = lambda descriptor: None  # type: ignore[assignment]
     sizes = [int(size) for size in chosen.sizes.split(",")]
-    compare(sizes, chosen.driven, out)
+    with tempfile.TemporaryDirectory() as scratch:
+        compare(sizes, chosen.driven, chosen.keep or Path(scratch), out)
     if chosen.out:
         chosen.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def compare(sizes: list[int], driven: int, out: Callable[[str], None]) -> None:
-    found: dict[tuple[str, int], dict[str, float]] = {}
-    for sides, more in (((SIDES[0], *SIDES[2:]), ONE), (SIDES[1:2], TWO)):
-        with filled(sizes, *more) as homes:
-            for size, home in homes.items():
-                for side in sides:
-                    found[side, size] = run(side, home, driven)
-            if more == ONE:
-                home = homes[max(size for size in sizes if size <= 5000)]
-                commands(home, out)
+class Results:
+    """What was measured, kept in a file as it comes."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._of: dict[str, dict[str, float]] = {}
+        if path.exists():
+            self._of = json.loads(path.read_text(encoding="utf-8"))
+
+    def __getitem__(self, key: tuple[str, int]) -> dict[str, float]:
+        return self._of[f"{key[0]} {key[1]}"]
+
+    def measure(self, side: str, size: int, home: Path, driven: int) -> None:
+        """Unless it is known."""
+        key = f"{side} {size}"
+        if key not in self._of:
+            self._of[key] = run(side, home, driven)
+            self._path.write_text(json.dumps(self._of, indent=1), encoding="utf-8")
+
+
+def compare(sizes: list[int], driven: int, keep: Path, out: Callable[[str], None]) -> None:
+    keep.mkdir(parents=True, exist_ok=True)
+    found = Results(keep / "found.json")
+    of_one = filled(keep / "one", sizes, *ONE)
+    for size, home in of_one.items():
+        for side in (SIDES[0], *SIDES[2:]):
+            found.measure(side, size, home, driven)
+    for size, home in filled(keep / "two", sizes, *TWO).items():
+        found.measure(SIDES[1], size, home, driven)
+    with many_sweeps(of_one[sizes[0]]) as many:
+        commands(of_one[max(size for size in sizes if size <= 5000)], many, out)
     out(f"\nms of CPU for a trial, {driven} driven ones on so many finished ones:")
     out(
         f"{'':22} {'trials':>7} {'in all':>8} {'samplers, pruners':>18} {'own code':>9} {'of first':>9}"

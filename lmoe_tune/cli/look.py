@@ -287,9 +287,8 @@ def _ledger(home: Path, name: str) -> Ledger:
     from lmoe_tune.sweep.folder import find_sweep
     from lmoe_tune.sweep.view import read_sweep
 
-    ledger = read_sweep(find_sweep(home, name))
-    gc.freeze()  # what was read stays, so that looking for garbage in it is in vain
-    return ledger
+    gc.disable()  # what is read stays until the end, so that looking for garbage in it is in vain
+    return read_sweep(find_sweep(home, name))
 
 
 def _say_openings(openings: list[dict[str, Any]]) -> None:

@@ -38,6 +38,8 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+MANY_TRIALS = 1000
+
 
 @dataclass(frozen=True)
 class Suggestion:
@@ -516,6 +518,8 @@ class Ledger:
                     self.study.enqueue_trial(dict(point))
         self._suggestions = Suggestions(self.spec, standing.tried, standing.space)
         self._follow()
+        if standing.num_trials > MANY_TRIALS:
+            gc.freeze()  # else the next collection, and each large one, goes through all of it
 
     def _first_attrs(self) -> dict[str, Any]:
         return {

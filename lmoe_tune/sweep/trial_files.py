@@ -50,7 +50,9 @@ def _lines(epochs: Iterable[EpochRecord]) -> bytes:
 def _write_about(path: Path, trial: TrialRecord) -> None:
     about = replace(trial, epochs=()).to_json()
     del about["epochs"]
-    write_aside(path / TRIAL, (json.dumps(about, indent=1) + "\n").encode())
+    # A field a line: `indent` would take the slow way of the library, a tenth of a trial's time here.
+    fields = [f" {json.dumps(name)}: {json.dumps(value)}" for name, value in about.items()]
+    write_aside(path / TRIAL, ("{\n" + ",\n".join(fields) + "\n}\n").encode())
 
 
 def read_record(path: Path) -> TrialRecord | None:
