@@ -149,12 +149,12 @@ class Measured:
     memory_mb: float
     num_trials: int
 
-    def row(self, name: str) -> str:
+    def row(self, name: str, server_s: float) -> str:
         half = len(self.lags) // 2
         first, second = max(self.lags[:half]), max(self.lags[half:])
         return (
             f"{name:34} {len(self.lags):7d} {statistics.median(self.lags):8.1f} {first:12.1f} {second:12.1f} "
-            f"{self.rest_s:8.1f} {self.cpu_s:7.1f} {self.memory_mb:8.0f}"
+            f"{self.rest_s:8.1f} {self.cpu_s:7.1f} {server_s:9.1f} {self.memory_mb:8.0f}"
         )
 
 
@@ -316,8 +316,9 @@ def measure_one(kind: str, threads: int, args: argparse.Namespace) -> str:
         store(kind, Path(scratch)) as uri,
     ):
         found = run(uri, args.rate, args.seconds)
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)  # the servers have ended
     how = "" if kind == "sqlite-file" else f", {threads} at a time"
-    return found.row(f"{kind}{how}")
+    return found.row(f"{kind}{how}", used.ru_utime + used.ru_stime)
 
 
 def main() -> int:
@@ -332,7 +333,7 @@ def main() -> int:
     ]
     lines.append(
         f"{'store':34} {'results':>7} {'median':>8} {'max, 1st half':>12} {'max, 2nd half':>12} "
-        f"{'rest':>8} {'CPU s':>7} {'MB':>8}"
+        f"{'rest':>8} {'CPU s':>7} {'of server':>9} {'MB':>8}"
     )
     for line in lines:
         say(line)

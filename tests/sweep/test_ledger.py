@@ -16,6 +16,7 @@ from lmoe_tune.sweep.folder import SweepFolder
 from lmoe_tune.sweep.ledger import Ledger
 from lmoe_tune.sweep.lines import LedgerError
 from lmoe_tune.sweep.sampling import make_distributions
+from lmoe_tune.sweep.schema import SCHEMA
 
 MakeLedger = Callable[..., Ledger]
 RunTrial = Callable[..., TrialRecord]
@@ -85,7 +86,7 @@ def test_reading_before_there_is_a_study_says_so(
 
 def test_a_ledger_of_another_schema_is_refused(ledger: MakeLedger) -> None:
     ledger().set_attr("schema", 99)
-    with pytest.raises(LedgerError, match="schema 99, but this version reads 2"):
+    with pytest.raises(LedgerError, match=f"schema 99, but this version reads {SCHEMA}"):
         ledger()
 
 
