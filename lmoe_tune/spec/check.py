@@ -23,7 +23,7 @@ from lmoe_tune.spec.defaults import (
 )
 from lmoe_tune.spec.findings import Findings
 from lmoe_tune.spec.metrics import METRICS
-from lmoe_tune.spec.model import Dataset, DataSpec, ObjectiveSpec, Spec
+from lmoe_tune.spec.model import NAME_PATTERN, Dataset, DataSpec, ObjectiveSpec, Spec
 from lmoe_tune.spec.overrides import apply_name, apply_overrides
 from lmoe_tune.spec.parameters import (
     check_parameters,
@@ -209,7 +209,7 @@ def _completed(
     dataset, trainable = (seen.plain(("data", "id", "dataset")), seen.plain(("trainable",)))
 
     filled: Filled = []
-    if "name" not in probe.entries:
+    if "name" not in probe.entries and re.fullmatch(NAME_PATTERN, path.stem):
         root.entries["name"] = document.Entry(root.mark, node_of(path.stem, root.mark))
         filled.append((("name",), path.stem))
 

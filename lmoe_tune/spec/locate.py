@@ -50,6 +50,8 @@ def find_spec(argument: str) -> Path:
 
     if os.path.isdir(argument):
         state = "is a folder"
+    elif os.path.exists(argument):
+        state = "is not a regular file"
     else:
         state = "there is no such file"
     raise UsageError(

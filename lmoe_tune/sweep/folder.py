@@ -16,6 +16,7 @@ from pathlib import Path
 from lmoe_tune import advice
 from lmoe_tune.durable import cannot_write, write_aside, writing
 from lmoe_tune.errors import LmoeTuneError, UsageError
+from lmoe_tune.home import is_default
 from lmoe_tune.wording import did_you_mean, first_few, masked, printable
 
 LOCK_PATIENCE_S = (
@@ -175,7 +176,11 @@ def find_sweep(home: Path, name: str) -> SweepFolder:
             there_are = f"there are {first_few(known)}"
         else:
             there_are = "there are none yet"
-        there_are = f"{there_are}{did_you_mean(name, known)}"
+            if is_default(home):
+                there_are += ": go to where it was started, or name its home with --home"
+
+        hint = did_you_mean(name, known) or did_you_mean(Path(name).name, known)  # of its folder
+        there_are += hint
         if is_name(name):
             refuse_lost_ledger(SweepFolder(home, name))
         raise UsageError(f"no sweep '{printable(masked(name))}' in {home / 'sweeps'}; {there_are}")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import lmoe_tune
 from lmoe_tune.cli.streams import PatientFile
 
 COMMAND = [sys.executable, "-m", "lmoe_tune.cli.main"]
@@ -90,3 +91,43 @@ def test_a_hangup_that_nohup_ignores_stays_ignored(tmp_path: Path) -> None:
         "main.main()"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=False).returncode == 0
+
+
+def test_ctrl_c_while_the_command_line_is_imported_is_no_traceback(tmp_path: Path) -> None:
+    code = """
+import sys
+
+class Pressed:
+    def find_spec(self, name, path=None, target=None):
+        if name == "typer":
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Pressed())
+from lmoe_tune.__main__ import main
+main()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(Path(lmoe_tune.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        check=False,
+    )
+
+    assert (done.returncode, done.stderr) == (130, "\ninterrupted; nothing was begun\n")
+
+
+def test_the_package_is_the_command_too(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "lmoe_tune", "--version"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(Path(lmoe_tune.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        check=True,
+    )
+
+    assert done.stdout == f"{lmoe_tune.__version__}\n"

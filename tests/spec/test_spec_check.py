@@ -125,7 +125,7 @@ def test_what_goes_together_is_filled_in_together(load):
 def test_a_name_from_a_file_must_be_one(load, tmp_path):
     path = tmp_path / "my cars.yaml"
     path.write_text(MINIMAL.replace("name: x\n", ""), encoding="utf-8")
-    with pytest.raises(SpecError, match="name: value is 'my cars', but must be 1 to 64 letters"):
+    with pytest.raises(SpecError, match="name: is missing: it must be 1 to 64 letters"):
         load_spec(path, declarations=DECLARATIONS)
 
 

@@ -44,3 +44,8 @@ def test_an_installed_package_has_its_spaces_inside(elsewhere, monkeypatch):
     (package / "search_spaces" / "birds.yaml").touch()
     monkeypatch.setattr(locate, "_PACKAGE", package)
     assert shipped_specs() == {"birds": package / "search_spaces" / "birds.yaml"}
+
+
+def test_a_pipe_is_no_spec(elsewhere):
+    with pytest.raises(UsageError, match="'/dev/null': is not a regular file"):
+        find_spec("/dev/null")

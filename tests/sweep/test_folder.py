@@ -174,3 +174,23 @@ def test_a_misspelt_sweep_is_guessed_and_of_many_the_first_ones_are_named(tmp_pa
 
     assert "did you mean 'cars'?" in str(caught.value)
     assert "and 13 more" in str(caught.value)
+
+
+def test_a_sweeps_folder_is_taken_for_its_name_and_a_wrong_directory_is_suspected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("LMOE_TUNE_HOME", raising=False)
+    home = tmp_path / "lmoe_runs"
+    with pytest.raises(UsageError, match="none yet: go to where it was started, or name its home"):
+        find_sweep(home, "cars")
+
+    sweep = SweepFolder(home, "cars")
+    sweep.path.mkdir(parents=True)
+    sweep.ledger.touch()
+
+    for typed in ("lmoe_runs/sweeps/cars/", "./cars"):
+        with pytest.raises(UsageError, match="did you mean 'cars'"):
+            find_sweep(home, typed)
+    with pytest.raises(UsageError, match="there are none yet$"):
+        find_sweep(tmp_path / "given", "cars")

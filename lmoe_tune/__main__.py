@@ -1,0 +1,23 @@
+"""Where `lmoe-tune` and `python -m lmoe_tune` begin: Ctrl-C while the command line is still being
+imported ends as it does later, without a traceback."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        from lmoe_tune.cli.main import main as run
+    except KeyboardInterrupt:
+        sys.stderr.write("\ninterrupted; nothing was begun\n")
+        sys.stderr.flush()
+        os._exit(130)
+
+    run()
+
+
+if __name__ == "__main__":
+    main()
