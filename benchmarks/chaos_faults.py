@@ -24,6 +24,7 @@ POLL_S = 0.003
 WORKERS = (
     "ray::ResourceTrainable",
     "ray::TrialWorker",
+    "ray::JobWorker",
 )  # what Ray calls the process of a Trainable
 PROJECTOR = "lmoe_tune.sweep.delivery"
 

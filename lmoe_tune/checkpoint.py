@@ -1,7 +1,8 @@
-"""Checkpoints: written aside and renamed, named by epoch and checksum, loaded without unpickling objects.
+"""Checkpoints: written aside and renamed, named by epoch and checksum, loaded without unpickling
+objects.
 
-A file is called `epoch-0003-<first 16 digits of its sha256>.pt`. The name is the manifest: a truncated or
-flipped file no longer matches its own name and the one before it is used.
+A file is called `epoch-0003-<first 16 digits of its sha256>.pt`. The name is the manifest: a
+truncated or flipped file no longer matches its own name and the one before it is used.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ KEEP = 2  # the newest may turn out to be damaged
 def save(folder: Path, epoch: int, state: Mapping[str, Any]) -> Path:
     """Write the state after `epoch` and drop all but the newest two; returns the file's path.
 
-    Files of this and later epochs are of a course that was given up, as they were damaged: they go first.
+    Files of this and later epochs are of a course that was given up, as they were damaged: they go
+    first.
 
     Raises:
         StorageError: it cannot be written; the one before it is still there.

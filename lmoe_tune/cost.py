@@ -1,8 +1,8 @@
 """What a sweep will roughly cost, before anything is trained: `lmoe-tune check` prints it.
 
-A model, not a measurement: the network's arithmetic for the images that the spec trains on, at the speed of a matrix
-product that is timed here. It is there to tell hours from weeks. What trials really take is known once the baseline
-is trained; `search --dry-run` goes by that.
+A model, not a measurement: the network's arithmetic for the images that the spec trains on, at the
+speed of a matrix product that is timed here. It is there to tell hours from weeks. What trials
+really take is known once the baseline is trained; `search --dry-run` goes by that.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ from lmoe_tune.spec import Spec
 FORWARD_GFLOP = {
     "resnet18": 3.6, "resnet34": 7.3, "resnet50": 8.2, "convnext_tiny": 8.9, "vit_b_16": 35.0,
 }  # fmt: skip
-"""Forward pass of one image of 224 x 224 pixels (torchvision's documentation gives multiply-adds, half of these)."""
+"""Forward pass of one image of 224 x 224 pixels (torchvision's documentation gives multiply-adds,
+half of these).
+"""
 SMALL_CNN_GFLOP = 3.6e-3 / 64  # per pixel
 BACKWARD = 2.0  # times the forward pass
 STEP_S = 0.02  # of a step besides arithmetic: data, optimiser, Python

@@ -63,7 +63,8 @@ class ModelDescription:
             fix: what to do where it is not enough.
 
         Raises:
-            UsageError: it does not say all of it: the model would be given other pixels than it was trained on.
+            UsageError: it does not say all of it: the model would be given other pixels than it was
+                trained on.
         """
         try:
             if not isinstance(document, Mapping):

@@ -47,13 +47,17 @@ def write_durably(path: Path, content: bytes | memoryview) -> None:
 
 
 def write_aside(path: Path, content: bytes) -> None:
-    """Like `write_durably`, but a power cut may lose it: for what can be written again from something else."""
+    """Like `write_durably`, but a power cut may lose it: for what can be written again from
+    something else.
+    """
     _replace(path, content, sync=False)
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Says of an OSError in the block that `path` cannot be written, and what to do about it, as a StorageError."""
+    """Says of an OSError in the block that `path` cannot be written, and what to do about it, as a
+    StorageError.
+    """
     try:
         yield
     except OSError as error:
@@ -61,13 +65,17 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def cannot_write(path: Path, error: OSError) -> StorageError:
-    """What to raise where `path` cannot be written. What to type then is added by whoever knows the command."""
+    """What to raise where `path` cannot be written. What to type then is added by whoever knows the
+    command.
+    """
     advice = ADVICE.get(error.errno or 0, "see what is wrong with that disk")
     return StorageError(f"{path}: cannot be written ({error.strerror or error}); {advice}")
 
 
 def keep_others_out() -> None:
-    """What this process and those it starts create is never writable for everyone, whatever the user's umask."""
+    """What this process and those it starts create is never writable for everyone, whatever the
+    user's umask.
+    """
     os.umask(os.umask(0o077) | 0o002)
 
 

@@ -24,7 +24,9 @@ class UsageError(LmoeTuneError):
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing wrong with a spec: `where` is file:line:column, `key` the dotted path of the setting."""
+    """One thing wrong with a spec: `where` is file:line:column, `key` the dotted path of the
+    setting.
+    """
 
     where: str
     key: str
@@ -51,7 +53,9 @@ class TrackingError(LmoeTuneError):
 
 
 class TrackingAwayError(TrackingError):
-    """MLflow cannot be reached now: a refused connection, a time-out, an error of the server's, a lock."""
+    """MLflow cannot be reached now: a refused connection, a time-out, an error of the server's, a
+    lock.
+    """
 
 
 class TrackingRefusedError(TrackingError):
@@ -69,7 +73,9 @@ class TrackingRefusedError(TrackingError):
 
 
 class StorageError(LmoeTuneError):
-    """A file cannot be written: the disk is full, read-only or broken. What was there before is unharmed."""
+    """A file cannot be written: the disk is full, read-only or broken. What was there before is
+    unharmed.
+    """
 
 
 class TrainingError(LmoeTuneError):

@@ -13,7 +13,8 @@ DEFAULT = "lmoe_runs"  # in the working directory
 
 
 def resolve_home(given: str | Path | None = None, *, called: str = "home") -> Path:
-    """The home as an absolute path: as given, else LMOE_TUNE_HOME, else ./lmoe_runs. It need not exist.
+    """The home as an absolute path: as given, else LMOE_TUNE_HOME, else ./lmoe_runs. It need not
+    exist.
 
     Args:
         given: None takes the default; `~` is the user's own folder.

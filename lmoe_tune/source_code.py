@@ -1,4 +1,6 @@
-"""The code that a sweep's numbers come from, so that a resume notices when it is no longer the same."""
+"""The code that a sweep's numbers come from, so that a resume notices when it is no longer the
+same.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,8 @@ PACKAGES = ("torch", "torchvision", "numpy", "optuna")
 
 
 def code_of(spec: Spec, import_path: Path, parts: Sequence[str] = PARTS) -> dict[str, str]:
-    """Checksums of the source files by name, and versions of the packages, that a sweep's numbers depend on.
+    """Checksums of the source files by name, and versions of the packages, that a sweep's numbers
+    depend on.
 
     Args:
         import_path: where the user's own modules are.
@@ -86,7 +89,9 @@ def own_sources(spec: Spec, import_path: Path) -> Iterator[Path]:
 
 
 def _files_of(module: str, folder: Path) -> list[Path]:
-    """The module's file, with the `__init__.py` of the packages it is in; none where it is not beside the spec."""
+    """The module's file, with the `__init__.py` of the packages it is in; none where it is not
+    beside the spec.
+    """
     parts = module.split(".")
     packages = [
         folder.joinpath(*parts[:length], "__init__.py") for length in range(1, len(parts) + 1)

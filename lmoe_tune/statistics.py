@@ -1,20 +1,23 @@
-"""Whether one configuration is better than another, or only luckier; docs/evaluation.md explains it at length.
+"""Whether one configuration is better than another, or only luckier; docs/evaluation.md explains it
+at length.
 
-A *run* is one training of a configuration, measured on the test images of its split. Runs of two configurations
-with the same split and seed are a *pair*: they share the training images, the baseline and the test images.
-Let d[s, r] be the difference of pair r in split s, n pairs in S splits, the weight of a split its share of the
-pairs, W the variance of d within splits and T_s the bootstrap variance of split s's mean over test images. The
-half-width of an interval of the mean difference at a level is the larger of
+A *run* is one training of a configuration, measured on the test images of its split. Runs of two
+configurations with the same split and seed are a *pair*: they share the training images, the
+baseline and the test images. Let d[s, r] be the difference of pair r in split s, n pairs in S
+splits, the weight of a split its share of the pairs, W the variance of d within splits and T_s the
+bootstrap variance of split s's mean over test images. The half-width of an interval of the mean
+difference at a level is the larger of
 
     sqrt( t(n - S)^2 W / n  +  z^2 sum_s weight_s^2 T_s )                              seeds and test images
     t(S - 1) sqrt( S / (S - 1) sum_s weight_s^2 (mean_s - mean)^2 )                    splits, where S > 1
 
-with t(df) and z the quantiles of Student's and the normal distribution. So seeds that share a split's test images
-do not count as if they were independent, and several splits count as what they are. The p-value is the level at
-which the interval just reaches 0. The mean of one configuration has its interval in the same way.
+with t(df) and z the quantiles of Student's and the normal distribution. So seeds that share a
+split's test images do not count as if they were independent, and several splits count as what they
+are. The p-value is the level at which the interval just reaches 0. The mean of one configuration
+has its interval in the same way.
 
-Who asks often finds something in the end. So a *question* (a test set, a winner) has a level of its own, and so has
-each *look* at it with more runs: see `Asked`.
+Who asks often finds something in the end. So a *question* (a test set, a winner) has a level of its
+own, and so has each *look* at it with more runs: see `Asked`.
 """
 
 from __future__ import annotations
@@ -33,7 +36,9 @@ Floats = npt.NDArray[np.float64]
 VerdictName = Literal["real", "small", "noise", "worse"]
 
 ALPHA = 0.05
-"""How often, over all questions of a home together, a winner that is no better may be called better."""
+"""How often, over all questions of a home together, a winner that is no better may be called
+better.
+"""
 FIRST_LOOKS_SHARE = 0.8
 """What a look may use of the level that the looks before it have left of its question's."""
 COUNTS = ("_near_duplicates",)
@@ -51,21 +56,23 @@ class Run:
     seed: int
     metrics: Mapping[str, float]
     resampled: Mapping[str, Floats] = field(default_factory=dict)
-    """The same metrics on R resamples of the test images, (R,) each; resample r must mean the same images for
-    every run of a split (`evaluation.resampled_test_metrics` with one seed per split). Empty: the sampling of
-    test images is left out of account."""
+    """The same metrics on R resamples of the test images, (R,) each; resample r must mean the same
+    images for every run of a split (`evaluation.resampled_test_metrics` with one seed per split).
+    Empty: the sampling of test images is left out of account."""
     diverged: bool = False
-    """Whether the training ended in numbers that are not finite; its metrics are then those of chance."""
+    """Whether the training ended in numbers that are not finite; its metrics are then those of
+    chance.
+    """
 
 
 @dataclass(frozen=True)
 class Asked:
     """The question that a verdict answers, and how often it has been looked at.
 
-    Question k of a home has the one-sided level .05 / (k (k + 1)): .025, .0083, .0042, …, together .05. The looks
-    at a question, each with more runs than the one before, share its level: each may use four fifths of what is
-    left. Whatever is asked and however often, a winner that is no better is then called `real` or `small` in at
-    most 5% of homes, by the union bound.
+    Question k of a home has the one-sided level .05 / (k (k + 1)): .025, .0083, .0042, …, together
+    .05. The looks at a question, each with more runs than the one before, share its level: each may
+    use four fifths of what is left. Whatever is asked and however often, a winner that is no better
+    is then called `real` or `small` in at most 5% of homes, by the union bound.
     """
 
     question: int = 1
@@ -107,13 +114,17 @@ class Paired:
     p: float | None
     """Two-sided, uncorrected; None: fewer than two pairs."""
     p_corrected: float | None
-    """Of the first comparator p itself; of the others by Holm's method among them, and no less than the first's."""
+    """Of the first comparator p itself; of the others by Holm's method among them, and no less than
+    the first's.
+    """
     noise_floor: float
     """What a single pair is off by on other seeds and other test images, one standard deviation."""
     seed_sd: float
     """Standard deviation of a pair's difference over seeds."""
     image_sd: float
-    """Standard deviation of a split's mean difference over samples of its test images: no seeds reduce it."""
+    """Standard deviation of a split's mean difference over samples of its test images: no seeds
+    reduce it.
+    """
     correlation: float | None
     """Of the two configurations' values over the pairs of a split; None where there is none."""
     num_pairs: int
@@ -130,7 +141,9 @@ class Paired:
 
 @dataclass(frozen=True)
 class Verdict:
-    """`name` in one word, `sentence` in one line, and the comparisons it was made with, its own one first."""
+    """`name` in one word, `sentence` in one line, and the comparisons it was made with, its own one
+    first.
+    """
 
     name: VerdictName
     sentence: str
@@ -265,8 +278,8 @@ def compare(
 ) -> list[Paired]:
     """The configuration against each comparator in each metric, metric by metric.
 
-    The first comparator is tested at the full level. The others count only once it is passed, and then by Holm's
-    method among them (a fixed sequence; Holm, 1979).
+    The first comparator is tested at the full level. The others count only once it is passed, and
+    then by Holm's method among them (a fixed sequence; Holm, 1979).
 
     Raises:
         ValueError: a comparator shares no split and seed with the configuration.
@@ -295,17 +308,19 @@ def verdict(
 ) -> Verdict:
     """Whether the winner is better than its own method at defaults.
 
-    `real`: beyond the level of what was asked, and by more than the noise floor. `small`: beyond the level, but by
-    less. `worse`: beyond it on the other side, or better at the price of an accuracy that the spec does not allow.
-    Else `noise`: also when all differences are the same number, when results are missing, and when the winner's
-    trainings diverge more often than those of its defaults.
+    `real`: beyond the level of what was asked, and by more than the noise floor. `small`: beyond
+    the level, but by less. `worse`: beyond it on the other side, or better at the price of an
+    accuracy that the spec does not allow. Else `noise`: also when all differences are the same
+    number, when results are missing, and when the winner's trainings diverge more often than those
+    of its defaults.
 
     Args:
-        comparators: the others that the winner is compared with in the same table. `own_defaults` need not be
-            among them.
+        comparators: the others that the winner is compared with in the same table. `own_defaults`
+            need not be among them.
         asked: the question and the look, which have the level; the first of a home by default.
         missing: trainings of the winner or its defaults that have no result yet, a phrase each.
-        accuracy_margin: how far below its defaults' the winner's `test_accuracy` may be; None: anything goes.
+        accuracy_margin: how far below its defaults' the winner's `test_accuracy` may be; None:
+            anything goes.
         accuracy_least: the least mean `test_accuracy`; None: any.
     """
     asked = asked or Asked()
@@ -352,7 +367,9 @@ def verdict(
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """P-values corrected for their number (Holm, 1979); a test that could not be made does not count."""
+    """P-values corrected for their number (Holm, 1979); a test that could not be made does not
+    count.
+    """
     tested = sorted((p, place) for place, p in enumerate(p_values) if p is not None)
     corrected: list[float | None] = [None] * len(p_values)
     largest = 0.0
@@ -508,7 +525,9 @@ def least_difference(seeds: int, seed_sd: float, image_sd: float, level: float) 
 
 
 def least_shown(image_sd: float, level: float) -> float:
-    """The difference below which no number of seeds finds anything with POWER: that of the test images alone."""
+    """The difference below which no number of seeds finds anything with POWER: that of the test
+    images alone.
+    """
     return (float(ndtri(1 - level)) + float(ndtri(POWER))) * image_sd
 
 

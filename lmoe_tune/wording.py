@@ -1,4 +1,6 @@
-"""How values, names, sizes, durations and guesses appear in messages: on one line, short, and without a password."""
+"""How values, names, sizes, durations and guesses appear in messages: on one line, short, and
+without a password.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ def masked(text: str) -> str:
 
 
 def printable(text: str) -> str:
-    """The text on one line: control characters and line breaks as escapes, bytes that are not UTF-8 as \\xe9."""
+    """The text on one line: control characters and line breaks as escapes, bytes that are not UTF-8
+    as \\xe9.
+    """
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else _escaped(char) for char in text)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from lmoe_tune.data import SearchData, load_search_data
 from lmoe_tune.spec import Dataset, DataSpec, Spec, load_spec
 from lmoe_tune.training.platform import resolve_platform
+from tests.command_line import Done, run_in
 from trainables import declarations
 
 if TYPE_CHECKING:
@@ -26,6 +28,12 @@ def one_thread() -> None:
     torch = sys.modules.get("torch")
     if torch is not None:
         torch.set_num_threads(1)
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Callable[..., Done]:
+    """`lmoe-tune` with these arguments in an empty folder, run in this process."""
+    return functools.partial(run_in, tmp_path)
 
 
 @pytest.fixture

@@ -51,8 +51,12 @@ def root() -> typer.main.TyperGroup:
     return found
 
 
-@pytest.mark.parametrize("offered", OFFERS)
-def test_every_command_that_is_offered_is_understood(offered: str) -> None:
+def test_every_command_that_is_offered_is_understood() -> None:
+    for offered in OFFERS:
+        understand(offered)
+
+
+def understand(offered: str) -> None:
     program, *words = shlex.split(offered)
     assert program == "lmoe-tune"
 

@@ -34,10 +34,10 @@ def test_reading_a_spec_takes_neither_torch_nor_ray() -> None:
     assert run(code) == "5 []\n"
 
 
-@pytest.mark.parametrize("name", lt.__all__)
-def test_every_name_that_is_offered_is_there(name: str) -> None:
-    assert getattr(lt, name) is not None
-    assert name in dir(lt)
+def test_every_name_that_is_offered_is_there() -> None:
+    for name in lt.__all__:
+        assert getattr(lt, name) is not None, name
+        assert name in dir(lt)
 
 
 def test_what_is_not_offered_is_an_attribute_error() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import math
 import sys
 
@@ -57,9 +58,8 @@ def scores(kind: str, num_id: int, num_ood: int, seed: int = 0) -> tuple[Tensor,
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(("num_id", "num_ood"), SHAPES)
-def test_the_metrics_are_those_of_scikit_learn(kind: str, num_id: int, num_ood: int) -> None:
-    for seed in range(3):
+def test_the_metrics_are_those_of_scikit_learn(kind: str) -> None:
+    for (num_id, num_ood), seed in itertools.product(SHAPES, range(3)):
         id_scores, ood_scores = scores(kind, num_id, num_ood, seed)
         truth = [1] * num_id + [0] * num_ood
         values = torch.cat([id_scores, ood_scores]).numpy()
@@ -263,10 +263,8 @@ def ece_by_bins(logits: Tensor, labels: Tensor) -> float:
     return total
 
 
-@pytest.mark.parametrize("num_classes", [2, 3, 20])
-@pytest.mark.parametrize("num_images", [1, 2, 30, 500])
-def test_the_calibration_error_is_that_of_its_definition(num_images: int, num_classes: int) -> None:
-    for seed in range(5):
+def test_the_calibration_error_is_that_of_its_definition() -> None:
+    for num_images, num_classes, seed in itertools.product((1, 2, 30, 500), (2, 3, 20), range(5)):
         generator = torch.Generator().manual_seed(seed)
         logits = (1 + seed) * torch.randn(num_images, num_classes, generator=generator)
         labels = torch.randint(num_classes, (num_images,), generator=generator)

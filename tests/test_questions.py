@@ -48,7 +48,7 @@ def test_seeds_are_never_taken_twice(tmp_path: Path) -> None:
     assert taken_seeds(tmp_path, "one", "confirm") == (1000, 1002, 1006, 1007)
 
 
-@pytest.mark.parametrize("cut", range(1, 40, 3))
+@pytest.mark.parametrize("cut", [1, 2, 20, 39])
 def test_a_line_that_a_kill_left_half_written_never_was(tmp_path: Path, cut: int) -> None:
     asked(tmp_path, "a")
     asked(tmp_path, "b")

@@ -1,4 +1,6 @@
-"""What an exception says, made fit for records and terminals: a user's code may raise anything with any text."""
+"""What an exception says, made fit for records and terminals: a user's code may raise anything with
+any text.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ def traceback_of(error: BaseException) -> str:
 
 
 def printable(text: str, limit: int) -> str:
-    """At most about `limit` characters that every terminal and file takes; what is left out is said."""
+    """At most about `limit` characters that every terminal and file takes; what is left out is
+    said.
+    """
     if len(text) > limit:
         half = limit // 2
         text = f"{text[:half]} … ({len(text) - 2 * half} characters) … {text[-half:]}"

@@ -29,7 +29,8 @@ METHODS: dict[str, str] = {
 
 
 class Method:
-    """Subclass this for a method of your own, and name it in a spec as `trainable: package.module:Class`.
+    """Subclass this for a method of your own, and name it in a spec as
+    `trainable: package.module:Class`.
 
     It needs a `declaration` of its parameters and a `loss`; docs/own-method.md has an example. A
     method whose objective is a class of its own overrides `objective` instead.
@@ -40,7 +41,8 @@ class Method:
     def loss(
         self, model: nn.Module, batch: Batch, draws: StepDraws, params: Mapping[str, Any]
     ) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """The loss of one step, a scalar, and its terms by name: `{"id_loss": ...}` is logged as `train_id_loss`.
+        """The loss of one step, a scalar, and its terms by name: `{"id_loss": ...}` is logged as
+        `train_id_loss`.
 
         Args:
             model: maps images (N, C, H, W) to logits (N, K); it is in training mode.
@@ -71,7 +73,8 @@ class Method:
 
 
 def load_method(name: str, folder: Path | None = None) -> Method:
-    """The method of a name in `METHODS`, or of `package.module:Class` with `folder` on the import path.
+    """The method of a name in `METHODS`, or of `package.module:Class` with `folder` on the import
+    path.
 
     Raises:
         UsageError: no such module or class, or it is no `Method`.
@@ -108,7 +111,8 @@ def load_method(name: str, folder: Path | None = None) -> Method:
 def configured(
     spec: Spec, params: Mapping[str, Any], folder: Path
 ) -> tuple[Method, dict[str, Any]]:
-    """The method of a trial, and every one of its hyperparameters: the trial's, the fixed ones, the defaults.
+    """The method of a trial, and every one of its hyperparameters: the trial's, the fixed ones, the
+    defaults.
 
     Raises:
         UsageError: the method cannot be loaded, or has no such parameters.

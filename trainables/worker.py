@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
 import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -95,7 +94,7 @@ class TrialWorker(tune.Trainable):  # type: ignore[misc]
     Ray does retry is a process that died; the trial then continues from its newest checkpoint.
 
     Where the config says `ended`, the trial is over and only the driver has to be told so: it died too often.
-    Where it names a `job`, that function (`module:function`) gives the epochs: a search's config never does.
+    What works on something else than a search overrides `start`.
     """
 
     def setup(self, config: dict[str, Any]) -> None:
@@ -141,6 +140,22 @@ class TrialWorker(tune.Trainable):  # type: ignore[misc]
         _free_memory()  # the finished trial's model
         return True
 
+    def start(self) -> Iterator[TrialEpoch]:
+        """The epochs of the trial that the config names."""
+        from lmoe_tune.training.trial import run_trial
+
+        trial = trial_folder(self.config)
+        spec = read_spec(self.config)
+        method, params = configured(spec, self.config["params"], import_path_of(self.config))
+        return run_trial(
+            spec,
+            objective_of(method, params),
+            params,
+            home=Path(self.config["home"]),
+            folder=trial / "checkpoints",
+            num_recorded=num_recorded(trial),
+        )
+
     def _next_epoch(self) -> Report:
         if self._epochs is None:
             is_new_here = "nonce" in self.config and self.config["nonce"] not in _fit
@@ -149,7 +164,7 @@ class TrialWorker(tune.Trainable):  # type: ignore[misc]
                 return Report(self.config["trial"], place=handshake.place(), unfit=unfit)
             if "nonce" in self.config:
                 self._place = handshake.place(read_spec(self.config).train.device)
-            self._epochs = _starter(self.config)(self.config)
+            self._epochs = self.start()
             if is_new_here:  # nothing is trained before the driver has seen this
                 return Report(self.config["trial"], place=self._place)
         result = next(self._epochs, None)
@@ -185,33 +200,6 @@ def _unfit(config: dict[str, Any]) -> tuple[str, ...]:
     if not found:
         _fit.add(nonce)
     return tuple(found)
-
-
-def start_trial(config: dict[str, Any]) -> Iterator[TrialEpoch]:
-    """The epochs of the trial that a worker's config names."""
-    from lmoe_tune.training.trial import run_trial
-
-    trial = trial_folder(config)
-    spec = read_spec(config)
-    method, params = configured(spec, config["params"], import_path_of(config))
-    return run_trial(
-        spec,
-        objective_of(method, params),
-        params,
-        home=Path(config["home"]),
-        folder=trial / "checkpoints",
-        num_recorded=num_recorded(trial),
-    )
-
-
-def _starter(config: dict[str, Any]) -> Callable[[dict[str, Any]], Iterator[TrialEpoch]]:
-    if "job" not in config:
-        return start_trial
-    module, _, function = config["job"].partition(":")
-    starter: Callable[[dict[str, Any]], Iterator[TrialEpoch]] = getattr(
-        importlib.import_module(module), function
-    )
-    return starter
 
 
 def import_path_of(config: dict[str, Any]) -> Path:

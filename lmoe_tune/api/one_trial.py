@@ -146,7 +146,8 @@ def train(
 
 
 def repeat(ledger: Ledger, number: int, *, observer: Observer | None = None) -> SingleTrial:
-    """A recorded trial of a sweep, to be trained once more from its record; `differences` compares the two.
+    """A recorded trial of a sweep, to be trained once more from its record; `differences` compares
+    the two.
 
     A repetition that was interrupted goes on; one that had come to its end is done again.
 
@@ -181,7 +182,9 @@ def recorded_trial(ledger: Ledger, number: int) -> TrialRecord:
 def differences(
     recorded: TrialRecord, epochs: Mapping[int, Mapping[str, float]]
 ) -> dict[str, float]:
-    """By metric, the largest distance of a repetition from the record; metrics that agree are not named."""
+    """By metric, the largest distance of a repetition from the record; metrics that agree are not
+    named.
+    """
     found: dict[str, float] = {}
     for epoch in recorded.epochs:
         for name, value in epoch.metrics.items():

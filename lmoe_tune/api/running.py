@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -25,7 +25,8 @@ from lmoe_tune.sweep.ledger import Ledger
 from lmoe_tune.sweep.lifecycle import first_attrs, prepare, settle, write_records
 from lmoe_tune.sweep.observer import Observer
 from lmoe_tune.sweep.rebuild import behind, write_about
-from lmoe_tune.sweep.runner import Leave, run_sweep
+from lmoe_tune.sweep.runner import run_sweep
+from lmoe_tune.sweep.settings import Leave, RunSettings
 from lmoe_tune.sweep.tracked import address as address_of
 from lmoe_tune.sweep.warm_start import Source, in_words
 from lmoe_tune.wording import masked, shown
@@ -81,71 +82,53 @@ def search(
         KeyboardInterrupt: it was interrupted before there was a sweep to resume.
     """
     change = change_of(trials=trials, time=time, gpu_hours=gpu_hours)
-    wait_s = seconds(wait_for_lock, "wait_for_lock")
+    settings = RunSettings(
+        observer or Observer(),
+        allow_changes=allow_changes,
+        address=address,
+        wait_s=seconds(wait_for_lock, "wait_for_lock"),
+        stop=stop,
+        leave=leave,
+    )
     if not isinstance(spec, LoadedSpec):
         spec = load_spec(spec, overrides, name=name, bounded=change != BudgetChange())
-    wanted = _renamed(spec.spec, name, tracking_uri)
-    loaded = LoadedSpec(wanted, spec.path)
+    loaded = LoadedSpec(_renamed(spec.spec, name, tracking_uri), spec.path)
+    return start(loaded, resolve_home(home), change, settings, fresh=fresh)
 
-    refuse_unusable_folder(address)
-    watcher = observer or Observer()
-    folder = SweepFolder(resolve_home(home), wanted.name)
+
+def start(
+    loaded: LoadedSpec, home: Path, change: BudgetChange, settings: RunSettings, *, fresh: bool
+) -> Sweep:
+    """`search`, with everything that was given read and checked."""
+    refuse_unusable_folder(settings.address)
+    folder = SweepFolder(home, loaded.spec.name)
     ready = prepare(
         folder,
         loaded,
         fresh=fresh,
-        allow_changes=allow_changes,
-        say=watcher.on_work,
-        warn=watcher.on_message,
+        allow_changes=settings.allow_changes,
+        say=settings.observer.on_work,
+        warn=settings.observer.on_message,
     )
     for line in in_words(ready.sources):
-        watcher.on_message(line)
+        settings.observer.on_message(line)
+    import_path = loaded.path.resolve().parent
     run = _Run(
-        folder,
-        ready.spec,
-        change,
-        sources=ready.sources,
-        import_path=loaded.path.resolve().parent,
-        changed=ready.changes,
-        allow_changes=allow_changes,
-        address=address,
-        observer=watcher,
-        wait_s=wait_s,
-        stop=stop,
-        leave=leave,
+        folder, ready.spec, change, settings, import_path, ready.sources, changed=ready.changes
     )
     return run.to_the_end()
 
 
 def resume(
     folder: SweepFolder,
+    change: BudgetChange,
+    settings: RunSettings,
     *,
-    trials: str | int | None = None,
-    time: str | float | None = None,
-    gpu_hours: str | float | None = None,
-    max_failed: str | int | None = None,
     retry_failed: bool = False,
-    allow_changes: bool = False,
-    address: str | None = None,
-    observer: Observer | None = None,
-    wait_for_lock: str | float | None = None,
-    stop: Event | None = None,
-    leave: Leave | None = None,
 ) -> Sweep:
     """Go on with a sweep, or extend it; see `Sweep.resume` and `search`."""
-    refuse_unusable_folder(address)
-    run = _Run(
-        folder,
-        view.read_spec(folder),
-        change_of(trials=trials, time=time, gpu_hours=gpu_hours, max_failed=max_failed),
-        retry_failed=retry_failed,
-        allow_changes=allow_changes,
-        address=address,
-        observer=observer or Observer(),
-        wait_s=seconds(wait_for_lock, "wait_for_lock"),
-        stop=stop,
-        leave=leave,
-    )
+    refuse_unusable_folder(settings.address)
+    run = _Run(folder, view.read_spec(folder), change, settings, retry_failed=retry_failed)
     return run.to_the_end()
 
 
@@ -156,18 +139,13 @@ class _Run:
     folder: SweepFolder
     spec: Spec
     change: BudgetChange
-    observer: Observer
+    settings: RunSettings
     import_path: Path | None = None
     """Where the user's modules are; None: where the sweep was started from."""
     sources: Sequence[Source] = ()
     """What a new sweep takes of others."""
-    changed: Sequence[str] = field(default_factory=tuple)
+    changed: Sequence[str] = ()
     retry_failed: bool = False
-    allow_changes: bool = False
-    address: str | None = None
-    wait_s: float | None = None
-    stop: Event | None = None
-    leave: Leave | None = None
 
     def to_the_end(self) -> Sweep:
         """Work until the sweep is complete or somebody stops it."""
@@ -176,7 +154,7 @@ class _Run:
         if is_new:
             self._refuse_closed_store(uri)  # before anything is made
         try:
-            with self.folder.locked(self.wait_s):
+            with self.folder.locked(self.settings.wait_s):
                 self._work(uri, has_asked=is_new)
         except KeyboardInterrupt:
             if not self.folder.exists():
@@ -189,7 +167,8 @@ class _Run:
         return Sweep(self.folder)
 
     def _work(self, uri: str, *, has_asked: bool) -> None:
-        folder, say = self.folder, self.observer.on_message
+        folder, observer = self.folder, self.settings.observer
+        say = observer.on_message
         ledger, import_path = self._take_up()
         if ledger.is_complete():
             used = ledger.exhausted()
@@ -213,20 +192,12 @@ class _Run:
         say(
             f"{verb} the sweep '{folder.name}' in {folder.path} ({started}{planned} trials started)"
         )
-        if self.address is None or self.spec.data.cache_dir is None:
+        if self.settings.address is None or self.spec.data.cache_dir is None:
             decode_ahead(self.spec.data, folder.home, progress=self._decoded, say=say)
         # else each node of the cluster decodes for itself
 
-        self.observer.on_begin(ledger)
-        outcome = run_sweep(
-            ledger,
-            self.observer,
-            import_path=import_path,
-            address=self.address,
-            tracking_uri=uri,
-            stop=self.stop,
-            leave=self.leave,
-        )
+        observer.on_begin(ledger)
+        outcome = run_sweep(ledger, self.settings, import_path=import_path, tracking_uri=uri)
         if not outcome.delivered:
             self._say_undelivered()
 
@@ -256,13 +227,13 @@ class _Run:
             spec_budget=Budget.of(spec) if given else None,
             import_path=import_path,
             spec_changes=self.changed,
-            allow_changes=self.allow_changes,
+            allow_changes=self.settings.allow_changes,
         )
         ledger.set_attr("import_path", str(import_path))
         write_records(folder, spec)
         write_about(ledger)
 
-        say = self.observer.on_message
+        say = self.settings.observer.on_message
         if (lacking := behind(ledger)) is not None:
             say(f"{lacking}; those epochs are done again")
         if self.retry_failed:
@@ -276,17 +247,17 @@ class _Run:
 
         caution = refuse_closed(uri, self.spec.tracking.experiment or self.spec.name)
         if caution is not None:
-            self.observer.on_message(caution)
+            self.settings.observer.on_message(caution)
 
     def _delivered(self, left: int, total: int) -> None:
-        self.observer.on_work(projector.DELIVERING, total - left, total)
+        self.settings.observer.on_work(projector.DELIVERING, total - left, total)
 
     def _decoded(self, done: int, total: int) -> None:
-        self.observer.on_work("images decoded", done, total)
+        self.settings.observer.on_work("images decoded", done, total)
 
     def _say_undelivered(self) -> None:
         name, home = self.folder.name, self.folder.home
-        self.observer.on_message(
+        self.settings.observer.on_message(
             "MLflow does not have everything yet; the next run delivers it, "
             f"or: {advice.sync(name, home=home)}"
         )

@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
 from lmoe_tune import advice
-from lmoe_tune.errors import LmoeTuneError, UsageError
+from lmoe_tune.errors import LmoeTuneError, TrackingError, UsageError
 from lmoe_tune.home import resolve_home
 from lmoe_tune.records import TrialRecord
 from lmoe_tune.spec import Spec
 from lmoe_tune.sweep import view
-from lmoe_tune.sweep.budget import exceeded
-from lmoe_tune.sweep.folder import SweepFolder, find_sweep, find_sweeps
+from lmoe_tune.sweep.budget import change_of, exceeded
+from lmoe_tune.sweep.folder import SweepFolder, find_sweep, find_sweeps, parts_of
 from lmoe_tune.sweep.ledger import Ledger
 from lmoe_tune.sweep.observer import Observer
+from lmoe_tune.sweep.settings import RunSettings
+from lmoe_tune.sweep.tracked import address as address_of
+from lmoe_tune.sweep.tracked import page_of
 
 if TYPE_CHECKING:
     import pandas  # type: ignore[import-untyped]
 
+    from lmoe_tune.sweep.audit import Audit
+    from lmoe_tune.sweep.disk import Freed
+
 
 class Sweep:
-    """A sweep as it stands now: what it gives is read again each time, also beside a running driver.
+    """A sweep as it stands now: what it gives is read again each time, also beside a running
+    driver.
 
     Attributes:
         folder: where it is kept.
@@ -66,7 +73,9 @@ class Sweep:
 
     @property
     def best(self) -> TrialRecord | None:
-        """The best complete trial; where none is feasible, the one that misses the constraints least."""
+        """The best complete trial; where none is feasible, the one that misses the constraints
+        least.
+        """
         return self.ledger.best()
 
     @property
@@ -81,19 +90,101 @@ class Sweep:
         return exceeded(self.ledger.usage(), self.ledger.budget, complete)
 
     def summary(self) -> dict[str, Any]:
-        """State, counts, best trial and where MLflow shows it, as plain values: `status --format json`."""
+        """State, counts, best trial and where MLflow shows it, as plain values:
+        `status --format json`.
+        """
         return view.summary(self.ledger)
 
     def leaderboard(self) -> list[dict[str, Any]]:
         """A row of plain values for each trial, best first: `leaderboard --format json`."""
         return view.leaderboard(self.ledger)
 
+    @property
+    def test_openings(self) -> list[dict[str, Any]]:
+        """Every time that the sealed test set was opened: `time_ms`, `who`, `command`, for how many
+        `jobs`.
+        """
+        return view.test_openings(self.ledger)
+
+    def audit(self) -> Audit:
+        """Compute every suggestion and every decision of the pruner again, and compare them with
+        the record.
+        """
+        from lmoe_tune.sweep.audit import audit
+
+        return audit(self.ledger)
+
+    def prune_checkpoints(self, keep: int | None = None) -> Freed:
+        """Free the disk of checkpoints that nothing needs any more.
+
+        Args:
+            keep: of how many of the best trials they stay; None: what the spec says.
+
+        Raises:
+            SweepLockedError: a process works on it.
+        """
+        from lmoe_tune.sweep.disk import prune_checkpoints
+
+        with self.folder.locked():
+            return prune_checkpoints(Ledger.writing(self.folder, self.spec), keep)
+
+    def sync(self, tracking_uri: str | None = None, *, observer: Observer | None = None) -> str:
+        """Deliver to MLflow what it does not have yet, with the confirmation and the report.
+
+        Args:
+            tracking_uri: another server, which gets the whole sweep.
+            observer: hears what happens.
+
+        Returns:
+            The server that has everything now, without a password.
+
+        Raises:
+            TrackingError: it could not be reached; nothing is lost.
+            SweepLockedError: a process works on the sweep.
+        """
+        from lmoe_tune.tracking import absolute, shown
+
+        uri = address_of(self.folder, self.spec)
+        if tracking_uri is not None:
+            uri = absolute(tracking_uri, Path.cwd())
+        say = (observer or Observer()).on_message
+        delivered = all(_synced(part, uri, say) for part in (self.folder, *parts_of(self.folder)))
+        if not (delivered and self.deliver_report(uri)):
+            raise TrackingError(
+                f"MLflow at {shown(uri)} could not be reached; nothing is lost, try again later"
+            )
+        return shown(uri)
+
+    def deliver_report(self, tracking_uri: str | None = None) -> bool:
+        """Give MLflow the report that there is; False where it does not have the sweep yet.
+
+        Args:
+            tracking_uri: another server than the sweep's own.
+
+        Raises:
+            TrackingError: it could not be reached.
+        """
+        from lmoe_tune.tracking.uploads import upload_report
+
+        report = self.folder.path / "report"
+        if not (report / "index.html").is_file():
+            return True
+        server = tracking_uri or address_of(self.folder, self.spec)
+        run_id = view.tracking_of(self.ledger, server).parent_run_id
+        if run_id is None:
+            return False
+
+        upload_report(server, report, run_id=run_id, artifact_root=self.folder.home / "mlartifacts")
+        return True
+
     def checkpoint(self, trial: int) -> Path | None:
         """The newest checkpoint of a trial, if it was kept: that of the best few is."""
         return view.checkpoint_of(self.folder, trial)
 
     def to_frame(self) -> pandas.DataFrame:
-        """One row for each trial by number; a column for each parameter and for each metric of its last epoch."""
+        """One row for each trial by number; a column for each parameter and for each metric of its
+        last epoch.
+        """
         import pandas
 
         rows = [
@@ -144,21 +235,17 @@ class Sweep:
             SweepLockedError: another process works on it.
             LmoeTuneError: as for `search`.
         """
-        from lmoe_tune.api.running import resume
+        from lmoe_tune.api.running import resume, seconds
 
-        return resume(
-            self.folder,
-            trials=trials,
-            time=time,
-            gpu_hours=gpu_hours,
-            max_failed=max_failed,
-            retry_failed=retry_failed,
+        change = change_of(trials=trials, time=time, gpu_hours=gpu_hours, max_failed=max_failed)
+        settings = RunSettings(
+            observer or Observer(),
             allow_changes=allow_changes,
             address=address,
-            observer=observer,
-            wait_for_lock=wait_for_lock,
+            wait_s=seconds(wait_for_lock, "wait_for_lock"),
             stop=stop,
         )
+        return resume(self.folder, change, settings, retry_failed=retry_failed)
 
 
 def open_sweep(name: str, home: str | Path | None = None) -> Sweep:
@@ -175,10 +262,49 @@ def open_sweep(name: str, home: str | Path | None = None) -> Sweep:
     return Sweep(find_sweep(resolve_home(home), name))
 
 
-def latest_sweep(home: Path, *, unfinished: bool) -> SweepFolder:
-    """The sweep that was worked on last; with `unfinished`, the last of those that can go on, if there is one.
+def serve_ui(home: Path, name: str | None, port: int | None, observer: Observer) -> int:
+    """Start MLflow's own pages over a home's records, and wait for their end; returns their exit
+    code.
 
-    One that `--fresh` has put aside is not taken, nor one that ended before its first trial where there are others.
+    Args:
+        name: of the sweep whose comparison is opened; None: those of the sweep worked on last.
+        port: on this machine; None: 5000, or a free one.
+
+    Raises:
+        UsageError: there is no such sweep, or its records are on a server, which has pages of its
+            own.
+    """
+    from lmoe_tune.tracking import default_uri
+    from lmoe_tune.tracking.ui import serve
+
+    uri, page, made_by = default_uri(home), "", advice.search(home=home)
+    if name is not None:
+        sweep = open_sweep(name, home)
+        uri = address_of(sweep.folder, sweep.spec)
+        page = page_of(sweep.folder, uri, sweep.ledger.sweep_id)
+        made_by = advice.sync(name, home=home)
+    else:
+        for folder in find_sweeps(home)[:1]:
+            uri = address_of(folder, view.read_spec(folder))
+            made_by = advice.sync(folder.name, home=home)
+
+    artifacts, say = home / "mlartifacts", observer.on_message
+    return serve(uri, artifacts, port, page=page, made_by=made_by, say=say)
+
+
+def _synced(part: SweepFolder, uri: str, say: Callable[[str], None]) -> bool:
+    from lmoe_tune.sweep import projector
+
+    with part.locked():
+        return projector.sync(Ledger.writing(part, view.read_spec(part)), uri, say)
+
+
+def latest_sweep(home: Path, *, unfinished: bool) -> SweepFolder:
+    """The sweep that was worked on last; with `unfinished`, the last of those that can go on, if
+    there is one.
+
+    One that `--fresh` has put aside is not taken, nor one that ended before its first trial where
+    there are others.
 
     Raises:
         UsageError: there is none.

@@ -69,7 +69,7 @@ def build(
     home: HomeOption = None,
 ) -> None:
     """Decode the images of a search ahead; check those that are decoded, and mend damaged ones."""
-    from lmoe_tune.cli.decoding import build as build_cache
+    from lmoe_tune.api.decoding import build as build_cache
     from lmoe_tune.cli.progress import watching
 
     with watching() as observer:

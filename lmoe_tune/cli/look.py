@@ -30,8 +30,8 @@ from lmoe_tune.wording import duration, first_few, printable, shortened
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from lmoe_tune.api.sweeps import Sweep
     from lmoe_tune.sweep.folder import SweepFolder
-    from lmoe_tune.sweep.ledger import Ledger
 
 app = typer.Typer()
 WATCHED_EVERY_S = 2.0
@@ -77,11 +77,11 @@ def list_sweeps(form: FormatOption = "table", home: HomeOption = None) -> None:
 
 
 def _row(folder: SweepFolder) -> dict[str, Any]:
-    from lmoe_tune.sweep.view import read_sweep, summary
+    from lmoe_tune.api.sweeps import Sweep
 
-    ledger = read_sweep(folder)
-    started = datetime.fromtimestamp(ledger.created_ms / 1000).isoformat(" ", "minutes")
-    return _flat(summary(ledger)) | {"started": started}
+    sweep = Sweep(folder)
+    started = datetime.fromtimestamp(sweep.ledger.created_ms / 1000)
+    return _flat(sweep.summary()) | {"started": started.isoformat(" ", "minutes")}
 
 
 @app.command()
@@ -94,8 +94,6 @@ def status(
     home: HomeOption = None,
 ) -> None:
     """How far a sweep is."""
-    from lmoe_tune.sweep.view import summary
-
     chosen = checked_format(form)
     where = resolve_home(home)
     if watch:
@@ -104,7 +102,7 @@ def status(
         with suppress(KeyboardInterrupt):  # which is how one stops looking
             _watch(where, name)
         return
-    found = summary(_ledger(where, name))
+    found = _sweep(where, name).summary()
     if chosen == "json":
         print_json(found)
         return
@@ -132,11 +130,9 @@ def _within_the_window(text: str) -> str:
 
 def _watch(home: Path, name: str) -> None:
     """Show a sweep's status until nobody works on it; on a terminal in place, else a line where it changes."""
-    from lmoe_tune.sweep.view import summary
-
-    ledger, before = _ledger(home, name), ""
+    sweep, before = _sweep(home, name), ""
     while True:
-        flat = _flat(summary(ledger))
+        flat = _flat(sweep.summary())
         if sys.stdout.isatty():
             sys.stdout.write(f"\x1b[H\x1b[J{_within_the_window(_as_lines(flat))}\n")
         else:
@@ -154,16 +150,14 @@ def _watch(home: Path, name: str) -> None:
 @app.command()
 def leaderboard(name: NameArgument, form: FormatOption = "table", home: HomeOption = None) -> None:
     """All trials of a sweep, best first."""
-    from lmoe_tune.sweep import view
-
     chosen = checked_format(form)
-    ledger = _ledger(resolve_home(home), name)
-    rows = view.leaderboard(ledger)
-    _say_openings(view.test_openings(ledger))
+    sweep = _sweep(resolve_home(home), name)
+    rows = sweep.leaderboard()
+    _say_openings(sweep.test_openings)
     if chosen == "json":
         print_json(rows)
         return
-    searched = tuple(ledger.spec.space)
+    searched = tuple(sweep.spec.space)
     metrics = ("val_accuracy", "val_fine_auroc", "val_coarse_auroc")
     pareto = ("pareto",) if rows and "pareto" in rows[0] else ()
     flat = [
@@ -193,14 +187,12 @@ def _say_failures(rows: Sequence[Mapping[str, Any]]) -> None:
 @app.command()
 def best(name: NameArgument, form: FormatOption = "table", home: HomeOption = None) -> None:
     """The best trial: parameters, metrics, checkpoint, MLflow run and model."""
-    from lmoe_tune.sweep import view
-
     chosen = checked_format(form)
-    ledger = _ledger(resolve_home(home), name)
-    found = view.best_of(ledger)
+    sweep = _sweep(resolve_home(home), name)
+    found = sweep.summary()["best"]
     if found is None:
         raise UsageError(f"the sweep '{name}' has no complete trial yet")
-    _say_openings(view.test_openings(ledger))
+    _say_openings(sweep.test_openings)
     if chosen == "json":
         print_json(found)
         return
@@ -223,10 +215,8 @@ def best(name: NameArgument, form: FormatOption = "table", home: HomeOption = No
 @app.command()
 def audit(name: NameArgument, form: FormatOption = "table", home: HomeOption = None) -> None:
     """Compute every suggestion and pruning decision again from the ledger; print one hash for a paper."""
-    from lmoe_tune.sweep.audit import audit as audited
-
     chosen = checked_format(form)
-    found = audited(_ledger(resolve_home(home), name))
+    found = _sweep(resolve_home(home), name).audit()
     if chosen != "table":
         row = asdict(found) | {"same": not found.differences}
         if chosen == "json":
@@ -261,34 +251,17 @@ def ui(
     home: HomeOption = None,
 ) -> None:
     """Start MLflow's own UI over the home's records, on this machine only; with a name, on that sweep's comparison."""
-    from lmoe_tune.sweep.folder import find_sweep, find_sweeps
-    from lmoe_tune.sweep.tracked import address, page_of
-    from lmoe_tune.sweep.view import read_spec, read_sweep
-    from lmoe_tune.tracking import default_uri
-    from lmoe_tune.tracking.ui import serve
+    from lmoe_tune.api.sweeps import serve_ui
+    from lmoe_tune.cli.lines import Lines
 
-    where = resolve_home(home)
-    uri, page, made_by = default_uri(where), "", advice.search(home=where)
-    if name is not None:
-        folder = find_sweep(where, name)
-        uri = address(folder, read_spec(folder))
-        page = page_of(folder, uri, read_sweep(folder).sweep_id)
-        made_by = advice.sync(folder.name, home=where)
-    else:
-        for folder in find_sweeps(where)[:1]:  # the one worked on last
-            uri = address(folder, read_spec(folder))
-            made_by = advice.sync(folder.name, home=where)
-
-    artifacts = where / "mlartifacts"
-    raise typer.Exit(serve(uri, artifacts, port, page=page, made_by=made_by, say=say))
+    raise typer.Exit(serve_ui(resolve_home(home), name, port, Lines()))
 
 
-def _ledger(home: Path, name: str) -> Ledger:
-    from lmoe_tune.sweep.folder import find_sweep
-    from lmoe_tune.sweep.view import read_sweep
+def _sweep(home: Path, name: str) -> Sweep:
+    from lmoe_tune.api.sweeps import open_sweep
 
     gc.disable()  # what is read stays until the end, so that looking for garbage in it is in vain
-    return read_sweep(find_sweep(home, name))
+    return open_sweep(name, home)
 
 
 def _say_openings(openings: list[dict[str, Any]]) -> None:

@@ -22,8 +22,6 @@ MODULES = {"pillow": "PIL", "pyyaml": "yaml", "scikit-learn": "sklearn"}  # othe
 OWN_VARIABLES = (HOME_VARIABLE, "LMOE_TUNE_DEBUG", "LMOE_TUNE_DEVICE", "LMOE_TUNE_BENCH")
 RAYS_VARIABLES = ("RAY_ADDRESS", "RAY_TMPDIR")
 LITTLE_SPACE = 2e9  # bytes
-SOCKET_CHARS = 107  # of the path of a Unix socket; Ray's lie 64 characters below RAY_TMPDIR
-RAYS_OWN_CHARS = 64
 
 State = Literal["ok", "warn", "fail"]
 
@@ -215,19 +213,16 @@ def _temporary() -> Finding:
 
 
 def _rays_folder() -> list[Finding]:
+    from lmoe_tune.sweep.cluster import fault_of_folder
+
     given = os.environ.get("RAY_TMPDIR", "")
     if not given:
         return []
 
-    fault = _unwritable(Path(given))
+    fault = fault_of_folder(Path(given))
     if fault is not None:
         advice = "set RAY_TMPDIR to a folder that you can write in, or unset it"
         return [finding("fail", "RAY_TMPDIR", f"{given}: {fault}", advice)]
-
-    most = SOCKET_CHARS - RAYS_OWN_CHARS
-    if len(os.fsencode(given)) > most:
-        advice = f"set RAY_TMPDIR to a path of at most {most} bytes, or unset it"
-        return [finding("fail", "RAY_TMPDIR", f"{given} is too long for Ray's sockets", advice)]
 
     return [finding("ok", "RAY_TMPDIR", given)]
 

@@ -14,7 +14,8 @@ from typing import Annotated
 import typer
 
 from lmoe_tune import __version__
-from lmoe_tune.cli import confirm, data, detector, look, ready, report, run, streams
+from lmoe_tune.cli import confirm, data, detector, look, ready, report, streams
+from lmoe_tune.cli import run as sweeps
 from lmoe_tune.cli.options import HomeOption, set_home
 from lmoe_tune.durable import keep_others_out
 from lmoe_tune.errors import LmoeTuneError, SpecError, UsageError
@@ -63,7 +64,7 @@ def options(
         os.environ[DEBUG] = "1"
 
 
-for group in (run.app, look.app, confirm.app, report.app, detector.app, ready.app):
+for group in (sweeps.app, look.app, confirm.app, report.app, detector.app, ready.app):
     app.add_typer(group)
 app.add_typer(data.app)
 
@@ -95,8 +96,7 @@ def refuse_slips(words: Sequence[str]) -> None:
 
 
 def main() -> None:
-    """Run the command line; every expected error is one message and an exit code."""
-    code = 0
+    """Run the command line in this process, and end it."""
     keep_others_out()
     streams.install()
     settle_home()
@@ -104,28 +104,33 @@ def main() -> None:
         if signal.getsignal(number) != signal.SIG_IGN:  # as it is after nohup
             signal.signal(number, signal.default_int_handler)
 
+    leave(run(sys.argv[1:]))
+
+
+def run(words: Sequence[str]) -> int:
+    """Run what was typed; every expected error is one message and an exit code, which is returned."""
     try:
-        refuse_slips(sys.argv[1:])
-        app()
+        refuse_slips(words)
+        app(words, prog_name="lmoe-tune")
     except SystemExit as exit_:
-        code = exit_.code if isinstance(exit_.code, int) else 1
+        return exit_.code if isinstance(exit_.code, int) else 1
     except LmoeTuneError as error:
         if os.environ.get(DEBUG):
             raise
 
         sys.stderr.write(f"{_message(error)}\n")
-        code = error.exit_code
+        return error.exit_code
     except KeyboardInterrupt:
         sys.stderr.write("\ninterrupted; the same command goes on with what is left\n")
-        code = 130
+        return 130
     except Exception as error:
         if os.environ.get(DEBUG):
             raise
 
         message, code = _unforeseen(error)
         sys.stderr.write(f"error: {message}\n")
-
-    leave(code)
+        return code
+    return 0
 
 
 def _unforeseen(error: Exception) -> tuple[str, int]:

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -35,20 +35,23 @@ def print_rows(rows: Sequence[Row], columns: Sequence[str], form: Format) -> Non
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(columns)
-        writer.writerows([row.get(column) for column in columns] for row in rows)
+        writer.writerows(map(row.get, columns) for row in rows)
         sys.stdout.write(text.getvalue())
     else:
-        print_table([[shown(row.get(column)) for column in columns] for row in rows], columns)
+        print_table([cells_of(row, columns) for row in rows], columns)
+
+
+def cells_of(row: Mapping[str, Any], columns: Iterable[str]) -> list[str]:
+    """The named columns of a row as a person reads them."""
+    return [shown(row.get(column)) for column in columns]
 
 
 def print_table(cells: Sequence[Sequence[str]], columns: Sequence[str]) -> None:
     """A plain table, as wide as it needs to be: it may be piped into other tools."""
-    widths = [
-        max(len(column), *(len(row[place]) for row in cells), 0)
-        for place, column in enumerate(columns)
-    ]
+    rows = [columns, *cells]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
-    for row in [columns, *cells]:
+    for row in rows:
         padded = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
         lines.append("  ".join(padded).rstrip())
     typer.echo("\n".join(lines))

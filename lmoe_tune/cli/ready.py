@@ -17,7 +17,7 @@ from lmoe_tune.cli.options import (
     load,
     resolve_home,
 )
-from lmoe_tune.cli.output import print_json, print_rows, print_table, say, shown
+from lmoe_tune.cli.output import cells_of, print_json, print_rows, print_table, say
 
 if TYPE_CHECKING:
     from lmoe_tune.spec import Spec
@@ -132,11 +132,7 @@ def methods(form: FormatOption = "table") -> None:
     for declaration in declarations().values():
         typer.echo(f"{declaration.name}: {declaration.summary}")
         columns = ("parameter", "type", "range", "default", "help")
-        own = [
-            [shown(row[column]) for column in columns]
-            for row in rows
-            if row["method"] == declaration.name
-        ]
+        own = [cells_of(row, columns) for row in rows if row["method"] == declaration.name]
         print_table(own, columns)
         typer.echo("")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -11,9 +11,6 @@ from lmoe_tune import advice
 from lmoe_tune.cli.options import HomeOption, NameArgument, checked_format, resolve_home
 from lmoe_tune.cli.output import print_json, print_rows, say
 from lmoe_tune.errors import TrackingError, UsageError
-
-if TYPE_CHECKING:
-    from lmoe_tune.sweep.folder import SweepFolder
 
 app = typer.Typer()
 
@@ -32,19 +29,20 @@ def compare(
     ] = None,
     home: HomeOption = None,
 ) -> None:
-    """Put sweeps side by side: settings that differ, best and spread, cost, verdicts; html has a figure."""
+    """Put sweeps side by side: settings that differ, best and spread, cost, verdicts; html has a
+    figure.
+    """
     chosen = "table" if form == "html" else checked_format(form, "table, json, csv, html")
     distinct = list(dict.fromkeys(names))
     if len(distinct) < 2:
         raise UsageError("compare needs two or more sweeps")
 
+    from lmoe_tune.api.sweeps import open_sweep
     from lmoe_tune.durable import write_durably
     from lmoe_tune.report import comparison
-    from lmoe_tune.sweep.folder import find_sweep
-    from lmoe_tune.sweep.view import read_sweep
 
     where = resolve_home(home)
-    found = comparison.compare([read_sweep(find_sweep(where, name)) for name in distinct])
+    found = comparison.compare([open_sweep(name, where).ledger for name in distinct])
     for line in found.cautions:
         say(line)
     if form == "html":
@@ -67,43 +65,20 @@ def compare(
 
 @app.command()
 def report(name: NameArgument, home: HomeOption = None) -> None:
-    """One page with the verdict, the best parameters and all figures; needs no network. Prints its path."""
+    """One page with the verdict, the best parameters and all figures; needs no network. Prints its
+    path.
+    """
+    from lmoe_tune.api.sweeps import open_sweep
     from lmoe_tune.report import write_report
-    from lmoe_tune.sweep import view
-    from lmoe_tune.sweep.folder import find_sweep
 
-    folder = find_sweep(resolve_home(home), name)
-    page = write_report(view.read_sweep(folder))
+    sweep = open_sweep(name, resolve_home(home))
+    page = write_report(sweep.ledger)
     try:
-        delivered = deliver_report(folder, None)
+        delivered = sweep.deliver_report()
     except TrackingError as error:
         say(f"{error}")
         delivered = False
     if not delivered:
-        say(
-            f"MLflow does not have the report yet; to deliver it: {advice.sync(name, home=folder.home)}"
-        )
+        sync = advice.sync(name, home=sweep.folder.home)
+        say(f"MLflow does not have the report yet; to deliver it: {sync}")
     typer.echo(str(page))
-
-
-def deliver_report(folder: SweepFolder, uri: str | None) -> bool:
-    """Give MLflow the report that there is; True where there is none. The sweep itself must be there already.
-
-    Args:
-        uri: another server than the sweep's own.
-    """
-    from lmoe_tune.sweep import view
-    from lmoe_tune.sweep.tracked import address
-    from lmoe_tune.tracking.uploads import upload_report
-
-    where = folder.path / "report"
-    if not (where / "index.html").is_file():
-        return True
-    ledger = view.read_sweep(folder)
-    server = uri or address(folder, ledger.spec)
-    run_id = view.tracking_of(ledger, server).parent_run_id
-    if run_id is None:
-        return False
-
-    upload_report(server, where, run_id=run_id, artifact_root=folder.home / "mlartifacts")
-    return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,11 +21,14 @@ from lmoe_tune.cli.options import (
     resolve_home,
 )
 from lmoe_tune.cli.output import openings_line, params_line, print_json, say, shown
-from lmoe_tune.errors import TrackingError, UsageError
+from lmoe_tune.errors import UsageError
 from lmoe_tune.wording import duration, first_few, readable_size
 
 if TYPE_CHECKING:
     from lmoe_tune.api.sweeps import Sweep
+    from lmoe_tune.spec import LoadedSpec
+    from lmoe_tune.sweep.budget import BudgetChange
+    from lmoe_tune.sweep.settings import RunSettings
 
 app = typer.Typer()
 
@@ -98,29 +102,16 @@ def search(
     from lmoe_tune.sweep.budget import BudgetChange, change_of
 
     change = change_of(trials=trials, time=time, gpu_hours=gpu_hours)
-    wait_s = running.seconds(wait_for_lock, "--wait-for-lock")
+    settings = _settings(address, wait_for_lock, allow_changes=allow_changes)
     loaded = load(spec, overrides, name=name, bounded=change != BudgetChange())
     where = resolve_home(home)
     if dry_run:
-        from lmoe_tune.cli.preview import print_preview
-
-        print_preview(loaded.spec, change, where, loaded.path.resolve().parent, as_json=json)
+        _preview(loaded, change, where, as_json=json)
         return
 
     with _progress() as observer:
-        sweep = running.search(
-            loaded,
-            home=where,
-            trials=trials,
-            time=time,
-            gpu_hours=gpu_hours,
-            fresh=fresh,
-            allow_changes=allow_changes,
-            address=address,
-            observer=observer,
-            wait_for_lock=wait_s,
-            leave=os._exit,
-        )
+        watched = replace(settings, observer=observer)
+        sweep = running.start(loaded, where, change, watched, fresh=fresh)
     raise typer.Exit(_conclude(sweep, as_json=json))
 
 
@@ -155,7 +146,7 @@ def resume(
     from lmoe_tune.sweep.folder import find_sweep
 
     change = change_of(trials=trials, time=time, gpu_hours=gpu_hours, max_failed=max_failed)
-    wait_s = running.seconds(wait_for_lock, "--wait-for-lock")
+    settings = _settings(address, wait_for_lock, allow_changes=allow_changes)
     where = resolve_home(home)
     if name is None:
         extending = retry_failed or change != BudgetChange()
@@ -164,19 +155,8 @@ def resume(
         folder = find_sweep(where, name)
 
     with _progress() as observer:
-        sweep = running.resume(
-            folder,
-            trials=trials,
-            time=time,
-            gpu_hours=gpu_hours,
-            max_failed=max_failed,
-            retry_failed=retry_failed,
-            allow_changes=allow_changes,
-            address=address,
-            observer=observer,
-            wait_for_lock=wait_s,
-            leave=os._exit,
-        )
+        watched = replace(settings, observer=observer)
+        sweep = running.resume(folder, change, watched, retry_failed=retry_failed)
     raise typer.Exit(_conclude(sweep, as_json=json))
 
 
@@ -242,10 +222,9 @@ def train(
 
 def _repeat(name: str, number: int, home: Path, *, as_json: bool) -> None:
     from lmoe_tune.api import one_trial
-    from lmoe_tune.sweep.folder import find_sweep
-    from lmoe_tune.sweep.view import read_sweep
+    from lmoe_tune.api.sweeps import open_sweep
 
-    ledger = read_sweep(find_sweep(home, name))
+    ledger = open_sweep(name, home).ledger
     recorded = one_trial.recorded_trial(ledger, number)
     with _progress() as observer:
         trial = one_trial.repeat(ledger, number, observer=observer)
@@ -292,14 +271,9 @@ def prune_checkpoints(
     home: HomeOption = None,
 ) -> None:
     """Free the disk of checkpoints that nothing needs any more, and say what was kept."""
-    from lmoe_tune.sweep.disk import prune_checkpoints as pruned
-    from lmoe_tune.sweep.folder import find_sweep
-    from lmoe_tune.sweep.ledger import Ledger
-    from lmoe_tune.sweep.view import read_spec
+    from lmoe_tune.api.sweeps import open_sweep
 
-    folder = find_sweep(resolve_home(home), name)
-    with folder.locked():
-        freed = pruned(Ledger.writing(folder, read_spec(folder)), keep)
+    freed = open_sweep(name, resolve_home(home)).prune_checkpoints(keep)
     typer.echo(
         f"freed {readable_size(freed.num_bytes)}: those of {len(freed.removed)} trials are gone"
     )
@@ -318,32 +292,34 @@ def sync(
     home: HomeOption = None,
 ) -> None:
     """Deliver to MLflow what it does not have yet; with another server, the whole sweep."""
-    from lmoe_tune.cli.report import deliver_report
-    from lmoe_tune.sweep import projector, view
-    from lmoe_tune.sweep.folder import find_sweep, parts_of
-    from lmoe_tune.sweep.ledger import Ledger
-    from lmoe_tune.sweep.tracked import address as address_of
-    from lmoe_tune.tracking import absolute
-    from lmoe_tune.tracking import shown as shown_uri
+    from lmoe_tune.api.sweeps import open_sweep
+    from lmoe_tune.cli.lines import Lines
 
-    folder = find_sweep(resolve_home(home), name)
-    spec = view.read_spec(folder)
-    uri = address_of(folder, spec)
-    if tracking_uri is not None:
-        uri = absolute(tracking_uri, Path.cwd())
-    delivered = True
-    for part in (folder, *parts_of(folder)):
-        with part.locked():
-            delivered = delivered and projector.sync(
-                Ledger.writing(part, view.read_spec(part)), uri, say
-            )
-    if delivered:
-        delivered = deliver_report(folder, uri)
-    if not delivered:
-        raise TrackingError(
-            f"MLflow at {shown_uri(uri)} could not be reached; nothing is lost, try again later"
-        )
-    say(f"MLflow at {shown_uri(uri)} has everything of '{name}'")
+    server = open_sweep(name, resolve_home(home)).sync(tracking_uri, observer=Lines())
+    say(f"MLflow at {server} has everything of '{name}'")
+
+
+def _preview(loaded: LoadedSpec, change: BudgetChange, home: Path, *, as_json: bool) -> None:
+    from lmoe_tune.api.dry_run import dry_run
+    from lmoe_tune.cli.preview import print_preview
+
+    found = dry_run(loaded, change, home)
+    if as_json:
+        print_json(found.document())
+    else:
+        print_preview(found)
+
+
+def _settings(address: str | None, wait: str | None, *, allow_changes: bool) -> RunSettings:
+    from lmoe_tune.api.running import seconds
+    from lmoe_tune.sweep.settings import RunSettings
+
+    return RunSettings(
+        allow_changes=allow_changes,
+        address=address,
+        wait_s=seconds(wait, "--wait-for-lock"),
+        leave=os._exit,
+    )
 
 
 def _progress() -> Any:

@@ -1,8 +1,9 @@
 """Which question of the home a confirmation asks, and which look at it this is.
 
-A question is a test set, by the fingerprint of its images in each split, and what is compared on it: the winner's
-configuration and its method's defaults, trained in a certain way. Whoever asks the same again, resumes, or adds seeds
-asks nothing new; another winner, split or training does. A look is a set of pairs: the same pairs are the same look.
+A question is a test set, by the fingerprint of its images in each split, and what is compared on
+it: the winner's configuration and its method's defaults, trained in a certain way. Whoever asks the
+same again, resumes, or adds seeds asks nothing new; another winner, split or training does. A look
+is a set of pairs: the same pairs are the same look.
 """
 
 from __future__ import annotations

@@ -142,7 +142,9 @@ def _held(
 
 
 def accuracy_bounds(spec: Spec) -> tuple[float | None, float | None]:
-    """How far below its defaults' the winner's accuracy may be, and the least it must be, as the spec says."""
+    """How far below its defaults' the winner's accuracy may be, and the least it must be, as the
+    spec says.
+    """
     bound = spec.objective.constraints.get("val_accuracy")
     if bound is None or bound.min is None:
         return None, None

@@ -34,7 +34,6 @@ from lmoe_tune.sweep.ledger import Ledger, now_ms
 from lmoe_tune.sweep.lifecycle import with_run_settings, write_records
 from lmoe_tune.sweep.rebuild import write_about
 
-JOB = "lmoe_tune.confirmation.job:run_job"
 CODE = (*PARTS, "confirmation/job.py")
 Point = dict[str, Any]
 """A job: `candidate` (its place in the study's list), `split` and `seed`."""
@@ -233,7 +232,6 @@ class JobLedger:
                 "kind": "confirm",
                 "of_sweep": name,
                 "of_sweep_id": self.sweep.sweep_id,
-                "job": JOB,
                 "candidates": [],
                 "import_path": str(self._import_path),
                 "resume_command": command,

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
-from typing import Protocol, overload
+from typing import TYPE_CHECKING, Protocol, overload
 
 from lmoe_tune import advice
 from lmoe_tune.confirmation.asking import ask
@@ -29,9 +29,13 @@ from lmoe_tune.sweep import projector, view
 from lmoe_tune.sweep.folder import SweepFolder
 from lmoe_tune.sweep.ledger import Ledger
 from lmoe_tune.sweep.observer import Observer
-from lmoe_tune.sweep.runner import Leave, run_sweep
+from lmoe_tune.sweep.runner import run_sweep
+from lmoe_tune.sweep.settings import Leave, RunSettings
 from lmoe_tune.sweep.tracked import address as address_of
 from lmoe_tune.tracking import refuse_closed
+
+if TYPE_CHECKING:
+    from trainables.worker import TrialWorker
 
 NUM_SEEDS = 5
 """Fresh seeds of a confirmation, where nobody says how many."""
@@ -56,12 +60,8 @@ class InterruptedConfirmation(KeyboardInterrupt):
 class _How:
     """What a confirmation is run with."""
 
-    observer: Observer
+    settings: RunSettings
     command: str
-    allow_changes: bool
-    address: str | None
-    stop: Event | None
-    leave: Leave | None
 
 
 @overload
@@ -145,7 +145,14 @@ def confirm(
         reseed=reseed,
         home=folder.home,
     )
-    how = _How(observer or Observer(), command, allow_changes, address, stop, leave)
+    settings = RunSettings(
+        observer or Observer(),
+        allow_changes=allow_changes,
+        address=address,
+        stop=stop,
+        leave=leave,
+    )
+    how = _How(settings, command)
 
     with folder.locked(), folder.confirmation.locked():
         ledger = Ledger.writing(folder, view.read_spec(folder))
@@ -159,14 +166,14 @@ def confirm(
             tuned = []
         plan = make_plan(ledger, import_path, top=top, num_seeds=seeds, splits=splits, tuned=tuned)
         for note in (*notes, *plan.notes):
-            how.observer.on_message(note)
+            how.settings.observer.on_message(note)
 
         study = JobLedger(ledger, import_path)
         if not study.is_done(plan):
             _train(study, plan, import_path, how)
         result = conclude(study, plan, import_path, notes=notes)
         write_result(study, result)
-        _deliver(study, result, how.observer)
+        _deliver(study, result, how.settings.observer)
         return result
 
 
@@ -223,12 +230,14 @@ def _refuse_unfinished(sweep: Ledger, allowed: bool) -> list[str]:
 
 
 def _train(study: JobLedger, plan: Plan, import_path: Path, how: _How) -> None:
-    observer = how.observer
+    observer = how.settings.observer
     # Before the opening is recorded: nothing may be started into a store that refuses.
     caution = refuse_closed(address_of(study.sweep.folder, study.sweep.spec))
     if caution is not None:
         observer.on_message(caution)
-    num_jobs = study.begin(plan, how.command, allow_changes=how.allow_changes, say=observer.on_work)
+    num_jobs = study.begin(
+        plan, how.command, allow_changes=how.settings.allow_changes, say=observer.on_work
+    )
     question = ask(study, plan, fingerprints_of(study, plan))
     openings = view.test_openings(study.sweep)
     observer.on_message(
@@ -244,14 +253,18 @@ def _train(study: JobLedger, plan: Plan, import_path: Path, how: _How) -> None:
 def _decode(study: JobLedger, plan: Plan, how: _How) -> None:
     """The images that the jobs will read, once for all of them."""
     spec = study.ledger.spec
-    if how.address is None or spec.data.cache_dir is None:  # else each node decodes for itself
+    if (
+        how.settings.address is None or spec.data.cache_dir is None
+    ):  # else each node decodes for itself
         for data, files in study.files(plan):
             decode_files(
                 files,
                 data,
                 study.folder.home,
-                progress=lambda done, total: how.observer.on_work("images decoded", done, total),
-                say=how.observer.on_message,
+                progress=lambda done, total: how.settings.observer.on_work(
+                    "images decoded", done, total
+                ),
+                say=how.settings.observer.on_message,
             )
 
 
@@ -268,12 +281,15 @@ def _reseed(sweep: Ledger, import_path: Path, how: _How, *, top: int, num_seeds:
 
     plan = make_reseeding(sweep, import_path, top=top, num_seeds=num_seeds)
     for note in plan.notes:
-        how.observer.on_message(note)
+        how.settings.observer.on_message(note)
     if not study.is_done(plan):
         num_jobs = study.begin(
-            plan, how.command, allow_changes=how.allow_changes, say=how.observer.on_work
+            plan,
+            how.command,
+            allow_changes=how.settings.allow_changes,
+            say=how.settings.observer.on_work,
         )
-        how.observer.on_message(
+        how.settings.observer.on_message(
             f"reseeding '{sweep.folder.name}': {num_jobs} jobs ({len(plan.rows)} rows, {len(plan.seeds)} fresh seeds) "
             "on the validation images; the test set stays sealed"
         )
@@ -286,7 +302,7 @@ def _reseed(sweep: Ledger, import_path: Path, how: _How, *, top: int, num_seeds:
     planned = make_plan(sweep, import_path, top=top, num_seeds=NUM_SEEDS, takes_seeds=False)
     result = conclude_reseeding(study, plan, runs, gains, spreads, forecast_of(sweep, planned))
     if not view.is_delivered(study.ledger):
-        _deliver_rest(study, how.observer)
+        _deliver_rest(study, how.settings.observer)
     return result
 
 
@@ -297,18 +313,20 @@ def _tune(sweep: Ledger, import_path: Path, how: _How) -> list[Candidate]:
         folder = sweep.folder.tuned(method)
         with folder.locked():
             ledger = open_search(
-                sweep, method, import_path, how.command, allow_changes=how.allow_changes
+                sweep, method, import_path, how.command, allow_changes=how.settings.allow_changes
             )
             if not ledger.is_complete():
                 trials = ledger.budget.trials or "no fixed number of"
-                how.observer.on_message(f"tuning {method} in {folder.path} ({trials} trials)")
+                how.settings.observer.on_message(
+                    f"tuning {method} in {folder.path} ({trials} trials)"
+                )
                 _run(ledger, import_path, how)
             elif not view.is_delivered(ledger):
                 uri = address_of(folder, ledger.spec)
-                projector.deliver_rest(ledger, uri, how.observer.on_message)
+                projector.deliver_rest(ledger, uri, how.settings.observer.on_message)
             candidate = tuned_candidate(ledger, import_path)
         if candidate is None:
-            how.observer.on_message(
+            how.settings.observer.on_message(
                 f"{method}: no trial of its search is complete, so it is not in the table"
             )
         else:
@@ -317,16 +335,20 @@ def _tune(sweep: Ledger, import_path: Path, how: _How) -> list[Candidate]:
 
 
 def _run(ledger: Ledger, import_path: Path, how: _How) -> None:
+    worker: type[TrialWorker] | None = None
+    if ledger.kind == "confirm":
+        from lmoe_tune.confirmation.worker import JobWorker
+
+        worker = JobWorker
+
     with _interruptible(how.command):
-        how.observer.on_begin(ledger)
+        how.settings.observer.on_begin(ledger)
         outcome = run_sweep(
             ledger,
-            how.observer,
+            how.settings,
             import_path=import_path,
-            address=how.address,
             tracking_uri=address_of(ledger.folder, ledger.spec),
-            stop=how.stop,
-            leave=how.leave,
+            worker=worker,
         )
         if outcome.state == "interrupted":
             raise KeyboardInterrupt

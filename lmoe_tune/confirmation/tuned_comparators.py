@@ -31,8 +31,8 @@ def tunable(sweep: Spec) -> list[str]:
 def space_of(sweep: Spec, method: str) -> dict[str, Distribution]:
     """What is searched of a method beside this sweep: what its declaration says is worth tuning.
 
-    Parameters that several methods share (`outlier_ratio`, `lr`, ...) come on top where the sweep searches them, over
-    its own range.
+    Parameters that several methods share (`outlier_ratio`, `lr`, ...) come on top where the sweep
+    searches them, over its own range.
     """
     theirs = load_method(method).declaration.all_parameters
     space = {

@@ -133,7 +133,9 @@ def blend_with_grey(planes: Tensor, factor: Tensor, grey_factor: Tensor) -> None
 
 
 def _blends(augmentation: Augmentation, some: slice) -> Iterator[tuple[Tensor, Tensor]]:
-    """`factor` and `grey_factor` of the first operation of some of the images, then of the second one."""
+    """`factor` and `grey_factor` of the first operation of some of the images, then of the second
+    one.
+    """
     brightness, saturation = augmentation.brightness[some], augmentation.saturation[some]
     first = augmentation.brightness_first[some]
     for is_brightness in (first, ~first):

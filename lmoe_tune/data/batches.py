@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Batch:
-    """`images` (B, C, H, W) float, `labels` (B,) int64, `outliers` (M, C, H, W) float, `pairs` (M,) int64.
+    """`images` (B, C, H, W) float, `labels` (B,) int64, `outliers` (M, C, H, W) float, `pairs` (M,)
+    int64.
 
     `pairs[j]` is the in-distribution image that outlier j is mixed with.
     """
@@ -41,7 +42,9 @@ class Batch:
 
 @dataclass(frozen=True)
 class Epoch:
-    """Which images and outliers make the batches of an epoch, and where their other random numbers come from."""
+    """Which images and outliers make the batches of an epoch, and where their other random numbers
+    come from.
+    """
 
     seed: int
     number: int
@@ -146,5 +149,7 @@ class PairedBatches:
 
 
 def partners(num_outliers: int, num_images: int, device: torch.device) -> Tensor:
-    """The image (M,) that each outlier of a step is mixed with: in turn, cycling where there are more outliers."""
+    """The image (M,) that each outlier of a step is mixed with: in turn, cycling where there are
+    more outliers.
+    """
     return torch.arange(num_outliers, device=device) % num_images

@@ -1,6 +1,7 @@
 """From an image file to uint8 RGB pixels; the one way in which pixels enter this project.
 
-H W height and width of an image as stored (after its EXIF rotation), R side of the square it is resized to.
+H W height and width of an image as stored (after its EXIF rotation), R side of the square it is
+resized to.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ Pixels are uint8, (H, W) grey, (H, W, 3) RGB or (H, W, 4) RGB with transparency.
 """
 
 DECODER_VERSION = 1
-"""Goes up with every change of what pixels a file gives; caches made by another one are not used."""
+"""Goes up with every change of what pixels a file gives; caches made by another one are not used.
+"""
 
 NAMELESS = "the image"
 """What an image that came without a path is called in messages."""
@@ -50,8 +52,8 @@ class CorruptImageError(UsageError):
 def decode_rgb(picture: Picture, crop_bottom: int = 0) -> UInt8Array:
     """The image's pixels (H, W, 3), without its lowest `crop_bottom` rows.
 
-    An EXIF rotation is applied. Grayscale, palette, CMYK and 16-bit images are converted; transparency is
-    dropped, as `Image.convert("RGB")` does. Of several frames the first one counts.
+    An EXIF rotation is applied. Grayscale, palette, CMYK and 16-bit images are converted;
+    transparency is dropped, as `Image.convert("RGB")` does. Of several frames the first one counts.
 
     Raises:
         CorruptImageError: truncated, empty, no image, too large to be one, or not readable.
@@ -60,7 +62,8 @@ def decode_rgb(picture: Picture, crop_bottom: int = 0) -> UInt8Array:
 
 
 def decode_resized(picture: Picture, crop_bottom: int, side: int) -> UInt8Array:
-    """The image resized to a square (R, R, 3): what torchvision's `Resize((R, R))` gives for a PIL image.
+    """The image resized to a square (R, R, 3): what torchvision's `Resize((R, R))` gives for a PIL
+    image.
 
     Bilinear with antialiasing; the aspect ratio is not kept, as in the published protocol.
     """

@@ -1,4 +1,6 @@
-"""Decoding the images of a spec before the first trial, so that trials need not wait for one another."""
+"""Decoding the images of a spec before the first trial, so that trials need not wait for one
+another.
+"""
 
 from __future__ import annotations
 

@@ -1,18 +1,19 @@
-"""Decoded images on disk: every image is decoded and resized once per node, and mapped into memory from then on.
+"""Decoded images on disk: every image is decoded and resized once per node, and mapped into memory
+from then on.
 
 N images, R side of the square they are resized to, B images of a block.
 
-A cache is a folder of *segments*, for one R and one decoder. Each build adds a segment with the images that no
-segment has yet, so another split, or another spec over the same files, decodes only what is new to it. A
-segment is a folder with
+A cache is a folder of *segments*, for one R and one decoder. Each build adds a segment with the
+images that no segment has yet, so another split, or another spec over the same files, decodes only
+what is new to it. A segment is a folder with
 
     images    N keys of 16 bytes: a hash of path, size, mtime and crop_bottom
     pixels    uint8 (N, R, R, 3), written block by block by several processes
     journal   a line "block checksum" per finished block; what it does not name is not there
 
-It is called `building-…` until all is on the disk, then `segment-…`. A build that was killed leaves the former;
-the next one checks its finished blocks against their checksums and keeps them. One process builds at a time,
-the others wait: flock, which the kernel releases. Reading takes no lock.
+It is called `building-…` until all is on the disk, then `segment-…`. A build that was killed leaves
+the former; the next one checks its finished blocks against their checksums and keeps them. One
+process builds at a time, the others wait: flock, which the kernel releases. Reading takes no lock.
 """
 
 from __future__ import annotations
@@ -75,7 +76,9 @@ class CacheSpaceError(UsageError):
 
 @dataclass(frozen=True)
 class CachedImages:
-    """Images by row: `segments` are (n, R, R, 3) arrays mapped from the disk; row i is in one of them at a slot."""
+    """Images by row: `segments` are (n, R, R, 3) arrays mapped from the disk; row i is in one of
+    them at a slot.
+    """
 
     segments: tuple[UInt8Array, ...]
     segment_of: npt.NDArray[np.int32]
@@ -124,7 +127,8 @@ class DecodedCache:
         progress: Progress | None = None,
         say: Callable[[str], None] = log.warning,
     ) -> CachedImages:
-        """The images, decoding those that are missing first; another process that is at it is waited for.
+        """The images, decoding those that are missing first; another process that is at it is
+        waited for.
 
         Args:
             limit: bytes that everything under `root` may take; None: what the disk has.
@@ -149,21 +153,27 @@ class DecodedCache:
         return found
 
     def verify(self, *, say: Callable[[str], None] = log.warning) -> int:
-        """Check every block against its checksum and forget the damaged ones; returns how many there were."""
+        """Check every block against its checksum and forget the damaged ones; returns how many
+        there were.
+        """
         if not self.folder.is_dir():
             return 0
         with self._locked(say):
             return sum(segment.forget_damaged() for segment in self._segments())
 
     def _segments(self) -> list[_Segment]:
-        """The finished segments, less those whose pixel file is cut short: mapped, it would end the process."""
+        """The finished segments, less those whose pixel file is cut short: mapped, it would end the
+        process.
+        """
         if not self.folder.is_dir():
             return []
         found = [_Segment(path, self.side) for path in sorted(self.folder.glob("segment-*"))]
         return [segment for segment in found if segment.is_whole()]
 
     def _settle_leftovers(self) -> None:
-        """Turn what killed builds have left into segments of the blocks that they finished; remove what is spoilt."""
+        """Turn what killed builds have left into segments of the blocks that they finished; remove
+        what is spoilt.
+        """
         for folder in self.folder.glob("segment-*"):
             if not _Segment(folder, self.side).is_whole():
                 shutil.rmtree(folder, ignore_errors=True)
@@ -196,15 +206,14 @@ class DecodedCache:
     ) -> None:
         segment = _Segment.create(self.folder, self.side, keys)
         size, num_done = segment.block_size, 0
+        paths_crops = [(str(file.path), file.crop_bottom) for file in files]
         jobs = [
             {
                 "pixels": str(segment.pixels),
                 "side": self.side,
                 "block": start // size,
                 "offset": start * self.image_bytes,
-                "files": [
-                    (str(file.path), file.crop_bottom) for file in files[start : start + size]
-                ],
+                "files": paths_crops[start : start + size],
             }
             for start in range(0, len(files), size)
         ]
@@ -403,12 +412,12 @@ def decode_block(job: dict[str, Any]) -> dict[str, Any]:
     """Decode the images of a block and write them into its place.
 
     Args:
-        job: `pixels` is the path of the file, `side` the images' side, `offset` the block's place in bytes, `files`
-            holds a path and a crop_bottom each.
+        job: `pixels` is the path of the file, `side` the images' side, `offset` the block's place
+            in bytes, `files` holds a path and a crop_bottom each.
 
     Returns:
-        `checksum` is the CRC-32 of the bytes written, `broken` a path and a reason for each broken image; where there
-        is one, nothing is written. `failure` says why the file could not be.
+        `checksum` is the CRC-32 of the bytes written, `broken` a path and a reason for each broken
+        image; where there is one, nothing is written. `failure` says why the file could not be.
     """
     side, files = job["side"], job["files"]
     block = np.empty((len(files), side, side, 3), np.uint8)

@@ -1,7 +1,8 @@
 """The data that need no download: scikit-learn's handwritten digits and its two photographs.
 
-Read straight from scikit-learn's package folder, as importing scikit-learn would cost a second. Source of
-the digits: UCI "Optical Recognition of Handwritten Digits" (test part), 1,797 images of 8 x 8, values 0-16.
+Read straight from scikit-learn's package folder, as importing scikit-learn would cost a second.
+Source of the digits: UCI "Optical Recognition of Handwritten Digits" (test part), 1,797 images of 8
+x 8, values 0-16.
 """
 
 from __future__ import annotations
@@ -49,8 +50,8 @@ def load_photo_patches(photo: Literal["china", "flower"], pool: Pool) -> UInt8Ar
 
     Without that a patch of plain sky would be told from a digit by its contrast alone.
 
-    The pools are vertical bands of the picture (60 / 20 / 20% of its width), with a gap of a patch between two
-    of them: no pixel is in two pools, or beside one of another.
+    The pools are vertical bands of the picture (60 / 20 / 20% of its width), with a gap of a patch
+    between two of them: no pixel is in two pools, or beside one of another.
     """
     from PIL import Image
 
@@ -75,7 +76,9 @@ def load_photo_patches(photo: Literal["china", "flower"], pool: Pool) -> UInt8Ar
 
 
 def embedded_digits(data: DataSpec) -> tuple[UInt8Array, IntArray]:
-    """The digits that a spec leaves in: images (N, 8, 8), labels (N,). Raises UsageError for what they cannot be."""
+    """The digits that a spec leaves in: images (N, 8, 8), labels (N,). Raises UsageError for what
+    they cannot be.
+    """
     refuse_unreadable(data)
     images, labels = load_digits()
     if data.id.limit is not None:

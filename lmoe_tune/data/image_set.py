@@ -21,7 +21,9 @@ from lmoe_tune.spec import DataSpec
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """N images: `pixels`, uint8 (N, C, H, W) as the network takes them, or `files`, of which pixels are still made."""
+    """N images: `pixels`, uint8 (N, C, H, W) as the network takes them, or `files`, of which pixels
+    are still made.
+    """
 
     pixels: UInt8Array | None = None
     files: tuple[ImageFile, ...] = ()
@@ -60,10 +62,12 @@ class ImageSet:
     def chunks(
         self, preprocessing: Preprocessing, spec: DataSpec, home: Path, size: int
     ) -> Iterator[UInt8Array]:
-        """All of them as uint8 (n, C, H, W), n at most `size`: what an evaluation sees before it normalises.
+        """All of them as uint8 (n, C, H, W), n at most `size`: what an evaluation sees before it
+        normalises.
 
         Args:
-            preprocessing: what the model was trained with; files are read by it, whatever the spec says now.
+            preprocessing: what the model was trained with; files are read by it, whatever the spec
+                says now.
             spec: how decoded images are kept.
         """
         if self.pixels is not None:

@@ -39,14 +39,18 @@ def beta_quantiles(probabilities: Floats, a: float, b: float) -> Floats:
 
 
 def incomplete_beta(log_x: Floats, a: float, b: float) -> Floats:
-    """The regularised incomplete beta function I_x(a, b) of exp(log_x), for x up to the mean a / (a + b)."""
+    """The regularised incomplete beta function I_x(a, b) of exp(log_x), for x up to the mean a / (a
+    + b).
+    """
     x = np.exp(log_x)
     log_front = a * log_x + b * np.log1p(-x) - _log_beta(a, b)
     return np.asarray(np.exp(log_front) * _continued_fraction(x, a, b) / a)
 
 
 def _log_quantiles(probabilities: Floats, a: float, b: float) -> Floats:
-    """log x with I_x(a, b) = p, for probabilities whose x is at most the mean: Newton's method within a bracket."""
+    """log x with I_x(a, b) = p, for probabilities whose x is at most the mean: Newton's method
+    within a bracket.
+    """
     if probabilities.size == 0:
         return probabilities
     wanted = np.log(np.maximum(probabilities, TINY))
@@ -78,7 +82,9 @@ def _log_quantiles(probabilities: Floats, a: float, b: float) -> Floats:
 
 
 def _continued_fraction(x: Floats, a: float, b: float) -> Floats:
-    """That of I_x(a, b) (Abramowitz & Stegun 26.5.8), by Lentz's method; converges fast up to the mean."""
+    """That of I_x(a, b) (Abramowitz & Stegun 26.5.8), by Lentz's method; converges fast up to the
+    mean.
+    """
     c = np.ones_like(x)
     d = 1 / _away_from_zero(1 - (a + b) * x / (a + 1))
     fraction = d.copy()

@@ -267,7 +267,7 @@ class _Found:
             "test_outliers": [sealed.test_outliers],
             "test_coarse": sealed.test_coarse,
         }
-        splits = {name: _counted([one for one in some if one]) for name, some in parts.items()}
+        splits = {name: _counted(some) for name, some in parts.items()}
         for name in ("test", "test_fine"):
             if not splits[name]["images"]:
                 what = f"no image is left for {name}"
@@ -372,14 +372,15 @@ def _described_or_missing(dataset: Dataset | None, found: UsableImages | None) -
     return _described(found)
 
 
-def _counted(parts: Sequence[Part]) -> Counts:
+def _counted(parts: Sequence[Part | None]) -> Counts:
+    there = [part for part in parts if part]
     classes = {
         (place, label)
-        for place, part in enumerate(parts)
+        for place, part in enumerate(there)
         for label in set(part.labels.tolist())
         if label >= 0
     }
-    return {"classes": len(classes), "images": sum(map(len, parts))}
+    return {"classes": len(classes), "images": sum(map(len, there))}
 
 
 def _inspect_embedded(data: DataSpec) -> Inspection:

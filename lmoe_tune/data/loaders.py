@@ -1,4 +1,5 @@
-"""Where the pixels of image files come from: a cache on the disk, the device's memory, or the files themselves.
+"""Where the pixels of image files come from: a cache on the disk, the device's memory, or the files
+themselves.
 
 All three give the same pixels. N images, R side that they are resized to, H = W side of the crop.
 """
@@ -48,15 +49,19 @@ class Crops(NamedTuple):
 
 
 class Loader(Protocol):
-    """Gives the crops of one batch after the other, in the order asked for, as uint8 (N, H, W, 3) on the device."""
+    """Gives the crops of one batch after the other, in the order asked for, as uint8 (N, H, W, 3)
+    on the device.
+    """
 
     def read(self, batches: Iterable[Crops], crop: int) -> Iterator[Tensor]: ...
 
 
 class HostLoader:
-    """Reads in the background while the batch before is used; on CUDA through pinned memory and a stream of its own.
+    """Reads in the background while the batch before is used; on CUDA through pinned memory and a
+    stream of its own.
 
-    What it gives does not depend on how far ahead it is: everything random is in the crops that it is told.
+    What it gives does not depend on how far ahead it is: everything random is in the crops that it
+    is told.
     """
 
     def __init__(self, rows: Rows, device: torch.device, *, threads: int) -> None:
@@ -110,7 +115,8 @@ class HostLoader:
 
 
 class _SpareMemory:
-    """Tensors in memory that earlier ones have left: the kernel takes longer to give new pages than a batch to fill.
+    """Tensors in memory that earlier ones have left: the kernel takes longer to give new pages than
+    a batch to fill.
 
     Memory is used again once nothing refers to the tensor that had it, nor to a view of it.
     """
@@ -135,7 +141,9 @@ class _SpareMemory:
 
 
 class DeviceLoader:
-    """All images in the device's memory: nothing is left to move per step but which ones are asked for."""
+    """All images in the device's memory: nothing is left to move per step but which ones are asked
+    for.
+    """
 
     def __init__(self, rows: Rows, device: torch.device) -> None:
         """Move the images there, some at a time.
@@ -193,7 +201,9 @@ def _refuse_too_large(needed: int, device: torch.device) -> None:
 def made_ahead(
     make: Callable[[Item], Made], items: Iterable[Item], *, ahead: int = AHEAD
 ) -> Iterator[Made]:
-    """`make` of every item, in order, made in a thread of its own up to `ahead` items before it is asked for."""
+    """`make` of every item, in order, made in a thread of its own up to `ahead` items before it is
+    asked for.
+    """
     pending: deque[Future[Made]] = deque()
     pool = ThreadPoolExecutor(1)
     try:

@@ -1,9 +1,10 @@
 """How an image becomes a network's input: the one record of it, and the code that does it.
 
-The same record is in every checkpoint and in every exported detector. Training, validation, the measuring of a
-threshold, ONNX, the models in MLflow and `predict` all go by it.
+The same record is in every checkpoint and in every exported detector. Training, validation, the
+measuring of a threshold, ONNX, the models in MLflow and `predict` all go by it.
 
-N images, C channels, H W pixels of the network's input, R side of the square that an image is resized to.
+N images, C channels, H W pixels of the network's input, R side of the square that an image is
+resized to.
 """
 
 from __future__ import annotations
@@ -35,11 +36,17 @@ class Preprocessing:
     """The steps from an image to a network's input, in the order of these fields."""
 
     decoder: int
-    """The rules by which a file is decoded (`lmoe_tune.data.decode`): EXIF rotation, grey, alpha, palette, 16 bit."""
+    """The rules by which a file is decoded (`lmoe_tune.data.decode`): EXIF rotation, grey, alpha,
+    palette, 16 bit.
+    """
     crop_bottom: int
-    """Height in pixels of a banner that is cut off the image as it is stored; FGVC-Aircraft has one."""
+    """Height in pixels of a banner that is cut off the image as it is stored; FGVC-Aircraft has
+    one.
+    """
     resize: int | None
-    """Side R of the square that the image is resized to, bilinear and antialiased; None: it is taken as it is."""
+    """Side R of the square that the image is resized to, bilinear and antialiased; None: it is
+    taken as it is.
+    """
     crop: tuple[int, int]
     """Height and width of what is then cut out: the size of the network's input."""
     corner: tuple[int, int]
@@ -61,7 +68,9 @@ class Preprocessing:
         mean: tuple[float, ...],
         std: tuple[float, ...],
     ) -> Preprocessing:
-        """Of coloured files that are resized to a square, of which a smaller one is cut from the centre."""
+        """Of coloured files that are resized to a square, of which a smaller one is cut from the
+        centre.
+        """
         corner = centre(resize, crop)
         return cls(
             decoder=DECODER_VERSION,

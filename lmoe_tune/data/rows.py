@@ -1,4 +1,6 @@
-"""Images by row, kept as a spec wants them: in the decoded cache, or decoded whenever they are asked for."""
+"""Images by row, kept as a spec wants them: in the decoded cache, or decoded whenever they are
+asked for.
+"""
 
 from __future__ import annotations
 
@@ -69,7 +71,8 @@ def open_rows(
     side: int | None = None,
     processes: int | None = None,
 ) -> Rows:
-    """The images of some files as `data.cache` wants them kept, decoded first where they have not been yet.
+    """The images of some files as `data.cache` wants them kept, decoded first where they have not
+    been yet.
 
     Args:
         side: what they are resized to; None: what the spec says.

@@ -1,4 +1,5 @@
-"""The sealed test images, opened: what a confirmation trains on and measures. Nothing else may import this.
+"""The sealed test images, opened: what a confirmation trains on and measures. Nothing else may
+import this.
 
 `sealed` knows the same images by path and hash only, for the inspection of the data.
 """
@@ -40,11 +41,13 @@ ID, FINE, COARSE, OUTLIERS = "id", "fine", "coarse_", "outliers"
 
 @dataclass(frozen=True, eq=False)
 class TestImages:
-    """The sealed sets of one split, one after the other: `id`, `fine`, each `coarse_<set>`, and `outliers`.
+    """The sealed sets of one split, one after the other: `id`, `fine`, each `coarse_<set>`, and
+    `outliers`.
 
-    `sizes` holds their numbers of images in that order, `labels` (N,) the classes of the first, numbered as those
-    trained on, `novel_labels` (M,) those of the second. `outliers` is the training outliers' own sealed pool; it is
-    not there where the spec has none. The fingerprint is not of these.
+    `sizes` holds their numbers of images in that order, `labels` (N,) the classes of the first,
+    numbered as those trained on, `novel_labels` (M,) those of the second. `outliers` is the
+    training outliers' own sealed pool; it is not there where the spec has none. The fingerprint is
+    not of these.
     """
 
     __test__ = False  # no test of pytest's
@@ -81,7 +84,8 @@ def open_test_data(
     """The data of a split with its seal broken. Whoever calls this has recorded it before.
 
     Args:
-        with_held_out: the classes that the search held out are in-distribution, too; else they are left out.
+        with_held_out: the classes that the search held out are in-distribution, too; else they are
+            left out.
 
     Raises:
         UsageError: the data set cannot be read, or a part has no image.

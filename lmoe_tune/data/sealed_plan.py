@@ -1,4 +1,6 @@
-"""The sealed parts of image folders: what only the final confirmation opens. Nothing of the search imports this."""
+"""The sealed parts of image folders: what only the final confirmation opens. Nothing of the search
+imports this.
+"""
 
 from __future__ import annotations
 
@@ -32,11 +34,12 @@ BoolArray = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, eq=False)
 class TestPlan:
-    """Training on all in-distribution classes, those held out during the search included or not, and the sealed tests.
+    """Training on all in-distribution classes, those held out during the search included or not,
+    and the sealed tests.
 
-    Labels count from 0 over `classes`. `val` has images of all of them. `test_fine` are test-novel classes: their
-    official test images, or all of their images where the set has no official split. `test_outliers` is the
-    outliers' test pool, `test_coarse` one part per coarse set.
+    Labels count from 0 over `classes`. `val` has images of all of them. `test_fine` are test-novel
+    classes: their official test images, or all of their images where the set has no official split.
+    `test_outliers` is the outliers' test pool, `test_coarse` one part per coarse set.
     """
 
     __test__ = False  # no test of pytest's
@@ -62,7 +65,8 @@ def plan_test(
     """The plan of the final training and of the tests. Raises UsageError as `plan_search`.
 
     Args:
-        with_held_out: the classes that the search held out are trained on and tested, too; else they are nowhere.
+        with_held_out: the classes that the search held out are trained on and tested, too; else
+            they are nowhere.
     """
     found, outliers = select_id(data, home, say), select_outliers(data, home, say)
     validated = select_val_coarse(data, home, say)
@@ -128,7 +132,8 @@ def seen_in_training(
 
     Returns:
         A mask per in-distribution and test-novel image, `id` (N,) and `fine` (M,), in the order of
-        `sealed_images.open_test_data`; embedded sets have no near-duplicates and give an empty dict.
+        `sealed_images.open_test_data`; embedded sets have no near-duplicates and give an empty
+        dict.
     """
     if READERS[data.id.dataset].is_embedded:
         return {}

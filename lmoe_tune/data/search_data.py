@@ -39,12 +39,14 @@ IMAGENET_STD = tuple(255 * value for value in (0.229, 0.224, 0.225))
 
 @dataclass(frozen=True, eq=False)
 class SearchData:
-    """The images of a split, embedded ones and files alike; labels int64 (N,) count from 0 over the `classes`.
+    """The images of a split, embedded ones and files alike; labels int64 (N,) count from 0 over the
+    `classes`.
 
-    `val_fine` holds images of in-distribution classes that are held out while searching (none in a confirmation),
-    `outliers` the training pool, `val_coarse` the outliers' validation pool. `mean` and `std` are per channel, in
-    0-255: those of the training images where these are embedded, else ImageNet's. `crop_bottom` is the height of a
-    banner that the in-distribution files have. `fingerprint` tells all of it.
+    `val_fine` holds images of in-distribution classes that are held out while searching (none in a
+    confirmation), `outliers` the training pool, `val_coarse` the outliers' validation pool. `mean`
+    and `std` are per channel, in 0-255: those of the training images where these are embedded, else
+    ImageNet's. `crop_bottom` is the height of a banner that the in-distribution files have.
+    `fingerprint` tells all of it.
     """
 
     spec: DataSpec
@@ -96,7 +98,9 @@ class SearchData:
 
 @dataclass(frozen=True, eq=False)
 class Validation:
-    """In-distribution images that nobody trains on, and none of a test; labels (N,) count over the `classes`."""
+    """In-distribution images that nobody trains on, and none of a test; labels (N,) count over the
+    `classes`.
+    """
 
     images: ImageSet
     labels: IntArray
@@ -123,7 +127,9 @@ def load_search_data(data: DataSpec, home: Path | None = None) -> SearchData:
 
 
 def validation_of_all_classes(data: DataSpec, home: Path) -> Validation:
-    """Of all in-distribution classes, those that a search holds out included: what a confirmation validates with."""
+    """Of all in-distribution classes, those that a search holds out included: what a confirmation
+    validates with.
+    """
     if READERS[data.id.dataset].is_embedded:
         images, labels = embedded_digits(data)
         known = class_split(data, READERS[data.id.dataset].num_classes or 0).in_distribution

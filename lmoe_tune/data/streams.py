@@ -1,4 +1,5 @@
-"""Common random numbers: every random number of an epoch is a pure function of (seed, stream, epoch, place).
+"""Common random numbers: every random number of an epoch is a pure function of (seed, stream,
+epoch, place).
 
 So two trials of one seed differ in what their parameters change and in nothing else, and a trial
 that goes on after a kill needs no saved state of a generator. A stream is a purpose: the order of
@@ -44,13 +45,17 @@ def generator_of(seed: int, stream: str, *place: int) -> np.random.Generator:
 def slot_numbers(
     seed: int, stream: str, epoch: int, *, num_steps: int, num_slots: int, width: int
 ) -> npt.NDArray[np.float64]:
-    """Uniform numbers (S, M, width) in [0, 1); those of a slot are the same however many slots come after it."""
+    """Uniform numbers (S, M, width) in [0, 1); those of a slot are the same however many slots come
+    after it.
+    """
     rng = generator_of(seed, stream, epoch)
     return rng.random((num_slots, num_steps, width)).transpose(1, 0, 2)
 
 
 class EpochDraws:
-    """The random numbers of an epoch for methods and for torch: drawn for all steps and sent to the device at once."""
+    """The random numbers of an epoch for methods and for torch: drawn for all steps and sent to the
+    device at once.
+    """
 
     def __init__(
         self, seed: int, epoch: int, *, num_steps: int, num_slots: int, device: torch.device
@@ -66,7 +71,9 @@ class EpochDraws:
         return StepDraws(self, step)
 
     def seed_torch(self, step: int) -> None:
-        """Seed torch's global generators, so that dropout and the like do not depend on what was drawn before."""
+        """Seed torch's global generators, so that dropout and the like do not depend on what was
+        drawn before.
+        """
         seed = int(self._torch_seeds[step])
         torch.default_generator.manual_seed(seed)
         if self._device.type == "cuda":
@@ -142,7 +149,9 @@ class StepDraws:
         return self._epoch.beta(name, a, a if b is None else b, per, self._step)
 
     def uniforms(self, name: str, width: int = 1, *, per: Per = "sample") -> Tensor:
-        """float32 (M, width), `width` numbers in [0, 1) for each outlier; another name gives other numbers."""
+        """float32 (M, width), `width` numbers in [0, 1) for each outlier; another name gives other
+        numbers.
+        """
         return self._epoch.uniforms(name, width, per, self._step)
 
     def generator(self, name: str) -> np.random.Generator:

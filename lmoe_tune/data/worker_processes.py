@@ -1,7 +1,8 @@
-"""Work on many files in several processes, without a fork: the parent may hold threads, locks and a GPU.
+"""Work on many files in several processes, without a fork: the parent may hold threads, locks and a
+GPU.
 
-A worker is a module whose `main` calls `serve`. It ends when its stdin does, so none outlives a killed parent
-by more than a job.
+A worker is a module whose `main` calls `serve`. It ends when its stdin does, so none outlives a
+killed parent by more than a job.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from lmoe_tune.processes import JsonProcess, message_pipe
 
 
 def serve(work: Callable[[Any], Any]) -> None:
-    """Be a worker: answer every job on stdin until it ends. For the `main` of the module given to `run_jobs`."""
+    """Be a worker: answer every job on stdin until it ends. For the `main` of the module given to
+    `run_jobs`.
+    """
     signal.signal(
         signal.SIGINT, signal.SIG_IGN
     )  # Ctrl-C goes to the whole group; the parent ends us
@@ -31,7 +34,8 @@ def serve(work: Callable[[Any], Any]) -> None:
 def run_jobs(
     module: str, jobs: Sequence[Any], done: Callable[[Any, Any], None], *, processes: int
 ) -> None:
-    """Have every job worked on; `done` is told a job and its answer, from several threads but one at a time.
+    """Have every job worked on; `done` is told a job and its answer, from several threads but one
+    at a time.
 
     Raises:
         LmoeTuneError: a process died.

@@ -1,6 +1,7 @@
 """A detector that runs by itself: what `lmoe-tune export` writes, loaded and asked.
 
-Needs torch, NumPy and Pillow. Neither Ray, Optuna nor MLflow is imported here, and nothing of this package that trains.
+Needs torch, NumPy and Pillow. Neither Ray, Optuna nor MLflow is imported here, and nothing of this
+package that trains.
 
     from lmoe_tune.detector import load_detector
 
@@ -8,9 +9,10 @@ Needs torch, NumPy and Pillow. Neither Ray, Optuna nor MLflow is imported here, 
     label, score, is_ood = detector("photo.jpg")    # or an image of Pillow's, bytes, an array (H, W, 3)
     detector(["a.jpg", "b.jpg"])                    # [Prediction(label='...', score=0.97, is_ood=False), ...]
 
-`detector` is what is asked, `folder` reads what an export has written, `trained` a trial's checkpoint, `network` is
-the network with its normalisation, `scoring` runs it, `archive` looks through a model before torch loads it. Used by
-`lmoe-tune predict`, by the export that measures a threshold, and by the models in MLflow.
+`detector` is what is asked, `folder` reads what an export has written, `trained` a trial's
+checkpoint, `network` is the network with its normalisation, `scoring` runs it, `archive` looks
+through a model before torch loads it. Used by `lmoe-tune predict`, by the export that measures a
+threshold, and by the models in MLflow.
 """
 
 from lmoe_tune.data.preprocessing import Preprocessing

@@ -1,9 +1,10 @@
 """What a `model.pt2` may hold, looked at before torch loads it.
 
-`torch.export.load` (torch 2.15) keeps weights as plain bytes, but unpickles objects where an archive says so, takes
-the sample inputs with `weights_only=True` and, where that fails, without; it evaluates symbolic sizes and guards as
-Python. Two of aten's operators open any file that they are told to. Nothing of that kind is in what
-`lmoe-tune export` writes, so an archive that has it is refused.
+`torch.export.load` (torch 2.15) keeps weights as plain bytes, but unpickles objects where an
+archive says so, takes the sample inputs with `weights_only=True` and, where that fails, without; it
+evaluates symbolic sizes and guards as Python. Two of aten's operators open any file that they are
+told to. Nothing of that kind is in what `lmoe-tune export` writes, so an archive that has it is
+refused.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ class UnsafeArchiveError(ValueError):
 
 
 def refuse_code(content: bytes) -> None:
-    """Raises UnsafeArchiveError unless loading this archive can do nothing but make tensors and aten operators."""
+    """Raises UnsafeArchiveError unless loading this archive can do nothing but make tensors and
+    aten operators.
+    """
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             _check(archive)

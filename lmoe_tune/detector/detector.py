@@ -23,7 +23,9 @@ from lmoe_tune.detector.scoring import BATCH, is_ood, score_pixels
 from lmoe_tune.evaluation.scores import ScoreName
 
 DEVICE = "LMOE_TUNE_DEVICE"
-"""Environment variable: where detectors run. `cpu` by default, where they were measured; a GPU's last bits differ."""
+"""Environment variable: where detectors run. `cpu` by default, where they were measured; a GPU's
+last bits differ.
+"""
 
 Item = TypeVar("Item")
 
@@ -36,7 +38,9 @@ class Prediction(NamedTuple):
     score: float
     """Higher: more in-distribution."""
     is_ood: bool | None
-    """score < threshold, exactly; None where no threshold has been measured, as of a trial's checkpoint."""
+    """score < threshold, exactly; None where no threshold has been measured, as of a trial's
+    checkpoint.
+    """
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,8 +72,9 @@ class Detector:
         """What it says of one image, or of several.
 
         Args:
-            images: one, or a sequence of them. An image is a path, the content of a file, an image of Pillow's, or
-                uint8 pixels (H, W), (H, W, 3) or (H, W, 4) of any size; an array (N, H, W, 3) is N of those.
+            images: one, or a sequence of them. An image is a path, the content of a file, an image
+                of Pillow's, or uint8 pixels (H, W), (H, W, 3) or (H, W, 4) of any size; an array
+                (N, H, W, 3) is N of those.
 
         Returns:
             A `Prediction` for one image, a list of them for several.
@@ -86,7 +91,9 @@ class Detector:
         return _or_raised(found)
 
     def each(self, images: Iterable[Picture]) -> Iterator[Prediction | CorruptImageError]:
-        """One answer per image, in order, a few images at a time: for an image that cannot be read, why."""
+        """One answer per image, in order, a few images at a time: for an image that cannot be read,
+        why.
+        """
         for some in _batches(images, BATCH):
             read = [self._read(image) for image in some]
             whole = [pixels for pixels in read if not isinstance(pixels, CorruptImageError)]
@@ -95,7 +102,8 @@ class Detector:
                 yield pixels if isinstance(pixels, CorruptImageError) else next(found)
 
     def predict(self, pixels: npt.NDArray[Any], score: ScoreName | None = None) -> list[Prediction]:
-        """Of images (N, C, H, W) with values in 0-255, one prediction each. The same for one image and for many.
+        """Of images (N, C, H, W) with values in 0-255, one prediction each. The same for one image
+        and for many.
 
         Args:
             score: another score than the detector's own; it has no threshold.

@@ -12,10 +12,12 @@ from lmoe_tune.model import Head
 
 
 class Network(nn.Module):
-    """A classifier with its normalisation: pixels (N, C, H, W) in 0-255, floats or uint8, to logits (N, K).
+    """A classifier with its normalisation: pixels (N, C, H, W) in 0-255, floats or uint8, to logits
+    (N, K).
 
-    The normalisation and the memory format are those of the evaluation during training. It computes in fp32, and its
-    `Head`s become plain linear layers: nothing is left of what mixed precision needs.
+    The normalisation and the memory format are those of the evaluation during training. It computes
+    in fp32, and its `Head`s become plain linear layers: nothing is left of what mixed precision
+    needs.
     """
 
     def __init__(self, model: nn.Module, preprocessing: Preprocessing) -> None:

@@ -1,8 +1,8 @@
 """Pixels through a network, always `BATCH` images at a time.
 
-A convolution may use another algorithm for another number of images, and its last bits then differ: an image that
-lies on the threshold would be in-distribution alone and out of it in a batch. So every forward has the same shape, and
-what is missing is filled up with blank images.
+A convolution may use another algorithm for another number of images, and its last bits then differ:
+an image that lies on the threshold would be in-distribution alone and out of it in a batch. So
+every forward has the same shape, and what is missing is filled up with blank images.
 """
 
 from __future__ import annotations

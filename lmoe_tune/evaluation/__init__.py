@@ -1,7 +1,8 @@
-"""How well scores tell in-distribution from out-of-distribution, and how well the classes are told apart.
+"""How well scores tell in-distribution from out-of-distribution, and how well the classes are told
+apart.
 
-A score is higher for in-distribution, everywhere in this project, and in-distribution is the positive class.
-What is measured, and what it does not say: docs/evaluation.md.
+A score is higher for in-distribution, everywhere in this project, and in-distribution is the
+positive class. What is measured, and what it does not say: docs/evaluation.md.
 """
 
 from lmoe_tune.evaluation.detection import aupr_in, aupr_out, auroc, threshold_at_tpr, tnr_at_tpr

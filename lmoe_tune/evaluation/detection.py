@@ -1,7 +1,9 @@
-"""How well scores tell in-distribution (ID, the positive class) from out-of-distribution (OOD), ties counted exactly.
+"""How well scores tell in-distribution (ID, the positive class) from out-of-distribution (OOD),
+ties counted exactly.
 
-Scores are (..., N) of ID and (..., M) of OOD images; the functions named in the plural give one number for each
-leading index, so that a thousand resamples cost one call. Sorting and counting only, all on the scores' device.
+Scores are (..., N) of ID and (..., M) of OOD images; the functions named in the plural give one
+number for each leading index, so that a thousand resamples cost one call. Sorting and counting
+only, all on the scores' device.
 """
 
 from __future__ import annotations
@@ -16,7 +18,9 @@ def auroc(id_scores: Tensor, ood_scores: Tensor) -> float:
 
 
 def tnr_at_tpr(id_scores: Tensor, ood_scores: Tensor, tpr: float = 0.95) -> float:
-    """True-negative rate on OOD at the highest threshold that keeps `tpr` of the ID scores (score >= threshold)."""
+    """True-negative rate on OOD at the highest threshold that keeps `tpr` of the ID scores (score
+    >= threshold).
+    """
     return tnrs_at_tpr(id_scores, ood_scores, tpr).item()
 
 
@@ -55,8 +59,8 @@ def tnrs_at_tpr(id_scores: Tensor, ood_scores: Tensor, tpr: float = 0.95) -> Ten
 def auprs_in(id_scores: Tensor, ood_scores: Tensor) -> Tensor:
     """Average precisions (...,); see `aupr_in`.
 
-    The recall rises by 1 / N at every ID image, where the precision is that of all images that score at least
-    as high: hence the mean of these precisions over the ID images.
+    The recall rises by 1 / N at every ID image, where the precision is that of all images that
+    score at least as high: hence the mean of these precisions over the ID images.
     """
     _refuse_empty(id_scores, ood_scores)
     ordered, ood_ordered = (

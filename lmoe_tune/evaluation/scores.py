@@ -24,8 +24,9 @@ NUM_BINS = 15  # of the calibration error, as usual since Guo et al. (2017)
 def score(logits: Tensor, name: Score) -> Tensor:
     """Confidence (N,) in float64 from logits (N, K).
 
-    `msp`: largest softmax probability (Hendrycks & Gimpel, 2017). `max_logit`: largest logit (Hendrycks et
-    al., 2022). `energy`: logsumexp of the logits, the negative energy (Liu et al., 2020).
+    `msp`: largest softmax probability (Hendrycks & Gimpel, 2017). `max_logit`: largest logit
+    (Hendrycks et al., 2022). `energy`: logsumexp of the logits, the negative energy (Liu et al.,
+    2020).
     """
     logits = logits.double()
     if name == "msp":
@@ -59,7 +60,9 @@ class Outputs:
 
 
 def outputs(logits: Tensor | Iterable[Tensor], name: Score) -> Outputs:
-    """Reduce logits (N, K), or chunks of them as they come out of a network, on the device they are on."""
+    """Reduce logits (N, K), or chunks of them as they come out of a network, on the device they are
+    on.
+    """
     chunks = [
         _reduced(chunk, name) for chunk in ([logits] if isinstance(logits, Tensor) else logits)
     ]
@@ -103,10 +106,11 @@ def ece(logits: Tensor, labels: Tensor) -> float:
 
 
 def calibration_errors(confidence: Tensor, correct: Tensor) -> Tensor:
-    """Expected calibration error (Guo et al., 2017) of confidences and bools (..., N), for each leading index.
+    """Expected calibration error (Guo et al., 2017) of confidences and bools (..., N), for each
+    leading index.
 
-    The mean over images of |accuracy - mean confidence| of the image's bin, of 15 bins of equal width,
-    closed above. Nothing is 0 / 0: a bin's share cancels its count.
+    The mean over images of |accuracy - mean confidence| of the image's bin, of 15 bins of equal
+    width, closed above. Nothing is 0 / 0: a bin's share cancels its count.
     """
     bounds = torch.linspace(0, 1, NUM_BINS + 1, dtype=torch.float64, device=confidence.device)[1:-1]
     bins = torch.bucketize(confidence, bounds)

@@ -19,15 +19,18 @@ _ROWS_AT_ONCE = 1_000_000  # resampled scores in memory at a time: 8 MB a copy
 
 
 def validation_metrics(found: Outputs, labels: Tensor, num_fine: int) -> dict[str, float]:
-    """The validation metrics of one epoch: accuracy, calibration, and how well fine and coarse novelty are told.
+    """The validation metrics of one epoch: accuracy, calibration, and how well fine and coarse
+    novelty are told.
 
-    `val_auroc`, what a search maximises by default, is the mean of the fine and the coarse AUROC. Without outliers
-    there is nothing coarse: then it is the fine one, and the coarse metrics are left out; and the other way round
-    where no class is held out. `val_fine_auroc` and the like are of the score that was asked for; AUROC and FPR95
-    of each of `SCORES` are `val_fine_auroc_msp`, `val_fine_auroc_maxlogit` and so on.
+    `val_auroc`, what a search maximises by default, is the mean of the fine and the coarse AUROC.
+    Without outliers there is nothing coarse: then it is the fine one, and the coarse metrics are
+    left out; and the other way round where no class is held out. `val_fine_auroc` and the like are
+    of the score that was asked for; AUROC and FPR95 of each of `SCORES` are `val_fine_auroc_msp`,
+    `val_fine_auroc_maxlogit` and so on.
 
     Args:
-        found: of the in-distribution images first, then `num_fine` of held-out classes, then the coarse ones.
+        found: of the in-distribution images first, then `num_fine` of held-out classes, then the
+            coarse ones.
         labels: (N,) of the in-distribution images.
     """
     num_id = len(labels)
@@ -67,10 +70,11 @@ def test_metrics(
 ) -> dict[str, float]:
     """The metrics of the sealed test split, from logits (N, K) of each set.
 
-    `test_accuracy` and `test_ece` of the in-distribution images; `test_fine_*` against the test-novel classes;
-    `test_coarse_*` the means over the coarse sets, and `test_coarse_<set>_auroc` of each; `test_auroc` the mean of
-    fine and coarse; `test_outliers_*`, where there is such a set, against the sealed pool of the outliers that are
-    trained with, which is in no mean. * is auroc, tnr95, aupr_in or aupr_out. What is empty is left out, and
+    `test_accuracy` and `test_ece` of the in-distribution images; `test_fine_*` against the
+    test-novel classes; `test_coarse_*` the means over the coarse sets, and
+    `test_coarse_<set>_auroc` of each; `test_auroc` the mean of fine and coarse; `test_outliers_*`,
+    where there is such a set, against the sealed pool of the outliers that are trained with, which
+    is in no mean. * is auroc, tnr95, aupr_in or aupr_out. What is empty is left out, and
     `test_auroc` is then what remains.
     """
     sets = _sets(logits_id, logits_fine, logits_coarse, score)
@@ -108,9 +112,9 @@ def resampled_test_metrics(
 ) -> dict[str, Floats]:
     """`test_metrics` of bootstrap resamples of the test images, (R,) each.
 
-    Each set is resampled by itself, with a stream that depends on `seed` and its name alone. So resample r has
-    the same images for every model that is given the same sets and seed: differences between models can be
-    taken resample by resample.
+    Each set is resampled by itself, with a stream that depends on `seed` and its name alone. So
+    resample r has the same images for every model that is given the same sets and seed: differences
+    between models can be taken resample by resample.
     """
     sets = _sets(logits_id, logits_fine, logits_coarse, score)
     scores = {name: found.scores for name, found in sets.items()}
@@ -166,7 +170,9 @@ def _drawn(rng: np.random.Generator, count: int, values: Tensor) -> Tensor:
 def _measured(
     scores: Mapping[str, Tensor], confidence: Tensor, correct: Tensor
 ) -> dict[str, Tensor]:
-    """The test metrics (...,) of scores (..., N) by set, and of the in-distribution images' confidence and hits."""
+    """The test metrics (...,) of scores (..., N) by set, and of the in-distribution images'
+    confidence and hits.
+    """
     id_scores = scores["id"]
     metrics = {
         "test_accuracy": correct.double().mean(dim=-1),

@@ -14,7 +14,8 @@ BatchNormMode = Literal["joint", "separate", "frozen"]
 
 
 def forward_groups(model: nn.Module, groups: Sequence[Tensor], mode: BatchNormMode) -> list[Tensor]:
-    """Logits (Ng, K) of every group of images (Ng, C, H, W); the first group is the in-distribution one.
+    """Logits (Ng, K) of every group of images (Ng, C, H, W); the first group is the in-distribution
+    one.
 
     joint: one forward over all rows, so all groups are normalised alike and the running statistics
         are those of the mixture of groups.

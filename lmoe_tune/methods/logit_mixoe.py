@@ -1,13 +1,15 @@
 """Logit Mixture Outlier Exposure (Logit MixOE, arXiv 2509.11892).
 
-B in-distribution images x with labels y over K classes, M outliers o, pairs (i, j), u = 1/K for every class:
+B in-distribution images x with labels y over K classes, M outliers o, pairs (i, j), u = 1/K for
+every class:
 
     z_id = f(x)    z_out = f(o)    z_mix = lam z_id[i] + (1 - lam) z_out[j]    z_in = f(lam x[i] + (1 - lam) o[j])
-    L = CE(z_id, y) + beta SoftCE(z_mix, lam onehot(y[i]) + (1 - lam) u) + gamma D(z_in, z_mix) [+ delta CE(z_out, u)]
+    L = CE(z_id, y) + beta SoftCE(z_mix, lam onehot(y[i]) + (1 - lam) u) + gamma D(z_in, z_mix) [+
+    delta CE(z_out, u)]
 
-with lam ~ Beta(alpha, alpha). Each term is a mean over its own rows. Only the paper's abstract is public to
-us: the form of D, the default weights, the BatchNorm modes and the side that the gradient passes are choices
-of this project, and no reproduction is claimed.
+with lam ~ Beta(alpha, alpha). Each term is a mean over its own rows. Only the paper's abstract is
+public to us: the form of D, the default weights, the BatchNorm modes and the side that the gradient
+passes are choices of this project, and no reproduction is claimed.
 """
 
 from __future__ import annotations
@@ -76,7 +78,9 @@ class LogitMixOE(Objective):
         return StepLoss(total, logged)
 
     def distance(self, input_logits: Tensor, mixed_logits: Tensor) -> Tensor:
-        """D(z_in, z_mix) with the gradient stopped on the side that `stop_gradient` names; both (M, K)."""
+        """D(z_in, z_mix) with the gradient stopped on the side that `stop_gradient` names; both (M,
+        K).
+        """
         if self.stop_gradient == "mixed_logits":
             mixed_logits = mixed_logits.detach()
         elif self.stop_gradient == "mixed_input":
@@ -96,8 +100,8 @@ class LogitMixOE(Objective):
 def margin(logits: Tensor, labels: Tensor) -> Tensor:
     """Mean of the label's logit minus the largest other one, for logits (M, K) and labels (M,).
 
-    The target is arithmetic in the probabilities while the mixture is geometric, so no single margin fits
-    every lam and a small alpha stretches the logits; this number shows it.
+    The target is arithmetic in the probabilities while the mixture is geometric, so no single
+    margin fits every lam and a small alpha stretches the logits; this number shows it.
     """
     at_label = logits.gather(1, labels[:, None])
     others = logits.scatter(1, labels[:, None], float("-inf"))

@@ -26,7 +26,8 @@ class Boxes:
 
 
 def boxes_of(lam: Tensor, centres: Tensor, height: int, width: int) -> Boxes:
-    """The boxes (Yun et al., 2019) for weights (M,), from uniform numbers (M, 2) that place their centres.
+    """The boxes (Yun et al., 2019) for weights (M,), from uniform numbers (M, 2) that place their
+    centres.
 
     A box has the image's proportions and 1 - lam of its area. Its centre lies anywhere, so that it
     may hang over the border, where it is cut off.
@@ -50,7 +51,9 @@ def cutmix(images: Tensor, outliers: Tensor, boxes: Boxes) -> tuple[Tensor, Tens
 
 
 def _span(centre: Tensor, side_frac: Tensor, size: int) -> Tensor:
-    """Which of `size` positions lie in a stretch of floor(side_frac size) around each centre in [0, 1), (M, size)."""
+    """Which of `size` positions lie in a stretch of floor(side_frac size) around each centre in [0,
+    1), (M, size).
+    """
     length = (size * side_frac).long()
     first = (size * centre.double()).long() - length // 2
     position = torch.arange(size, device=centre.device)

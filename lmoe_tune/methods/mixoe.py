@@ -60,7 +60,9 @@ class MixOE(Objective):
         return StepLoss(total, logged)
 
     def mixed(self, batch: Batch, draws: StepDraws) -> tuple[Tensor, Tensor]:
-        """The mixtures (M, C, H, W) of a batch's pairs, and the in-distribution images' share (M,) of each."""
+        """The mixtures (M, C, H, W) of a batch's pairs, and the in-distribution images' share (M,)
+        of each.
+        """
         images = batch.images[batch.pairs]
         alpha = self.mixing_alpha
         if alpha is None:

@@ -21,7 +21,8 @@ TERM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
 @dataclass(frozen=True)
 class StepLoss:
-    """`total` is what is differentiated; `logged` are detached scalars by metric name, `train_` left off.
+    """`total` is what is differentiated; `logged` are detached scalars by metric name, `train_`
+    left off.
 
     Every step has the same terms. A name has letters, digits, `_`, `-` and `.`; `loss` is the
     total's.
@@ -42,7 +43,9 @@ class Objective(ABC):
 
     @abstractmethod
     def loss(self, model: nn.Module, batch: Batch, draws: StepDraws) -> StepLoss:
-        """The loss of one step; all randomness comes from `draws`, or from torch's generators, seeded for each step."""
+        """The loss of one step; all randomness comes from `draws`, or from torch's generators,
+        seeded for each step.
+        """
 
 
 LossOfStep = Callable[
@@ -113,5 +116,7 @@ def _kind(value: object) -> str:
 
 
 def uniform_cross_entropy(logits: Tensor) -> Tensor:
-    """CE(logits, u) with u = 1/K for every class, the mean over the rows of (M, K) (Hendrycks et al., 2019)."""
+    """CE(logits, u) with u = 1/K for every class, the mean over the rows of (M, K) (Hendrycks et
+    al., 2019).
+    """
     return -logits.log_softmax(dim=1).mean()

@@ -22,7 +22,8 @@ def make_reading(
     Labels and classes may come as they are on the disk: spellings that differ in their Unicode form
     only are one class.
     """
-    name_of = {label: class_name(label) for label in {entry.label for entry in entries}}
+    labels = {entry.label for entry in entries}
+    name_of = {label: class_name(label) for label in labels}
     used = set(name_of.values())
     all_classes = tuple(dict.fromkeys(map(class_name, classes)))
     kept = tuple(name for name in all_classes if name in used)

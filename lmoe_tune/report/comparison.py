@@ -1,4 +1,6 @@
-"""`lmoe-tune compare`: sweeps side by side, as rows, differences and one figure; a page of these on request."""
+"""`lmoe-tune compare`: sweeps side by side, as rows, differences and one figure; a page of these on
+request.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,8 @@ class Comparison:
 
     Attributes:
         rows: a sweep each, with `COLUMNS` and the best trial's `params`.
-        differences: settings that are not the same in all: {setting: value by sweep, None where it has none}.
+        differences: settings that are not the same in all: {setting: value by sweep, None where it
+            has none}.
         cautions: why values of two sweeps may not be comparable, a sentence each.
         png: the figure.
     """
@@ -208,7 +211,7 @@ def make_comparison_page(found: Comparison) -> str:
 def _table(
     ident: str, rows: Sequence[Mapping[str, Any]], columns: Sequence[str], caption: str
 ) -> Table:
-    cells = [[_cell(row.get(column)) for column in columns] for row in rows]
+    cells = [list(map(_cell, map(row.get, columns))) for row in rows]
     return Table(ident, columns, cells, caption)
 
 

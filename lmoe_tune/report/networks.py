@@ -1,4 +1,5 @@
-"""The best trial and the baseline asked again, about validation images: what the figures of scores and logits show.
+"""The best trial and the baseline asked again, about validation images: what the figures of scores
+and logits show.
 
 N images, C channels, H W pixels, K classes, L points along lambda. Nothing of a test is read here.
 """
@@ -46,7 +47,9 @@ class Answers:
     logits: dict[str, Floats]
     """(N, K) of `id`, `coarse` and `mixed`."""
     confidence: Floats
-    """(L, pairs): largest probability along lambda from outlier (0) to in-distribution (1); L = 0 without outliers."""
+    """(L, pairs): largest probability along lambda from outlier (0) to in-distribution (1); L = 0
+    without outliers.
+    """
     num_classes: int
 
 
@@ -61,7 +64,9 @@ class Compared:
 
 
 def compare_networks(ledger: Ledger, best: TrialRecord | None) -> Compared:
-    """Run both over at most `MAX_IMAGES` of each validation set. Raises UsageError where the data cannot be read."""
+    """Run both over at most `MAX_IMAGES` of each validation set. Raises UsageError where the data
+    cannot be read.
+    """
     if best is None:
         return Compared(None, None, ("no trial is complete yet",))
     lacking = []

@@ -1,8 +1,8 @@
 """What a spec may leave out, beyond what the model of the spec has as a default.
 
-For the embedded digits that is the demonstration of `search_spaces/digits.yaml` (a test compares the two), for
-image files the published protocol of MixOE (arXiv 2106.03917): a ResNet-50 from a baseline of 90 epochs, 10 epochs
-of fine-tuning.
+For the embedded digits that is the demonstration of `search_spaces/digits.yaml` (a test compares
+the two), for image files the published protocol of MixOE (arXiv 2106.03917): a ResNet-50 from a
+baseline of 90 epochs, 10 epochs of fine-tuning.
 """
 
 from __future__ import annotations
@@ -47,10 +47,11 @@ Filled = list[tuple[KeyPath, Any]]
 
 
 def fill_in_digits(root: Mapping, *, with_space: bool) -> Filled:
-    """Add to the document, in place, what it leaves out. What it says stays, key by key within a section.
+    """Add to the document, in place, what it leaves out. What it says stays, key by key within a
+    section.
 
-    `space` is taken as a whole and only `with_space`; `budget` as a whole where the document bounds the sweep
-    in no way itself.
+    `space` is taken as a whole and only `with_space`; `budget` as a whole where the document bounds
+    the sweep in no way itself.
     """
     defaults = dict(DIGITS)
     if not with_space or root.get("space") is not None:
@@ -62,8 +63,8 @@ def fill_in_digits(root: Mapping, *, with_space: bool) -> Filled:
 def fill_in_images(root: Mapping, wanted: Mapping, dataset: str) -> Filled:
     """The same for image files.
 
-    `resize` and `crop` go together, and so do a network and its weights: either is filled in only where neither
-    is said.
+    `resize` and `crop` go together, and so do a network and its weights: either is filled in only
+    where neither is said.
 
     Args:
         wanted: the document as the overrides will leave it.

@@ -1,8 +1,8 @@
 """A YAML document with the place of every key and value.
 
-PyYAML composes; what it lacks is here: bounds on depth, size and aliases before they cost anything, and the core
-schema of YAML 1.2 (https://yaml.org/spec/1.2.2/#103): `1e-4` is a number, `yes` and `12:30` are text, a date is
-text. Nothing is constructed but text, numbers, booleans and null.
+PyYAML composes; what it lacks is here: bounds on depth, size and aliases before they cost anything,
+and the core schema of YAML 1.2 (https://yaml.org/spec/1.2.2/#103): `1e-4` is a number, `yes` and
+`12:30` are text, a date is text. Nothing is constructed but text, numbers, booleans and null.
 """
 
 from __future__ import annotations
@@ -149,7 +149,9 @@ def core_value(text: str) -> bool | int | float | str | None:
 
 
 def file_name(path: Path) -> str:
-    """How messages name a file: as given, or relative to the working directory where that is shorter."""
+    """How messages name a file: as given, or relative to the working directory where that is
+    shorter.
+    """
     given = str(path)
     try:
         relative = os.path.relpath(path)
@@ -193,9 +195,9 @@ def parse(
 ) -> Node | None:
     """The document's tree; None where it is empty. `source` names it in messages.
 
-    Duplicate keys are appended to `problems` (the first one counts) and reading goes on. Raises SpecError
-    with one problem where there is no tree to go on with: no YAML, several documents, a tag, a recursive
-    alias, too deep or too large.
+    Duplicate keys are appended to `problems` (the first one counts) and reading goes on. Raises
+    SpecError with one problem where there is no tree to go on with: no YAML, several documents, a
+    tag, a recursive alias, too deep or too large.
     """
     composer = _Composer(text, source, order, problems)
     root = composer.composed()

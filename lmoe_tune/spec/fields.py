@@ -28,7 +28,9 @@ SYNONYMS = {
 
 
 def keys_at(path: KeyPath) -> tuple[str, ...]:
-    """The keys a mapping at this path may have; empty where any name goes, or where no mapping does."""
+    """The keys a mapping at this path may have; empty where any name goes, or where no mapping
+    does.
+    """
     return _keys(_field(path)[0])
 
 
@@ -87,7 +89,9 @@ def options_at(path: KeyPath) -> tuple[str, ...]:
 
 
 def meant_key(path: KeyPath, key: str) -> str | None:
-    """What an unknown key of the mapping at this path was meant to be: a key of it, or a path elsewhere."""
+    """What an unknown key of the mapping at this path was meant to be: a key of it, or a path
+    elsewhere.
+    """
     keys = keys_at(path)
     if SYNONYMS.get(key.lower()) in keys:
         return SYNONYMS[key.lower()]

@@ -1,6 +1,8 @@
-"""The problems of one document: where they are, and which parts are still fit to be checked further.
+"""The problems of one document: where they are, and which parts are still fit to be checked
+further.
 
-One cause is reported once: a check that rests on a part with a problem asks `clean` or `plain` first.
+One cause is reported once: a check that rests on a part with a problem asks `clean` or `plain`
+first.
 """
 
 from __future__ import annotations
@@ -37,7 +39,9 @@ class Findings:
         return [problem for _, problem in sorted(self._problems, key=lambda found: found[0])]
 
     def add(self, path: KeyPath, what: str, *, at: Literal["key", "value"] = "value") -> None:
-        """Report a problem with the setting at a path; an absent one is reported where it would stand."""
+        """Report a problem with the setting at a path; an absent one is reported where it would
+        stand.
+        """
         if path in self._bad:
             return
 
@@ -58,7 +62,9 @@ class Findings:
             self.add(path, f"is missing: {what}" if what else "is missing")
 
     def clean(self, path: KeyPath) -> bool:
-        """Whether there is no problem with this setting, with anything in it, or with what it is in."""
+        """Whether there is no problem with this setting, with anything in it, or with what it is
+        in.
+        """
         return path not in self._touched and not any(
             path[:length] in self._bad for length in range(len(path))
         )
@@ -97,7 +103,8 @@ class Findings:
         return ()
 
     def check_shape(self, within: KeyPath = ()) -> None:
-        """Report unknown and missing keys and values of a wrong type or beyond a field's own bounds.
+        """Report unknown and missing keys and values of a wrong type or beyond a field's own
+        bounds.
 
         Args:
             within: only what is in this part of the document.

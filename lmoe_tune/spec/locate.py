@@ -32,7 +32,8 @@ def shipped_specs() -> dict[str, Path]:
 
 
 def find_spec(argument: str) -> Path:
-    """The file that a command's SPEC means: a file that exists, else the shipped space of that stem.
+    """The file that a command's SPEC means: a file that exists, else the shipped space of that
+    stem.
 
     Raises UsageError with the shipped names where there is neither.
     """

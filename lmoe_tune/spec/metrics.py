@@ -1,8 +1,9 @@
-"""The metrics of an epoch: the names that an objective or a constraint may use, and the columns in MLflow.
+"""The metrics of an epoch: the names that an objective or a constraint may use, and the columns in
+MLflow.
 
-In-distribution is the positive class: `tnr95` is the true-negative rate on out-of-distribution images at
-95% true-positive rate on in-distribution ones. `fine` means the held-out classes (val-novel), `coarse` the
-validation pool of the outliers.
+In-distribution is the positive class: `tnr95` is the true-negative rate on out-of-distribution
+images at 95% true-positive rate on in-distribution ones. `fine` means the held-out classes
+(val-novel), `coarse` the validation pool of the outliers.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ class Metric:
     """What is better; None where neither is."""
     help: str
     searchable: bool = True
-    """Whether an objective or a constraint may use it: timings may not, they differ from run to run."""
+    """Whether an objective or a constraint may use it: timings may not, they differ from run to
+    run.
+    """
     in_baseline: bool = True
     """Whether the baseline, which is plain cross entropy, has it too."""
     needs_outliers: bool = False

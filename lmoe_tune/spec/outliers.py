@@ -16,7 +16,9 @@ def outliers_per_step(outlier_ratio: float, batch_size: int) -> int:
 
 
 def searched_outliers(spec: Spec) -> tuple[int, int] | None:
-    """The fewest and the most outliers of a step that a search may ask for; None where it is not searched."""
+    """The fewest and the most outliers of a step that a search may ask for; None where it is not
+    searched.
+    """
     ratios: list[float] = []
     for name, searched in spec.space.items():
         if name.rpartition(".")[2] == OUTLIER_RATIO:

@@ -33,10 +33,11 @@ def apply_overrides(
     *,
     methods: Collection[str] = (),
 ) -> None:
-    """Set each `a.b=v` in the tree, in place and in order; a number as a key counts within a list, from 0.
+    """Set each `a.b=v` in the tree, in place and in order; a number as a key counts within a list,
+    from 0.
 
-    The value of a setting that holds text is that text; any other is YAML. What cannot be set is appended to
-    `problems`.
+    The value of a setting that holds text is that text; any other is YAML. What cannot be set is
+    appended to `problems`.
 
     Args:
         methods: names that may stand before a parameter's, as in `space.mixoe.lr`.
@@ -72,7 +73,9 @@ def apply_name(root: Mapping, name: str, order: int) -> None:
 
 
 def _value(path: KeyPath, text: str, mark: Mark, problems: list[tuple[Mark, Problem]]) -> Node:
-    """The node for what was typed. Raises SpecError where it is nothing, or not YAML where it must be."""
+    """The node for what was typed. Raises SpecError where it is nothing, or not YAML where it must
+    be.
+    """
     stripped = text.strip()
     if not stripped:
         if allows_null(path):

@@ -64,7 +64,9 @@ def check_parameters(
 
 
 def check_values(findings: Findings, declaration: Declaration) -> dict[str, Value]:
-    """The values of a document that holds nothing but parameters. Raises SpecError with every problem."""
+    """The values of a document that holds nothing but parameters. Raises SpecError with every
+    problem.
+    """
     declared = declaration.all_parameters
     for name in findings.keys(()):
         if name not in declared:
@@ -79,7 +81,9 @@ def check_values(findings: Findings, declaration: Declaration) -> dict[str, Valu
 
 
 def typed_space(space: Mapping[str, Mapping[str, Any]], declaration: Declaration) -> dict[str, Any]:
-    """The checked space with every number in its parameter's type, and `int` where the parameter is one."""
+    """The checked space with every number in its parameter's type, and `int` where the parameter is
+    one.
+    """
     result: dict[str, Any] = {}
     for name, entry in space.items():
         parameter = declaration.all_parameters[name]
@@ -97,7 +101,9 @@ def typed_space(space: Mapping[str, Mapping[str, Any]], declaration: Declaration
 def default_start(
     space: Mapping[str, Mapping[str, Any]], methods: Iterable[Declaration], train: Mapping[str, Any]
 ) -> tuple[dict[str, Any], ...]:
-    """The untuned defaults of each method's searched parameters, as far as the space has them, as points."""
+    """The untuned defaults of each method's searched parameters, as far as the space has them, as
+    points.
+    """
     points = []
     for method in methods:
         point: dict[str, Any] = {}
@@ -353,7 +359,9 @@ def _check_start_from(
 
 
 def _check_methods_of_points(findings: Findings, methods: Collection[Declaration]) -> None:
-    """Every point is of one method that has all its parameters; else it would be drawn and never tried."""
+    """Every point is of one method that has all its parameters; else it would be drawn and never
+    tried.
+    """
     named = (*findings.keys(("space",)), *findings.keys(("fixed",)))
     points = findings.node(START_FROM)
 

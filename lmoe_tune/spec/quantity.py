@@ -34,7 +34,9 @@ def bounds(
     low_exclusive: bool = False,
     high_exclusive: bool = False,
 ) -> str:
-    """The words for a range, to follow "a number": " greater than 0", " between 0 and 1", or nothing."""
+    """The words for a range, to follow "a number": " greater than 0", " between 0 and 1", or
+    nothing.
+    """
     if low is not None and high is not None and not (low_exclusive or high_exclusive):
         return f" between {figure(low)} and {figure(high)}"
 
@@ -63,7 +65,9 @@ def figure(number: float) -> str:
 
 
 def duration_s(value: object) -> float:
-    """Seconds of `90`, `"90s"`, `"30m"`, `"8h"`, `"2d"` or `"1h30m"`. Raises ValueError for anything else."""
+    """Seconds of `90`, `"90s"`, `"30m"`, `"8h"`, `"2d"` or `"1h30m"`. Raises ValueError for
+    anything else.
+    """
     seconds = math.nan
     if isinstance(value, int | float) and not isinstance(value, bool):
         seconds = float(value)
@@ -83,7 +87,9 @@ def duration_s(value: object) -> float:
 
 
 def duration_text(seconds: float) -> str | float:
-    """The shortest notation that reads back as exactly these seconds: 43200 is "12h", 0.5 stays 0.5."""
+    """The shortest notation that reads back as exactly these seconds: 43200 is "12h", 0.5 stays
+    0.5.
+    """
     if seconds != int(seconds):
         return seconds
 

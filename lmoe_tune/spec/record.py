@@ -51,7 +51,9 @@ for _char, _resolvers in yaml.SafeDumper.yaml_implicit_resolvers.items():
 
 
 def resolved_yaml(spec: Spec) -> str:
-    """The spec with all defaults written out, in a stable order; `spec_from_resolved` reads it back."""
+    """The spec with all defaults written out, in a stable order; `spec_from_resolved` reads it
+    back.
+    """
     text: str = yaml.dump(
         spec.model_dump(mode="json", by_alias=True),
         Dumper=_Dumper,
@@ -78,7 +80,9 @@ def spec_from_resolved(text: str) -> Spec:
 
 
 def identity(spec: Spec) -> dict[str, Any]:
-    """Everything that must not change between the runs of a sweep: all but budget, resources, tracking, caches."""
+    """Everything that must not change between the runs of a sweep: all but budget, resources,
+    tracking, caches.
+    """
     left_out: dict[str, Any] = dict.fromkeys(CHANGEABLE, True) | {"data": set(CHANGEABLE_DATA)}
     return spec.model_dump(mode="json", by_alias=True, exclude=left_out)
 
@@ -97,15 +101,18 @@ def with_start_of(frozen: Spec, wanted: Spec) -> Spec:
 
 
 def settings(spec: Spec) -> dict[str, Any]:
-    """Every single setting of a spec by its dotted path, without those that may change from run to run."""
+    """Every single setting of a spec by its dotted path, without those that may change from run to
+    run.
+    """
     return {dotted(path): value for path, value in _leaves(identity(spec), ())}
 
 
 def diff(old: Spec, new: Spec) -> list[str]:
-    """What keeps `new` from going on with the sweep of `old`: "train.lr: 0.001 -> 0.01", one per setting.
+    """What keeps `new` from going on with the sweep of `old`: "train.lr: 0.001 -> 0.01", one per
+    setting.
 
-    What `new` leaves open (device, precision, threads, seed of the training, points of other sweeps) agrees with
-    what was decided at the start.
+    What `new` leaves open (device, precision, threads, seed of the training, points of other
+    sweeps) agrees with what was decided at the start.
     """
     if old.warm_start:
         new = with_start_of(old, new)

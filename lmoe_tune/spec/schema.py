@@ -13,7 +13,9 @@ REQUIRED = ("data",)
 
 
 def json_schema() -> dict[str, Any]:
-    """The schema. What it cannot say (bounds of a trainable's parameters, files) is left to `check`."""
+    """The schema. What it cannot say (bounds of a trainable's parameters, files) is left to
+    `check`.
+    """
     schema = Spec.model_json_schema(by_alias=True)
     definitions = schema["$defs"]
     definitions["Distribution"] = _distribution(definitions["Distribution"])

@@ -1,8 +1,10 @@
-"""`lmoe-tune audit`: every suggestion and every pruning decision of a sweep, computed again from its ledger.
+"""`lmoe-tune audit`: every suggestion and every pruning decision of a sweep, computed again from
+its ledger.
 
-The ledger's transactions are replayed in their order into a ledger of its own in a temporary folder: at each one
-that started a trial the sampler is asked again, at each recorded epoch the pruner. Nothing is trained. What was given
-(points to start from, retries, failures, the ends of budgets) is taken as recorded.
+The ledger's transactions are replayed in their order into a ledger of its own in a temporary
+folder: at each one that started a trial the sampler is asked again, at each recorded epoch the
+pruner. Nothing is trained. What was given (points to start from, retries, failures, the ends of
+budgets) is taken as recorded.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from lmoe_tune.errors import UsageError
+from lmoe_tune.records import TrialRecord
 from lmoe_tune.spec import METRICS, identity
 from lmoe_tune.sweep import schema
 from lmoe_tune.sweep.contents import COMPLETE, FAIL, PRUNED, RUNNING, WAITING, Operation
@@ -35,7 +38,8 @@ class Audit:
         suggestions: trials whose parameters were computed again.
         given: trials that came with their parameters (points to start from, retries).
         decisions: epochs after which it was decided again whether the trial goes on.
-        differences: what came out otherwise, a sentence each; none where the record is what the code decides.
+        differences: what came out otherwise, a sentence each; none where the record is what the
+            code decides.
         cautions: what limits the audit.
         digest: SHA-256 of spec, data, parameters, metrics and ends: one line for a paper.
     """
@@ -84,26 +88,28 @@ def audit(ledger: Ledger) -> Audit:
 
 
 def digest(ledger: Ledger) -> str:
-    """The hash of all that a sweep's result rests on; the same wherever and whenever it is computed.
+    """The hash of all that a sweep's result rests on; the same wherever and whenever it is
+    computed.
 
-    Times are left out, and so are retries of processes: they differ between machines and change no result.
+    Times are left out, and so are retries of processes: they differ between machines and change no
+    result.
     """
-    trials = [
-        {
-            "number": trial.number,
-            "state": trial.state,
-            "params": trial.params,
-            "epochs": [_lasting(epoch.metrics) for epoch in trial.epochs],
-        }
-        for trial in ledger.trials()
-    ]
     document = {
         "spec": {key: value for key, value in identity(ledger.spec).items() if key != "name"},
         "data": ledger.get(schema.FINGERPRINT),
-        "trials": trials,
+        "trials": list(map(_result, ledger.trials())),
     }
     text = json.dumps(document, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _result(trial: TrialRecord) -> dict[str, Any]:
+    return {
+        "number": trial.number,
+        "state": trial.state,
+        "params": trial.params,
+        "epochs": [_lasting(epoch.metrics) for epoch in trial.epochs],
+    }
 
 
 def _lasting(metrics: Mapping[str, float]) -> dict[str, float]:

@@ -247,18 +247,22 @@ def refuse_unusable_folder(address: str | None) -> None:
     given = os.environ.get("RAY_TMPDIR")
     if not given or address or os.environ.get("RAY_ADDRESS"):
         return
-    base = Path(given)
-    fault = None
-    if not base.is_absolute():
-        fault = "must be an absolute path"
-    elif not base.is_dir():
-        fault = "there is no such folder"
-    elif not os.access(base, os.W_OK | os.X_OK):
-        fault = "it cannot be written in"
-    elif not _is_short(base / _own_name()):
-        fault = f"its path must have {_longest(_own_name())} characters at most, for Ray's sockets"
+    fault = fault_of_folder(Path(given))
     if fault is not None:
         raise UsageError(f"RAY_TMPDIR is {shown(given)}: {fault}")
+
+
+def fault_of_folder(base: Path) -> str | None:
+    """Why Ray cannot have its sockets and logs in this folder; None where it can."""
+    if not base.is_absolute():
+        return "must be an absolute path"
+    if not base.is_dir():
+        return "there is no such folder"
+    if not os.access(base, os.W_OK | os.X_OK):
+        return "it cannot be written in"
+    if not _is_short(base / _own_name()):
+        return f"its path must have {_longest(_own_name())} characters at most, for Ray's sockets"
+    return None
 
 
 @contextmanager

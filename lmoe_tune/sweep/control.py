@@ -117,11 +117,10 @@ class SweepControl:
 
     def worker_config(self, suggestion: Suggestion) -> dict[str, Any]:
         """What a worker needs to run a trial; the rest it reads in the sweep's folder."""
-        folder, job = self.ledger.folder, self.ledger.get(schema.JOB)
-        if job:
-            about = {"job": job, "candidates": self.ledger.get(schema.CANDIDATES)}
-        else:
-            about = {}
+        folder, candidates = self.ledger.folder, self.ledger.get(schema.CANDIDATES)
+        about = {}
+        if candidates is not None:  # a confirmation's
+            about["candidates"] = candidates
         return {
             **about,
             "nonce": self.nonce,

@@ -1,4 +1,6 @@
-"""`lmoe-tune prune-checkpoints`: frees what the checkpoints of a sweep take, and keeps what is still needed."""
+"""`lmoe-tune prune-checkpoints`: frees what the checkpoints of a sweep take, and keeps what is
+still needed.
+"""
 
 from __future__ import annotations
 
@@ -28,12 +30,14 @@ class Freed:
 
 
 def prune_checkpoints(ledger: Ledger, keep: int | None = None) -> Freed:
-    """Remove all checkpoints but the last one of the best trials and those that unfinished trials go on from.
+    """Remove all checkpoints but the last one of the best trials and those that unfinished trials
+    go on from.
 
     The caller holds the sweep's lock.
 
     Args:
-        keep: how many of the best trials keep theirs; None: as the spec says (tracking.best_checkpoints).
+        keep: how many of the best trials keep theirs; None: as the spec says
+            (tracking.best_checkpoints).
 
     Raises:
         StorageError: something cannot be removed.

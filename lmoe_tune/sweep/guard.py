@@ -1,4 +1,6 @@
-"""Notices when Ray itself dies under a sweep: Tune's loop would wait for it for ever, or Ray end this process."""
+"""Notices when Ray itself dies under a sweep: Tune's loop would wait for it for ever, or Ray end
+this process.
+"""
 
 from __future__ import annotations
 

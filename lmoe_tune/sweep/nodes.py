@@ -1,4 +1,6 @@
-"""The nodes that a sweep runs on: how many trials fit on those there are now, and which of them are left out."""
+"""The nodes that a sweep runs on: how many trials fit on those there are now, and which of them are
+left out.
+"""
 
 from __future__ import annotations
 
@@ -78,7 +80,8 @@ class Nodes:
         return is_new and len(self.gpus) > 1
 
     def refuse_none_left(self, alive: Collection[str], resume_command: str) -> None:
-        """Raises LmoeTuneError with all reasons where every node that trials could run on is left out.
+        """Raises LmoeTuneError with all reasons where every node that trials could run on is left
+        out.
 
         Args:
             alive: Ray's ids of the nodes that there are now, and that are large enough.

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
 
 
 class Observer:
-    """Hears what happens in a sweep; override what you want to see. It must be quick: the sweep waits for it.
+    """Hears what happens in a sweep; override what you want to see. It must be quick: the sweep
+    waits for it.
 
     The methods are called from the thread that runs the sweep.
     """
@@ -20,8 +21,8 @@ class Observer:
         """Something that a person wants to know: one sentence, or a few lines."""
 
     def on_work(self, what: str, done: int, total: int) -> None:
-        """So much is done of something that takes a while: reading or decoding images before the first trial, or
-        delivering to MLflow after the last one.
+        """So much is done of something that takes a while: reading or decoding images before the
+        first trial, or delivering to MLflow after the last one.
         """
 
     def on_begin(self, ledger: Ledger) -> None:

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Event
 from typing import Any
 
 from lmoe_tune.durable import ADVICE, cannot_write
@@ -25,16 +24,13 @@ from lmoe_tune.sweep.delivery import PATIENCE_S
 from lmoe_tune.sweep.guard import guarded
 from lmoe_tune.sweep.ledger import Ledger, now_ms
 from lmoe_tune.sweep.nodes import refuse_too_large
-from lmoe_tune.sweep.observer import Observer
 from lmoe_tune.sweep.projector import DELIVERING, Projector
+from lmoe_tune.sweep.settings import Leave, RunSettings
 from lmoe_tune.sweep.trial_files import mend_records
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 INTERRUPTED = 130  # the exit status of what was interrupted and can be resumed
 INTERRUPTED_PATIENCE_S = 4.0  # whoever presses Ctrl-C wants out; a resume delivers the rest
-
-Leave = Callable[[int], object]
-"""Ends the process at once, with this exit status."""
 
 
 @dataclass(frozen=True)
@@ -47,21 +43,20 @@ class Outcome:
 
 def run_sweep(
     ledger: Ledger,
-    observer: Observer,
+    settings: RunSettings,
     *,
     import_path: Path,
-    address: str | None,
     tracking_uri: str,
-    stop: Event | None = None,
-    leave: Leave | None = None,
+    worker: type[Any] | None = None,
 ) -> Outcome:
     """Work on a sweep until it is complete or somebody stops it.
 
-    The caller holds the ledger. Unfinished trials of former runs go on first, from their checkpoints.
+    The caller holds the ledger. Unfinished trials of former runs go on first, from their
+    checkpoints.
 
     Args:
-        stop: set from another thread, it stops the sweep cleanly.
-        leave: ends the process with a status, at a second signal, or where Ray is dead and this waits for it.
+        import_path: where the user's modules are.
+        worker: the Trainable that runs a trial; None: `trainables.worker.TrialWorker`.
 
     Raises:
         LmoeTuneError: Ray cannot be started, nothing fits on it, or the ledger cannot be written.
@@ -70,15 +65,16 @@ def run_sweep(
     deadline_ms = None
     if budget.time_s is not None:
         deadline_ms = now_ms() + round(1000 * (budget.time_s - ledger.wall_s()))
+    observer = settings.observer
     control = SweepControl(
-        ledger, observer, import_path=import_path, deadline_ms=deadline_ms, stop=stop
+        ledger, observer, import_path=import_path, deadline_ms=deadline_ms, stop=settings.stop
     )
     mend_records(ledger.folder, ledger.trials())
     run = ledger.begin_run(
         {"pid": os.getpid(), "resources": ledger.spec.resources.model_dump(mode="json")}
     )
 
-    with _signals(control, leave) as install:
+    with _signals(control, settings.leave) as install:
         projector = Projector(
             ledger,
             tracking_uri,
@@ -86,7 +82,7 @@ def run_sweep(
             lambda left, total: observer.on_work(DELIVERING, total - left, total),
         )
         try:
-            _run_on_ray(control, projector, run, address, install, leave)
+            _run_on_ray(control, projector, run, settings, install, worker)
         except KeyboardInterrupt:
             control.interrupted = True
         except SystemExit as exit_:  # while Ray starts, its own handler takes SIGTERM
@@ -115,23 +111,24 @@ def _run_on_ray(
     control: SweepControl,
     projector: Projector,
     run: int,
-    address: str | None,
+    settings: RunSettings,
     install: Callable[[], None],
-    leave: Leave | None,
+    worker: type[Any] | None,
 ) -> None:
     ledger = control.ledger
 
     def sent() -> AbstractContextManager[dict[str, Any]]:
         return shipping.sent(ledger.spec, control.import_path)
 
-    with cluster.started(address, sent) as resources:
+    leave = settings.leave
+    with cluster.started(settings.address, sent) as resources:
         install()  # Ray put its own in their place
         if resources.local:
             refuse_too_large(resources.capacities().values(), ledger.spec.resources)
         resources.show_presence(f"{ledger.sweep_id}-{run}")
         with guarded(resources.vitals, control.on_cluster_lost, lambda: _give_up(control, leave)):
             projector.refuse_to_start()
-            _tune(control, projector, resources, run)
+            _tune(control, projector, resources, run, worker)
         if _end_run(control, run):
             projector.finish_soon()  # while Ray shuts down
 
@@ -160,7 +157,13 @@ def _state(ledger: Ledger) -> str:
     return "interrupted"
 
 
-def _tune(control: SweepControl, projector: Projector, resources: Cluster, run: int) -> None:
+def _tune(
+    control: SweepControl,
+    projector: Projector,
+    resources: Cluster,
+    run: int,
+    worker: type[Any] | None,
+) -> None:
     from ray import tune
 
     from lmoe_tune.sweep.scheduler import LedgerScheduler
@@ -173,7 +176,7 @@ def _tune(control: SweepControl, projector: Projector, resources: Cluster, run: 
     scheduler = LedgerScheduler(control)
     # Of two sweeps on a cluster that call it alike, one may get the other's code.
     name = f"lmoe-tune-{control.ledger.sweep_id}-{run}"
-    tune.register_trainable(name, TrialWorker)
+    tune.register_trainable(name, worker or TrialWorker)
     tuner = tune.Tuner(
         name,
         tune_config=tune.TuneConfig(
@@ -228,10 +231,11 @@ def _quiet() -> Iterator[None]:
 
 @contextmanager
 def _signals(control: SweepControl, leave: Leave | None) -> Iterator[Callable[[], None]]:
-    """The first SIGINT, SIGTERM or SIGHUP stops cleanly; a second one leaves at once, which loses nothing.
+    """The first SIGINT, SIGTERM or SIGHUP stops cleanly; a second one leaves at once, which loses
+    nothing.
 
-    Only the main thread can take signals, and what the user ignores (`nohup`) stays ignored. They mean afterwards
-    what they meant before. Yields what installs the handlers once more.
+    Only the main thread can take signals, and what the user ignores (`nohup`) stays ignored. They
+    mean afterwards what they meant before. Yields what installs the handlers once more.
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: None

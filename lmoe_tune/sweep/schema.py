@@ -142,9 +142,6 @@ OF_SWEEP = Key[str](
 OF_SWEEP_ID = Key[str](
     "of_sweep_id", "sweep", "UUID", "a confirmation, at its start", "The same, whatever its name."
 )
-JOB = Key[str](
-    "job", "sweep", "module:function", "a confirmation, at its start", "What runs a job."
-)
 CANDIDATES = Key[list[dict[str, Any]]](
     "candidates", "sweep", "list", "a confirmation, for each new row",
     "The rows of its table, and what they are trained for: `confirm`, or `reseed`.",

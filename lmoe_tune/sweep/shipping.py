@@ -1,7 +1,8 @@
-"""What a driver sends to the workers of a cluster: the user's own modules, and from a checkout the package.
+"""What a driver sends to the workers of a cluster: the user's own modules, and from a checkout the
+package.
 
-A node's own installation of the package goes before what is sent: the handshake then says whether it is the same.
-Nothing else travels: no repository, no data, no home.
+A node's own installation of the package goes before what is sent: the handshake then says whether
+it is the same. Nothing else travels: no repository, no data, no home.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ def prepare():
 
 @contextmanager
 def sent(spec: Spec, import_path: Path) -> Iterator[dict[str, Any]]:
-    """Ray's runtime environment that brings the code to the workers, for as long as they may fetch it."""
+    """Ray's runtime environment that brings the code to the workers, for as long as they may fetch
+    it.
+    """
     folder = Path(tempfile.mkdtemp(prefix="lmoe-tune-sent-"))
     try:
         (folder / "lmoe_tune_sent.py").write_text(

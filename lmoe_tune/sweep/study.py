@@ -18,12 +18,20 @@ from lmoe_tune.sweep.schema import STUDY
 
 Direction = Literal["maximize", "minimize"]
 
-optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+def new_study(directions: Sequence[Direction], **options: Any) -> optuna.Study:
+    """A study of Optuna's, without the line that it logs about each."""
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        return optuna.create_study(directions=directions, **options)
+    finally:
+        optuna.logging.set_verbosity(before)  # the user may use Optuna, too
 
 
 def study_in_memory(directions: Sequence[Direction]) -> optuna.Study:
     """A new study that is written nowhere."""
-    return optuna.create_study(directions=directions)
+    return new_study(directions)
 
 
 class LedgerStorage(JournalStorage):
@@ -78,7 +86,7 @@ class OptunaStudy:
         if directions is None:
             self.study = optuna.load_study(**options)
         else:
-            self.study = optuna.create_study(directions=directions, **options)
+            self.study = new_study(directions, **options)
         self._study_id = self._storage.get_study_id_from_name(STUDY)
         self._running: dict[int, Trial] = {}
 

@@ -1,7 +1,8 @@
-"""Which trials cannot be told apart from the best one on the validation images, and which keep what that takes.
+"""Which trials cannot be told apart from the best one on the validation images, and which keep what
+that takes.
 
-A trial's placements (`lmoe_tune.placements`) are written at its end. They stay as long as its checkpoint does, and
-those of the method's defaults for good.
+A trial's placements (`lmoe_tune.placements`) are written at its end. They stay as long as its
+checkpoint does, and those of the method's defaults for good.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 
 
 def ties(folder: SweepFolder, ranked: Iterable[int], metric: str) -> dict[int, bool]:
-    """Of each trial that can be compared with the best one, whether it cannot be told apart from it.
+    """Of each trial that can be compared with the best one, whether it cannot be told apart from
+    it.
 
     Args:
         ranked: numbers of the complete trials, best first.

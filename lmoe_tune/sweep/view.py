@@ -7,7 +7,7 @@ from typing import Any
 
 from lmoe_tune.durable import read_text
 from lmoe_tune.errors import UsageError
-from lmoe_tune.questions import read_questions
+from lmoe_tune.questions import Question, read_questions
 from lmoe_tune.records import TrialState
 from lmoe_tune.spec import Spec, spec_from_resolved
 from lmoe_tune.sweep import schema
@@ -93,13 +93,13 @@ def questions_of(ledger: Ledger) -> dict[str, Any]:
         asked = read_questions(ledger.folder.home)
     except UsageError:
         return {"questions": None, "home_questions": None}
-    name = ledger.folder.name
-    own = [
-        one.number
-        for one in asked
-        if one.sweep_id == ledger.sweep_id or any(look.sweep == name for look in one.looks)
-    ]
+    own = [one.number for one in asked if _is_of(one, ledger)]
     return {"questions": own, "home_questions": len(asked)}
+
+
+def _is_of(question: Question, ledger: Ledger) -> bool:
+    looks = [look.sweep for look in question.looks]
+    return question.sweep_id == ledger.sweep_id or ledger.folder.name in looks
 
 
 def changes_of(ledger: Ledger) -> list[str]:

@@ -1,7 +1,8 @@
 """Memory that a step has freed is kept for the next one.
 
-glibc gives every tensor beyond 32 MB pages of its own and returns them when it is freed, so each step of a larger
-network waits for the kernel to clear them again: a tenth of the time of a ResNet-50's step on a CPU.
+glibc gives every tensor beyond 32 MB pages of its own and returns them when it is freed, so each
+step of a larger network waits for the kernel to clear them again: a tenth of the time of a
+ResNet-50's step on a CPU.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h
 
 
 def keep_freed_memory() -> None:
-    """From now on this process keeps what it frees, up to its peak. Does nothing where the C library is not glibc."""
+    """From now on this process keeps what it frees, up to its peak. Does nothing where the C
+    library is not glibc.
+    """
     if (library := _glibc()) is not None:
         library.mallopt(M_MMAP_MAX, 0)
         library.mallopt(M_TRIM_THRESHOLD, -1)
@@ -30,10 +33,11 @@ def return_freed_memory() -> None:
 
 
 def give_back_memory() -> None:
-    """Hand back what an ended trial has left, for whoever shares this machine; cheap where it has left little.
+    """Hand back what an ended trial has left, for whoever shares this machine; cheap where it has
+    left little.
 
-    What was imported before the first call is left out of this and later collections: going through the objects of
-    torch and Ray took a quarter of a second between two trials.
+    What was imported before the first call is left out of this and later collections: going through
+    the objects of torch and Ray took a quarter of a second between two trials.
     """
     gc.collect(1)
     if not gc.get_freeze_count():

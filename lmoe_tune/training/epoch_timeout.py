@@ -25,11 +25,12 @@ CLOCK_MONOTONIC = 1  # linux/time.h
 
 
 def each_within(seconds: float | None, items: Iterator[Item]) -> Iterator[Item]:
-    """The items; if one takes longer than `seconds`, the process prints its stacks and exits with status 1.
+    """The items; if one takes longer than `seconds`, the process prints its stacks and exits with
+    status 1.
 
-    faulthandler's timer is a thread without Python in it, so a call that hangs holding the interpreter lock is
-    ended too. In a process that is stopped (SIGSTOP) no thread runs: that one the kernel kills, GRACE_S later.
-    The time that the consumer takes is not counted.
+    faulthandler's timer is a thread without Python in it, so a call that hangs holding the
+    interpreter lock is ended too. In a process that is stopped (SIGSTOP) no thread runs: that one
+    the kernel kills, GRACE_S later. The time that the consumer takes is not counted.
     """
     while True:
         try:
@@ -107,7 +108,8 @@ def _killed_after(seconds: float) -> Iterator[None]:
 def kill_when_frozen(seconds: float) -> None:
     """From now on the kernel kills this process when no Python has run in it for `seconds`.
 
-    For a process that is stopped between its epochs or before the first: no timer of an epoch's runs there.
+    For a process that is stopped between its epochs or before the first: no timer of an epoch's
+    runs there.
     """
     timer = _KillTimer()
     timer.set(seconds)  # the process may be stopped before the thread has run at all

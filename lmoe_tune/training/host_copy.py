@@ -1,4 +1,6 @@
-"""Tensors of a device brought to the host in few transfers: hundreds of small ones wait for the GPU one by one."""
+"""Tensors of a device brought to the host in few transfers: hundreds of small ones wait for the GPU
+one by one.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,8 @@ from torch import Tensor
 
 
 def on_host(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same tensors in the host's memory, by name, in the order of the names: one transfer for each type of number.
+    """The same tensors in the host's memory, by name, in the order of the names: one transfer for
+    each type of number.
 
     What lies there already is given as it is, not copied.
     """
@@ -36,5 +39,7 @@ def _has_no_gaps(tensor: Tensor) -> bool:
 
 
 def _in_memory_order(tensor: Tensor) -> Tensor:
-    """A flat view of a tensor without gaps, whatever the order of its dimensions (channels last, for one)."""
+    """A flat view of a tensor without gaps, whatever the order of its dimensions (channels last,
+    for one).
+    """
     return tensor.detach().as_strided((tensor.numel(),), (1,))

@@ -7,6 +7,7 @@ import json
 import pickle
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -31,8 +32,10 @@ from lmoe_tune.errors import UsageError
 from lmoe_tune.evaluation import ScoreName, outputs, threshold_at_tpr
 from lmoe_tune.model import build_model
 from lmoe_tune.sweep import view
+from lmoe_tune.sweep.folder import find_sweep
 from lmoe_tune.sweep.ledger import Ledger
 from lmoe_tune.training.trial import run_trial
+from tests.cli.conftest import make_sweep
 from trainables import load_method
 
 BEST = 1
@@ -54,24 +57,34 @@ def describes(classes: tuple[str, ...], score: ScoreName = "msp") -> dict[str, A
     return ModelDescription("small_cnn", classes, score, "fp32", GREY).document()
 
 
-@pytest.fixture
-def ledger(sweep: Callable[..., Ledger]) -> Ledger:
-    """Three complete trials, of which number 1 is the best and has a checkpoint."""
-    made = sweep("digits", 0.9, 0.95, 0.7, trials=3)
-    data = load_search_data(made.spec.data, made.folder.home)
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three complete trials, of which number 1 is the best and has a checkpoint; and its export, in `out`."""
+    where = tmp_path_factory.mktemp("made")
+    ledger = make_sweep(where, "digits", 0.9, 0.95, 0.7, trials=3)
+    data = load_search_data(ledger.spec.data, ledger.folder.home)
     state = {
         "model": a_model(data.num_classes).state_dict(),
         "epoch": 1,
         "describes": describes(data.classes),
     }
-    checkpoint.save(made.folder.checkpoints(BEST), 1, state)
-    return made
+    checkpoint.save(ledger.folder.checkpoints(BEST), 1, state)
+    export.write_detector(ledger, export.winner_of(ledger), where / "out")
+    return where
 
 
 @pytest.fixture
-def folder(ledger: Ledger, tmp_path: Path) -> Path:
-    export.write_detector(ledger, export.winner_of(ledger), tmp_path / "out")
-    return tmp_path / "out"
+def ledger(made: Path, tmp_path: Path) -> Ledger:
+    """The sweep, in the default home of `cli`."""
+    shutil.copytree(made / "lmoe_runs", tmp_path / "lmoe_runs")
+    folder = find_sweep(tmp_path / "lmoe_runs", "digits")
+    return Ledger.writing(folder, view.read_spec(folder))
+
+
+@pytest.fixture
+def folder(made: Path, tmp_path: Path) -> Path:
+    """Its export."""
+    return Path(shutil.copytree(made / "out", tmp_path / "out"))
 
 
 @pytest.fixture
@@ -259,44 +272,56 @@ def test_an_older_export_is_replaced_whole_and_anything_else_is_left_alone(
     assert not list(tmp_path.glob(".*"))
 
 
-@pytest.mark.parametrize("renamed", [0, 1, 2])
-def test_an_export_that_was_killed_is_mended_by_the_next(
-    ledger: Ledger, folder: Path, renamed: int
-) -> None:
-    """Killed before the first rename, between the two, or after the second."""
-    before = (folder / "detector.json").read_text(encoding="utf-8")
-    program = f"""if True:
-        import os, pathlib, sys
-        from lmoe_tune import export
-        from lmoe_tune.sweep import view
-        from lmoe_tune.sweep.folder import find_sweep
-        ledger = view.read_sweep(find_sweep(pathlib.Path(sys.argv[1]), "digits"))
-        rename, renamed = pathlib.Path.rename, []
+KILLED = """if True:
+    import os, pathlib, sys
+    from lmoe_tune import export
+    from lmoe_tune.sweep import view
+    from lmoe_tune.sweep.folder import find_sweep
+    ledger = view.read_sweep(find_sweep(pathlib.Path(sys.argv[1]), "digits"))
+    rename = pathlib.Path.rename
+
+    def export_and_die(folder, last):
+        renamed = []
         def count(path, target):
-            if len(renamed) == {renamed}:
+            if len(renamed) == last:
                 os._exit(9)
             renamed.append(rename(path, target))
             if len(renamed) == 2:
                 os._exit(9)
         pathlib.Path.rename = count
-        export.write_detector(ledger, export.winner_of(ledger), pathlib.Path(sys.argv[2]))
-    """
-    done = subprocess.run(
-        [sys.executable, "-c", program, str(ledger.folder.home), str(folder)], check=False
+        export.write_detector(ledger, export.winner_of(ledger), pathlib.Path(folder))
+
+    for last, folder in enumerate(sys.argv[2:]):
+        child = os.fork()
+        if child == 0:
+            export_and_die(folder, last)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+"""
+
+
+def test_an_export_that_was_killed_is_mended_by_the_next(
+    made: Path, ledger: Ledger, tmp_path: Path
+) -> None:
+    """Killed before the first rename, between the two, or after the second."""
+    folders = [tmp_path / f"killed {number}" / "out" for number in range(3)]
+    for folder in folders:
+        shutil.copytree(made / "out", folder)
+    before = (made / "out" / "detector.json").read_text(encoding="utf-8")
+    subprocess.run(
+        [sys.executable, "-c", KILLED, str(ledger.folder.home), *map(str, folders)], check=True
     )
-    assert done.returncode == 9
-    left = [path for path in folder.parent.iterdir() if path.name.startswith(".out.")]
-    assert len(left) == 1 and folder.exists() == (renamed != 1)
-    theirs = folder.parent / ".out.mine"
-    theirs.mkdir()
-    export._mend(folder)
-    after = (folder / "detector.json").read_text(encoding="utf-8")
-    assert (after == before) == (renamed < 2)
-    load_detector(folder)
-    export.write_detector(ledger, export.winner_of(ledger), folder)
-    assert [path.name for path in folder.parent.iterdir() if path.name.startswith(".out.")] == [
-        ".out.mine"
-    ]
+
+    for renamed, folder in enumerate(folders):
+        left = [path for path in folder.parent.iterdir() if path.name.startswith(".out.")]
+        assert len(left) == 1 and folder.exists() == (renamed != 1)
+        theirs = folder.parent / ".out.mine"
+        theirs.mkdir()
+        export._mend(folder)
+        after = (folder / "detector.json").read_text(encoding="utf-8")
+        assert (after == before) == (renamed < 2)
+        load_detector(folder)
+        export.write_detector(ledger, export.winner_of(ledger), folder)
+        assert list(folder.parent.glob(".out.*")) == [theirs]
 
 
 def test_an_export_that_still_runs_is_left_alone(
@@ -609,7 +634,7 @@ def test_what_is_registered_says_the_same_and_a_sweep_that_mlflow_lacks_is_said(
 
 
 def test_a_file_name_that_is_not_utf8_is_a_row_like_the_others(
-    ledger: Ledger, folder: Path, cli: Any, tmp_path: Path
+    ledger: Ledger, folder: Path, cli: Any, cli_process: Any, tmp_path: Path
 ) -> None:
     import os
 
@@ -628,7 +653,9 @@ def test_a_file_name_that_is_not_utf8_is_a_row_like_the_others(
         b"photos/caf\xe9.png",
         "photos/z ä.png".encode(),
     ]
-    done = cli("predict", "out", "photos", LC_ALL="C", PYTHONCOERCECLOCALE="0", PYTHONUTF8="0")
+    done = cli_process(
+        "predict", "out", "photos", LC_ALL="C", PYTHONCOERCECLOCALE="0", PYTHONUTF8="0"
+    )
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == 4 and "caf\\xe9.png" in done.stdout
 

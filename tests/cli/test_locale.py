@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import lmoe_tune
 from lmoe_tune.sweep.lifecycle import write_records
 from lmoe_tune.sweep.view import read_spec
+from tests.command_line import environment
 
 Cli = Callable[..., Any]
 EXPERIMENT = "Vögel"
@@ -26,6 +29,18 @@ COMMANDS = [
     ("doctor",),
     ("report", "birds"),
 ]
+END = "-- end of a command --"
+EACH_OF_THEM = f"""if True:  # one process of that locale
+    import sys
+    from lmoe_tune.cli import main, streams
+    streams.install()
+    for command in {COMMANDS!r}:
+        code = main.run(command)
+        if code:
+            sys.exit(f"{{command}} ended with {{code}}")
+        print({END!r}, flush=True)
+"""
+CODE = Path(lmoe_tune.__file__).resolve().parents[1]  # also where it is not installed
 
 
 @pytest.fixture(params=["ASCII", "ISO-8859-1"])
@@ -47,7 +62,7 @@ def locale(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, str]:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_what_utf8_wrote_is_read_and_kept_under_any_locale(
-    cli: Cli, sweep: Callable[..., Any], tmp_path: Path, locale: dict[str, str]
+    sweep: Callable[..., Any], tmp_path: Path, locale: dict[str, str]
 ) -> None:
     text = (
         "# Die Vögel\nname: birds\ndata: {id: {dataset: digits}}\n"
@@ -58,11 +73,19 @@ def test_what_utf8_wrote_is_read_and_kept_under_any_locale(
     kept = folder.spec.read_bytes()
     assert EXPERIMENT.encode() in kept
 
-    for command in COMMANDS:
-        done = cli(*command, **locale)
-        assert done.returncode == 0, f"{command}: {done.stderr}"
-        assert "Error" not in done.stderr, f"{command}: {done.stderr}"
-        assert done.stdout
+    done = subprocess.run(
+        [sys.executable, "-c", EACH_OF_THEM],
+        cwd=tmp_path,
+        env=environment(**locale) | {"PYTHONPATH": str(CODE)},
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Error" not in done.stderr
+    said = done.stdout.split(END)
+    assert len(said) == len(COMMANDS) + 1 and all(text.strip() for text in said[:-1])
 
     assert folder.spec.read_bytes() == kept
 
@@ -96,8 +119,8 @@ def test_a_sweep_that_cannot_be_read_is_one_line_of_the_list(
     assert "byte 0xf6 at 0 is not UTF-8" in done.stderr
 
 
-def test_a_file_name_that_the_locale_cannot_write_is_said_so(cli: Cli) -> None:
-    done = cli(
+def test_a_file_name_that_the_locale_cannot_write_is_said_so(cli_process: Cli) -> None:
+    done = cli_process(
         "check", "digits", "--set", "model.weights=nets/ö.pt",
         LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0",
     )  # fmt: skip

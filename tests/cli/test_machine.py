@@ -65,7 +65,7 @@ def test_a_folder_of_rays_that_is_too_long_for_its_sockets_is_refused(
 
     row = one(machine.folders(tmp_path), "RAY_TMPDIR")
 
-    assert (row["state"], "at most 43 bytes" in row["advice"]) == ("fail", True)
+    assert (row["state"], "for Ray's sockets" in row["found"]) == ("fail", True)
 
 
 def test_unknown_and_empty_variables_are_named_and_guessed_and_secrets_are_not_shown(

@@ -67,7 +67,7 @@ def test_each_signal_that_asks_to_stop_ends_a_command_with_130(number: int, tmp_
     code = (
         "import os, sys\n"
         "from lmoe_tune.cli import main\n"
-        f"main.app = lambda: os.kill(os.getpid(), {int(number)})\n"
+        f"main.app = lambda *words, **more: os.kill(os.getpid(), {int(number)})\n"
         "main.main()"
     )
     done = subprocess.run(
@@ -87,7 +87,7 @@ def test_a_hangup_that_nohup_ignores_stays_ignored(tmp_path: Path) -> None:
         "import os, signal\n"
         "from lmoe_tune.cli import main\n"
         "signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
-        "main.app = lambda: os.kill(os.getpid(), signal.SIGHUP)\n"
+        "main.app = lambda *words, **more: os.kill(os.getpid(), signal.SIGHUP)\n"
         "main.main()"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=False).returncode == 0

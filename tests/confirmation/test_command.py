@@ -30,6 +30,7 @@ from lmoe_tune.sweep import projector, view
 from lmoe_tune.sweep.folder import SweepLockedError
 from lmoe_tune.sweep.ledger import Ledger
 from lmoe_tune.sweep.runner import Outcome
+from lmoe_tune.sweep.settings import RunSettings
 
 Run = Callable[..., Result]
 NOISE = {1000: 0.001, 1001: -0.002, 1002: 0.0015}
@@ -60,7 +61,7 @@ def jobs_end(
     """In the place of Ray: all waiting jobs end with these AUROCs, the state being `how`."""
 
     def make(auroc: Callable[..., float | None] = better, how: str = "complete") -> None:
-        def run_sweep(ledger: Ledger, observer: Any, **more: Any) -> Outcome:
+        def run_sweep(ledger: Ledger, settings: RunSettings, **more: Any) -> Outcome:
             assert ledger.kind == "confirm"
             sweep = view.read_sweep(folder_module.find_sweep(ledger.folder.home, "small"))
             assert view.test_openings(sweep), "the opening is recorded before anything runs"
@@ -69,7 +70,7 @@ def jobs_end(
                 study._ledger = ledger
                 run_jobs(study, auroc, lambda split: study.open_split(split).test.fingerprint)
                 for trial in ledger.trials():
-                    observer.on_end(trial)
+                    settings.observer.on_end(trial)
             return Outcome(how, delivered=True)
 
         monkeypatch.setattr(running, "run_sweep", run_sweep)
@@ -418,7 +419,7 @@ def test_the_command_tunes_first_and_opens_the_test_set_afterwards(
 ) -> None:  # fmt: skip
     worked_on = []
 
-    def run_sweep(ledger: Ledger, observer: Any, **more: Any) -> Outcome:
+    def run_sweep(ledger: Ledger, settings: RunSettings, **more: Any) -> Outcome:
         worked_on.append(ledger.folder.name)
         home = ledger.folder.home
         openings = view.test_openings(view.read_sweep(folder_module.find_sweep(home, "small")))

@@ -14,7 +14,7 @@ from sklearn.metrics import accuracy_score, roc_auc_score, roc_curve
 
 from lmoe_tune.confirmation import job as job_module
 from lmoe_tune.confirmation.job import run_job
-from lmoe_tune.confirmation.job_ledger import JOB, JobLedger
+from lmoe_tune.confirmation.job_ledger import JobLedger
 from lmoe_tune.confirmation.plan import (
     DESCRIPTION,
     MODEL,
@@ -23,6 +23,7 @@ from lmoe_tune.confirmation.plan import (
     make_plan,
     make_reseeding,
 )
+from lmoe_tune.confirmation.worker import JobWorker
 from lmoe_tune.data import load_search_data
 from lmoe_tune.data.image_source import ImageSource
 from lmoe_tune.data.sealed_images import open_test_data
@@ -33,7 +34,7 @@ from lmoe_tune.model import build_model
 from lmoe_tune.placements import read_placements
 from lmoe_tune.sweep.ledger import Ledger
 from lmoe_tune.training.trial import TrialEpoch
-from trainables.worker import Report, TrialWorker
+from trainables.worker import Report
 
 SETS = ("id", "fine", "coarse_photo_flower", "outliers")
 
@@ -50,7 +51,6 @@ def config_of(study: JobLedger, import_path: Path) -> dict[str, Any]:
     """Of the next job."""
     suggestion = study.ledger.ask()
     return {
-        "job": JOB,
         "candidates": study.ledger.attrs["candidates"],
         "home": str(study.folder.home),
         "sweep": str(study.folder.path),
@@ -277,7 +277,7 @@ def test_every_seed_has_a_baseline_training_of_its_own_and_every_split_its_image
 def test_a_worker_runs_the_job_that_its_config_names(
     config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    worker = object.__new__(TrialWorker)
+    worker = object.__new__(JobWorker)
     worker.config, worker._epochs = config, None
     report: Report = worker.step()["report"]
     assert report.failure is None, report.traceback

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lmoe_tune.confirmation import job_ledger as study_module
-from lmoe_tune.confirmation.job_ledger import JOB, JobLedger, who
+from lmoe_tune.confirmation.job_ledger import JobLedger, who
 from lmoe_tune.confirmation.plan import CONFIRM, RESEED, Plan, make_plan, make_reseeding
 from lmoe_tune.errors import UsageError
 from lmoe_tune.sweep import picture, view
@@ -251,11 +251,10 @@ def test_a_worker_is_told_the_job_and_where_the_sweep_goes_on(sweep: Ledger) -> 
     study.begin(plan_of(sweep), COMMAND)
     control = SweepControl(study.ledger, observer=None, import_path=NOWHERE, deadline_ms=None)  # type: ignore[arg-type]
     config = control.worker_config(study.ledger.ask())
-    assert config["job"] == JOB
     assert config["candidates"][config["params"]["candidate"]]["name"] == "trial 2"
     assert study.ledger.resume_command == COMMAND
     of_search = SweepControl(sweep, observer=None, import_path=NOWHERE, deadline_ms=None)  # type: ignore[arg-type]
-    assert "job" not in of_search.worker_config(sweep.ask())
+    assert "candidates" not in of_search.worker_config(sweep.ask())
     assert sweep.resume_command.startswith("lmoe-tune resume small --home ")
 
 

@@ -24,7 +24,7 @@ from lmoe_tune.data.splits import split_images
 from lmoe_tune.data.usable_images import class_split
 from lmoe_tune.spec import Dataset, DataSpec, Spec
 from lmoe_tune.training import trial
-from trainables.worker import start_trial
+from trainables.worker import TrialWorker
 
 CODE = Path(lmoe_tune.__file__).resolve().parents[1]
 TIMING = ("epoch_s", "images_per_s")
@@ -65,7 +65,9 @@ def searched(tmp_path: Path) -> Callable[[Spec, str], list[Any]]:
             "import_path": str(tmp_path),
             "trial": 0,
         }
-        epochs = list(start_trial(config | {"params": {}}))
+        worker = object.__new__(TrialWorker)  # without `setup`, which is for a process of its own
+        worker.config = config | {"params": {}}
+        epochs = list(worker.start())
         return [
             (
                 {name: value for name, value in epoch.metrics.items() if name not in TIMING},

@@ -13,6 +13,7 @@ NOTEBOOK = ROOT / "docs" / "notebooks" / "first-sweep.ipynb"
 
 @pytest.mark.ray
 @pytest.mark.timeout(400)
+@pytest.mark.long
 def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nbformat = pytest.importorskip("nbformat")
     nbclient = pytest.importorskip("nbclient")

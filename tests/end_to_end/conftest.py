@@ -21,6 +21,7 @@ from lmoe_tune.errors import LmoeTuneError
 from lmoe_tune.records import TrialRecord
 from lmoe_tune.sweep.folder import SweepFolder
 from lmoe_tune.sweep.view import read_sweep
+from tests.command_line import run_in
 
 TRIALS, EPOCHS = 5, 3
 SMALL = (
@@ -36,6 +37,7 @@ TIMING = ("epoch_s", "images_per_s", "reserved_s")
 WORKERS = (
     "ray::ResourceTrainable",
     "ray::TrialWorker",
+    "ray::JobWorker",
 )  # what Ray calls the process of a Trainable
 PATIENCE_S = 300.0  # on a busy machine; far less on an idle one
 CODE = Path(lmoe_tune.__file__).resolve().parents[1]  # also where it is not installed
@@ -76,6 +78,10 @@ class Command:
             check=False,
             encoding="utf-8",
         )
+
+    def look(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """The same for a command that does not start Ray: in this process, which takes seconds less."""
+        return run_in(self.cwd, *arguments)
 
     def start(self, *arguments: str, **more: str) -> Driver:
         """Start it, and return while it works."""

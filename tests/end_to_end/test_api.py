@@ -92,6 +92,7 @@ answer(
     }
 
 
+@pytest.mark.long
 def test_another_thread_runs_it_and_another_one_stops_it(command: Command) -> None:
     found = run(
         command,

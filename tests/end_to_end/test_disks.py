@@ -85,6 +85,7 @@ def test_a_full_disk_stops_the_sweep_which_goes_on_when_there_is_room(
     assert command.records() == reference.records()
 
 
+@pytest.mark.long
 def test_a_read_only_home_can_be_looked_at_and_not_worked_in(
     reference: Any, disk: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(180)]
 
 def test_what_is_exported_answers_as_the_evaluation_did(copy_of_reference: Command) -> None:
     command = copy_of_reference
-    done = command.run("export", "digits", "--out", "det", "--json")
+    done = command.look("export", "digits", "--out", "det", "--json")
     assert done.returncode == 0, done.stderr
     about = json.loads(done.stdout)
     ledger = read_sweep(command.folder)
@@ -71,7 +71,7 @@ def test_what_is_exported_answers_as_the_evaluation_did(copy_of_reference: Comma
     rgb = Image.fromarray(images[0, 0])
     rgb.convert("RGBA").save(command.cwd / "rgba.png")
     (command.cwd / "broken.png").write_bytes(b"none")
-    done = command.run(
+    done = command.look(
         "predict",
         "det",
         *(f"{number}.png" for number in range(10)),

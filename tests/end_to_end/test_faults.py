@@ -28,6 +28,7 @@ def closed_port() -> int:
         return port
 
 
+@pytest.mark.long
 def test_trials_whose_loss_is_not_finite_fail_and_the_sweep_goes_on_to_its_end(
     command: Any, tracked: Callable[..., Any]
 ) -> None:
@@ -60,6 +61,7 @@ def test_more_failed_trials_than_allowed_is_exit_code_3_and_the_failed_can_be_re
     assert document["trials"]["failed"] == 1
 
 
+@pytest.mark.long
 def test_failed_trials_of_a_complete_sweep_are_retried_as_new_ones(command: Any) -> None:
     done = command.run(*SEARCH, "--trials", "1", "--set", "train.lr=1e12")
     assert json.loads(done.stdout)["trials"]["failed"] == 1
@@ -70,6 +72,7 @@ def test_failed_trials_of_a_complete_sweep_are_retried_as_new_ones(command: Any)
     assert json.loads(again.stdout)["state"] == "complete"
 
 
+@pytest.mark.long
 def test_without_mlflow_a_sweep_completes_and_its_ids_are_null(
     command: Any, closed_port: int
 ) -> None:
@@ -108,6 +111,7 @@ def test_what_mlflow_missed_is_delivered_later(
     tracked(command).agrees_with(command.trials())
 
 
+@pytest.mark.long
 def test_the_time_budget_ends_a_sweep(command: Any) -> None:
     done = command.run(*SEARCH, "--set", "budget={time: 12s}")
     assert done.returncode == 0, done.stderr

@@ -55,7 +55,7 @@ def test_a_sweep_over_folders_of_jpegs(tmp_path: Path) -> None:
     (tmp_path / "photos.yaml").write_text(SPEC, encoding="utf-8")
     command = Command(tmp_path)
 
-    built = command.run("data", "build", "photos.yaml", "--json")
+    built = command.look("data", "build", "photos.yaml", "--json")
     assert built.returncode == 0, built.stderr
     document = json.loads(built.stdout)
     assert document["decoded_now"] == document["images"] > 40

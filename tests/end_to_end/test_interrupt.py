@@ -36,7 +36,7 @@ def test_a_signal_ends_it_cleanly_and_it_is_resumed(
     assert driver.end(number, BOUND_S) == 130
     assert "lmoe-tune resume digits" in driver.output()
     assert "Traceback" not in driver.output()
-    found = json.loads(command.run("status", "digits", "--format", "json").stdout)
+    found = json.loads(command.look("status", "digits", "--format", "json").stdout)
     assert found["state"] == "interrupted"
     statuses = {run.info.status for run in tracked(command).runs}
     assert "RUNNING" not in statuses
@@ -50,7 +50,7 @@ def test_a_signal_ends_it_cleanly_and_it_is_resumed(
 @pytest.mark.parametrize(
     ("number", "delay_s"),
     [
-        (signal.SIGINT, 0.0),
+        pytest.param(signal.SIGINT, 0.0, marks=pytest.mark.long),
         (signal.SIGTERM, 0.5),
         pytest.param(signal.SIGINT, 1.5, marks=pytest.mark.long),
         pytest.param(signal.SIGTERM, 2.5, marks=pytest.mark.long),
@@ -81,8 +81,8 @@ def test_a_second_signal_ends_it_at_once_and_loses_nothing(command: Any) -> None
 @pytest.mark.parametrize(
     ("number", "moment"),
     [
-        (signal.SIGTERM, "starting the sweep"),
-        (signal.SIGTERM, "at a time"),
+        pytest.param(signal.SIGTERM, "starting the sweep", marks=pytest.mark.long),
+        pytest.param(signal.SIGTERM, "at a time", marks=pytest.mark.long),
         pytest.param(signal.SIGHUP, "at a time", marks=pytest.mark.long),
         (signal.SIGTERM, "trial 4 "),  # Ray shuts down then
     ],
@@ -95,7 +95,7 @@ def test_a_signal_to_the_whole_process_group_ends_it_with_how_to_resume(
     driver.wait_until(lambda: moment in driver.output())
     os.killpg(driver.process.pid, number)
     code = driver.process.wait(BOUND_S)
-    if command.run("status", "digits", "--format", "csv").stdout.count("complete,") == 0:
+    if command.look("status", "digits", "--format", "csv").stdout.count("complete,") == 0:
         assert code == 130, driver.output()
         assert "lmoe-tune resume digits" in driver.output()
     else:
@@ -104,6 +104,7 @@ def test_a_signal_to_the_whole_process_group_ends_it_with_how_to_resume(
     assert "has died" not in driver.output()
 
 
+@pytest.mark.long
 def test_a_sweep_whose_output_nobody_reads_goes_on_to_its_end(command: Any) -> None:
     reader, writer = os.pipe()
     process = subprocess.Popen(
@@ -120,7 +121,7 @@ def test_a_sweep_whose_output_nobody_reads_goes_on_to_its_end(command: Any) -> N
     assert [trial.state for trial in command.trials()].count("running") == 0
 
 
-@pytest.mark.parametrize("length", [42, 90])
+@pytest.mark.parametrize("length", [pytest.param(42, marks=pytest.mark.long), 90])
 def test_a_temporary_folder_with_a_long_path_is_good_enough(
     command: Any, tmp_path_factory: pytest.TempPathFactory, length: int
 ) -> None:
@@ -152,6 +153,7 @@ os.kill(os.getpid(), signal.SIGTERM)
 """
 
 
+@pytest.mark.long
 def test_when_ray_has_shut_down_a_signal_is_still_handled(tmp_path: Path) -> None:
     """Ray leaves SIGTERM to end the process at once, and what delivers the rest comes after it."""
     done = subprocess.run(

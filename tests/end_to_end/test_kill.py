@@ -64,7 +64,7 @@ def test_killed_and_resumed_it_ends_bit_for_bit_as_the_uninterrupted_sweep(
         driver = command.start(*arguments)
         driver.wait_until(lambda moment=moment: moment(command))
         driver.kill()
-        state = json.loads(command.run("status", "digits", "--format", "json").stdout)["state"]
+        state = json.loads(command.look("status", "digits", "--format", "json").stdout)["state"]
         assert state == "interrupted"
         arguments = ("resume",)
     done = command.run("resume", "--json")
@@ -77,6 +77,7 @@ def test_killed_and_resumed_it_ends_bit_for_bit_as_the_uninterrupted_sweep(
     tracked(command).agrees_with(command.trials())
 
 
+@pytest.mark.long
 def test_killed_with_two_slots_it_finishes_what_was_planned(
     command: Any, tracked: Callable[..., Any]
 ) -> None:
@@ -119,11 +120,12 @@ def test_a_second_driver_is_kept_out_and_looking_is_possible(command: Any) -> No
     second = command.run(*long)
     assert second.returncode == 1
     assert f"process {driver.process.pid} on " in second.stderr
-    status = json.loads(command.run("status", "digits", "--format", "json").stdout)
+    status = json.loads(command.look("status", "digits", "--format", "json").stdout)
     assert status["state"] == "running"
     assert driver.end(signal.SIGINT, 60) == 130, driver.output()
 
 
+@pytest.mark.long
 def test_killed_as_soon_as_it_had_a_ledger_it_is_resumed_as_it_was_asked_for(
     copy_of_reference: Any, reference: Any
 ) -> None:

@@ -177,8 +177,6 @@ def test_an_error_of_mlflows_holds_no_secret_with_its_traceback_either(
     assert_clean(done.stdout + done.stderr, "the output")
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -194,7 +192,7 @@ def test_an_error_of_mlflows_holds_no_secret_with_its_traceback_either(
     ids=lambda arguments: " ".join(arguments)[:40],
 )
 def test_what_is_refused_is_not_echoed_with_its_password(
-    arguments: tuple[str, ...], tmp_path: Path
+    arguments: tuple[str, ...], tmp_path: Path, cli: Any
 ) -> None:
     uri = with_password("https://mlflow.lab:5000")
     spec = tmp_path / "spec.yaml"
@@ -204,7 +202,7 @@ def test_what_is_refused_is_not_echoed_with_its_password(
     )
     filled = [argument.format(spec=spec, uri=uri) for argument in arguments]
     for debug in ([], ["--debug"]):
-        done = run_python(tmp_path, "from lmoe_tune.cli import main; main.main()", *debug, *filled)
+        done = cli(*debug, *filled)
         assert done.returncode != 0
         assert_clean(done.stdout + done.stderr, filled)
     assert not (tmp_path / "lmoe_runs").exists()

@@ -110,15 +110,15 @@ def test_the_best_checkpoint_is_there_and_those_of_other_trials_are_bounded(
 
 
 def test_the_other_commands_agree_with_it(reference: Any, printed: dict[str, Any]) -> None:
-    status = json.loads(reference.run("status", "digits", "--format", "json").stdout)
+    status = json.loads(reference.look("status", "digits", "--format", "json").stdout)
     assert status == printed
-    rows = json.loads(reference.run("leaderboard", "digits", "--format", "json").stdout)
+    rows = json.loads(reference.look("leaderboard", "digits", "--format", "json").stdout)
     assert sorted(row["trial"] for row in rows) == [0, 1, 2, 3, 4]
     assert rows[0]["trial"] == printed["best"]["trial"]
     assert all(row["run_id"] for row in rows)
-    best = json.loads(reference.run("best", "digits", "--format", "json").stdout)
+    best = json.loads(reference.look("best", "digits", "--format", "json").stdout)
     assert best == printed["best"]
-    listed = json.loads(reference.run("list", "--format", "json").stdout)
+    listed = json.loads(reference.look("list", "--format", "json").stdout)
     assert [(row["sweep"], row["state"], row["complete"]) for row in listed] == [
         ("digits", "complete", printed["trials"]["complete"])
     ]
@@ -128,13 +128,13 @@ def test_the_same_command_again_says_that_it_is_complete(
     reference: Any, printed: dict[str, Any]
 ) -> None:
     before = reference.folder.ledger.read_bytes()
-    again = reference.run("search", "digits", "--trials", "5", *settings())
+    again = reference.look("search", "digits", "--trials", "5", *settings())
     assert again.returncode == 0
     assert "complete" in again.stderr
     assert "lmoe-tune resume digits --trials +" in again.stderr
     assert reference.folder.ledger.read_bytes() == before
     as_json = json.loads(
-        reference.run("search", "digits", "--trials", "5", *settings(), "--json").stdout
+        reference.look("search", "digits", "--trials", "5", *settings(), "--json").stdout
     )
     assert as_json == printed
 
@@ -142,7 +142,7 @@ def test_the_same_command_again_says_that_it_is_complete(
 def test_a_changed_spec_is_refused_line_by_line(reference: Any) -> None:
     before = reference.folder.ledger.read_bytes()
     changed = ("--set", "train.lr=0.02", "--set", "space.mixing_alpha.high=5")
-    refused = reference.run("search", "digits", "--trials", "5", *settings(), *changed)
+    refused = reference.look("search", "digits", "--trials", "5", *settings(), *changed)
     assert refused.returncode == 2
     assert refused.stdout == ""
     assert "train.lr: 0.01 -> 0.02" in refused.stderr
@@ -166,7 +166,7 @@ def test_a_finished_sweep_is_extended(copy_of_reference: Any, tracked: Callable[
     assert [trial.number for trial in command.trials()] == list(range(7))
     assert command.records()[:5] == before
     tracked(command).agrees_with(command.trials())
-    assert json.loads(command.run("search", "digits", *settings(), "--json").stdout) == document
+    assert json.loads(command.look("search", "digits", *settings(), "--json").stdout) == document
 
 
 def test_the_records_of_a_sweep_are_written_beside_its_ledger(reference: Any) -> None:

@@ -11,8 +11,12 @@ from lmoe_tune.spec.starter import renamed
 @pytest.mark.parametrize(
     "name", ["mine", "12", "1e4", "0x1F", "null", "true", "No", "2026-11-24", "a.b_c-d"]
 )
-@pytest.mark.parametrize("space", sorted(shipped_specs()))
-def test_a_renamed_space_differs_in_its_name_only(tmp_path, declarations, space, name):
+def test_a_renamed_space_differs_in_its_name_only(tmp_path, declarations, name):
+    for space in shipped_specs():
+        compare_renamed(tmp_path, declarations, space, name)
+
+
+def compare_renamed(tmp_path, declarations, space, name):
     shipped = shipped_specs()[space]
     path = tmp_path / f"{name}.yaml"
     path.write_text(

@@ -36,18 +36,18 @@ class AcceleratorError(RuntimeError):
 
 
 @pytest.fixture
-def step(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Report]]:
+def step() -> Iterator[Callable[..., Report]]:
     """One step of a worker whose trial does this; without `setup`, which is for a process of its own."""
     logger = logging.getLogger("lmoe_tune")
     logger.addHandler(module._notes)
     module._notes.take()
 
     def make(trial: Callable[[], Any], **config: Any) -> Report:
-        def epochs() -> Iterator[Any]:
-            yield trial()
+        class Worker(TrialWorker):
+            def start(self) -> Iterator[Any]:
+                yield trial()
 
-        monkeypatch.setattr(module, "start_trial", lambda config: epochs())
-        worker = object.__new__(TrialWorker)
+        worker = object.__new__(Worker)
         worker.config = {"trial": 7, **config}
         worker._epochs = None
         worker._held_since = time.monotonic()
@@ -143,7 +143,7 @@ def on_a_cluster(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[str]], Trial
         monkeypatch.setattr(module.handshake, "faults", lambda *arguments: list(faults))
         monkeypatch.setattr(module.handshake, "device_faults", lambda spec: [])
         monkeypatch.setattr(module.handshake, "place", lambda device=None: place)
-        monkeypatch.setattr(module, "start_trial", lambda config: iter([EPOCH, EPOCH]))
+        monkeypatch.setattr(TrialWorker, "start", lambda self: iter([EPOCH, EPOCH]))
         worker = object.__new__(TrialWorker)
         worker.config = {
             "trial": 7, "nonce": "n", "sweep": "/s", "home": "/h", "import_path": "/",

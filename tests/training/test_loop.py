@@ -389,9 +389,15 @@ def test_a_finished_run_has_nothing_to_go_on_with(tiny_images: ImageSource, tmp_
 # --- non-finite losses ---
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-@pytest.mark.parametrize("term", ["id_loss", "mix_loss", "consistency_loss"])
-@pytest.mark.parametrize(("at_step", "epoch", "step"), [(1, 1, 1), (3, 1, 3), (5, 2, 2)])
+@pytest.mark.parametrize(
+    ("value", "term", "at_step", "epoch", "step"),
+    [
+        (math.nan, "id_loss", 1, 1, 1),
+        (math.inf, "mix_loss", 3, 1, 3),
+        (-math.inf, "consistency_loss", 5, 2, 2),
+        (math.nan, "consistency_loss", 3, 1, 3),
+    ],
+)
 def test_a_non_finite_term_is_named_with_its_epoch_and_step(
     tiny_images: ImageSource, value: float, term: str, at_step: int, epoch: int, step: int
 ) -> None:
@@ -534,7 +540,7 @@ def test_a_step_with_other_terms_is_refused(
 # --- compiled ---
 
 
-@pytest.mark.slow  # torch's compiler takes a minute
+@pytest.mark.long  # torch's compiler takes a minute
 @pytest.mark.timeout(900)
 def test_a_compiled_network_gives_nearly_the_same_numbers(
     tiny_images: ImageSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from lmoe_tune.api import dry_run
 from lmoe_tune.api.loading import load_spec
-from lmoe_tune.cli import preview
 from lmoe_tune.spec import Spec
 
 RESERVED = "GPU-hours reserved in all"
@@ -21,7 +21,7 @@ def on_gpus() -> Spec:
 def with_baseline(monkeypatch: pytest.MonkeyPatch, epochs: int) -> None:
     """As if so many of the baseline's epochs were there, of six minutes each."""
     record: dict[str, Any] = {"epochs": [{"metrics": {"epoch_s": 360.0}}] * epochs}
-    monkeypatch.setattr(preview, "read_baseline_record", lambda home, key: record)
+    monkeypatch.setattr(dry_run, "read_baseline_record", lambda home, key: record)
 
 
 def test_what_waits_for_the_baseline_is_in_the_gpu_hours(
@@ -29,9 +29,9 @@ def test_what_waits_for_the_baseline_is_in_the_gpu_hours(
 ) -> None:
     spec = on_gpus()
     with_baseline(monkeypatch, 10)
-    trained = preview.estimate(spec, 8, 4, tmp_path)
+    trained = dry_run.estimate(spec, 8, 4, tmp_path)
     with_baseline(monkeypatch, 5)
-    half = preview.estimate(spec, 8, 4, tmp_path)
+    half = dry_run.estimate(spec, 8, 4, tmp_path)
 
     assert trained[RESERVED] == pytest.approx(8 * trained["seconds per trial"] / 3600)
     assert half["hours in all"] - trained["hours in all"] == pytest.approx(0.5)
@@ -41,8 +41,8 @@ def test_what_waits_for_the_baseline_is_in_the_gpu_hours(
 def test_before_the_baseline_gpu_hours_are_a_rough_model_and_on_a_cpu_there_are_none(
     tmp_path: Path,
 ) -> None:
-    rough = preview.estimate(on_gpus(), 8, 4, tmp_path)
+    rough = dry_run.estimate(on_gpus(), 8, 4, tmp_path)
     assert "by a rough model" in rough[RESERVED]
-    endless = preview.estimate(on_gpus(), None, 4, tmp_path)
+    endless = dry_run.estimate(on_gpus(), None, 4, tmp_path)
     assert "as many as budget.gpu_hours" in endless[RESERVED]
-    assert RESERVED not in preview.estimate(load_spec("digits").spec, 8, 2, tmp_path)
+    assert RESERVED not in dry_run.estimate(load_spec("digits").spec, 8, 2, tmp_path)

@@ -1,0 +1,138 @@
+"""What a search would do: the first configurations, the slots, and what it may cost. Starts
+nothing, writes nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lmoe_tune import cost as model
+from lmoe_tune.data import describe_splits
+from lmoe_tune.memory_plan import memory_plan
+from lmoe_tune.spec import LoadedSpec, Spec
+from lmoe_tune.sweep.budget import Budget, BudgetChange
+from lmoe_tune.sweep.folder import SweepFolder
+from lmoe_tune.sweep.nodes import Capacity, refuse_too_large, slots_of
+from lmoe_tune.sweep.sampling import first_suggestions
+from lmoe_tune.sweep.warm_start import Source, would_take
+from lmoe_tune.training.baseline_record import baseline_key, read_baseline_record
+from lmoe_tune.training.platform import gpu_bytes, resolve_platform
+
+NUM_SHOWN = 8
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """What a search would do on this machine."""
+
+    spec: Spec
+    """With what this machine decides filled in."""
+    trials: int | None
+    """How many in all; None where the budget does not count them."""
+    sources: Sequence[Source]
+    """Other sweeps that points are taken from."""
+    machine: Capacity
+    slots: int
+    """How many trials run at a time."""
+    configurations: Sequence[Mapping[str, Any]]
+    """The parameters of the first trials."""
+    cost: Mapping[str, Any]
+    memory: str | None
+    """What a trial takes, in words, where that can be said."""
+
+    def document(self) -> dict[str, Any]:
+        """As plain values: `search --dry-run --json`."""
+        return {
+            "sweep": self.spec.name,
+            "trials": self.trials,
+            "slots": self.slots,
+            "configurations": self.configurations,
+            "cost": self.cost,
+            "memory": self.memory,
+        }
+
+
+def dry_run(loaded: LoadedSpec, change: BudgetChange, home: Path) -> DryRun:
+    """What `search` would do with this spec; raises UsageError where a trial is too large for this
+    machine.
+    """
+    wanted = resolve_platform(loaded.spec)
+    spec, sources = would_take(wanted, SweepFolder(home, wanted.name))
+    trials = change.applied(Budget.of(spec)).trials
+    machine = Capacity(cpus=os.cpu_count() or 1, gpus=len(list(Path("/dev").glob("nvidia[0-9]*"))))
+    refuse_too_large([machine], spec.resources)
+    slots = slots_of([machine], spec.resources, spec.search.max_concurrent)
+    configurations = first_suggestions(spec, min(NUM_SHOWN, trials or NUM_SHOWN))
+    plan = memory_plan(spec, loaded.path.resolve().parent)
+    memory = None if plan is None else plan.compared(gpu_bytes())
+    cost = estimate(spec, trials, slots, home)
+    return DryRun(spec, trials, sources, machine, slots, configurations, cost, memory)
+
+
+def estimate(spec: Spec, trials: int | None, slots: int, home: Path) -> dict[str, Any]:
+    """Images through the network, forward and backward; an outlier counts twice, as it is also
+    mixed in.
+
+    The time is that of the baseline's epochs, image by image, where the home has it already.
+    """
+    splits = describe_splits(spec.data, home)
+    images = splits["images"]
+    ratio = _outlier_ratio(spec) if images["outliers"] else 0.0
+    per_trial = round(images["train"] * (1 + 2 * ratio)) * spec.train.epochs
+    evaluated = images["val"] + images["val_fine"] + images["val_coarse"]
+    cost = {
+        "images trained per trial": per_trial,
+        "images evaluated per trial": evaluated * spec.train.epochs,
+        "images trained in all": per_trial * trials if trials else "unlimited",
+        "baseline images": images["train"] * spec.model.baseline.epochs,
+        "seconds per trial": "not known before the baseline is trained",
+        "hours in all": "not known",
+    }
+
+    trial_s, baseline_s = None, 0.0
+    record = read_baseline_record(home, baseline_key(spec, splits["fingerprint"]))
+    if record is not None and record["epochs"] and spec.model.baseline.epochs:
+        epoch_s = statistics.median(epoch["metrics"]["epoch_s"] for epoch in record["epochs"])
+        cost["seconds per trial"] = trial_s = epoch_s * per_trial / images["train"]
+        baseline_s = epoch_s * (spec.model.baseline.epochs - len(record["epochs"]))
+        if trials:
+            cost["hours in all"] = (baseline_s + trial_s * trials / slots) / 3600
+    return cost | _gpu_hours(spec, trials, slots, trial_s, baseline_s)
+
+
+def _gpu_hours(
+    spec: Spec, trials: int | None, slots: int, trial_s: float | None, baseline_s: float
+) -> dict[str, Any]:
+    """GPU-hours that would be reserved; slots that wait for the baseline hold theirs. Nothing on
+    CPUs.
+    """
+    name = "GPU-hours reserved in all"
+    if not spec.resources.gpu:
+        return {}
+    if not trials:
+        return {name: "as many as budget.gpu_hours or budget.time allow"}
+    if trial_s is not None:
+        reserved_s = baseline_s * min(slots, trials) + trial_s * trials
+        return {name: spec.resources.gpu * reserved_s / 3600}
+
+    bounded = spec.model_copy(update={"budget": spec.budget.model_copy(update={"trials": trials})})
+    rough = model.estimate(bounded)
+    if rough is None:
+        return {name: "not known"}
+    return {
+        name: f"{rough.gpu_hours:,.2g} by a rough model (a factor of 3), the baseline's wait included"
+    }
+
+
+def _outlier_ratio(spec: Spec) -> float:
+    """Outliers for each in-distribution image, on average over the space."""
+    entry = spec.space.get("outlier_ratio")
+    if entry is None:
+        return float(spec.fixed.get("outlier_ratio", 1.0))
+    values = entry.choices or (entry.low or 0.0, entry.high or 0.0)
+    return sum(map(float, values)) / len(values)

@@ -1,0 +1,30 @@
+"""How a sweep is worked on, whatever it searches: what `search`, `resume` and `confirm` all take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from threading import Event
+
+from lmoe_tune.sweep.observer import Observer
+
+Leave = Callable[[int], object]
+"""Ends the process at once, with this exit status."""
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """What one run is given; nothing of it is kept with the sweep."""
+
+    observer: Observer = field(default_factory=Observer)
+    """Hears what happens."""
+    allow_changes: bool = False
+    """Go on although spec, code or data changed; the sweep records it."""
+    address: str | None = None
+    """Of a Ray cluster to join; None: RAY_ADDRESS, else this machine."""
+    wait_s: float | None = None
+    """How long to wait for another process that works on the sweep."""
+    stop: Event | None = None
+    """Set from another thread, it stops the run cleanly."""
+    leave: Leave | None = None
+    """Ends the process, at a second signal, or where Ray is dead and the run waits for it."""
