@@ -158,7 +158,7 @@ def reseeding_ends(
     """In the place of Ray, with these AUROCs on validation images; nothing has been opened before."""
 
     def make(auroc: Callable[..., float | None], how: str = "complete") -> None:
-        def run_sweep(ledger: Ledger, observer: Any, **more: Any) -> Outcome:
+        def run_sweep(ledger: Ledger, settings: RunSettings, **more: Any) -> Outcome:
             sweep = view.read_sweep(folder_module.find_sweep(ledger.folder.home, "small"))
             assert view.test_openings(sweep) == []
             if how == "complete":
@@ -166,7 +166,7 @@ def reseeding_ends(
                 study._ledger = ledger
                 run_jobs(study, auroc)
                 for trial in ledger.trials():
-                    observer.on_end(trial)
+                    settings.observer.on_end(trial)
             return Outcome(how, delivered=True)
 
         monkeypatch.setattr(running, "run_sweep", run_sweep)
