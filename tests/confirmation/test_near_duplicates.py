@@ -13,7 +13,7 @@ from sklearn.metrics import roc_auc_score
 
 from lmoe_tune.confirmation import job as job_module
 from lmoe_tune.confirmation.job import run_job
-from lmoe_tune.confirmation.job_ledger import JOB, JobLedger
+from lmoe_tune.confirmation.job_ledger import JobLedger
 from lmoe_tune.confirmation.plan import SCORES, make_plan
 from lmoe_tune.confirmation.result import Confirmation, conclude, write_result
 from lmoe_tune.data.inspection import inspect
@@ -80,7 +80,6 @@ def confirmed(searched: Ledger, tmp_path: Path) -> Callable[[], tuple[JobLedger,
         while study.ledger.exhausted() is None:
             suggestion = study.ledger.ask()
             config: dict[str, Any] = {
-                "job": JOB,
                 "candidates": study.ledger.attrs["candidates"],
                 "home": str(study.folder.home),
                 "sweep": str(study.folder.path),
