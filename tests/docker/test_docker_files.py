@@ -78,3 +78,13 @@ def test_everything_that_a_dockerfile_copies_exists_and_is_sent_to_the_builder(n
     assert copied
     assert set(copied) == sent
     assert [source for source in copied if not (ROOT / source).exists()] == []
+
+
+def test_the_tracking_server_is_told_the_database_driver_that_its_image_has(
+    services: dict[str, dict[str, Any]],
+) -> None:
+    """Of the scheme alone SQLAlchemy makes the driver of its own version."""
+    scheme = services["mlflow"]["environment"]["MLFLOW_BACKEND_STORE_URI"].partition("://")[0]
+    driver = scheme.partition("+")[2]
+    installed = (DOCKER / "mlflow.Dockerfile").read_text(encoding="utf-8")
+    assert driver and f"{driver}-binary" in installed.split()
