@@ -242,7 +242,7 @@ def _runs(cluster: Cluster, experiment: str, parent: str) -> list[dict[str, Any]
     ask = (
         "import json, sys, urllib.request\n"
         "body = {'experiment_ids': [sys.argv[1]], 'max_results': 1000,\n"
-        "        'filter': f\"tags.`mlflow.parentRunId` = '{sys.argv[2]}'\"}\n"
+        "        'filter': f\"tags.`mlflow.parentRunId` = '{sys.argv[2]}' AND tags.`lmoe_tune.kind` = 'trial'\"}\n"
         "url = 'http://mlflow:5000/api/2.0/mlflow/runs/search'\n"
         "headers = {'Content-Type': 'application/json'}\n"
         "request = urllib.request.Request(url, json.dumps(body).encode(), headers)\n"
