@@ -114,6 +114,11 @@ def setting(key: str, value: object) -> str:
     return f"--set {shlex.quote(f'{key}={value}') if value != '…' else f'{key}=…'}"
 
 
+def at_home(home: Path) -> str:
+    """The option that names a home."""
+    return f"--home {shlex.quote(_short(home))}"
+
+
 def setup(extra: str) -> str:
     """Install what an optional feature needs."""
     return f"pip install {shlex.quote(f'{PROGRAM}[{extra}]')}"

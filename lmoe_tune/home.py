@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from lmoe_tune.errors import UsageError
@@ -10,6 +11,7 @@ from lmoe_tune.wording import masked
 
 VARIABLE = "LMOE_TUNE_HOME"
 DEFAULT = "lmoe_runs"  # in the working directory
+_VARIABLE = re.compile(r"(^|/)\$\w|\$\{")
 
 
 def resolve_home(given: str | Path | None = None, *, called: str = "home") -> Path:
@@ -41,6 +43,11 @@ def resolve_home(given: str | Path | None = None, *, called: str = "home") -> Pa
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UsageError(f"{called} is '{text}', but must be a folder: {reason}") from error
+
+    if _VARIABLE.search(text) and not home.exists():
+        raise UsageError(
+            f"{called} is '{text}', but holds a variable that no shell has replaced: write it in full"
+        )
 
     _refuse_file(home, f"{called} is '{text}'")
 

@@ -78,7 +78,7 @@ def test_every_function_that_offers_a_command_is_tried() -> None:
     tried = {offered.split()[1] for offered in OFFERS}
 
     found = {name for name in offering if not name.startswith("_")}
-    assert found == tried | {"setting", "setup"}
+    assert found == tried | {"setting", "setup", "at_home"}
 
 
 # ------------------------------------------------------------------ nowhere else

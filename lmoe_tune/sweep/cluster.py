@@ -9,7 +9,7 @@ import signal
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -357,9 +357,11 @@ def _shut_down(*, local: bool, lost: bool = False) -> None:
 
 
 def _import_tune() -> None:
-    from ray import tune  # noqa: F401
+    """What cannot be imported is raised again where it is used, in a thread whose errors are heard."""
+    with suppress(Exception):
+        from ray import tune  # noqa: F401
 
-    from lmoe_tune.sweep import scheduler, searcher, watch  # noqa: F401
+        from lmoe_tune.sweep import scheduler, searcher, watch  # noqa: F401
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from pathlib import Path
 from lmoe_tune import advice
 from lmoe_tune.durable import cannot_write, write_aside, writing
 from lmoe_tune.errors import LmoeTuneError, UsageError
-from lmoe_tune.home import is_default
+from lmoe_tune.home import DEFAULT, is_default
 from lmoe_tune.wording import did_you_mean, first_few, masked, printable
 
 LOCK_PATIENCE_S = (
@@ -175,9 +175,7 @@ def find_sweep(home: Path, name: str) -> SweepFolder:
         if known:
             there_are = f"there are {first_few(known)}"
         else:
-            there_are = "there are none yet"
-            if is_default(home):
-                there_are += ": go to where it was started, or name its home with --home"
+            there_are = f"there are none yet{_perhaps_elsewhere(home, name)}"
 
         hint = did_you_mean(name, known) or did_you_mean(Path(name).name, known)  # of its folder
         there_are += hint
@@ -185,6 +183,19 @@ def find_sweep(home: Path, name: str) -> SweepFolder:
             refuse_lost_ledger(SweepFolder(home, name))
         raise UsageError(f"no sweep '{printable(masked(name))}' in {home / 'sweeps'}; {there_are}")
     return SweepFolder(home, name)
+
+
+def _perhaps_elsewhere(home: Path, name: str) -> str:
+    """Where a sweep may be that is not in this home: in one above, or wherever it was started."""
+    for above in home.parents:
+        for other in (above, above / DEFAULT):
+            if is_name(name) and SweepFolder(other, name).exists():
+                return f", but it is in {other}: {advice.at_home(other)}"
+
+    if is_default(home):
+        return ": go to where it was started, or name its home with --home"
+
+    return ""
 
 
 def is_name(text: str) -> bool:

@@ -47,6 +47,7 @@ def as_user() -> Iterator[Run]:
             "WHO": UID,
             "NAME": interpreter.name,
             "PYTHONHOME": str(place / "python"),
+            "LD_LIBRARY_PATH": str(place / "python" / "lib"),  # of libpython
             "PYTHONPATH": os.pathsep.join(searched),
             "PYTHONDONTWRITEBYTECODE": "1",
         }
@@ -68,6 +69,7 @@ def as_user() -> Iterator[Run]:
 
     yield run
     shutil.rmtree(place)
+    shutil.rmtree(f"/tmp/torchinductor_uid_{UID}", ignore_errors=True)
     shutil.rmtree(f"/tmp/lmoe-tune-home-{UID}", ignore_errors=True)
     shutil.rmtree(f"/tmp/lmoe-tune-{UID}", ignore_errors=True)
 

@@ -193,4 +193,20 @@ def test_a_sweeps_folder_is_taken_for_its_name_and_a_wrong_directory_is_suspecte
         with pytest.raises(UsageError, match="did you mean 'cars'"):
             find_sweep(home, typed)
     with pytest.raises(UsageError, match="there are none yet$"):
-        find_sweep(tmp_path / "given", "cars")
+        find_sweep(tmp_path / "given", "birds")
+
+
+def test_a_sweep_in_a_home_above_is_found_and_how_to_name_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("LMOE_TUNE_HOME", raising=False)
+    home = tmp_path / "my project" / "lmoe_runs"
+    sweep = SweepFolder(home, "cars")
+    sweep.path.mkdir(parents=True)
+    sweep.ledger.touch()
+    (tmp_path / "my project" / "src").mkdir()
+
+    monkeypatch.chdir(tmp_path / "my project" / "src")
+    for given in (Path.cwd() / "lmoe_runs", home / "sweeps", sweep.path):
+        with pytest.raises(UsageError, match="it is in .*my project/lmoe_runs: --home '/"):
+            find_sweep(given, "cars")

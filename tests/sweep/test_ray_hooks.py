@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
+from lmoe_tune.sweep import cluster
 from lmoe_tune.sweep import watch as watch_module
 from lmoe_tune.sweep.control import SweepControl
 from lmoe_tune.sweep.ledger import Ledger
@@ -378,3 +380,14 @@ def test_a_trial_that_has_an_epoch_has_had_its_baseline(
     LedgerScheduler(running).on_trial_result(None, None, result(0, 1))
     watch.stop_all()
     assert running.slots == 3
+
+
+def test_an_import_ahead_that_fails_is_raised_where_it_is_used_and_not_in_a_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "lmoe_tune.sweep.watch", None)
+    monkeypatch.delattr("lmoe_tune.sweep.watch")
+    with pytest.raises(ImportError):
+        from lmoe_tune.sweep import watch  # noqa: F401
+
+    assert cluster._import_tune() is None
