@@ -1,5 +1,5 @@
-"""A few lines at the foot of a terminal that are redrawn in place; what else is written on stderr stays
-above them.
+"""A few lines at the foot of a terminal that are redrawn in place; what else is written on stderr
+stays above them.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ Draw = Callable[[int, int], Sequence[str]]
 class Foot:
     """Lines at the foot of a terminal.
 
-    They end in a newline, so that what a person types (^C) spoils none of them. Where the window has become
-    narrower, the terminal has wrapped them: all their rows are taken away.
+    They end in a newline, so that what a person types (^C) spoils none of them. Where the window
+    has become narrower, the terminal has wrapped them: all their rows are taken away.
     """
 
     def __init__(self, terminal: PatientFile, encoding: str, draw: Draw, every_s: float) -> None:

@@ -104,7 +104,7 @@ class LiveTable(Lines):
 
 @dataclass(frozen=True)
 class _Work:
-    """How far something is, in whatever it counts; `begun` is when it began, by the monotonic clock."""
+    """How far something is, in whatever it counts, since when by the monotonic clock."""
 
     done: int
     total: int

@@ -1,4 +1,4 @@
-"""How long a sweep will still take, from the epochs that it has measured and from what was pruned so far."""
+"""How long a sweep will still take, from its measured epochs and from what was pruned so far."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Pace:
         self.num_slots = 1
 
     def add_epoch(self, trial: TrialRecord) -> None:
-        """Take in the last epoch of a trial: the time since the one before, evaluation and checkpoint included."""
+        """Take in the last epoch of a trial: the time since the one before, with all between them."""
         last = trial.epochs[-1]
         if len(trial.epochs) > 1:
             self._gaps_s.append((last.time_ms - trial.epochs[-2].time_ms) / 1000)
@@ -73,7 +73,7 @@ class Pace:
         return max(to_do / self.num_slots, at_least) * self.epoch_s
 
     def _left_of(self, done: int) -> float:
-        """Epochs that a running trial probably has before it; one that came far mostly goes to its end."""
+        """Epochs that a running trial probably has before it; one that came far mostly ends whole."""
         if done < self.epochs_per_trial:
             return self.epochs_per_trial - done
 
