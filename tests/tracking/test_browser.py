@@ -1,6 +1,6 @@
 """MLflow's pages in a real browser: its prepared view is not documented, so an upgrade may take it away.
 
-`SCREENSHOTS=docs/images pytest -m browser tests/tracking/test_browser.py` also takes the pictures of the docs.
+The sweeps are made up; the pictures of the docs are of a real one: `python docs/take_pictures.py HOME SWEEP`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import subprocess
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -53,13 +54,16 @@ class Pages:
     experiment_id: str
     folder: Path
 
-    def html(self, key: str, *, table: bool = False, picture: str | None = None) -> str:
-        """The page behind a view's link, once it has drawn itself; a picture too where pictures are asked for."""
-        url = f"{self.base}/{view_page(self.experiment_id, key, table=table)}"
-        pictures = os.environ.get("SCREENSHOTS")
-        if pictures and picture is not None:
-            self._run(f"--screenshot={Path(pictures).resolve() / picture}", url)
-        return self._run("--dump-dom", url)
+    def html(self, key: str, *, table: bool = False) -> str:
+        """The page behind a view's link, once it has drawn itself."""
+        return self._run("--dump-dom", self._url(key, table=table))
+
+    def take(self, picture: Path, key: str, *, table: bool = False) -> None:
+        """A picture of the same."""
+        self._run(f"--screenshot={picture.resolve()}", self._url(key, table=table))
+
+    def _url(self, key: str, *, table: bool) -> str:
+        return f"{self.base}/{view_page(self.experiment_id, key, table=table)}"
 
     def _run(self, *arguments: str) -> str:
         assert CHROMIUM is not None
@@ -79,11 +83,18 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pages]:
     folder = tmp_path_factory.mktemp("browser")
     uri = f"sqlite:///{folder}/mlflow.db"
     experiment_id = fill(uri)
+    with opened(uri, experiment_id, folder, folder / "mlartifacts") as found:
+        yield found
+
+
+@contextmanager
+def opened(uri: str, experiment_id: str, folder: Path, artifacts: Path) -> Iterator[Pages]:
+    """MLflow's pages over a store, for as long as they are looked at."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     server = subprocess.Popen(
-        command(port, folder / "mlartifacts"),
+        command(port, artifacts),
         env=environment(uri),
         cwd="/",
         stdout=subprocess.DEVNULL,
@@ -207,7 +218,7 @@ def num_drawn(html: str) -> int:
 
 
 def test_a_finished_sweep_opens_on_its_charts(pages: Pages) -> None:
-    html = pages.html(sweep_key(FINISHED), picture="mlflow-charts.png")
+    html = pages.html(sweep_key(FINISHED))
     assert "Sweep cars" in html and "24</strong> matching runs" in html.replace("&nbsp;", " ")
     assert num_drawn(html) >= 5, "curves, accuracy against AUROC, and each parameter"
     for name in (*SEARCHED, "val_auroc", "val_accuracy"):
@@ -215,7 +226,7 @@ def test_a_finished_sweep_opens_on_its_charts(pages: Pages) -> None:
 
 
 def test_its_table_is_flat_and_best_first(pages: Pages) -> None:
-    html = pages.html(sweep_key(FINISHED), table=True, picture="mlflow-table.png")
+    html = pages.html(sweep_key(FINISHED), table=True)
     for column in (*SEARCHED[:1], "objective_final", "feasible"):
         assert column in html
     assert "cars confirm" not in html, "trials only"
