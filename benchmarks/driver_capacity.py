@@ -339,6 +339,7 @@ def main() -> None:
     )
     parser.add_argument("--sizes", default="100,1000,5000,20000")
     parser.add_argument("--driven", type=int, default=50)
+    parser.add_argument("--sides", default=",".join(SIDES), help="which, with commas")
     parser.add_argument("--keep", type=Path, help="a folder for ledgers and results")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--child", choices=SIDES, help=argparse.SUPPRESS)
@@ -359,7 +360,8 @@ def main() -> None:
     os.fsync = lambda descriptor: None  # type: ignore[assignment]
     sizes = [int(size) for size in chosen.sizes.split(",")]
     with tempfile.TemporaryDirectory() as scratch:
-        compare(sizes, chosen.driven, chosen.keep or Path(scratch), out)
+        sides = [side for side in SIDES if side in chosen.sides.split(",")]
+        compare(sides, sizes, chosen.driven, chosen.keep or Path(scratch), out)
     if chosen.out:
         chosen.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
@@ -384,22 +386,26 @@ class Results:
             self._path.write_text(json.dumps(self._of, indent=1), encoding="utf-8")
 
 
-def compare(sizes: list[int], driven: int, keep: Path, out: Callable[[str], None]) -> None:
+def compare(
+    sides: list[str], sizes: list[int], driven: int, keep: Path, out: Callable[[str], None]
+) -> None:
     keep.mkdir(parents=True, exist_ok=True)
     found = Results(keep / "found.json")
     of_one = filled(keep / "one", sizes, *ONE)
     for size, home in of_one.items():
-        for side in (SIDES[0], *SIDES[2:]):
-            found.measure(side, size, home, driven)
-    for size, home in filled(keep / "two", sizes, *TWO).items():
-        found.measure(SIDES[1], size, home, driven)
+        for side in sides:
+            if side != SIDES[1]:
+                found.measure(side, size, home, driven)
+    if SIDES[1] in sides:
+        for size, home in filled(keep / "two", sizes, *TWO).items():
+            found.measure(SIDES[1], size, home, driven)
     with many_sweeps(of_one[sizes[0]]) as many:
         commands(of_one[max(size for size in sizes if size <= 5000)], many, out)
     out(f"\nms of CPU for a trial, {driven} driven ones on so many finished ones:")
     out(
         f"{'':22} {'trials':>7} {'in all':>8} {'samplers, pruners':>18} {'own code':>9} {'of first':>9}"
     )
-    for side in SIDES:
+    for side in sides:
         for size in sizes:
             one = found[side, size]
             total, apart, own = (
@@ -407,6 +413,8 @@ def compare(sizes: list[int], driven: int, keep: Path, out: Callable[[str], None
             )
             grown = own * driven / 1000 / found[side, sizes[0]]["own_s"]
             out(f"{side:22} {size:7} {total:8.2f} {apart:18.2f} {own:9.2f} {grown:8.2f}x")
+    if not {SIDES[0], SIDES[2]} <= set(sides):
+        return
     out(
         "\nours beside Optuna's journal, in all; and kB of memory a trial above it; and CPU s to open:"
     )

@@ -84,16 +84,9 @@ def started(driver: Driver, home: Path, name: str, first_step: float) -> list[tu
     seen = {
         "spec read, data looked at (spec.yaml)": sweep / "spec.yaml",
         "this run's sign left (run.json)": sweep / "run.json",
-        "first trial handed to Ray Tune (its folder)": sweep / "trials" / "0",
     }
-    found = [(what, _born(path) - driver.started) for what, path in seen.items()]
+    found = [(what, path.stat().st_mtime - driver.started) for what, path in seen.items()]
     return [*found, ("first step", first_step - driver.started)]
-
-
-def _born(path: Path) -> float:
-    if path.is_dir():  # its first file was written with it
-        return min(one.stat().st_mtime for one in path.iterdir())
-    return path.stat().st_mtime
 
 
 class Timed:
