@@ -45,7 +45,9 @@ class Cost:
     trials: int | None
     """None: as many as the budget allows; then `hours` are those of one trial and the baseline."""
     gpu_hours: float
-    """GPU-hours that are reserved for that: the slots that wait for the baseline hold theirs. 0 on CPUs."""
+    """GPU-hours that are reserved for that: the slots that wait for the baseline hold theirs. 0 on
+    CPUs.
+    """
     device: str
     """What it was estimated for, in words."""
 

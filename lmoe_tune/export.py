@@ -1,8 +1,10 @@
-"""`lmoe-tune export`: a sweep's winner as a folder that runs by itself (`lmoe_tune.detector` loads it).
+"""`lmoe-tune export`: a sweep's winner as a folder that runs by itself (`lmoe_tune.detector` loads
+it).
 
-What is exported is the confirmed winner once there is one, else the best trial of the search. The threshold is
-measured here, on validation images and with the very network that is written, so `is_ood` means the same everywhere.
-N images, C channels, H W pixels of the model's input, K classes.
+What is exported is the confirmed winner once there is one, else the best trial of the search. The
+threshold is measured here, on validation images and with the very network that is written, so
+`is_ood` means the same everywhere. N images, C channels, H W pixels of the model's input, K
+classes.
 """
 
 from __future__ import annotations
@@ -86,10 +88,12 @@ def winner_of(ledger: Ledger, trial: int | None = None) -> Winner:
 def write_detector(
     ledger: Ledger, winner: Winner, out: Path, *, onnx: bool = False
 ) -> dict[str, Any]:
-    """Write the folder `out` and return its `detector.json`. An older export there is replaced, whole or not at all.
+    """Write the folder `out` and return its `detector.json`. An older export there is replaced,
+    whole or not at all.
 
     Raises:
-        UsageError: there is something else in `out`, the data cannot be read, or ONNX's packages are missing.
+        UsageError: there is something else in `out`, the data cannot be read, or ONNX's packages
+            are missing.
         StorageError: the folder cannot be written.
     """
     out = out.absolute()
@@ -241,7 +245,9 @@ def _traced(network: Network, shape: tuple[int, int, int]) -> torch.export.Expor
 
 
 def _measured(deployed: Logits, winner: Winner, home: Path) -> dict[str, Any]:
-    """The threshold and the metrics of the network that is written, in the precision in which it will answer."""
+    """The threshold and the metrics of the network that is written, in the precision in which it
+    will answer.
+    """
     validation = _validation(winner, home)
     sets = (validation.images, validation.fine, validation.coarse)
     found = joined(
@@ -293,8 +299,9 @@ def _validation(winner: Winner, home: Path) -> Validation:
 def _metrics(winner: Winner, measured: dict[str, float]) -> dict[str, Any]:
     """What `detector.json` says of quality.
 
-    A confirmation has measured in fp32 already, on images that nothing else may open. What a search has recorded
-    was measured in the precision of its training; the deployed network is measured again, and the difference said.
+    A confirmation has measured in fp32 already, on images that nothing else may open. What a search
+    has recorded was measured in the precision of its training; the deployed network is measured
+    again, and the difference said.
     """
     if winner.confirmed is not None:
         return {"metrics": winner.metrics, "recorded": None, "difference": None}
@@ -428,7 +435,9 @@ def _write(out: Path, files: dict[str, bytes]) -> None:
 
 
 def _mend(out: Path) -> None:
-    """After a kill: bring back the export that was being replaced, and remove what was being written."""
+    """After a kill: bring back the export that was being replaced, and remove what was being
+    written.
+    """
     if not out.parent.is_dir():
         return
     with writing(out):

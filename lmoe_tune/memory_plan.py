@@ -23,7 +23,9 @@ SHARES = (0.25, 1 / 3, 0.5, 1.0)  # of a GPU that are advised
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """What the largest trial of a sweep, its evaluation and the baseline need of a GPU at least, in bytes."""
+    """What the largest trial of a sweep, its evaluation and the baseline need of a GPU at least, in
+    bytes.
+    """
 
     rows: int
     """That go through the network in the largest step."""
@@ -135,7 +137,9 @@ def memory_plan(spec: Spec, folder: Path) -> MemoryPlan | None:
 
 
 def _largest_points(spec: Spec) -> Iterator[dict[str, Any]]:
-    """A point of each method that is searched, with the most outliers; the rest as it is by default."""
+    """A point of each method that is searched, with the most outliers; the rest as it is by
+    default.
+    """
     most = _ratios(spec)
     if METHOD not in spec.space:
         yield most

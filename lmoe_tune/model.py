@@ -1,7 +1,7 @@
 """The classifiers, built by name.
 
-N images, C channels, K classes. Every model ends in a `Head`, which computes in fp32 under autocast: bf16
-logits would round away the small differences that the consistency term is about.
+N images, C channels, K classes. Every model ends in a `Head`, which computes in fp32 under
+autocast: bf16 logits would round away the small differences that the consistency term is about.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ class Head(nn.Linear):
 
 
 class SmallCNN(nn.Module):
-    """Three 3 x 3 convolutions (32, 64, 64 channels) for images of 8 x 8 and up; input (N, C, H, W)."""
+    """Three 3 x 3 convolutions (32, 64, 64 channels) for images of 8 x 8 and up; input (N, C, H,
+    W).
+    """
 
     def __init__(self, num_classes: int, in_channels: int) -> None:
         super().__init__()
@@ -55,7 +57,8 @@ def _convolution(in_channels: int, out_channels: int) -> list[nn.Module]:
 def build_model(
     arch: str, num_classes: int, in_channels: int, image_size: int | None = None
 ) -> nn.Module:
-    """A freshly initialised model (the global generator decides the weights) that maps (N, C, H, W) to (N, K).
+    """A freshly initialised model (the global generator decides the weights) that maps (N, C, H, W)
+    to (N, K).
 
     Args:
         arch: small_cnn, one of torchvision's in `ARCHITECTURES`, or timm/NAME.
@@ -110,7 +113,8 @@ def _build_timm(arch: str, num_classes: int, image_size: int | None) -> nn.Modul
 def create_timm(
     arch: str, num_classes: int, image_size: int | None, *, pretrained: bool
 ) -> nn.Module:
-    """A model of timm with its own head; one that is built for a size of images is built for this one.
+    """A model of timm with its own head; one that is built for a size of images is built for this
+    one.
 
     Raises:
         UsageError: timm is not installed, or has no such model.

@@ -1,11 +1,14 @@
-"""Which AUROCs measured on the same images cannot be told apart: DeLong, DeLong and Clarke-Pearson (1988).
+"""Which AUROCs measured on the same images cannot be told apart: DeLong, DeLong and Clarke-Pearson
+(1988).
 
-The *placement* of an in-distribution image is the share of out-of-distribution images that score below it, ties by
-half; that of an out-of-distribution image the share of in-distribution images above it. Their means are the AUROC.
-For two models on the same images the variance of the difference of their AUROCs is the variance of the differences
-of their placements, over the numbers of images: what both have in common cancels.
+The *placement* of an in-distribution image is the share of out-of-distribution images that score
+below it, ties by half; that of an out-of-distribution image the share of in-distribution images
+above it. Their means are the AUROC. For two models on the same images the variance of the
+difference of their AUROCs is the variance of the differences of their placements, over the numbers
+of images: what both have in common cancels.
 
-N in-distribution images, M out-of-distribution ones. No torch: whoever only looks at a sweep reads these.
+N in-distribution images, M out-of-distribution ones. No torch: whoever only looks at a sweep reads
+these.
 """
 
 from __future__ import annotations
@@ -31,7 +34,9 @@ Z = 1.959964  # two-sided 95%
 
 @dataclass(frozen=True)
 class Placements:
-    """Of one model's validation images, against each kind of novelty that there is: `fine`, `coarse`."""
+    """Of one model's validation images, against each kind of novelty that there is: `fine`,
+    `coarse`.
+    """
 
     known: dict[str, Floats]
     """(N,) each."""
@@ -59,7 +64,9 @@ class Placements:
         return variance
 
     def is_tied(self, other: Placements, metric: str) -> bool:
-        """Whether the two cannot be told apart at 95% on these images; for this seed, says nothing of others."""
+        """Whether the two cannot be told apart at 95% on these images; for this seed, says nothing
+        of others.
+        """
         difference = abs(self.auroc(metric) - other.auroc(metric))
         return bool(difference <= Z * np.sqrt(self.variance_of_difference(other, metric)) + 1e-12)
 
@@ -98,12 +105,19 @@ def placements_of(known: Floats, novel: dict[str, Floats]) -> Placements:
 
 
 def mean_placements(several: Sequence[Placements]) -> Placements:
-    """Image by image the mean over models of the same images: what differs from model to model cancels."""
-    first = several[0]
+    """Image by image the mean over models of the same images: what differs from model to model
+    cancels.
+    """
     return Placements(
-        {name: np.mean([one.known[name] for one in several], axis=0) for name in first.known},
-        {name: np.mean([one.novel[name] for one in several], axis=0) for name in first.novel},
+        _averaged([one.known for one in several]), _averaged([one.novel for one in several])
     )
+
+
+def _averaged(several: Sequence[Mapping[str, Floats]]) -> dict[str, Floats]:
+    found: dict[str, Floats] = {}
+    for name in several[0]:
+        found[name] = np.mean([one[name] for one in several], axis=0)
+    return found
 
 
 def read_placements(folder: Path) -> Placements | None:

@@ -1,8 +1,8 @@
 """The processes that we start, and those of this machine.
 
-Every Python process of ours is started here. It never looks for modules in the working directory, where a
-`queue.py` of the user's would hide the library's, and neither do the processes that it starts in turn.
-What `/proc` says of other processes is Linux's; elsewhere there seem to be none.
+Every Python process of ours is started here. It never looks for modules in the working directory,
+where a `queue.py` of the user's would hide the library's, and neither do the processes that it
+starts in turn. What `/proc` says of other processes is Linux's; elsewhere there seem to be none.
 """
 
 from __future__ import annotations
@@ -43,9 +43,11 @@ _unusable_home: str | None = None
 
 
 def python_command(module: str, *arguments: str) -> list[str]:
-    """The argv of a Python process that runs `main()` of a module, with `arguments` in `sys.argv[1:]`.
+    """The argv of a Python process that runs `main()` of a module, with `arguments` in
+    `sys.argv[1:]`.
 
-    Start it with `safe_environment()`. It finds the package where this process found it, after all libraries.
+    Start it with `safe_environment()`. It finds the package where this process found it, after all
+    libraries.
     """
     package = str(Path(__file__).resolve().parents[1])
     given = [path for path in sys.path if os.path.isabs(path) and not _is_working_directory(path)]
@@ -55,7 +57,9 @@ def python_command(module: str, *arguments: str) -> list[str]:
 
 
 def safe_environment() -> dict[str, str]:
-    """This process's environment, for a Python process that must not import from the working directory."""
+    """This process's environment, for a Python process that must not import from the working
+    directory.
+    """
     environment = os.environ | {"PYTHONSAFEPATH": "1"}
     if (home := substitute_home(writable=False)) is not None:
         environment["HOME"] = home
@@ -110,7 +114,9 @@ def own_folder(folder: Path) -> Path | None:
 
 
 def die_with_parent() -> None:
-    """Have the kernel kill this process when the one that started it is gone, in whatever it is doing."""
+    """Have the kernel kill this process when the one that started it is gone, in whatever it is
+    doing.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
@@ -187,7 +193,9 @@ class JsonProcess:
         return self._process.wait(timeout_s)
 
     def how_it_ended(self) -> str:
-        """For a message: "was killed (…)" or "ended with status …", and the last that it wrote on stderr."""
+        """For a message: "was killed (…)" or "ended with status …", and the last that it wrote on
+        stderr.
+        """
         self.close()
         ended = how_it_ended(self._process.wait())
         self._reader.join(timeout=1.0)  # a grandchild may hold the pipe open
@@ -204,7 +212,9 @@ class JsonProcess:
 
 
 def message_pipe() -> Callable[[Message], None]:
-    """For the process itself: tells its parent something. What libraries print goes to stderr from now on."""
+    """For the process itself: tells its parent something. What libraries print goes to stderr from
+    now on.
+    """
     pipe = os.fdopen(os.dup(sys.__stdout__.fileno()), "w", encoding="utf-8")  # type: ignore[union-attr]
     os.dup2(2, 1)
 
@@ -216,7 +226,9 @@ def message_pipe() -> Callable[[Message], None]:
 
 
 def how_it_ended(status: int) -> str:
-    """What an exit status says: "was killed (signal 9, SIGKILL; perhaps the machine ran out of memory)"."""
+    """What an exit status says: "was killed (signal 9, SIGKILL; perhaps the machine ran out of
+    memory)".
+    """
     if status >= 0:
         return f"ended with status {status}"
     try:

@@ -1,15 +1,17 @@
 """What a home has asked of its sealed test sets: `HOME/questions.jsonl`, only ever added to.
 
-A *question* is a test set and the configuration that is compared on it; a *look* is one set of trainings that it was
-answered with. Both are numbered, and their numbers decide how much it takes to be called real
-(`lmoe_tune.statistics.Asked`). They are recorded before anything of the test is known, under a lock, in whole lines
-that are on the disk before the answer is given; a line that a kill left half-written is cut off by the next writer.
-The seeds that confirmations have taken are here too, so that no two of them share one.
+A *question* is a test set and the configuration that is compared on it; a *look* is one set of
+trainings that it was answered with. Both are numbered, and their numbers decide how much it takes
+to be called real (`lmoe_tune.statistics.Asked`). They are recorded before anything of the test is
+known, under a lock, in whole lines that are on the disk before the answer is given; a line that a
+kill left half-written is cut off by the next writer. The seeds that confirmations have taken are
+here too, so that no two of them share one.
 
 One JSON object a line:
 
-    {"kind": "question", "number": 1, "id": …, "about": {…}, "sweep": …, "sweep_id": …, "who": …, "time_ms": …}
-    {"kind": "look", "question": 1, "number": 1, "id": …, "pairs": 5, "sweep": …, "sweep_id": …, "time_ms": …}
+    {"kind": "question", "number": 1, "id": …, "about": {…}, "sweep": …, "sweep_id": …, "who": …,
+    "time_ms": …} {"kind": "look", "question": 1, "number": 1, "id": …, "pairs": 5, "sweep": …,
+        "sweep_id": …, "time_ms": …}
     {"kind": "seeds", "sweep_id": …, "purpose": "confirm", "seeds": [1000, 1001], "time_ms": …}
 """
 
@@ -90,7 +92,8 @@ def ask(home: Path, ident: str, about: Mapping[str, Any], asker: Mapping[str, An
 
 
 def look(home: Path, question: Question, ident: str, pairs: int, asker: Mapping[str, Any]) -> Look:
-    """The look at a question with these trainings; recorded with the next number where it is a new one.
+    """The look at a question with these trainings; recorded with the next number where it is a new
+    one.
 
     Raises:
         UsageError: the file is damaged.

@@ -96,8 +96,8 @@ class Summary:
     sd: float | None
     """Over the runs; None for a single one."""
     ci95: tuple[float, float] | None
-    """Of the mean, by Student, cut off where a metric ends, at 0 and 1; None for a single run, which says nothing of
-    other seeds."""
+    """Of the mean, by Student, cut off where a metric ends, at 0 and 1; None for a single run,
+    which says nothing of other seeds."""
     median: float
     minimum: float
 
@@ -265,7 +265,9 @@ def summarise(runs: Iterable[Run], configuration: str, metric: str) -> Summary:
 
 
 def _within(interval: tuple[float, float], metric: str) -> tuple[float, float]:
-    """The part of it that a metric can reach: no mean of shares is beyond 0 and 1, so this covers as often."""
+    """The part of it that a metric can reach: no mean of shares is beyond 0 and 1, so this covers
+    as often.
+    """
     if metric.endswith(COUNTS):
         return interval
 

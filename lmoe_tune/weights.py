@@ -36,14 +36,16 @@ def load_weights(
     """Put weights into a model that `build_model` made.
 
     Args:
-        weights: `none` (nothing is done), `imagenet`, or the path of a file that torch.save wrote: the weights by
-            name, or a checkpoint that holds them.
-        image_size: H = W that the model was built for; position embeddings of another size are interpolated.
-        with_head: the file's head must be for as many classes as the model's. Otherwise it is used where it is,
-            and left out where it is not.
+        weights: `none` (nothing is done), `imagenet`, or the path of a file that torch.save wrote:
+            the weights by name, or a checkpoint that holds them.
+        image_size: H = W that the model was built for; position embeddings of another size are
+            interpolated.
+        with_head: the file's head must be for as many classes as the model's. Otherwise it is used
+            where it is, and left out where it is not.
 
     Raises:
-        UsageError: there is no such file, it cannot be read, or its weights are those of another network.
+        UsageError: there is no such file, it cannot be read, or its weights are those of another
+            network.
     """
     if weights == "none":
         return

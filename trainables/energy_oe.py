@@ -1,4 +1,6 @@
-"""Energy-bounded outlier exposure (Liu et al., NeurIPS 2020); the formula is in `lmoe_tune.methods.energy_oe`."""
+"""Energy-bounded outlier exposure (Liu et al., NeurIPS 2020); the formula is in
+`lmoe_tune.methods.energy_oe`.
+"""
 
 from __future__ import annotations
 

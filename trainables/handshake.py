@@ -1,8 +1,9 @@
-"""Before its first epoch on a node, a worker shows that what it would give can stand beside the others' results.
+"""Before its first epoch on a node, a worker shows that what it would give can stand beside the
+others' results.
 
-The driver leaves a sign in the sweep's folder when a run begins (`leave_sign`). A worker that does not find it there
-sees no home, or a copy of it; one whose code or packages differ would give other numbers. The driver leaves out the
-node of a worker that is not fit, and its trial goes elsewhere.
+The driver leaves a sign in the sweep's folder when a run begins (`leave_sign`). A worker that does
+not find it there sees no home, or a copy of it; one whose code or packages differ would give other
+numbers. The driver leaves out the node of a worker that is not fit, and its trial goes elsewhere.
 """
 
 from __future__ import annotations
@@ -42,7 +43,9 @@ class Place:
 
 
 def leave_sign(folder: Path, code: Mapping[str, str]) -> str:
-    """Say in the sweep's folder that a run begins, and with which code; returns what workers must find there."""
+    """Say in the sweep's folder that a run begins, and with which code; returns what workers must
+    find there.
+    """
     nonce = uuid.uuid4().hex
     content = json.dumps({"nonce": nonce, "code": dict(code)}, indent=1)
     write_durably(folder / SIGN, content.encode())

@@ -1,4 +1,6 @@
-"""Logit Mixture Outlier Exposure (arXiv 2509.11892); the formula is in `lmoe_tune.methods.logit_mixoe`."""
+"""Logit Mixture Outlier Exposure (arXiv 2509.11892); the formula is in
+`lmoe_tune.methods.logit_mixoe`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Outlier Exposure (Hendrycks et al., ICLR 2019); the formula is in `lmoe_tune.methods.outlier_exposure`."""
+"""Outlier Exposure (Hendrycks et al., ICLR 2019); the formula is in
+`lmoe_tune.methods.outlier_exposure`.
+"""
 
 from __future__ import annotations
 

@@ -88,13 +88,14 @@ _notes = _Notes()  # one for the process, however many workers it has had
 
 
 class TrialWorker(tune.Trainable):  # type: ignore[misc]
-    """Runs the trial that its config names: `home`, `sweep` (folder), `trial`, `params`, `import_path`.
+    """Runs the trial that its config names: `home`, `sweep` (folder), `trial`, `params`,
+    `import_path`.
 
-    An error in a trial is reported, not raised: Ray would retry it, and it would only happen again. What
-    Ray does retry is a process that died; the trial then continues from its newest checkpoint.
+    An error in a trial is reported, not raised: Ray would retry it, and it would only happen again.
+    What Ray does retry is a process that died; the trial then continues from its newest checkpoint.
 
-    Where the config says `ended`, the trial is over and only the driver has to be told so: it died too often.
-    What works on something else than a search overrides `start`.
+    Where the config says `ended`, the trial is over and only the driver has to be told so: it died
+    too often. What works on something else than a search overrides `start`.
     """
 
     def setup(self, config: dict[str, Any]) -> None:
@@ -227,7 +228,9 @@ def read_spec(config: dict[str, Any]) -> Spec:
 
 
 def objective_of(method: Method, params: dict[str, Any]) -> Objective:
-    """The training objective for these parameters; raises TrainingError where a method gives something else."""
+    """The training objective for these parameters; raises TrainingError where a method gives
+    something else.
+    """
     from lmoe_tune.methods.objective import Objective
 
     objective = method.objective(params)
@@ -239,7 +242,9 @@ def objective_of(method: Method, params: dict[str, Any]) -> Objective:
 
 
 def _gpu_is_lost(error: BaseException) -> bool:
-    """Whether this process can no longer use its GPU: after some errors every later call fails, too."""
+    """Whether this process can no longer use its GPU: after some errors every later call fails,
+    too.
+    """
     if type(error).__name__ == "AcceleratorError":
         return True
 

@@ -50,11 +50,13 @@ def search(
     stop: Event | None = None,
     leave: Leave | None = None,
 ) -> Sweep:
-    """Start a sweep, or resume the unfinished one of that name; returns when it is complete or was stopped.
+    """Start a sweep, or resume the unfinished one of that name; returns when it is complete or was
+    stopped.
 
-    A Ray that this process has started already is used, and left running; otherwise one is started for the
-    length of the call. In the main thread, SIGINT, SIGTERM and SIGHUP stop the sweep cleanly, and afterwards
-    mean what they meant before; from another thread, set `stop`. What stopped can go on: `Sweep.resume`.
+    A Ray that this process has started already is used, and left running; otherwise one is started
+    for the length of the call. In the main thread, SIGINT, SIGTERM and SIGHUP stop the sweep
+    cleanly, and afterwards mean what they meant before; from another thread, set `stop`. What
+    stopped can go on: `Sweep.resume`.
 
     Args:
         spec: what `load_spec` gave, or what it takes.
@@ -69,10 +71,11 @@ def search(
         address: of a Ray cluster to join; None is RAY_ADDRESS, else this machine.
         tracking_uri: the MLflow server, instead of the spec's; without a password in it.
         observer: hears what happens.
-        wait_for_lock: how long to wait for another process that works on the sweep, in seconds or as "10m".
+        wait_for_lock: how long to wait for another process that works on the sweep, in seconds or
+            as "10m".
         stop: set it from another thread to stop cleanly.
-        leave: ends the process with a status, where a second signal or a dead Ray leave no better way. None:
-            the process is never ended, and a dead Ray may hold this call for a while.
+        leave: ends the process with a status, where a second signal or a dead Ray leave no better
+            way. None: the process is never ended, and a dead Ray may hold this call for a while.
 
     Raises:
         SpecError: the spec has problems; all of them are in it.
@@ -264,7 +267,9 @@ class _Run:
 
 
 def seconds(value: str | float | None, called: str) -> float | None:
-    """A duration in seconds: 90, "90s", "30m", "8h", "2d". Raises UsageError that names what was given."""
+    """A duration in seconds: 90, "90s", "30m", "8h", "2d". Raises UsageError that names what was
+    given.
+    """
     if value is None or isinstance(value, int | float):
         return value
     try:

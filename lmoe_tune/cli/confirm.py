@@ -7,6 +7,7 @@ import io
 import os
 import re
 import sys
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -69,7 +70,9 @@ def confirm(
     form: FormatOption = "table",
     home: HomeOption = None,
 ) -> None:
-    """Is the winner real? Train the best trials and the untuned methods anew, and open the sealed test set."""
+    """Is the winner real? Train the best trials and the untuned methods anew, and open the sealed
+    test set.
+    """
     from lmoe_tune import open_sweep
     from lmoe_tune.confirmation import running
 
@@ -174,10 +177,7 @@ def _print_tables(document: dict[str, Any]) -> None:
     columns = ("", "runs", *(name.removeprefix("test_") for name in metrics))
     typer.echo("sealed test set, mean ± standard deviation over the runs")
     print_table(
-        [
-            [row["name"], shown(row["runs"]), *(_mean(row, name) for name in metrics)]
-            for row in rows
-        ],
+        [[row["name"], shown(row["runs"]), *_means(row, metrics)] for row in rows],
         columns,
     )
     typer.echo("\n95% intervals of the means (over seeds, test images and splits)")
@@ -249,7 +249,7 @@ def _print_reseeding(result: Reseeding, form: Format) -> None:
                 row["name"],
                 shown(row["runs"]),
                 shown(searched.get(row["name"])),
-                *(_mean(row, name) for name in metrics),
+                *_means(row, metrics),
             ]
             for row in rows
         ],
@@ -308,6 +308,10 @@ def _print_csv(document: dict[str, Any]) -> None:
             [*cells, document.get("verdict") if row["name"] == document["compared_with"] else None]
         )
     sys.stdout.write(text.getvalue())
+
+
+def _means(row: dict[str, Any], metrics: Iterable[str]) -> list[str]:
+    return [_mean(row, name) for name in metrics]
 
 
 def _mean(row: dict[str, Any], name: str) -> str:

@@ -43,7 +43,9 @@ def export(
     as_json: JsonOption = False,
     home: HomeOption = None,
 ) -> None:
-    """Write a sweep's winner as a detector that runs by itself: model, preprocessing, classes, score, threshold."""
+    """Write a sweep's winner as a detector that runs by itself: model, preprocessing, classes,
+    score, threshold.
+    """
     from lmoe_tune.errors import TrackingError
     from lmoe_tune.export import winner_of, write_detector
     from lmoe_tune.sweep import view
@@ -97,7 +99,9 @@ def export(
 
 
 def _rather_the_defaults(ledger: Ledger, method: str, out: Path) -> str:
-    """What to say of a winner that a confirmation found to be worse than its method at its defaults."""
+    """What to say of a winner that a confirmation found to be worse than its method at its
+    defaults.
+    """
     from lmoe_tune.confirmation.plan import trial_at_defaults
 
     name, home = ledger.folder.name, ledger.folder.home

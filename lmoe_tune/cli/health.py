@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 
 def examine(home: Path, loaded: LoadedSpec | None = None) -> list[Finding]:
-    """All findings: the machine and the environment, the sweeps of the home, and the tracking server.
+    """All findings: the machine and the environment, the sweeps of the home, and the tracking
+    server.
 
     Args:
         loaded: a spec that is to be searched, for the folders that it names.
@@ -26,7 +27,9 @@ def examine(home: Path, loaded: LoadedSpec | None = None) -> list[Finding]:
 
 
 def examine_memory(loaded: LoadedSpec) -> list[Finding]:
-    """Whether the trials of a spec fit into this machine's GPUs; nothing where they train on the CPU."""
+    """Whether the trials of a spec fit into this machine's GPUs; nothing where they train on the
+    CPU.
+    """
     from lmoe_tune.memory_plan import memory_plan
     from lmoe_tune.training.platform import gpu_bytes, resolve_platform
 

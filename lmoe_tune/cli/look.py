@@ -129,7 +129,9 @@ def _within_the_window(text: str) -> str:
 
 
 def _watch(home: Path, name: str) -> None:
-    """Show a sweep's status until nobody works on it; on a terminal in place, else a line where it changes."""
+    """Show a sweep's status until nobody works on it; on a terminal in place, else a line where it
+    changes.
+    """
     sweep, before = _sweep(home, name), ""
     while True:
         flat = _flat(sweep.summary())
@@ -214,7 +216,9 @@ def best(name: NameArgument, form: FormatOption = "table", home: HomeOption = No
 
 @app.command()
 def audit(name: NameArgument, form: FormatOption = "table", home: HomeOption = None) -> None:
-    """Compute every suggestion and pruning decision again from the ledger; print one hash for a paper."""
+    """Compute every suggestion and pruning decision again from the ledger; print one hash for a
+    paper.
+    """
     chosen = checked_format(form)
     found = _sweep(resolve_home(home), name).audit()
     if chosen != "table":
@@ -250,7 +254,9 @@ def ui(
     ] = None,
     home: HomeOption = None,
 ) -> None:
-    """Start MLflow's own UI over the home's records, on this machine only; with a name, on that sweep's comparison."""
+    """Start MLflow's own UI over the home's records, on this machine only; with a name, on that
+    sweep's comparison.
+    """
     from lmoe_tune.api.sweeps import serve_ui
     from lmoe_tune.cli.lines import Lines
 

@@ -1,4 +1,6 @@
-"""What `lmoe-tune doctor` finds out about the machine and the environment: packages, hardware, folders, variables."""
+"""What `lmoe-tune doctor` finds out about the machine and the environment: packages, hardware,
+folders, variables.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,9 @@ def finding(state: State, what: str, found: str, advice: str = "") -> Finding:
 
 
 def packages() -> list[Finding]:
-    """Python, and every package that the installed metadata require: there, of a version that fits, importable."""
+    """Python, and every package that the installed metadata require: there, of a version that fits,
+    importable.
+    """
     from packaging.requirements import Requirement
     from packaging.specifiers import SpecifierSet
 
@@ -120,7 +124,9 @@ def hardware() -> list[Finding]:
 
 
 def _multi_process_service() -> Finding:
-    """Whether CUDA's daemon for sharing a GPU runs; with it trials compute side by side, else by turns."""
+    """Whether CUDA's daemon for sharing a GPU runs; with it trials compute side by side, else by
+    turns.
+    """
     pipes = Path(os.environ.get("CUDA_MPS_PIPE_DIRECTORY", "/tmp/nvidia-mps"))
     if (pipes / "control").exists():
         return finding(

@@ -70,8 +70,8 @@ app.add_typer(data.app)
 
 
 def refuse_slips(words: Sequence[str]) -> None:
-    """Raises UsageError where one of the words typed is empty, as a variable is that is not set, or is a
-    setting without its `--set`.
+    """Raises UsageError where one of the words typed is empty, as a variable is that is not set, or
+    is a setting without its `--set`.
     """
     for before, word in itertools.pairwise(["", *words]):
         is_alone = not before.startswith("-") and not os.path.exists(word)
@@ -156,7 +156,9 @@ def _message(error: LmoeTuneError) -> str:
 
 
 def leave(code: int) -> None:
-    """End the process at once: tearing down what was imported takes a second, and nothing is left to save."""
+    """End the process at once: tearing down what was imported takes a second, and nothing is left
+    to save.
+    """
     try:
         sys.stdout.flush()
         sys.stderr.flush()

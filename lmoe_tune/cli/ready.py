@@ -37,7 +37,9 @@ def init(
         ),
     ] = None,
 ) -> None:
-    """Write spaces/NAME.yaml, a commented spec to edit: a shipped search space, or one for images of your own."""
+    """Write spaces/NAME.yaml, a commented spec to edit: a shipped search space, or one for images
+    of your own.
+    """
     from lmoe_tune.spec.starter import write_starter
 
     path, chosen = write_starter(name, space)
@@ -52,7 +54,9 @@ def init(
 
 @app.command()
 def check(spec: SpecArgument, overrides: SetOption = None, home: HomeOption = None) -> None:
-    """Report every problem of a spec at once, what it leaves to defaults, and about what it costs; starts nothing."""
+    """Report every problem of a spec at once, what it leaves to defaults, and about what it costs;
+    starts nothing.
+    """
     from lmoe_tune.cost import estimate, in_words
     from lmoe_tune.memory_plan import memory_plan
     from lmoe_tune.spec.outliers import outliers_in_words
@@ -169,7 +173,9 @@ def doctor(
     form: FormatOption = "table",
     home: HomeOption = None,
 ) -> None:
-    """Check the installation, this machine, the home and the sweeps in it; rebuild a damaged ledger."""
+    """Check the installation, this machine, the home and the sweeps in it; rebuild a damaged
+    ledger.
+    """
     from lmoe_tune.cli.health import examine, examine_memory, examine_nodes, rebuild_ledger
 
     chosen = checked_format(form)

@@ -1,4 +1,6 @@
-"""stdout and stderr that do not end a sweep: a pipe that nobody reads any more, a terminal that is gone."""
+"""stdout and stderr that do not end a sweep: a pipe that nobody reads any more, a terminal that is
+gone.
+"""
 
 from __future__ import annotations
 
@@ -49,9 +51,11 @@ class PatientFile(io.FileIO):
 
 
 def install() -> None:
-    """Make stdout and stderr patient. What cannot be said goes unsaid; the exit code still tells how it ended.
+    """Make stdout and stderr patient. What cannot be said goes unsaid; the exit code still tells
+    how it ended.
 
-    Characters that the locale's encoding does not have are escaped. Data for a full disk are still an error.
+    Characters that the locale's encoding does not have are escaped. Data for a full disk are still
+    an error.
     """
     for descriptor in (0, 1, 2):
         _refuse_to_be_closed(descriptor)

@@ -1,8 +1,9 @@
 """What a confirmation would cost and what it could find, said before anything is trained or opened.
 
-How much pairs vary is known from earlier confirmations and reseedings on the same data in this home. Where there is
-none, the first two pairs will tell, and the result says it then. A plan for seeds is all that this is used for: no
-search and no choice of a winner ever reads what a test has shown.
+How much pairs vary is known from earlier confirmations and reseedings on the same data in this
+home. Where there is none, the first two pairs will tell, and the result says it then. A plan for
+seeds is all that this is used for: no search and no choice of a winner ever reads what a test has
+shown.
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ class Forecast:
     jobs: int
     """Trainings that are missing."""
     hours: float | None
-    """What they take one after the other, their baselines included; None where no epoch has been timed."""
+    """What they take one after the other, their baselines included; None where no epoch has been
+    timed.
+    """
     question: int
     """What it would be in the home, were its test set or winner a new one."""
     level: float
@@ -52,9 +55,11 @@ class Forecast:
     finds: tuple[tuple[int, float], ...]
     """The least difference that so many seeds find in four of five cases."""
     needs: tuple[tuple[float, int], ...]
-    """The seeds that a difference needs for that; those that no number of seeds finds are left out."""
+    """The seeds that a difference needs for that; those that no number of seeds finds are left out.
+    """
     cannot_show: float | None
-    """Below this difference these test images cannot show anything, however many seeds there are."""
+    """Below this difference these test images cannot show anything, however many seeds there are.
+    """
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -139,7 +144,9 @@ def needs_lines(needs: tuple[tuple[float, int], ...], cannot_show: float | None)
 
 
 def _known_spreads(ledger: Ledger) -> Iterator[tuple[str, float, float]]:
-    """Source, seed and image deviation of confirmations and reseedings on the same data, this sweep's own first."""
+    """Source, seed and image deviation of confirmations and reseedings on the same data, this
+    sweep's own first.
+    """
     folders = find_sweeps(ledger.folder.home)
     for folder in sorted(folders, key=lambda one: one.name != ledger.folder.name):
         if not _has_same_data(folder, ledger.spec):

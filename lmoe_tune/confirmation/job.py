@@ -1,8 +1,10 @@
-"""One job of a confirmation, in a worker: train a candidate on the in-distribution classes, and test it.
+"""One job of a confirmation, in a worker: train a candidate on the in-distribution classes, and
+test it.
 
 Or, in a reseeding, train it as the search did but for the seed, and validate it.
 
-Nothing else in the package gives test images to a model, and no worker of a search imports this module.
+Nothing else in the package gives test images to a model, and no worker of a search imports this
+module.
 """
 
 from __future__ import annotations
@@ -64,7 +66,8 @@ DISTINCT = ("test_auroc", "test_fine_auroc", "test_coarse_auroc", "test_accuracy
 def run_job(config: dict[str, Any]) -> Iterator[TrialEpoch]:
     """The epochs of the job that a worker's config names.
 
-    A training that diverges is a result, too: its last metrics are those of chance, and one says so.
+    A training that diverges is a result, too: its last metrics are those of chance, and one says
+    so.
     """
     spec, point = read_spec(config), config["params"]
     candidate = config["candidates"][point["candidate"]]
@@ -109,9 +112,11 @@ def _validated(
 def _tested(
     config: dict[str, Any], job_spec: Spec, candidate: dict[str, Any]
 ) -> Iterator[TrialEpoch]:
-    """A training on all in-distribution classes; the metrics of its last epoch have those of the test.
+    """A training on all in-distribution classes; the metrics of its last epoch have those of the
+    test.
 
-    A job that is killed before its last epoch is recorded is tested again from its checkpoint, with the same result.
+    A job that is killed before its last epoch is recorded is tested again from its checkpoint, with
+    the same result.
     """
     folder, home, params = trial_folder(config), Path(config["home"]), dict(candidate["params"])
     with_held_out = trains_held_out(job_spec)
@@ -164,12 +169,14 @@ def measure(
 ) -> tuple[dict[str, float], dict[str, npt.NDArray[Any]]]:
     """The test metrics of a model, and what is kept of its test.
 
-    The arrays: `scores_<set>` (N,) of each set; `labels`, `predicted` and `confidence` (N,) of the in-distribution
-    images; `novel_auroc`, `novel_count` and `novel_class` (C,) of each test-novel class by itself; `fingerprint` of
-    the test images; `resampled_<metric>` (R,), the same images for all models of a split.
+    The arrays: `scores_<set>` (N,) of each set; `labels`, `predicted` and `confidence` (N,) of the
+    in-distribution images; `novel_auroc`, `novel_count` and `novel_class` (C,) of each test-novel
+    class by itself; `fingerprint` of the test images; `resampled_<metric>` (R,), the same images
+    for all models of a split.
 
     Args:
-        seen: masks of the test images, `id` and `fine`, of which a near-duplicate was trained on or validated with.
+        seen: masks of the test images, `id` and `fine`, of which a near-duplicate was trained on or
+            validated with.
 
     Raises:
         DivergedError: the model's logits are not finite.
@@ -223,8 +230,8 @@ def _without_seen(
     correct: torch.Tensor,
     seen: Mapping[str, npt.NDArray[np.bool_]],
 ) -> tuple[dict[str, torch.Tensor], torch.Tensor, torch.Tensor]:
-    """The same without the test images that training has seen a near-duplicate of; a set of which nothing would be
-    left stays whole."""
+    """The same without the test images that training has seen a near-duplicate of; a set of which
+    nothing would be left stays whole."""
     kept = dict(scores)
     for name, mask in seen.items():
         rest = torch.from_numpy(~mask).to(confidence.device)

@@ -1,6 +1,7 @@
 """The second study in a sweep's folder: its jobs, and the record of every opening of the test set.
 
-A job is of a candidate, and a candidate is of a purpose: to be tested, or to be validated with other seeds before.
+A job is of a candidate, and a candidate is of a purpose: to be tested, or to be validated with
+other seeds before.
 """
 
 from __future__ import annotations
@@ -60,7 +61,8 @@ class Job:
 class JobLedger:
     """A sweep's confirmation, opened for writing; the caller holds both locks.
 
-    Candidates and jobs are only ever added, so that a later confirmation with more of them trains what is missing.
+    Candidates and jobs are only ever added, so that a later confirmation with more of them trains
+    what is missing.
     """
 
     def __init__(self, sweep: Ledger, import_path: Path, *, is_writing: bool = True) -> None:
@@ -97,8 +99,8 @@ class JobLedger:
         return sum(candidate["purpose"] == purpose for candidate in candidates)
 
     def rows(self, plan: Plan) -> list[Candidate]:
-        """The plan's rows, and those that former plans of its purpose have trained: no later plan makes the table
-        smaller."""
+        """The plan's rows, and those that former plans of its purpose have trained: no later plan
+        makes the table smaller."""
         rows = list(plan.rows)
         for record in self._records():
             if record["purpose"] == plan.purpose and not any(row.is_same(record) for row in rows):
@@ -106,7 +108,9 @@ class JobLedger:
         return rows
 
     def jobs(self, plan: Plan) -> list[Job]:
-        """Row by row the plan's jobs and all that former plans have asked for; of a failed job its last trial."""
+        """Row by row the plan's jobs and all that former plans have asked for; of a failed job its
+        last trial.
+        """
         trials, queued = dict[tuple[int, int, int], TrialRecord](), set[tuple[int, int, int]]()
         if self._ledger is not None:
             queued = {_key(point) for point in self._ledger.points()}
@@ -135,13 +139,14 @@ class JobLedger:
     def begin(
         self, plan: Plan, command: str, *, allow_changes: bool = False, say: Say | None = None
     ) -> int:
-        """Queue the jobs that are missing, and record that the test set is about to be opened, where it is.
+        """Queue the jobs that are missing, and record that the test set is about to be opened,
+        where it is.
 
         Returns how many jobs there are to do, those of former plans included.
 
         Raises:
-            UsageError: spec, code or data are not those of the sweep, or not those of the jobs so far; or the data
-                of a split cannot be used.
+            UsageError: spec, code or data are not those of the sweep, or not those of the jobs so
+                far; or the data of a split cannot be used.
         """
         self._refuse_changes(command, allow_changes)
         for split in plan.splits:
@@ -193,7 +198,9 @@ class JobLedger:
                 yield data, load_search_data(data, self.folder.home).files()
 
     def _refuse_changes(self, command: str, allow_changes: bool) -> None:
-        """Bring the study's spec and code up to date where that changes nothing, or is allowed; create it if new."""
+        """Bring the study's spec and code up to date where that changes nothing, or is allowed;
+        create it if new.
+        """
         home, name = self.folder.home, self.sweep.folder.name
         now = {
             "code": code_of(self.sweep.spec, self._import_path, CODE),

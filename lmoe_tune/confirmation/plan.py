@@ -1,4 +1,6 @@
-"""What a confirmation, or a reseeding before it, trains: the rows of its table, and the seeds and splits of each."""
+"""What a confirmation, or a reseeding before it, trains: the rows of its table, and the seeds and
+splits of each.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,9 @@ RESEED_FILE = "reseed.json"
 """What a reseeding leaves for forecasts, in the confirmation's folder."""
 RESAMPLED = "resampled_"
 DIVERGED = "test_diverged"
-"""A metric of trainings that ended in numbers that are not finite: 1. It is `val_diverged` in a reseeding."""
+"""A metric of trainings that ended in numbers that are not finite: 1. It is `val_diverged` in a
+reseeding.
+"""
 VAL_DIVERGED = "val_diverged"
 
 
@@ -121,7 +125,8 @@ def make_plan(
         takes_seeds: whether the home records that these seeds are used now; else it is only a plan.
 
     Raises:
-        UsageError: the sweep has no complete trial, or its own classifier does not go with the splits.
+        UsageError: the sweep has no complete trial, or its own classifier does not go with the
+            splits.
     """
     spec = ledger.spec
     assert spec.train.seed is not None, "the platform is not resolved"
@@ -179,7 +184,8 @@ def make_plan(
 def make_reseeding(
     ledger: Ledger, import_path: Path, *, top: int, num_seeds: int, takes_seeds: bool = True
 ) -> Plan:
-    """The plan of a look at the validation images before the test: the best trials, and the defaults of the first.
+    """The plan of a look at the validation images before the test: the best trials, and the
+    defaults of the first.
 
     Everything is as in the search but for the seeds.
 
@@ -224,8 +230,8 @@ def _best_or_refused(
 
 
 def trains_held_out(spec: Spec) -> bool:
-    """Whether a confirmation trains on the classes that the search held out: not where the user's classifier, which
-    knows none of them, is the baseline itself."""
+    """Whether a confirmation trains on the classes that the search held out: not where the user's
+    classifier, which knows none of them, is the baseline itself."""
     return spec.model.baseline.epochs > 0
 
 
@@ -251,8 +257,8 @@ def candidate_of(
 def untuned(spec: Spec, method: str, import_path: Path) -> Candidate:
     """A method at its defaults.
 
-    What the spec holds fixed stays so for the sweep's own methods: nobody tuned it. Of others it fixes only what
-    is no method's own, as the learning rate.
+    What the spec holds fixed stays so for the sweep's own methods: nobody tuned it. Of others it
+    fixes only what is no method's own, as the learning rate.
     """
     declaration = _declared(method, import_path)
     if METHOD in spec.space:

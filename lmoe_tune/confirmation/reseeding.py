@@ -1,7 +1,9 @@
-"""What a reseeding found: the best trials and the defaults over fresh seeds, on validation images alone.
+"""What a reseeding found: the best trials and the defaults over fresh seeds, on validation images
+alone.
 
-It says what of a trial's value was its seed, and how much pairs vary, from which a confirmation is planned. It opens
-nothing, asks nothing, and decides nothing: the rows of a confirmation stay those of the search.
+It says what of a trial's value was its seed, and how much pairs vary, from which a confirmation is
+planned. It opens nothing, asks nothing, and decides nothing: the rows of a confirmation stay those
+of the search.
 """
 
 from __future__ import annotations
@@ -42,8 +44,8 @@ class Reseeding:
     seed_sd: float
     """Of a pair's difference, over seeds."""
     image_sd: float | None
-    """Of the mean difference over samples of as many images as the sealed test has, if they vary as those validated
-    with do; None where that is not known."""
+    """Of the mean difference over samples of as many images as the sealed test has, if they vary as
+    those validated with do; None where that is not known."""
     seeds: tuple[int, ...]
     splits: tuple[int, ...]
     failed: tuple[Mapping[str, Any], ...]
@@ -75,10 +77,12 @@ def write_spreads(study: JobLedger, spreads: Spreads) -> None:
 
 
 def compare_reseeded(study: JobLedger, plan: Plan) -> tuple[list[Run], dict[str, Paired]]:
-    """The trainings of a reseeding that ended well, and every trial minus the defaults, the best one first.
+    """The trainings of a reseeding that ended well, and every trial minus the defaults, the best
+    one first.
 
     Raises:
-        LmoeTuneError: no training of the best trial and the defaults with the same seed has ended well.
+        LmoeTuneError: no training of the best trial and the defaults with the same seed has ended
+            well.
     """
     jobs = study.jobs(plan)
     runs = [_as_run(job) for job in jobs if job.is_complete]
@@ -145,8 +149,8 @@ def _as_run(job: Job) -> Run:
 
 
 def _image_sd(study: JobLedger, plan: Plan) -> float | None:
-    """By DeLong: image by image the mean over seeds, on as many images as the test has. The test itself stays shut:
-    of its images only the numbers are known."""
+    """By DeLong: image by image the mean over seeds, on as many images as the test has. The test
+    itself stays shut: of its images only the numbers are known."""
     kept: dict[str, dict[int, Placements]] = {plan.winner.name: {}, plan.own_defaults.name: {}}
     for job in study.jobs(plan):
         if job.row.name in kept and job.is_complete and job.trial is not None:

@@ -83,7 +83,9 @@ class Winner:
 
 @dataclass(frozen=True)
 class Confirmation:
-    """Whether the winner of a sweep is real, and everything that says so; `to_json` is what the command prints."""
+    """Whether the winner of a sweep is real, and everything that says so; `to_json` is what the
+    command prints.
+    """
 
     sweep: str
     verdict: VerdictName
@@ -103,13 +105,17 @@ class Confirmation:
     paired: tuple[Paired, ...]
     """The winner minus the others, metric by metric, its own defaults first."""
     ci95_classes: tuple[float, float] | None
-    """Of the first of these: where it lies over other novel classes; None where there are fewer than two."""
+    """Of the first of these: where it lies over other novel classes; None where there are fewer
+    than two.
+    """
     num_novel_classes: int
     """Of one split."""
     needs: tuple[tuple[float, int], ...]
-    """As pairs varied here, the seeds that some differences need to be found in four of five cases."""
+    """As pairs varied here, the seeds that some differences need to be found in four of five cases.
+    """
     cannot_show: float
-    """Below this difference these test images cannot show anything, however many seeds there are."""
+    """Below this difference these test images cannot show anything, however many seeds there are.
+    """
     test_openings: tuple[Mapping[str, Any], ...]
     seeds: tuple[int, ...]
     splits: tuple[int, ...]
@@ -332,10 +338,12 @@ def _comparable(runs: Sequence[Run], plan: Plan) -> list[str]:
 def _over_classes(
     tested: Sequence[_Tested], winner: str, other: str
 ) -> tuple[tuple[float, float] | None, int]:
-    """Where the winner's gain in `test_auroc` lies over other novel classes, and how many a split has.
+    """Where the winner's gain in `test_auroc` lies over other novel classes, and how many a split
+    has.
 
-    A bootstrap over the classes of each split, all images of a class together. The AUROC against several classes is
-    the mean of theirs, weighted by their numbers of images; the coarse half of `test_auroc` stays as it is.
+    A bootstrap over the classes of each split, all images of a class together. The AUROC against
+    several classes is the mean of theirs, weighted by their numbers of images; the coarse half of
+    `test_auroc` stays as it is.
     """
     own = {one.cell: one for one in tested if one.job.row.name == winner}
     theirs = {one.cell: one for one in tested if one.job.row.name == other}

@@ -118,8 +118,9 @@ def confirm(
         top: how many of the best trials are rows.
         splits: of the data; None: the spec's.
         tuned_comparators: tune the other methods too, each with the search's own budget.
-        reseed: before all that: train the best trials and the defaults with so many fresh seeds, validate them as the
-            search did, and open nothing. `seeds`, `splits` and `tuned_comparators` do not go with it.
+        reseed: before all that: train the best trials and the defaults with so many fresh seeds,
+            validate them as the search did, and open nothing. `seeds`, `splits` and
+            `tuned_comparators` do not go with it.
         allow_unfinished: go on although the search is not complete; the result says so.
         allow_changes: go on although code or data changed; the result says so.
         address: of a Ray cluster to join; see `search`.
@@ -128,7 +129,8 @@ def confirm(
         leave: as for `search`.
 
     Raises:
-        UsageError: an argument is not as it must be, the search is not complete, or something has changed.
+        UsageError: an argument is not as it must be, the search is not complete, or something has
+            changed.
         SweepLockedError: another process works on the sweep.
         InterruptedConfirmation: it was stopped.
         LmoeTuneError: no training of the winner and its defaults ended well.
@@ -184,7 +186,8 @@ def forecast(
     top: int = 3,
     splits: Sequence[int] | None = None,
 ) -> Forecast:
-    """What `confirm` with these arguments would cost, and what it could find; nothing is trained, opened or recorded.
+    """What `confirm` with these arguments would cost, and what it could find; nothing is trained,
+    opened or recorded.
 
     Raises:
         UsageError: as `confirm`.
@@ -269,7 +272,9 @@ def _decode(study: JobLedger, plan: Plan, how: _How) -> None:
 
 
 def _reseed(sweep: Ledger, import_path: Path, how: _How, *, top: int, num_seeds: int) -> Reseeding:
-    """Train the best trials and the defaults over fresh seeds, and validate them; the test set stays shut."""
+    """Train the best trials and the defaults over fresh seeds, and validate them; the test set
+    stays shut.
+    """
     study = JobLedger(sweep, import_path)
     waiting = study.num_waiting(CONFIRM)
     if waiting:
@@ -307,7 +312,9 @@ def _reseed(sweep: Ledger, import_path: Path, how: _How, *, top: int, num_seeds:
 
 
 def _tune(sweep: Ledger, import_path: Path, how: _How) -> list[Candidate]:
-    """The other methods, tuned: those whose search is not complete are searched now, one after the other."""
+    """The other methods, tuned: those whose search is not complete are searched now, one after the
+    other.
+    """
     found = []
     for method in tunable(sweep.spec):
         folder = sweep.folder.tuned(method)

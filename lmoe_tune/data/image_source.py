@@ -1,7 +1,7 @@
 """The images of a split on a device: batches to train on, chunks to evaluate.
 
-N images, B in-distribution images and M outliers of a batch, C channels, R side that images are kept at, H = W of the
-network's input.
+N images, B in-distribution images and M outliers of a batch, C channels, R side that images are
+kept at, H = W of the network's input.
 """
 
 from __future__ import annotations
@@ -44,8 +44,9 @@ EVALUATION_PIXELS = (
 class ImageSource:
     """A split's images by row: train, outliers, val, val_fine, val_coarse, one after the other.
 
-    An epoch's crops and jitters are all drawn before its first image is read, so reading ahead changes
-    nothing. Those of an image follow from its place in the epoch, those of an outlier from its slot.
+    An epoch's crops and jitters are all drawn before its first image is read, so reading ahead
+    changes nothing. Those of an image follow from its place in the epoch, those of an outlier from
+    its slot.
 
     Attributes:
         preprocessing: how an image becomes the network's input, but for the augmentation.
@@ -55,7 +56,8 @@ class ImageSource:
     def __init__(
         self, data: SearchData, device: torch.device, home: Path | None = None, *, threads: int = 1
     ) -> None:
-        """Open the images; files are decoded first where `data.cache` says so and they have not been yet.
+        """Open the images; files are decoded first where `data.cache` says so and they have not
+        been yet.
 
         Args:
             home: where decoded images are kept; needed where there are files.
@@ -108,12 +110,16 @@ class ImageSource:
             )
 
     def val_chunks(self, size: int) -> Iterator[Tensor]:
-        """val, val_fine and val_coarse one after the other, normalised, at most `size` images at a time."""
+        """val, val_fine and val_coarse one after the other, normalised, at most `size` images at a
+        time.
+        """
         first = self.num_train + self.num_outliers
         return self._centred(self._loader, first, self._num_evaluated, size)
 
     def chunks_of(self, images: ImageSet, size: int) -> Iterator[Tensor]:
-        """Other images on the device, read and normalised as this split's are, at most `size` at a time."""
+        """Other images on the device, read and normalised as this split's are, at most `size` at a
+        time.
+        """
         loader = self._open(self._rows(images), to_keep=False)
         return self._centred(loader, 0, len(images), size)
 
@@ -142,7 +148,9 @@ class ImageSource:
             yield normalise(pixels, self._mean, self._std)
 
     def _augmentations(self, epoch: Epoch) -> list[Augmentation | None]:
-        """What is done to the images and the outliers of each step; embedded ones are left as they are."""
+        """What is done to the images and the outliers of each step; embedded ones are left as they
+        are.
+        """
         if self._data.is_embedded:
             return [None] * len(epoch)
 
@@ -169,7 +177,9 @@ class ImageSource:
 
 
 def rows_evaluated(size: int, crop: int) -> int:
-    """How many images of `crop` x `crop` pixels are evaluated at a time, where at most `size` are asked for."""
+    """How many images of `crop` x `crop` pixels are evaluated at a time, where at most `size` are
+    asked for.
+    """
     return max(1, min(size, EVALUATION_PIXELS // crop**2))
 
 

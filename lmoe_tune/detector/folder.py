@@ -24,7 +24,8 @@ _SCORES: tuple[ScoreName, ...] = ("msp", "max_logit", "energy")
 
 
 def load_detector(folder: Path | str, device: str | None = None) -> Detector:
-    """The detector of a folder that `lmoe-tune export` has written. No code in it is run, and nothing unpickled.
+    """The detector of a folder that `lmoe-tune export` has written. No code in it is run, and
+    nothing unpickled.
 
     Args:
         device: `cpu`, `cuda`, …; else the environment's LMOE_TUNE_DEVICE, else `cpu`.

@@ -1,6 +1,8 @@
-"""The logits detectors of pytorch-ood (Kirchheim et al., 2022) as scores: `pip install 'lmoe-tune[pytorch-ood]'`.
+"""The logits detectors of pytorch-ood (Kirchheim et al., 2022) as scores:
+`pip install 'lmoe-tune[pytorch-ood]'`.
 
-Those that work on features, gradients or several layers need more than the logits that are kept here.
+Those that work on features, gradients or several layers need more than the logits that are kept
+here.
 """
 
 from __future__ import annotations
@@ -21,14 +23,16 @@ def detector_score(
     """A score, higher for in-distribution, to hand to `score`, `test_metrics` and the like.
 
     Args:
-        name: a detector of `pytorch_ood.detector`: EnergyBased, Entropy, GEN, KLMatching, MaxLogit, MaxSoftmax,
-            TemperatureScaling, ...
-        logits: (N, K) of in-distribution images that were not trained on, for detectors that are fitted.
+        name: a detector of `pytorch_ood.detector`: EnergyBased, Entropy, GEN, KLMatching, MaxLogit,
+            MaxSoftmax, TemperatureScaling, ...
+        logits: (N, K) of in-distribution images that were not trained on, for detectors that are
+            fitted.
         labels: (N,) of the same.
         settings: the detector's own, such as `gamma` of GEN.
 
     Raises:
-        UsageError: pytorch-ood is not installed, has no such detector of logits, or the detector needs fitting.
+        UsageError: pytorch-ood is not installed, has no such detector of logits, or the detector
+            needs fitting.
     """
     detectors = _detectors()
     if name not in detectors:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal
 
@@ -36,7 +36,7 @@ def forward_groups(model: nn.Module, groups: Sequence[Tensor], mode: BatchNormMo
 @contextmanager
 def _batch_norms_set(model: nn.Module, **attributes: bool) -> Iterator[None]:
     layers = [layer for layer in model.modules() if isinstance(layer, _BatchNorm)]
-    before = [{name: getattr(layer, name) for name in attributes} for layer in layers]
+    before = [_values(layer, attributes) for layer in layers]
     for layer in layers:
         layer.__dict__.update(attributes)
     try:
@@ -44,3 +44,7 @@ def _batch_norms_set(model: nn.Module, **attributes: bool) -> Iterator[None]:
     finally:
         for layer, values in zip(layers, before, strict=True):
             layer.__dict__.update(values)
+
+
+def _values(layer: nn.Module, names: Iterable[str]) -> dict[str, bool]:
+    return {name: getattr(layer, name) for name in names}

@@ -1,4 +1,6 @@
-"""What a report shows, gathered from the ledger and from a confirmation: plain values, nothing drawn yet."""
+"""What a report shows, gathered from the ledger and from a confirmation: plain values, nothing
+drawn yet.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The figures of a report, each a function from the facts to a matplotlib figure, or to why there is none."""
+"""The figures of a report, each a function from the facts to a matplotlib figure, or to why there
+is none.
+"""
 
 from __future__ import annotations
 
@@ -524,7 +526,9 @@ def _as_roc(axes: Axes) -> None:
 
 
 def _curve(known: Floats, unknown: Floats) -> tuple[Floats, Floats, float]:
-    """False- and true-positive rates at every threshold, from the strictest on, and the area below, ties halved."""
+    """False- and true-positive rates at every threshold, from the strictest on, and the area below,
+    ties halved.
+    """
     thresholds = np.unique(np.concatenate([known, unknown]))[::-1]
     tpr = 1 - np.searchsorted(np.sort(known), thresholds, side="left") / len(known)
     fpr = 1 - np.searchsorted(np.sort(unknown), thresholds, side="left") / len(unknown)

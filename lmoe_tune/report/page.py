@@ -1,7 +1,8 @@
-"""The page: one HTML document that loads nothing, with the figures in it and the numbers where a program finds them.
+"""The page: one HTML document that loads nothing, with the figures in it and the numbers where a
+program finds them.
 
-Its shape is `page.html.jinja`; here is what goes into its tables. Every number of these is there in full as
-`data-value`, and all of it once more as JSON in `#report-data`.
+Its shape is `page.html.jinja`; here is what goes into its tables. Every number of these is there in
+full as `data-value`, and all of it once more as JSON in `#report-data`.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ SHOWN_OF_TRIAL = ("val_accuracy", "val_fine_auroc", "val_coarse_auroc")
 
 @dataclass(frozen=True)
 class Cell:
-    """What stands in a table, the number in full where it is one, and what a pointer over it is told."""
+    """What stands in a table, the number in full where it is one, and what a pointer over it is
+    told.
+    """
 
     text: str
     value: str | None = None

@@ -1,4 +1,6 @@
-"""The search-space file, typed: every problem at once with its place. Imports neither torch nor Ray."""
+"""The search-space file, typed: every problem at once with its place. Imports neither torch nor
+Ray.
+"""
 
 from lmoe_tune.spec.architectures import ARCHITECTURES, TIMM
 from lmoe_tune.spec.check import LoadedSpec, folder_missing, load_data, load_params, load_spec

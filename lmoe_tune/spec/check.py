@@ -1,4 +1,6 @@
-"""Loading a spec: the file, the overrides, every check, and either a typed `Spec` or all problems at once."""
+"""Loading a spec: the file, the overrides, every check, and either a typed `Spec` or all problems
+at once.
+"""
 
 from __future__ import annotations
 
@@ -78,8 +80,8 @@ def load_spec(
         name: the sweep's name, instead of the spec's.
         declarations: the shipped trainables by name.
         check_files: whether folders and files that the spec names must exist.
-        resolve: gives the declaration of a `package.module:Class`, from that and the spec's folder; raises
-            UsageError where it cannot.
+        resolve: gives the declaration of a `package.module:Class`, from that and the spec's folder;
+            raises UsageError where it cannot.
         missing: what a data set with an absolute `root` lacks, None where all is there.
         bounded: something else than the spec's budget ends the sweep.
 
@@ -132,7 +134,8 @@ def load_data(
     declarations: Mapping[str, Declaration],
     missing: Missing | None = folder_missing,
 ) -> DataSpec:
-    """The section `data` of a spec, for what needs nothing else of it; the other sections may be wrong or absent.
+    """The section `data` of a spec, for what needs nothing else of it; the other sections may be
+    wrong or absent.
 
     Args:
         missing: as for `load_spec`; None: the data need not be there.
@@ -195,9 +198,9 @@ def _completed(
     """Fill in, in place, what the document and the overrides leave out. Returns the settings that
     were filled in, and the names of those that were there.
 
-    The defaults are there before the overrides are applied, which may change a part of one; which defaults they
-    are may be up to an override. An unknown data set is reported as such and not, for the same cause, as a spec that
-    lacks sections.
+    The defaults are there before the overrides are applied, which may change a part of one; which
+    defaults they are may be up to an override. An unknown data set is reported as such and not, for
+    the same cause, as a spec that lacks sections.
     """
     fold_objectives(root)
     probe = document.copied(root)
@@ -291,8 +294,8 @@ def fold_objectives(root: document.Mapping) -> None:
 
 
 def _imply(root: document.Mapping) -> None:
-    """Fill in, in place, what follows from the rest: the trainable of a sweep that searches it, no pruner for
-    several objectives, and no default constraint on what is itself an objective."""
+    """Fill in, in place, what follows from the rest: the trainable of a sweep that searches it, no
+    pruner for several objectives, and no default constraint on what is itself an objective."""
     space, objective = root.get("space"), root.get("objective")
     if isinstance(space, document.Mapping):
         method = space.get(METHOD)
@@ -335,7 +338,9 @@ def _imply(root: document.Mapping) -> None:
 
 
 def _searched_methods(findings: Findings) -> list[tuple[document.KeyPath, Any]]:
-    """Where the choices of `space.method` stand, and what they are; empty where the method is not searched."""
+    """Where the choices of `space.method` stand, and what they are; empty where the method is not
+    searched.
+    """
     path: document.KeyPath = ("space", METHOD, "choices")
     node = findings.node(path)
     if isinstance(node, document.Sequence):
@@ -348,7 +353,9 @@ def _searched_methods(findings: Findings) -> list[tuple[document.KeyPath, Any]]:
 def _methods(
     findings: Findings, path: Path, declarations: Mapping[str, Declaration], resolve: Resolve | None
 ) -> list[Declaration]:
-    """What the trainable, or each of those that are searched, declares; empty where a problem was reported."""
+    """What the trainable, or each of those that are searched, declares; empty where a problem was
+    reported.
+    """
     name = findings.plain(("trainable",))
     searched = _searched_methods(findings)
     if not searched:
@@ -428,7 +435,9 @@ def _build(
     methods: Sequence[Declaration],
     spec_folder: Path,
 ) -> Spec:
-    """The typed spec of a document without problems: numbers in their parameters' types, paths absolute."""
+    """The typed spec of a document without problems: numbers in their parameters' types, paths
+    absolute.
+    """
     plain["data"] = _with_absolute_paths(plain["data"], spec_folder)
     weights = plain["model"].get("weights", "none")
     if weights not in sections.WEIGHTS:
@@ -452,9 +461,10 @@ def _build(
         if METHOD in plain["space"]:
             points = [with_method(point, methods, named) for point in points]
 
-        search["start_from"] = tuple(
-            {k: parameters[k].typed(v) for k, v in point.items()} for point in points
-        )
+        def typed(point: Mapping[str, Any]) -> dict[str, Any]:
+            return {name: parameters[name].typed(value) for name, value in point.items()}
+
+        search["start_from"] = tuple(typed(point) for point in points)
     else:
         points = default_start(plain["space"], methods, plain["train"])
         whole = all(set(point) == set(plain["space"]) for point in points)

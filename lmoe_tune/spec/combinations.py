@@ -1,6 +1,8 @@
-"""Settings that contradict one another, or make one another meaningless, across the sections of a spec.
+"""Settings that contradict one another, or make one another meaningless, across the sections of a
+spec.
 
-What only deserves a word (a setting without effect that does no harm) is a remark: `sweep/remarks.py`.
+What only deserves a word (a setting without effect that does no harm) is a remark:
+`sweep/remarks.py`.
 """
 
 from __future__ import annotations
@@ -168,7 +170,9 @@ def _check_given(
 
 
 def _values_of(findings: Findings, name: str, method: Declaration) -> list[float]:
-    """What a numeric parameter is in the trials: its fixed value, the ends of its range, its choices."""
+    """What a numeric parameter is in the trials: its fixed value, the ends of its range, its
+    choices.
+    """
     for key in (f"{method.name}.{name}", name):
         fixed = findings.plain(("fixed", key))
         if isinstance(fixed, int | float):

@@ -1,8 +1,8 @@
 """What a trainable exposes: its hyperparameters with type, range, default and meaning.
 
-A declaration imports neither torch nor Ray, so that `check` and `methods` answer at once. The spec's
-`space`, `fixed` and `start_from` are validated against it, and `Declaration.resolve` completes the parameters
-of a trial.
+A declaration imports neither torch nor Ray, so that `check` and `methods` answer at once. The
+spec's `space`, `fixed` and `start_from` are validated against it, and `Declaration.resolve`
+completes the parameters of a trial.
 """
 
 from __future__ import annotations
@@ -45,7 +45,9 @@ class Parameter:
     low_exclusive: bool = False
     choices: tuple[Value, ...] = ()
     tune: Range | None = None
-    """Over what `confirm` tunes the method when it is compared with another one; None: it stays at its default."""
+    """Over what `confirm` tunes the method when it is compared with another one; None: it stays at
+    its default.
+    """
     only_with: tuple[str, ...] = ()
     """The weights of which one must be above 0 for this parameter to change anything."""
 
@@ -77,7 +79,9 @@ class Parameter:
         return noun + bounds(self.low, self.high, low_exclusive=self.low_exclusive)
 
     def accepts(self, value: object) -> bool:
-        """Whether the value has the parameter's type and lies within its bounds (a bool is no number)."""
+        """Whether the value has the parameter's type and lies within its bounds (a bool is no
+        number).
+        """
         if self.kind == "choice":
             return any(type(value) is type(choice) and value == choice for choice in self.choices)
         if self.kind == "bool":
@@ -108,7 +112,9 @@ SHARED_PARAMETERS: tuple[Parameter, ...] = (
               low=0, low_exclusive=True),
     Parameter("weight_decay", "float", None, "L2 penalty of SGD; default: train.weight_decay", low=0),
 )  # fmt: skip
-"""What every trainable has; a declaration may declare one of these names itself, and that one counts."""
+"""What every trainable has; a declaration may declare one of these names itself, and that one
+counts.
+"""
 
 
 @dataclass(frozen=True)
@@ -150,8 +156,9 @@ class Declaration:
     def resolve(self, params: Mapping[str, Value]) -> dict[str, Value | None]:
         """All parameters of a trial: the given values in their own types, defaults for the others.
 
-        `lr` and `weight_decay` are None where neither given nor declared with a default: as in `train`.
-        Raises UsageError that names every parameter that does not exist or has a value it cannot have.
+        `lr` and `weight_decay` are None where neither given nor declared with a default: as in
+        `train`. Raises UsageError that names every parameter that does not exist or has a value it
+        cannot have.
         """
         available = self.all_parameters
         faults = []
@@ -190,8 +197,9 @@ METHOD = "method"
 def combined(declarations: Sequence[Declaration]) -> Declaration:
     """What a sweep over several trainables exposes: `method`, and the parameters of each.
 
-    A parameter goes by its name, for every method that has it, or by `method.name` for that one alone. Where
-    methods disagree about a default, the common name has none; its bounds are those that suit all.
+    A parameter goes by its name, for every method that has it, or by `method.name` for that one
+    alone. Where methods disagree about a default, the common name has none; its bounds are those
+    that suit all.
     """
     by_name: dict[str, list[Parameter]] = {}
     for declaration in declarations:
@@ -221,7 +229,8 @@ def methods_with(
     """The methods that a parameter of a combined space is for; None: all.
 
     Args:
-        named: every name in the space and under `fixed`; `mixoe.lr` there takes mixoe out of those of `lr`.
+        named: every name in the space and under `fixed`; `mixoe.lr` there takes mixoe out of those
+            of `lr`.
     """
     if name == METHOD:
         return None

@@ -106,5 +106,5 @@ TEST_METRICS = (
     "test_auroc", "test_fine_auroc", "test_coarse_auroc", "test_fine_tnr95", "test_coarse_tnr95", "test_accuracy",
     "test_auroc_distinct", "test_accuracy_distinct",
 )  # fmt: skip
-"""What a confirmation compares in, and its tables show; the verdict is about the first. The last two are without
-near-duplicates of training images, where there are any."""
+"""What a confirmation compares in, and its tables show; the verdict is about the first. The last
+two are without near-duplicates of training images, where there are any."""

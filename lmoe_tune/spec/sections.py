@@ -23,7 +23,9 @@ WEIGHTS = ("none", "imagenet")
 
 
 def absolute(path: str, spec_folder: Path) -> str:
-    """A path of the spec: relative to the working directory where it exists there, else to its folder."""
+    """A path of the spec: relative to the working directory where it exists there, else to its
+    folder.
+    """
     path = os.path.expanduser(path)
     beside = os.path.join(spec_folder, path)
     return os.path.abspath(beside if not os.path.exists(path) and os.path.exists(beside) else path)
@@ -48,7 +50,9 @@ def check_data(
     spec_folder: Path,
     missing: Callable[[Dataset], str | None] | None,
 ) -> None:
-    """Roles of the data sets, their folders (`missing` None: not looked at), sizes and numbers of classes."""
+    """Roles of the data sets, their folders (`missing` None: not looked at), sizes and numbers of
+    classes.
+    """
     sets: dict[tuple[str, str | None], KeyPath] = {}
     for path in dataset_paths(findings):
         name = findings.plain((*path, "dataset"))
@@ -208,7 +212,9 @@ def _learning_rates(findings: Findings) -> list[KeyPath]:
 
 
 def check_objective(findings: Findings) -> None:
-    """The metrics exist and are fit for it; the direction is the metric's; the constraints can hold."""
+    """The metrics exist and are fit for it; the direction is the metric's; the constraints can
+    hold.
+    """
     others = findings.node(("objective", "also"))
     if isinstance(others, Sequence):
         num_others = len(others.items)

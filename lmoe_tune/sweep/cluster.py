@@ -100,7 +100,8 @@ class Cluster:
 def started(
     address: str | None, sent: Callable[[], AbstractContextManager[dict[str, Any]]] | None = None
 ) -> Iterator[Cluster]:
-    """Ray for the length of the block: joined at `address` (or RAY_ADDRESS), else started on this machine.
+    """Ray for the length of the block: joined at `address` (or RAY_ADDRESS), else started on this
+    machine.
 
     A Ray that this process has started already is used, whatever the address, and left running.
 
@@ -230,8 +231,9 @@ def _start_or_join(
 def _job_config() -> Any:
     """Of a job whose workers do not look for modules in the driver's working directory first.
 
-    Ray puts that before everything else on their import path, unless the job brings a directory of its own.
-    Where its internals change, this does nothing: what is there then hides the libraries' modules.
+    Ray puts that before everything else on their import path, unless the job brings a directory of
+    its own. Where its internals change, this does nothing: what is there then hides the libraries'
+    modules.
     """
     from ray.job_config import JobConfig
 
@@ -243,7 +245,9 @@ def _job_config() -> Any:
 
 
 def refuse_unusable_folder(address: str | None) -> None:
-    """Raises UsageError where Ray is to be started and RAY_TMPDIR cannot be used: whoever sets it means it."""
+    """Raises UsageError where Ray is to be started and RAY_TMPDIR cannot be used: whoever sets it
+    means it.
+    """
     given = os.environ.get("RAY_TMPDIR")
     if not given or address or os.environ.get("RAY_ADDRESS"):
         return
@@ -267,10 +271,12 @@ def fault_of_folder(base: Path) -> str | None:
 
 @contextmanager
 def _private_folder() -> Iterator[Path]:
-    """A folder that nobody else may enter, for Ray's: Ray makes its own writable for everyone, sockets included.
+    """A folder that nobody else may enter, for Ray's: Ray makes its own writable for everyone,
+    sockets included.
 
-    Its path must be short: those of the sockets in it may have 107 bytes. Where the temporary folder's is too long,
-    or somebody else was there first, it is made in another one, and removed afterwards.
+    Its path must be short: those of the sockets in it may have 107 bytes. Where the temporary
+    folder's is too long, or somebody else was there first, it is made in another one, and removed
+    afterwards.
 
     Raises:
         LmoeTuneError: there is no folder for it.
@@ -317,7 +323,9 @@ def _is_short(folder: Path) -> bool:
 
 
 def _vitals(*, local: bool) -> Vitals:
-    """What must live: on this machine all of Ray's own, of a cluster its head and the raylet that we use."""
+    """What must live: on this machine all of Ray's own, of a cluster its head and the raylet that
+    we use.
+    """
     import ray
 
     if local:
@@ -366,10 +374,11 @@ def _import_tune() -> None:
 
 @contextmanager
 def _without_side_processes() -> Iterator[None]:
-    """Start no autoscaler, log forwarder and API server: three Python processes that a local sweep never uses.
+    """Start no autoscaler, log forwarder and API server: three Python processes that a local sweep
+    never uses.
 
-    They cost 1 to 1.5 s of a start. Ray has no public switch for them; where its internals change, this
-    does nothing and everything still works.
+    They cost 1 to 1.5 s of a start. Ray has no public switch for them; where its internals change,
+    this does nothing and everything still works.
     """
     from ray._private.node import Node
 
@@ -389,7 +398,9 @@ def _without_side_processes() -> Iterator[None]:
 
 @contextmanager
 def _without_cluster_messages() -> Iterator[None]:
-    """Do not print what Ray tells every driver: pages of a raylet's log when a node dies. We say it in a line."""
+    """Do not print what Ray tells every driver: pages of a raylet's log when a node dies. We say it
+    in a line.
+    """
     from ray._private import worker
 
     def silent(*_: object, **__: object) -> None:
@@ -416,8 +427,9 @@ def _replaced(owner: Any, name: str, replacement: Any) -> Iterator[None]:
 def private_environment() -> Iterator[None]:
     """Let trial actors run in the workers as they are, for the length of the block.
 
-    Tune would copy AWS credentials into every actor's runtime environment, which Ray logs; and any runtime
-    environment at all makes Ray start new processes instead of taking the ones that are warm.
+    Tune would copy AWS credentials into every actor's runtime environment, which Ray logs; and any
+    runtime environment at all makes Ray start new processes instead of taking the ones that are
+    warm.
     """
     from ray.tune.execution import class_cache
 

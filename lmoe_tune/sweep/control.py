@@ -85,7 +85,9 @@ class SweepControl:
 
     @property
     def interrupted(self) -> bool:
-        """Somebody asked to stop (a signal, another thread); unfinished trials stay so in the ledger."""
+        """Somebody asked to stop (a signal, another thread); unfinished trials stay so in the
+        ledger.
+        """
         return self._interrupted or self._stop.is_set()
 
     @interrupted.setter
@@ -94,7 +96,9 @@ class SweepControl:
 
     @property
     def was_interrupted_first(self) -> bool:
-        """Whether Ray died of the same signal that asked us to stop: it goes to the whole process group."""
+        """Whether Ray died of the same signal that asked us to stop: it goes to the whole process
+        group.
+        """
         return self.interrupted and isinstance(self.fatal, ClusterLostError)
 
     @property
@@ -201,7 +205,9 @@ class SweepControl:
         return bool(faults)
 
     def _goes_alone(self, report: Report) -> bool:
-        """Whether a trial that ran out of memory beside others is trained once more on a GPU of its own."""
+        """Whether a trial that ran out of memory beside others is trained once more on a GPU of its
+        own.
+        """
         number, share = report.trial, self.ledger.spec.resources.gpu
         if not report.out_of_memory or number in self.alone or not 0 < share < 1:
             return False
@@ -216,7 +222,9 @@ class SweepControl:
         return True
 
     def _has_arrived(self, report: Report) -> bool:
-        """Whether the checkpoint of an epoch is seen here: without it a trial could not be complete."""
+        """Whether the checkpoint of an epoch is seen here: without it a trial could not be
+        complete.
+        """
         if self.ledger.kind != "sweep" or report.epoch == 0:
             return True
         folder = self.ledger.folder.checkpoints(report.trial)
@@ -238,7 +246,9 @@ class SweepControl:
             )
 
     def _refuse_failures_only(self, failure: str) -> None:
-        """Raises LmoeTuneError where several trials have failed in this run, and none has had an epoch."""
+        """Raises LmoeTuneError where several trials have failed in this run, and none has had an
+        epoch.
+        """
         if self._failed_before_any_epoch is None:
             return
         self._failed_before_any_epoch += 1
@@ -257,10 +267,11 @@ class SweepControl:
                 self.observer.on_message(f"trial {report.trial}: {note}")
 
     def on_process_died(self, number: int, *, with_node: bool = False, how: str = "") -> bool:
-        """A trial's process died; it is started again, from its newest checkpoint. True when it has too often.
+        """A trial's process died; it is started again, from its newest checkpoint. True when it has
+        too often.
 
-        The ledger counts, over all runs. A process that died with its node does not count, as nothing says
-        that it was the trial's fault; unless it happens NODE_DEATHS times in a run.
+        The ledger counts, over all runs. A process that died with its node does not count, as
+        nothing says that it was the trial's fault; unless it happens NODE_DEATHS times in a run.
         """
         if self.stopping or self.ledger.is_finished(number):
             return True
@@ -288,7 +299,9 @@ class SweepControl:
         self._refuse_failures_only(failure)
 
     def time_is_up(self) -> bool:
-        """Whether the time or GPU budget is used up; ends the running trials at their last epoch if so."""
+        """Whether the time or GPU budget is used up; ends the running trials at their last epoch if
+        so.
+        """
         over_time = self._deadline_ms is not None and now_ms() >= self._deadline_ms
         if self.stopping or not (over_time or self._gpu_hours_used_up):
             return False
@@ -299,7 +312,9 @@ class SweepControl:
 
     @contextmanager
     def fatal_errors(self) -> Iterator[None]:
-        """Ray swallows what a hook raises, or trains a trial again for it: keep the error and stop cleanly."""
+        """Ray swallows what a hook raises, or trains a trial again for it: keep the error and stop
+        cleanly.
+        """
         try:
             yield
         except BaseException as error:
@@ -326,7 +341,9 @@ class SweepControl:
 
 
 def _baseline_metrics(ledger: Ledger) -> dict[str, float]:
-    """What a former run's trials started from: their time may be up before one of them reports again."""
+    """What a former run's trials started from: their time may be up before one of them reports
+    again.
+    """
     key = ledger.attrs.get("baseline")
     if key:
         record = read_baseline_record(ledger.folder.home, key)

@@ -1,8 +1,8 @@
 """An Optuna journal in one file, with transactions.
 
-`lines.py` says what a line is. A transaction is written with one write and one fsync; opening for writing cuts
-back to the last whole one. So a kill leaves no half-made trial and no decision that was taken but
-not told.
+`lines.py` says what a line is. A transaction is written with one write and one fsync; opening for
+writing cuts back to the last whole one. So a kill leaves no half-made trial and no decision that
+was taken but not told.
 
 Optuna's stock backend reads the file, and so do programs over it, such as optuna-dashboard. Should
 one of them write to
@@ -39,7 +39,8 @@ class JournalFile(BaseJournalBackend):
         """Read the file.
 
         Args:
-            contents: empty; is kept as the records say, and what is in the file now is read from it.
+            contents: empty; is kept as the records say, and what is in the file now is read from
+                it.
         """
         self._path = path
         self.writable = writable

@@ -113,7 +113,8 @@ class Ledger:
         return Suggestion(number, dict(trial.params))
 
     def retry_failed(self, numbers: Iterable[int] | None = None) -> int:
-        """Enqueue failed trials that were not retried yet once more, with the same parameters; how many they are.
+        """Enqueue failed trials that were not retried yet once more, with the same parameters; how
+        many they are.
 
         Args:
             numbers: of those to try again; None: all.
@@ -454,7 +455,9 @@ class Ledger:
         ]
 
     def unfinished_points(self) -> list[dict[str, Any]]:
-        """The parameters of all trials that were started and have not ended, or wait with given ones."""
+        """The parameters of all trials that were started and have not ended, or wait with given
+        ones.
+        """
         self._pull()
         standing = self._standing
         return [

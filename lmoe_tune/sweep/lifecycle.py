@@ -59,15 +59,16 @@ def prepare(
 ) -> Prepared:
     """The spec to run.
 
-    The spec of an unfinished sweep must say the same as when it was started, unless `allow_changes`.
+    The spec of an unfinished sweep must say the same as when it was started, unless
+    `allow_changes`.
 
     Args:
         say: told how far the reading of the data is.
         warn: told, before a sweep's first run, what is odd about the data and stops nothing.
 
     Raises:
-        UsageError: the sweep exists with another spec (with a line per difference), or something is wrong with
-            the data or with a sweep to start from.
+        UsageError: the sweep exists with another spec (with a line per difference), or something is
+            wrong with the data or with a sweep to start from.
     """
     make_sampler(loaded.spec, 0)  # refuses one whose package is missing
     refuse_unusable(folder.home)
@@ -117,7 +118,9 @@ def _refuse_incomparable(frozen: Spec, wanted: Spec) -> None:
 
 
 def with_settled(frozen: Spec, wanted: Spec) -> Spec:
-    """The wanted spec; what it leaves open (platform, points of other sweeps) is as it was decided at the start."""
+    """The wanted spec; what it leaves open (platform, points of other sweeps) is as it was decided
+    at the start.
+    """
     train = wanted.train
     for section, key in SETTLED_AT_START:
         assert section == "train", section
@@ -155,7 +158,8 @@ def first_attrs(
     home: Path,
     sources: Sequence[Source] = (),
 ) -> dict[str, Any]:
-    """What a new sweep's first transaction records: a kill right after it must lose nothing of the command.
+    """What a new sweep's first transaction records: a kill right after it must lose nothing of the
+    command.
 
     Args:
         sources: what it takes of other sweeps.
@@ -183,15 +187,18 @@ def settle(
     spec_changes: Sequence[str] = (),
     allow_changes: bool = False,
 ) -> None:
-    """Record what this run works with: its budget, its code, and what has changed since the sweep was started.
+    """Record what this run works with: its budget, its code, and what has changed since the sweep
+    was started.
 
     Args:
-        spec_budget: the spec's budget where a spec was given; it holds if it is not the one that was given last.
+        spec_budget: the spec's budget where a spec was given; it holds if it is not the one that
+            was given last.
         import_path: where the user's own trainables are.
         spec_changes: what is allowed to be different in the spec, a line each.
 
     Raises:
-        UsageError: the data or the code are not those that the sweep was started with, and that is not allowed.
+        UsageError: the data or the code are not those that the sweep was started with, and that is
+            not allowed.
     """
     name, attrs = ledger.folder.name, dict[str, Any]()
     fingerprint = describe_splits(ledger.spec.data, ledger.folder.home)["fingerprint"]
@@ -292,10 +299,8 @@ def _git_commit() -> str | None:
 def _set_aside(folder: SweepFolder) -> None:
     with folder.locked():
         stem = f"{folder.name}.{time.strftime('%Y%m%d-%H%M%S')}"
-        candidates = (
-            folder.path.with_name(f"{stem}{suffix}")
-            for suffix in ("", *(f"-{n}" for n in range(2, 1000)))
-        )
+        names = [stem, *(f"{stem}-{number}" for number in range(2, 1000))]
+        candidates = map(folder.path.with_name, names)
         aside = next(path for path in candidates if not path.exists())
         folder.path.rename(aside)
         SweepFolder(folder.home, aside.name).mark_set_aside()

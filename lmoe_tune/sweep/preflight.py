@@ -1,4 +1,5 @@
-"""`lmoe-tune doctor SPEC --address A`: what every node of a cluster would say at the handshake, before anything starts.
+"""`lmoe-tune doctor SPEC --address A`: what every node of a cluster would say at the handshake,
+before anything starts.
 
 A run asks the same of each worker before its first epoch (`trainables.handshake`).
 """

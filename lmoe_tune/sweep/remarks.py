@@ -26,7 +26,8 @@ def remarks(spec: Spec, given: Collection[str] = (), num_images: int | None = No
     """One sentence each.
 
     Args:
-        given: the settings that the spec or an override says, as "train.lr"; the others are defaults.
+        given: the settings that the spec or an override says, as "train.lr"; the others are
+            defaults.
         num_images: that are trained on, about; None: not known.
     """
     return [

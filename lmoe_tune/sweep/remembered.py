@@ -1,8 +1,8 @@
 """What `list` found of each sweep the last time: shown again where nothing that it was found from
 has changed.
 
-`HOME/cache/list.json` holds a row for each sweep with a hash of all files that it was found from, so
-that a row is either that of these files, or is not used. The file can be deleted at any time.
+`HOME/cache/list.json` holds a row for each sweep with a hash of all files that it was found from,
+so that a row is either that of these files, or is not used. The file can be deleted at any time.
 """
 
 from __future__ import annotations

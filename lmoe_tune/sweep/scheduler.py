@@ -1,4 +1,6 @@
-"""Ray's scheduler over the ledger: an epoch, the pruner's decision and the trial's end in one transaction."""
+"""Ray's scheduler over the ledger: an epoch, the pruner's decision and the trial's end in one
+transaction.
+"""
 
 from __future__ import annotations
 

@@ -47,10 +47,12 @@ class LedgerSearcher(Searcher):  # type: ignore[misc]
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Tune gives a trial up: the ledger knows whether it died too often; if not, it is handed out again.
+        """Tune gives a trial up: the ledger knows whether it died too often; if not, it is handed
+        out again.
 
-        Tune also gives up when a process dies while it is reset from one trial to the next: it is told of that
-        twice, and the second time the trial already waits for another process (`_process_trial_failure`).
+        Tune also gives up when a process dies while it is reset from one trial to the next: it is
+        told of that twice, and the second time the trial already waits for another process
+        (`_process_trial_failure`).
         """
         self._live.discard(trial_id)
         if error:

@@ -72,7 +72,9 @@ def summary(ledger: Ledger) -> dict[str, Any]:
 
 
 def started_from(ledger: Ledger) -> dict[str, Any]:
-    """`started_from`: of which sweeps it took which trials to start with; nothing where it took none."""
+    """`started_from`: of which sweeps it took which trials to start with; nothing where it took
+    none.
+    """
     taken = [
         {"sweep": found["sweep"], "trials": [origin["trial"] for origin in found["origins"]]}
         for found in ledger.get(schema.WARM_START) or ()

@@ -111,10 +111,12 @@ def would_take(spec: Spec, folder: SweepFolder) -> tuple[Spec, list[Source]]:
 
 def sources_of(ledger: Ledger) -> list[Source]:
     """What a sweep took of others when it was started."""
-    return [
-        Source(**(found | {"origins": tuple(Origin(**one) for one in found["origins"])}))
-        for found in ledger.get(schema.WARM_START) or ()
-    ]
+    return list(map(_recorded, ledger.get(schema.WARM_START) or ()))
+
+
+def _recorded(found: dict[str, Any]) -> Source:
+    origins = tuple(Origin(**one) for one in found["origins"])
+    return Source(**(found | {"origins": origins}))
 
 
 def _source(spec: Spec, ledger: Ledger, points: list[Point]) -> Source:

@@ -20,7 +20,9 @@ WAITING_S = 30.0  # without any trial's process, until the user is told
 
 
 class LeaveLoop(BaseException):
-    """Out of Tune's loop: everything is in the ledger, so there is nothing for Tune to save or to clean up."""
+    """Out of Tune's loop: everything is in the ledger, so there is nothing for Tune to save or to
+    clean up.
+    """
 
 
 class Watch(Stopper):  # type: ignore[misc]
@@ -92,8 +94,8 @@ class Watch(Stopper):  # type: ignore[misc]
     def _waits_for_baseline(self) -> bool:
         """Whether a second trial could only wait for the first one's baseline.
 
-        Another sweep of the cluster may have its place until then. Where each node decodes the images for itself,
-        it does so meanwhile.
+        Another sweep of the cluster may have its place until then. Where each node decodes the
+        images for itself, it does so meanwhile.
         """
         ledger = self._control.ledger
         if self._has_baseline or self._cluster.local or ledger.kind != "sweep":
@@ -107,7 +109,9 @@ class Watch(Stopper):  # type: ignore[misc]
         return not self._has_baseline
 
     def _may_grow(self, slots: int, in_all: int) -> bool:
-        """Whether one more trial than fits is handed out: only what waits makes an autoscaler add a node."""
+        """Whether one more trial than fits is handed out: only what waits makes an autoscaler add a
+        node.
+        """
         wanted = self._control.ledger.spec.search.max_concurrent
         return (
             not self._cluster.local and slots == in_all and wanted is not None and in_all < wanted

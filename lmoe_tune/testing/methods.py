@@ -237,7 +237,9 @@ def draws_for(batch: Batch, seed: int = 0) -> StepDraws:
 
 
 def examples(parameter: Parameter) -> list[Any]:
-    """A few values that a parameter may take: all choices, the ends of a range, and something within."""
+    """A few values that a parameter may take: all choices, the ends of a range, and something
+    within.
+    """
     if parameter.kind == "choice":
         return list(parameter.choices)
     if parameter.kind == "bool":

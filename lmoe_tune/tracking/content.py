@@ -51,12 +51,14 @@ def of_every_run(kind: str, snapshot: SweepSnapshot, parent_run_id: str | None) 
 
 
 PLACES = ("host", "gpu")
-"""Tags of a trial that are those of the node that trained it, and of a sweep those of its own process."""
+"""Tags of a trial that are those of the node that trained it, and of a sweep those of its own
+process.
+"""
 
 
 def of_new_trial(snapshot: SweepSnapshot, trial: TrialRecord, parent_run_id: str) -> Tags:
-    """The tags that its run begins with: the constants of the sweep are on each of its trials, but for where the
-    sweep's own process ran.
+    """The tags that its run begins with: the constants of the sweep are on each of its trials, but
+    for where the sweep's own process ran.
     """
     kind = TRIAL_KIND[snapshot.kind]
     constants = _constants(snapshot)

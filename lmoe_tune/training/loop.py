@@ -159,7 +159,8 @@ def evaluate(
 
 @torch.inference_mode()
 def validate(model: nn.Module, images: ImageSource, settings: Settings, epoch: int) -> Outputs:
-    """What is kept of the logits of all validation images: one pass through the network, on the device.
+    """What is kept of the logits of all validation images: one pass through the network, on the
+    device.
 
     Raises:
         DivergedError: the logits are not finite.

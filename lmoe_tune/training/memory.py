@@ -1,4 +1,5 @@
-"""What memory a trial needs on its device, counted before it is started, and what is said when it does not suffice.
+"""What memory a trial needs on its device, counted before it is started, and what is said when it
+does not suffice.
 
 Counted on fake tensors, which have a shape and no content: exact for what the backward pass keeps,
 without a GPU and without computing anything. The libraries' work space and the fragments of the
@@ -102,7 +103,9 @@ def count_peak_from_here(device: torch.device) -> None:
 
 
 def peak_metrics(device: torch.device) -> dict[str, float]:
-    """The most that torch has held on a GPU since the last call of `count_peak_from_here`, as a metric."""
+    """The most that torch has held on a GPU since the last call of `count_peak_from_here`, as a
+    metric.
+    """
     if device.type != "cuda":
         return {}
 

@@ -1,4 +1,5 @@
-"""Where and how precisely to compute: decided once, at the start of a sweep, and then frozen in its spec.
+"""Where and how precisely to compute: decided once, at the start of a sweep, and then frozen in its
+spec.
 
 One thread and two, or fp32 and bf16, give different bits, so a resumed sweep must not decide anew.
 """
@@ -64,7 +65,9 @@ BF16_CAPABILITY = 8.0
 
 
 def _gpus_have_bf16() -> bool:
-    """Whether all GPUs of this machine do; taken for granted where none can be asked, as on a cluster's head."""
+    """Whether all GPUs of this machine do; taken for granted where none can be asked, as on a
+    cluster's head.
+    """
     return all(gpu.capability >= BF16_CAPABILITY for gpu in gpus_here())
 
 

@@ -1,4 +1,6 @@
-"""One trial, from its parameters to its last epoch: what runs in a worker, and in `lmoe-tune train`."""
+"""One trial, from its parameters to its last epoch: what runs in a worker, and in
+`lmoe-tune train`.
+"""
 
 from __future__ import annotations
 
@@ -61,7 +63,8 @@ def run_trial(
     load: Load | None = None,
     at_end: Callable[[Trained], Mapping[str, float]] | None = None,
 ) -> Iterator[TrialEpoch]:
-    """Train one trial, a checkpoint per epoch in `folder`; the checkpoint is there before the epoch is yielded.
+    """Train one trial, a checkpoint per epoch in `folder`; the checkpoint is there before the epoch
+    is yielded.
 
     A trial that has checkpoints continues from the newest undamaged one. Its epoch is yielded again
     first: whoever keeps the records may have been killed before it heard of it, and recording is
@@ -119,7 +122,9 @@ def run_trial(
 
 
 def _keep_placements(found: Outputs, images: ImageSource, folder: Path) -> None:
-    """Keep what tells whether this trial's AUROCs differ from another's, before its last checkpoint is there."""
+    """Keep what tells whether this trial's AUROCs differ from another's, before its last checkpoint
+    is there.
+    """
     scores, num_known = found.scores.cpu().numpy(), len(images.val_labels)
     num_seen = num_known + images.num_val_fine
     novel = {"fine": scores[num_known:num_seen], "coarse": scores[num_seen:]}
@@ -135,7 +140,9 @@ def _refuse_lacking(metrics: Mapping[str, float], spec: Spec) -> None:
 
 
 def settings_of(spec: Spec, params: Mapping[str, Any]) -> Settings:
-    """The training settings of a trial: the spec's, with what the trial's parameters say in their place."""
+    """The training settings of a trial: the spec's, with what the trial's parameters say in their
+    place.
+    """
     assert spec.train.seed is not None, "the platform is not resolved"
     lr, weight_decay = params.get("lr"), params.get("weight_decay")
     return Settings(
@@ -165,7 +172,9 @@ def describe_model(spec: Spec, data: SearchData, images: ImageSource) -> ModelDe
 
 
 def device_of(spec: Spec) -> torch.device:
-    """Where this process trains; raises UsageError where it cannot, or not with the spec's precision."""
+    """Where this process trains; raises UsageError where it cannot, or not with the spec's
+    precision.
+    """
     if spec.train.device == "cuda" and not torch.cuda.is_available():
         raise UsageError(
             "train.device is 'cuda', but this process sees no GPU; set train.device: cpu or check resources.gpu"
@@ -183,7 +192,9 @@ def device_of(spec: Spec) -> torch.device:
 
 
 def _prepare_process(spec: Spec, home: Path) -> None:
-    """Threads, memory, rounding, and where compiled code is kept: the same for all trials of a sweep."""
+    """Threads, memory, rounding, and where compiled code is kept: the same for all trials of a
+    sweep.
+    """
     torch.set_num_threads(spec.train.threads or 1)
     keep_freed_memory()
     # Not `fp32_precision`: torch.export reads `allow_tf32`, which raises once that was set.

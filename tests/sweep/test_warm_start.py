@@ -1,13 +1,12 @@
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from lmoe_tune.cli.preview import print_preview
+from lmoe_tune.api.dry_run import dry_run
 from lmoe_tune.cli.ready import check
 from lmoe_tune.errors import UsageError
 from lmoe_tune.records import TrialRecord
@@ -260,9 +259,10 @@ def test_check_and_a_dry_run_say_what_would_be_taken_and_write_nothing(
     assert "warm start from 'old': its trial 0 is among the points before it" in said
     assert "sampler tpe: " in said and "pruner asha: " in said
 
-    spec = load_spec(path, overrides=["warm_start=[old]"], declarations=declarations()).spec
-    print_preview(spec, BudgetChange(), home, tmp_path, as_json=True)
-    first, second, *_ = json.loads(capsys.readouterr().out)["configurations"]
+    loaded = load_spec(path, overrides=["warm_start=[old]"], declarations=declarations())
+    found = dry_run(loaded, BudgetChange(), home)
+    first, second, *_ = found.configurations
+    assert [one.sweep for one in found.sources] == ["old"]
     assert first["mixing_alpha"] == 1.0
     assert second == source_params(home, 1)
     assert not SweepFolder(home, "new").path.exists()
