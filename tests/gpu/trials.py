@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
 from lmoe_tune.spec import load_spec
@@ -105,6 +106,7 @@ def compared(
     source: str, method: str, params: dict[str, Any], arch: str, overrides: Sequence[str]
 ) -> dict[str, Any]:
     """One trial on both devices: whether they agree, and what the GPU's would have suffered from."""
+    torch.backends.mha.set_fastpath_enabled(False)  # evaluation's, which no tensor subclass takes
     with trials(source, method, arch, overrides) as both:
         on_cpu = list(both.epochs("cpu", params))
         there, waits = [], []
