@@ -44,6 +44,15 @@ space:
 search: {start_from: [{mixing_alpha: 1.0, consistency_weight: 1.0}]}
 """
 
+PRUNERS: dict[str, tuple[str, int | None]] = {
+    "none": ("none", None),
+    "asha": ("asha", None),
+    "asha, after 2": ("asha", 2),
+    "hyperband": ("hyperband", None),
+    "median": ("median", None),
+}
+"""By name the pruner, and the epochs before a trial may be pruned; None: as many as by default."""
+
 Landscape = Callable[[Mapping[str, Any], int], tuple[float, float]]
 """AUROC and accuracy of a configuration after an epoch, without noise."""
 
@@ -84,11 +93,15 @@ class Result:
     """Those of them that were stopped while they were judged to miss the constraint."""
 
 
-def make_spec(folder: Path, pruner: str, seed: int, trials: int) -> Spec:
+def make_spec(
+    folder: Path, pruner: str, seed: int, trials: int, min_epochs: int | None = None
+) -> Spec:
     path = folder / "landscape.yaml"
     path.write_text(SPEC, encoding="utf-8")
     settings = [f"search.pruner={pruner}", f"search.seed={seed}", f"budget.trials={trials}"]
-    overrides = [*settings, f"train.epochs={EPOCHS}", "search.min_epochs=2"]
+    overrides = [*settings, f"train.epochs={EPOCHS}"]
+    if min_epochs is not None:
+        overrides.append(f"search.min_epochs={min_epochs}")
     return load_spec(path, overrides=overrides, declarations=declarations()).spec
 
 
@@ -138,12 +151,19 @@ def result_of(landscape: Landscape, ledger: Ledger, missing: set[int]) -> Result
     )
 
 
-def simulate(landscape: str, pruner: str, seeds: int, slots: int, trials: int) -> list[Result]:
+def simulate(
+    landscape: str,
+    pruner: str,
+    seeds: int,
+    slots: int,
+    trials: int,
+    min_epochs: int | None = None,
+) -> list[Result]:
     """One sweep a seed."""
     found = []
     for seed in range(seeds):
         with tempfile.TemporaryDirectory() as scratch:
-            spec = make_spec(Path(scratch), pruner, seed, trials)
+            spec = make_spec(Path(scratch), pruner, seed, trials, min_epochs)
             folder = SweepFolder(Path(scratch) / "home", "landscape")
             found.append(search(LANDSCAPES[landscape], spec, folder, slots))
     return found
@@ -159,12 +179,16 @@ def main() -> None:
     chosen = parser.parse_args()
     os.fsync = lambda descriptor: None  # type: ignore[assignment]  # nothing here is to survive
     print(f"{chosen.seeds} seeds, {chosen.trials} trials of {EPOCHS} epochs, {chosen.slots} slots")
-    heads = "landscape pruner    best  (true)  epochs  complete+feasible  lost of best quarter"
+    heads = (
+        "landscape pruner           best  (true)  epochs  complete+feasible  lost of best quarter"
+    )
     print(heads)
     for landscape in LANDSCAPES:
         whole = 1.0
-        for pruner in ("none", "asha", "hyperband", "median"):
-            found = simulate(landscape, pruner, chosen.seeds, chosen.slots, chosen.trials)
+        for name, (pruner, min_epochs) in PRUNERS.items():
+            found = simulate(
+                landscape, pruner, chosen.seeds, chosen.slots, chosen.trials, min_epochs
+            )
             epochs = statistics.median(one.epochs for one in found)
             whole = epochs if pruner == "none" else whole
             best = np.nanmedian([one.best for one in found])
@@ -172,7 +196,7 @@ def main() -> None:
             lost = sum(one.lost for one in found) / sum(one.feasible_quarter for one in found)
             complete = statistics.median(one.complete_feasible for one in found)
             print(
-                f"{landscape:9} {pruner:9} {best:.4f} {true:.4f} {epochs / whole:6.0%} {complete:12g} {lost:19.0%}",
+                f"{landscape:9} {name:16} {best:.4f} {true:.4f} {epochs / whole:6.0%} {complete:12g} {lost:19.0%}",
                 flush=True,
             )
 

@@ -59,22 +59,26 @@ class Table:
 
 @dataclass(frozen=True)
 class Rule:
-    """A pruner with its settings; `after` is its first rung, as a share of all epochs."""
+    """A pruner with its settings."""
 
     name: str
     kind: str
     after: float
+    """Its first rung, as a share of all epochs."""
     factor: int = 3
+    """One trial of so many goes on, and from one rung to the next there are so many times the epochs."""
 
 
 RULES = (
     Rule("none", "none", 1.0),
     Rule("asha, after a fifth, factor 3", "asha", 0.2),
     Rule("asha, after a tenth, factor 4", "asha", 0.1, 4),
+    Rule("asha, after 30%, factor 3", "asha", 0.3),
     Rule("asha, after two fifths, factor 3", "asha", 0.4),
-    Rule("one cut after two fifths, factor 2", "asha", 0.4, 2),
+    Rule("asha, after two fifths, factor 4", "asha", 0.4, 4),
     Rule("one cut after half, factor 2", "asha", 0.5, 2),
-    Rule("hyperband", "hyperband", 0.2),
+    Rule("hyperband, after a fifth", "hyperband", 0.2),
+    Rule("hyperband, after two fifths", "hyperband", 0.4),
     Rule("median, after a fifth", "median", 0.2),
     Rule("median, after two fifths", "median", 0.4),
 )

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from lmoe_tune.api.one_trial import SingleTrial, train
     from lmoe_tune.api.running import search
     from lmoe_tune.api.sweeps import Sweep, open_sweep
+    from lmoe_tune.confirmation.reseeding import Reseeding
     from lmoe_tune.confirmation.result import Confirmation
     from lmoe_tune.confirmation.running import confirm
     from lmoe_tune.detector.detector import Detector, Prediction
@@ -63,6 +64,7 @@ _HOMES = {
     "TrialRecord": "lmoe_tune.records",
     "UsageError": "lmoe_tune.errors",
     "Confirmation": "lmoe_tune.confirmation.result",
+    "Reseeding": "lmoe_tune.confirmation.reseeding",
     "confirm": "lmoe_tune.confirmation.running",
     "load_detector": "lmoe_tune.detector.folder",
     "load_spec": "lmoe_tune.api.loading",
@@ -84,6 +86,7 @@ __all__ = [
     "Parameter",
     "Prediction",
     "Problem",
+    "Reseeding",
     "SingleTrial",
     "Spec",
     "SpecError",

@@ -35,6 +35,9 @@ from lmoe_tune.spec.quantity import (
     size_text,
 )
 
+FIRST_RUNG_FRAC = 0.4
+"""Of the epochs, before a trial may be pruned; why, is in docs/decisions/0020."""
+
 
 class MustBe(str):
     """Metadata of a field: the words that follow "must be" in a message."""
@@ -398,7 +401,7 @@ class SearchSpec(_Section):
     pruner: Literal["asha", "hyperband", "median", "none"] = "asha"
     """Which trials are stopped early. Left out: asha, or none with several objectives."""
     min_epochs: Count | None = None
-    """Epochs every trial is given before it may be pruned; null: a fifth of them."""
+    """Epochs every trial is given before it may be pruned; null: two fifths of them."""
     seed: Seed = 0
     """Seed of the suggestions, and of the training where train.seed is not given."""
     start_from: Annotated[tuple[dict[str, Value], ...], MaxLen(1000)] = ()
@@ -471,4 +474,4 @@ class Spec(_Section):
     @property
     def first_rung(self) -> int:
         """Epochs before a trial may be pruned."""
-        return self.search.min_epochs or max(1, round(self.train.epochs / 5))
+        return self.search.min_epochs or max(1, round(FIRST_RUNG_FRAC * self.train.epochs))

@@ -18,7 +18,7 @@ SAMPLERS = {
 }
 
 PRUNERS = {
-    "asha": "after a fifth of the epochs, then at three times as many, only the best third goes on; "
+    "asha": "after two fifths of the epochs, then at three times as many, only the best third goes on; "
     "the choice unless something below speaks for another",
     "hyperband": "several such ladders side by side, some of which stop nothing early; where the first "
     "epochs say little about the end",
