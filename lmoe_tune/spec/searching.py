@@ -20,7 +20,7 @@ SAMPLERS = {
 PRUNERS = {
     "asha": "after two fifths of the epochs, then at three times as many, only the best third goes on; "
     "the choice unless something below speaks for another",
-    "hyperband": "several such ladders side by side, some of which stop nothing early; where the first "
+    "hyperband": "ladders side by side that begin after a fifth of the epochs or later; where the first "
     "epochs say little about the end",
     "median": "stops what is worse than the median of the others at the same epoch; gentler, for "
     "sweeps of a dozen or two",

@@ -48,6 +48,13 @@ def test_nothing_is_pruned_before_two_fifths_of_the_epochs(
     assert Pruning(spec(f"train.epochs={epochs}", "search.pruner=asha"))._rungs(0) == rungs
 
 
+def test_hyperband_begins_after_a_fifth_of_the_epochs_in_one_of_its_brackets(
+    spec: MakeSpec,
+) -> None:
+    hyperband = Pruning(spec("train.epochs=10", "search.pruner=hyperband"))
+    assert {tuple(hyperband._rungs(number)) for number in range(60)} == {(2, 6), (6,)}
+
+
 def test_the_objective_is_minimised_where_the_spec_says_so(spec: MakeSpec) -> None:
     asha = Pruning(
         spec(
