@@ -12,6 +12,7 @@ WAITS_PER_EPOCH = 6
 """However many steps it has: for the loss terms, whether the validation is finite, its metrics; for the
 weights in the checkpoint (fp32 and int64), and for the momentum or, in the last epoch, the placements."""
 RUN = "from tests.gpu.trials import compared\nfound = compared(source, method, params, arch, overrides)"
+WITHOUT_BATCH_NORM = ("convnext_tiny", "vit_b_16")
 SHORT = [
     ("embedded", "logit_mixoe", {}, "small_cnn", ()),
     (
@@ -49,7 +50,10 @@ def check(alone: Alone, case: tuple[Any, ...]) -> None:
     assert found["faults"] == []
     assert found["pageable"] == []
     per_epoch = sum(found["waits"].values())
-    assert per_epoch == WAITS_PER_EPOCH, found["waits"]
+    expected = WAITS_PER_EPOCH
+    if arch in WITHOUT_BATCH_NORM:
+        expected -= 1  # no whole numbers in the checkpoint
+    assert per_epoch == expected, found["waits"]
 
 
 @pytest.mark.slow
