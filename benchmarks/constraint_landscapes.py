@@ -48,6 +48,7 @@ PRUNERS: dict[str, tuple[str, int | None]] = {
     "none": ("none", None),
     "asha": ("asha", None),
     "asha, after 2": ("asha", 2),
+    "asha, after 3": ("asha", 3),
     "hyperband": ("hyperband", None),
     "median": ("median", None),
 }

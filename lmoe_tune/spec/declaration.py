@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from lmoe_tune.errors import UsageError
@@ -48,8 +48,10 @@ class Parameter:
     """Over what `confirm` tunes the method when it is compared with another one; None: it stays at
     its default.
     """
-    only_with: tuple[str, ...] = ()
-    """The weights of which one must be above 0 for this parameter to change anything."""
+    only_with: tuple[str, ...] = field(default=(), compare=False)
+    """The weights of which one must be above 0 for this parameter to change anything. Methods that
+    share the parameter have weights of their own.
+    """
 
     def __post_init__(self) -> None:
         assert self.name.rpartition(".")[2].isidentifier(), (

@@ -179,7 +179,9 @@ def test_warnings_stand_above_the_table_and_the_table_goes(
     terminal: Callable[..., Terminal], ledger: Callable[..., Ledger]
 ) -> None:
     screen, sweep = terminal(80), ledger()
-    stderr = io.TextIOWrapper(io.BufferedWriter(screen.stderr), line_buffering=True)
+    stderr = io.TextIOWrapper(
+        io.BufferedWriter(screen.stderr), encoding="utf-8", line_buffering=True
+    )
     table = begun(screen, sweep)
     foot = Foot(screen.stderr, "utf-8", table.lines, every_s=1000)
     steps(table, sweep, epochs=2)

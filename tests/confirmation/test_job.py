@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -278,7 +279,7 @@ def test_a_worker_runs_the_job_that_its_config_names(
     config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     worker = object.__new__(JobWorker)
-    worker.config, worker._epochs = config, None
+    worker.config, worker._epochs, worker._held_since = config, None, time.monotonic()
     report: Report = worker.step()["report"]
     assert report.failure is None, report.traceback
     assert report.epoch == 1
