@@ -32,7 +32,7 @@ AT_RATIO_1 = (
 )
 BASELINE = BASELINE_EPOCHS / (TRIAL_EPOCHS * AT_RATIO_1)
 ROWS, SEEDS = 4, 5
-SEARCHED = ("none", "asha, after two fifths, factor 3")
+SEARCHED = ("none", "asha, after a fifth, factor 3")
 
 
 @dataclass(frozen=True)

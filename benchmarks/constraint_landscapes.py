@@ -47,8 +47,8 @@ search: {start_from: [{mixing_alpha: 1.0, consistency_weight: 1.0}]}
 PRUNERS: dict[str, tuple[str, int | None]] = {
     "none": ("none", None),
     "asha": ("asha", None),
-    "asha, after 2": ("asha", 2),
     "asha, after 3": ("asha", 3),
+    "asha, after 4": ("asha", 4),
     "hyperband": ("hyperband", None),
     "median": ("median", None),
 }

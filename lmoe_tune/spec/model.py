@@ -35,7 +35,7 @@ from lmoe_tune.spec.quantity import (
     size_text,
 )
 
-FIRST_RUNG_FRAC = 0.4
+FIRST_RUNG_FRAC = 0.2
 """Of the epochs, before a trial may be pruned; why, is in docs/decisions/0020."""
 
 
@@ -401,7 +401,7 @@ class SearchSpec(_Section):
     pruner: Literal["asha", "hyperband", "median", "none"] = "asha"
     """Which trials are stopped early. Left out: asha, or none with several objectives."""
     min_epochs: Count | None = None
-    """Epochs every trial is given before it may be pruned; null: two fifths of them, a fifth with hyperband."""
+    """Epochs every trial is given before it may be pruned; null: a fifth of them."""
     seed: Seed = 0
     """Seed of the suggestions, and of the training where train.seed is not given."""
     start_from: Annotated[tuple[dict[str, Value], ...], MaxLen(1000)] = ()
@@ -474,7 +474,4 @@ class Spec(_Section):
     @property
     def first_rung(self) -> int:
         """Epochs before a trial may be pruned."""
-        share = FIRST_RUNG_FRAC
-        if self.search.pruner == "hyperband":
-            share = FIRST_RUNG_FRAC / 2  # its other brackets begin later
-        return self.search.min_epochs or max(1, round(share * self.train.epochs))
+        return self.search.min_epochs or max(1, round(FIRST_RUNG_FRAC * self.train.epochs))

@@ -18,7 +18,7 @@ SAMPLERS = {
 }
 
 PRUNERS = {
-    "asha": "after two fifths of the epochs, then at three times as many, only the best third goes on; "
+    "asha": "after a fifth of the epochs, then at three times as many, only the best third goes on; "
     "the choice unless something below speaks for another",
     "hyperband": "ladders side by side that begin after a fifth of the epochs or later; where the first "
     "epochs say little about the end",

@@ -41,8 +41,8 @@ def test_asha_promotes_the_best_third_at_each_rung_and_nobody_between(spec: Make
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("epochs", "rungs"), [(1, []), (3, [1]), (5, [2]), (10, [4]), (50, [20])])
-def test_nothing_is_pruned_before_two_fifths_of_the_epochs(
+@pytest.mark.parametrize(("epochs", "rungs"), [(1, []), (3, [1]), (5, [1, 3]), (10, [2, 6]), (50, [10, 30])])
+def test_nothing_is_pruned_before_a_fifth_of_the_epochs(
     spec: MakeSpec, epochs: int, rungs: list[int]
 ) -> None:
     assert Pruning(spec(f"train.epochs={epochs}", "search.pruner=asha"))._rungs(0) == rungs
@@ -148,7 +148,7 @@ def test_on_landscapes_whose_truth_is_known_the_constraint_is_honoured(
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
     bought = landscapes.simulate("bought", "asha", seeds=3, slots=2, trials=32)
     assert all(one.best_true > 0.899 for one in bought), "a feasible one is found"
-    assert all(one.epochs <= 0.75 * 31 * 10 for one in bought)
+    assert all(one.epochs <= 0.55 * 31 * 10 for one in bought)
     assert all(one.complete_feasible >= 3 for one in bought)
     late = landscapes.simulate("late", "asha", seeds=3, slots=2, trials=32)
     lost = sum(one.lost for one in late) / sum(one.feasible_quarter for one in late)
