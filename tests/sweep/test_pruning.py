@@ -41,7 +41,9 @@ def test_asha_promotes_the_best_third_at_each_rung_and_nobody_between(spec: Make
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("epochs", "rungs"), [(1, []), (3, [1]), (5, [1, 3]), (10, [2, 6]), (50, [10, 30])])
+@pytest.mark.parametrize(
+    ("epochs", "rungs"), [(1, []), (3, [1]), (5, [1, 3]), (10, [2, 6]), (50, [10, 30])]
+)
 def test_nothing_is_pruned_before_a_fifth_of_the_epochs(
     spec: MakeSpec, epochs: int, rungs: list[int]
 ) -> None:
