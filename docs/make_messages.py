@@ -20,12 +20,12 @@ CODE = [HERE.parent / "lmoe_tune", HERE.parent / "trainables"]
 HEAD = """\
 # Messages: what they say, and what to do
 
-This page is made from the code by `docs/make_messages.py`: every error that a command ends with, every problem of a
-spec or of data, and every caution on the way. ‹…› stands for what is filled in; a message that is put together
-elsewhere is shown as far as it can be read from the code. To look one up, search for words of it.
+This page is made from the code by `docs/make_messages.py`: every error that can end a command, every problem of a
+spec or of data, and every caution. ‹…› marks a part that is filled in; if a message is put together
+elsewhere, only the part that is in the code is shown. To look one up, search for some of its words.
 
-An error goes to stderr, without a traceback unless `--debug` is given. Exit codes: 0 done, 1 failed, 2 to be mended in
-what was typed, set or given, 3 too many failed trials, 130 interrupted and resumable."""
+An error goes to stderr, without a traceback unless `--debug` is given. Exit codes: 0 done, 1 failed, 2 something to fix
+in what was typed, set or given, 3 too many failed trials, 130 interrupted and resumable."""
 
 TITLES = {
     "spec": "Problems of a spec",
@@ -34,12 +34,12 @@ TITLES = {
 }
 TOLD = {
     "spec": """\
-All of them at once, each after `file:line:column key:`. Exit code 2. Mend the file, or what `--set` says;
-`lmoe-tune check SPEC` looks again.""",
+All of them at once, each after `file:line:column key:`. Exit code 2. Fix the file, or what `--set` says;
+`lmoe-tune check SPEC` checks it again.""",
     "data": """\
-`lmoe-tune data inspect SPEC` lists them, and a search starts with the same look. Exit code 2 where they stop
-one.""",
-    "caution": "Lines on stderr, in a report or with a verdict; the command goes on.",
+`lmoe-tune data inspect SPEC` lists them, and a search starts with the same inspection. Exit code 2 if they stop
+it.""",
+    "caution": "Lines on stderr, in a report or with a verdict; the command continues.",
 }
 CAUTIONS = ("say", "on_message")
 LISTS = ("notes", "cautions", "warnings", "remarks")
@@ -71,7 +71,7 @@ def page() -> str:
 
 def table(found: Iterable[Message]) -> str:
     """What it says, what to do as far as it says so, and where it is from."""
-    lines = ["| what it says | and goes on | from |", "| --- | --- | --- |"]
+    lines = ["| what it says | and continues | from |", "| --- | --- | --- |"]
     for message in found:
         what, then = halves(message.text)
         lines.append(f"| {cell(what)} | {cell(then)} | `{message.file}` |")
@@ -127,7 +127,7 @@ def errors_of(trees: Iterable[ast.Module]) -> dict[str, str]:
             if known:
                 codes[name] = exit_code(node, known[0])
     return {
-        name: f"{first_paragraph(classes[name])} Exit code {code} where it ends a command."
+        name: f"{first_paragraph(classes[name])} Exit code {code} if it ends a command."
         for name, code in codes.items()
     }
 

@@ -74,7 +74,7 @@ class ModelDescription:
             what = f"'{error.args[0]}' is missing" if isinstance(error, KeyError) else error
             raise UsageError(
                 f"the checkpoint of {whose} does not say how images become the network's input ({what}), so "
-                f"it would be given other pixels than it was trained on; {fix}"
+                f"it would be given different pixels from those it was trained on; {fix}"
             ) from error
 
     @classmethod

@@ -59,10 +59,10 @@ class TrackingAwayError(TrackingError):
 
 
 class TrackingRefusedError(TrackingError):
-    """MLflow, or what stands in its place, answers no, and will again until something is mended.
+    """MLflow, or what answers in its place, refuses, and will refuse again until something is fixed.
 
     Attributes:
-        of_content: it is what was sent that is refused, a name or a value, and not whoever sends.
+        of_content: it is what was sent that is refused, a name or a value, and not the sender.
     """
 
     exit_code = 2
@@ -79,7 +79,7 @@ class StorageError(LmoeTuneError):
 
 
 class TrainingError(LmoeTuneError):
-    """A training run that cannot go on: it names the epoch and the term."""
+    """A training run that cannot continue. The message names the epoch and the term."""
 
 
 class DivergedError(TrainingError):

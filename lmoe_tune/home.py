@@ -46,7 +46,7 @@ def resolve_home(given: str | Path | None = None, *, called: str = "home") -> Pa
 
     if _VARIABLE.search(text) and not home.exists():
         raise UsageError(
-            f"{called} is '{text}', but holds a variable that no shell has replaced: write it in full"
+            f"{called} is '{text}', but contains a variable that the shell did not replace: write it in full"
         )
 
     _refuse_file(home, f"{called} is '{text}'")

@@ -210,7 +210,7 @@ def _records(content: bytes, home: Path) -> list[dict[str, Any]]:
 
     raise UsageError(
         f"{home / FILE} is damaged, or another program has written it. It says what was asked of the "
-        "sealed test sets, so nothing is confirmed without it: bring it back from a backup, or start another home"
+        "sealed test sets, so nothing is confirmed without it: restore it from a backup, or start another home"
     )
 
 

@@ -205,5 +205,5 @@ def _refuse_other_network(source: str, arch: str, state: State, own: State) -> N
             f"it {what} {first_few(names, NUM_SHOWN)}" for what, names in faults.items() if names
         )
         raise UsageError(
-            f"model.weights: {source} does not fit {arch}: {told}. Is it of another network?"
+            f"model.weights: {source} does not fit {arch}: {told}. Is it for another network?"
         )

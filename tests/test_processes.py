@@ -172,7 +172,7 @@ def test_a_home_that_is_not_there_is_replaced_and_doctor_names_it(
 
     settle_home()
 
-    assert "'/nonexistent' is no folder" in machine._users_home()["found"]
+    assert "'/nonexistent' is not a folder" in machine._users_home()["found"]
     assert os.environ["HOME"].startswith(str(tmp_path))
 
 

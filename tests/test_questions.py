@@ -66,7 +66,7 @@ def test_a_damaged_file_is_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / FILE
     path.write_bytes(b"not ours\n" + path.read_bytes())
     for use in (read_questions, lambda home: asked(home, "b")):
-        with pytest.raises(UsageError, match=r"questions.jsonl is damaged, .* bring it back"):
+        with pytest.raises(UsageError, match=r"questions.jsonl is damaged, .* restore it"):
             use(tmp_path)
 
 

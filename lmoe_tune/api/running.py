@@ -66,7 +66,7 @@ def search(
         trials: how many in all, instead of the budget's.
         time: wall time of all runs together, in seconds or as "8h".
         gpu_hours: of all runs together.
-        fresh: start again from nothing; the old sweep is kept aside.
+        fresh: start again from nothing; the old sweep is set aside.
         allow_changes: go on although spec, code or data changed; the sweep records it.
         address: of a Ray cluster to join; None is RAY_ADDRESS, else this machine.
         tracking_uri: the MLflow server, instead of the spec's; without a password in it.
@@ -166,7 +166,7 @@ class _Run:
             if not self.folder.exists():
                 raise
             again = advice.resume(self.folder.name, home=self.folder.home)
-            raise StorageError(f"{error}; to go on then: {again}") from error
+            raise StorageError(f"{error}; to continue then: {again}") from error
         return Sweep(self.folder)
 
     def _work(self, uri: str, *, has_asked: bool) -> None:
@@ -238,7 +238,7 @@ class _Run:
 
         say = self.settings.observer.on_message
         if (lacking := behind(ledger)) is not None:
-            say(f"{lacking}; those epochs are done again")
+            say(f"{lacking}; those epochs are trained again")
         if self.retry_failed:
             more = ledger.retry_failed()
             say(f"{more} failed trial{'s' if more != 1 else ''} to be tried once more")

@@ -106,7 +106,7 @@ def confirm(
             sweep, seeds=seeds, splits=split_numbers, tuned_comparators=tuned_comparators, **how
         )
     except running.InterruptedConfirmation as stopped:
-        say(f"interrupted; to go on: {stopped.command}")
+        say(f"interrupted; to continue: {stopped.command}")
         raise typer.Exit(INTERRUPTED) from None
     document = result.to_json()
     _print(document, chosen)

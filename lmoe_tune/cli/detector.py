@@ -95,7 +95,7 @@ def export(
     )
     if registered is not None:
         say(f"registered as models:/{registered['name']}/{registered['version']}")
-    say(f"to ask it: {advice.predict(out)}")
+    say(f"to use it: {advice.predict(out)}")
 
 
 def _rather_the_defaults(ledger: Ledger, method: str, out: Path) -> str:

@@ -164,7 +164,7 @@ def rebuild_ledger(home: Path, name: str) -> str:
 
     return (
         f"rebuilt {folder.ledger}: {remains}. The old file is kept as {kept.name}; "
-        f"go on with: {advice.resume(name, home=home)}"
+        f"continue with: {advice.resume(name, home=home)}"
     )
 
 

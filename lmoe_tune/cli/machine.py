@@ -194,7 +194,7 @@ def _users_home() -> Finding:
 
     replaced = unusable_home()
     if replaced is not None:
-        given = f"'{printable(replaced)}' is no folder" if replaced else "there is none"
+        given = f"'{printable(replaced)}' is not a folder" if replaced else "there is none"
         return finding("warn", "HOME", f"{given}, so {path} is used", advice)
 
     fault = _unwritable(path)

@@ -121,7 +121,7 @@ def run(words: Sequence[str]) -> int:
         sys.stderr.write(f"{_message(error)}\n")
         return error.exit_code
     except KeyboardInterrupt:
-        sys.stderr.write("\ninterrupted; the same command goes on with what is left\n")
+        sys.stderr.write("\ninterrupted; the same command continues with what is left\n")
         return 130
     except Exception as error:
         if os.environ.get(DEBUG):

@@ -87,7 +87,7 @@ def search(
     overrides: SetOption = None,
     address: AddressOption = None,
     fresh: Annotated[
-        bool, typer.Option("--fresh", help="Start again; the old sweep is kept aside.")
+        bool, typer.Option("--fresh", help="Start again; the old sweep is set aside.")
     ] = False,
     allow_changes: ChangesOption = False,
     dry_run: Annotated[
@@ -277,7 +277,10 @@ def prune_checkpoints(
     typer.echo(
         f"freed {readable_size(freed.num_bytes)}: those of {len(freed.removed)} trials are gone"
     )
-    for what, numbers in (("of the best trials", freed.best), ("to go on from", freed.unfinished)):
+    for what, numbers in (
+        ("of the best trials", freed.best),
+        ("to continue from", freed.unfinished),
+    ):
         if numbers:
             typer.echo(f"kept {what}: {first_few(map(str, numbers))}")
 

@@ -39,12 +39,12 @@ def cautions_of(
     if is_better and ci95_classes is not None and ci95_classes[0] <= 0:
         low, high = ci95_classes
         found.append(
-            f"the gain hangs on which classes are novel: over other classes like the {num_novel_classes} "
+            f"the gain depends on which classes are novel: over other classes like the {num_novel_classes} "
             f"here it is between {low:+.4f} and {high:+.4f}"
         )
     if 0 < num_novel_classes < FEW_CLASSES:
         found.append(
-            f"there are only {num_novel_classes} novel classes, so little is known of other ones"
+            f"there are only {num_novel_classes} novel classes, so this says little about other ones"
         )
     found += _of_near_duplicates(plan, runs)
     splits = {run.split for run in runs}

@@ -229,8 +229,8 @@ class JobLedger:
                 since = "its confirmation was begun"
             lines = "\n".join(f"  {line}" for line in changed)
             raise UsageError(
-                f"not everything of the sweep '{name}' is as it was when {since}:\n{lines}\n"
-                "Bring the old state back, or go on all the same with --allow-changes, which the confirmation records"
+                f"not everything about the sweep '{name}' is as it was when {since}:\n{lines}\n"
+                "Restore the old state, or continue anyway with --allow-changes, which the confirmation records"
             )
         self.folder.path.mkdir(parents=True, exist_ok=True)
         write_records(self.folder, spec)

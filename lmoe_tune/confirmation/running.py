@@ -52,7 +52,7 @@ class InterruptedConfirmation(KeyboardInterrupt):
     """Somebody stopped it; `command` goes on with it, and so does the same call."""
 
     def __init__(self, command: str) -> None:
-        super().__init__(f"interrupted; to go on: {command}")
+        super().__init__(f"interrupted; to continue: {command}")
         self.command = command
 
 
@@ -206,11 +206,11 @@ def _refuse_counts(seeds: int, top: int, reseed: int | None = None) -> None:
         raise UsageError(f"--top is {top}, but must be at least 1")
     if seeds < 2:
         raise UsageError(
-            f"--seeds is {seeds}, but must be at least 2: one run says nothing of luck (5 are better)"
+            f"--seeds is {seeds}, but must be at least 2: one run says nothing about luck (5 are better)"
         )
     if reseed is not None and reseed < 2:
         raise UsageError(
-            f"--reseed is {reseed}, but must be at least 2: one run says nothing of luck"
+            f"--reseed is {reseed}, but must be at least 2: one run says nothing about luck"
         )
 
 
@@ -224,9 +224,9 @@ def _refuse_unfinished(sweep: Ledger, allowed: bool) -> list[str]:
         return []
     if not allowed:
         raise UsageError(
-            f"the sweep '{name}' is not complete, and whoever opens the test set in the middle of a search is tempted "
-            f"to go on with what it says; finish it with `{advice.resume(name, home=sweep.folder.home)}`, or go on "
-            "with --allow-unfinished"
+            f"the sweep '{name}' is not complete, and a test set that is opened in the middle of a search tempts you "
+            f"to search on by what it says; finish the search with `{advice.resume(name, home=sweep.folder.home)}`, "
+            "or continue with --allow-unfinished"
         )
     planned = sweep.budget.trials or "an open number"
     return [f"the search was not complete: {len(sweep.trials())} trials of {planned}"]

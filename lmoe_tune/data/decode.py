@@ -126,7 +126,7 @@ def _explained(name: Path | str) -> Iterator[None]:
         raise CorruptImageError(name, "cannot be read (permission denied)") from None
     except UnidentifiedImageError:
         empty = name != NAMELESS and Path(name).stat().st_size == 0
-        why = "is empty" if empty else "is no image that Pillow can read"
+        why = "is empty" if empty else "is not an image that Pillow can read"
         raise CorruptImageError(name, why) from None
     except Image.DecompressionBombError:
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)

@@ -216,7 +216,7 @@ def _select(
     if labelled and duplicates:
         findings += _duplicate_findings(data, where, duplicates, table)
     elif duplicates:
-        notes.append(f"{len(duplicates)} images that are there twice are left out")
+        notes.append(f"{len(duplicates)} duplicate images are left out")
 
     return UsableImages(
         where=where,
@@ -289,7 +289,7 @@ def _duplicate_findings(
     classes = dict(zip(table.paths, table.labels, strict=True))
     contradicting = sum(classes[path] != classes[other] for path, other in duplicates)
     pairs = some([f"{path} is {other}" for path, other in duplicates], "; ")
-    what = f"{len(duplicates)} images are there twice: {pairs}"
+    what = f"{len(duplicates)} images appear twice: {pairs}"
     if contradicting:
         what += f"; {contradicting} of them in two classes, so that one label is wrong"
     if data.duplicates == "refuse":
@@ -332,7 +332,7 @@ def _unmatched(where: str, exclusion: Exclusion) -> list[Finding]:
         found.append(
             Finding(
                 where,
-                f"'{printable(entry)}' is no class here",
+                f"'{printable(entry)}' is not a class here",
                 f"{hint}, or leave it out",
                 stops=not is_synset,
             )

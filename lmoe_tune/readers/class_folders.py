@@ -67,7 +67,7 @@ def _read_split(root: Path) -> Reading:
     unseen = sorted({class_name(entry.label) for entry in entries} - trained)
     if unseen:
         raise LayoutError(
-            f"{root} has classes in its validation or test folder that train has not: "
+            f"{root} has classes in its validation or test folder that train lacks: "
             f"{some([_with_twin(name, trained) for name in unseen])}",
             "give every class the same name in all of them, and images in train",
         )
@@ -130,9 +130,7 @@ def _ignored(root: Path, entries: list[Entry]) -> list[str]:
         return []
 
     known = ", ".join(sorted(SUFFIXES))
-    return [
-        f"files that are no images by their names are left out: {some(others)} (known: {known})"
-    ]
+    return [f"files without the suffix of an image are left out: {some(others)} (known: {known})"]
 
 
 def _not_images(folder: Path) -> Iterator[str]:

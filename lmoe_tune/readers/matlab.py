@@ -16,7 +16,7 @@ def read_mat(path: Path) -> dict[str, Any]:
         variables: dict[str, Any] = scipy.io.loadmat(str(path), squeeze_me=True)
     except Exception as error:  # scipy raises all sorts of errors for a damaged file
         raise LayoutError(
-            f"{path} is no MATLAB file that can be read ({error})", "download it again"
+            f"{path} is not a readable MATLAB file ({error})", "download it again"
         ) from error
     return variables
 

@@ -46,7 +46,7 @@ def _spelling_notes(name_of: dict[str, str], classes: Sequence[str]) -> list[str
     if len(set(name_of.values())) < len(name_of):
         spellings = Counter(name_of.values())
         several = sorted(name for name, count in spellings.items() if count > 1)
-        notes.append(f"classes spelt in several ways are taken for one: {some(several)}")
+        notes.append(f"classes spelt in several ways are treated as one: {some(several)}")
 
     first: dict[str, str] = {}
     twins = [

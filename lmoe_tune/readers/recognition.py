@@ -126,7 +126,7 @@ def _refuse_class_names(dataset: str, root: Path, layout: Layout) -> None:
         raise LayoutError(
             f"{root} has class folders named as those of {titles} ('{names[0]}'), "
             f"not of {READERS[dataset].title}",
-            f"set dataset to {' or '.join(likely)}, or to folder for images of your own",
+            f"set dataset to {' or '.join(likely)}, or to folder for your own images",
         )
 
 

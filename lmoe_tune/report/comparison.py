@@ -141,7 +141,7 @@ def _cautions(found: Sequence[Facts]) -> list[str]:
         cautions.append("only some are confirmed: a best value without a confirmation may be luck")
     elif not any(verdicts):
         cautions.append(
-            "none is confirmed: the best of many trials is better than it will be again"
+            "none is confirmed: the best of many trials is likely to look better than it is"
         )
 
     return cautions

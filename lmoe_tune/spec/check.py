@@ -397,9 +397,7 @@ def _declaration(
         return None
 
     if not isinstance(name, str):
-        findings.refuse(
-            at, f"one of {', '.join(declarations)}, or package.module:Class of your own"
-        )
+        findings.refuse(at, f"one of {', '.join(declarations)}, or your own package.module:Class")
         return None
 
     if name in declarations:
@@ -409,17 +407,17 @@ def _declaration(
     if not any(char in name for char in ":./\\"):
         hint = (
             findings.did_you_mean(name, declarations)
-            or f"; there are {shipped}, or package.module:Class of your own"
+            or f"; there are {shipped}, or your own package.module:Class"
         )
         findings.add(at, f"unknown trainable {shown(name)}{hint}")
         return None
 
     if not _CLASS_PATH.fullmatch(name):
-        findings.refuse(at, f"one of {shipped}, or package.module:Class of your own")
+        findings.refuse(at, f"one of {shipped}, or your own package.module:Class")
         return None
 
     if resolve is None:
-        findings.add(at, f"a trainable of your own cannot be used here; there are {shipped}")
+        findings.add(at, f"your own trainable cannot be used here; there are {shipped}")
         return None
 
     try:

@@ -175,7 +175,13 @@ def read_text(path: Path) -> str:
 
     if len(data) > MAX_BYTES:
         raise SpecError(
-            [Problem(f"{name}:1:1", "", f"is larger than {MAX_BYTES // 1000} kB: this is no spec")]
+            [
+                Problem(
+                    f"{name}:1:1",
+                    "",
+                    f"is larger than {MAX_BYTES // 1000} kB, so it cannot be a spec",
+                )
+            ]
         )
 
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
@@ -272,7 +278,9 @@ class _Composer:
             if depth > MAX_DEPTH:
                 self.fail(mark, f"the document is nested deeper than {MAX_DEPTH} levels")
             if num_nodes > MAX_NODES:
-                self.fail(mark, f"the document has more than {MAX_NODES} values: this is no spec")
+                self.fail(
+                    mark, f"the document has more than {MAX_NODES} values, so it cannot be a spec"
+                )
 
     def explained(self, error: yaml.MarkedYAMLError, where: Mark) -> str:
         lines = self.text.splitlines()
@@ -285,7 +293,7 @@ class _Composer:
 
         above = "".join(lines[max(where.line - 2, 0) : where.line])
         if (found := _LOOK_ALIKES.search(above)) is not None:
-            return f"{_named(found[0][0])} stands here or in the line above; type it as plain text"
+            return f"{_named(found[0][0])} is here or in the line above; type it as plain text"
 
         words = [word for word in (error.context, error.problem) if word]
 
@@ -306,7 +314,7 @@ class _Composer:
         if len(path) >= MAX_DEPTH:
             self.fail(mark, f"the document is nested deeper than {MAX_DEPTH} levels")
         if any(node is other for other in self.above):
-            self.fail(mark, "an alias stands inside what it stands for", path)
+            self.fail(mark, "an alias is used inside what it refers to", path)
 
         if node.tag not in ("", "!"):
             tag = shortened(node.tag.replace("tag:yaml.org,2002:", "!!"))
@@ -340,7 +348,7 @@ class _Composer:
 
         if key.value == "<<" and not key.style:
             self.fail(
-                mark, "merge keys (<<) are not read: write the keys that they stand for", path
+                mark, "merge keys (<<) are not read: write out the keys that they refer to", path
             )
 
         name = self.scalar(key, mark, path, as_text=True).value
@@ -360,7 +368,7 @@ class _Composer:
         if quoted and re.search("[\ud800-\udfff]", text):
             self.fail(mark, "a lone surrogate is not a character", path)
         if not quoted and (found := _LOOK_ALIKES.search(text)) is not None:
-            self.fail(mark, f"{_named(found[0][0])} stands here; type it as plain text", path)
+            self.fail(mark, f"{_named(found[0][0])} is here; type it as plain text", path)
         if quoted or as_text:
             return Scalar(mark, text, quoted=quoted)
 

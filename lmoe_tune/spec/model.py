@@ -454,7 +454,7 @@ class Spec(_Section):
     name: Name
     """The sweep's name and folder."""
     trainable: Text
-    """The method: one that `lmoe-tune methods` lists, or package.module:Class of your own."""
+    """The method: one that `lmoe-tune methods` lists, or your own package.module:Class."""
     data: DataSpec
     model: ModelSpec
     train: TrainSpec

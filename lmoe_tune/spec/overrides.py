@@ -82,7 +82,7 @@ def _value(path: KeyPath, text: str, mark: Mark, problems: list[tuple[Mark, Prob
             unset = "; null stands for its default"
         else:
             unset = ""
-        what = f"nothing stands after '=' (a variable that is not set?){unset}"
+        what = f"nothing follows '=' (a variable that is not set?){unset}"
         raise SpecError([Problem(mark.source, dotted(path), what)])
 
     if takes_text(path) and not _QUOTED.fullmatch(text):
@@ -93,7 +93,7 @@ def _value(path: KeyPath, text: str, mark: Mark, problems: list[tuple[Mark, Prob
     if comment is not None:
         dropped = shortened(text[comment.start() :].strip())
         what = (
-            f"YAML takes '{dropped}' for a comment and drops it: leave it out, or put it in quotes"
+            f"YAML reads '{dropped}' as a comment and drops it: leave it out, or put it in quotes"
         )
         raise SpecError([Problem(mark.source, dotted(path), what)])
 

@@ -263,7 +263,7 @@ def _check_range(
         if whole and parameter.kind == "float":
             findings.add(
                 (*path, "int"),
-                f"{parameter.name} is no whole number: leave int out (step: 1 steps by one)",
+                f"{parameter.name} is not a whole number: leave int out (step: 1 steps by one)",
             )
             whole = False
 

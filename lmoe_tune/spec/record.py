@@ -69,7 +69,7 @@ def spec_from_resolved(text: str) -> Spec:
     problems: list[tuple[document.Mark, Problem]] = []
     root = document.parse(text, _RECORD, problems)
     if not isinstance(root, document.Mapping):
-        raise SpecError([Problem(f"{_RECORD}:1:1", "", "is no mapping: it has been damaged")])
+        raise SpecError([Problem(f"{_RECORD}:1:1", "", "is not a mapping: it has been damaged")])
 
     findings = Findings(root, problems)
     findings.check_shape()

@@ -148,9 +148,7 @@ def check_model(findings: Findings, spec_folder: Path, *, check_files: bool) -> 
     epochs: KeyPath = ("model", "baseline", "epochs")
 
     if findings.plain(epochs) == 0 and weights in (None, *WEIGHTS) and findings.clean(path):
-        text = (
-            "takes model.weights as the baseline: give there the path of a classifier of your own"
-        )
+        text = "takes model.weights as the baseline: give the path of your own classifier there"
         findings.add(epochs, f"value is 0, which {text}")
 
     if weights is None or weights == "none":

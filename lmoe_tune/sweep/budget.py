@@ -168,8 +168,8 @@ def how_to_extend(used: UsedUp, name: str, home: Path) -> str:
     if used.budget == "max_failed":
         again = advice.resume(name, max_failed=f"+{used.used:g}", home=home)
         return (
-            f"once the cause is mended: {advice.resume(name, **more, home=home)}, "
-            f"or to go on without them: {again}"
+            f"once the cause is fixed: {advice.resume(name, **more, home=home)}, "
+            f"or to continue without them: {again}"
         )
     return f"to extend it: {advice.resume(name, **more, home=home)}"
 

@@ -116,7 +116,7 @@ class SweepControl:
         while not self.interrupted and time.monotonic() < give_up:
             time.sleep(0.1)  # the signal that ended it may be for us, too
         self.fatal = self.fatal or ClusterLostError(
-            f"{what}. Nothing that was reported is lost; to go on: {self.ledger.resume_command}"
+            f"{what}. Nothing that was reported is lost; to continue: {self.ledger.resume_command}"
         )
 
     def worker_config(self, suggestion: Suggestion) -> dict[str, Any]:
@@ -160,7 +160,7 @@ class SweepControl:
             return False
         if report.ends_sweep:
             raise LmoeTuneError(
-                f"{report.failure}. No trial can be trained, so the sweep has stopped; once that is mended: "
+                f"{report.failure}. No trial can be trained, so the sweep has stopped; once that is fixed: "
                 f"{self.ledger.resume_command}"
             )
         before = self.ledger.standing.running[report.trial]
@@ -215,7 +215,7 @@ class SweepControl:
         self.handed_back.append(number)
         said = (
             f"{report.failure}, or give every trial a GPU with {advice.setting('resources.gpu', 1)}. "
-            "It goes on with a GPU to itself"
+            "It continues with a GPU to itself"
         )
         self.ledger.note(number, (said,))
         self.observer.on_message(f"trial {number}: {said}")
@@ -255,7 +255,7 @@ class SweepControl:
         if self._failed_before_any_epoch >= SEVERAL and self.ledger.exhausted() is None:
             raise LmoeTuneError(
                 f"{SEVERAL} trials failed before any had an epoch, the last one with: {failure}. The sweep has "
-                f"stopped; once that is mended: {self.ledger.resume_command}"
+                f"stopped; once that is fixed: {self.ledger.resume_command}"
             )
 
     def _keep_notes(self, report: Report) -> None:

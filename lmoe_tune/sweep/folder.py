@@ -210,8 +210,8 @@ def refuse_lost_ledger(folder: SweepFolder) -> None:
     if folder.about.exists() and not folder.exists():
         raise UsageError(
             f"{folder.ledger} is gone, but the sweep's records are there: rebuild it from them with "
-            f"`{advice.doctor(rebuild=folder.name, home=folder.home)}`, or start anew with --fresh "
-            "(the old records are kept aside)"
+            f"`{advice.doctor(rebuild=folder.name, home=folder.home)}`, or start again with --fresh "
+            "(the old records are set aside)"
         )
 
 

@@ -132,7 +132,7 @@ class JournalFile(BaseJournalBackend):
             self._cut_back()
             raise LedgerError(
                 f"{self._path}: cannot write the ledger ({error}). Nothing before this is lost; "
-                "free some space or mend the permissions, then resume"
+                "free some space or fix the permissions, then resume"
             ) from error
         self._file.end = end
         self._file.num_lines += len(texts)

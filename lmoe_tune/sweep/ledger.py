@@ -406,7 +406,7 @@ class Ledger:
 
     @property
     def resume_command(self) -> str:
-        """What to run to go on with it."""
+        """What to run to continue with it."""
         return self.get(schema.RESUME_COMMAND) or advice.resume(
             self.folder.name, home=self.folder.home
         )

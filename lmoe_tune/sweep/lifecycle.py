@@ -92,8 +92,8 @@ def prepare(
     if not allow_changes:
         raise UsageError(
             f"the sweep '{folder.name}' was started with another spec:\n{lines}\n"
-            "Start another sweep with --name, or this one anew with --fresh (the old one is kept aside), or go on "
-            "all the same with --allow-changes, which the sweep records"
+            "Start another sweep with --name, or this one again with --fresh (the old one is set aside), or "
+            "continue anyway with --allow-changes, which the sweep records"
         )
     _refuse_incomparable(frozen, loaded.spec)
     settled = resolve_platform(with_settled(frozen, loaded.spec))
@@ -208,7 +208,7 @@ def settle(
         if not allow_changes:
             raise UsageError(
                 f"the data of the sweep '{name}' have changed since it was started, so its trials could not be "
-                "compared: bring the old data back, start another sweep with --name, or go on all the same with "
+                "compared: restore the old data, start another sweep with --name, or continue anyway with "
                 "--allow-changes, which the sweep records"
             )
         changed.append(f"data: {ledger.attrs['fingerprint']} -> {fingerprint}")
@@ -217,7 +217,7 @@ def settle(
         lines = "\n".join(f"  {line}" for line in in_code)
         raise UsageError(
             f"the code of the sweep '{name}' has changed since it was started:\n{lines}\n"
-            "Bring the old code back, start another sweep with --name, or go on all the same with --allow-changes, "
+            "Restore the old code, start another sweep with --name, or continue anyway with --allow-changes, "
             "which the sweep records"
         )
     changed += in_code

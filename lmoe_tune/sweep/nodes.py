@@ -92,5 +92,5 @@ class Nodes:
         reasons = dict.fromkeys(self._left_out[node] for node in alive)
         listed = "\n".join(f"  {reason}" for reason in reasons)
         raise LmoeTuneError(
-            f"no node is fit to run trials:\n{listed}\nonce that is mended: {resume_command}"
+            f"no node is fit to run trials:\n{listed}\nonce that is fixed: {resume_command}"
         )

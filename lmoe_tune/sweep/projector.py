@@ -66,7 +66,7 @@ class Reception:
         if "refused" in told:
             self.refusal = told["refused"]
             self.say(
-                f"{self.refusal}; trials continue, and MLflow gets their records once it is mended"
+                f"{self.refusal}; trials continue, and MLflow gets their records once that is fixed"
             )
         if "away" in told and not self._is_away:
             self._is_away = True
@@ -80,7 +80,7 @@ class Reception:
         if told.get("delivered"):
             self.delivered = True
             if self._times_away > 1:
-                self.say(f"MLflow was away {self._times_away} times; now it has everything")
+                self.say(f"MLflow was unreachable {self._times_away} times; now it has everything")
 
     def say(self, text: str) -> None:
         """Tell the user something, unless it was told before."""
@@ -207,7 +207,7 @@ class Projector:
         how = without_secrets(
             self._process.how_it_ended(), self._environment["MLFLOW_TRACKING_URI"]
         )
-        self._reception.say(f"the process that delivers to MLflow {how}; another one goes on")
+        self._reception.say(f"the process that delivers to MLflow {how}; another one takes over")
 
     def _wait(self, patience_s: float, *, while_it_goes_on: bool) -> int:
         """Wait until the process has ended, or end it; returns its exit status."""

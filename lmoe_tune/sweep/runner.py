@@ -209,7 +209,7 @@ def _tune(
         if control.fatal is None and isinstance(error, OSError) and error.errno in ADVICE:
             raise cannot_write(scratch, error) from error
         if control.fatal is None:
-            raise LmoeTuneError(f"Ray stopped the sweep: {error}. Resume it to go on") from error
+            raise LmoeTuneError(f"Ray stopped the sweep: {error}. Resume it to continue") from error
     finally:
         control.in_loop = False
         shutil.rmtree(scratch, ignore_errors=True)

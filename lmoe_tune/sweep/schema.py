@@ -109,7 +109,7 @@ RESUME_COMMAND = Key[str](
     "sweep",
     "text",
     "a confirmation and what it tunes",
-    "What to run to go on with it.",
+    "What to run to continue with it.",
 )
 RUN = Key[dict[str, Any]](
     "run:NNNN",

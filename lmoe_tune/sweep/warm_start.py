@@ -166,7 +166,7 @@ def _refuse_sealed(spec: Spec, ledger: Ledger, seen: Sequence[Mapping[str, Any]]
         except UsageError as error:
             raise UsageError(
                 f"warm_start: whether '{name}' was tuned on test images of this sweep cannot be "
-                f"told, as data cannot be read ({error}); bring them back, or leave '{name}' out"
+                f"checked, as data cannot be read ({error}); restore them, or leave '{name}' out"
             ) from error
         if num_images:
             raise UsageError(

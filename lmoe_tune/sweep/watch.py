@@ -131,7 +131,7 @@ class Watch(Stopper):  # type: ignore[misc]
             self._last_run = time.monotonic()
             if self._told:
                 self._told = False
-                self._control.observer.on_message("there is room again: the trials go on")
+                self._control.observer.on_message("there is room again: the trials continue")
         elif not self._told and time.monotonic() - self._last_run > WAITING_S:
             self._told = True
             asked = self._control.ledger.spec.resources

@@ -493,7 +493,7 @@ def test_export_and_predict_from_the_command_line(ledger: Ledger, cli: Any, tmp_
     (tmp_path / "b.png").write_bytes(b"no image")
     done = cli("predict", "det", "a.png", "b.png", "a.png", "--json")
     assert done.returncode == 2
-    assert "b.png: is no image" in done.stderr
+    assert "b.png: is not an image" in done.stderr
     expected = load_detector(tmp_path / "det")(tmp_path / "a.png")
     row = {
         "image": "a.png",

@@ -250,7 +250,7 @@ def test_an_interrupted_reseeding_says_how_to_go_on(
     reseeding_ends(better, "interrupted")
     stopped = run("confirm", "small", "--reseed", "2")
     assert stopped.exit_code == 130
-    assert "to go on: lmoe-tune confirm small --top 3 --reseed 2 --home" in stopped.stderr
+    assert "to continue: lmoe-tune confirm small --top 3 --reseed 2 --home" in stopped.stderr
 
 
 def test_a_reseeding_whose_jobs_all_failed_says_why(
@@ -268,7 +268,7 @@ def test_interrupted_it_says_how_to_go_on(
     stopped = run("confirm", "small", "--seeds", "2", "--splits", "0,2")
     assert stopped.exit_code == 130
     assert (
-        "interrupted; to go on: lmoe-tune confirm small --seeds 2 --top 3 --splits 0,2 --home"
+        "interrupted; to continue: lmoe-tune confirm small --seeds 2 --top 3 --splits 0,2 --home"
         in stopped.stderr
     )
     assert stopped.stdout == ""
@@ -323,7 +323,7 @@ def test_a_search_that_is_not_complete_is_refused_unless_that_is_allowed(
         add_trial(ledger, value)
     with pytest.raises(
         UsageError,
-        match="not complete.*`lmoe-tune resume small --home .*`, or go on with --allow-unfinished",
+        match="not complete.*`lmoe-tune resume small --home .*`, or continue with --allow-unfinished",
     ):
         run("confirm", "small")
     assert not ledger.folder.confirmation.path.exists() or not ledger.folder.confirmation.exists()

@@ -140,8 +140,8 @@ def spoilt(photo: Image.Image, path: Path, kind: str) -> None:
     [
         ("truncated", "cannot be decoded"),
         ("empty", "is empty"),
-        ("text", "is no image"),
-        ("beheaded", "is no image"),
+        ("text", "is not an image"),
+        ("beheaded", "is not an image"),
     ],
 )
 def test_a_broken_image_is_named_with_what_is_wrong(

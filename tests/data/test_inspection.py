@@ -123,7 +123,7 @@ def test_broken_files_are_named_with_what_is_wrong(cars: DataSpec, tmp_path: Pat
     for name, why in (
         ("00001", "is empty"),
         ("00002", "cannot be decoded"),
-        ("00003", "is no image"),
+        ("00003", "is not an image"),
         ("00004", "not there"),
     ):
         assert f"{name}.jpg {why}" in problem.what.replace("is listed, but ", "")
@@ -158,7 +158,7 @@ def test_an_image_in_two_classes_is_said_to_contradict(cars: DataSpec, tmp_path:
 
     found = inspect(cars.model_copy(update={"id": id_}), tmp_path / "home")
 
-    (said,) = [one.what for one in found.problems if "there twice" in one.what]
+    (said,) = [one.what for one in found.problems if "appear twice" in one.what]
     assert "1 of them in two classes, so that one label is wrong" in said
 
 

@@ -292,7 +292,7 @@ def test_classes_are_left_out_of_the_outliers(data: Any, tmp_path: Path) -> None
 
 
 def test_a_misspelt_class_to_leave_out_is_refused(data: Any) -> None:
-    with pytest.raises(UsageError, match=r"'hous' is no class here.*did you mean 'house'"):
+    with pytest.raises(UsageError, match=r"'hous' is not a class here.*did you mean 'house'"):
         plan_search(data(outliers={"exclude": ("hous",)}))
 
 
@@ -305,7 +305,7 @@ def test_identical_images_are_dropped_or_refused(data: Any, tmp_path: Path) -> N
     kept = {path for dataset, path in shown if dataset == "stanford_cars"}
     assert "cars_train/00007.jpg" not in kept
     assert "cars_train/00002.jpg" not in kept  # the official test image stays
-    with pytest.raises(UsageError, match="2 images are there twice"):
+    with pytest.raises(UsageError, match="2 images appear twice"):
         plan_search(data(duplicates="refuse"))
 
 

@@ -39,7 +39,7 @@ def test_every_kind_of_message_is_found_in_the_code() -> None:
 
     found = {(one.kind, one.text) for one in page.messages(trees, set(errors))}
 
-    assert errors["Mine"] == "Mine is broken. Exit code 2 where it ends a command."
+    assert errors["Mine"] == "Mine is broken. Exit code 2 if it ends a command."
     assert found == {
         ("Mine", "‹name›: cannot be read; bring ‹path› back: ‹lmoe-tune resume …›"),
         ("spec", "value is ‹value›, but must be at most ‹name›, as that is the end"),

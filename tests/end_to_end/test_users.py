@@ -77,7 +77,7 @@ def as_user() -> Iterator[Run]:
 def test_commands_answer_and_doctor_says_what_is_used_instead_of_a_home(as_user: Run) -> None:
     for home, said in (
         (None, "there is none, so"),
-        ("/nonexistent", "'/nonexistent' is no folder"),
+        ("/nonexistent", "'/nonexistent' is not a folder"),
     ):
         looked = as_user(home, "-m", "lmoe_tune.cli.main", "list")
         assert looked.returncode == 0, looked.stderr

@@ -61,7 +61,7 @@ def test_what_is_no_class_folder_is_ignored_and_said(tmp_path: Path) -> None:
 def test_a_class_of_the_test_folder_that_is_not_trained_on_is_refused(tmp_path: Path) -> None:
     trees.class_folders(tmp_path / "train", ("ant", "bee"))
     trees.class_folders(tmp_path / "test", ("ant", "wasp"), seed=1)
-    with pytest.raises(LayoutError, match="that train has not: wasp"):
+    with pytest.raises(LayoutError, match="that train lacks: wasp"):
         table("folder", tmp_path)
 
 

@@ -93,7 +93,7 @@ def test_a_class_in_two_unicode_forms_is_one_class(tmp_path: Path) -> None:
     table = read_table("folder", str(tmp_path))
     assert table.classes == ("bar", COMPOSED)
     assert sorted(table.labels.tolist()) == [0] * 4 + [1] * 4
-    assert any("spelt in several ways are taken for one: café" in note for note in table.notes)
+    assert any("spelt in several ways are treated as one: café" in note for note in table.notes)
 
 
 def test_classes_that_look_alike_are_pointed_out(tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_classes_that_look_alike_are_pointed_out(tmp_path: Path) -> None:
 def test_a_class_that_train_has_in_another_case_is_named_with_it(tmp_path: Path) -> None:
     trees.class_folders(tmp_path / "train", ("Ant", "Bee"), 2)
     trees.class_folders(tmp_path / "test", ("ant", "Bee"), 2, seed=1)
-    with pytest.raises(LayoutError, match=r"train has not: ant \(did you mean 'Ant'\?\)"):
+    with pytest.raises(LayoutError, match=r"train lacks: ant \(did you mean 'Ant'\?\)"):
         read_table("folder", str(tmp_path))
 
 

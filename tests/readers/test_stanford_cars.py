@@ -81,7 +81,7 @@ def test_a_car_class_beyond_the_names_is_refused(tmp_path: Path) -> None:
 def test_a_damaged_mat_file_is_named(tmp_path: Path) -> None:
     trees.cars(tmp_path)
     (tmp_path / "devkit/cars_train_annos.mat").write_bytes(b"no MATLAB")
-    with pytest.raises(LayoutError, match=r"cars_train_annos.mat is no MATLAB file"):
+    with pytest.raises(LayoutError, match=r"cars_train_annos.mat is not a readable MATLAB file"):
         table("stanford_cars", tmp_path)
 
 

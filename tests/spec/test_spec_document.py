@@ -97,7 +97,7 @@ def test_an_empty_document_is_none(loader, text):
         ),
         ("a: !!str 1\n", "f:1:4", "tag !!str"),
         ("!x a: 1\n", "f:1:1", "tag !x"),
-        ("a: &a [*a]\n", "f:1:4", "inside what it stands for"),
+        ("a: &a [*a]\n", "f:1:4", "inside what it refers to"),
         ("a: *b\n", "f:1:4", "found undefined alias"),
         ("? [a]\n: 1\n", "f:1:3", "a key must be a plain word"),
         ("a: \x00\n", "f:1:4", "U+0000"),
@@ -105,11 +105,11 @@ def test_an_empty_document_is_none(loader, text):
         ('a: "\\U99999999"\n', "f:1:", "not valid YAML"),
         ("a: " + "9" * 5000, "f:1:4", "more than 100 digits"),
         ("a: &x {b: 1}\nc: {<<: *x}\n", "f:2:5", "merge keys (<<) are not read"),
-        ("a:\n  \xa0b: 1\n", "f:2:3", "a no-break space (U+00A0) stands here"),
-        ("a: 1\xa0\n", "f:1:4", "a no-break space (U+00A0) stands here"),
-        ("a\uff1a 1\nb: 2\n", "f:", "a fullwidth colon (U+FF1A) stands"),
-        ("a: \u201cx\u201d\n", "f:1:4", "a left double quotation mark (U+201C) stands"),
-        ("a: \u22121\n", "f:1:4", "a minus sign (U+2212) stands here"),
+        ("a:\n  \xa0b: 1\n", "f:2:3", "a no-break space (U+00A0) is here"),
+        ("a: 1\xa0\n", "f:1:4", "a no-break space (U+00A0) is here"),
+        ("a\uff1a 1\nb: 2\n", "f:", "a fullwidth colon (U+FF1A) is"),
+        ("a: \u201cx\u201d\n", "f:1:4", "a left double quotation mark (U+201C) is"),
+        ("a: \u22121\n", "f:1:4", "a minus sign (U+2212) is here"),
         ("a: 1\nb\ufeff: 2\n", "f:2:2", "zero width no-break space (U+FEFF)"),
         ("%YAML 3.0\n---\na: 1\n", "f:1:1", "not valid YAML"),
     ],
@@ -161,7 +161,7 @@ def test_a_file_that_is_no_text_is_one_problem(tmp_path, monkeypatch):
     cases = {
         b"a: 1\nb: caf\xe9\n": "x.yaml:2:7 byte 0xe9 is not UTF-8; save the file as UTF-8",
         "a: 1".encode("utf-16"): "x.yaml:1:1 is UTF-16 text; save it as UTF-8",
-        b"x" * 1_000_001: "x.yaml:1:1 is larger than 1000 kB: this is no spec",
+        b"x" * 1_000_001: "x.yaml:1:1 is larger than 1000 kB, so it cannot be a spec",
     }
     path = tmp_path / "x.yaml"
     for data, message in cases.items():

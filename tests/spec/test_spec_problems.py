@@ -132,7 +132,7 @@ def test_one_cause_is_one_problem(load, minimal, change, message):
             "does not reach high: it ends at 1.9, not 2",
         ),
         ("{mixing_alpha: {low: 1e-300, high: 1e308, step: 5e-324}}", "too many steps to count"),
-        ("{mixing_alpha: {low: 1, high: 2, int: true}}", "int: mixing_alpha is no whole number"),
+        ("{mixing_alpha: {low: 1, high: 2, int: true}}", "int: mixing_alpha is not a whole number"),
         (
             "{num_groups: {low: 1.5, high: 4}}",
             "low: value is 1.5, but must be a whole number between 1 and 64",

@@ -74,7 +74,7 @@ def test_what_is_advised_does_extend_the_sweep(used: dict[str, Any], name: str) 
 def test_what_cannot_help_is_refused_with_what_would() -> None:
     failed = usage(failed=2, trials=10)
     with pytest.raises(UsageError, match=r"2 trials failed, and budget.max_failed is 1; once the "
-                       r"cause is mended: lmoe-tune resume cars --retry-failed"):  # fmt: skip
+                       r"cause is fixed: lmoe-tune resume cars --retry-failed"):  # fmt: skip
         refuse_useless(change_of(trials="+3"), LIMITS, failed, None, "cars", HOME)
     late = usage(time_s=7300.0)
     with pytest.raises(UsageError, match=r"--time \+2h"):

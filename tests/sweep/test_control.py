@@ -121,7 +121,7 @@ def test_a_failure_of_the_baseline_ends_the_sweep_and_no_trial(control: MakeCont
         running.on_report(Report(0, failure="the baseline cannot be trained", ends_sweep=True))
     assert isinstance(running.fatal, LmoeTuneError)
     assert running.stopping
-    assert running.ledger.trial(0).state == "running", "it goes on once the cause is mended"
+    assert running.ledger.trial(0).state == "running", "it goes on once the cause is fixed"
 
 
 def test_once_it_stops_nothing_more_is_recorded(control: MakeControl) -> None:

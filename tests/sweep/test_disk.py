@@ -71,5 +71,5 @@ def test_what_the_command_says(
     printed = capsys.readouterr().out
     assert "freed 7.5 kB: those of 3 trials are gone" in printed
     assert "kept of the best trials: 1" in printed
-    assert "kept to go on from: 4" in printed
+    assert "kept to continue from: 4" in printed
     assert held, "under the sweep's lock"

@@ -107,7 +107,7 @@ def test_a_server_that_comes_and_goes_is_said_in_three_lines(
         "MLflow cannot be reached",
         "MLflow is back",
     ]
-    assert said[2:] == ["MLflow was away 50 times; now it has everything"]
+    assert said[2:] == ["MLflow was unreachable 50 times; now it has everything"]
 
 
 def test_the_longer_it_is_away_the_rarer_it_is_asked(written: Ledger, server: Server) -> None:

@@ -63,7 +63,7 @@ def test_one_that_is_killed_is_started_again_and_once_more_at_the_end(
     projector.finish(PATIENCE_S)
     assert projector.delivered
     killed = "was killed (signal 9, SIGKILL; perhaps the machine ran out of memory)"
-    assert said == [f"the process that delivers to MLflow {killed}; another one goes on"]
+    assert said == [f"the process that delivers to MLflow {killed}; another one takes over"]
     assert sorted(tracking_of(written).run_ids) == [0, 1]
 
 

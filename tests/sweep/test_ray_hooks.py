@@ -255,7 +255,7 @@ def test_waiting_for_room_in_the_cluster_is_said_once_and_so_is_its_end(
     trial.status = Trial.RUNNING
     for _ in range(3):
         watch.stop_all()
-    assert said[1:] == ["there is room again: the trials go on"]
+    assert said[1:] == ["there is room again: the trials continue"]
 
 
 @pytest.mark.parametrize(
