@@ -53,7 +53,7 @@ def test_what_cannot_be_a_home_is_refused_in_words(
         ("file/below", f"{tmp_path / 'file'} is a file"),
         ("nul\0", "must be a folder"),
         ("$HOME/runs", "contains a variable that the shell did not replace"),
-        ("/data/${USER}", "holds a variable"),
+        ("/data/${USER}", "contains a variable"),
     ):
         with pytest.raises(UsageError, match="--home is") as caught:
             resolve_home(given, called="--home")

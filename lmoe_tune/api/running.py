@@ -146,7 +146,7 @@ class _Run:
     import_path: Path | None = None
     """Where the user's modules are; None: where the sweep was started from."""
     sources: Sequence[Source] = ()
-    """What a new sweep takes of others."""
+    """The points that a new sweep takes from others."""
     changed: Sequence[str] = ()
     retry_failed: bool = False
 

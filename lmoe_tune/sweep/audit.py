@@ -32,14 +32,14 @@ Transaction = list[dict[str, Any]]
 
 @dataclass(frozen=True)
 class Audit:
-    """What the ledger was found to be.
+    """What the audit found about the ledger.
 
     Attributes:
-        suggestions: trials whose parameters were computed again.
+        suggestions: trials whose parameters were recomputed.
         given: trials that came with their parameters (points to start from, retries).
-        decisions: epochs after which it was decided again whether the trial goes on.
-        differences: what came out otherwise, a sentence each; none where the record is what the
-            code decides.
+        decisions: epochs after which the pruner was asked again whether the trial continues.
+        differences: what came out differently, a sentence each; none if the record agrees with the
+            code.
         cautions: what limits the audit.
         digest: SHA-256 of spec, data, parameters, metrics and ends: one line for a paper.
     """
@@ -54,10 +54,11 @@ class Audit:
 
 
 def audit(ledger: Ledger) -> Audit:
-    """Compute a sweep's decisions again. Only reads, at any moment, beside a running driver.
+    """Recompute a sweep's decisions. Only reads, so it can run at any moment, beside a running
+    driver.
 
     Raises:
-        UsageError: the ledger was rebuilt, so that the order of what was decided is not known.
+        UsageError: the ledger was rebuilt, so the order of its decisions is not known.
     """
     content = whole_prefix(ledger.folder.ledger.read_bytes())
     with tempfile.TemporaryDirectory(prefix="lmoe-tune-audit-") as folder:
@@ -88,7 +89,7 @@ def audit(ledger: Ledger) -> Audit:
 
 
 def digest(ledger: Ledger) -> str:
-    """The hash of all that a sweep's result rests on; the same wherever and whenever it is
+    """The hash of everything that a sweep's result depends on; the same wherever and whenever it is
     computed.
 
     Times are left out, and so are retries of processes: they differ between machines and change no
@@ -129,7 +130,7 @@ def _transactions(content: bytes) -> Iterator[Transaction]:
 
 
 class _Replay:
-    """A ledger that goes through what another one went through, and decides for itself."""
+    """A ledger that repeats the history of another one, and decides for itself."""
 
     def __init__(self, recorded: Ledger, folder: Path) -> None:
         self._recorded = recorded
@@ -185,7 +186,7 @@ class _Replay:
         self._own.enqueue(fixed, {})
 
     def _points_of(self, number: int) -> dict[str, Any]:
-        """What a trial was given to be tried with."""
+        """The parameters that a trial was given."""
         frozen = self._recorded.study.get_trials(deepcopy=False)[number]
         return dict(frozen.system_attrs.get("fixed_params", {}))
 

@@ -39,7 +39,7 @@ class Usage:
     """What a sweep has used so far."""
 
     trials: int
-    """Started ones; those that try a failed one again are left out."""
+    """Trials that were started, without retries of failed ones."""
     failed: int
     """Trials that failed and were not tried again, or failed again."""
     time_s: float
@@ -71,8 +71,8 @@ class UsedUp:
 
     @property
     def extended_by(self) -> dict[str, Any] | None:
-        """What `advice.resume` takes to go on; None where no budget helps: the space itself is used
-        up.
+        """What `advice.resume` needs to continue; None if no budget helps because the space itself
+        is used up.
         """
         more: dict[BudgetName, dict[str, Any]] = {
             "trials": {"trials": "+8"},
@@ -108,13 +108,13 @@ def used_up(budget: Budget, usage: Usage, num_points: int | None) -> UsedUp | No
 
 @dataclass(frozen=True)
 class BudgetChange:
-    """What a command line says about the budget; None leaves it as it is.
+    """What the command line says about the budget; None leaves it unchanged.
 
     `more_…` adds to what the sweep may use, or to what it has used where that is more.
     """
 
     trials: int | None = None
-    """In all, runs before included."""
+    """In all, including earlier runs."""
     more_trials: int = 0
     time_s: float | None = None
     more_time_s: float = 0.0
@@ -152,7 +152,7 @@ def refuse_useless(
     name: str,
     home: Path,
 ) -> None:
-    """Raises UsageError where a sweep is complete, and stays so with the budget that is added."""
+    """Raises UsageError if a sweep is complete, and the added budget does not change that."""
     left = used_up(change.applied(budget, usage), usage, num_points)
     if left is not None and change != BudgetChange():
         raise UsageError(
@@ -161,7 +161,7 @@ def refuse_useless(
 
 
 def how_to_extend(used: UsedUp, name: str, home: Path) -> str:
-    """What goes on with a complete sweep."""
+    """How a complete sweep can be continued."""
     more = used.extended_by
     if more is None:
         return "start another sweep with a larger space"
@@ -181,7 +181,7 @@ def change_of(
     gpu_hours: str | float | None = None,
     max_failed: str | int | None = None,
 ) -> BudgetChange:
-    """What one types: `+8` is eight more, `24` is 24 in all, over all runs.
+    """What the user types: `+8` is eight more, `24` is 24 in all, over all runs.
 
     Raises:
         UsageError: a text is not of that kind.
@@ -242,7 +242,7 @@ def budget_of(found: Mapping[str, Any]) -> Budget:
 
 
 def _round_time(seconds: float) -> str:
-    """About as much again, as one would type it."""
+    """About as much again, as a user would type it."""
     for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
         if seconds >= size:
             return f"{round(seconds / size)}{unit}"

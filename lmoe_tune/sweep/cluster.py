@@ -49,7 +49,7 @@ OBJECT_STORE_BYTES = 128 * 2**20  # nothing of ours goes through it
 
 
 class Cluster:
-    """What there is to run on, as it is now.
+    """What there is to run on at this moment.
 
     Attributes:
         local: Ray was started for this sweep alone.
@@ -84,13 +84,13 @@ class Cluster:
         return -(-slots // max(1, sweeps))
 
     def show_presence(self, name: str) -> None:
-        """Let the other sweeps on a cluster see that this one is there, until Ray shuts down."""
+        """Make this sweep known to the other sweeps on a cluster, until Ray shuts down."""
         if self.local:
             return
         import ray
 
         class Presence:
-            """A process that does nothing, and whose name can be seen."""
+            """A process that does nothing but show its name."""
 
         made = ray.remote(num_cpus=0)(Presence)
         self._presence = made.options(name=name, namespace=NAMESPACE).remote()
@@ -131,7 +131,7 @@ def started(
 
 @contextmanager
 def _environment(*, local: bool) -> Iterator[None]:
-    """Ray's settings, for the length of the block; a variable that the user has set stands."""
+    """Ray's settings, for the length of the block; a variable that the user has set is kept."""
     before = dict(os.environ)
     for name, value in (ENVIRONMENT | LOCAL_ENVIRONMENT if local else ENVIRONMENT).items():
         os.environ.setdefault(name, value)
@@ -158,11 +158,11 @@ def _environment(*, local: bool) -> Iterator[None]:
 
 @contextmanager
 def _on_loopback() -> Iterator[None]:
-    """All of Ray listens on 127.0.0.1, also where it was imported before the variable was set."""
+    """All of Ray listens on 127.0.0.1, even if it was imported before the variable was set."""
     from ray._private import ray_constants
 
     if os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] != "0":
-        yield  # the user wants it otherwise
+        yield  # the user wants something else
         return
     with _replaced(ray_constants, "ENABLE_RAY_CLUSTER", False):
         yield
@@ -245,7 +245,7 @@ def _job_config() -> Any:
 
 
 def refuse_unusable_folder(address: str | None) -> None:
-    """Raises UsageError where Ray is to be started and RAY_TMPDIR cannot be used: whoever sets it
+    """Raises UsageError if Ray is to be started and RAY_TMPDIR cannot be used: a user who sets it
     means it.
     """
     given = os.environ.get("RAY_TMPDIR")
@@ -257,7 +257,7 @@ def refuse_unusable_folder(address: str | None) -> None:
 
 
 def fault_of_folder(base: Path) -> str | None:
-    """Why Ray cannot have its sockets and logs in this folder; None where it can."""
+    """Why Ray cannot keep its sockets and logs in this folder; None if it can."""
     if not base.is_absolute():
         return "must be an absolute path"
     if not base.is_dir():
@@ -271,12 +271,11 @@ def fault_of_folder(base: Path) -> str | None:
 
 @contextmanager
 def _private_folder() -> Iterator[Path]:
-    """A folder that nobody else may enter, for Ray's: Ray makes its own writable for everyone,
-    sockets included.
+    """A private folder for Ray: Ray makes its own writable for everyone, sockets included.
 
-    Its path must be short: those of the sockets in it may have 107 bytes. Where the temporary
-    folder's is too long, or somebody else was there first, it is made in another one, and removed
-    afterwards.
+    Its path must be short: those of the sockets in it may have 107 bytes. If the path of the
+    temporary folder is too long, or another user was there first, it is made in another folder, and
+    removed afterwards.
 
     Raises:
         LmoeTuneError: there is no folder for it.
@@ -323,8 +322,8 @@ def _is_short(folder: Path) -> bool:
 
 
 def _vitals(*, local: bool) -> Vitals:
-    """What must live: on this machine all of Ray's own, of a cluster its head and the raylet that
-    we use.
+    """What must stay alive: on this machine all of Ray's processes, of a cluster its head and the
+    raylet that we use.
     """
     import ray
 
@@ -398,8 +397,8 @@ def _without_side_processes() -> Iterator[None]:
 
 @contextmanager
 def _without_cluster_messages() -> Iterator[None]:
-    """Do not print what Ray tells every driver: pages of a raylet's log when a node dies. We say it
-    in a line.
+    """Do not print what Ray sends to every driver: pages of a raylet's log when a node dies. We
+    print one line instead.
     """
     from ray._private import worker
 

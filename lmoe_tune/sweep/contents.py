@@ -1,4 +1,4 @@
-"""What the records of a ledger add up to: the sweep's attributes and its trials.
+"""The state that the records of a ledger add up to: the sweep's attributes and its trials.
 
 Optuna's journal storage says the same of them, and a test compares the two. Commands that only look
 at a sweep read this, which needs nothing of Optuna's; a driver that opens a ledger hands Optuna one
@@ -211,7 +211,7 @@ def _created(trial: StoredTrial) -> Record:
         "user_attrs": trial.user_attrs,
         "system_attrs": trial.system_attrs,
     }
-    if not trial.is_finished:  # these go on changing, and Optuna keeps what it is given
+    if not trial.is_finished:  # these keep changing, and Optuna keeps what it is given
         record["user_attrs"] = dict(trial.user_attrs)
         record["system_attrs"] = dict(trial.system_attrs)
     if trial.ended is not None:

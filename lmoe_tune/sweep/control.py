@@ -1,4 +1,4 @@
-"""What happens in a sweep while it runs: Ray's hooks end here, in one thread, over the ledger."""
+"""What happens in a sweep while it runs: Ray's hooks call this, in one thread, over the ledger."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 SIGNAL_PATIENCE_S = 2.0
 ARRIVAL_PATIENCE_S = 5.0  # with a shared disk, until it shows what was written elsewhere
 SEVERAL = 4  # failures before any epoch
-NODE_DEATHS = 20  # a trial that brings its nodes down must not do so for ever
+NODE_DEATHS = 20  # a trial that brings its nodes down must not do so forever
 
 
 class SweepControl:
@@ -47,7 +47,7 @@ class SweepControl:
         waits_for_gpu: one of those waits for its GPU, and no other trial is handed out meanwhile.
         slots: how many trials may be handed out at a time.
         nodes: which nodes are left out, and where trials run.
-        fatal: an error that ends this run; the unfinished trials stay so in the ledger.
+        fatal: an error that ends this run; unfinished trials stay unfinished in the ledger.
     """
 
     def __init__(
@@ -85,8 +85,8 @@ class SweepControl:
 
     @property
     def interrupted(self) -> bool:
-        """Somebody asked to stop (a signal, another thread); unfinished trials stay so in the
-        ledger.
+        """A stop was requested (by a signal or another thread); unfinished trials stay unfinished
+        in the ledger.
         """
         return self._interrupted or self._stop.is_set()
 
@@ -96,9 +96,7 @@ class SweepControl:
 
     @property
     def was_interrupted_first(self) -> bool:
-        """Whether Ray died of the same signal that asked us to stop: it goes to the whole process
-        group.
-        """
+        """Whether Ray died of the signal that asked us to stop, which reaches the whole group."""
         return self.interrupted and isinstance(self.fatal, ClusterLostError)
 
     @property
@@ -145,7 +143,7 @@ class SweepControl:
         self.observer.on_start(trial)
 
     def on_report(self, report: Report) -> bool:
-        """Record what a worker tells; True when its trial ends."""
+        """Record a worker's report; True if its trial ends."""
         if self.stopping or self.ledger.is_finished(report.trial):
             return True
         if self._leave_out(report):
@@ -188,7 +186,7 @@ class SweepControl:
         return ended
 
     def _leave_out(self, report: Report) -> bool:
-        """Whether the node of a report is not fit to run trials; it is said once."""
+        """Whether the node of a report is unfit to run trials; the user is told once."""
         if report.place is None or report.failure is not None:
             return False
         faults = list(report.unfit)
@@ -205,8 +203,8 @@ class SweepControl:
         return bool(faults)
 
     def _goes_alone(self, report: Report) -> bool:
-        """Whether a trial that ran out of memory beside others is trained once more on a GPU of its
-        own.
+        """Whether a trial that ran out of memory beside others is trained once more with a GPU to
+        itself.
         """
         number, share = report.trial, self.ledger.spec.resources.gpu
         if not report.out_of_memory or number in self.alone or not 0 < share < 1:
@@ -222,7 +220,7 @@ class SweepControl:
         return True
 
     def _has_arrived(self, report: Report) -> bool:
-        """Whether the checkpoint of an epoch is seen here: without it a trial could not be
+        """Whether the driver sees the checkpoint of an epoch: without it a trial could not be
         complete.
         """
         if self.ledger.kind != "sweep" or report.epoch == 0:
@@ -246,9 +244,7 @@ class SweepControl:
             )
 
     def _refuse_failures_only(self, failure: str) -> None:
-        """Raises LmoeTuneError where several trials have failed in this run, and none has had an
-        epoch.
-        """
+        """Raises LmoeTuneError if several trials of a run failed before any had an epoch."""
         if self._failed_before_any_epoch is None:
             return
         self._failed_before_any_epoch += 1
@@ -267,8 +263,8 @@ class SweepControl:
                 self.observer.on_message(f"trial {report.trial}: {note}")
 
     def on_process_died(self, number: int, *, with_node: bool = False, how: str = "") -> bool:
-        """A trial's process died; it is started again, from its newest checkpoint. True when it has
-        too often.
+        """A trial's process died; it is started again from its newest checkpoint. True if it has
+        died too often.
 
         The ledger counts, over all runs. A process that died with its node does not count, as
         nothing says that it was the trial's fault; unless it happens NODE_DEATHS times in a run.
@@ -287,7 +283,7 @@ class SweepControl:
         return False
 
     def on_process_lost(self, number: int, how: str = "") -> None:
-        """A trial's process died more often than is retried."""
+        """A trial's process died more often than it may be retried."""
         if self.stopping or self.ledger.is_finished(number):
             return
         retries = self.ledger.spec.resources.max_retries
@@ -299,8 +295,8 @@ class SweepControl:
         self._refuse_failures_only(failure)
 
     def time_is_up(self) -> bool:
-        """Whether the time or GPU budget is used up; ends the running trials at their last epoch if
-        so.
+        """Whether the time or GPU budget is used up; if so, ends the running trials at their last
+        epoch.
         """
         over_time = self._deadline_ms is not None and now_ms() >= self._deadline_ms
         if self.stopping or not (over_time or self._gpu_hours_used_up):
@@ -312,8 +308,8 @@ class SweepControl:
 
     @contextmanager
     def fatal_errors(self) -> Iterator[None]:
-        """Ray swallows what a hook raises, or trains a trial again for it: keep the error and stop
-        cleanly.
+        """Ray swallows what a hook raises, or retries the trial because of it: keep the error and
+        stop cleanly.
         """
         try:
             yield
@@ -341,8 +337,8 @@ class SweepControl:
 
 
 def _baseline_metrics(ledger: Ledger) -> dict[str, float]:
-    """What a former run's trials started from: their time may be up before one of them reports
-    again.
+    """What the trials of an earlier run started from: their time may be up before one of them
+    reports again.
     """
     key = ledger.attrs.get("baseline")
     if key:

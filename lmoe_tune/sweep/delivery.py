@@ -26,11 +26,11 @@ from lmoe_tune.sweep.view import read_sweep
 from lmoe_tune.tracking import CheckpointGoneError, Delivered, Projection, shown
 
 POLL_S = 2.0  # a call costs some 10 ms of CPU that trials could use
-PASS_S = 2.0  # after so long the ledger is read again, and what was learnt is told
-MAX_PAUSE_S = 15.0  # between attempts, while the server is away
-MAX_REFUSED_PAUSE_S = 60.0  # while it refuses: somebody may mend it
+PASS_S = 2.0  # then the ledger is read again, and the driver gets the news
+MAX_PAUSE_S = 15.0  # between attempts, while the server is unreachable
+MAX_REFUSED_PAUSE_S = 60.0  # while it refuses: somebody may fix it
 MODEL_INTERVAL_S = 60.0  # a better trial may come; a checkpoint can weigh hundreds of megabytes
-PATIENCE_S = 20.0  # with a server that is away at the end
+PATIENCE_S = 20.0  # with a server that is unreachable at the end
 AFTER_KILL = "--after-kill"
 
 Tell = Callable[[dict[str, Any]], None]
@@ -61,12 +61,12 @@ def deliver(
         if done and give_up is None:
             give_up = time.monotonic() + PATIENCE_S
             if ledger.run_is_open() and not after_kill:
-                return  # the driver died; whoever resumes goes on from here
+                return  # the driver died; the next resume continues from here
 
         if delivery.attempt(done=done):
             if delivery.is_whole:
                 return
-            if give_up is not None:  # it goes on, however long it takes
+            if give_up is not None:  # it continues, however long it takes
                 give_up = time.monotonic() + PATIENCE_S
         elif give_up is not None:
             if delivery.is_refused or time.monotonic() > give_up:
@@ -75,7 +75,7 @@ def deliver(
 
 
 class _Delivery:
-    """One sweep's way into one store.
+    """The delivery of one sweep to one store.
 
     Attributes:
         pause_s: how long to wait before the next attempt.
@@ -114,7 +114,7 @@ class _Delivery:
                 picture.snapshot(self._ledger, state), models, limit_s=PASS_S
             )
         except CheckpointGoneError:
-            return False  # says nothing of MLflow: the sweep has found a better one meanwhile
+            return False  # says nothing about MLflow: the sweep has found a better one meanwhile
         except TrackingError as error:
             self._take_trouble(error)
             return False
@@ -152,7 +152,7 @@ class _Delivery:
 
 
 def _news(found: Delivered, known: Tracked) -> list[dict[str, Any]]:
-    """What `found` says that was not known, a line each; it is known from now on."""
+    """What is new in `found`, a line each; it counts as known from now on."""
     lines: list[dict[str, Any]] = []
     place = {"experiment_id": found.experiment_id, "parent_run_id": found.parent_run_id}
     if place != {name: getattr(known, name) for name in place}:

@@ -1,6 +1,4 @@
-"""`lmoe-tune prune-checkpoints`: frees what the checkpoints of a sweep take, and keeps what is
-still needed.
-"""
+"""`lmoe-tune prune-checkpoints`: deletes a sweep's checkpoints, except those still needed."""
 
 from __future__ import annotations
 
@@ -14,12 +12,12 @@ from lmoe_tune.sweep.ledger import Ledger
 
 @dataclass(frozen=True)
 class Freed:
-    """What was removed, and what was not.
+    """What was removed and what was kept.
 
     Attributes:
         removed: numbers of the trials whose checkpoints are gone.
         best: numbers of the best trials, which keep their last one.
-        unfinished: numbers of trials that go on from theirs.
+        unfinished: numbers of trials that continue from theirs.
         num_bytes: how much was freed.
     """
 
@@ -30,8 +28,8 @@ class Freed:
 
 
 def prune_checkpoints(ledger: Ledger, keep: int | None = None) -> Freed:
-    """Remove all checkpoints but the last one of the best trials and those that unfinished trials
-    go on from.
+    """Remove all checkpoints except the last one of the best trials and those that unfinished
+    trials continue from.
 
     The caller holds the sweep's lock.
 

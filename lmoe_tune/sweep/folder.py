@@ -1,4 +1,4 @@
-"""The folder of a sweep: where everything lies, and who may write in it."""
+"""The folder of a sweep: where everything is, and who may write to it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from lmoe_tune.home import DEFAULT, is_default
 from lmoe_tune.wording import did_you_mean, first_few, masked, printable
 
 LOCK_PATIENCE_S = (
-    1.0  # somebody who only looks whether the sweep runs holds the lock for an instant
+    1.0  # a process that only checks whether the sweep runs holds the lock for an instant
 )
 
 
@@ -79,11 +79,11 @@ class SweepFolder:
 
     @property
     def is_set_aside(self) -> bool:
-        """Whether `--fresh` has put it aside: it is only taken up where it is named."""
+        """Whether `--fresh` has set it aside: it is only resumed if it is named."""
         return self._aside.exists()
 
     def mark_set_aside(self) -> None:
-        """Say so, after it was put aside."""
+        """Mark it as set aside."""
         write_aside(self._aside, b"")
 
     @property
@@ -95,7 +95,7 @@ class SweepFolder:
 
     @contextmanager
     def locked(self, wait_s: float | None = None) -> Iterator[None]:
-        """Hold the sweep for writing; the kernel lets go of it when this process ends, however it
+        """Hold the sweep for writing; the kernel releases it when this process ends, however it
         ends.
 
         Args:
@@ -143,7 +143,7 @@ class SweepFolder:
             return False
         with file, suppress(LmoeTuneError):
             return not _try_lock(file.fileno(), fcntl.LOCK_SH)
-        return False  # where nobody can lock, nobody works
+        return False  # if nobody can lock it, nobody works on it
 
 
 def find_sweeps(home: Path) -> list[SweepFolder]:
@@ -186,7 +186,7 @@ def find_sweep(home: Path, name: str) -> SweepFolder:
 
 
 def _perhaps_elsewhere(home: Path, name: str) -> str:
-    """Where a sweep may be that is not in this home: in one above, or wherever it was started."""
+    """Where a sweep that is not in this home may be: in a home above, or where it was started."""
     for above in home.parents:
         for other in (above, above / DEFAULT):
             if is_name(name) and SweepFolder(other, name).exists():
@@ -199,14 +199,12 @@ def _perhaps_elsewhere(home: Path, name: str) -> str:
 
 
 def is_name(text: str) -> bool:
-    """Whether this can be a sweep's name: one folder of the home's `sweeps`, and none beyond it."""
+    """Whether this can be a sweep's name: one folder in the home's `sweeps`, and not outside it."""
     return text == Path(text).name and text not in ("", ".", "..")
 
 
 def refuse_lost_ledger(folder: SweepFolder) -> None:
-    """Raises UsageError where a sweep's records are there, but its ledger is not: a new one would
-    bury them.
-    """
+    """Raises UsageError if a sweep has records but no ledger: a new ledger would bury them."""
     if folder.about.exists() and not folder.exists():
         raise UsageError(
             f"{folder.ledger} is gone, but the sweep's records are there: rebuild it from them with "

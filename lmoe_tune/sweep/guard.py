@@ -1,5 +1,5 @@
-"""Notices when Ray itself dies under a sweep: Tune's loop would wait for it for ever, or Ray end
-this process.
+"""Notices when Ray itself dies under a sweep: Tune's loop would wait for it forever, or Ray would
+end this process.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class ClusterLostError(LmoeTuneError):
 
 
 class Vitals:
-    """What of Ray must live for a sweep to go on.
+    """The parts of Ray that must live for a sweep to continue.
 
     Args:
         processes: processes of this machine, by what to call them.
@@ -61,11 +61,11 @@ class Vitals:
 def guarded(
     vitals: Vitals, on_lost: Callable[[str], None], give_up: Callable[[], None]
 ) -> Iterator[None]:
-    """Looks after Ray in a thread for the length of the block.
+    """Watches Ray in a thread for the length of the block.
 
     Args:
-        on_lost: hears what has died, and has the block end.
-        give_up: ends the process when the block does not, as it waits within Ray.
+        on_lost: is told what has died, and makes the block end.
+        give_up: ends the process if the block does not end because it waits within Ray.
     """
     left = threading.Event()
 

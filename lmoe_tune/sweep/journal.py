@@ -1,13 +1,12 @@
 """An Optuna journal in one file, with transactions.
 
 `lines.py` says what a line is. A transaction is written with one write and one fsync; opening for
-writing cuts back to the last whole one. So a kill leaves no half-made trial and no decision that
-was taken but not told.
+writing cuts back to the last whole one. So a kill leaves no half-made trial, and no decision that
+was made but not recorded.
 
-Optuna's stock backend reads the file, and so do programs over it, such as optuna-dashboard. Should
-one of them write to
-it as well, its lines lie between ours: they are passed over, as nothing of ours is missing there,
-and the writer puts them aside before it appends anything.
+Optuna's stock backend reads the file, and so do programs over it, such as optuna-dashboard. If one
+of them writes to it as well, its lines lie between ours: they are skipped, as none of ours is
+missing there, and the writer moves them to another file before it appends anything.
 """
 
 from __future__ import annotations
@@ -166,7 +165,7 @@ class JournalFile(BaseJournalBackend):
 
 
 def _has_foreign_lines(path: Path, start: int) -> bool:
-    """Whether what follows `start` is more than a transaction of ours that was torn."""
+    """Whether more than one of our own torn transactions follows `start`."""
     with path.open("rb") as file:
         file.seek(start)
         return any(line and not _is_start_of_ours(line) for line in file.read().split(b"\n"))

@@ -62,7 +62,7 @@ class Ledger:
         first_attrs: Mapping[str, Any] | None = None,
         enqueue: bool = True,
     ) -> None:
-        """Open it; see `writing` and `reading`.
+        """Open it; use `writing` or `reading`.
 
         Args:
             path: of the file, where it is not the folder's.
@@ -146,8 +146,8 @@ class Ledger:
     def record_epoch(
         self, number: int, epoch: int, metrics: Mapping[str, float], baseline: Mapping[str, float]
     ) -> bool:
-        """Record one epoch, decide on pruning and tell the end, in one transaction; True when the
-        trial ends.
+        """Record one epoch, the pruner's decision and the trial's end in one transaction; True if
+        the trial ends.
 
         An epoch is recorded once: a trial that continues from a checkpoint may deliver its last one
         again.
@@ -159,7 +159,7 @@ class Ledger:
     def record_judged(
         self, number: int, epoch: int, metrics: Mapping[str, float], misses: Mapping[str, float]
     ) -> bool:
-        """The same where it is known how far the epoch misses each constraint."""
+        """The same, if it is already known how far the epoch misses each constraint."""
         trial = self._trial(number)
         if trial.is_finished:
             return True
@@ -197,7 +197,7 @@ class Ledger:
         return deaths
 
     def place(self, number: int, *, host: str, device: str | None, gpu: str | None) -> None:
-        """Keep where a running trial is, if that is news."""
+        """Record where a running trial is, if that is new."""
         trial = self._trial(number)
         known = {schema.HOST.name: host, schema.DEVICE.name: device, schema.GPU.name: gpu}
         news = {
@@ -212,7 +212,7 @@ class Ledger:
             self._follow()
 
     def note(self, number: int, texts: Sequence[str]) -> None:
-        """Keep what a running trial's process warned of."""
+        """Record the warnings of a running trial's process."""
         trial = self._trial(number)
         if not trial.is_finished:
             notes = [*(schema.NOTES.get(trial.user_attrs) or ()), *texts]
@@ -262,12 +262,12 @@ class Ledger:
     # ------------------------------------------------------------------ the sweep as a whole
 
     def get(self, key: Key[T]) -> T | None:
-        """What the ledger says of the sweep."""
+        """What the ledger says about the sweep."""
         return key.get(self._attrs)
 
     @property
     def attrs(self) -> dict[str, Any]:
-        """All that the ledger says of the sweep."""
+        """Everything that the ledger says about the sweep."""
         return dict(self._attrs)
 
     def set_attr(self, key: str, value: Any) -> None:
@@ -287,7 +287,7 @@ class Ledger:
     def begin_run(self, details: Mapping[str, Any]) -> int:
         """Record that a process starts to work on the sweep; returns the run's number.
 
-        A former run that was killed is closed with the time of its last record.
+        An earlier run that was killed is closed with the time of its last record.
         """
         attrs: dict[str, Any] = {}
         number = self.num_runs()
@@ -303,11 +303,11 @@ class Ledger:
         self.set_attr(schema.RUN_END.at(run), {"ended_ms": now_ms(), "how": how})
 
     def num_runs(self) -> int:
-        """How many processes have worked on the sweep, one after the other."""
+        """How many processes have worked on the sweep so far."""
         return len(schema.RUN.all(self._attrs))
 
     def run_is_open(self) -> bool:
-        """Whether the last run has not recorded its end: it works, or was killed."""
+        """Whether the last run has not recorded its end: it is still running, or was killed."""
         runs = self.num_runs()
         return runs > 0 and schema.RUN_END.at(runs - 1) not in self._attrs
 
@@ -335,7 +335,7 @@ class Ledger:
 
     def gpu_hours(self) -> float:
         """GPU-hours that were reserved, the wait for the baseline included, at a trial's share of a
-        GPU. What a process that was killed had not reported yet is not in them.
+        GPU. They do not include what a killed process had not reported yet.
         """
         return self.standing.reserved_s * self.spec.resources.gpu / 3600
 
@@ -419,7 +419,7 @@ class Ledger:
 
     @property
     def standing(self) -> Standing:
-        """Where the sweep stands now."""
+        """The sweep's present state."""
         self._pull()
         return self._standing
 
@@ -444,8 +444,8 @@ class Ledger:
         return self._records(n for n in range(len(self._contents.trials)) if n not in waiting)
 
     def points(self) -> list[dict[str, Any]]:
-        """The parameters of all trials that were started or wait with given ones, those tried again
-        left out.
+        """The parameters of all trials that were started or wait with given parameters, without
+        retries.
         """
         self._pull()
         return [
@@ -466,11 +466,11 @@ class Ledger:
         ]
 
     def num_trials(self) -> int:
-        """Trials that have been started, those that try a failed one again included."""
+        """Trials that have been started, including retries of failed ones."""
         return self.standing.counts.total()
 
     def num_started(self) -> int:
-        """Trials that have been started, those that try a failed one again left out."""
+        """Trials that have been started, without retries of failed ones."""
         return self.standing.num_started
 
     def num_failed(self) -> int:
@@ -565,7 +565,7 @@ class Ledger:
     def _say_differences(
         self, number: int, epoch: int, metrics: Mapping[str, float], recorded: Mapping[str, float]
     ) -> None:
-        """Another machine, or a GPU, may repeat an epoch with another value: the record stands."""
+        """Another machine, or a GPU, may repeat an epoch with another value: the record is kept."""
         for name in self.spec.objective.metrics:
             if metrics[name] != recorded[name]:
                 text = "trial %d epoch %d: %s repeated as %r, recorded as %r"
@@ -597,8 +597,8 @@ class Ledger:
 
 @contextmanager
 def _garbage_left() -> Iterator[None]:
-    """Collect no garbage in the block: all that a ledger holds stays, and going through it again
-    and again takes a third of the time.
+    """Collect no garbage in the block: everything in a ledger stays, and scanning it again and
+    again takes a third of the time.
     """
     was_enabled = gc.isenabled()
     gc.disable()

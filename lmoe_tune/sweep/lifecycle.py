@@ -39,13 +39,13 @@ PACKAGES = ("torch", "torchvision", "ray", "optuna", "mlflow", "numpy", "scikit-
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a run begins with."""
+    """What a run starts with."""
 
     spec: Spec
     changes: tuple[str, ...] = ()
     """What is different from the spec that the sweep was started with, a line each; allowed."""
     sources: tuple[Source, ...] = ()
-    """What a new sweep takes of others."""
+    """The points that a new sweep takes from others."""
 
 
 def prepare(
@@ -63,8 +63,8 @@ def prepare(
     `allow_changes`.
 
     Args:
-        say: told how far the reading of the data is.
-        warn: told, before a sweep's first run, what is odd about the data and stops nothing.
+        say: is told how far the reading of the data is.
+        warn: is told, before a sweep's first run, what is odd about the data but no reason to stop.
 
     Raises:
         UsageError: the sweep exists with another spec (with a line per difference), or something is
@@ -101,7 +101,7 @@ def prepare(
 
 
 def _refuse_incomparable(frozen: Spec, wanted: Spec) -> None:
-    """Changes with which the trials so far could not stand beside the next ones in one study."""
+    """Refuse changes that would make the trials so far incomparable with the next ones."""
     old, new = frozen.objective, wanted.objective
     if (old.metrics, old.directions) != (new.metrics, new.directions):
         raise UsageError(
@@ -158,8 +158,8 @@ def first_attrs(
     home: Path,
     sources: Sequence[Source] = (),
 ) -> dict[str, Any]:
-    """What a new sweep's first transaction records: a kill right after it must lose nothing of the
-    command.
+    """What a new sweep's first transaction records: a kill right after it must not lose any part of
+    the command.
 
     Args:
         sources: what it takes of other sweeps.
@@ -197,8 +197,8 @@ def settle(
         spec_changes: what is allowed to be different in the spec, a line each.
 
     Raises:
-        UsageError: the data or the code are not those that the sweep was started with, and that is
-            not allowed.
+        UsageError: the data or the code have changed since the sweep was started, and that is not
+            allowed.
     """
     name, attrs = ledger.folder.name, dict[str, Any]()
     fingerprint = describe_splits(ledger.spec.data, ledger.folder.home)["fingerprint"]
@@ -238,7 +238,7 @@ def settle(
 
 
 def refuse_unusable(home: Path) -> None:
-    """Raises UsageError where `home` cannot be a folder to write in."""
+    """Raises UsageError if `home` cannot be a folder to write to."""
     try:
         home.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -90,7 +90,7 @@ def decode(content: bytes, *, origin: str, first: int = 0) -> tuple[list[Record]
     """The records of all whole transactions at the start of `content`, and their length in bytes.
 
     `first` is the number of the first line. What a kill leaves is a torn last transaction, and is
-    left out. A line that is not ours is passed over where the numbers of our own go on; a line of
+    left out. A line that is not ours is skipped if our own numbering continues after it; a line of
     ours that is missing or bad, with good ones after it, cannot come from a kill:
 
     Raises:
@@ -121,9 +121,7 @@ def decode(content: bytes, *, origin: str, first: int = 0) -> tuple[list[Record]
 
 
 def whole_prefix(content: bytes) -> bytes:
-    """What stands before the first line that is missing or damaged, up to the last whole
-    transaction.
-    """
+    """What precedes the first line that is missing or damaged, up to the last whole transaction."""
     position = length = number = 0
     lines = content.split(b"\n")
     for line, record in zip(lines, _decode_lines(lines), strict=True):
@@ -139,7 +137,7 @@ def whole_prefix(content: bytes) -> bytes:
 
 
 def good_records(content: bytes) -> list[Record]:
-    """Every record of ours whose line is undamaged, wherever it stands."""
+    """Every record of ours whose line is undamaged, wherever it is."""
     return [record for record in _decode_lines(content.split(b"\n")) if record is not None]
 
 

@@ -52,7 +52,7 @@ def refuse_too_large(capacities: Collection[Capacity], resources: Resources) -> 
 
 
 class Nodes:
-    """What a run has learnt of nodes."""
+    """What a run has learnt about nodes."""
 
     def __init__(self) -> None:
         self._left_out: dict[str, str] = {}
@@ -65,7 +65,7 @@ class Nodes:
         return self._left_out.keys()
 
     def leave_out(self, node: str, host: str, faults: Sequence[str]) -> bool:
-        """Send no trial there from now on; False where that, of this machine, is no news."""
+        """Send no trial there from now on; False if this was known already."""
         reason = f"node {host}: {'; '.join(faults)}"
         is_news = (host, reason) not in self._said
         self._said.add((host, reason))
@@ -80,12 +80,11 @@ class Nodes:
         return is_new and len(self.gpus) > 1
 
     def refuse_none_left(self, alive: Collection[str], resume_command: str) -> None:
-        """Raises LmoeTuneError with all reasons where every node that trials could run on is left
-        out.
+        """Raises LmoeTuneError with all reasons if every node that trials could run on is left out.
 
         Args:
             alive: Ray's ids of the nodes that there are now, and that are large enough.
-            resume_command: what to type once that is mended.
+            resume_command: what to type once that is fixed.
         """
         if not alive or not self._left_out.keys() >= set(alive):
             return

@@ -1,4 +1,6 @@
-"""Who watches a sweep: the command line's progress, a notebook's, or nobody."""
+"""Observers of a sweep: the command line's progress display, a notebook's, or one that does
+nothing.
+"""
 
 from __future__ import annotations
 
@@ -18,21 +20,21 @@ class Observer:
     """
 
     def on_message(self, text: str) -> None:
-        """Something that a person wants to know: one sentence, or a few lines."""
+        """Something that the user wants to know: one sentence, or a few lines."""
 
     def on_work(self, what: str, done: int, total: int) -> None:
-        """So much is done of something that takes a while: reading or decoding images before the
-        first trial, or delivering to MLflow after the last one.
+        """The progress of something that takes a while: reading or decoding images before the first
+        trial, or delivering to MLflow after the last one.
         """
 
     def on_begin(self, ledger: Ledger) -> None:
         """The trials begin now; `ledger` is the sweep's, to be read."""
 
     def on_start(self, trial: TrialRecord) -> None:
-        """A trial was handed out; it has epochs already where it goes on from a former run."""
+        """A trial was handed out; it already has epochs if it continues from an earlier run."""
 
     def on_epoch(self, trial: TrialRecord) -> None:
-        """A trial has one more epoch, and goes on."""
+        """A trial has one more epoch, and continues."""
 
     def on_end(self, trial: TrialRecord) -> None:
         """A trial is complete, was pruned or failed."""

@@ -51,7 +51,7 @@ class StartedTrials(Sequence[TrialRecord]):
 
 
 def snapshot(ledger: Ledger, state: str) -> SweepSnapshot:
-    """The picture of a ledger; of a confirmation's, that of its jobs."""
+    """The picture of a ledger; for a confirmation's ledger, the picture of its jobs."""
     if ledger.kind == "confirm":
         return _of_confirmation(ledger, state)
 

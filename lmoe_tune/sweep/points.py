@@ -110,7 +110,7 @@ class Points:
         return None
 
     def shuffled(self, place: int) -> int:
-        """The number of the point that stands at this place of the shuffled order.
+        """The number of the point at this place in the shuffled order.
 
         A Feistel network over the next power of four, walked until it falls within the space.
         """

@@ -30,12 +30,12 @@ ANSWERS_WITHIN_S = 120.0  # a node may have to import torch first
 
 @dataclass(frozen=True)
 class NodeFinding:
-    """What a node of the cluster was found to be.
+    """What was found out about a node of the cluster.
 
     Attributes:
         host: its name.
         has: its processors, memory and GPUs, in words.
-        faults: why no trial may run there, a clause each.
+        faults: why no trial may run there, one clause each.
         is_large: whether a trial fits on it.
     """
 
@@ -60,7 +60,7 @@ class Answer:
 def look_at_nodes(
     address: str | None, spec: Spec, home: Path, import_path: Path, needed: int | None = None
 ) -> list[NodeFinding]:
-    """Ask every node. A sign is left in the home for as long as that takes.
+    """Ask every node. A marker is left in the home for as long as that takes.
 
     Args:
         needed: bytes of a GPU that the largest trial needs; None is not known.
@@ -137,7 +137,7 @@ def judged(
     needed: int | None,
     asked_ms: int,
 ) -> NodeFinding:
-    """What a node is worth to a sweep of this spec.
+    """Whether a node can run trials of this spec, and why not.
 
     Args:
         reply: the node's, or why there is none.

@@ -1,5 +1,5 @@
-"""Tracking beside the event loop, the driver's side: it starts the process that delivers, and hears
-what it tells.
+"""Tracking beside the event loop, on the driver's side: starts the process that delivers, and
+receives its messages.
 
 The process itself is `lmoe_tune.sweep.delivery`. The ids that it tells are written down beside the
 ledger (`lmoe_tune.sweep.tracked`), and what the user should know is passed on, once.
@@ -33,11 +33,12 @@ OnBacklog = Callable[[int, int], None]
 
 
 def no_backlog(left: int, total: int) -> None:
-    """For those who show nothing of it."""
+    """For callers that show no progress."""
 
 
 class Reception:
-    """The driver's ear: writes down the ids it is told, and tells the user each thing once.
+    """Receives messages for the driver: records the ids it is told, and tells the user each thing
+    once.
 
     Attributes:
         delivered: MLflow has everything.
@@ -60,7 +61,7 @@ class Reception:
         self._is_away = False
 
     def take(self, told: dict[str, Any]) -> None:
-        """One thing that the delivery tells: see `deliver`."""
+        """One message of the delivery: see `deliver`."""
         if "message" in told:
             self.say(told["message"])
         if "refused" in told:
@@ -71,7 +72,7 @@ class Reception:
         if "away" in told and not self._is_away:
             self._is_away = True
             self._times_away += 1
-            if self._times_away == 1:  # a server that comes and goes is no news
+            if self._times_away == 1:  # a server that comes and goes is not news
                 self.say(f"{told['away']}; trials continue, and MLflow gets their records later")
         if "lines" in told:
             self._take_lines(told["lines"])
@@ -151,14 +152,14 @@ class Projector:
         """Raise what MLflow has refused so far; called before the first trial.
 
         Raises:
-            TrackingRefusedError: with what to mend.
+            TrackingRefusedError: says what to fix.
         """
         self.collect()
         if self._reception.refusal is not None:
             raise TrackingRefusedError(self._reception.refusal)
 
     def collect(self) -> None:
-        """Take what the process has told since, and start it again if it died."""
+        """Read the process's new messages, and start it again if it died."""
         self._take_told()
         if (
             not self._finishing
@@ -170,7 +171,7 @@ class Projector:
             self._start()
 
     def finish_soon(self) -> None:
-        """Let it deliver the rest: nothing more will be recorded."""
+        """Have it deliver the rest: nothing more will be recorded."""
         self._finishing = True
         self._process.close()
 
@@ -244,12 +245,12 @@ def sync(
     on_message: OnMessage,
     on_backlog: OnBacklog = no_backlog,
 ) -> bool:
-    """Deliver a sweep that nobody works on, from this process; True when MLflow has everything.
+    """Deliver a sweep that no other process works on; True if MLflow then has everything.
 
     The caller holds the sweep's lock. It takes as long as the server needs, if it answers at all.
 
     Raises:
-        TrackingRefusedError: waiting does not help; it says what to mend.
+        TrackingRefusedError: waiting does not help; the message says what to fix.
     """
     reception = Reception(ledger.folder, on_message, on_backlog)
 
@@ -268,7 +269,7 @@ def deliver_rest(
     on_message: OnMessage,
     on_backlog: OnBacklog = no_backlog,
 ) -> bool:
-    """The same with the patience that one has at the end of a sweep, whatever the server does."""
+    """The same with the patience of a sweep's end, whatever the server does."""
     projector = Projector(ledger, tracking_uri, on_message, on_backlog, after_kill=True)
     projector.finish(PATIENCE_S)
     return projector.delivered

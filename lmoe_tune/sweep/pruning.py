@@ -6,9 +6,9 @@ early epoch misses it is reduced by the share that the sweep's own finished tria
 from that epoch on, those that had missed it by about as much. Without such a trial there is nothing
 to go by, and the constraint counts as met.
 
-All of this is a pure function of the recorded epochs: nothing is kept in the ledger, and a decision
-is made anew with what is known at that moment. Optuna's own pruners know no constraints, and keep
-what they once judged.
+All of this is a pure function of the recorded epochs: nothing is kept in the ledger, and each
+decision is made with what is known at that moment. Optuna's own pruners do not know constraints,
+and stick to earlier judgements.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ from lmoe_tune.spec import Spec
 
 REDUCTION_FACTOR = 3
 MIN_COMPLETE = 4  # before the median says something
-QUANTILE = 0.75  # of the shares made up: a trial goes on where a fourth of its like came to meet it
+QUANTILE = (
+    0.75  # of the shares made up: a trial continues if a quarter of similar ones met the constraint
+)
 NO_BIN = -128
 
 Misses = Mapping[str, float]
@@ -84,7 +86,7 @@ class Table:
             self._bins[place].append(bin_of(value))
 
     def num_better(self, cost: float, violation: float, gains: Sequence[Gains]) -> int:
-        """How many of them are better than a trial with this cost and violation, as things stand
+        """How many of them are better than a trial with this cost and violation, by what is known
         now.
         """
         costs = np.frombuffer(self._costs)
@@ -97,7 +99,7 @@ class Table:
 
 
 class Pruning:
-    """What is kept of all trials to decide which go on. With several objectives none is pruned."""
+    """What is kept of all trials to decide which continue; with several objectives, all do."""
 
     def __init__(self, spec: Spec) -> None:
         objective = spec.objective

@@ -1,4 +1,4 @@
-"""A damaged ledger, built again from what is whole in it and from the records beside it.
+"""Rebuilds a damaged ledger from its undamaged part and from the records beside it.
 
 Every trial has its own record (`trials/N/trial.json`, `metrics.jsonl`), written after each change
 of the ledger; `sweep.json` has what the ledger says of the sweep as a whole.
@@ -41,9 +41,9 @@ class Remains:
     """Optuna's, of the study."""
     trials: dict[int, TrialRecord]
     lost: tuple[int, ...]
-    """Numbers of trials of which nothing is left."""
+    """Numbers of trials that are lost entirely."""
     num_from_records: int
-    """Trials whose record knows more than what is whole of the ledger."""
+    """Trials whose record knows more than the undamaged part of the ledger."""
 
     def __str__(self) -> str:
         epochs = sum(len(trial.epochs) for trial in self.trials.values())
@@ -97,8 +97,8 @@ def survey(folder: SweepFolder, spec: Spec) -> Remains:
 
 
 def rebuild(folder: SweepFolder, spec: Spec) -> tuple[Remains, Path]:
-    """Write the ledger anew; the caller holds the lock. Returns what it holds, and where the
-    damaged one is kept.
+    """Rebuild the ledger; the caller holds the lock. Returns what it holds, and where the damaged
+    one is kept.
 
     Raises:
         LedgerError: nothing is left to build it from.
@@ -139,8 +139,7 @@ def write_about(ledger: Ledger) -> None:
 
 
 def behind(ledger: Ledger) -> str | None:
-    """What the trials' records know and the ledger does not, in words; None where it knows
-    everything.
+    """What the trials' records know and the ledger does not, in words; None if it knows everything.
 
     The ledger is written first and synced, so it can only be behind when it has lost something.
     """
@@ -263,9 +262,7 @@ def _bytes(path: Path) -> bytes | None:
 
 
 def refuse_whole(folder: SweepFolder, spec: Spec) -> None:
-    """Raises UsageError where the ledger is whole and knows everything: there is nothing to
-    rebuild.
-    """
+    """Raises UsageError if the ledger is undamaged and complete: there is nothing to rebuild."""
     try:
         ledger = Ledger.reading(folder, spec)
     except LedgerError:

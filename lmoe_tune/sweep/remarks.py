@@ -1,5 +1,5 @@
-"""What `check` says about a search that can run, but perhaps not as one thinks. Imports neither
-Optuna nor NumPy.
+"""What `check` says about a search that can run, but perhaps not as the user expects. Imports
+neither Optuna nor NumPy.
 """
 
 from __future__ import annotations

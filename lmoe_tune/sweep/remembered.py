@@ -1,8 +1,8 @@
-"""What `list` found of each sweep the last time: shown again where nothing that it was found from
-has changed.
+"""What `list` found out about each sweep the last time: shown again if the files it came from have
+not changed.
 
 `HOME/cache/list.json` holds a row for each sweep with a hash of all files that it was found from,
-so that a row is either that of these files, or is not used. The file can be deleted at any time.
+so a row is used only if these files are unchanged. The file can be deleted at any time.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Remembered:
         self._questions = _hash_of(home / QUESTIONS)
 
     def row(self, folder: SweepFolder, find: Callable[[SweepFolder], Row]) -> Row:
-        """A sweep's row: `find` it, unless it is known. What runs is always found."""
+        """A sweep's row: `find` it, unless it is known. A running sweep is always looked up."""
         if folder.is_running():
             return find(folder)
 
@@ -52,14 +52,14 @@ class Remembered:
         return dict(known["row"])
 
     def save(self) -> None:
-        """Keep the rows for the next time, where the home can be written."""
+        """Keep the rows for the next time, if the home can be written."""
         if self._now and self._now != self._before:
             with suppress(OSError, StorageError):
                 self._path.parent.mkdir(exist_ok=True)
                 write_aside(self._path, json.dumps(self._now).encode())
 
     def _hash(self, folder: SweepFolder) -> str:
-        """Of all that a row is found from: files, and where one stands."""
+        """A hash of everything that a row depends on: files, and the working directory."""
         where = [str(folder.path), os.getcwd(), os.environ.get("MLFLOW_TRACKING_URI", "")]
         parts = [__version__, str(SCHEMA), *where, self._questions]
         parts += [_hash_of(folder.path / name) for name in FOUND_FROM]

@@ -30,7 +30,7 @@ from lmoe_tune.sweep.trial_files import mend_records
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 INTERRUPTED = 130  # the exit status of what was interrupted and can be resumed
-INTERRUPTED_PATIENCE_S = 4.0  # whoever presses Ctrl-C wants out; a resume delivers the rest
+INTERRUPTED_PATIENCE_S = 4.0  # a user who presses Ctrl-C wants out; a resume delivers the rest
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,9 @@ def run_sweep(
     tracking_uri: str,
     worker: type[Any] | None = None,
 ) -> Outcome:
-    """Work on a sweep until it is complete or somebody stops it.
+    """Work on a sweep until it is complete or is stopped.
 
-    The caller holds the ledger. Unfinished trials of former runs go on first, from their
+    The caller holds the ledger. Unfinished trials of earlier runs continue first, from their
     checkpoints.
 
     Args:
@@ -100,7 +100,7 @@ def run_sweep(
                 else:
                     projector.finish(PATIENCE_S)
             except KeyboardInterrupt:
-                projector.finish(0)  # whoever resumes or syncs delivers the rest
+                projector.finish(0)  # the next resume or sync delivers the rest
 
     if control.fatal is not None and not control.was_interrupted_first:
         raise control.fatal
@@ -142,7 +142,7 @@ def _end_run(control: SweepControl, run: int) -> bool:
 
 
 def _give_up(control: SweepControl, leave: Leave | None) -> None:
-    """Ray is dead and the event loop waits for it. Ending the process as it stands loses nothing."""
+    """Ray is dead and the event loop waits for it. Ending the process now loses nothing."""
     if leave is None:
         interrupt_main()  # the best that can be done from this thread: the loop may notice
         return
@@ -217,7 +217,7 @@ def _tune(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """What Tune warns of is said by us, or is no concern of the user's."""
+    """What Tune warns of we say ourselves, or it does not concern the user."""
     logger = logging.getLogger("ray.tune")
     before = logger.level
     logger.setLevel(logging.CRITICAL)
@@ -234,8 +234,9 @@ def _signals(control: SweepControl, leave: Leave | None) -> Iterator[Callable[[]
     """The first SIGINT, SIGTERM or SIGHUP stops cleanly; a second one leaves at once, which loses
     nothing.
 
-    Only the main thread can take signals, and what the user ignores (`nohup`) stays ignored. They
-    mean afterwards what they meant before. Yields what installs the handlers once more.
+    Only the main thread can handle signals, and signals that the user ignores (`nohup`) stay
+    ignored. Afterwards the old handlers are back. Yields a function that installs the handlers once
+    more.
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: None

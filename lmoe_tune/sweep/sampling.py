@@ -34,8 +34,8 @@ class Suggestions:
     """What a sweep tries next: a fresh sampler for each trial, over what is kept from one to the
     next.
 
-    So a suggestion is a pure function of (study, seed, number), and a resume goes on as if nothing
-    had happened.
+    So a suggestion is a pure function of (study, seed, number), and a resume continues as if
+    nothing had happened.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ def names_for(spec: Spec, method: Any) -> list[str]:
 
 
 def first_suggestions(spec: Spec, count: int) -> list[dict[str, Any]]:
-    """The parameters of a sweep's first trials, as far as they do not depend on results."""
+    """The parameters of a sweep's first trials, for those that do not depend on results."""
     study = study_in_memory(spec.objective.directions)
     for point in spec.search.start_from:
         study.enqueue_trial(dict(point))

@@ -1,5 +1,5 @@
-"""Ray's scheduler over the ledger: an epoch, the pruner's decision and the trial's end in one
-transaction.
+"""Ray's scheduler over the ledger: records an epoch, the pruner's decision and the trial's end in
+one transaction.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def _node_died(trial: Any) -> bool:
         return False
     return (
         "its node has died" in said or "is unavailable: " in said
-    )  # of the latter Ray heard nothing any more
+    )  # in the latter case Ray heard nothing from it any more
 
 
 def _how_it_died(trial: Any) -> str:

@@ -1,4 +1,4 @@
-"""Ray's searcher over the ledger: first what a former run left unfinished, then new suggestions."""
+"""Ray's searcher over the ledger: first what earlier runs left unfinished, then new suggestions."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ class LedgerSearcher(Searcher):  # type: ignore[misc]
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Tune gives a trial up: the ledger knows whether it died too often; if not, it is handed
+        """Tune gives up a trial: the ledger knows whether it died too often; if not, it is handed
         out again.
 
-        Tune also gives up when a process dies while it is reset from one trial to the next: it is
-        told of that twice, and the second time the trial already waits for another process
+        Tune also gives up when a process dies while it is reset from one trial to the next: it then
+        hears of it twice, and the second time the trial already waits for another process
         (`_process_trial_failure`).
         """
         self._live.discard(trial_id)

@@ -1,4 +1,4 @@
-"""How a sweep is worked on, whatever it searches: what `search`, `resume` and `confirm` all take."""
+"""The settings of a run, whatever it searches: what `search`, `resume` and `confirm` all take."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ Leave = Callable[[int], object]
 
 @dataclass(frozen=True)
 class RunSettings:
-    """What one run is given; nothing of it is kept with the sweep."""
+    """The settings of one run; none of them is kept with the sweep."""
 
     observer: Observer = field(default_factory=Observer)
     """Hears what happens."""
     allow_changes: bool = False
-    """Go on although spec, code or data changed; the sweep records it."""
+    """Continue although spec, code or data changed; the sweep records it."""
     address: str | None = None
     """Of a Ray cluster to join; None: RAY_ADDRESS, else this machine."""
     wait_s: float | None = None
@@ -27,4 +27,4 @@ class RunSettings:
     stop: Event | None = None
     """Set from another thread, it stops the run cleanly."""
     leave: Leave | None = None
-    """Ends the process, at a second signal, or where Ray is dead and the run waits for it."""
+    """Ends the process at a second signal, or if Ray is dead and the run waits for it."""

@@ -1,8 +1,8 @@
 """What a driver sends to the workers of a cluster: the user's own modules, and from a checkout the
 package.
 
-A node's own installation of the package goes before what is sent: the handshake then says whether
-it is the same. Nothing else travels: no repository, no data, no home.
+A package that is installed on the node takes precedence over what is sent: the handshake then says
+whether it is the same. Nothing else is sent: no repository, no data, no home.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""What is kept of all trials, so that no result and no new trial needs a look at all of them.
+"""What is kept of all trials, so that no result and no new trial requires going through all of
+them.
 
 Counts, sums, the ranking, the pruner's tables and the points that were tried: a pure function of
 the ledger, built when it is opened, and then brought up to date with each trial that has changed.
@@ -25,7 +26,7 @@ CONSTRAINT_PREFIX = "constraints:"
 
 
 class Standing:
-    """Where a sweep stands.
+    """The present state of a sweep.
 
     Attributes:
         counts: trials in each state, but for those that wait.
@@ -45,8 +46,7 @@ class Standing:
         """Nothing has been started.
 
         Args:
-            pruning: kept up to date, too: what decides which trials go on. Whoever only looks needs
-                none.
+            pruning: kept up to date, too: what decides which trials continue. A reader needs none.
         """
         self.counts: Counter[TrialState] = Counter()
         self.waiting: dict[int, bool] = {}
@@ -72,7 +72,7 @@ class Standing:
 
     @property
     def num_started(self) -> int:
-        """Trials that were started, those that try a failed one again left out."""
+        """Trials that were started, without retries of failed ones."""
         return self.counts.total() - self._num_retries
 
     @property
@@ -141,7 +141,7 @@ class Standing:
             self.failed.add(number)
 
     def _narrow(self, distributions: Mapping[str, str]) -> None:
-        """Keep what this trial has in common with all before it."""
+        """Keep what this trial has in common with all earlier ones."""
         if self._num_in_space == 0:
             self.space.update(distributions)
         self._num_in_space += 1

@@ -1,5 +1,5 @@
-"""Which trials cannot be told apart from the best one on the validation images, and which keep what
-that takes.
+"""Which trials cannot be distinguished from the best one on the validation images, and which trials
+keep the data for that.
 
 A trial's placements (`lmoe_tune.placements`) are written at its end. They stay as long as its
 checkpoint does, and those of the method's defaults for good.
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 
 def ties(folder: SweepFolder, ranked: Iterable[int], metric: str) -> dict[int, bool]:
-    """Of each trial that can be compared with the best one, whether it cannot be told apart from
-    it.
+    """For each trial that can be compared with the best one, whether it cannot be distinguished
+    from it.
 
     Args:
         ranked: numbers of the complete trials, best first.
-        metric: the objective; of others than AUROCs nothing is said.
+        metric: the objective; nothing is said about others than AUROCs.
     """
     best: Placements | None = None
     found: dict[int, bool] = {}

@@ -2,9 +2,9 @@
 ledger.
 
 `tracking.jsonl` has a line for each thing that was learnt, and is only appended to, by the holder
-of the sweep's lock. Nothing in it is needed to go on: `sync` finds all of it again, so it is not
-synced to the disk, and a line that is torn or unknown is passed over. The ledger itself is not used
-for this: Optuna copies what belongs to a study as a whole whenever it is asked for it.
+of the sweep's lock. A resume needs nothing in it: `sync` finds all of it again, so it is not synced
+to the disk, and a line that is torn or unknown is skipped. The ledger itself is not used for this:
+Optuna copies what belongs to a study as a whole whenever it is asked for it.
 """
 
 from __future__ import annotations
@@ -103,8 +103,7 @@ def address(folder: SweepFolder, spec: Spec) -> str:
     """Where the sweep is tracked: the spec's address, else MLFLOW_TRACKING_URI, else a database
     under the home.
 
-    A relative path means the file that it meant when the sweep began, wherever a later command is
-    typed.
+    A relative path is resolved once, when the sweep starts, wherever a later command is typed.
     """
     given = spec.tracking.uri or from_environment()
     if given is None:

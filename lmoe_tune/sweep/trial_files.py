@@ -68,7 +68,7 @@ def read_record(path: Path) -> TrialRecord | None:
 
 
 def mend_records(folder: SweepFolder, trials: Iterable[TrialRecord]) -> None:
-    """Write again what does not agree with the ledger."""
+    """Rewrite what does not agree with the ledger."""
     for trial in trials:
         path = folder.trial(trial.number)
         for name in _names_in(path):

@@ -72,9 +72,7 @@ def summary(ledger: Ledger) -> dict[str, Any]:
 
 
 def started_from(ledger: Ledger) -> dict[str, Any]:
-    """`started_from`: of which sweeps it took which trials to start with; nothing where it took
-    none.
-    """
+    """`started_from`: which trials of which sweeps it started from; nothing if none."""
     taken = [
         {"sweep": found["sweep"], "trials": [origin["trial"] for origin in found["origins"]]}
         for found in ledger.get(schema.WARM_START) or ()
@@ -89,7 +87,7 @@ def questions_of(ledger: Ledger) -> dict[str, Any]:
     """The numbers of the questions that this sweep has asked or looked at, and how many its home
     has in all.
 
-    None where the home's file is damaged: whoever only looks is not refused for it.
+    None if the home's file is damaged: that is no reason to refuse a command that only looks.
     """
     try:
         asked = read_questions(ledger.folder.home)
@@ -111,8 +109,8 @@ def changes_of(ledger: Ledger) -> list[str]:
 
 
 def test_openings(ledger: Ledger) -> list[dict[str, Any]]:
-    """Every time that the sealed test set was opened: `time_ms`, `who`, `command`, and how many
-    `jobs` it was for.
+    """Every opening of the sealed test set: `time_ms`, `who`, `command`, and how many `jobs` it was
+    for.
     """
     return list(schema.TEST_OPENING.all(ledger.attrs).values())
 
@@ -154,8 +152,8 @@ def best_of(ledger: Ledger) -> dict[str, Any] | None:
 
 
 def ties_of(ledger: Ledger) -> dict[int, bool]:
-    """Of the trials that keep what it takes, whether they can be told apart from the best one on
-    these images.
+    """For the trials that keep the data for it, whether they can be distinguished from the best one
+    on these images.
 
     Of one objective only, and only where it is an AUROC.
     """

@@ -2,7 +2,7 @@
 
 They are read once, when the sweep starts, and become points of its own frozen `search.start_from`,
 after those that the spec names; where each comes from is recorded in the ledger. So a resume adds
-nothing, `audit` computes everything again, and the other sweeps may go on, move or be deleted.
+nothing, `audit` computes everything again, and the other sweeps may continue, move or be deleted.
 Only what a search saw on its validation images is read: nothing of a confirmation.
 """
 
@@ -44,7 +44,7 @@ class Origin:
 
 @dataclass(frozen=True)
 class Source:
-    """What is taken of another sweep, and what is not."""
+    """What is taken from another sweep, and what is not."""
 
     sweep: str
     sweep_id: str
@@ -54,7 +54,7 @@ class Source:
     """What its trials are ranked by."""
     origins: tuple[Origin, ...]
     notes: tuple[str, ...]
-    """What cannot be used of it, or means something else here; a sentence each."""
+    """What cannot be used, or means something else here; a sentence each."""
     seen: tuple[Mapping[str, Any], ...]
     """The section `data` of that sweep, and of those that it started from itself."""
 
@@ -78,7 +78,7 @@ def _lines_of(source: Source) -> list[str]:
 
 
 class _Unusable(Exception):
-    """A trial of another sweep is no point of this space; says why."""
+    """A trial of another sweep is not a point of this space; says why."""
 
 
 def warm_started(spec: Spec, home: Path) -> tuple[Spec, list[Source]]:
@@ -238,7 +238,7 @@ def _resolved(spec: Spec, point: Mapping[str, Any], name: str, method: Method) -
 
 
 def _of_training(params: Mapping[str, Any], spec: Spec) -> dict[str, Any]:
-    """The parameters with what None stands for: as in `train`."""
+    """The parameters with None replaced by what it means: as in `train`."""
     train = spec.train.model_dump()
     return {name: train.get(name) if value is None else value for name, value in params.items()}
 

@@ -1,4 +1,4 @@
-"""Looks after a sweep once per turn of Tune's loop, and leaves the loop when nothing is left to do."""
+"""Watches a sweep once per turn of Tune's loop, and leaves the loop when nothing is left to do."""
 
 from __future__ import annotations
 
@@ -118,14 +118,14 @@ class Watch(Stopper):  # type: ignore[misc]
         )
 
     def _follow_lone_trials(self) -> None:
-        """A trial that has got a GPU of its own, or has ended, keeps nobody waiting."""
+        """A trial that has got its own GPU, or has ended, no longer holds up others."""
         control = self._control
         if control.waits_for_gpu:
             lone = [self._trials[number] for number in control.alone if number in self._trials]
             control.waits_for_gpu = any(trial.status == Trial.PENDING for trial in lone)
 
     def _tell_of_waiting(self) -> None:
-        """Ray waits in silence when no node has room: nodes may have died, or others use them."""
+        """Ray waits silently if no node has room: nodes may have died, or be in use by others."""
         states = {trial.status for trial in self._trials.values()}
         if Trial.PENDING not in states or Trial.RUNNING in states:
             self._last_run = time.monotonic()

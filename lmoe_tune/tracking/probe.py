@@ -76,7 +76,7 @@ def refuse_closed(uri: str, experiment: str | None = None) -> str | None:
     caution.
 
     Raises:
-        TrackingRefusedError: with what to mend.
+        TrackingRefusedError: says what to fix.
     """
     try:
         return _ask(uri, experiment)
