@@ -1,4 +1,4 @@
-"""What an exception says, made fit for records and terminals: a user's code may raise anything with
+"""An exception's text, made fit for records and terminals: a user's code may raise anything with
 any text.
 """
 
@@ -36,8 +36,8 @@ def traceback_of(error: BaseException) -> str:
 
 
 def printable(text: str, limit: int) -> str:
-    """At most about `limit` characters that every terminal and file takes; what is left out is
-    said.
+    """At most about `limit` characters that every terminal and file takes; a note says how much is
+    left out.
     """
     if len(text) > limit:
         half = limit // 2

@@ -1,9 +1,10 @@
-"""Before its first epoch on a node, a worker shows that what it would give can stand beside the
-others' results.
+"""Before its first epoch on a node, a worker shows that its results will be comparable with the
+others'.
 
-The driver leaves a sign in the sweep's folder when a run begins (`leave_sign`). A worker that does
-not find it there sees no home, or a copy of it; one whose code or packages differ would give other
-numbers. The driver leaves out the node of a worker that is not fit, and its trial goes elsewhere.
+The driver leaves a marker in the sweep's folder when a run begins (`leave_sign`). A worker that
+does not find it sees no home, or a copy of it; one whose code or packages differ would give
+different numbers. The driver leaves out the node of a worker that is not fit, and its trial goes
+elsewhere.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def leave_sign(folder: Path, code: Mapping[str, str]) -> str:
 
 
 def faults(nonce: str, folder: Path, home: Path, spec: Spec, import_path: Path) -> list[str]:
-    """Why no trial may run in this process, a clause each: "it does not see the home …"."""
+    """Why no trial may run in this process, one clause each: "it does not see the home …"."""
     sign = _find_sign(nonce, folder)
     if sign is None:
         return [f"it does not see the home {home}"]

@@ -29,11 +29,11 @@ METHODS: dict[str, str] = {
 
 
 class Method:
-    """Subclass this for a method of your own, and name it in a spec as
-    `trainable: package.module:Class`.
+    """Subclass this for your own method, and name it in a spec as `trainable:
+    package.module:Class`.
 
     It needs a `declaration` of its parameters and a `loss`; docs/own-method.md has an example. A
-    method whose objective is a class of its own overrides `objective` instead.
+    method with its own class of objective overrides `objective` instead.
     """
 
     declaration: ClassVar[Declaration]
@@ -52,7 +52,7 @@ class Method:
                 `needs_outliers=False`.
             draws: the source of all randomness: `draws.beta(a, b)` and `draws.uniforms(name)` give
                 a number for each outlier, `draws.generator(name)` a NumPy generator. All trials of
-                a seed get the same, and so does one that goes on after a kill.
+                a seed get the same, and so does one that continues after a kill.
             params: a value for every declared parameter.
         """
         raise NotImplementedError
@@ -77,7 +77,7 @@ def load_method(name: str, folder: Path | None = None) -> Method:
     path.
 
     Raises:
-        UsageError: no such module or class, or it is no `Method`.
+        UsageError: there is no such module or class, or it is not a `Method`.
     """
     module_name, _, class_name = METHODS.get(name, name).partition(":")
     if folder is not None and str(folder) not in sys.path:

@@ -8,7 +8,7 @@ from lmoe_tune.spec import Parameter
 
 
 def only_with(parameter: Parameter, *weights: str) -> Parameter:
-    """The parameter in a method where it changes nothing while all of these weights are 0."""
+    """The parameter in a method in which it has no effect while all of these weights are 0."""
     return replace(parameter, only_with=weights)
 
 

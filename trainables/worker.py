@@ -53,7 +53,7 @@ class Report:
     out_of_memory: bool = False
     """The GPU's memory did not suffice: beside fewer trials it might."""
     notes: tuple[str, ...] = ()
-    """What was warned of meanwhile."""
+    """The warnings since the last report."""
     place: Place | None = None
     unfit: tuple[str, ...] = ()
     """Why no trial may run where this one was to run."""
@@ -67,7 +67,7 @@ class Report:
 
 
 class _Notes(logging.Handler):
-    """Collects warnings: what a worker logs, nobody sees."""
+    """Collects warnings: nobody sees what a worker logs."""
 
     MOST = 20
 
@@ -94,12 +94,12 @@ class TrialWorker(tune.Trainable):  # type: ignore[misc]
     An error in a trial is reported, not raised: Ray would retry it, and it would only happen again.
     What Ray does retry is a process that died; the trial then continues from its newest checkpoint.
 
-    Where the config says `ended`, the trial is over and only the driver has to be told so: it died
-    too often. What works on something else than a search overrides `start`.
+    If the config says `ended`, the trial is over and only the driver has to hear of it: it died too
+    often. What works on something else than a search overrides `start`.
     """
 
     def setup(self, config: dict[str, Any]) -> None:
-        keep_others_out()  # of a cluster that somebody else started, too
+        keep_others_out()  # even in a cluster that another user started
         die_with_parent()  # when the raylet dies, so do we, and no orphan trains on
         if threading.current_thread() is threading.main_thread():
             # Left to Ray, SIGTERM raises SystemExit here, which would look like an error of the trial's.

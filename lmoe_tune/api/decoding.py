@@ -14,8 +14,8 @@ from lmoe_tune.wording import readable_size
 
 
 def build(spec: DataSpec, home: Path, observer: Observer) -> dict[str, Any]:
-    """Decode what is missing, check what is there against its checksums, and mend it; returns what
-    there is then.
+    """Decode what is missing, check the rest against its checksums, and repair it; returns the
+    result.
 
     Raises:
         UsageError: the data are embedded, or `data.cache` is off.

@@ -31,7 +31,7 @@ class DryRun:
     """What a search would do on this machine."""
 
     spec: Spec
-    """With what this machine decides filled in."""
+    """With the settings filled in that this machine decides."""
     trials: int | None
     """How many in all; None where the budget does not count them."""
     sources: Sequence[Source]
@@ -43,7 +43,7 @@ class DryRun:
     """The parameters of the first trials."""
     cost: Mapping[str, Any]
     memory: str | None
-    """What a trial takes, in words, where that can be said."""
+    """How much memory a trial needs, in words, if that is known."""
 
     def document(self) -> dict[str, Any]:
         """As plain values: `search --dry-run --json`."""
@@ -78,7 +78,7 @@ def estimate(spec: Spec, trials: int | None, slots: int, home: Path) -> dict[str
     """Images through the network, forward and backward; an outlier counts twice, as it is also
     mixed in.
 
-    The time is that of the baseline's epochs, image by image, where the home has it already.
+    The time is taken from the baseline's epochs, per image, if the home has the baseline already.
     """
     splits = describe_splits(spec.data, home)
     images = splits["images"]

@@ -28,7 +28,7 @@ def load_spec(
         spec: the path of a YAML file, or the name of a shipped one such as `digits`.
         overrides: `a.b=v` each, as `--set` takes them.
         name: of the sweep, instead of the spec's.
-        bounded: whoever uses it ends the sweep, so that its budget need not.
+        bounded: the caller ends the sweep, so its budget need not.
         look_for_data: whether the data must be there.
 
     Raises:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 class SingleTrial:
     """A trial to iterate over: each step trains one epoch and gives its result.
 
-    Begun a second time, it goes on after its last checkpoint.
+    Started a second time, it continues after its last checkpoint.
 
     Attributes:
         folder: its checkpoints and records.
@@ -149,7 +149,7 @@ def repeat(ledger: Ledger, number: int, *, observer: Observer | None = None) -> 
     """A recorded trial of a sweep, to be trained once more from its record; `differences` compares
     the two.
 
-    A repetition that was interrupted goes on; one that had come to its end is done again.
+    A repetition that was interrupted continues; one that was finished starts again.
 
     Raises:
         UsageError: there is no such trial, or it has no recorded epoch.

@@ -1,4 +1,4 @@
-"""What a run is: a sweep is started or taken up, worked on, and let go of."""
+"""What a run is: a sweep is started or resumed, worked on, and released."""
 
 from __future__ import annotations
 
@@ -55,26 +55,26 @@ def search(
 
     A Ray that this process has started already is used, and left running; otherwise one is started
     for the length of the call. In the main thread, SIGINT, SIGTERM and SIGHUP stop the sweep
-    cleanly, and afterwards mean what they meant before; from another thread, set `stop`. What
-    stopped can go on: `Sweep.resume`.
+    cleanly, and afterwards mean what they meant before; from another thread, set `stop`. A stopped
+    sweep can continue: `Sweep.resume`.
 
     Args:
         spec: what `load_spec` gave, or what it takes.
         home: where sweeps are kept; None is LMOE_TUNE_HOME, else ./lmoe_runs.
-        name: the sweep's name; that of the spec by default.
+        name: the sweep's name; the spec's by default.
         overrides: `a.b=v` each; for a spec that is not loaded yet.
         trials: how many in all, instead of the budget's.
         time: wall time of all runs together, in seconds or as "8h".
         gpu_hours: of all runs together.
         fresh: start again from nothing; the old sweep is set aside.
-        allow_changes: go on although spec, code or data changed; the sweep records it.
+        allow_changes: continue although spec, code or data changed; the sweep records it.
         address: of a Ray cluster to join; None is RAY_ADDRESS, else this machine.
         tracking_uri: the MLflow server, instead of the spec's; without a password in it.
         observer: hears what happens.
         wait_for_lock: how long to wait for another process that works on the sweep, in seconds or
             as "10m".
         stop: set it from another thread to stop cleanly.
-        leave: ends the process with a status, where a second signal or a dead Ray leave no better
+        leave: ends the process with a status, if a second signal or a dead Ray leaves no better
             way. None: the process is never ended, and a dead Ray may hold this call for a while.
 
     Raises:
@@ -102,7 +102,7 @@ def search(
 def start(
     loaded: LoadedSpec, home: Path, change: BudgetChange, settings: RunSettings, *, fresh: bool
 ) -> Sweep:
-    """`search`, with everything that was given read and checked."""
+    """`search`, after all its arguments were read and checked."""
     refuse_unusable_folder(settings.address)
     folder = SweepFolder(home, loaded.spec.name)
     ready = prepare(
@@ -129,7 +129,7 @@ def resume(
     *,
     retry_failed: bool = False,
 ) -> Sweep:
-    """Go on with a sweep, or extend it; see `Sweep.resume` and `search`."""
+    """Continue a sweep, or extend it; see `Sweep.resume` and `search`."""
     refuse_unusable_folder(settings.address)
     run = _Run(folder, view.read_spec(folder), change, settings, retry_failed=retry_failed)
     return run.to_the_end()
@@ -137,21 +137,21 @@ def resume(
 
 @dataclass
 class _Run:
-    """One run of a sweep, from taking its lock to letting go of it."""
+    """One run of a sweep, from taking its lock to releasing it."""
 
     folder: SweepFolder
     spec: Spec
     change: BudgetChange
     settings: RunSettings
     import_path: Path | None = None
-    """Where the user's modules are; None: where the sweep was started from."""
+    """Where the user's modules are; None: the folder that the sweep was started from."""
     sources: Sequence[Source] = ()
     """The points that a new sweep takes from others."""
     changed: Sequence[str] = ()
     retry_failed: bool = False
 
     def to_the_end(self) -> Sweep:
-        """Work until the sweep is complete or somebody stops it."""
+        """Work until the sweep is complete or is stopped."""
         uri = address_of(self.folder, self.spec)
         is_new = not self.folder.exists()
         if is_new:
@@ -245,7 +245,9 @@ class _Run:
         return ledger, import_path
 
     def _refuse_closed_store(self, uri: str) -> None:
-        """Start nothing whose results MLflow would refuse; one that is only away gets them later."""
+        """Start nothing whose results MLflow would refuse; if it is only unreachable, it gets them
+        later.
+        """
         from lmoe_tune.tracking import refuse_closed
 
         caution = refuse_closed(uri, self.spec.tracking.experiment or self.spec.name)

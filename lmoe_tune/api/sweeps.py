@@ -1,4 +1,4 @@
-"""A sweep to look at and to go on with."""
+"""A sweep to look at and to continue."""
 
 from __future__ import annotations
 
@@ -30,8 +30,7 @@ if TYPE_CHECKING:
 
 
 class Sweep:
-    """A sweep as it stands now: what it gives is read again each time, also beside a running
-    driver.
+    """A sweep as it is now: its values are read again each time, even beside a running driver.
 
     Attributes:
         folder: where it is kept.
@@ -101,24 +100,24 @@ class Sweep:
 
     @property
     def test_openings(self) -> list[dict[str, Any]]:
-        """Every time that the sealed test set was opened: `time_ms`, `who`, `command`, for how many
+        """Every opening of the sealed test set: `time_ms`, `who`, `command`, for how many
         `jobs`.
         """
         return view.test_openings(self.ledger)
 
     def audit(self) -> Audit:
-        """Compute every suggestion and every decision of the pruner again, and compare them with
-        the record.
+        """Recompute every suggestion and every decision of the pruner, and compare them with the
+        record.
         """
         from lmoe_tune.sweep.audit import audit
 
         return audit(self.ledger)
 
     def prune_checkpoints(self, keep: int | None = None) -> Freed:
-        """Free the disk of checkpoints that nothing needs any more.
+        """Delete checkpoints that nothing needs any more.
 
         Args:
-            keep: of how many of the best trials they stay; None: what the spec says.
+            keep: how many of the best trials keep theirs; None: as the spec says.
 
         Raises:
             SweepLockedError: a process works on it.
@@ -156,7 +155,7 @@ class Sweep:
         return shown(uri)
 
     def deliver_report(self, tracking_uri: str | None = None) -> bool:
-        """Give MLflow the report that there is; False where it does not have the sweep yet.
+        """Upload the existing report to MLflow; False if it does not have the sweep yet.
 
         Args:
             tracking_uri: another server than the sweep's own.
@@ -178,7 +177,7 @@ class Sweep:
         return True
 
     def checkpoint(self, trial: int) -> Path | None:
-        """The newest checkpoint of a trial, if it was kept: that of the best few is."""
+        """The newest checkpoint of a trial, if it was kept, as those of the best few are."""
         return view.checkpoint_of(self.folder, trial)
 
     def to_frame(self) -> pandas.DataFrame:
@@ -217,7 +216,7 @@ class Sweep:
         wait_for_lock: str | float | None = None,
         stop: Event | None = None,
     ) -> Sweep:
-        """Go on with it, or extend it; returns when it is complete or was stopped.
+        """Continue it, or extend it; returns when it is complete or was stopped.
 
         Args:
             trials: "+8" for eight more, 24 for that many in all.
@@ -225,7 +224,7 @@ class Sweep:
             gpu_hours: of all runs together, or "+4" for so many more.
             max_failed: how many trials may fail, or "+2" for two more.
             retry_failed: try failed trials once more.
-            allow_changes: go on although code or data changed; the sweep records it.
+            allow_changes: continue although code or data changed; the sweep records it.
             address: of a Ray cluster to join; see `search`.
             observer: hears what happens.
             wait_for_lock: how long to wait for another process that works on it.
@@ -249,7 +248,7 @@ class Sweep:
 
 
 def open_sweep(name: str, home: str | Path | None = None) -> Sweep:
-    """A sweep of a home, to be looked at; at any moment, also while a process works on it.
+    """Open a sweep of a home to look at it, at any moment, even while a process works on it.
 
     Args:
         name: as `list` shows it.
@@ -263,16 +262,14 @@ def open_sweep(name: str, home: str | Path | None = None) -> Sweep:
 
 
 def serve_ui(home: Path, name: str | None, port: int | None, observer: Observer) -> int:
-    """Start MLflow's own pages over a home's records, and wait for their end; returns their exit
-    code.
+    """Start MLflow's own pages on a home's records, and wait until they end; returns the exit code.
 
     Args:
-        name: of the sweep whose comparison is opened; None: those of the sweep worked on last.
+        name: of the sweep whose comparison is opened; None: the sweep worked on last.
         port: on this machine; None: 5000, or a free one.
 
     Raises:
-        UsageError: there is no such sweep, or its records are on a server, which has pages of its
-            own.
+        UsageError: there is no such sweep, or its records are on a server, which has its own pages.
     """
     from lmoe_tune.tracking import default_uri
     from lmoe_tune.tracking.ui import serve
@@ -300,10 +297,10 @@ def _synced(part: SweepFolder, uri: str, say: Callable[[str], None]) -> bool:
 
 
 def latest_sweep(home: Path, *, unfinished: bool) -> SweepFolder:
-    """The sweep that was worked on last; with `unfinished`, the last of those that can go on, if
+    """The sweep that was worked on last; with `unfinished`, the last of those that can continue, if
     there is one.
 
-    One that `--fresh` has put aside is not taken, nor one that ended before its first trial where
+    A sweep that `--fresh` has set aside is not taken, nor one that ended before its first trial if
     there are others.
 
     Raises:
@@ -320,7 +317,7 @@ def latest_sweep(home: Path, *, unfinished: bool) -> SweepFolder:
 
     begun = []
     for folder in sweeps:
-        with suppress(LmoeTuneError):  # a damaged one does not keep the others from going on
+        with suppress(LmoeTuneError):  # a damaged one does not keep the others from continuing
             ledger = view.read_sweep(folder)
             if ledger.num_trials():
                 if not ledger.is_complete():

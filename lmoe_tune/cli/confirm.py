@@ -70,7 +70,7 @@ def confirm(
     form: FormatOption = "table",
     home: HomeOption = None,
 ) -> None:
-    """Is the winner real? Train the best trials and the untuned methods anew, and open the sealed
+    """Is the winner real? Train the best trials and the untuned methods again, and open the sealed
     test set.
     """
     from lmoe_tune import open_sweep

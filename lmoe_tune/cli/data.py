@@ -68,7 +68,9 @@ def build(
     json: JsonOption = False,
     home: HomeOption = None,
 ) -> None:
-    """Decode the images of a search ahead; check those that are decoded, and mend damaged ones."""
+    """Decode the images of a search ahead of time; check those already decoded, and repair damaged
+    ones.
+    """
     from lmoe_tune.api.decoding import build as build_cache
     from lmoe_tune.cli.progress import watching
 

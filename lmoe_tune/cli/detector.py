@@ -1,4 +1,4 @@
-"""What goes into production: export and predict."""
+"""Commands for production: export and predict."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def export(
 
 
 def _rather_the_defaults(ledger: Ledger, method: str, out: Path) -> str:
-    """What to say of a winner that a confirmation found to be worse than its method at its
+    """What to say about a winner that a confirmation found to be worse than its method's
     defaults.
     """
     from lmoe_tune.confirmation.plan import trial_at_defaults
@@ -129,7 +129,7 @@ def predict(
     ],
     as_json: JsonOption = False,
 ) -> None:
-    """Ask an exported detector: class, score, and whether an image is out-of-distribution."""
+    """Run an exported detector: class, score, and whether an image is out-of-distribution."""
     from lmoe_tune.data.decode import CorruptImageError
     from lmoe_tune.detector import load_detector
 

@@ -21,8 +21,8 @@ Draw = Callable[[int, int], Sequence[str]]
 class Foot:
     """Lines at the foot of a terminal.
 
-    They end in a newline, so that what a person types (^C) spoils none of them. Where the window
-    has become narrower, the terminal has wrapped them: all their rows are taken away.
+    They end in a newline, so that what a person types (^C) spoils none of them. If the window has
+    become narrower, the terminal has wrapped them: all their rows are removed.
     """
 
     def __init__(self, terminal: PatientFile, encoding: str, draw: Draw, every_s: float) -> None:
@@ -32,7 +32,7 @@ class Foot:
         self._every_s = every_s
         self._lock = Lock()
         self._lines: Sequence[str] = ()
-        self._num_drawn = 0  # of the lines, those that stand on the screen
+        self._num_drawn = 0  # of the lines, those that are on the screen
         self._rest = b""  # written above, and waits for the end of its line
         self._over = Event()
         self._thread: Thread | None = None
@@ -45,7 +45,7 @@ class Foot:
             self._thread.start()
 
     def stop(self) -> None:
-        """Take the lines away."""
+        """Remove the lines."""
         if self._thread is None or self._over.is_set():
             return
         self._over.set()
@@ -73,7 +73,7 @@ class Foot:
                 return
 
     def _erased(self) -> bytes:
-        """What takes away the lines that stand there."""
+        """The escape sequence that removes the lines on the screen."""
         columns, _ = self._size()
         drawn = self._lines[: self._num_drawn]
         num_rows = sum(max(1, -(-len(line) // columns)) for line in drawn)

@@ -1,4 +1,4 @@
-"""What `lmoe-tune doctor` looks at."""
+"""What `lmoe-tune doctor` checks."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def rebuild_ledger(home: Path, name: str) -> str:
 
     Raises:
         UsageError: there is no such sweep, or nothing is wrong with its ledger.
-        LmoeTuneError: somebody works on it, or nothing is left to build it from.
+        LmoeTuneError: another process works on it, or nothing is left to rebuild it from.
     """
     from lmoe_tune.sweep.folder import SweepFolder, is_name
     from lmoe_tune.sweep.rebuild import rebuild, refuse_whole

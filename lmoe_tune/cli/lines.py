@@ -1,4 +1,4 @@
-"""What one sees of work that takes a while where no table can be drawn: a line now and then."""
+"""Progress of long work where no table can be drawn: a line now and then."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LOGGED_EVERY_S = 15.0
 
 
 class Lines(Observer):
-    """A line on stderr for each thing that a person wants to know, and for each finished trial."""
+    """A line on stderr for each message, and for each finished trial."""
 
     def __init__(self) -> None:
         self.ledger: Ledger | None = None

@@ -1,4 +1,4 @@
-"""The live table: what a person who looks at a sweep wants to know, on 40 columns or on 80."""
+"""The live table: the state of a running sweep, on 40 columns or on 80."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 EVERY_S = 0.5
 LABEL, BAR, NARROWEST_BAR, BAR_OF_TRIAL = 8, 20, 6, 10  # columns
-PHONE = 40  # columns: what stands there for long is no wider, so that no window wraps it
+PHONE = 40  # columns: lines that stay for long are no wider, so no window wraps them
 
 
 class LiveTable(Lines):
-    """A table at the foot of the screen that is redrawn in place; what is said stays above it."""
+    """A table at the foot of the screen that is redrawn in place; messages stay above it."""
 
     def __init__(self, terminal: PatientFile, encoding: str) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class LiveTable(Lines):
         self._trials: _Trials | None = None
 
     def close(self) -> None:
-        """Take the table away."""
+        """Remove the table."""
         self._foot.stop()
 
     def on_work(self, what: str, done: int, total: int) -> None:
@@ -104,7 +104,7 @@ class LiveTable(Lines):
 
 @dataclass(frozen=True)
 class _Work:
-    """How far something is, in whatever it counts, since when by the monotonic clock."""
+    """The progress of something in its own units, and when it began by the monotonic clock."""
 
     done: int
     total: int
@@ -191,7 +191,7 @@ class _Trials:
                 yield "", line
 
     def baseline(self) -> _Work | None:
-        """How far the baseline is that the first trials wait for; None where they do not."""
+        """The progress of the baseline that the first trials wait for; None if they do not wait."""
         from lmoe_tune.training.baseline_record import read_baseline_record
 
         if self._num_ended or any(trial.epochs for trial in list(self.running.values())):

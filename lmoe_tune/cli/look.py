@@ -1,4 +1,4 @@
-"""Commands that only look: list, status, leaderboard, best, ui."""
+"""Commands that only read: list, status, leaderboard, best, ui."""
 
 from __future__ import annotations
 
@@ -49,7 +49,9 @@ def list_sweeps(form: FormatOption = "table", home: HomeOption = None) -> None:
     for folder in find_sweeps(where):
         try:
             row = remembered.row(folder, _row)
-        except Exception as error:  # whatever is in the files of one sweep, the others are listed
+        except (
+            Exception
+        ) as error:  # even if the files of one sweep are damaged, the others are listed
             problem = str(error) or type(error).__name__
             say(f"{folder.name}: {shortened(problem, 300)}")
             rows.append({"sweep": folder.name, "state": "damaged"})
@@ -93,7 +95,7 @@ def status(
     ] = False,
     home: HomeOption = None,
 ) -> None:
-    """How far a sweep is."""
+    """How far along a sweep is."""
     chosen = checked_format(form)
     where = resolve_home(home)
     if watch:
@@ -123,14 +125,14 @@ def _as_lines(flat: dict[str, Any]) -> str:
 
 
 def _within_the_window(text: str) -> str:
-    """As much as is seen without a scroll; `status` without --watch has all of it."""
+    """As much as fits on the screen; `status` without --watch shows all of it."""
     columns, rows = shutil.get_terminal_size()
     return "\n".join(line[: columns - 1] for line in text.split("\n")[: rows - 2])
 
 
 def _watch(home: Path, name: str) -> None:
-    """Show a sweep's status until nobody works on it; on a terminal in place, else a line where it
-    changes.
+    """Show a sweep's status until no process works on it; on a terminal in place, else a line
+    whenever it changes.
     """
     sweep, before = _sweep(home, name), ""
     while True:
@@ -174,7 +176,7 @@ def leaderboard(name: NameArgument, form: FormatOption = "table", home: HomeOpti
 
 
 def _say_failures(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Why trials failed: each reason once, with the trials it is that of."""
+    """Why trials failed: each reason once, with the trials that failed for it."""
     trials: dict[str, list[str]] = {}
     for row in rows:
         if row["failure"]:
@@ -216,7 +218,7 @@ def best(name: NameArgument, form: FormatOption = "table", home: HomeOption = No
 
 @app.command()
 def audit(name: NameArgument, form: FormatOption = "table", home: HomeOption = None) -> None:
-    """Compute every suggestion and pruning decision again from the ledger; print one hash for a
+    """Recompute every suggestion and pruning decision from the ledger; print one hash for a
     paper.
     """
     chosen = checked_format(form)
@@ -254,7 +256,7 @@ def ui(
     ] = None,
     home: HomeOption = None,
 ) -> None:
-    """Start MLflow's own UI over the home's records, on this machine only; with a name, on that
+    """Start MLflow's own UI on the home's records, on this machine only; with a name, on that
     sweep's comparison.
     """
     from lmoe_tune.api.sweeps import serve_ui
@@ -266,12 +268,12 @@ def ui(
 def _sweep(home: Path, name: str) -> Sweep:
     from lmoe_tune.api.sweeps import open_sweep
 
-    gc.disable()  # what is read stays until the end, so that looking for garbage in it is in vain
+    gc.disable()  # what is read stays until the end, so collecting garbage would find nothing
     return open_sweep(name, home)
 
 
 def _say_openings(openings: list[dict[str, Any]]) -> None:
-    """Whoever looks at a sweep is told that its test set is known to somebody."""
+    """Tell everyone who looks at a sweep that its test set has been opened."""
     if openings:
         say(openings_line(openings))
 

@@ -39,7 +39,7 @@ MENDABLE = (
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR,
     errno.ELOOP, errno.ENAMETOOLONG,
 )  # fmt: skip
-"""What the user can mend in a path that was typed or set."""
+"""What the user can fix in a path that was typed or set."""
 
 
 def _print_version(asked: bool) -> None:
@@ -70,8 +70,8 @@ app.add_typer(data.app)
 
 
 def refuse_slips(words: Sequence[str]) -> None:
-    """Raises UsageError where one of the words typed is empty, as a variable is that is not set, or
-    is a setting without its `--set`.
+    """Raises UsageError if one of the words typed is empty, like an unset variable, or is a setting
+    without its `--set`.
     """
     for before, word in itertools.pairwise(["", *words]):
         is_alone = not before.startswith("-") and not os.path.exists(word)
@@ -108,7 +108,9 @@ def main() -> None:
 
 
 def run(words: Sequence[str]) -> int:
-    """Run what was typed; every expected error is one message and an exit code, which is returned."""
+    """Run the command that was typed; every expected error becomes one message and an exit code,
+    which is returned.
+    """
     try:
         refuse_slips(words)
         app(words, prog_name="lmoe-tune")
@@ -134,7 +136,7 @@ def run(words: Sequence[str]) -> int:
 
 
 def _unforeseen(error: Exception) -> tuple[str, int]:
-    """Message and exit code of an error that nothing below has put into words."""
+    """Message and exit code of an error for which nothing below has a message."""
     if isinstance(error, UnicodeEncodeError):
         name, encoding = printable(error.object), sys.getfilesystemencoding()
         text = f"'{shortened(name)}' cannot be written in the locale's encoding, {encoding}"

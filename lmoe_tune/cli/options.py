@@ -45,7 +45,7 @@ FormatOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 
-_home: str | None = None  # what stood before the command: lmoe-tune --home DIR list
+_home: str | None = None  # given before the command: lmoe-tune --home DIR list
 
 
 def set_home(home: str | None) -> None:

@@ -1,4 +1,4 @@
-"""How long a sweep will still take, from its measured epochs and from what was pruned so far."""
+"""The time a sweep will still take, from its measured epochs and from what was pruned so far."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Pace:
             self._gaps_s.append(last.metrics["epoch_s"])
 
     def add_end(self, trial: TrialRecord) -> None:
-        """Take in how far a trial came; a failed one tells nothing."""
+        """Take in how far a trial came; a failed one says nothing."""
         if trial.state != "failed":
             self._num_ended += 1
             self._num_epochs += len(trial.epochs)
@@ -73,7 +73,9 @@ class Pace:
         return max(to_do / self.num_slots, at_least) * self.epoch_s
 
     def _left_of(self, done: int) -> float:
-        """Epochs that a running trial probably has before it; one that came far mostly ends whole."""
+        """Epochs that a running trial probably still has before it; one that has come far usually
+        runs to its end.
+        """
         if done < self.epochs_per_trial:
             return self.epochs_per_trial - done
 

@@ -37,8 +37,8 @@ def init(
         ),
     ] = None,
 ) -> None:
-    """Write spaces/NAME.yaml, a commented spec to edit: a shipped search space, or one for images
-    of your own.
+    """Write spaces/NAME.yaml, a commented spec to edit: a shipped search space, or one for your own
+    images.
     """
     from lmoe_tune.spec.starter import write_starter
 
@@ -100,7 +100,7 @@ def check(spec: SpecArgument, overrides: SetOption = None, home: HomeOption = No
 
 
 def _print_warm_start(spec: Spec, home: Path) -> None:
-    """What the sweep would take of others, or took if it was started already."""
+    """The points that the sweep would take from others, or took if it was started already."""
     from lmoe_tune.sweep.folder import SweepFolder
     from lmoe_tune.sweep.warm_start import in_words, would_take
 

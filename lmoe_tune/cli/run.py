@@ -270,7 +270,7 @@ def prune_checkpoints(
     ] = None,
     home: HomeOption = None,
 ) -> None:
-    """Free the disk of checkpoints that nothing needs any more, and say what was kept."""
+    """Delete checkpoints that nothing needs any more, and say what was kept."""
     from lmoe_tune.api.sweeps import open_sweep
 
     freed = open_sweep(name, resolve_home(home)).prune_checkpoints(keep)
@@ -366,7 +366,7 @@ def _print_summary(sweep: Sweep, summary: dict[str, Any]) -> None:
 
 
 def _what_works_now(sweep: Sweep, summary: dict[str, Any]) -> list[str]:
-    """What one may type next with a complete sweep."""
+    """What to type next for a complete sweep."""
     name, home = sweep.name, sweep.folder.home
     used, found = sweep.ledger.exhausted(), list[str]()
     if summary["best"] is not None:

@@ -1,4 +1,4 @@
-"""stdout and stderr that do not end a sweep: a pipe that nobody reads any more, a terminal that is
+"""stdout and stderr that do not end a sweep: a pipe that is no longer read, a terminal that is
 gone.
 """
 
@@ -24,7 +24,7 @@ class PatientFile(io.FileIO):
         """Write to a descriptor.
 
         Args:
-            always: go quiet whatever is wrong; else only where nobody is there to read.
+            always: go quiet whatever is wrong; else only if nobody reads.
         """
         super().__init__(descriptor, "w", closefd=False)
         self._always = always
@@ -51,7 +51,7 @@ class PatientFile(io.FileIO):
 
 
 def install() -> None:
-    """Make stdout and stderr patient. What cannot be said goes unsaid; the exit code still tells
+    """Make stdout and stderr tolerant. What cannot be written is dropped; the exit code still says
     how it ended.
 
     Characters that the locale's encoding does not have are escaped. Data for a full disk are still
@@ -64,7 +64,7 @@ def install() -> None:
 
 
 def patient_stderr() -> PatientFile:
-    """The file below stderr: that of `install`, else one of its own."""
+    """The file below stderr: the one from `install`, else a new one."""
     raw = getattr(getattr(sys.stderr, "buffer", None), "raw", None)
     if isinstance(raw, PatientFile):
         return raw

@@ -5,8 +5,8 @@ A confirmation is a second study in the sweep's folder, whose trials are jobs: o
 and seed each. `confirm` does all of it; the command line and a user's program call that. `plan`
 says what is trained, `job_ledger` keeps the jobs, `job` is what a worker does (nothing else in the
 package sees test images) and `worker` has Ray do it, `asking` numbers the questions, `result` and
-`cautions` conclude, `forecast` says beforehand what could be found, `reseeding` looks at fresh seeds
-on validation images before, `tuned_comparators` searches for the other methods. To add what a
+`cautions` conclude, `forecast` says beforehand what could be found, `reseeding` tries fresh seeds
+on validation images beforehand, `tuned_comparators` searches for the other methods. To add what a
 verdict should warn of, add a function to `cautions`.
 """
 

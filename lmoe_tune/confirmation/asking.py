@@ -1,9 +1,9 @@
 """Which question of the home a confirmation asks, and which look at it this is.
 
 A question is a test set, by the fingerprint of its images in each split, and what is compared on
-it: the winner's configuration and its method's defaults, trained in a certain way. Whoever asks the
-same again, resumes, or adds seeds asks nothing new; another winner, split or training does. A look
-is a set of pairs: the same pairs are the same look.
+it: the winner's configuration and its method's defaults, trained in a certain way. Asking the same
+again, resuming, or adding seeds asks nothing new; another winner, split or training does. A look is
+a set of pairs: the same pairs are the same look.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def _configuration(candidate: Candidate) -> dict[str, Any]:
 
 
 def _training(spec: Spec) -> dict[str, Any]:
-    """What else a training's result hangs on, seeds and machine left out."""
+    """What else a training's result depends on, apart from seeds and machine."""
     plain = spec.model_dump(mode="json")
     training = {key: plain[key] for key in ("model", "train")}
     training["score"] = plain["objective"]["score"]

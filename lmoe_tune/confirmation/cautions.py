@@ -1,4 +1,4 @@
-"""What whoever reads a verdict should know beside it: sentences, the gravest first."""
+"""What a reader of a verdict should know besides: sentences, the gravest first."""
 
 from __future__ import annotations
 
@@ -142,8 +142,8 @@ def _held(
 
 
 def accuracy_bounds(spec: Spec) -> tuple[float | None, float | None]:
-    """How far below its defaults' the winner's accuracy may be, and the least it must be, as the
-    spec says.
+    """How far the winner's accuracy may be below its defaults', and the least it must be, by the
+    spec.
     """
     bound = spec.objective.constraints.get("val_accuracy")
     if bound is None or bound.min is None:

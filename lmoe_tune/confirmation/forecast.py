@@ -1,9 +1,8 @@
 """What a confirmation would cost and what it could find, said before anything is trained or opened.
 
 How much pairs vary is known from earlier confirmations and reseedings on the same data in this
-home. Where there is none, the first two pairs will tell, and the result says it then. A plan for
-seeds is all that this is used for: no search and no choice of a winner ever reads what a test has
-shown.
+home. If there is none, the first two pairs will show it, and the result says it then. It is used
+only to plan seeds: no search and no choice of a winner ever reads what a test has shown.
 """
 
 from __future__ import annotations
@@ -45,17 +44,18 @@ class Forecast:
     timed.
     """
     question: int
-    """What it would be in the home, were its test set or winner a new one."""
+    """The number it would have in the home if its test set or winner were new."""
     level: float
     """One-sided, of its first look."""
     source: str | None
-    """Where the following come from; None where nothing is known yet, and they are empty."""
+    """Where the following come from; None if nothing is known yet, and they are empty."""
     seed_sd: float | None
     image_sd: float | None
     finds: tuple[tuple[int, float], ...]
-    """The least difference that so many seeds find in four of five cases."""
+    """By number of seeds, the smallest difference that they find in four of five cases."""
     needs: tuple[tuple[float, int], ...]
-    """The seeds that a difference needs for that; those that no number of seeds finds are left out.
+    """By difference, the seeds that it needs for that; differences that no number of seeds finds
+    are left out.
     """
     cannot_show: float | None
     """Below this difference these test images cannot show anything, however many seeds there are.
@@ -128,7 +128,7 @@ def forecast_of(ledger: Ledger, plan: Plan) -> Forecast:
 
 
 def needs_of(seed_sd: float, image_sd: float, level: float) -> Iterator[tuple[float, int]]:
-    """The seeds that each of some differences needs, as far as any number finds it."""
+    """The seeds that each of some differences needs, if any number of seeds finds it."""
     for effect in EFFECTS:
         seeds = seeds_needed(effect, seed_sd, image_sd, level)
         if seeds is not None:
@@ -136,7 +136,7 @@ def needs_of(seed_sd: float, image_sd: float, level: float) -> Iterator[tuple[fl
 
 
 def needs_lines(needs: tuple[tuple[float, int], ...], cannot_show: float | None) -> list[str]:
-    """What a person plans with."""
+    """The numbers for planning."""
     found = [f"  {effect:+.3f} needs {seeds} seeds" for effect, seeds in needs]
     if cannot_show:
         found.append(f"  below {cannot_show:.4f} these test images cannot show anything")

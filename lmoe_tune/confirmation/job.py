@@ -66,8 +66,8 @@ DISTINCT = ("test_auroc", "test_fine_auroc", "test_coarse_auroc", "test_accuracy
 def run_job(config: dict[str, Any]) -> Iterator[TrialEpoch]:
     """The epochs of the job that a worker's config names.
 
-    A training that diverges is a result, too: its last metrics are those of chance, and one says
-    so.
+    A training that diverges is a result, too: its last metrics are those of chance, and one of them
+    says so.
     """
     spec, point = read_spec(config), config["params"]
     candidate = config["candidates"][point["candidate"]]
@@ -86,7 +86,7 @@ def run_job(config: dict[str, Any]) -> Iterator[TrialEpoch]:
 def _validated(
     config: dict[str, Any], job_spec: Spec, candidate: dict[str, Any]
 ) -> Iterator[TrialEpoch]:
-    """A trial of the search's own kind, with another seed: it sees what the search sees."""
+    """A trial like the search's, with another seed: it sees what the search sees."""
     folder, home, params = trial_folder(config), Path(config["home"]), dict(candidate["params"])
     method = load_method(candidate["method"], import_path_of(config))
     epochs = run_trial(
@@ -254,7 +254,7 @@ def distinct(metrics: Mapping[str, T]) -> dict[str, T]:
 
 
 def _refuse_other_than_diverged(error: TrainingError) -> None:
-    """Raise an error again that is no result; the baseline of a seed may diverge as well."""
+    """Raise an error again that is not a result; the baseline of a seed may diverge as well."""
     if not isinstance(error, DivergedError) and not isinstance(error.__cause__, DivergedError):
         raise error
     log.warning("%s; this training counts as chance", error)
@@ -271,7 +271,10 @@ def _arrays_of_chance(
         "novel_count": counts,
         "novel_class": novel,
     }
-    for name in metrics.keys() - {DIVERGED, NEAR_DUPLICATES}:  # these hang on no sample of images
+    for name in metrics.keys() - {
+        DIVERGED,
+        NEAR_DUPLICATES,
+    }:  # these do not depend on a sample of images
         arrays[f"{RESAMPLED}{name}"] = np.full(NUM_RESAMPLES, metrics[name])
     return arrays
 

@@ -1,7 +1,7 @@
 """The second study in a sweep's folder: its jobs, and the record of every opening of the test set.
 
-A job is of a candidate, and a candidate is of a purpose: to be tested, or to be validated with
-other seeds before.
+A job belongs to a candidate, and a candidate has a purpose: to be tested, or to be validated with
+other seeds beforehand.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ Point = dict[str, Any]
 
 @dataclass(frozen=True)
 class Job:
-    """A training that is asked for, and how it stands."""
+    """A training that is asked for, and its state."""
 
     row: Candidate
     split: int
@@ -77,7 +77,7 @@ class JobLedger:
 
     @classmethod
     def reading(cls, sweep: Ledger) -> JobLedger:
-        """To be looked at only, at any moment."""
+        """Open it for reading, at any moment."""
         return cls(sweep, Path.cwd(), is_writing=False)
 
     @property
@@ -145,8 +145,8 @@ class JobLedger:
         Returns how many jobs there are to do, those of former plans included.
 
         Raises:
-            UsageError: spec, code or data are not those of the sweep, or not those of the jobs so
-                far; or the data of a split cannot be used.
+            UsageError: spec, code or data differ from those of the sweep, or of the jobs so far; or
+                the data of a split cannot be used.
         """
         self._refuse_changes(command, allow_changes)
         for split in plan.splits:
@@ -198,8 +198,8 @@ class JobLedger:
                 yield data, load_search_data(data, self.folder.home).files()
 
     def _refuse_changes(self, command: str, allow_changes: bool) -> None:
-        """Bring the study's spec and code up to date where that changes nothing, or is allowed;
-        create it if new.
+        """Bring the study's spec and code up to date if that changes nothing, or is allowed; create
+        it if new.
         """
         home, name = self.folder.home, self.sweep.folder.name
         now = {

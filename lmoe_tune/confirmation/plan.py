@@ -34,7 +34,9 @@ if TYPE_CHECKING:
 
 Purpose = Literal["confirm", "reseed"]
 
-FIRST_SEED = 1000  # far from what anybody tunes on; what was used all the same is left out
+FIRST_SEED = (
+    1000  # far from seeds that people tune with; seeds that were used nevertheless are left out
+)
 MAX_CANDIDATES = 100_000
 CONFIRM: Purpose = "confirm"
 RESEED: Purpose = "reseed"
@@ -45,7 +47,7 @@ RESEED_FILE = "reseed.json"
 """What a reseeding leaves for forecasts, in the confirmation's folder."""
 RESAMPLED = "resampled_"
 DIVERGED = "test_diverged"
-"""A metric of trainings that ended in numbers that are not finite: 1. It is `val_diverged` in a
+"""A metric of trainings that diverged to non-finite numbers: 1. It is `val_diverged` in a
 reseeding.
 """
 VAL_DIVERGED = "val_diverged"
@@ -90,7 +92,7 @@ class Plan:
     splits: tuple[int, ...]
     seeds: tuple[int, ...]
     notes: tuple[str, ...] = field(default=())
-    """What whoever reads the result should know of the plan, a sentence each."""
+    """What a reader of the result should know about the plan, a sentence each."""
     purpose: Purpose = CONFIRM
 
     @property
@@ -210,7 +212,7 @@ def make_reseeding(
 def _best_or_refused(
     ledger: Ledger, import_path: Path, top: int
 ) -> tuple[list[Candidate], list[str]]:
-    """The best trials, and what to say where they are fewer than were asked for."""
+    """The best trials, and what to say if there are fewer than were asked for."""
     best = best_of(ledger, import_path, top)
     if not best:
         raise UsageError(
@@ -236,7 +238,7 @@ def trains_held_out(spec: Spec) -> bool:
 
 
 def best_of(ledger: Ledger, import_path: Path, top: int) -> list[Candidate]:
-    """The best trials of a search, by validation, as far as their parameters differ."""
+    """The best trials of a search, by validation, without repetitions of the same parameters."""
     found: list[Candidate] = []
     for trial in ledger.ranked():
         candidate = candidate_of(ledger.spec, trial, import_path)
@@ -257,8 +259,8 @@ def candidate_of(
 def untuned(spec: Spec, method: str, import_path: Path) -> Candidate:
     """A method at its defaults.
 
-    What the spec holds fixed stays so for the sweep's own methods: nobody tuned it. Of others it
-    fixes only what is no method's own, as the learning rate.
+    What the spec holds fixed stays fixed for the sweep's own methods: nobody tuned it. For others
+    it fixes only what belongs to no method, such as the learning rate.
     """
     declaration = _declared(method, import_path)
     if METHOD in spec.space:
@@ -272,7 +274,7 @@ def untuned(spec: Spec, method: str, import_path: Path) -> Candidate:
 
 
 def trial_at_defaults(ledger: Ledger, method: str, import_path: Path) -> int | None:
-    """The number of the complete trial that was a method untuned; None where there is none."""
+    """The number of the complete trial that was an untuned method; None if there is none."""
     record = untuned(ledger.spec, method, import_path).as_record()
     for trial in ledger.ranked():
         if candidate_of(ledger.spec, trial, import_path).is_same(record):

@@ -1,9 +1,9 @@
 """What a reseeding found: the best trials and the defaults over fresh seeds, on validation images
 alone.
 
-It says what of a trial's value was its seed, and how much pairs vary, from which a confirmation is
-planned. It opens nothing, asks nothing, and decides nothing: the rows of a confirmation stay those
-of the search.
+It shows how much of a trial's value was due to its seed, and how much pairs vary, from which a
+confirmation is planned. It opens nothing, asks nothing, and decides nothing: the rows of a
+confirmation stay those of the search.
 """
 
 from __future__ import annotations
@@ -44,14 +44,15 @@ class Reseeding:
     seed_sd: float
     """Of a pair's difference, over seeds."""
     image_sd: float | None
-    """Of the mean difference over samples of as many images as the sealed test has, if they vary as
-    those validated with do; None where that is not known."""
+    """Of the mean difference over samples of as many images as the sealed test has, if they vary
+    like the validation images; None if that is not known.
+    """
     seeds: tuple[int, ...]
     splits: tuple[int, ...]
     failed: tuple[Mapping[str, Any], ...]
     """The trainings without a result: they are tried again by the next call."""
     forecast: Forecast
-    """Of a confirmation, with this taken in."""
+    """The forecast of a confirmation, with this included."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -150,7 +151,8 @@ def _as_run(job: Job) -> Run:
 
 def _image_sd(study: JobLedger, plan: Plan) -> float | None:
     """By DeLong: image by image the mean over seeds, on as many images as the test has. The test
-    itself stays shut: of its images only the numbers are known."""
+    itself stays sealed: only the counts of its images are known.
+    """
     kept: dict[str, dict[int, Placements]] = {plan.winner.name: {}, plan.own_defaults.name: {}}
     for job in study.jobs(plan):
         if job.row.name in kept and job.is_complete and job.trial is not None:

@@ -1,4 +1,4 @@
-"""What a confirmation found, from the recorded jobs and what was kept of their tests."""
+"""What a confirmation found, from the recorded jobs and the kept results of their tests."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Row:
     seeds: int
     runs: int
     diverged: int
-    """How many of the runs ended in numbers that are not finite; they count as chance."""
+    """How many of the runs diverged to non-finite numbers; they count as chance."""
     metrics: Mapping[str, Summary]
 
 
@@ -105,8 +105,8 @@ class Confirmation:
     paired: tuple[Paired, ...]
     """The winner minus the others, metric by metric, its own defaults first."""
     ci95_classes: tuple[float, float] | None
-    """Of the first of these: where it lies over other novel classes; None where there are fewer
-    than two.
+    """Of the first of these: its interval over other novel classes; None if there are fewer than
+    two.
     """
     num_novel_classes: int
     """Of one split."""
@@ -134,7 +134,7 @@ class Confirmation:
 
 @dataclass(frozen=True)
 class _Tested:
-    """A job that has ended well, and what was kept of its test."""
+    """A job that has succeeded, and what was kept of its test."""
 
     job: Job
     trial: TrialRecord
@@ -175,9 +175,9 @@ def write_result(study: JobLedger, result: Confirmation) -> None:
 def conclude(
     study: JobLedger, plan: Plan, import_path: Path, *, notes: Iterable[str] = ()
 ) -> Confirmation:
-    """The result of a plan whose jobs have all ended, some perhaps failed.
+    """The result of a plan whose jobs have all ended; some may have failed.
 
-    All trainings that there are count, those of former plans too. The look is recorded in the home.
+    All existing trainings count, also those of earlier plans. The look is recorded in the home.
 
     Args:
         notes: further cautions.
@@ -255,7 +255,7 @@ def fingerprints_of(study: JobLedger, plan: Plan) -> dict[int, str]:
 
 def _asked(study: JobLedger, plan: Plan, tested: Sequence[_Tested], *, recorded: bool) -> Asked:
     question = ask(study, plan, fingerprints_of(study, plan))
-    if not recorded:  # nothing can be claimed, so it is no look
+    if not recorded:  # nothing can be claimed, so it is not a look
         return Asked(question.number, len(question.looks) + 1)
 
     rows = (plan.winner.name, plan.own_defaults.name)
@@ -317,7 +317,7 @@ def _as_record(folder: SweepFolder, one: _Tested) -> dict[str, Any]:
 
 
 def failed_record(job: Job) -> dict[str, Any]:
-    """What a document says of a job without a result."""
+    """What a document says about a job without a result."""
     assert job.trial is not None
     return {
         "job": job.trial.number,

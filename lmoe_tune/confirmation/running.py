@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from trainables.worker import TrialWorker
 
 NUM_SEEDS = 5
-"""Fresh seeds of a confirmation, where nobody says how many."""
+"""Fresh seeds of a confirmation, unless the caller says how many."""
 
 
 class HasFolder(Protocol):
@@ -49,7 +49,7 @@ class HasFolder(Protocol):
 
 
 class InterruptedConfirmation(KeyboardInterrupt):
-    """Somebody stopped it; `command` goes on with it, and so does the same call."""
+    """It was stopped; `command` continues it, and so does the same call."""
 
     def __init__(self, command: str) -> None:
         super().__init__(f"interrupted; to continue: {command}")
@@ -58,7 +58,7 @@ class InterruptedConfirmation(KeyboardInterrupt):
 
 @dataclass(frozen=True)
 class _How:
-    """What a confirmation is run with."""
+    """The settings of a confirmation."""
 
     settings: RunSettings
     command: str
@@ -110,7 +110,7 @@ def confirm(
 ) -> Confirmation | Reseeding:
     """Train the best trials of a sweep and the untuned methods again, and open the sealed test set.
 
-    What was done by a former call is not done again; everything that there is counts.
+    What an earlier call has done is not repeated; everything that exists counts.
 
     Args:
         sweep: as `open_sweep` or `search` gives it.
@@ -121,8 +121,8 @@ def confirm(
         reseed: before all that: train the best trials and the defaults with so many fresh seeds,
             validate them as the search did, and open nothing. `seeds`, `splits` and
             `tuned_comparators` do not go with it.
-        allow_unfinished: go on although the search is not complete; the result says so.
-        allow_changes: go on although code or data changed; the result says so.
+        allow_unfinished: continue although the search is not complete; the result says so.
+        allow_changes: continue although code or data changed; the result says so.
         address: of a Ray cluster to join; see `search`.
         observer: hears what happens; `on_begin` comes with each study that is worked on.
         stop: set it from another thread to stop cleanly.
@@ -254,7 +254,7 @@ def _train(study: JobLedger, plan: Plan, import_path: Path, how: _How) -> None:
 
 
 def _decode(study: JobLedger, plan: Plan, how: _How) -> None:
-    """The images that the jobs will read, once for all of them."""
+    """Decode the images that the jobs will read, once for all of them."""
     spec = study.ledger.spec
     if (
         how.settings.address is None or spec.data.cache_dir is None
@@ -370,7 +370,7 @@ def _interruptible(command: str) -> Iterator[None]:
 
 
 def _deliver(study: JobLedger, result: Confirmation, observer: Observer) -> None:
-    """Have MLflow show the verdict, and whatever a killed run left undelivered."""
+    """Deliver the verdict to MLflow, and everything that a killed run left undelivered."""
     found = {"verdict": result.verdict, "verdict_sentence": result.sentence}
     is_news = any(study.ledger.attrs.get(key) != value for key, value in found.items())
     study.ledger.set_attrs(found)

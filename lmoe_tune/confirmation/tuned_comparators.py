@@ -85,7 +85,7 @@ def spec_of_method(sweep: Spec, bounds: Bounds, method: str) -> Spec:
 def open_search(
     sweep: Ledger, method: str, import_path: Path, command: str, *, allow_changes: bool
 ) -> Ledger:
-    """The search of a method, begun or continued; the caller holds its lock.
+    """The search of a method, started or continued; the caller holds its lock.
 
     Raises:
         UsageError: the sweep, the code or the data have changed since it was begun.

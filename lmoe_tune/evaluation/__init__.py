@@ -1,5 +1,5 @@
-"""How well scores tell in-distribution from out-of-distribution, and how well the classes are told
-apart.
+"""How well scores separate in-distribution from out-of-distribution, and how well the classes are
+recognised.
 
 A score is higher for in-distribution, everywhere in this project, and in-distribution is the
 positive class. What is measured, and what it does not say: docs/evaluation.md.

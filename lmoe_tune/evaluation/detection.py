@@ -1,5 +1,5 @@
-"""How well scores tell in-distribution (ID, the positive class) from out-of-distribution (OOD),
-ties counted exactly.
+"""How well scores separate in-distribution (ID, the positive class) from out-of-distribution (OOD),
+with ties counted exactly.
 
 Scores are (..., N) of ID and (..., M) of OOD images; the functions named in the plural give one
 number for each leading index, so that a thousand resamples cost one call. Sorting and counting

@@ -42,7 +42,7 @@ def score(logits: Tensor, name: Score) -> Tensor:
 
 @dataclass(frozen=True)
 class Outputs:
-    """What is kept of the logits of N images: a few numbers each, and not K."""
+    """What is kept of the logits of N images: a few numbers each instead of K."""
 
     scores: Tensor
     """(N,) float64, the score that was asked for."""
@@ -115,7 +115,7 @@ def calibration_errors(confidence: Tensor, correct: Tensor) -> Tensor:
     bounds = torch.linspace(0, 1, NUM_BINS + 1, dtype=torch.float64, device=confidence.device)[1:-1]
     bins = torch.bucketize(confidence, bounds)
     surplus = correct.double() - confidence
-    # scatter_add would add in any order on a GPU, and the same model would not measure the same twice
+    # scatter_add would add in any order on a GPU, and a model would measure differently each time
     per_bin = torch.stack(
         [torch.where(bins == number, surplus, 0.0).sum(dim=-1) for number in range(NUM_BINS)]
     )

@@ -20,7 +20,7 @@ _ROWS_AT_ONCE = 1_000_000  # resampled scores in memory at a time: 8 MB a copy
 
 def validation_metrics(found: Outputs, labels: Tensor, num_fine: int) -> dict[str, float]:
     """The validation metrics of one epoch: accuracy, calibration, and how well fine and coarse
-    novelty are told.
+    novelty are recognised.
 
     `val_auroc`, what a search maximises by default, is the mean of the fine and the coarse AUROC.
     Without outliers there is nothing coarse: then it is the fine one, and the coarse metrics are

@@ -33,7 +33,7 @@ READABLE = tuple("wall" if column == "wall_s" else column for column in COLUMNS)
 
 @dataclass(frozen=True)
 class Comparison:
-    """Several sweeps as they stand.
+    """Several sweeps at one moment.
 
     Attributes:
         rows: a sweep each, with `COLUMNS` and the best trial's `params`.
@@ -58,7 +58,7 @@ class Comparison:
 
 
 def compare(ledgers: Sequence[Ledger]) -> Comparison:
-    """Put sweeps side by side. Only reads, at any moment, beside running drivers."""
+    """Put sweeps side by side. Only reads, so it can run at any moment, beside running drivers."""
     found = [gather(ledger) for ledger in ledgers]
     rows = tuple(_row(ledger, facts) for ledger, facts in zip(ledgers, found, strict=True))
     with mpl.rc_context(STYLE):
@@ -148,7 +148,9 @@ def _cautions(found: Sequence[Facts]) -> list[str]:
 
 
 def _drawn(found: Sequence[Facts]) -> bytes:
-    """Left the best so far over the trials, right the values of the complete trials, a sweep each."""
+    """The best so far over the trials on the left, the values of the complete trials on the right,
+    for each sweep.
+    """
     colours = [BLUE, ORANGE, "#009E73", "#D55E00", "#CC79A7", GREY]
     figure = Figure(figsize=(9.0, max(3.4, 1.6 + 0.4 * len(found))), dpi=DPI)
     history, spread = figure.subplots(1, 2)

@@ -106,7 +106,5 @@ def _confirmation(ledger: Ledger) -> Confirmation | None:
     if not isinstance(document, dict) or "rows" not in document:
         return None
     if len(document.get("test_openings", ())) < len(view.test_openings(ledger)):
-        return (
-            None  # a later confirmation has begun, and not ended: this one may not be the last word
-        )
+        return None  # a later confirmation has begun and not ended, so this one may be superseded
     return Confirmation(document, folder)

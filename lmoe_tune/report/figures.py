@@ -23,7 +23,7 @@ from lmoe_tune.records import TrialRecord
 from lmoe_tune.report.facts import Confirmation, Facts, Floats
 from lmoe_tune.report.networks import LAMBDAS, Answers, Compared
 
-# Okabe and Ito's palette: told apart with any colour vision
+# Okabe and Ito's palette: distinguishable with any colour vision
 BLUE, ORANGE, GREEN, RED, PURPLE, GREY = (
     "#0072B2",
     "#E69F00",
@@ -347,7 +347,7 @@ def _parallel(facts: Facts) -> Figure:
 
 
 class _Scale:
-    """Where a parameter's values stand between 0 and 1."""
+    """The positions of a parameter's values between 0 and 1."""
 
     def __init__(self, facts: Facts, name: str, values: Sequence[Any]) -> None:
         self._log = _is_log(facts, name)
@@ -704,7 +704,7 @@ def _is_log(facts: Facts, name: str) -> bool:
 def _positions(
     facts: Facts, name: str, values: Sequence[Any]
 ) -> tuple[list[Any], list[str] | None]:
-    """Where values stand on an axis; with the names of the places where they are no numbers."""
+    """The positions of values on an axis; with tick labels if the values are not numbers."""
     if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
         return list(values), None
     searched = facts.spec.space.get(name)

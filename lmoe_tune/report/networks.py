@@ -1,5 +1,5 @@
-"""The best trial and the baseline asked again, about validation images: what the figures of scores
-and logits show.
+"""The best trial and the baseline run again, on validation images: what the figures of scores and
+logits show.
 
 N images, C channels, H W pixels, K classes, L points along lambda. Nothing of a test is read here.
 """

@@ -32,9 +32,7 @@ SHOWN_OF_TRIAL = ("val_accuracy", "val_fine_auroc", "val_coarse_auroc")
 
 @dataclass(frozen=True)
 class Cell:
-    """What stands in a table, the number in full where it is one, and what a pointer over it is
-    told.
-    """
+    """What is shown in a table cell, the number in full if it is one, and the tooltip."""
 
     text: str
     value: str | None = None
@@ -100,7 +98,7 @@ def templates() -> Environment:
 
 
 def _embedded(facts: Facts, document: Mapping[str, Any] | None) -> Markup:
-    """All of it as JSON that no text in it can end."""
+    """All of it as JSON, escaped so that no text in it can end the element."""
     data = {
         "summary": facts.summary,
         "leaderboard": facts.leaderboard,

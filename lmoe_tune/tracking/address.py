@@ -16,7 +16,7 @@ from lmoe_tune.wording import is_secret
 _SECRET_VARIABLE = re.compile(
     r"TOKEN|PASSWORD|PASSWD|SECRET|API_?KEY|ACCESS_?KEY|CREDENTIAL", re.IGNORECASE
 )
-_MIN_SECRET_CHARS = 6  # of a variable that may be something else: `true` is no secret
+_MIN_SECRET_CHARS = 6  # of a variable that may be something else: `true` is not a secret
 _LOCAL_SCHEMES = ("sqlite", "file")
 
 

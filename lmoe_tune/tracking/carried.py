@@ -1,4 +1,4 @@
-"""What a model in MLflow takes along, so that it can be served where lmoe-tune is not installed.
+"""What a model in MLflow contains, so that it can be served where lmoe-tune is not installed.
 
 No index has the version of the package that a model was logged with, least of all one from a
 checkout. So its source lies in the model as one archive, from which Python imports it, and the

@@ -1,8 +1,8 @@
 """MLflow's own pages, opened on a prepared comparison: filter, order, columns and charts, behind a
 link.
 
-MLflow keeps a view that somebody shares as a tag `mlflow.sharedViewState.KEY` of the experiment,
-and opens it by `viewStateShareKey=KEY`. Neither is documented, so all of it is here, and
+MLflow keeps a view that a user shares as a tag `mlflow.sharedViewState.KEY` of the experiment, and
+opens it by `viewStateShareKey=KEY`. Neither is documented, so all of it is here, and
 `tests/tracking/test_browser.py` looks at the charts in a real browser. We write under keys of our
 own only: one for each sweep, one for each confirmation, one that compares the sweeps of an
 experiment. Without such a view MLflow shows one closed row, without metrics.
@@ -48,7 +48,7 @@ def view_page(experiment_id: str, key: str, *, table: bool = False) -> str:
 def deliver(
     runs: Runs, known_tags: dict[str, str], snapshot: SweepSnapshot, parent_run_id: str
 ) -> None:
-    """Write the views of a sweep, or of a confirmation, where they are not there as they are to be.
+    """Write the views of a sweep, or of a confirmation, if they are missing or different.
 
     Args:
         known_tags: of the experiment; what is written is added.

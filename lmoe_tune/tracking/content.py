@@ -1,5 +1,5 @@
-"""What MLflow is told of a sweep, a trial and a baseline: params, tags, metrics and notes, as plain
-values.
+"""What MLflow is told about a sweep, a trial and a baseline: params, tags, metrics and notes, as
+plain values.
 
 Only the searched parameters are params, so that parallel coordinates show nothing else; what is the
 same for all trials of a sweep is a tag, by which one can filter across sweeps. `docs/mlflow.md`
@@ -20,7 +20,7 @@ from lmoe_tune.snapshot import BaselineSnapshot, SweepSnapshot
 from lmoe_tune.spec.metrics import RESERVED
 
 STATUS = {"running": "RUNNING", "complete": "FINISHED", "pruned": "FINISHED", "failed": "FAILED"}
-"""A run's status by its trial's state; KILLED is for what nobody works on."""
+"""A run's status by its trial's state; KILLED means that no process works on it."""
 SWEEP_STATUS = {"running": "RUNNING", "interrupted": "KILLED", "complete": "FINISHED"}
 TRIAL_KIND = {"sweep": "trial", "confirm": "confirm_job"}
 """The kind of the runs of its trials; the tag with their numbers is called after it."""
@@ -95,7 +95,7 @@ def trial_params(snapshot: SweepSnapshot, trial: TrialRecord) -> dict[str, objec
 
 
 def trial_name(snapshot: SweepSnapshot, trial: TrialRecord) -> str:
-    """What its run is called; nothing is found by that."""
+    """The name of its run; nothing is looked up by it."""
     job = trial.params
     if snapshot.kind == "confirm" and "candidate" in job:
         return f"{job['purpose']} {job['candidate']}, split {job['split']}, seed {job['seed']}"
@@ -103,8 +103,8 @@ def trial_name(snapshot: SweepSnapshot, trial: TrialRecord) -> str:
 
 
 def trial_status(snapshot: SweepSnapshot, trial: TrialRecord) -> str:
-    """KILLED where nobody works on it, so that none is left RUNNING; its tag says that it is still
-    to be finished.
+    """KILLED if no process works on it, so that none is left RUNNING; its tag says that it is not
+    finished.
     """
     if trial.state == "running" and snapshot.state != "running":
         return "KILLED"

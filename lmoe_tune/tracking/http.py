@@ -1,8 +1,8 @@
 """One plain request to a tracking server, with the proxies, certificates and credentials that
 MLflow would use.
 
-MLflow tells a login page, a 502 and a 407 apart no better than by their text, so where it matters
-the server is asked here, which takes no import of MLflow either.
+MLflow distinguishes a login page, a 502 and a 407 only by their text, so where it matters the
+server is asked here, which needs no import of MLflow either.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Answer:
 
 
 def ask(uri: str, experiment: str | None = None) -> Answer | None:
-    """Ask for an experiment, or for any; None where nobody answers."""
+    """Ask for an experiment, or for any; None if nobody answers."""
     import requests
 
     try:

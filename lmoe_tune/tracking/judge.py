@@ -1,9 +1,9 @@
 """Whether MLflow refused or cannot be reached: the one place that judges what it and the libraries
 below it raise.
 
-*Away* is what passes by itself: refused connections, time-outs, errors of the server's own (5xx,
-and 429), locks. Everything else is a *refusal*: waiting does not help, so it is said at once, with
-what to mend.
+*Away* is what passes by itself: refused connections, time-outs, errors inside the server (5xx, and
+429), locks. Everything else is a *refusal*: waiting does not help, so it is reported at once, with
+what to fix.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _OTHERWISE = "see whether this is the address of an MLflow server"
 
 
 def judged(error: Exception, uri: str) -> TrackingError:
-    """What an exception of MLflow's says of the store at `uri`, without its credentials."""
+    """What an exception from MLflow says about the store at `uri`, without its credentials."""
     if isinstance(error, TrackingError):
         return error
     chain = list(_chain(error))
@@ -79,14 +79,14 @@ def away(uri: str, why: str) -> TrackingAwayError:
 def refusal(
     uri: str, why: str, to_mend: str | None = None, *, of_content: bool = False
 ) -> TrackingRefusedError:
-    """MLflow refuses, for this reason, which may say by itself what to do."""
+    """MLflow refuses, for this reason, which may already say what to do."""
     advice = f"; {to_mend}" if to_mend else ""
     text = f"MLflow refuses: {why}{advice} (at {shown(uri)})"
     return TrackingRefusedError(text, of_content=of_content)
 
 
 def judged_status(status: int, uri: str, why: str | None = None) -> TrackingError:
-    """What an HTTP status says; `why` is the server's own sentence."""
+    """The error for an HTTP status; `why` is the server's own sentence."""
     said = f"{status} {responses.get(status, '')}".strip()
     if why:
         said += f", {without_secrets(why, uri)}"
@@ -125,9 +125,7 @@ def translated(uri: str) -> Iterator[None]:
 
 
 def _judged_alone(error: BaseException, uri: str) -> TrackingError | None:
-    """What one exception of a chain says by itself; None where the next one below it is to be
-    asked.
-    """
+    """What one exception of a chain says by itself; None if the next one below it decides."""
     if isinstance(error, ImportError):
         return missing_driver(error, uri)
     kind = type(error).__module__.partition(".")[0]
@@ -149,7 +147,7 @@ def _judged_alone(error: BaseException, uri: str) -> TrackingError | None:
 
 
 def _is_an_answer(error: BaseException) -> bool:
-    """Whether it is what a tracking server said, and not what MLflow makes of it here."""
+    """Whether it is what a tracking server said, and not MLflow's interpretation of it."""
     return type(error).__name__ == "RestException"
 
 
@@ -170,7 +168,7 @@ def _judged_mlflow(error: BaseException, uri: str) -> TrackingError | None:
     if status != 500:
         return judged_status(status, uri)
 
-    # What is no JSON, or has a status that MLflow does not know, is all the same to it.
+    # MLflow does not distinguish what is not JSON from what has a status that it does not know.
     answer = http.ask(uri)
     if answer is None or answer.is_fine:
         return away(uri, without_secrets(str(error), uri))
@@ -249,7 +247,7 @@ def _judged_sqlite(error: sqlite3.Error, uri: str) -> TrackingError:
 
 
 def _judged_database(error: BaseException, uri: str) -> TrackingError:
-    """What a database server's driver raised: by its SQLSTATE or number, where it has one."""
+    """What a database server's driver raised, judged by its SQLSTATE or number, if it has one."""
     text = without_secrets(str(error), uri)
     state = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
     number = error.args[0] if error.args else None

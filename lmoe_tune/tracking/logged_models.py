@@ -37,7 +37,7 @@ _SCORES = "msp, max_logit or energy; higher = more in-distribution"
 
 
 class CheckpointGoneError(TrackingError):
-    """A checkpoint was dropped meanwhile: its trial is no longer among the best. Says nothing of
+    """A checkpoint was dropped meanwhile: its trial is no longer among the best. Says nothing about
     MLflow.
     """
 
@@ -64,7 +64,7 @@ class LoggedModels:
         artifact_root: Path | None,
         refused: Collection[str] = (),
     ) -> None:
-        """`refused`: names of metrics that MLflow does not take; it may grow."""
+        """`refused`: names of metrics that MLflow does not accept; it may grow."""
         self._refused = refused
         self._client = client
         self._experiment_id = experiment_id

@@ -1,4 +1,4 @@
-"""Whether a run could deliver to a store, found within seconds and without MLflow's own import.
+"""Whether a run could deliver to a store, found out within seconds and without importing MLflow.
 
 `search` asks before it makes anything, `doctor` shows the answer, and each connection starts with
 the cheap part.
@@ -46,7 +46,7 @@ class Probe:
     Attributes:
         uri: without credentials.
         state: `away` may pass by itself, `refused` will not.
-        why: what is wrong and, of a refusal, what to mend; empty where it is ready.
+        why: what is wrong and, for a refusal, what to fix; empty if it is ready.
         caution: what will not arrive although the rest does, such as models.
     """
 
@@ -72,8 +72,8 @@ def probe(uri: str, experiment: str | None = None) -> Probe:
 
 
 def refuse_closed(uri: str, experiment: str | None = None) -> str | None:
-    """Raise where the store refuses; one that is only away is no reason not to start. Returns a
-    caution.
+    """Raise if the store refuses; a store that is only unreachable is no reason not to start.
+    Returns a caution.
 
     Raises:
         TrackingRefusedError: says what to fix.
@@ -85,7 +85,7 @@ def refuse_closed(uri: str, experiment: str | None = None) -> str | None:
 
 
 def refuse_unusable(uri: str) -> None:
-    """Fail within seconds where nobody listens, or the address is none: MLflow's own retries take
+    """Fail within seconds if nobody listens, or the address is invalid: MLflow's own retries take
     100 s.
 
     Raises:
@@ -167,7 +167,7 @@ def _ask_through_mlflow(uri: str) -> None:
 
 
 def _about_files(body: dict[str, Any]) -> str | None:
-    """What is to be said of the place where the server has files put."""
+    """What to say about the place where the server has files put."""
     experiments: list[dict[str, Any]] = [body["experiment"]] if "experiment" in body else []
     experiments += body.get("experiments") or []
     if experiments:
@@ -231,7 +231,7 @@ def _refuse_memory(uri: str) -> None:
 
 
 def _refuse_files(uri: str) -> None:
-    """MLflow has closed its store of plain files; whoever needs it says so to MLflow."""
+    """MLflow has closed its store of plain files; users who need it must tell MLflow so."""
     if os.environ.get("MLFLOW_ALLOW_FILE_STORE", "").strip().lower() in ("true", "1"):
         return
 

@@ -48,7 +48,7 @@ class Delivered:
 
     Attributes:
         num_left: trials that have not been looked at, for lack of time.
-        said: sentences for the user: what MLflow does not take.
+        said: sentences for the user: what MLflow does not accept.
     """
 
     experiment_id: str
@@ -74,13 +74,13 @@ class _Contact:
     open: set[int] = field(default_factory=set)
     """Trials that have been delivered, but may still change."""
     without_datasets: list[Run] = field(default_factory=list)
-    """Of trials that have ended: what they saw is said when nothing else waits, as it costs a call
-    for each.
+    """Of trials that have ended: their data sets are sent when nothing else waits, as that costs a
+    call for each.
     """
     num_seen: int = 0
     """Trials below this number have been delivered."""
     last_ms: int = 0
-    """The last time that the delivered trials know of."""
+    """The latest time in the delivered trials."""
 
     @property
     def client(self) -> MlflowClient:
@@ -141,7 +141,7 @@ class Projection:
 
         Raises:
             TrackingAwayError, TrackingRefusedError: what was delivered stays, and the next call
-                goes on.
+                continues.
             CheckpointGoneError: one of `models` is gone.
         """
         until = time.monotonic() + limit_s if limit_s is not None else None
@@ -162,8 +162,8 @@ class Projection:
     def _patiently(
         self, snapshot: SweepSnapshot, models: Sequence[ModelSource], until: float | None
     ) -> Delivered:
-        """A run that somebody has deleted in MLflow refuses too, so before that is believed all is
-        looked up again.
+        """A run that was deleted in MLflow refuses too, so everything is looked up again before a
+        refusal is believed.
         """
         try:
             return self._deliver(self._reach(snapshot), snapshot, models, until)

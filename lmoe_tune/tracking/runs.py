@@ -1,8 +1,8 @@
 """The runs of one experiment: what MLflow is known to hold of each, and how what is new is sent in
 few calls.
 
-A call that MLflow refuses for what is in it is taken apart, so that one name or value it does not
-take costs that one alone; the rest arrives, and the user hears of it once.
+A call that MLflow refuses for its content is split up, so that a name or value it rejects costs
+only itself; the rest arrives, and the user is told once.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Runs:
 
     Attributes:
         changed: something was sent.
-        refused: names of metrics, params and tags that MLflow does not take; they are not sent
+        refused: names of metrics, params and tags that MLflow does not accept; they are not sent
             again.
         say: gets a sentence about each of them.
     """
@@ -125,7 +125,7 @@ class Runs:
         run.num_epochs = max(run.num_epochs, num_epochs)
 
     def set_status(self, run: Run, status: str, ended_ms: int) -> None:
-        """End a run, or wake it."""
+        """End a run, or set it running again."""
         if run.status == status:
             return
 
@@ -138,7 +138,7 @@ class Runs:
         self.changed = True
 
     def log_datasets(self, run: Run, datasets: Sequence[DatasetRecord]) -> None:
-        """Say what a run saw. One that is there already stays as it is."""
+        """Record the data sets of a run. One that is there already stays as it is."""
         if run.has_datasets or not datasets:
             return
         from mlflow.entities import Dataset, DatasetInput, InputTag

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # What a user has set stays. MLflow reads these at each call, so they hold for the whole process.
 SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
-    # The projection tries again by itself, so a server that is away must not hold it for minutes.
+    # The projection tries again by itself, so an unreachable server must not hold it for minutes.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
@@ -118,7 +118,7 @@ def _create_sqlite(path: Path) -> None:
     """Have MLflow make its tables in memory, copy them to a file aside, and rename that.
 
     On the disk its 67 migrations cost twice the CPU and wait for hundreds of syncs, and a kill
-    between two of them leaves a database that MLflow can neither use nor mend.
+    between two of them leaves a database that MLflow can neither use nor repair.
     """
     from mlflow.db import upgrade  # the command `mlflow db upgrade`
 

@@ -61,7 +61,7 @@ def environment(tracking_uri: str) -> dict[str, str]:
     )
 
 
-# Set for a server of one's own, these would make this one answer others.
+# If a user has set these for another server, they would make this one answer other machines.
 _OPENS_UP = (
     "MLFLOW_SERVER_DISABLE_SECURITY_MIDDLEWARE",
     "MLFLOW_SERVER_ALLOWED_HOSTS",
@@ -87,7 +87,7 @@ def serve(
 ) -> int:
     """Run the user interface until SIGINT or SIGTERM; returns the exit status.
 
-    A tracking server has one of its own: its address is said, and nothing is started.
+    A tracking server has its own pages: its address is printed, and nothing is started.
 
     Args:
         tracking_uri: whose store is to be shown.
@@ -229,7 +229,7 @@ def _signal_group(server: subprocess.Popen[bytes], number: int) -> None:
 
 
 def _end(server: subprocess.Popen[bytes]) -> None:
-    """No process of the server's is left behind."""
+    """Leave no process of the server behind."""
     _signal_group(server, signal.SIGTERM)
     with suppress(subprocess.TimeoutExpired):
         server.wait(_STOP_TIMEOUT_S)

@@ -1,4 +1,4 @@
-"""What a command puts into MLflow by itself, beside the projection: a report, a detector for the
+"""What a command itself puts into MLflow, beside the projection: a report, a detector for the
 registry.
 """
 
@@ -54,8 +54,8 @@ def register_detector(
     Args:
         experiment_id, run_id: of the run that the detector belongs to.
         artifact_root: where a SQLite store beside it keeps its artifacts.
-        verdict: what a confirmation said of it: a tag of the version. Where that is `real`, the
-            version also gets the alias `confirmed`, which is moved from the one that had it.
+        verdict: what a confirmation said about it: a tag of the version. If it is `real`, the
+            version also gets the alias `confirmed`, which is taken from the one that had it.
 
     Returns:
         `name`, `version`, `model_id` and `uri`.

@@ -61,7 +61,7 @@ class Served(PythonModel):
                 pixels in 0-255, as an array (N, C, H, W) or (C, H, W), of one channel also without
                 C, or as a DataFrame whose rows are flattened images.
             params: `score` is msp, max_logit or energy; the one that the search went by is the
-                default. There is no `is_ood` of another one.
+                default. For another score there is no `is_ood`.
 
         Raises:
             ValueError: none of these, or a file that cannot be read.
