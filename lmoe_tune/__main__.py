@@ -1,5 +1,6 @@
-"""Where `lmoe-tune` and `python -m lmoe_tune` begin: Ctrl-C while the command line is still being
-imported ends as it does later, without a traceback."""
+"""The entry point of `lmoe-tune` and `python -m lmoe_tune`: Ctrl-C ends it without a traceback,
+even while the command line is still being imported.
+"""
 
 from __future__ import annotations
 

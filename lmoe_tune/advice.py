@@ -17,7 +17,7 @@ from pathlib import Path
 from lmoe_tune.home import is_default
 
 PROGRAM = "lmoe-tune"
-NAME = "NAME"  # where any sweep, data or image may stand
+NAME = "NAME"  # placeholder for any sweep, data or image
 SPEC = "SPEC"
 IMAGES = "IMAGE…"
 
@@ -25,7 +25,7 @@ _Value = str | int | float | Path | bool | None
 
 
 def search(spec: str | Path = "digits", *, home: Path | None = None) -> str:
-    """Start a sweep, or go on with it."""
+    """Start a sweep, or continue it."""
     return _typed("search", spec, home=home)
 
 
@@ -39,7 +39,9 @@ def resume(
     retry_failed: bool = False,
     home: Path | None = None,
 ) -> str:
-    """Go on with a sweep; budgets as they are typed: `+8` for eight more, `24` for that many in all."""
+    """Continue a sweep; budgets as they are typed: `+8` for eight more, `24` for that many in
+    all.
+    """
     return _typed(
         "resume", name, home=home, trials=trials, time=time, gpu_hours=gpu_hours,
         max_failed=max_failed, retry_failed=retry_failed,
@@ -67,7 +69,7 @@ def confirm(
     reseed: int | None = None,
     home: Path | None = None,
 ) -> str:
-    """Train the best again over fresh seeds, and test them."""
+    """Train the best trials again with fresh seeds, and test them."""
     return _typed(
         "confirm", name, home=home, seeds=None if reseed else seeds, top=top, reseed=reseed,
         splits=",".join(map(str, splits)) if splits else None,
@@ -83,7 +85,7 @@ def export(
 
 
 def predict(folder: str | Path) -> str:
-    """Ask a detector about images."""
+    """Run a detector on images."""
     return f"{_typed('predict', folder)} {IMAGES}"
 
 
@@ -98,12 +100,12 @@ def ui(name: str, *, home: Path | None = None) -> str:
 
 
 def inspect(spec: str | Path = SPEC, *, home: Path | None = None) -> str:
-    """What is in a spec's data, and what is wrong with them."""
+    """Inspect a spec's data, and report what is wrong with them."""
     return _typed("data", "inspect", spec, home=home)
 
 
 def doctor(*, rebuild: str | None = None, home: Path | None = None) -> str:
-    """What is wrong with this machine or home; or build a sweep's ledger again from its trials' records."""
+    """Check this machine and the home; or rebuild a sweep's ledger from its trials' records."""
     return _typed("doctor", home=home, rebuild=rebuild)
 
 
@@ -147,7 +149,7 @@ def _typed(*words: _Value, home: Path | None = None, **options: _Value) -> str:
 
 
 def _short(path: Path) -> str:
-    """The path as one would type it here: relative where it lies below the working directory."""
+    """The path as a user would type it here: relative if it lies below the working directory."""
     try:
         relative = os.path.relpath(path)
     except OSError:  # the working directory is gone

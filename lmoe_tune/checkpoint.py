@@ -28,8 +28,8 @@ KEEP = 2  # the newest may turn out to be damaged
 def save(folder: Path, epoch: int, state: Mapping[str, Any]) -> Path:
     """Write the state after `epoch` and drop all but the newest two; returns the file's path.
 
-    Files of this and later epochs are of a course that was given up, as they were damaged: they go
-    first.
+    Existing files of this and later epochs belong to an abandoned course, as they were damaged:
+    they are deleted first.
 
     Raises:
         StorageError: it cannot be written; the one before it is still there.
@@ -91,7 +91,7 @@ def load_newest(folder: Path, *, up_to: int | None = None) -> dict[str, Any] | N
             num_damaged += 1
             log.warning("%s; using the one before it", error)
         except FileNotFoundError:
-            continue  # whoever trains here has dropped it meanwhile
+            continue  # the process that trains here has dropped it meanwhile
     if num_damaged:
         log.warning(
             "%s: no undamaged checkpoint is left; training starts again with the first epoch",

@@ -53,7 +53,7 @@ class Cost:
 
 
 def estimate(spec: Spec) -> Cost | None:
-    """What a sweep of this spec takes on this machine; None where its images cannot be counted."""
+    """What a sweep of this spec costs on this machine; None if its images cannot be counted."""
     images = _num_images(spec)
     if images is None:
         return None

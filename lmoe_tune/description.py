@@ -1,4 +1,5 @@
-"""What must be known of a model to use its weights alone; it is in every checkpoint, beside them.
+"""What must be known about a model to use its weights alone; it is in every checkpoint, beside
+them.
 
 N images, C channels, H W pixels, K classes.
 """
@@ -55,7 +56,7 @@ class ModelDescription:
 
     @classmethod
     def of_record(cls, document: object, *, whose: str, fix: str) -> ModelDescription:
-        """What a checkpoint says of its model.
+        """What a checkpoint says about its model.
 
         Args:
             document: what it has under `KEY`; None where it has nothing.
@@ -63,8 +64,8 @@ class ModelDescription:
             fix: what to do where it is not enough.
 
         Raises:
-            UsageError: it does not say all of it: the model would be given other pixels than it was
-                trained on.
+            UsageError: something is missing: the model would be given different pixels from those
+                it was trained on.
         """
         try:
             if not isinstance(document, Mapping):

@@ -1,4 +1,6 @@
-"""Files that are at any moment either the old one or the new one, whole; text in them is UTF-8."""
+"""Files that are at any moment either the old version or the new one, complete; text in them is
+UTF-8.
+"""
 
 from __future__ import annotations
 
@@ -65,9 +67,7 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def cannot_write(path: Path, error: OSError) -> StorageError:
-    """What to raise where `path` cannot be written. What to type then is added by whoever knows the
-    command.
-    """
+    """The error to raise if `path` cannot be written. The caller adds what to type then."""
     advice = ADVICE.get(error.errno or 0, "see what is wrong with that disk")
     return StorageError(f"{path}: cannot be written ({error.strerror or error}); {advice}")
 

@@ -59,10 +59,10 @@ Logits = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True, eq=False)
 class Winner:
-    """What is exported: weights, what they need, and where they come from."""
+    """The weights to export, what they need, and where they come from."""
 
     name: str
-    """`trial 3`, or that with what confirmed it."""
+    """`trial 3`, and how it was confirmed."""
     trial: int
     method: str
     params: dict[str, Any]
@@ -71,7 +71,7 @@ class Winner:
     data: DataSpec
     metrics: dict[str, Any]
     confirmed: dict[str, Any] | None
-    """What a confirmation said of it; None where there was none."""
+    """What a confirmation said about it; None if there was none."""
 
 
 def winner_of(ledger: Ledger, trial: int | None = None) -> Winner:
@@ -239,7 +239,7 @@ def _traced(network: Network, shape: tuple[int, int, int]) -> torch.export.Expor
         program = torch.export.export(
             network, (some,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},)
         )
-    for node in program.graph.nodes:  # which lines of which file it came from is nobody's business
+    for node in program.graph.nodes:  # the exported file should not reveal source files and lines
         node.meta = {key: value for key, value in node.meta.items() if key == "val"}
     return program
 
@@ -285,7 +285,7 @@ def _validation(winner: Winner, home: Path) -> Validation:
             searched.val, searched.val_labels, known, searched.val_fine, searched.val_coarse
         )
 
-    # A confirmation trains on all classes, unless it starts from a classifier of the user's own.
+    # A confirmation trains on all classes, unless it starts from the user's own classifier.
     if winner.confirmed is not None:
         of_all = validation_of_all_classes(winner.data, home)
         if of_all.classes == known:
@@ -301,7 +301,7 @@ def _metrics(winner: Winner, measured: dict[str, float]) -> dict[str, Any]:
 
     A confirmation has measured in fp32 already, on images that nothing else may open. What a search
     has recorded was measured in the precision of its training; the deployed network is measured
-    again, and the difference said.
+    again, and the difference is recorded.
     """
     if winner.confirmed is not None:
         return {"metrics": winner.metrics, "recorded": None, "difference": None}
@@ -357,7 +357,7 @@ def _as_onnx(network: Network, shape: tuple[int, int, int]) -> bytes:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """torch's exporters warn and log of their own affairs."""
+    """Silence torch's exporters, which warn and log about their own affairs."""
     before = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:

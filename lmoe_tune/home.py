@@ -90,5 +90,5 @@ def _refuse_file(home: Path, what: str) -> None:
             if path.exists():
                 which = "that" if path == home else str(path)
                 raise UsageError(f"{what}, but must be a folder, and {which} is a file")
-        except OSError:  # it cannot be looked at; whoever uses it says so
+        except OSError:  # it cannot be checked here; the code that uses it says so
             return

@@ -1,5 +1,5 @@
-"""Which AUROCs measured on the same images cannot be told apart: DeLong, DeLong and Clarke-Pearson
-(1988).
+"""Which AUROCs measured on the same images cannot be distinguished: DeLong, DeLong and
+Clarke-Pearson (1988).
 
 The *placement* of an in-distribution image is the share of out-of-distribution images that score
 below it, ties by half; that of an out-of-distribution image the share of in-distribution images
@@ -7,7 +7,7 @@ above it. Their means are the AUROC. For two models on the same images the varia
 difference of their AUROCs is the variance of the differences of their placements, over the numbers
 of images: what both have in common cancels.
 
-N in-distribution images, M out-of-distribution ones. No torch: whoever only looks at a sweep reads
+N in-distribution images, M out-of-distribution ones. No torch: commands that only read a sweep use
 these.
 """
 
@@ -64,8 +64,8 @@ class Placements:
         return variance
 
     def is_tied(self, other: Placements, metric: str) -> bool:
-        """Whether the two cannot be told apart at 95% on these images; for this seed, says nothing
-        of others.
+        """Whether the two cannot be distinguished at 95% on these images; this is about this seed
+        and says nothing about others.
         """
         difference = abs(self.auroc(metric) - other.auroc(metric))
         return bool(difference <= Z * np.sqrt(self.variance_of_difference(other, metric)) + 1e-12)

@@ -1,4 +1,4 @@
-"""The processes that we start, and those of this machine.
+"""The processes that we start, and the other processes of this machine.
 
 Every Python process of ours is started here. It never looks for modules in the working directory,
 where a `queue.py` of the user's would hide the library's, and neither do the processes that it
@@ -124,7 +124,7 @@ def die_with_parent() -> None:
 class JsonProcess:
     """A Python process of ours that is sent one JSON object a line, and answers with others.
 
-    Whatever else appears among its lines is passed over. It ends when its stdin is closed.
+    Anything else among its lines is skipped. It ends when its stdin is closed.
     """
 
     def __init__(
@@ -212,7 +212,7 @@ class JsonProcess:
 
 
 def message_pipe() -> Callable[[Message], None]:
-    """For the process itself: tells its parent something. What libraries print goes to stderr from
+    """For the process itself: sends its parent a message. What libraries print goes to stderr from
     now on.
     """
     pipe = os.fdopen(os.dup(sys.__stdout__.fileno()), "w", encoding="utf-8")  # type: ignore[union-attr]
@@ -259,7 +259,7 @@ class Process:
         return content.replace(b"\0", b" ").decode(errors="replace")
 
     def is_alive(self) -> bool:
-        """Whether it still runs; one that died and was not waited for does not."""
+        """Whether it still runs; a zombie does not."""
         fields = _stat(self.pid)
         return fields[19:20] == [self.started] and fields[0] not in ("Z", "X")
 

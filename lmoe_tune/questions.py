@@ -1,11 +1,12 @@
-"""What a home has asked of its sealed test sets: `HOME/questions.jsonl`, only ever added to.
+"""The questions that a home has asked its sealed test sets: `HOME/questions.jsonl`, which is
+append-only.
 
 A *question* is a test set and the configuration that is compared on it; a *look* is one set of
-trainings that it was answered with. Both are numbered, and their numbers decide how much it takes
-to be called real (`lmoe_tune.statistics.Asked`). They are recorded before anything of the test is
-known, under a lock, in whole lines that are on the disk before the answer is given; a line that a
-kill left half-written is cut off by the next writer. The seeds that confirmations have taken are
-here too, so that no two of them share one.
+trainings that it was answered with. Both are numbered, and their numbers decide how strong the
+evidence must be to be called real (`lmoe_tune.statistics.Asked`). They are recorded before anything
+of the test is known, under a lock, in whole lines that are on the disk before the answer is given;
+a line that a kill left half-written is cut off by the next writer. The seeds that confirmations
+have taken are here too, so that no two of them share one.
 
 One JSON object a line:
 
@@ -72,7 +73,7 @@ def ask(home: Path, ident: str, about: Mapping[str, Any], asker: Mapping[str, An
     """The question with this identity; recorded with the next number where it is a new one.
 
     Args:
-        about: what it is, for whoever reads the file.
+        about: what it is, for readers of the file.
         asker: `sweep`, `sweep_id` and `who`.
 
     Raises:
@@ -116,7 +117,7 @@ def take_seeds(
 ) -> tuple[int, ...]:
     """The first `count` seeds of a sweep for a purpose: those it has taken before, and new ones.
 
-    New ones count up from `first` and are none that anybody has taken, nor any to `avoid`.
+    New ones count up from `first`, without those that are taken already and those to `avoid`.
 
     Raises:
         UsageError: the file is damaged.
@@ -143,7 +144,7 @@ def taken_seeds(home: Path, sweep_id: str, purpose: str) -> tuple[int, ...]:
 
 
 def all_taken_seeds(home: Path) -> set[int]:
-    """The seeds that anybody in this home has taken for anything."""
+    """All seeds that have been taken in this home, for any purpose."""
     return _all_seeds(_records(_content(home), home))
 
 

@@ -44,7 +44,7 @@ class EpochRecord:
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """One trial as it stands in the ledger.
+    """One trial as the ledger has it.
 
     The values are those of its last epoch. In JSON the number is called `trial`.
     """
@@ -76,7 +76,7 @@ class TrialRecord:
     gpu: str | None = None
     """The name of the GPU."""
     notes: tuple[str, ...] = ()
-    """What its process warned of: a damaged checkpoint, say."""
+    """Warnings of its process, such as a damaged checkpoint."""
     distributions: Mapping[str, str] = field(default_factory=lambda: _EMPTY)
     """What each parameter was drawn from, as Optuna writes it."""
     optuna: Mapping[str, Any] = field(default_factory=lambda: _EMPTY)

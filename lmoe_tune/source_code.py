@@ -52,7 +52,7 @@ def code_of(spec: Spec, import_path: Path, parts: Sequence[str] = PARTS) -> dict
 
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """One line for each file or package that is not what it was."""
+    """One line for each file or package that has changed."""
     lines = []
     for name in sorted({*before, *now}):
         old, new = before.get(name), now.get(name)
@@ -104,7 +104,7 @@ def _files_of(module: str, folder: Path) -> list[Path]:
 def _imported(path: Path, module: str) -> list[str]:
     try:
         tree = ast.parse(path.read_bytes())
-    except SyntaxError:  # what is wrong with it is said where it is imported
+    except SyntaxError:  # what is wrong with it is reported where it is imported
         return []
     if path.name == "__init__.py":
         package = module.split(".")

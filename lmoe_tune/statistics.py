@@ -12,12 +12,12 @@ difference at a level is the larger of
     t(S - 1) sqrt( S / (S - 1) sum_s weight_s^2 (mean_s - mean)^2 )                    splits, where S > 1
 
 with t(df) and z the quantiles of Student's and the normal distribution. So seeds that share a
-split's test images do not count as if they were independent, and several splits count as what they
-are. The p-value is the level at which the interval just reaches 0. The mean of one configuration
-has its interval in the same way.
+split's test images do not count as if they were independent, and with several splits the splits are
+the unit. The p-value is the level at which the interval just reaches 0. The mean of one
+configuration has its interval in the same way.
 
-Who asks often finds something in the end. So a *question* (a test set, a winner) has a level of its
-own, and so has each *look* at it with more runs: see `Asked`.
+If you ask often enough, you find something in the end. So a *question* (a test set, a winner) has a
+level of its own, and so has each *look* at it with more runs: see `Asked`.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ Floats = npt.NDArray[np.float64]
 VerdictName = Literal["real", "small", "noise", "worse"]
 
 ALPHA = 0.05
-"""How often, over all questions of a home together, a winner that is no better may be called
+"""How often, over all questions of a home together, a winner that is not better may be called
 better.
 """
 FIRST_LOOKS_SHARE = 0.8
 """What a look may use of the level that the looks before it have left of its question's."""
 COUNTS = ("_near_duplicates",)
-"""How the names of metrics end that are no shares between 0 and 1."""
+"""Endings of the names of metrics that are not shares between 0 and 1."""
 LOWER_IS_BETTER = ("_ece",)
-"""How the names of metrics end of which less is better."""
+"""Endings of the names of metrics of which less is better."""
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,7 @@ class Run:
     images for every run of a split (`evaluation.resampled_test_metrics` with one seed per split).
     Empty: the sampling of test images is left out of account."""
     diverged: bool = False
-    """Whether the training ended in numbers that are not finite; its metrics are then those of
-    chance.
-    """
+    """Whether the training diverged to non-finite numbers; its metrics are then those of chance."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +69,8 @@ class Asked:
 
     Question k of a home has the one-sided level .05 / (k (k + 1)): .025, .0083, .0042, …, together
     .05. The looks at a question, each with more runs than the one before, share its level: each may
-    use four fifths of what is left. Whatever is asked and however often, a winner that is no better
-    is then called `real` or `small` in at most 5% of homes, by the union bound.
+    use four fifths of what is left. Whatever is asked and however often, a winner that is not
+    better is then called `real` or `small` in at most 5% of homes, by the union bound.
     """
 
     question: int = 1
@@ -118,7 +116,7 @@ class Paired:
     the first's.
     """
     noise_floor: float
-    """What a single pair is off by on other seeds and other test images, one standard deviation."""
+    """The error of a single pair on other seeds and other test images, one standard deviation."""
     seed_sd: float
     """Standard deviation of a pair's difference over seeds."""
     image_sd: float

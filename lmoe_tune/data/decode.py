@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 UInt8Array = npt.NDArray[np.uint8]
 
 Picture: TypeAlias = Union[Path, str, bytes, UInt8Array, "Image"]
-"""An image as somebody has it: a file's path, a file's content, an image of Pillow's, or pixels.
+"""An image in any form: a file's path, a file's content, a Pillow image, or pixels.
 
 Pixels are uint8, (H, W) grey, (H, W, 3) RGB or (H, W, 4) RGB with transparency.
 """
@@ -38,7 +38,7 @@ NAMELESS = "the image"
 
 
 class CorruptImageError(UsageError):
-    """A file that is no whole image, or cannot be read at all."""
+    """A file that is not an intact image, or cannot be read at all."""
 
     def __init__(self, path: Path | str, why: str) -> None:
         self.path = Path(path)
@@ -112,7 +112,7 @@ def _as_cut_rgb(picture: Picture, crop_bottom: int) -> Image:
 
 @contextmanager
 def _explained(name: Path | str) -> Iterator[None]:
-    """Whatever Pillow raises becomes a CorruptImageError; what it only warns of is not heard."""
+    """Whatever Pillow raises becomes a CorruptImageError; its warnings are dropped."""
     from PIL import Image, UnidentifiedImageError
 
     try:

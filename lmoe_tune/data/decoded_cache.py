@@ -53,7 +53,7 @@ NUM_SHOWN = 5  # broken files named in a message
 _LINE = re.compile(rb"^(\d+) ([0-9a-f]{8})\n", re.MULTILINE)
 
 Progress = Callable[[int, int], None]
-"""Told (images done, images to decode) now and then."""
+"""Is told (images done, images to decode) now and then."""
 
 
 @dataclass(frozen=True)
@@ -127,8 +127,8 @@ class DecodedCache:
         progress: Progress | None = None,
         say: Callable[[str], None] = log.warning,
     ) -> CachedImages:
-        """The images, decoding those that are missing first; another process that is at it is
-        waited for.
+        """The images, decoding those that are missing first; waits for another process that is
+        already doing so.
 
         Args:
             limit: bytes that everything under `root` may take; None: what the disk has.
@@ -172,7 +172,7 @@ class DecodedCache:
 
     def _settle_leftovers(self) -> None:
         """Turn what killed builds have left into segments of the blocks that they finished; remove
-        what is spoilt.
+        damaged ones.
         """
         for folder in self.folder.glob("segment-*"):
             if not _Segment(folder, self.side).is_whole():

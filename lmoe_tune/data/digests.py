@@ -1,9 +1,9 @@
-"""What tells images apart without keeping their pixels: size, SHA-256, and a grey thumbnail of 8 x
-8.
+"""What distinguishes images without keeping their pixels: size, SHA-256, and a grey thumbnail of 8
+x 8.
 
 The thumbnail is the perceptual hash: a copy that was encoded again or resized has nearly the same
 one. Whether a file is a whole image is found out on the way. All of it is kept under the home, by
-path, size and time of change, so a file is read once; a run that was killed goes on where it was.
+path, size and time of change, so a file is read once; a run that was killed continues where it was.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ FEW = 256  # files that are read sooner than processes start
 Job = dict[str, Any]
 """`root`, and the `paths` in it."""
 Progress = Callable[[int, int], None]
-"""Told how many files of how many have been read."""
+"""Is told how many files of how many have been read."""
 
 
 @dataclass(frozen=True)
 class Digest:
-    """What is known of a file: `broken` says why it is no whole image, else it is empty."""
+    """What is known about a file: `broken` says why it is not an intact image, else it is empty."""
 
     size: int
     sha256: str
@@ -200,7 +200,7 @@ def _stat(path: Path) -> tuple[int, int] | None:
 class _Store:
     """One file per root, a line per image: appended only, the last line of an image counts.
 
-    A line that a kill or another process has spoilt is not read, and its image digested again.
+    A line that a kill or another process has damaged is not read, and its image is digested again.
     """
 
     def __init__(self, home: Path, root: Path) -> None:

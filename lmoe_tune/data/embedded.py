@@ -48,7 +48,7 @@ def load_digits() -> tuple[UInt8Array, npt.NDArray[np.int64]]:
 def load_photo_patches(photo: Literal["china", "flower"], pool: Pool) -> UInt8Array:
     """Grey 8 x 8 patches (N, 8, 8) of one region of a photograph, each stretched to the full 0-255.
 
-    Without that a patch of plain sky would be told from a digit by its contrast alone.
+    Without that, contrast alone would distinguish a patch of plain sky from a digit.
 
     The pools are vertical bands of the picture (60 / 20 / 20% of its width), with a gap of a patch
     between two of them: no pixel is in two pools, or beside one of another.

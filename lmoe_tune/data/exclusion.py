@@ -1,5 +1,5 @@
-"""Which classes of the outliers are left out: those that a spec names, and those that show what is
-learnt.
+"""Which classes of the outliers are left out: those that a spec names, and those that show the
+known classes.
 
 A WebVision class is its line in synsets.txt, "n04285008 sports car, sport car". With cars,
 aircraft, birds or butterflies in-distribution, the synsets of these kinds are left out by default:

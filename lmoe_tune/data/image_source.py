@@ -35,7 +35,9 @@ from lmoe_tune.data.streams import (
     uploaded,
 )
 
-NUM_FOR_STATISTICS = 1000  # images whose mean and deviation stand for those of all training images
+NUM_FOR_STATISTICS = (
+    1000  # images whose mean and deviation are taken for those of all training images
+)
 EVALUATION_PIXELS = (
     1 << 24
 )  # of a forward without gradients: 83 images of 448 x 448 fit beside other trials

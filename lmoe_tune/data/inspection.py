@@ -1,4 +1,4 @@
-"""What is in the data of a spec, and what stands against searching on them.
+"""What is in the data of a spec, and what prevents a search on them.
 
 The data checker sees every image, sealed ones too, but keeps paths, hashes and counts of them only.
 """

@@ -61,7 +61,7 @@ class HostLoader:
     stream of its own.
 
     What it gives does not depend on how far ahead it is: everything random is in the crops that it
-    is told.
+    is given.
     """
 
     def __init__(self, rows: Rows, device: torch.device, *, threads: int) -> None:
@@ -214,7 +214,7 @@ def made_ahead(
         while pending:
             yield pending.popleft().result()
     finally:
-        pool.shutdown(cancel_futures=True)  # also where nobody asks for the rest
+        pool.shutdown(cancel_futures=True)  # even if nobody asks for the rest
 
 
 def open_loader(rows: Rows, cache: CacheMode, device: torch.device, *, threads: int) -> Loader:

@@ -9,7 +9,7 @@ every class:
 
 with lam ~ Beta(alpha, alpha). Each term is a mean over its own rows. Only the paper's abstract is
 public to us: the form of D, the default weights, the BatchNorm modes and the side that the gradient
-passes are choices of this project, and no reproduction is claimed.
+passes are choices of this project; we do not claim to reproduce the paper.
 """
 
 from __future__ import annotations

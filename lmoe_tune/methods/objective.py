@@ -16,7 +16,7 @@ from lmoe_tune.data.streams import StepDraws
 from lmoe_tune.errors import TrainingError
 
 TERM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
-"""What MLflow and every other record take for a metric's name, once `train_` stands before it."""
+"""What MLflow and every other record accept as a metric's name, after the prefix `train_`."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class LossFunction(Objective):
 
 
 def checked(loss: StepLoss) -> StepLoss:
-    """The loss of a step, as it was; raises TrainingError when it is none that can be trained on."""
+    """The loss of a step, unchanged; raises TrainingError if it cannot be trained on."""
     if not isinstance(loss, StepLoss):
         raise TrainingError(f"the objective gave {_kind(loss)}, but must give a StepLoss")
     _refuse_names(tuple(loss.logged))

@@ -50,13 +50,15 @@ class LoadedSpec:
     spec: Spec
     path: Path
     filled_in: tuple[str, ...] = ()
-    """What neither the file nor an override says, as "train.lr 0.001"."""
+    """Settings that neither the file nor an override gives, as "train.lr 0.001"."""
     given: frozenset[str] = frozenset()
-    """What the file or an override says, as "train.lr"."""
+    """Settings that the file or an override gives, as "train.lr"."""
 
 
 def folder_missing(dataset: Dataset) -> str | None:
-    """What stands against a data set's folder, as far as can be told without knowing its layout."""
+    """What is wrong with a data set's folder, as far as that can be seen without knowing its
+    layout.
+    """
     if dataset.root is not None and not os.path.isdir(dataset.root):
         return f"there is no folder {dataset.root}"
     return None
@@ -82,7 +84,7 @@ def load_spec(
         check_files: whether folders and files that the spec names must exist.
         resolve: gives the declaration of a `package.module:Class`, from that and the spec's folder;
             raises UsageError where it cannot.
-        missing: what a data set with an absolute `root` lacks, None where all is there.
+        missing: what a data set with an absolute `root` lacks, None if nothing is missing.
         bounded: something else than the spec's budget ends the sweep.
 
     Raises:
@@ -134,7 +136,7 @@ def load_data(
     declarations: Mapping[str, Declaration],
     missing: Missing | None = folder_missing,
 ) -> DataSpec:
-    """The section `data` of a spec, for what needs nothing else of it; the other sections may be
+    """The section `data` of a spec, for callers that need nothing else; the other sections may be
     wrong or absent.
 
     Args:
@@ -264,7 +266,7 @@ def _in_words(value: Any) -> str:
 def fold_objectives(root: document.Mapping) -> None:
     """Turn a list of objectives, in place, into its first entry with the others under `also`.
 
-    Constraints may stand in any entry: they hold for the trial.
+    Constraints may be in any entry: they apply to the trial.
     """
     given = root.get("objective")
     if not isinstance(given, document.Sequence) or not given.items:
@@ -338,8 +340,8 @@ def _imply(root: document.Mapping) -> None:
 
 
 def _searched_methods(findings: Findings) -> list[tuple[document.KeyPath, Any]]:
-    """Where the choices of `space.method` stand, and what they are; empty where the method is not
-    searched.
+    """Where the choices of `space.method` are in the document, and what they are; empty if the
+    method is not searched.
     """
     path: document.KeyPath = ("space", METHOD, "choices")
     node = findings.node(path)
@@ -377,7 +379,7 @@ def _methods(
     ]
     known = [method for method in methods if method is not None]
 
-    # A class of one's own goes by the name in the spec, whatever its declaration calls it.
+    # A user's class goes by its name in the spec, whatever its declaration calls it.
     if all(methods):
         return [replace(one, name=str(choice)) for one, choice in zip(known, names, strict=False)]
 

@@ -1,8 +1,7 @@
 """Settings that contradict one another, or make one another meaningless, across the sections of a
 spec.
 
-What only deserves a word (a setting without effect that does no harm) is a remark:
-`sweep/remarks.py`.
+What is only worth a note (a harmless setting without effect) is a remark: `sweep/remarks.py`.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ OF_IMAGE_FILES = ("resize", "crop", "augment")
 
 
 def check_combinations(findings: Findings, methods: Sequence[Declaration]) -> None:
-    """Report what no single section can see.
+    """Report problems that no single section can see.
 
     Args:
         methods: what the trainable, or each of those that are searched, declares.

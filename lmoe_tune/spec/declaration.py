@@ -24,7 +24,7 @@ Kind = Literal["float", "int", "choice", "bool"]
 
 @dataclass(frozen=True)
 class Range:
-    """Over what a parameter is worth tuning, which is narrower than what it may be."""
+    """The range over which a parameter is worth tuning, narrower than the range it may have."""
 
     low: float
     high: float
@@ -33,7 +33,9 @@ class Range:
 
 @dataclass(frozen=True)
 class Parameter:
-    """One hyperparameter. `low` and `high` are inclusive unless `low_exclusive`; None is no bound."""
+    """One hyperparameter. `low` and `high` are inclusive unless `low_exclusive`; None means
+    unbounded.
+    """
 
     name: str
     kind: Kind
@@ -45,8 +47,8 @@ class Parameter:
     low_exclusive: bool = False
     choices: tuple[Value, ...] = ()
     tune: Range | None = None
-    """Over what `confirm` tunes the method when it is compared with another one; None: it stays at
-    its default.
+    """The range over which `confirm` tunes it when the method is compared with another one; None:
+    it stays at its default.
     """
     only_with: tuple[str, ...] = field(default=(), compare=False)
     """The weights of which one must be above 0 for this parameter to change anything. Methods that
@@ -81,7 +83,7 @@ class Parameter:
         return noun + bounds(self.low, self.high, low_exclusive=self.low_exclusive)
 
     def accepts(self, value: object) -> bool:
-        """Whether the value has the parameter's type and lies within its bounds (a bool is no
+        """Whether the value has the parameter's type and lies within its bounds (a bool is not a
         number).
         """
         if self.kind == "choice":
@@ -268,7 +270,7 @@ def own_params(
 
 
 def _common(found: Sequence[Parameter]) -> Parameter:
-    """One parameter that suits all methods which have it."""
+    """One parameter that fits all methods which have it."""
     first = found[0]
     lows = [one.low for one in found if one.low is not None]
     highs = [one.high for one in found if one.high is not None]

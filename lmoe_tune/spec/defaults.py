@@ -47,8 +47,8 @@ Filled = list[tuple[KeyPath, Any]]
 
 
 def fill_in_digits(root: Mapping, *, with_space: bool) -> Filled:
-    """Add to the document, in place, what it leaves out. What it says stays, key by key within a
-    section.
+    """Add to the document, in place, what it leaves out. What the document says stays, key by key
+    within a section.
 
     `space` is taken as a whole and only `with_space`; `budget` as a whole where the document bounds
     the sweep in no way itself.
@@ -63,8 +63,8 @@ def fill_in_digits(root: Mapping, *, with_space: bool) -> Filled:
 def fill_in_images(root: Mapping, wanted: Mapping, dataset: str) -> Filled:
     """The same for image files.
 
-    `resize` and `crop` go together, and so do a network and its weights: either is filled in only
-    where neither is said.
+    `resize` and `crop` go together, and so do a network and its weights: a pair is filled in only
+    if the document gives neither.
 
     Args:
         wanted: the document as the overrides will leave it.

@@ -1,8 +1,9 @@
 """A YAML document with the place of every key and value.
 
-PyYAML composes; what it lacks is here: bounds on depth, size and aliases before they cost anything,
-and the core schema of YAML 1.2 (https://yaml.org/spec/1.2.2/#103): `1e-4` is a number, `yes` and
-`12:30` are text, a date is text. Nothing is constructed but text, numbers, booleans and null.
+PyYAML composes; this module adds what it lacks: bounds on depth, size and aliases before they cost
+anything, and the core schema of YAML 1.2 (https://yaml.org/spec/1.2.2/#103): `1e-4` is a number,
+`yes` and `12:30` are text, a date is text. Nothing is constructed but text, numbers, booleans and
+null.
 """
 
 from __future__ import annotations
@@ -201,8 +202,8 @@ def parse(
 ) -> Node | None:
     """The document's tree; None where it is empty. `source` names it in messages.
 
-    Duplicate keys are appended to `problems` (the first one counts) and reading goes on. Raises
-    SpecError with one problem where there is no tree to go on with: no YAML, several documents, a
+    Duplicate keys are appended to `problems` (the first one counts) and reading continues. Raises
+    SpecError with one problem if there is no tree to continue with: no YAML, several documents, a
     tag, a recursive alias, too deep or too large.
     """
     composer = _Composer(text, source, order, problems)
@@ -244,7 +245,7 @@ class _Composer:
         return Mark(self.order, yaml_mark.line + 1, yaml_mark.column + 1, self.source)
 
     def composed(self) -> yaml.Node | None:
-        """PyYAML's tree; explicit tags alone stand in it as tags."""
+        """PyYAML's tree, in which only explicit tags are kept as tags."""
         bad = _UNPRINTABLE.search(self.text)
         if bad is not None:
             where = Mark(self.order, *_place(self.text[: bad.start()]), self.source)

@@ -24,7 +24,7 @@ SYNONYMS = {
     "pretrained": "weights", "goal": "direction", "mode": "direction", "method": "trainable", "path": "root",
     "search_space": "space", "parameters": "space", "hyperparameters": "space",
 }  # fmt: skip
-"""What other tools call a key; only where the right one is a key there."""
+"""Other tools' names for a key; used only if the right one is a key there."""
 
 
 def keys_at(path: KeyPath) -> tuple[str, ...]:
@@ -46,7 +46,7 @@ def must_be(path: KeyPath, value: object = None) -> str:
 
 
 def takes(path: KeyPath, kind: type) -> bool:
-    """Whether values of this type (int, float, str) can stand at this path."""
+    """Whether values of this type (int, float, str) are possible at this path."""
     annotation = _field(path)[0]
     if annotation is float and kind is int:
         return True
@@ -66,7 +66,7 @@ def takes_text(path: KeyPath) -> bool:
 
 
 def allows_null(path: KeyPath) -> bool:
-    """Whether the setting at this path may be null, which stands for its default."""
+    """Whether the setting at this path may be null, which means its default."""
     section = _field(path[:-1])[0]
     if not (isinstance(section, type) and issubclass(section, BaseModel)):
         return False

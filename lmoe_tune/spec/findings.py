@@ -19,7 +19,7 @@ from lmoe_tune.spec.fields import keys_at, meant_key, must_be, options_at, takes
 from lmoe_tune.spec.model import Spec
 from lmoe_tune.wording import dotted, shortened, shown, suggestion
 
-MAX_GUESSES = 200  # guessing a word costs time, and nobody reads more
+MAX_GUESSES = 200  # guessing a word takes time, and nobody reads more
 
 
 class Findings:
@@ -40,7 +40,7 @@ class Findings:
 
     def add(self, path: KeyPath, what: str, *, at: Literal["key", "value"] = "value") -> None:
         """Report a problem with the setting at a path; an absent one is reported where it would
-        stand.
+        be.
         """
         if path in self._bad:
             return
@@ -70,7 +70,7 @@ class Findings:
         )
 
     def node(self, path: KeyPath) -> Node | None:
-        """What stands at a path, or None."""
+        """The node at a path, or None."""
         node: Node | None = self.root
         for part in path:
             if isinstance(node, Mapping) and isinstance(part, str):
@@ -178,7 +178,7 @@ class Findings:
         return path
 
     def _slip(self, path: KeyPath) -> str:
-        """What was probably done wrong."""
+        """The mistake that was probably made."""
         node = self.node(path)
         if isinstance(node, Scalar):
             number = takes(path, int) or takes(path, float)

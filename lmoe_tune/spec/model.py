@@ -190,7 +190,9 @@ class Dataset(_Section):
     limit: Count | None = None
     """Use a fixed subset of this many images; null: all."""
     exclude: Annotated[tuple[Text, ...], MaxLen(100_000)] = ()
-    """What of outliers or coarse_ood to leave out: class names, synsets, image paths, or .txt files of these."""
+    """What to leave out of outliers or coarse_ood: class names, synsets, image paths, or .txt files
+    of these.
+    """
 
 
 class AugmentSpec(_Section):
@@ -214,7 +216,9 @@ class DataSpec(_Section):
     outliers: Dataset | None = None
     """The auxiliary outliers, in disjoint pools: to train with, to validate with (val_coarse), to test with."""
     val_coarse: Dataset | None = None
-    """The coarse images to validate with (val_coarse); null: a pool of the outliers, from the source trained on."""
+    """The coarse images to validate with (val_coarse); null: a pool of the outliers, from the
+    source trained with.
+    """
     coarse_ood: tuple[Dataset, ...] = ()
     """The sealed coarse test sets, never looked at by a search; [] for none."""
     split: Annotated[int, Ge(0), Le(2**31 - 1)] = 0
@@ -227,7 +231,9 @@ class DataSpec(_Section):
     augment: AugmentSpec | None = None
     """How training images are varied; null: as the published protocol does, and embedded data not at all."""
     normalise: Literal["imagenet", "train"] = "imagenet"
-    """Mean and deviation that are taken out: ImageNet's, or those of the training images (as for embedded data)."""
+    """Mean and deviation for normalisation: ImageNet's, or those of the training images (as for
+    embedded data).
+    """
     num_id_classes: Annotated[int, Ge(2), Le(10**6)] | None = None
     """Classes that are in-distribution, the others being test-novel; null: the published number, else 75%."""
     num_val_novel: Count | None = None
@@ -237,12 +243,16 @@ class DataSpec(_Section):
     corrupt: Literal["skip", "refuse"] = "skip"
     """What to do with broken images; more than a tenth of a set are refused in any case."""
     cache: Literal["disk", "device", "off"] = "disk"
-    """Where decoded images are kept: in a file that all trials of a node share, besides that in the memory of each
-    trial's device, or nowhere (every epoch decodes anew, about 50 times slower). The results are the same."""
+    """Where decoded images are kept: in a file that all trials of a node share, in addition in the
+    memory of each trial's device, or nowhere (every epoch decodes again, about 50 times slower).
+    The results are the same.
+    """
     cache_dir: Text | None = None
-    """Folder of that file, best on a disk of the node's own; null: cache, in the home."""
+    """Folder of that file, best on a local disk of the node; null: cache, in the home."""
     cache_limit: Size | None = None
-    """What the folder may take: bytes, or a text such as 200GB; null: what the disk has free."""
+    """How large the folder may become: bytes, or a text such as 200GB; null: what the disk has
+    free.
+    """
 
     @property
     def image_side(self) -> int:
@@ -264,7 +274,9 @@ class BaselineSpec(_Section):
     """The classifier that every trial starts from: plain cross entropy, trained once."""
 
     epochs: Annotated[int, Ge(0), Le(100_000)]
-    """Passes over the in-distribution images; 0 takes the weights as they are, a classifier of your own."""
+    """Passes over the in-distribution images; 0 takes the weights as they are: your own
+    classifier.
+    """
     lr: Positive = 0.01
     """Learning rate at the start of the cosine."""
     weight_decay: NonNegative = 1e-5
@@ -302,9 +314,13 @@ class TrainSpec(_Section):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Arithmetic of the forward pass; `auto` takes bf16 where the hardware has it."""
     tf32: bool = False
-    """Whether fp32 on a GPU may round to TF32 (10 bits after the point): faster, and other numbers."""
+    """Whether fp32 on a GPU may round to TF32 (10 bits after the point): faster, but different
+    numbers.
+    """
     compile: bool = False
-    """Whether torch.compile makes the model's forward and backward; costs a minute or so per worker."""
+    """Whether torch.compile compiles the model's forward and backward; costs about a minute per
+    worker.
+    """
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute; `auto` takes a GPU where the trials are given a share of one."""
     threads: Count | None = None
@@ -329,7 +345,9 @@ class Distribution(_Section):
     choices: Annotated[tuple[Value, ...], MaxLen(1000)] | None = None
     """The values to choose from, instead of a range."""
     only_for: tuple[str, ...] | None = None
-    """The methods that have this parameter, where `method` is searched; filled in by itself. null: all."""
+    """The methods that have this parameter, if `method` is searched; filled in automatically. null:
+    all.
+    """
 
     @model_serializer
     def _notation(self) -> dict[str, Any]:
@@ -378,7 +396,7 @@ class ObjectiveSpec(_Section):
     """Bounds by metric, else a trial is infeasible. Left out: val_accuracy at least baseline - 0.02, or none
     where val_accuracy is itself an objective."""
     score: Literal["msp", "max_logit", "energy"] = "msp"
-    """The score that tells in- from out-of-distribution, computed from the logits."""
+    """The score that separates in- from out-of-distribution, computed from the logits."""
     also: Annotated[tuple[FurtherObjective, ...], MaxLen(3)] = ()
     """Further objectives: what the later entries of a list of objectives become."""
 
@@ -407,8 +425,9 @@ class SearchSpec(_Section):
     start_from: Annotated[tuple[dict[str, Value], ...], MaxLen(1000)] = ()
     """Points to try first; what one leaves out is sampled."""
     max_concurrent: Count | None = None
-    """Trials at a time; null: as many as the resources allow. On a cluster that can grow: as many as it is to
-    grow for."""
+    """Trials at a time; null: as many as the resources allow. On a cluster that can grow: as many
+    as it should grow to.
+    """
 
 
 class Budget(_Section):
@@ -434,7 +453,7 @@ class Resources(_Section):
     max_retries: Annotated[int, Ge(0), Le(1000)] = 3
     """How often a trial whose process died is started again, from its last checkpoint."""
     epoch_timeout: Duration | None = None
-    """An epoch that takes longer is taken for stuck, and its trial started again; null: never."""
+    """An epoch that takes longer counts as stuck, and its trial is started again; null: never."""
 
 
 class TrackingSpec(_Section):
@@ -466,7 +485,7 @@ class Spec(_Section):
     search: SearchSpec = Field(default_factory=SearchSpec)
     warm_start: Annotated[tuple[Name, ...], MaxLen(20)] = ()
     """Other sweeps of this home, by name: the best points of each are tried after those of search.start_from. They
-    are taken when the sweep starts, and stand in its search.start_from from then on."""
+    are taken when the sweep starts, and are part of its search.start_from from then on."""
     budget: Budget
     resources: Resources = Field(default_factory=Resources)
     tracking: TrackingSpec = Field(default_factory=TrackingSpec)

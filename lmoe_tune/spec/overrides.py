@@ -40,7 +40,7 @@ def apply_overrides(
     appended to `problems`.
 
     Args:
-        methods: names that may stand before a parameter's, as in `space.mixoe.lr`.
+        methods: names that may precede a parameter's, as in `space.mixoe.lr`.
     """
     for order, override in enumerate(overrides, start=1):
         source = f"--set {_shown(override)}"
@@ -146,7 +146,7 @@ def _shown(override: str) -> str:
 
 
 def _put(root: Mapping, path: KeyPath, value: Node, mark: Mark) -> str:
-    """Set the node, making the mappings on the way. Returns what stands against it, or nothing."""
+    """Set the node, making the mappings on the way. Returns why it cannot be set, or nothing."""
     node: Node = root
     for depth, part in enumerate(path):
         last = depth == len(path) - 1

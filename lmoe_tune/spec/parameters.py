@@ -19,7 +19,8 @@ _TOLERANCE = 1e-9  # relative, of multiples of a step: 0.3 is three steps of 0.1
 def check_parameters(
     findings: Findings, declaration: Declaration | None, methods: Collection[Declaration] = ()
 ) -> None:
-    """Report what is wrong with the parameters; without a declaration only what needs none.
+    """Report what is wrong with the parameters; without a declaration only the problems that need
+    none.
 
     Args:
         methods: those that are searched, where `method` is.
@@ -101,7 +102,7 @@ def typed_space(space: Mapping[str, Mapping[str, Any]], declaration: Declaration
 def default_start(
     space: Mapping[str, Mapping[str, Any]], methods: Iterable[Declaration], train: Mapping[str, Any]
 ) -> tuple[dict[str, Any], ...]:
-    """The untuned defaults of each method's searched parameters, as far as the space has them, as
+    """The untuned defaults of each method's searched parameters, if the space has them, as
     points.
     """
     points = []

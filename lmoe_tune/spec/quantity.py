@@ -1,6 +1,6 @@
 """Quantities with a notation of their own: bounds, durations, bounds relative to the baseline.
 
-Nothing here knows of YAML or pydantic; `model.py` gives these their place in the spec.
+Nothing here knows about YAML or pydantic; `model.py` gives these their place in the spec.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def bounds(
 
 
 def figure(number: float) -> str:
-    """A number as one writes it: 4294967295 and 0.1, not 4.29497e+09."""
+    """A number as people write it: 4294967295 and 0.1, not 4.29497e+09."""
     if abs(number) < 1e15 and number == int(number):
         return str(int(number))
 

@@ -108,7 +108,7 @@ def settings(spec: Spec) -> dict[str, Any]:
 
 
 def diff(old: Spec, new: Spec) -> list[str]:
-    """What keeps `new` from going on with the sweep of `old`: "train.lr: 0.001 -> 0.01", one per
+    """What keeps `new` from continuing the sweep of `old`: "train.lr: 0.001 -> 0.01", one per
     setting.
 
     What `new` leaves open (device, precision, threads, seed of the training, points of other

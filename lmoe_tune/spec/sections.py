@@ -318,7 +318,7 @@ def _check_bounds(findings: Findings, path: KeyPath, metric: Metric) -> None:
 
 
 def _bound_fault(bound: BoundExpression, metric: Metric, key: str) -> str:
-    """What keeps a bound on a metric from making sense: it can never hold, or always does."""
+    """Why a bound on a metric makes no sense: it can never hold, or always does."""
     width = metric.high - metric.low
     limits = f"between {metric.low:g} and {metric.high:g}"
 
@@ -408,7 +408,7 @@ def check_search(findings: Findings) -> None:
 
 
 def check_warm_start(findings: Findings) -> None:
-    """Each sweep is named once, and none is this one. Whether they are there is up to the home."""
+    """Each sweep is named once, and none is this one. Whether they exist depends on the home."""
     names = findings.plain(("warm_start",)) or ()
     for place, name in enumerate(names):
         path: KeyPath = ("warm_start", place)

@@ -1,4 +1,4 @@
-"""A spec to begin with: a shipped search space under a name of the user's."""
+"""A spec to start with: a shipped search space under the user's own name for it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lmoe_tune.spec.model import NAME_MUST_BE, NAME_PATTERN
 from lmoe_tune.wording import did_you_mean, shown
 
 FOLDER = Path("spaces")  # of the working directory
-OWN_IMAGES = "folder"  # the space for a name that is no shipped one's
+OWN_IMAGES = "folder"  # the space for a name that is not a shipped space's
 
 
 def write_starter(name: str, space: str | None) -> tuple[Path, str]:
@@ -23,14 +23,14 @@ def write_starter(name: str, space: str | None) -> tuple[Path, str]:
 
     Args:
         name: the sweep's name, with or without `.yaml`.
-        space: the shipped space; None is that of this name, else the one for images of one's own.
+        space: the shipped space; None is the one with this name, else the one for your own images.
 
     Returns:
         The file, and the space that it was made from.
 
     Raises:
         UsageError: there is such a file already, or no such space.
-        StorageError: it cannot be written; then there is none.
+        StorageError: the file cannot be written; then none is left.
     """
     stem = name.removesuffix(SUFFIXES[0]).removesuffix(SUFFIXES[1])
     if not re.fullmatch(NAME_PATTERN, stem):

@@ -33,8 +33,8 @@ def return_freed_memory() -> None:
 
 
 def give_back_memory() -> None:
-    """Hand back what an ended trial has left, for whoever shares this machine; cheap where it has
-    left little.
+    """Hand back what an ended trial has left, for other users of this machine; cheap if it has left
+    little.
 
     What was imported before the first call is left out of this and later collections: going through
     the objects of torch and Ray took a quarter of a second between two trials.
@@ -49,7 +49,7 @@ def give_back_memory() -> None:
 
 
 def free_bytes() -> int:
-    """What the allocator holds and nobody uses, in bytes; 0 where the C library cannot say."""
+    """Unused bytes that the allocator holds; 0 if the C library cannot say."""
     library = _glibc()
     if library is None or not hasattr(library, "mallinfo2"):
         return 0

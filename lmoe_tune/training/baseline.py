@@ -141,7 +141,7 @@ def _as_given(
     folder: Path,
     record: dict[str, Any],
 ) -> dict[str, Any]:
-    """The classifier of the user's own, evaluated and kept like one that was trained here."""
+    """The user's own classifier, evaluated and kept like one that was trained here."""
     model.to(images.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # as in loop.train
     metrics = evaluate(model, images, settings, epoch=0)
     record["epochs"].append(

@@ -1,4 +1,4 @@
-"""Ends a process whose epoch hangs, so that whoever started it can start another."""
+"""Ends a process whose epoch hangs, so that its parent can start another."""
 
 from __future__ import annotations
 

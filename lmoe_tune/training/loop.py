@@ -46,7 +46,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class EpochResult:
-    """What one epoch gave; `state()` is everything needed to go on from here, bit for bit.
+    """The result of one epoch; `state()` is everything needed to continue from here, bit for bit.
 
     On a CPU it holds the live tensors: save it before the next epoch is asked for. After the last
     epoch there is no optimizer's state in it.
@@ -152,7 +152,7 @@ def cosine(step: int, num_steps: int, lr: float, min_lr: float) -> float:
 def evaluate(
     model: nn.Module, images: ImageSource, settings: Settings, epoch: int
 ) -> dict[str, float]:
-    """Validation metrics of the model as it stands."""
+    """Validation metrics of the model as it is now."""
     found = validate(model, images, settings, epoch)
     return validation_metrics(found, images.val_labels, images.num_val_fine)
 

@@ -1,5 +1,5 @@
-"""What memory a trial needs on its device, counted before it is started, and what is said when it
-does not suffice.
+"""What memory a trial needs on its device, counted before it is started, and what the message says
+if it does not suffice.
 
 Counted on fake tensors, which have a shape and no content: exact for what the backward pass keeps,
 without a GPU and without computing anything. The libraries' work space and the fragments of the
@@ -120,7 +120,7 @@ SET_FOR_THE_BASELINE = "set a smaller model.baseline.batch_size or data.crop"
 
 @contextmanager
 def explained_memory(device: torch.device, what_to_set: str) -> Iterator[None]:
-    """What runs in this block and does not fit into the device's memory ends with the numbers.
+    """If the block runs out of the device's memory, the error names the numbers.
 
     Raises:
         DeviceMemoryError: instead of torch's own error.

@@ -1,7 +1,7 @@
 """Where and how precisely to compute: decided once, at the start of a sweep, and then frozen in its
 spec.
 
-One thread and two, or fp32 and bf16, give different bits, so a resumed sweep must not decide anew.
+One thread and two, or fp32 and bf16, give different bits, so a resumed sweep must not decide again.
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ def run_trial(
     is yielded.
 
     A trial that has checkpoints continues from the newest undamaged one. Its epoch is yielded again
-    first: whoever keeps the records may have been killed before it heard of it, and recording is
+    first: the driver may have been killed before it recorded that epoch, and recording is
     idempotent.
 
     Args:
@@ -122,8 +122,8 @@ def run_trial(
 
 
 def _keep_placements(found: Outputs, images: ImageSource, folder: Path) -> None:
-    """Keep what tells whether this trial's AUROCs differ from another's, before its last checkpoint
-    is there.
+    """Keep the data to compare this trial's AUROCs with another's, before its last checkpoint is
+    written.
     """
     scores, num_known = found.scores.cpu().numpy(), len(images.val_labels)
     num_seen = num_known + images.num_val_fine
