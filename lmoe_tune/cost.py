@@ -129,7 +129,7 @@ def _hours(hours: float) -> str:
 
 
 def _num_images(spec: Spec) -> int | None:
-    """Images of the in-distribution set, by its lists or file names; None where it cannot be read."""
+    """Images of the in-distribution set, by its lists or file names; None if it cannot be read."""
     dataset = spec.data.id
     if READERS[dataset.dataset].is_embedded:
         return NUM_DIGITS

@@ -59,7 +59,7 @@ class ModelDescription:
         """What a checkpoint says about its model.
 
         Args:
-            document: what it has under `KEY`; None where it has nothing.
+            document: what it has under `KEY`; None if it has nothing.
             whose: whose checkpoint it is, for the message.
             fix: what to do where it is not enough.
 
@@ -80,7 +80,7 @@ class ModelDescription:
 
     @classmethod
     def of_document(cls, document: Mapping[str, Any]) -> ModelDescription:
-        """The other way round. Raises KeyError, TypeError or ValueError where it is not one."""
+        """The other way round. Raises KeyError, TypeError or ValueError if it is not one."""
         return cls(
             arch=str(document["arch"]),
             classes=tuple(str(name) for name in document["classes"]),

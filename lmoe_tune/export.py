@@ -297,7 +297,7 @@ def _validation(winner: Winner, home: Path) -> Validation:
 
 
 def _metrics(winner: Winner, measured: dict[str, float]) -> dict[str, Any]:
-    """What `detector.json` says of quality.
+    """What `detector.json` says about quality.
 
     A confirmation has measured in fp32 already, on images that nothing else may open. What a search
     has recorded was measured in the precision of its training; the deployed network is measured

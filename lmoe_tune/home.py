@@ -81,7 +81,7 @@ def _refuse_object_store(text: str, called: str) -> None:
 
 
 def _refuse_file(home: Path, what: str) -> None:
-    """Raises UsageError where the folder, or one that it would be in, is a file."""
+    """Raises UsageError if the folder, or one that it would be in, is a file."""
     for path in (home, *home.parents):
         try:
             if path.is_dir():

@@ -49,7 +49,7 @@ class MemoryPlan:
         return int(gpu_bytes * min(1.0, self.share))
 
     def advice(self, gpu_bytes: int) -> str:
-        """What to set for all of it to fit into a trial's share of such a GPU; empty where it fits."""
+        """What to set for all of it to fit into a trial's share of such a GPU; empty if it fits."""
         available = self.share_of(gpu_bytes)
         if self.needed <= available:
             return ""
@@ -98,7 +98,7 @@ class MemoryPlan:
 
 
 def memory_plan(spec: Spec, folder: Path) -> MemoryPlan | None:
-    """What a sweep needs of each GPU; None where it trains on the CPU.
+    """What a sweep needs of each GPU; None if it trains on the CPU.
 
     Args:
         spec: with its platform resolved.

@@ -121,7 +121,7 @@ def _averaged(several: Sequence[Mapping[str, Floats]]) -> dict[str, Floats]:
 
 
 def read_placements(folder: Path) -> Placements | None:
-    """Those of a trial's folder; None where they were not kept."""
+    """Those of a trial's folder; None if they were not kept."""
     try:
         with np.load(folder / PLACEMENTS_FILE, allow_pickle=False) as arrays:
             found = {name: arrays[name] for name in arrays}

@@ -2,7 +2,8 @@
 
 Every Python process of ours is started here. It never looks for modules in the working directory,
 where a `queue.py` of the user's would hide the library's, and neither do the processes that it
-starts in turn. What `/proc` says of other processes is Linux's; elsewhere there seem to be none.
+starts in turn. Other processes are read from `/proc`, which only Linux has; elsewhere there seem to
+be none.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ def safe_environment() -> dict[str, str]:
 
 
 def substitute_home(*, writable: bool) -> str | None:
-    """A private folder for HOME where libraries could not use the user's; None where they can.
+    """A private folder for HOME where libraries could not use the user's; None if they can.
 
     An unknown user without HOME has none at all, as in a container that is started under any uid.
 
@@ -94,12 +95,12 @@ def settle_home() -> None:
 
 
 def unusable_home() -> str | None:
-    """The HOME that `settle_home` has replaced, empty where there was none; None where it was left."""
+    """The HOME that `settle_home` has replaced, empty if there was none; None if it was left."""
     return _unusable_home
 
 
 def own_folder(folder: Path) -> Path | None:
-    """The folder, made if need be, where nobody else can enter it; None where that is not so."""
+    """The folder, made if need be, where nobody else can enter it; None if that is not so."""
     try:
         with suppress(FileExistsError):
             folder.mkdir(mode=0o700)

@@ -38,7 +38,7 @@ class EpochRecord:
 
     @classmethod
     def from_json(cls, found: Mapping[str, Any]) -> EpochRecord:
-        """Raises KeyError or TypeError where `found` is not such a record."""
+        """Raises KeyError or TypeError if `found` is not such a record."""
         return cls(**found)
 
 
@@ -106,7 +106,7 @@ class TrialRecord:
 
     @classmethod
     def from_json(cls, found: Mapping[str, Any]) -> TrialRecord:
-        """Raises KeyError or TypeError where `found` is not such a record."""
+        """Raises KeyError or TypeError if `found` is not such a record."""
         values = dict(found)
         values["number"] = values.pop("trial")
         del values["value"]  # the first of the values

@@ -108,7 +108,7 @@ class Paired:
     metric: str
     difference: float
     ci95: tuple[float, float] | None
-    """The interval that goes with p; None where there is no test."""
+    """The interval that goes with p; None if there is no test."""
     p: float | None
     """Two-sided, uncorrected; None: fewer than two pairs."""
     p_corrected: float | None
@@ -124,7 +124,7 @@ class Paired:
     reduce it.
     """
     correlation: float | None
-    """Of the two configurations' values over the pairs of a split; None where there is none."""
+    """Of the two configurations' values over the pairs of a split; None if there is none."""
     num_pairs: int
     num_splits: int
 
@@ -196,14 +196,14 @@ class Estimate:
 
 
 def estimate(values: Sequence[Floats], image_variances: Sequence[float]) -> Estimate | None:
-    """What the mean of values, given split by split, says of others like them.
+    """What the mean of values, given split by split, says about others like them.
 
     Args:
         values: of each split an array (n_s,).
         image_variances: of each split the variance of its mean over samples of test images.
 
     Returns:
-        None where there are fewer than two values in all.
+        None if there are fewer than two values in all.
     """
     counts = np.array([len(of_split) for of_split in values])
     n, num_splits = int(counts.sum()), len(values)
@@ -532,7 +532,7 @@ def least_shown(image_sd: float, level: float) -> float:
 
 
 def seeds_needed(effect: float, seed_sd: float, image_sd: float, level: float) -> int | None:
-    """The least number of seeds that find a difference with POWER; None where MAX_SEEDS do not."""
+    """The least number of seeds that find a difference with POWER; None if MAX_SEEDS do not."""
     if least_difference(MAX_SEEDS, seed_sd, image_sd, level) > effect:
         return None
 

@@ -33,7 +33,7 @@ class DryRun:
     spec: Spec
     """With the settings filled in that this machine decides."""
     trials: int | None
-    """How many in all; None where the budget does not count them."""
+    """How many in all; None if the budget does not count them."""
     sources: Sequence[Source]
     """Other sweeps that points are taken from."""
     machine: Capacity

@@ -165,7 +165,7 @@ def repeat(ledger: Ledger, number: int, *, observer: Observer | None = None) -> 
 
 
 def recorded_trial(ledger: Ledger, number: int) -> TrialRecord:
-    """A trial with at least one epoch. Raises UsageError where there is none of that number."""
+    """A trial with at least one epoch. Raises UsageError if there is none of that number."""
     trials = {trial.number: trial for trial in ledger.trials()}
     if number not in trials:
         last = f"0 to {max(trials)}" if trials else "none yet"

@@ -53,7 +53,7 @@ def confirm(
         int | None,
         typer.Option(
             metavar="N",
-            help="Instead: N fresh seeds of the best and the defaults on validation images; opens nothing.",
+            help="Instead: N fresh seeds for the best and the defaults, on validation images; opens nothing.",
         ),
     ] = None,
     dry_run: Annotated[
@@ -63,7 +63,8 @@ def confirm(
         ),
     ] = False,
     allow_unfinished: Annotated[
-        bool, typer.Option("--allow-unfinished", help="Go on although the search is not complete.")
+        bool,
+        typer.Option("--allow-unfinished", help="Continue although the search is not complete."),
     ] = False,
     allow_changes: ChangesOption = False,
     address: AddressOption = None,

@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from lmoe_tune.data.inspection import Inspection
 
 app = typer.Typer(
-    name="data", help="Look at the data of a spec, and prepare them.", no_args_is_help=True
+    name="data", help="Inspect the data of a spec, and prepare them.", no_args_is_help=True
 )
 
 
 @app.callback()
 def data() -> None:
-    """Look at the data of a spec, and prepare them."""
+    """Inspect the data of a spec, and prepare them."""
 
 
 @app.command()

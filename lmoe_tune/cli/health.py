@@ -27,7 +27,7 @@ def examine(home: Path, loaded: LoadedSpec | None = None) -> list[Finding]:
 
 
 def examine_memory(loaded: LoadedSpec) -> list[Finding]:
-    """Whether the trials of a spec fit into this machine's GPUs; nothing where they train on the
+    """Whether the trials of a spec fit into this machine's GPUs; nothing if they train on the
     CPU.
     """
     from lmoe_tune.memory_plan import memory_plan

@@ -91,7 +91,7 @@ def status(
     name: NameArgument,
     form: FormatOption = "table",
     watch: Annotated[
-        bool, typer.Option("--watch", help="Show it again and again, for as long as it runs.")
+        bool, typer.Option("--watch", help="Keep it up to date for as long as the sweep runs.")
     ] = False,
     home: HomeOption = None,
 ) -> None:

@@ -57,7 +57,7 @@ class Pace:
         return self._num_epochs / self._num_ended
 
     def left_s(self, num_waiting: int, running: Collection[int]) -> float | None:
-        """Seconds until all trials have ended; None where nothing was measured yet.
+        """Seconds until all trials have ended; None if nothing was measured yet.
 
         Args:
             num_waiting: how many have not started.

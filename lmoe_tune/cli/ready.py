@@ -33,7 +33,7 @@ def init(
         typer.Option(
             "--from",
             metavar="SPACE",
-            help="The shipped space to copy; that of this name by default, else 'folder'.",
+            help="The shipped space to copy; the one of this name by default, else 'folder'.",
         ),
     ] = None,
 ) -> None:
@@ -155,19 +155,19 @@ def doctor(
         str | None,
         typer.Argument(
             metavar="[SPEC]",
-            help="What is to be searched: its cache, its need of GPU memory; with --address what nodes must have.",
+            help="A spec to check for: its cache and GPU memory; with --address what nodes need.",
         ),
     ] = None,
     address: Annotated[
         str | None,
-        typer.Option("--address", metavar="A", help="A Ray cluster, to look at each of its nodes."),
+        typer.Option("--address", metavar="A", help="A Ray cluster, to check each of its nodes."),
     ] = None,
     rebuild: Annotated[
         str | None,
         typer.Option(
             "--rebuild",
             metavar="NAME",
-            help="Build a sweep's damaged ledger anew from its trials' records.",
+            help="Rebuild a sweep's damaged ledger from its trials' records.",
         ),
     ] = None,
     form: FormatOption = "table",

@@ -62,13 +62,14 @@ WaitOption = Annotated[
     typer.Option(
         "--wait-for-lock",
         metavar="10m",
-        help="Wait for another process that works on the sweep, for so long.",
+        help="How long to wait for another process that works on the sweep.",
     ),
 ]
 ChangesOption = Annotated[
     bool,
     typer.Option(
-        "--allow-changes", help="Go on although spec, code or data changed; the sweep records it."
+        "--allow-changes",
+        help="Continue although spec, code or data changed; the sweep records it.",
     ),
 ]
 
@@ -174,7 +175,7 @@ def train(
             "--trial",
             metavar="N",
             min=0,
-            help="Repeat this trial of a sweep, whose name SPEC is then.",
+            help="Repeat this trial of a sweep; SPEC is then the sweep's name.",
         ),
     ] = None,
     json: JsonOption = False,
@@ -265,7 +266,7 @@ def prune_checkpoints(
             "--keep",
             metavar="K",
             min=0,
-            help="Of how many of the best; tracking.best_checkpoints by default.",
+            help="How many of the best trials keep theirs; tracking.best_checkpoints by default.",
         ),
     ] = None,
     home: HomeOption = None,

@@ -27,7 +27,7 @@ def cautions_of(
     """All that applies.
 
     Args:
-        ci95_classes: of the winner's gain, over other novel classes; None where that is not known.
+        ci95_classes: of the winner's gain, over other novel classes; None if that is not known.
         num_novel_classes: of one split.
     """
     found = [*_of_rivals(plan, verdict.paired), *_of_divergence(runs), *plan.notes]

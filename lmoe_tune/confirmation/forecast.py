@@ -40,7 +40,7 @@ class Forecast:
     jobs: int
     """Trainings that are missing."""
     hours: float | None
-    """What they take one after the other, their baselines included; None where no epoch has been
+    """What they take one after the other, their baselines included; None if no epoch has been
     timed.
     """
     question: int
@@ -177,7 +177,7 @@ def _of_reseeding(folder: SweepFolder) -> dict[str, Any]:
 def _spread(
     read: Callable[[SweepFolder], dict[str, Any]], folder: SweepFolder
 ) -> tuple[float, float] | None:
-    """Of seeds and of images; None where there is none that a plan could be made with."""
+    """Of seeds and of images; None if there is none that a plan could be made with."""
     try:
         found = read(folder)
         seed_sd, image_sd, pairs = found["seed_sd"], found["image_sd"], found["pairs"]

@@ -48,7 +48,7 @@ class Job:
     split: int
     seed: int
     trial: TrialRecord | None
-    """None where it has not been started."""
+    """None if it has not been started."""
 
     @property
     def is_complete(self) -> bool:
@@ -99,8 +99,9 @@ class JobLedger:
         return sum(candidate["purpose"] == purpose for candidate in candidates)
 
     def rows(self, plan: Plan) -> list[Candidate]:
-        """The plan's rows, and those that former plans of its purpose have trained: no later plan
-        makes the table smaller."""
+        """The plan's rows, and those that earlier plans of its purpose have trained: no later plan
+        makes the table smaller.
+        """
         rows = list(plan.rows)
         for record in self._records():
             if record["purpose"] == plan.purpose and not any(row.is_same(record) for row in rows):
@@ -108,7 +109,7 @@ class JobLedger:
         return rows
 
     def jobs(self, plan: Plan) -> list[Job]:
-        """Row by row the plan's jobs and all that former plans have asked for; of a failed job its
+        """Row by row the plan's jobs and all that earlier plans have asked for; of a failed job its
         last trial.
         """
         trials, queued = dict[tuple[int, int, int], TrialRecord](), set[tuple[int, int, int]]()
@@ -142,7 +143,7 @@ class JobLedger:
         """Queue the jobs that are missing, and record that the test set is about to be opened,
         where it is.
 
-        Returns how many jobs there are to do, those of former plans included.
+        Returns how many jobs there are to do, including those of earlier plans.
 
         Raises:
             UsageError: spec, code or data differ from those of the sweep, or of the jobs so far; or

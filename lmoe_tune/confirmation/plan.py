@@ -304,7 +304,7 @@ def fresh_seeds(
 
 
 def _train_seed(folder: SweepFolder) -> int | None:
-    """What a sweep trains its trials with; None where its spec cannot be read."""
+    """What a sweep trains its trials with; None if its spec cannot be read."""
     try:
         return read_spec(folder).train.seed
     except (LmoeTuneError, OSError):

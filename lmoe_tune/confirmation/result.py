@@ -76,7 +76,7 @@ class Winner:
     split: int
     seed: int
     model: str | None
-    """A state dict, relative to the confirmation's folder; None where it is not kept."""
+    """A state dict, relative to the confirmation's folder; None if it is not kept."""
     describes: Mapping[str, Any] | None
     """What the weights need to be used."""
 

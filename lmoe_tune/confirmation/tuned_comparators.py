@@ -113,7 +113,7 @@ def open_search(
 
 
 def tuned_candidate(search: Ledger, import_path: Path) -> Candidate | None:
-    """The best of a method's search, or None where no trial is complete."""
+    """The best of a method's search, or None if no trial is complete."""
     best = search.best()
     if best is None:
         return None

@@ -107,7 +107,7 @@ def embedded_outliers(data: DataSpec) -> tuple[UInt8Array, UInt8Array]:
 
 
 def refuse_unreadable(data: DataSpec) -> None:
-    """Raises UsageError where a spec combines or changes the embedded sets as they cannot be."""
+    """Raises UsageError if a spec combines or changes the embedded sets as they cannot be."""
     others = [one.dataset for one in (data.outliers, data.val_coarse) if one]
     if data.id.dataset != "digits" or not set(others) <= PHOTOS.keys():
         raise UsageError(

@@ -160,8 +160,9 @@ class _Found:
     def selected(
         self, where: str, select: Callable[[], UsableImages | None]
     ) -> UsableImages | None:
-        """What a selection gives, its findings and notes taken over; None where the set cannot
-        be read."""
+        """What a selection gives, its findings and notes taken over; None if the set cannot be
+        read.
+        """
         try:
             found = select()
         except LayoutError as error:
@@ -428,7 +429,7 @@ def _inspect_embedded(data: DataSpec) -> Inspection:
 
 
 def _embedded_splits(data: DataSpec) -> tuple[dict[str, Counts], str]:
-    """Classes and images of every part. Raises UsageError where the digits cannot be split so."""
+    """Classes and images of every part. Raises UsageError if the digits cannot be split so."""
     described = describe_splits(data)
     split = class_split(data, READERS[data.id.dataset].num_classes or 0)
     num_classes = {"train": len(split.train), "val": len(split.train)}

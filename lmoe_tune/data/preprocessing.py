@@ -145,7 +145,7 @@ class Preprocessing:
 
     @classmethod
     def of_document(cls, document: Mapping[str, Any]) -> Preprocessing:
-        """The other way round. Raises KeyError, TypeError or ValueError where it is not one."""
+        """The other way round. Raises KeyError, TypeError or ValueError if it is not one."""
         resize = document["resize"]
         made = cls(
             decoder=int(document["decoder"]),

@@ -182,7 +182,7 @@ def _coarse_names(data: DataSpec) -> list[str]:
 
 
 def _sizes(sets: dict[str, ImageSet]) -> dict[str, int]:
-    """How many images each set has. Raises UsageError where one that is needed has none."""
+    """How many images each set has. Raises UsageError if one that is needed has none."""
     sizes = {name: len(images) for name, images in sets.items()}
     if not sizes[ID] or not sizes[FINE]:
         if not sizes[ID]:

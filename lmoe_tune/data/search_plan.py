@@ -74,7 +74,7 @@ def plan_of(
     outliers: UsableImages | None,
     validated: UsableImages | None,
 ) -> SearchPlan:
-    """The plan over images that have been selected. Raises UsageError where a part has no image.
+    """The plan over images that have been selected. Raises UsageError if a part has no image.
 
     Args:
         validated: the coarse images to validate with, where these are a set of their own.
@@ -177,7 +177,7 @@ def _refuse_empty(
     pool: Part | None,
     val_coarse: Part,
 ) -> None:
-    """Raises UsageError where there is nothing to train on or to validate with."""
+    """Raises UsageError if there is nothing to train on or to validate with."""
     names = train.table.classes
     present = set(train.labels.tolist())
     without = [names[label] for label in classes.train if label not in present]

@@ -4,7 +4,7 @@ epoch, place).
 So two trials of one seed differ in what their parameters change and in nothing else, and a trial
 that goes on after a kill needs no saved state of a generator. A stream is a purpose: the order of
 the images, their augmentation, the order of the outliers, their augmentation, lambda, the boxes of
-CutMix, torch's own generators (dropout), and any name of a method of one's own.
+CutMix, torch's own generators (dropout), and any name that a user's method asks for.
 
 S steps of an epoch; M slots: the places for outliers in a step. Numbers that belong to slots are
 drawn slot by slot, so that a trial with more slots has those of a trial with fewer, and some more.

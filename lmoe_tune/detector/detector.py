@@ -1,4 +1,4 @@
-"""A detector that has been loaded, and what it says of an image.
+"""A detector that has been loaded, and what it says about an image.
 
 N images, C channels, H W pixels of the network's input, K classes.
 """
@@ -31,14 +31,14 @@ Item = TypeVar("Item")
 
 
 class Prediction(NamedTuple):
-    """What a detector says of one image: `label, score, is_ood = detector("photo.jpg")`."""
+    """What a detector says about one image: `label, score, is_ood = detector("photo.jpg")`."""
 
     label: str
     """The class, as `detector.json` names it."""
     score: float
     """Higher: more in-distribution."""
     is_ood: bool | None
-    """score < threshold, exactly; None where no threshold has been measured, as of a trial's
+    """score < threshold, exactly; None if no threshold has been measured, as of a trial's
     checkpoint.
     """
 
@@ -69,7 +69,7 @@ class Detector:
     def __call__(self, images: Picture) -> Prediction | list[Prediction]: ...
 
     def __call__(self, images: Any) -> Prediction | list[Prediction]:
-        """What it says of one image, or of several.
+        """What it says about one image, or several.
 
         Args:
             images: one, or a sequence of them. An image is a path, the content of a file, an image

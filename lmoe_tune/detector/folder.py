@@ -75,7 +75,7 @@ def load_detector(folder: Path | str, device: str | None = None) -> Detector:
 
 
 def read_about(folder: Path) -> dict[str, Any]:
-    """`detector.json`. Raises UsageError where there is none of ours."""
+    """`detector.json`. Raises UsageError if there is none of ours."""
     path = folder / ABOUT
     try:
         about = json.loads(path.read_text(encoding="utf-8"))

@@ -6,8 +6,9 @@ from lmoe_tune.readers import READERS
 
 
 def seen_by_imagenet(dataset: str) -> str:
-    """A sentence for whoever reads a result: with ImageNet weights, a novel class is new to the
-    fine-tuning only."""
+    """A sentence for readers of a result: with ImageNet weights, a novel class is new to the
+    fine-tuning only.
+    """
     kind = READERS[dataset].shows
     if kind is None:
         return (

@@ -37,8 +37,8 @@ class Comparison:
 
     Attributes:
         rows: a sweep each, with `COLUMNS` and the best trial's `params`.
-        differences: settings that are not the same in all: {setting: value by sweep, None where it
-            has none}.
+        differences: settings that are not the same in all: {setting: value by sweep, None if it has
+            none}.
         cautions: why values of two sweeps may not be comparable, a sentence each.
         png: the figure.
     """

@@ -35,7 +35,7 @@ class Confirmation:
         return [job for job in self.document["jobs"] if job["row"] == row]
 
     def scores(self, job: dict[str, Any]) -> dict[str, Floats]:
-        """The test scores of a job by set: `id`, `fine`, `coarse_<set>`; empty where they are gone."""
+        """The test scores of a job by set: `id`, `fine`, `coarse_<set>`; empty if they are gone."""
         try:
             with np.load(self.folder / job["scores"], allow_pickle=False) as arrays:
                 prefix = "scores_"
@@ -61,7 +61,7 @@ class Facts:
     best: TrialRecord | None
     front: list[TrialRecord]
     baseline: dict[str, float]
-    """The metrics of the baseline after its last epoch; empty where it is not known."""
+    """The metrics of the baseline after its last epoch; empty if it is not known."""
     importances: dict[str, float]
     confirmation: Confirmation | None
     fingerprint: str | None

@@ -40,7 +40,7 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Answers:
-    """What one network says of the validation images."""
+    """What one network says about the validation images."""
 
     scores: dict[str, Floats]
     """(N,) of `id`, `fine` and `coarse`, those that there are."""
@@ -64,7 +64,7 @@ class Compared:
 
 
 def compare_networks(ledger: Ledger, best: TrialRecord | None) -> Compared:
-    """Run both over at most `MAX_IMAGES` of each validation set. Raises UsageError where the data
+    """Run both over at most `MAX_IMAGES` of each validation set. Raises UsageError if the data
     cannot be read.
     """
     if best is None:

@@ -355,7 +355,7 @@ def _searched_methods(findings: Findings) -> list[tuple[document.KeyPath, Any]]:
 def _methods(
     findings: Findings, path: Path, declarations: Mapping[str, Declaration], resolve: Resolve | None
 ) -> list[Declaration]:
-    """What the trainable, or each of those that are searched, declares; empty where a problem was
+    """What the trainable, or each of those that are searched, declares; empty if a problem was
     reported.
     """
     name = findings.plain(("trainable",))
@@ -394,7 +394,7 @@ def _declaration(
     declarations: Mapping[str, Declaration],
     resolve: Resolve | None,
 ) -> Declaration | None:
-    """What a trainable declares; None where that has been reported as a problem."""
+    """What a trainable declares; None if that has been reported as a problem."""
     if name is None or not findings.clean(at):
         return None
 

@@ -160,7 +160,7 @@ class Declaration:
     def resolve(self, params: Mapping[str, Value]) -> dict[str, Value | None]:
         """All parameters of a trial: the given values in their own types, defaults for the others.
 
-        `lr` and `weight_decay` are None where neither given nor declared with a default: as in
+        `lr` and `weight_decay` are None if neither given nor declared with a default: as in
         `train`. Raises UsageError that names every parameter that does not exist or has a value it
         cannot have.
         """

@@ -163,7 +163,7 @@ def file_name(path: Path) -> str:
 
 
 def read_text(path: Path) -> str:
-    """The file's text. Raises SpecError where it cannot be read, is too large or is not UTF-8."""
+    """The file's text. Raises SpecError if it cannot be read, is too large or is not UTF-8."""
     name = file_name(path)
     try:
         with open(path, "rb") as file:
@@ -200,7 +200,7 @@ def read_text(path: Path) -> str:
 def parse(
     text: str, source: str, problems: list[tuple[Mark, Problem]], *, order: int = 0
 ) -> Node | None:
-    """The document's tree; None where it is empty. `source` names it in messages.
+    """The document's tree; None if it is empty. `source` names it in messages.
 
     Duplicate keys are appended to `problems` (the first one counts) and reading continues. Raises
     SpecError with one problem if there is no tree to continue with: no YAML, several documents, a

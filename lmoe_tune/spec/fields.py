@@ -28,7 +28,7 @@ SYNONYMS = {
 
 
 def keys_at(path: KeyPath) -> tuple[str, ...]:
-    """The keys a mapping at this path may have; empty where any name goes, or where no mapping
+    """The keys a mapping at this path may have; empty if any name goes, or where no mapping
     does.
     """
     return _keys(_field(path)[0])
@@ -76,7 +76,7 @@ def allows_null(path: KeyPath) -> bool:
 
 
 def options_at(path: KeyPath) -> tuple[str, ...]:
-    """The words that the value at this path may be; empty where it is not one of a few words."""
+    """The words that the value at this path may be; empty if it is not one of a few words."""
     annotation, metadata = _field(path)
     for entry in metadata:
         if isinstance(entry, OneOf):

@@ -23,7 +23,7 @@ class Metric:
     low: float
     high: float
     direction: Direction | None
-    """What is better; None where neither is."""
+    """What is better; None if neither is."""
     help: str
     searchable: bool = True
     """Whether an objective or a constraint may use it: timings may not, they differ from run to

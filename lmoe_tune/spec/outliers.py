@@ -16,7 +16,7 @@ def outliers_per_step(outlier_ratio: float, batch_size: int) -> int:
 
 
 def searched_outliers(spec: Spec) -> tuple[int, int] | None:
-    """The fewest and the most outliers of a step that a search may ask for; None where it is not
+    """The fewest and the most outliers of a step that a search may ask for; None if it is not
     searched.
     """
     ratios: list[float] = []
@@ -34,7 +34,7 @@ def searched_outliers(spec: Spec) -> tuple[int, int] | None:
 
 
 def outliers_in_words(spec: Spec) -> str | None:
-    """What a searched ratio means in whole outliers, on one line; None where it is not searched."""
+    """What a searched ratio means in whole outliers, on one line; None if it is not searched."""
     found = searched_outliers(spec)
     if found is None:
         return None

@@ -73,7 +73,7 @@ def apply_name(root: Mapping, name: str, order: int) -> None:
 
 
 def _value(path: KeyPath, text: str, mark: Mark, problems: list[tuple[Mark, Problem]]) -> Node:
-    """The node for what was typed. Raises SpecError where it is nothing, or not YAML where it must
+    """The node for what was typed. Raises SpecError if it is nothing, or not YAML where it must
     be.
     """
     stripped = text.strip()

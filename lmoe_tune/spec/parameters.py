@@ -142,7 +142,7 @@ def with_method(
 
 
 def outside(value: Any, entry: Mapping[str, Any], parameter: Parameter | None) -> str | None:
-    """What the value must be to lie in a checked distribution, or None where it does."""
+    """What the value must be to lie in a checked distribution, or None if it does."""
     if entry.get("choices") is not None:
         if any(_same(value, choice, parameter) for choice in entry["choices"]):
             return None

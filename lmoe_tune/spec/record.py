@@ -65,7 +65,7 @@ def resolved_yaml(spec: Spec) -> str:
 
 
 def spec_from_resolved(text: str) -> Spec:
-    """The spec of `resolved_yaml`. Raises SpecError where the text has been damaged."""
+    """The spec of `resolved_yaml`. Raises SpecError if the text has been damaged."""
     problems: list[tuple[document.Mark, Problem]] = []
     root = document.parse(text, _RECORD, problems)
     if not isinstance(root, document.Mapping):

@@ -136,7 +136,7 @@ class SweepControl:
     def on_start(self, suggestion: Suggestion) -> None:
         self._handed_out_ms[suggestion.number] = now_ms()
         trial = self.ledger.trial(suggestion.number)
-        if self.ledger.folder.trial(trial.number).exists():  # of a former run, or handed back
+        if self.ledger.folder.trial(trial.number).exists():  # of an earlier run, or handed back
             write_record(self.ledger.folder, trial)
         else:
             write_news(self.ledger.folder, trial, 0)

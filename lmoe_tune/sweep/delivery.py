@@ -96,7 +96,7 @@ class _Delivery:
         self._in_trouble = ""
 
     def attempt(self, *, done: bool) -> bool:
-        """Deliver for a while; False where MLflow cannot be used.
+        """Deliver for a while; False if MLflow cannot be used.
 
         Args:
             done: nothing more will be recorded.

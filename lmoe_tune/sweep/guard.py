@@ -29,7 +29,7 @@ class Vitals:
 
     Args:
         processes: processes of this machine, by what to call them.
-        head: host and port of the head that was joined; None where its processes are known.
+        head: host and port of the head that was joined; None if its processes are known.
     """
 
     def __init__(

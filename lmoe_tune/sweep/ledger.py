@@ -380,7 +380,7 @@ class Ledger:
 
     @property
     def num_points(self) -> int | None:
-        """How many points the space has; None where it is continuous."""
+        """How many points the space has; None if it is continuous."""
         tried = self._standing.tried
         if tried is None:
             return None

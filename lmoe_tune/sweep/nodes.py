@@ -39,7 +39,7 @@ def slots_of(
 
 
 def refuse_too_large(capacities: Collection[Capacity], resources: Resources) -> None:
-    """Raises UsageError where not even one trial fits."""
+    """Raises UsageError if not even one trial fits."""
     if any(capacity.slots(resources) for capacity in capacities):
         return
     cpus = sum(capacity.cpus for capacity in capacities)

@@ -40,7 +40,7 @@ class Axis:
         return float(value)
 
     def place(self, value: Any) -> int | None:
-        """The place of a value; None where it is not one of them."""
+        """The place of a value; None if it is not one of them."""
         if self.choices is not None:
             places = (
                 place
@@ -69,7 +69,7 @@ class Points:
 
     @classmethod
     def of(cls, spec: Spec) -> Points | None:
-        """Those of a spec's space; None where it is continuous."""
+        """Those of a spec's space; None if it is continuous."""
         axes = {name: _axis(name, entry) for name, entry in spec.space.items()}
         found = [axis for axis in axes.values() if axis is not None]
         if len(found) < len(axes):
@@ -97,7 +97,7 @@ class Points:
         raise IndexError(f"the space has {self.size} points")
 
     def index(self, point: Mapping[str, Any]) -> int | None:
-        """The number of a point; None where it is not one of the space."""
+        """The number of a point; None if it is not one of the space."""
         start = 0
         for method, axes in self.blocks:
             if method is None or point.get(METHOD) == method:
@@ -146,7 +146,7 @@ class Tried:
             self._indices.add(index)
 
     def next(self) -> dict[str, Any] | None:
-        """The first point of the shuffled order that was not tried; None where there is none left."""
+        """The first point of the shuffled order that was not tried; None if there is none left."""
         while self._place < self.points.size:
             index = self.points.shuffled(self._place)
             if index not in self._indices:
@@ -156,7 +156,7 @@ class Tried:
 
 
 def num_points(spec: Spec) -> int | None:
-    """How many different trials a spec's space has; None where it is continuous."""
+    """How many different trials a spec's space has; None if it is continuous."""
     points = Points.of(spec)
     if points is None:
         return None

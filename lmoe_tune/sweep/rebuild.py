@@ -1,7 +1,7 @@
 """Rebuilds a damaged ledger from its undamaged part and from the records beside it.
 
 Every trial has its own record (`trials/N/trial.json`, `metrics.jsonl`), written after each change
-of the ledger; `sweep.json` has what the ledger says of the sweep as a whole.
+of the ledger; `sweep.json` has what the ledger says about the sweep as a whole.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ def rebuild(folder: SweepFolder, spec: Spec) -> tuple[Remains, Path]:
 
 
 def write_about(ledger: Ledger) -> None:
-    """Write `sweep.json`: what the ledger says of the sweep as a whole."""
+    """Write `sweep.json`: what the ledger says about the sweep as a whole."""
     attrs = ledger.attrs
     content = json.dumps(attrs, indent=1).encode()
     if _bytes(ledger.folder.about) != content:

@@ -134,7 +134,7 @@ def _run_on_ray(
 
 
 def _end_run(control: SweepControl, run: int) -> bool:
-    """Record that the run has ended, once; False where that was recorded, or cannot be."""
+    """Record that the run has ended, once; False if that was recorded, or cannot be."""
     if not (control.can_record and control.ledger.run_is_open()):
         return False
     control.ledger.end_run(run, _state(control.ledger))

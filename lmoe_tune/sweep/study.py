@@ -38,7 +38,7 @@ class LedgerStorage(JournalStorage):
     """Optuna's journal storage, which does not look at all trials to find those that wait."""
 
     def __init__(self, backend: JournalFile, waiting: Mapping[int, Any] | None) -> None:
-        """`waiting` has the numbers of these, in order; None where it is not known."""
+        """`waiting` has the numbers of these, in order; None if it is not known."""
         super().__init__(backend)
         self._waiting = waiting
 

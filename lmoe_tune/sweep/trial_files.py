@@ -56,7 +56,7 @@ def _write_about(path: Path, trial: TrialRecord) -> None:
 
 
 def read_record(path: Path) -> TrialRecord | None:
-    """A trial as its record has it; None where that is missing or damaged."""
+    """A trial as its record has it; None if that is missing or damaged."""
     try:
         about = json.loads((path / TRIAL).read_text(encoding="utf-8"))
         epochs = [
@@ -81,7 +81,7 @@ def mend_records(folder: SweepFolder, trials: Iterable[TrialRecord]) -> None:
 
 
 def recorded_extent(path: Path) -> tuple[str, int] | None:
-    """A trial's state and number of epochs as its record has them; None where that is missing or
+    """A trial's state and number of epochs as its record has them; None if that is missing or
     torn.
     """
     try:

@@ -157,7 +157,7 @@ def _source(spec: Spec, ledger: Ledger, points: list[Point]) -> Source:
 
 
 def _refuse_sealed(spec: Spec, ledger: Ledger, seen: Sequence[Mapping[str, Any]]) -> None:
-    """Raises UsageError where what the points were chosen by is test images of this sweep."""
+    """Raises UsageError if what the points were chosen by is test images of this sweep."""
     name, home = ledger.folder.name, ledger.folder.home
     for plain in seen:
         data = DataSpec.model_validate_json(json.dumps(plain))
@@ -217,7 +217,7 @@ def _point(spec: Spec, ledger: Ledger, trial: TrialRecord) -> tuple[Point, str]:
 
 
 def _value(spec: Spec, searched: str, found: Mapping[str, Any], method: str) -> Any:
-    """The value of a searched parameter. Raises _Unusable where the space does not have it."""
+    """The value of a searched parameter. Raises _Unusable if the space does not have it."""
     own = searched.removeprefix(f"{method}.")
     if own not in found:
         raise _Unusable(f"it has no {own}")

@@ -54,7 +54,7 @@ def sqlite_uri(path: Path) -> str:
 
 
 def scheme(uri: str) -> str:
-    """`postgresql` of `postgresql+psycopg2://…`; empty where there is none."""
+    """`postgresql` of `postgresql+psycopg2://…`; empty if there is none."""
     if "://" in uri:
         return uri.partition("://")[0].partition("+")[0].lower()
 

@@ -15,8 +15,8 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h
 
 
 def keep_freed_memory() -> None:
-    """From now on this process keeps what it frees, up to its peak. Does nothing where the C
-    library is not glibc.
+    """From now on this process keeps what it frees, up to its peak. Does nothing if the C library
+    is not glibc.
     """
     if (library := _glibc()) is not None:
         library.mallopt(M_MMAP_MAX, 0)

@@ -73,7 +73,7 @@ class _Times(ctypes.Structure):
 
 
 class _KillTimer:
-    """SIGKILL from a timer of the kernel's; does nothing where there is no such timer (not Linux)."""
+    """SIGKILL from a timer of the kernel's; does nothing if there is no such timer (not Linux)."""
 
     def __init__(self) -> None:
         self._libc = ctypes.CDLL(None)

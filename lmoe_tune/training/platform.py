@@ -24,7 +24,7 @@ class Gpu:
     capability: float
     """CUDA's compute capability."""
     memory: int | None
-    """Bytes; None where it has none of its own."""
+    """Bytes; None if it has none of its own."""
 
     def __str__(self) -> str:
         if self.memory is None:
@@ -72,12 +72,12 @@ def _gpus_have_bf16() -> bool:
 
 
 def gpu_bytes() -> int | None:
-    """The memory of this machine's smallest GPU; None where none can be asked."""
+    """The memory of this machine's smallest GPU; None if none can be asked."""
     return smallest_memory(gpus_here())
 
 
 def smallest_memory(gpus: Iterable[Gpu]) -> int | None:
-    """Bytes of the GPU that has least; None where that is not known of any."""
+    """Bytes of the GPU that has least; None if that is not known of any."""
     return min((gpu.memory for gpu in gpus if gpu.memory is not None), default=None)
 
 
