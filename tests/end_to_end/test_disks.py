@@ -64,6 +64,7 @@ def fill(path: Path) -> None:
                     pass
 
 
+@pytest.mark.long
 def test_a_full_disk_stops_the_sweep_which_goes_on_when_there_is_room(
     reference: Any, disk: Callable[..., Path], tmp_path: Path
 ) -> None:

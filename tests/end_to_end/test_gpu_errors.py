@@ -14,7 +14,7 @@ import pytest
 
 from tests.end_to_end.conftest import Command
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.ray, pytest.mark.long, pytest.mark.timeout(300)]
 
 MODULE = """
 import os

@@ -84,7 +84,7 @@ def test_a_second_signal_ends_it_at_once_and_loses_nothing(command: Any) -> None
         pytest.param(signal.SIGTERM, "starting the sweep", marks=pytest.mark.long),
         pytest.param(signal.SIGTERM, "at a time", marks=pytest.mark.long),
         pytest.param(signal.SIGHUP, "at a time", marks=pytest.mark.long),
-        (signal.SIGTERM, "trial 4 "),  # Ray shuts down then
+        pytest.param(signal.SIGTERM, "trial 4 ", marks=pytest.mark.long),  # Ray shuts down then
     ],
 )
 def test_a_signal_to_the_whole_process_group_ends_it_with_how_to_resume(
@@ -121,7 +121,8 @@ def test_a_sweep_whose_output_nobody_reads_goes_on_to_its_end(command: Any) -> N
     assert [trial.state for trial in command.trials()].count("running") == 0
 
 
-@pytest.mark.parametrize("length", [pytest.param(42, marks=pytest.mark.long), 90])
+@pytest.mark.parametrize("length", [42, 90])
+@pytest.mark.long
 def test_a_temporary_folder_with_a_long_path_is_good_enough(
     command: Any, tmp_path_factory: pytest.TempPathFactory, length: int
 ) -> None:

@@ -99,7 +99,7 @@ def test_a_folder_that_is_not_the_users_is_refused_by_name(as_user: Run) -> None
 
 @pytest.mark.ray
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("home", [None, "/"])
+@pytest.mark.parametrize("home", [pytest.param(None, marks=pytest.mark.long), "/"])
 def test_a_search_runs_as_a_user_without_a_home(as_user: Run, home: str | None) -> None:
     done = as_user(
         home, "-m", "lmoe_tune.cli.main", "search", "digits", "--trials", "1", *SMALL, "--json"

@@ -74,6 +74,7 @@ def test_what_lies_beside_the_spec_hides_no_library_from_any_process(crowded: Co
     run(crowded, "doctor")
 
 
+@pytest.mark.long
 def test_the_user_interface_does_not_import_it_either(crowded: Command) -> None:
     run(crowded, "search", "photos.yaml")
     process = subprocess.Popen(
