@@ -447,7 +447,7 @@ class Resources(_Section):
     """What one trial is given."""
 
     gpu: NonNegative = 0.0
-    """GPUs: a fraction shares one GPU between trials, above 1 it must be whole."""
+    """GPUs, 1 at most: a fraction shares one GPU between trials."""
     cpu: Positive = 1.0
     """CPU cores."""
     max_retries: Annotated[int, Ge(0), Le(1000)] = 3

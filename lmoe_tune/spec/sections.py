@@ -188,8 +188,8 @@ def check_train(findings: Findings) -> None:
             "value is 'cuda', but resources.gpu is 0: give the trials a share of a GPU",
         )
 
-    if gpu > 1 and gpu != int(gpu):
-        findings.refuse(("resources", "gpu"), "a fraction up to 1, or a whole number")
+    if gpu > 1:
+        findings.refuse(("resources", "gpu"), "1 at most, as a trial trains on one GPU")
 
 
 def _learning_rates(findings: Findings) -> list[KeyPath]:

@@ -325,10 +325,8 @@ def test_a_right_distribution_loads(load, with_space, space, entry):
             "budget: {trials: null, max_failed: 3}",
             "budget: nothing ends the sweep: give trials, time or gpu_hours",
         ),
-        (
-            "resources: {gpu: 1.5}",
-            "value is 1.5, but must be a fraction up to 1, or a whole number",
-        ),
+        ("resources: {gpu: 1.5}", "value is 1.5, but must be 1 at most"),
+        ("resources: {gpu: 2}", "value is 2, but must be 1 at most, as a trial trains on one GPU"),
         ("resources: {gpu: -1}", "value is -1, but must be a number of at least 0"),
         ("resources: {cpu: 0}", "value is 0, but must be a number greater than 0"),
         ("resources: {cpus: 1}", "unknown key; did you mean 'cpu'?"),
