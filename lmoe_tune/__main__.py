@@ -13,7 +13,7 @@ def main() -> None:
     try:
         from lmoe_tune.cli.main import main as run
     except KeyboardInterrupt:
-        sys.stderr.write("\ninterrupted; nothing was begun\n")
+        sys.stderr.write("\ninterrupted; nothing was started\n")
         sys.stderr.flush()
         os._exit(130)
 

@@ -32,7 +32,7 @@ _MEANINGS = {
     signal.SIGSEGV: "it crashed",
     signal.SIGABRT: "it crashed",
     signal.SIGXCPU: "its limit of CPU time was reached",
-    signal.SIGTERM: "somebody ended it",
+    signal.SIGTERM: "another process ended it",
 }
 _START = (
     "import sys; sys.path += [path for path in {paths!r} if path not in sys.path]; "

@@ -503,7 +503,7 @@ def test_the_detectors_of_pytorch_ood_are_scores() -> None:
         assert all(math.isfinite(value) for value in metrics.values()), name
     assert not torch.equal(detector_score("GEN", gamma=2.0)(logits), detector_score("GEN")(logits))
     with pytest.raises(
-        UsageError, match="no detector of logits 'Mahalanobis'; there are EnergyBased, "
+        UsageError, match="no logits detector 'Mahalanobis'; there are EnergyBased, "
     ):
         detector_score("Mahalanobis")
     with pytest.raises(UsageError, match="KLMatching is fitted first"):

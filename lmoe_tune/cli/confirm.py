@@ -216,7 +216,7 @@ def _print_tables(document: dict[str, Any]) -> None:
         typer.echo(line.strip())
     _say_failed(document)
     for line in document["changes"]:
-        typer.echo(f"changed since it was begun: {line}")
+        typer.echo(f"changed since it was started: {line}")
     typer.echo(openings_line(document["test_openings"]))
 
 

@@ -300,7 +300,7 @@ def sync(
     from lmoe_tune.cli.lines import Lines
 
     server = open_sweep(name, resolve_home(home)).sync(tracking_uri, observer=Lines())
-    say(f"MLflow at {server} has everything of '{name}'")
+    say(f"MLflow at {server} has everything about '{name}'")
 
 
 def _preview(loaded: LoadedSpec, change: BudgetChange, home: Path, *, as_json: bool) -> None:

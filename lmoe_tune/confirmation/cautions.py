@@ -56,7 +56,7 @@ def cautions_of(
     if spec.model.weights != "none":
         found.append(
             f"training starts from the weights '{spec.model.weights}', and what they were trained on "
-            "may have had the novel classes in it"
+            "may include the novel classes"
         )
     if 1 < verdict.paired[0].num_pairs < FEW_SEEDS:
         found.append(f"{verdict.paired[0].num_pairs} pairs are few: five find much more")
@@ -131,7 +131,7 @@ def _of_fixed(plan: Plan, spec: Spec, import_path: Path) -> Iterator[str]:
             if declared[name].default != value and declared[name].default is not None
         ]
         if changed:
-            yield f"`fixed` holds {', '.join(changed)} in {row.name}, where the default is another"
+            yield f"`fixed` holds {', '.join(changed)} in {row.name}, where the default is different"
 
 
 def _held(

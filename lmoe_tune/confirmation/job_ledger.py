@@ -227,7 +227,7 @@ class JobLedger:
             if self._ledger is None:
                 since = "it was searched"
             else:
-                since = "its confirmation was begun"
+                since = "its confirmation was started"
             lines = "\n".join(f"  {line}" for line in changed)
             raise UsageError(
                 f"not everything about the sweep '{name}' is as it was when {since}:\n{lines}\n"

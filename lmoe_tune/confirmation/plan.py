@@ -170,7 +170,7 @@ def make_plan(
             )
         notes.append(
             f"all rows start from {spec.model.weights} (model.baseline.epochs is 0), so they are trained on the "
-            "classes that it knows: those that the search held out are in no set, and a seed decides on the "
+            "classes that it knows: those that the search held out are in no set, and a seed varies the "
             "fine-tuning only"
         )
     return Plan(
@@ -227,7 +227,7 @@ def _best_or_refused(
     else:
         number = f"{len(best)} complete trials"
     return best, [
-        f"the sweep has {number} with parameters of their own, fewer than --top {top}: all are taken"
+        f"the sweep has {number} with different parameters, fewer than --top {top}: all are taken"
     ]
 
 

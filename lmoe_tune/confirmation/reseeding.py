@@ -95,7 +95,7 @@ def compare_reseeded(study: JobLedger, plan: Plan) -> tuple[list[Run], dict[str,
             job.trial.failure for job in jobs if job.trial is not None and job.trial.failure
         ]
         raise LmoeTuneError(
-            f"no training of {plan.winner.name} and {own} with the same seed has ended well, so there is nothing to "
+            f"no training of {plan.winner.name} and {own} with the same seed has succeeded, so there is nothing to "
             f"compare: {failures[0] if failures else 'none has ended'}"
         )
 

@@ -194,7 +194,7 @@ def conclude(
     if plan.own_defaults.name not in comparators:
         failures = [job.trial.failure for job in failed if job.trial is not None]
         raise LmoeTuneError(
-            f"no job of {plan.winner.name} and {plan.own_defaults.name} with the same seed has ended well, so there is "
+            f"no job of {plan.winner.name} and {plan.own_defaults.name} with the same seed has succeeded, so there is "
             f"nothing to compare: {failures[0] if failures else 'no job has ended'}"
         )
 

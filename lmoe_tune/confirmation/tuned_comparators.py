@@ -88,7 +88,7 @@ def open_search(
     """The search of a method, started or continued; the caller holds its lock.
 
     Raises:
-        UsageError: the sweep, the code or the data have changed since it was begun.
+        UsageError: the sweep, the code or the data have changed since it was started.
     """
     folder = sweep.folder.tuned(method)
     wanted = spec_of_method(sweep.spec, sweep.budget, method)

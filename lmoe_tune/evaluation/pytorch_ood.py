@@ -37,7 +37,7 @@ def detector_score(
     detectors = _detectors()
     if name not in detectors:
         raise UsageError(
-            f"pytorch-ood has no detector of logits '{name}'; there are {', '.join(sorted(detectors))}"
+            f"pytorch-ood has no logits detector '{name}'; there are {', '.join(sorted(detectors))}"
         )
     detector = detectors[name](None, **settings)
     if detector.requires_fit:

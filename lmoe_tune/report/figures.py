@@ -87,14 +87,14 @@ def draw_all(facts: Facts, compared: Compared) -> list[Drawing]:
     plans: list[tuple[str, str, str, Callable[[], Figure]]] = [
         (
             "history", "Optimisation history",
-            (f"Every trial's last {metric}, in the order in which they were started, and the best so far of the "
-            "complete ones that meet the constraints. Pruned trials were ended early, so theirs are of fewer epochs."),
+            (f"Every trial's last {metric}, in the order of their starts, and the best so far of the "
+            "complete ones that meet the constraints. Pruned trials were stopped early, so they had fewer epochs."),
             lambda: _history(facts),
         ),
         (
             "importance", "Parameter importance",
             (f"The share of the variance of {metric} that each parameter explains, by fANOVA over the complete trials. "
-            "With fewer than some twenty of them it is a hint at best."),
+            "With fewer than about twenty of them it is only a hint."),
             lambda: _importance(facts),
         ),
         (
@@ -109,14 +109,14 @@ def draw_all(facts: Facts, compared: Compared) -> list[Drawing]:
         ),
         (
             "tradeoff", "Accuracy against AUROC",
-            ("Validation accuracy and validation AUROC of the complete trials, what the constraint demands, and the "
+            ("Validation accuracy and validation AUROC of the complete trials, the constraint, and the "
             "Pareto front of the two among those that meet it. The cross is the baseline."),
             lambda: _tradeoff(facts),
         ),
         (
             "roc", "ROC curves (validation)",
             ("In-distribution is positive. Solid is the best trial, dashed the baseline that all trials start from. "
-            "These images were looked at by the search."),
+            "The search has used these images."),
             of_networks(_roc),
         ),
         (

@@ -79,7 +79,7 @@ def _value(path: KeyPath, text: str, mark: Mark, problems: list[tuple[Mark, Prob
     stripped = text.strip()
     if not stripped:
         if allows_null(path):
-            unset = "; null stands for its default"
+            unset = "; null means its default"
         else:
             unset = ""
         what = f"nothing follows '=' (a variable that is not set?){unset}"

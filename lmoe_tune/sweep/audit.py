@@ -74,7 +74,7 @@ def audit(ledger: Ledger) -> Audit:
     if replay.num_unseen:
         cautions.append(
             f"{replay.num_unseen} suggestions after the first difference were not compared, "
-            "as they go by the trials before"
+            "as they depend on the trials before"
         )
 
     return Audit(
@@ -232,8 +232,8 @@ class _Replay:
         if ends == (end in (COMPLETE, PRUNED)):
             return
 
-        did, does = ("stopped", "goes on") if end is not None else ("went on", "is stopped")
-        self.differences.append(f"trial {number} epoch {epoch}: it {did}, but computed it {does}")
+        did, does = ("stopped", "continues") if end is not None else ("continued", "is stopped")
+        self.differences.append(f"trial {number} epoch {epoch}: it {did}, but recomputed it {does}")
         if end is not None:
             self._own.end_early(number, "audit", {})
 

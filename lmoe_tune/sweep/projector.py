@@ -93,7 +93,7 @@ class Reception:
         if self._is_away and self._times_away == 1:
             self.say("MLflow is back")
         if self.refusal is not None:
-            self.say("MLflow takes the records again")
+            self.say("MLflow accepts the records again")
         self._is_away, self.refusal = False, None
         self.progress += 1
         tracked.append(self._folder, lines)

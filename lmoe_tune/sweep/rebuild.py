@@ -268,4 +268,4 @@ def refuse_whole(folder: SweepFolder, spec: Spec) -> None:
     except LedgerError:
         return
     if behind(ledger) is None:
-        raise UsageError(f"the ledger of '{folder.name}' is whole: there is nothing to rebuild")
+        raise UsageError(f"the ledger of '{folder.name}' is intact: there is nothing to rebuild")

@@ -67,7 +67,7 @@ def _about_the_search(spec: Spec, given: Collection[str]) -> Iterator[str]:
     if trials is not None and trials <= at_random:
         yield (
             f"search.sampler: {search.sampler} draws its first {at_random} trials at random, and "
-            f"budget.trials is {trials}: nothing is learnt from results"
+            f"budget.trials is {trials}: it learns nothing from results"
         )
 
     if search.pruner == "none":
@@ -107,18 +107,18 @@ def _about_the_objective(spec: Spec) -> Iterator[str]:
         named = metric.rpartition("_")[2]
         if named in SCORES and named != score.replace("_", ""):
             yield (
-                f"objective.metric: {metric} is by {named}, but what is exported scores by "
+                f"objective.metric: {metric} uses {named}, but an exported detector scores by "
                 f"objective.score, {score}"
             )
 
     if spec.trainable == "energy_oe" and score != "energy" and "energy" not in metrics[0]:
-        yield f"energy_oe separates energies, but objective.score is {score}: energy suits it"
+        yield f"energy_oe separates energies, but objective.score is {score}: energy fits it better"
 
     weights = [name for name in spec.space if name.endswith("_weight")]
     if "train_loss" in metrics and weights:
         yield (
-            f"objective.metric: train_loss falls with {', '.join(weights)}, whatever is learnt: "
-            "rank by a metric of the validation"
+            f"objective.metric: train_loss falls with {', '.join(weights)}, whatever the model learns: "
+            "use a validation metric"
         )
 
 

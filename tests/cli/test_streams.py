@@ -116,7 +116,7 @@ main()
         check=False,
     )
 
-    assert (done.returncode, done.stderr) == (130, "\ninterrupted; nothing was begun\n")
+    assert (done.returncode, done.stderr) == (130, "\ninterrupted; nothing was started\n")
 
 
 def test_the_package_is_the_command_too(tmp_path: Path) -> None:

@@ -215,7 +215,7 @@ def test_code_that_has_changed_is_refused_unless_that_is_allowed(sweep: Ledger) 
     )
     with pytest.raises(
         UsageError,
-        match="when its confirmation was begun:\n  lmoe_tune/confirmation/job.py: changed",
+        match="when its confirmation was started:\n  lmoe_tune/confirmation/job.py: changed",
     ):
         JobLedger(sweep, NOWHERE).begin(plan, COMMAND)
 

@@ -106,7 +106,7 @@ def test_a_slow_server_holds_up_nothing_and_sync_delivers_what_is_missing(
     if missing:
         synced = command.run("sync", "digits", MLFLOW_TRACKING_URI=proxy.uri)
         assert synced.returncode == 0, synced.stderr
-        assert "has everything of 'digits'" in synced.stderr
+        assert "has everything about 'digits'" in synced.stderr
     tracked(SimpleNamespace(home=server.folder)).agrees_with(command.trials())
 
 

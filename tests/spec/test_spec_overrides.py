@@ -81,7 +81,7 @@ def test_an_override_mends_what_is_wrong_in_the_file(load, minimal):
         ("train..lr=1", "an override is KEY=VALUE"),
         ("", "an override is KEY=VALUE"),
         ("train.lr=", "train.lr: nothing follows '=' (a variable that is not set?)"),
-        ("data.cache_dir= ", "(a variable that is not set?); null stands for its default"),
+        ("data.cache_dir= ", "(a variable that is not set?); null means its default"),
         ("train.lr=1e-3 # slow", "YAML reads '# slow' as a comment and drops it"),
         ("name=run #2", "name: value is 'run #2', but must be 1 to 64 letters"),
         ("train.epochs=[1", "train.epochs: this is not valid YAML"),

@@ -113,7 +113,9 @@ def test_another_rule_for_pruning_is_found(
 
     found = audit(own)
 
-    stopped = [line for line in found.differences if "it stopped, but computed it goes on" in line]
+    stopped = [
+        line for line in found.differences if "it stopped, but recomputed it continues" in line
+    ]
     assert len(stopped) == len(pruned) > 0
     assert f"trial {pruned[0].number} epoch {len(pruned[0].epochs)}" in found.differences[0]
 

@@ -73,7 +73,7 @@ def test_samplers_that_ignore_constraints_are_those_whose_suggestions_do_not_cha
         ),
         (
             ["objective={metric: train_loss}"],
-            "train_loss falls with consistency_weight, whatever is learnt",
+            "train_loss falls with consistency_weight, whatever the model learns",
         ),
         (["fixed.lr=0.1", "train.lr=0.2"], "train.lr changes nothing: lr is fixed"),
         (
