@@ -11,7 +11,7 @@ import pytest
 from tests.end_to_end.test_confirm import jobs_of, quick
 
 __all__ = ["quick"]
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.ray, pytest.mark.long, pytest.mark.timeout(300)]
 
 
 def test_a_reseeding_that_is_killed_is_finished_by_the_same_command_and_opens_nothing(
