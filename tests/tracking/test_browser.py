@@ -245,6 +245,6 @@ def test_two_objectives_are_set_against_each_other(pages: Pages) -> None:
 
 
 def test_a_confirmation_and_the_sweeps_of_an_experiment_have_views_too(pages: Pages) -> None:
-    html = pages.html(sweep_key(FINISHED, "confirm"), picture="mlflow-confirmation.png")
+    html = pages.html(sweep_key(FINISHED, "confirm"))
     assert "Confirmation of cars" in html and num_drawn(html) >= 3
     assert "again" in pages.html(SWEEPS_KEY, table=True)
