@@ -12,7 +12,7 @@ from __future__ import annotations
 import io
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -45,7 +45,7 @@ from lmoe_tune.evaluation import (
 from lmoe_tune.placements import COMPARABLE
 from lmoe_tune.spec import DataSpec, Spec
 from lmoe_tune.training.loop import EVALUATION_BATCH
-from lmoe_tune.training.trial import Trained, TrialEpoch, run_trial
+from lmoe_tune.training.trial import Load, Trained, TrialEpoch, run_trial
 from trainables import load_method
 from trainables.worker import (
     import_path_of,
@@ -56,6 +56,8 @@ from trainables.worker import (
 )
 
 T = TypeVar("T")
+_Chance = tuple[int, Mapping[str, float]]
+"""The number of classes, and the metrics that a diverged training has at its end."""
 log = logging.getLogger(__name__)
 
 NUM_RESAMPLES = 1000
@@ -87,26 +89,13 @@ def _validated(
     config: dict[str, Any], job_spec: Spec, candidate: dict[str, Any]
 ) -> Iterator[TrialEpoch]:
     """A trial like the search's, with another seed: it sees what the search sees."""
-    folder, home, params = trial_folder(config), Path(config["home"]), dict(candidate["params"])
-    method = load_method(candidate["method"], import_path_of(config))
-    epochs = run_trial(
-        job_spec,
-        objective_of(method, params),
-        params,
-        home=home,
-        folder=folder / "checkpoints",
-        num_recorded=num_recorded(folder),
-    )
-    last: TrialEpoch | None = None
-    try:
-        for last in epochs:
-            yield last
-    except TrainingError as error:
-        _refuse_other_than_diverged(error)
-        data = load_search_data(job_spec.data, home)
+
+    def chance() -> _Chance:
+        data = load_search_data(job_spec.data, Path(config["home"]))
         metrics = {"val_accuracy": 1 / data.num_classes, VAL_DIVERGED: 1.0}
-        metrics |= dict.fromkeys(COMPARABLE, 0.5)
-        yield from _at_chance(job_spec, data.num_classes, metrics, last)
+        return data.num_classes, metrics | dict.fromkeys(COMPARABLE, 0.5)
+
+    return _trained(config, job_spec, candidate, chance)
 
 
 def _tested(
@@ -118,9 +107,8 @@ def _tested(
     A job that is killed before its last epoch is recorded is tested again from its checkpoint, with
     the same result.
     """
-    folder, home, params = trial_folder(config), Path(config["home"]), dict(candidate["params"])
+    folder, home = trial_folder(config), Path(config["home"])
     with_held_out = trains_held_out(job_spec)
-    method = load_method(candidate["method"], import_path_of(config))
 
     def opened() -> Opened:
         return open_test_data(job_spec.data, home, with_held_out=with_held_out)
@@ -135,14 +123,43 @@ def _tested(
         _keep_arrays(folder, arrays)
         return metrics
 
+    def chance() -> _Chance:
+        training, test = opened().training, opened().test
+        metrics = chance_metrics(test.sizes, training.num_classes) | {DIVERGED: 1.0}
+        number = num_seen(seen())
+        if number > 0:
+            metrics |= distinct(metrics) | {NEAR_DUPLICATES: number}
+        _keep_arrays(folder, _arrays_of_chance(test, metrics))
+        return training.num_classes, metrics
+
+    load = _all_classes if with_held_out else _searched_classes
+    return _trained(config, job_spec, candidate, chance, load=load, at_end=at_end)
+
+
+def _trained(
+    config: dict[str, Any],
+    job_spec: Spec,
+    candidate: dict[str, Any],
+    chance: Callable[[], _Chance],
+    load: Load | None = None,
+    at_end: Callable[[Trained], Mapping[str, float]] | None = None,
+) -> Iterator[TrialEpoch]:
+    """The epochs of a job's training.
+
+    Args:
+        chance: asked only if the training diverges, which counts at chance level.
+        load: as for `run_trial`, and so is `at_end`.
+    """
+    folder, params = trial_folder(config), dict(candidate["params"])
+    method = load_method(candidate["method"], import_path_of(config))
     epochs = run_trial(
         job_spec,
         objective_of(method, params),
         params,
-        home=home,
+        home=Path(config["home"]),
         folder=folder / "checkpoints",
         num_recorded=num_recorded(folder),
-        load=_all_classes if with_held_out else _searched_classes,
+        load=load,
         at_end=at_end,
     )
     last: TrialEpoch | None = None
@@ -151,13 +168,8 @@ def _tested(
             yield last
     except TrainingError as error:
         _refuse_other_than_diverged(error)
-        training, test = opened().training, opened().test
-        metrics = chance_metrics(test.sizes, training.num_classes) | {DIVERGED: 1.0}
-        number = num_seen(seen())
-        if number > 0:
-            metrics |= distinct(metrics) | {NEAR_DUPLICATES: number}
-        _keep_arrays(folder, _arrays_of_chance(test, metrics))
-        yield from _at_chance(job_spec, training.num_classes, metrics, last)
+        num_classes, metrics = chance()
+        yield from _at_chance(job_spec, num_classes, metrics, last)
 
 
 @torch.inference_mode()
