@@ -12,7 +12,7 @@ from typing import Any
 
 import optuna
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from optuna.distributions import distribution_to_json
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial
@@ -22,7 +22,7 @@ from lmoe_tune.sweep.contents import Contents, StoredTrial
 from lmoe_tune.sweep.folder import SweepFolder
 from lmoe_tune.sweep.ledger import Ledger
 from lmoe_tune.sweep.lines import LedgerFile
-from tests.sweep.test_standing import STEPS, VARIANTS, apply
+from tests.sweep.test_standing import ANY_HISTORY, STEPS, VARIANTS, apply
 
 FOREIGN = b'{"op_code":2,"worker_id":"w","study_id":0,"user_attr":{"note":1}}\n'
 
@@ -73,11 +73,7 @@ def test_nothing_was_read_of_an_empty_file(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("overrides", VARIANTS)
-@settings(
-    max_examples=25,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+@ANY_HISTORY
 @given(steps=STEPS)
 def test_after_any_history_both_read_the_same(
     spec: Callable[..., Spec], overrides: tuple[str, ...], steps: list[tuple[Any, ...]]

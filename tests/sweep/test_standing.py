@@ -24,6 +24,11 @@ GRID = (
     "space={mixing_alpha: {choices: [1, 2, 3]}, outlier_ratio: {choices: [0.5, 1]}}",
     "search.start_from=[{mixing_alpha: 2, outlier_ratio: 0.5}]",
 )
+ANY_HISTORY = settings(
+    max_examples=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 VARIANTS = [
     ("search.pruner=asha", "search.min_epochs=1"),
     ("search.pruner=hyperband", "search.min_epochs=1"),
@@ -127,11 +132,7 @@ def decisions(standing: Standing) -> Any:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("overrides", VARIANTS)
-@settings(
-    max_examples=25,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+@ANY_HISTORY
 @given(steps=STEPS)
 def test_after_any_history_what_is_kept_is_what_all_records_say(
     spec: Callable[..., Spec], overrides: tuple[str, ...], steps: list[tuple[Any, ...]]
