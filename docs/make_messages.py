@@ -71,7 +71,7 @@ def page() -> str:
 
 def table(found: Iterable[Message]) -> str:
     """What it says, what to do as far as it says so, and where it is from."""
-    lines = ["| what it says | and continues | from |", "| --- | --- | --- |"]
+    lines = ["| what it says | what to do | from |", "| --- | --- | --- |"]
     for message in found:
         what, then = halves(message.text)
         lines.append(f"| {cell(what)} | {cell(then)} | `{message.file}` |")
