@@ -59,7 +59,7 @@ FILES = [
     ("sweeps/NAME/confirm/confirm.json", "What it found, as `confirm --format json` prints it."),
     (
         "sweeps/NAME/confirm/reseed.json",
-        "How much pairs varied in a reseeding: `seed_sd`, `image_sd`, `pairs`.",
+        "How much pairs varied in a reseeding: `seed_sd`, `image_sd`, `pairs`, `splits`.",
     ),
     (
         "sweeps/NAME/tuned/METHOD/",

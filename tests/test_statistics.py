@@ -19,8 +19,10 @@ from scipy.stats import ttest_1samp
 
 from lmoe_tune.evaluation.detection import aurocs
 from lmoe_tune.statistics import (
+    SURE,
     Asked,
     Run,
+    Spreads,
     compare,
     estimate,
     holm,
@@ -510,6 +512,19 @@ def test_what_is_called_findable_is_found_in_four_of_five_cases(
     effect = least_difference(seeds, 1.0, images, level)
     drawn = rates.draw(np.random.default_rng(0), (4000, 1, seeds), noise, effect)
     assert 0.7 <= rates.is_better(drawn, noise, level).mean() <= 0.88
+
+
+@pytest.mark.parametrize(("pairs", "splits"), [(2, 1), (3, 1), (6, 2), (10, 1)])
+def test_pairs_vary_by_less_than_a_plan_says_in_four_of_five_cases(pairs: int, splits: int) -> None:
+    drawn = np.random.default_rng(0).normal(size=(20_000, splits, pairs // splits))
+    seed_sd = np.sqrt(drawn.var(axis=2, ddof=1).mean(axis=1))
+    one = Spreads(1.0, 0.0, pairs, splits).seed_sd_at_most
+    assert (seed_sd * one > 1.0).mean() == pytest.approx(SURE, abs=0.01)
+
+
+def test_a_pair_in_each_split_shows_no_spread_over_seeds() -> None:
+    with pytest.raises(ValueError, match="3 pairs in 3 splits"):
+        _ = Spreads(0.1, 0.0, 3, 3).seed_sd_at_most
 
 
 def test_the_seeds_that_a_difference_needs() -> None:

@@ -3,6 +3,9 @@
 How much pairs vary is known from earlier confirmations and reseedings on the same data in this
 home. If there is none, the first two pairs will show it, and the result says it then. It is used
 only to plan seeds: no search and no choice of a winner ever reads what a test has shown.
+
+A few pairs say little of how much pairs vary, so plans are made with what their standard deviation
+is most likely below.
 """
 
 from __future__ import annotations
@@ -20,7 +23,14 @@ from lmoe_tune.durable import read_text
 from lmoe_tune.errors import LmoeTuneError
 from lmoe_tune.questions import read_questions
 from lmoe_tune.spec import Spec
-from lmoe_tune.statistics import Asked, least_difference, least_shown, seeds_needed
+from lmoe_tune.statistics import (
+    SURE,
+    Asked,
+    Spreads,
+    least_difference,
+    least_shown,
+    seeds_needed,
+)
 from lmoe_tune.sweep import view
 from lmoe_tune.sweep.folder import SweepFolder, find_sweeps
 from lmoe_tune.sweep.ledger import Ledger
@@ -28,6 +38,8 @@ from lmoe_tune.training.baseline_record import read_baseline_record
 
 SEEDS = (3, 5, 10, 20)
 EFFECTS = (0.001, 0.003, 0.01, 0.03)
+FEW_DF = 4
+"""With fewer degrees of freedom, what is known of the spread is said to be little."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +61,10 @@ class Forecast:
     """One-sided, of its first look."""
     source: str | None
     """Where the following come from; None if nothing is known yet, and they are empty."""
-    seed_sd: float | None
-    image_sd: float | None
+    spreads: Spreads | None
+    seed_sd_at_most: float | None
+    """What it is planned with: the standard deviation over seeds is below it in four of five cases.
+    """
     finds: tuple[tuple[int, float], ...]
     """By number of seeds, the smallest difference that they find in four of five cases."""
     needs: tuple[tuple[float, int], ...]
@@ -76,19 +90,27 @@ class Forecast:
             f"{size}: {self.jobs} trainings are missing{hours}",
             f"as a new question it would be number {self.question} of the home, at a level of {self.level:.2g}",
         ]
-        if self.source is None:
+        if self.source is None or self.spreads is None:
             found.append(
                 "nothing is known yet of how much pairs vary on these data: `--reseed 3` finds out on the validation "
                 "images; else the result says it from the first two pairs on"
             )
             return found
 
-        found.append(f"as pairs varied in {self.source}:")
+        pairs, sd = self.spreads.pairs, self.spreads.seed_sd
+        found.append(
+            f"in {self.source} the differences of {pairs} pairs varied by {sd:.4f} over seeds; planned with "
+            f"{self.seed_sd_at_most:.4f}, which they vary by at most in {SURE:.0%} of cases:"
+        )
         found += [
             f"  {seeds} seeds find {least:+.4f} in four of five cases"
             for seeds, least in self.finds
         ]
         found += needs_lines(self.needs, self.cannot_show)
+        if self.spreads.seed_df < FEW_DF:
+            found.append(
+                f"  {pairs} pairs say little of how much pairs vary: `--reseed 5` says more, on the validation images"
+            )
         return found
 
 
@@ -103,13 +125,15 @@ def forecast_of(ledger: Ledger, plan: Plan) -> Forecast:
     }
     asked = Asked(len(read_questions(ledger.folder.home)) + 1)
     known = next(_known_spreads(ledger), None)
-    source, seed_sd, image_sd = known if known is not None else (None, None, None)
+    source, spreads = known if known is not None else (None, None)
+    image_sd = spreads.image_sd if spreads is not None else None
+    at_most = spreads.seed_sd_at_most if spreads is not None else None
 
     finds: list[tuple[int, float]] = []
     needs: list[tuple[float, int]] = []
-    if seed_sd is not None and image_sd is not None:
-        finds = [(n, least_difference(n, seed_sd, image_sd, asked.level)) for n in SEEDS]
-        needs = list(needs_of(seed_sd, image_sd, asked.level))
+    if at_most is not None and image_sd is not None:
+        finds = [(n, least_difference(n, at_most, image_sd, asked.level)) for n in SEEDS]
+        needs = list(needs_of(at_most, image_sd, asked.level))
     return Forecast(
         rows=tuple(row.name for row in plan.rows),
         seeds=plan.seeds,
@@ -119,8 +143,8 @@ def forecast_of(ledger: Ledger, plan: Plan) -> Forecast:
         question=asked.question,
         level=asked.level,
         source=source,
-        seed_sd=seed_sd,
-        image_sd=image_sd,
+        spreads=spreads,
+        seed_sd_at_most=at_most,
         finds=tuple(finds),
         needs=tuple(needs),
         cannot_show=None if image_sd is None else least_shown(image_sd, asked.level),
@@ -143,18 +167,16 @@ def needs_lines(needs: tuple[tuple[float, int], ...], cannot_show: float | None)
     return found
 
 
-def _known_spreads(ledger: Ledger) -> Iterator[tuple[str, float, float]]:
-    """Source, seed and image deviation of confirmations and reseedings on the same data, this
-    sweep's own first.
-    """
+def _known_spreads(ledger: Ledger) -> Iterator[tuple[str, Spreads]]:
+    """Source and spreads of confirmations and reseedings on the same data, this sweep's own first."""
     folders = find_sweeps(ledger.folder.home)
     for folder in sorted(folders, key=lambda one: one.name != ledger.folder.name):
         if not _has_same_data(folder, ledger.spec):
             continue
         for what, read in (("confirmation", _of_confirmation), ("reseeding", _of_reseeding)):
-            found = _spread(read, folder.confirmation)
+            found = _spreads(read, folder.confirmation)
             if found is not None:
-                yield (f"the {what} of '{folder.name}'", *found)
+                yield f"the {what} of '{folder.name}'", found
 
 
 def _has_same_data(folder: SweepFolder, wanted: Spec) -> bool:
@@ -174,19 +196,19 @@ def _of_reseeding(folder: SweepFolder) -> dict[str, Any]:
     return dict(json.loads(read_text(folder.path / RESEED_FILE)))
 
 
-def _spread(
-    read: Callable[[SweepFolder], dict[str, Any]], folder: SweepFolder
-) -> tuple[float, float] | None:
-    """Of seeds and of images; None if there is none that a plan could be made with."""
+def _spreads(read: Callable[[SweepFolder], dict[str, Any]], folder: SweepFolder) -> Spreads | None:
+    """None if there are none that a plan could be made with."""
     try:
-        found = read(folder)
-        seed_sd, image_sd, pairs = found["seed_sd"], found["image_sd"], found["pairs"]
+        document = read(folder)
+        found = Spreads(*(document[name] for name in ("seed_sd", "image_sd", "pairs", "splits")))
+        can_plan = found.seed_df > 0 and found.seed_sd > 0 and math.isfinite(found.seed_sd)
     except (OSError, ValueError, KeyError, TypeError, IndexError):
         return None
 
-    if image_sd is None or pairs < 2 or not math.isfinite(seed_sd) or seed_sd <= 0:
-        return None
-    return float(seed_sd), float(image_sd)
+    if can_plan and found.image_sd is not None:
+        return found
+
+    return None
 
 
 def _hours(ledger: Ledger, jobs: int, cells: int) -> float | None:

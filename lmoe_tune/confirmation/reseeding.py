@@ -22,7 +22,7 @@ from lmoe_tune.data.inspection import inspect
 from lmoe_tune.durable import write_durably
 from lmoe_tune.errors import LmoeTuneError
 from lmoe_tune.placements import COMPARABLE, Placements, mean_placements, read_placements
-from lmoe_tune.statistics import Paired, Run, compare
+from lmoe_tune.statistics import Paired, Run, Spreads, compare
 
 METRIC = COMPARABLE[0]
 SHOWN = (*COMPARABLE, "val_accuracy")
@@ -62,17 +62,8 @@ class Reseeding:
         return dict(plain)
 
 
-@dataclass(frozen=True)
-class Spreads:
-    """How much the pairs of a reseeding vary, as it is kept for the forecasts of the home."""
-
-    seed_sd: float
-    image_sd: float | None
-    pairs: int
-
-
 def write_spreads(study: JobLedger, spreads: Spreads) -> None:
-    """Keep them beside the ledger of the jobs."""
+    """Keep them beside the ledger of the jobs, for the forecasts of the home."""
     content = json.dumps(asdict(spreads), indent=2) + "\n"
     write_durably(study.folder.path / RESEED_FILE, content.encode())
 
@@ -105,7 +96,7 @@ def compare_reseeded(study: JobLedger, plan: Plan) -> tuple[list[Run], dict[str,
 
 def spreads_of(study: JobLedger, plan: Plan, best: Paired) -> Spreads:
     """What a confirmation is planned with, of the best trial minus the defaults."""
-    return Spreads(best.seed_sd, _image_sd(study, plan), best.num_pairs)
+    return Spreads(best.seed_sd, _image_sd(study, plan), best.num_pairs, best.num_splits)
 
 
 def conclude_reseeding(

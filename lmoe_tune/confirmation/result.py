@@ -34,6 +34,7 @@ from lmoe_tune.statistics import (
     Floats,
     Paired,
     Run,
+    Spreads,
     Summary,
     VerdictName,
     compare,
@@ -111,7 +112,8 @@ class Confirmation:
     num_novel_classes: int
     """Of one split."""
     needs: tuple[tuple[float, int], ...]
-    """As pairs varied here, the seeds that some differences need to be found in four of five cases.
+    """As pairs varied here at most, the seeds that some differences need to be found in four of
+    five cases by the next look.
     """
     cannot_show: float
     """Below this difference these test images cannot show anything, however many seeds there are.
@@ -214,6 +216,7 @@ def conclude(
     )  # fmt: skip
     metrics = [name for name in TEST_METRICS if name in tested[0].metrics]
     own = found.paired[0]
+    more = replace(asked, look=asked.look + 1)
     return Confirmation(
         sweep=study.sweep.folder.name,
         verdict=found.name,
@@ -230,8 +233,8 @@ def conclude(
         paired=(*found.paired, *compare(runs, plan.winner.name, comparators, metrics[1:])),
         ci95_classes=by_class,
         num_novel_classes=num_novel,
-        needs=tuple(needs_of(own.seed_sd, own.image_sd, asked.level)) if own.seed_sd > 0 else (),
-        cannot_show=least_shown(own.image_sd, asked.level),
+        needs=_needs(own, more.level),
+        cannot_show=least_shown(own.image_sd, more.level),
         test_openings=tuple(view.test_openings(study.sweep)),
         seeds=tuple(sorted({job.seed for job in jobs})),
         splits=tuple(sorted({job.split for job in jobs})),
@@ -251,6 +254,14 @@ def fingerprints_of(study: JobLedger, plan: Plan) -> dict[int, str]:
     for split in {job.split for job in jobs} - known.keys():
         known[split] = study.open_split(split).test.fingerprint
     return known
+
+
+def _needs(pairs: Paired, level: float) -> tuple[tuple[float, int], ...]:
+    found = Spreads(pairs.seed_sd, pairs.image_sd, pairs.num_pairs, pairs.num_splits)
+    if found.seed_sd > 0:
+        return tuple(needs_of(found.seed_sd_at_most, pairs.image_sd, level))
+
+    return ()
 
 
 def _asked(study: JobLedger, plan: Plan, tested: Sequence[_Tested], *, recorded: bool) -> Asked:

@@ -193,11 +193,19 @@ def test_a_reseeding_says_what_was_luck_and_plans_the_confirmation(
         in lines
     )
     assert any("still flattered" in line for line in lines)
-    assert "as pairs varied in the reseeding of 'small':" in lines
+    assert (
+        "in the reseeding of 'small' the differences of 3 pairs varied by 0.0019 over seeds; planned with 0.0040, "
+        "which they vary by at most in 80% of cases:" in lines
+    )
+    assert any("3 pairs say little of how much pairs vary" in line for line in lines)
     assert any("needs" in line for line in lines)
 
     planned = json.loads(run("confirm", "small", "--dry-run", "--format", "json").stdout)
     assert planned["source"] == "the reseeding of 'small'"
+    assert planned["spreads"]["pairs"] == 3
+    assert planned["seed_sd_at_most"] == pytest.approx(
+        2.117 * planned["spreads"]["seed_sd"], rel=1e-3
+    )
     assert planned["seeds"] == [1003, 1004, 1005, 1006, 1007], "others than those of the reseeding"
     assert view.test_openings(view.read_sweep(sweep.folder)) == []
     assert json.loads(run("status", "small", "--format", "json").stdout)["home_questions"] == 0
