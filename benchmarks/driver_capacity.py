@@ -1,6 +1,6 @@
 """What a trial costs the driver as a sweep grows: CPU of our own code, beside Optuna's own study and Tune's loggers.
 
-    python benchmarks/driver_capacity.py [--sizes 100,1000,5000,20000] [--driven 50] [--keep DIR] [--out FILE]
+    python benchmarks/driver_capacity.py [--sizes 100,1000,5000,20000] [--driven 200] [--keep DIR] [--out FILE]
 
 A ledger is filled with so many finished trials; then a few hundred more are driven through the driver's own code, as
 Ray's hooks call it, without Ray and training: a suggestion, two or three epochs of 16 metrics (with a constraint, ASHA,
@@ -9,7 +9,7 @@ work is done by a study in Optuna's own journal and in memory, opened with the s
 loggers are given the same results.
 
 What is counted is CPU time, not the clock: fsync waits, and machines are busy. Time within `optuna.samplers` and
-`optuna.pruners` is shown apart. Each side runs in a process of its own. About eight minutes with the sizes above; with
+`optuna.pruners` is shown apart. Each side runs in a process of its own. About ten minutes with the sizes above; with
 `--keep` the ledgers and what was measured stay in a folder, and a call that was cut short is gone on with.
 """
 
@@ -35,7 +35,7 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.machine import machine  # noqa: E402
 
-SIDES = ("ours", "ours, two objectives", "optuna's journal", "optuna in memory", "tune's loggers")
+SIDES = ("ours", "ours (two objectives)", "optuna's journal", "optuna in memory", "tune's loggers")
 METRICS = 16
 WARMING = 5
 NUM_SWEEPS = 200
@@ -264,7 +264,7 @@ def child(side: str, home: Path, driven: int) -> None:
     os.fsync = lambda descriptor: None  # type: ignore[assignment]
     if side == "ours":
         found = drive_ours(home, driven, *ONE)
-    elif side == "ours, two objectives":
+    elif side == "ours (two objectives)":
         found = drive_ours(home, driven, *TWO)
     elif side == "tune's loggers":
         found = drive_loggers(home, driven)
@@ -338,7 +338,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--sizes", default="100,1000,5000,20000")
-    parser.add_argument("--driven", type=int, default=50)
+    parser.add_argument("--driven", type=int, default=200)
     parser.add_argument("--sides", default=",".join(SIDES), help="which, with commas")
     parser.add_argument("--keep", type=Path, help="a folder for ledgers and results")
     parser.add_argument("--out", type=Path)

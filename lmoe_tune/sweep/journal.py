@@ -115,7 +115,7 @@ class JournalFile(BaseJournalBackend):
             encode_text(text, number=first + place, left=last - place)
             for place, text in enumerate(texts)
         )
-        created = not self._path.exists()
+        created = self._file.end == 0
         try:
             with self._path.open("ab", buffering=0) as file:
                 if file.tell() != self._file.end:

@@ -51,7 +51,7 @@ def _write_about(path: Path, trial: TrialRecord) -> None:
     about = replace(trial, epochs=()).to_json()
     del about["epochs"]
     # A field a line: `indent` would take the slow way of the library, a tenth of a trial's time here.
-    fields = [f" {json.dumps(name)}: {json.dumps(value)}" for name, value in about.items()]
+    fields = [f' "{name}": {json.dumps(value)}' for name, value in about.items()]
     write_aside(path / TRIAL, ("{\n" + ",\n".join(fields) + "\n}\n").encode())
 
 
