@@ -1,14 +1,13 @@
 """The best trial and the baseline run again, on validation images: what the figures of scores and
 logits show.
 
-N images, C channels, H W pixels, K classes, L points along lambda. Nothing of a test is read here.
+N images, C channels, H W pixels, K classes. Nothing of a test is read here.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +23,7 @@ from lmoe_tune.description import KEY, ModelDescription
 from lmoe_tune.detector.network import Network
 from lmoe_tune.evaluation import score
 from lmoe_tune.records import TrialRecord
+from lmoe_tune.report.answers import LAMBDAS, Answers, Compared, Floats
 from lmoe_tune.spec import DataSpec
 from lmoe_tune.sweep.ledger import Ledger
 from lmoe_tune.training.baseline_record import baseline_folder
@@ -32,47 +32,16 @@ MAX_IMAGES = 1000
 """Of each set that are looked at."""
 MAX_PAIRS = 64
 """An in-distribution image with an outlier each, mixed at every lambda."""
-LAMBDAS = np.linspace(0, 1, 21)
 _AT_ONCE = 1 << 22  # pixels of a forward
 
-Floats = npt.NDArray[np.float64]
 
-
-@dataclass(frozen=True, eq=False)
-class Answers:
-    """What one network says about the validation images."""
-
-    scores: dict[str, Floats]
-    """(N,) of `id`, `fine` and `coarse`, those that there are."""
-    logits: dict[str, Floats]
-    """(N, K) of `id`, `coarse` and `mixed`."""
-    confidence: Floats
-    """(L, pairs): largest probability along lambda from outlier (0) to in-distribution (1); L = 0
-    without outliers.
-    """
-    num_classes: int
-
-
-@dataclass(frozen=True)
-class Compared:
-    """The best trial and the baseline; None for one whose weights are not there."""
-
-    best: Answers | None
-    baseline: Answers | None
-    lacking: tuple[str, ...]
-    """Why something is missing, a sentence each."""
-
-
-def compare_networks(ledger: Ledger, best: TrialRecord | None) -> Compared:
+def compare_networks(ledger: Ledger, best: TrialRecord) -> Compared:
     """Run both over at most `MAX_IMAGES` of each validation set. Raises UsageError if the data
     cannot be read.
     """
-    if best is None:
-        return Compared(None, None, ("no trial is complete yet",))
-    lacking = []
     state = checkpoint.load_newest(ledger.folder.checkpoints(best.number))
     if state is None:
-        return Compared(None, None, (f"the weights of trial {best.number} are not kept",))
+        return Compared.without_weights(best)
     whose = f"trial {best.number}"
     describes = ModelDescription.of_record(state.get(KEY), whose=whose, fix="train it again")
     sets = _pixels(ledger.spec.data, ledger.folder.home, describes.preprocessing)
@@ -83,8 +52,7 @@ def compare_networks(ledger: Ledger, best: TrialRecord | None) -> Compared:
     else:
         before = None
     if before is None:
-        lacking.append("the weights of the baseline are gone")
-        return Compared(found, None, tuple(lacking))
+        return Compared(found, None, ("the weights of the baseline are gone",))
     return Compared(found, _answers(before["model"], describes, sets), ())
 
 

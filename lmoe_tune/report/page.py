@@ -29,6 +29,9 @@ OF_TEST = {"roc_test", "scores_test", "seeds"}
 STATES = ("complete", "pruned", "failed", "running")
 SHOWN_OF_TRIAL = ("val_accuracy", "val_fine_auroc", "val_coarse_auroc")
 
+MAX_ROWS = 1000
+"""Of the table of trials: with more of them a page is slow to read, to load and to write."""
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -198,10 +201,15 @@ def _trials(facts: Facts) -> Table:
             *(_value(row["params"].get(name)) for name in searched),
             _number(row["epochs"]),
         ]
-        for row in rows
+        for row in rows[:MAX_ROWS]
     ]
-    bold = [place for place, row in enumerate(rows) if row["trial"] == best]
-    return Table("leaderboard", [*head, *metrics, *searched, "epochs"], cells, best=bold)
+    bold = [place for place, row in enumerate(rows[:MAX_ROWS]) if row["trial"] == best]
+    if len(rows) > MAX_ROWS:
+        all_of_them = advice.leaderboard(str(facts.summary["sweep"]), home=facts.home)
+        caption = f"The first {MAX_ROWS:,} of {len(rows):,}; all of them: {all_of_them}"
+    else:
+        caption = ""
+    return Table("leaderboard", [*head, *metrics, *searched, "epochs"], cells, caption, bold)
 
 
 def _range_of(facts: Facts, name: str) -> str:

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from lmoe_tune.durable import read_text, write_durably, writing
+from lmoe_tune.records import TrialRecord
+from lmoe_tune.report.answers import Compared
 from lmoe_tune.report.facts import gather
 from lmoe_tune.report.figures import draw_all
-from lmoe_tune.report.networks import compare_networks
 from lmoe_tune.report.page import make_page
 from lmoe_tune.sweep.folder import SweepFolder
 from lmoe_tune.sweep.ledger import Ledger
@@ -31,7 +32,7 @@ def write_report(ledger: Ledger) -> Path:
         StorageError: the report cannot be written.
     """
     facts = gather(ledger)
-    drawings = draw_all(facts, compare_networks(ledger, facts.best))
+    drawings = draw_all(facts, _compared(ledger, facts.best))
     environment: dict[str, Any] = {}
     with suppress(OSError, ValueError):
         environment = json.loads(read_text(ledger.folder.path / "environment.json"))
@@ -47,3 +48,14 @@ def write_report(ledger: Ledger) -> Path:
             path.unlink(missing_ok=True)  # of an earlier report
     write_durably(folder / INDEX, page.encode())
     return folder / INDEX
+
+
+def _compared(ledger: Ledger, best: TrialRecord | None) -> Compared:
+    if best is None:
+        return Compared(None, None, ("no trial is complete yet",))
+    if not ledger.folder.checkpoints(best.number).is_dir():
+        return Compared.without_weights(best)
+
+    from lmoe_tune.report.networks import compare_networks
+
+    return compare_networks(ledger, best)

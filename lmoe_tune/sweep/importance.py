@@ -15,7 +15,7 @@ from lmoe_tune.sweep.ledger import Ledger
 from lmoe_tune.sweep.study import study_in_memory
 
 MIN_TRIALS = 4  # with fewer, a forest has nothing to split
-MAX_TRIALS = 150  # the cost grows with the square: 2 s of CPU for 100, minutes for 5,000
+MAX_TRIALS = 100  # the cost grows with the square: 2 s of CPU for these, minutes for 5,000
 
 
 def importances(ledger: Ledger) -> dict[str, float]:
@@ -27,8 +27,12 @@ def importances(ledger: Ledger) -> dict[str, float]:
     With several objectives, of the first one.
     """
     several = len(ledger.spec.objective.metrics) > 1
-    complete = [trial for trial in ledger.trials() if trial.state == "complete"]
-    if len(complete) < MIN_TRIALS or len({trial.value for trial in complete}) < 2:
+    complete = sorted(ledger.standing.ranking)
+    num_taken = min(len(complete), MAX_TRIALS)
+    taken = [
+        ledger.trial(complete[place * len(complete) // num_taken]) for place in range(num_taken)
+    ]
+    if len(taken) < MIN_TRIALS or len({trial.value for trial in taken}) < 2:
         return {}
     num_trees = 64 if len(complete) <= MAX_TRIALS else 32
     target = (lambda trial: float(trial.values[0])) if several else None
@@ -36,7 +40,7 @@ def importances(ledger: Ledger) -> dict[str, float]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             found = get_param_importances(
-                _study_of(ledger, complete),
+                _study_of(ledger, taken),
                 evaluator=FanovaImportanceEvaluator(n_trees=num_trees, seed=0),
                 target=target,
             )
@@ -45,12 +49,10 @@ def importances(ledger: Ledger) -> dict[str, float]:
     return {name: float(share) for name, share in found.items()}
 
 
-def _study_of(ledger: Ledger, complete: Sequence[TrialRecord]) -> optuna.Study:
-    """A study in memory with these trials, or with some of them where there are very many."""
-    num_taken = min(len(complete), MAX_TRIALS)
-    places = [place * len(complete) // num_taken for place in range(num_taken)]
+def _study_of(ledger: Ledger, trials: Sequence[TrialRecord]) -> optuna.Study:
+    """A study in memory with these trials."""
     study = study_in_memory(ledger.spec.objective.directions)
-    study.add_trials([_frozen(complete[place]) for place in places])
+    study.add_trials([_frozen(trial) for trial in trials])
     return study
 
 

@@ -26,6 +26,7 @@ from lmoe_tune.description import ModelDescription
 from lmoe_tune.model import build_model
 from lmoe_tune.records import EpochRecord, TrialRecord
 from lmoe_tune.report import write_report
+from lmoe_tune.report.answers import Compared
 from lmoe_tune.report.facts import gather
 from lmoe_tune.report.figures import _curve, _front, draw_all
 from lmoe_tune.report.networks import compare_networks
@@ -227,7 +228,9 @@ def test_a_figure_that_can_no_longer_be_drawn_leaves_no_old_png(confirmed: Ledge
 
 
 def test_the_networks_are_asked_about_validation_images_only(ledger: Ledger) -> None:
-    compared = compare_networks(ledger, ledger.best())
+    best = ledger.best()
+    assert best is not None
+    compared = compare_networks(ledger, best)
     data = load_search_data(ledger.spec.data, ledger.folder.home)
     assert compared.best is not None and compared.baseline is not None
     sizes = {name: len(scores) for name, scores in compared.best.scores.items()}
@@ -315,10 +318,10 @@ def test_conditional_and_categorical_parameters_and_two_objectives_are_drawn(
         number = ledger.ask().number
         metrics = {"val_auroc": rng.random(), "val_accuracy": rng.random()}
         ledger.record_epoch(number, 1, metrics, {"val_accuracy": 0.5})
-    drawn = {
-        drawing.name: drawing
-        for drawing in draw_all(gather(ledger), compare_networks(ledger, ledger.best()))
-    }
+    best = ledger.best()
+    assert best is not None
+    drawings = draw_all(gather(ledger), Compared.without_weights(best))
+    drawn = {drawing.name: drawing for drawing in drawings}
     for name in ("history", "importance", "slices", "parallel", "tradeoff"):
         assert drawn[name].png is not None, drawn[name].missing
     _, data = read(write_report(ledger))
