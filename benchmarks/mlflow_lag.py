@@ -1,9 +1,11 @@
 """Does MLflow keep up? Results come at a steady rate; how long until each is in MLflow, and does that grow?
 
-    python benchmarks/mlflow_lag.py [--rate 100] [--seconds 60] [--stores sqlite-file,sqlite,postgresql] [--out FILE]
+    python benchmarks/mlflow_lag.py [--rate 100] [--epochs 2.5,5] [--seconds 60] [--stores sqlite-file,sqlite,postgresql]
+        [--out FILE]
 
-A sweep without training: 32 trials at a time, one to ten epochs each (2.5 on average) of 16 metrics, and `--rate`
-results a second. The projection delivers it as the sweep's own process does, in passes of two seconds: over HTTP to
+A sweep without training: 32 trials at a time, `--epochs` each on average (one to ten) of 16 metrics, and `--rate`
+results a second. A trial costs the server three requests, however many epochs it has when it is behind, so fewer
+epochs are harder. The projection delivers it as the sweep's own process does, in passes of two seconds: over HTTP to
 MLflow's server on an SQLite file or on PostgreSQL, or straight into an SQLite file. A result's lag is counted from
 when it was reported to the end of the pass that delivered it; `--beside` adds one request at a time, which is how it
 was. Everything must be in MLflow in the end, once, or the bench ends with exit code 1. PostgreSQL's programs are
@@ -13,6 +15,7 @@ Debian's package `postgresql`; MLflow's server needs `pip install psycopg2-binar
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import random
 import resource
@@ -41,7 +44,7 @@ from lmoe_tune.tracking import Projection, projection  # noqa: E402
 from lmoe_tune.tracking.store import SETTINGS  # noqa: E402
 
 STORES = ("sqlite-file", "sqlite", "postgresql")
-SLOTS, NUM_METRICS, MEAN_EPOCHS = 32, 16, 2.5
+SLOTS, NUM_METRICS = 32, 16
 START_TIMEOUT_S = 120.0
 
 
@@ -51,6 +54,7 @@ class Load:
 
     rate: float
     seconds: float
+    epochs: float
     chance: random.Random = field(default_factory=lambda: random.Random(0))
     trials: list[TrialRecord] = field(default_factory=list)
     reported: list[tuple[int, int, float]] = field(default_factory=list)
@@ -91,7 +95,7 @@ class Load:
         params = {"alpha": self.chance.random(), "weight": self.chance.random()}
         self.trials.append(TrialRecord(number, "running", params, (), int(1000 * time.time())))
         length = 1
-        while length < 10 and self.chance.random() > 1 / MEAN_EPOCHS:
+        while length < 10 and self.chance.random() > 1 / self.epochs:
             length += 1
         self._lengths.append(length)
         self._running.append(number)
@@ -158,9 +162,9 @@ class Measured:
         )
 
 
-def run(uri: str, rate: float, seconds: float) -> Measured:
+def run(uri: str, load: Load) -> Measured:
     """One sweep at this rate into this store; every result must be there in the end, once."""
-    load, to = Load(rate, seconds), Projection(uri)
+    to = Projection(uri)
     sweep_id = f"5d0f0f0c-0000-4000-8000-{os.getpid():012d}"
     to.project(snapshot(load, "running", sweep_id))  # its start is not measured
     lags: list[float] = []
@@ -298,33 +302,37 @@ def store(kind: str, folder: Path) -> Iterator[str]:
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rate", type=float, default=100.0, help="results a second")
+    parser.add_argument("--epochs", default="2.5,5", help="of a trial on average, with commas")
     parser.add_argument("--seconds", type=float, default=60.0, help="how long they come")
     parser.add_argument("--stores", default=",".join(STORES), help="which, with commas")
     parser.add_argument(
         "--beside", action="store_true", help="the servers with one request at a time, too"
     )
-    parser.add_argument("--one", nargs=2, metavar=("STORE", "THREADS"), help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--one", nargs=3, metavar=("STORE", "THREADS", "EPOCHS"), help=argparse.SUPPRESS
+    )
     parser.add_argument("--out", type=Path, help="also write the figures there")
     return parser.parse_args()
 
 
-def measure_one(kind: str, threads: int, args: argparse.Namespace) -> str:
+def measure_one(kind: str, threads: int, epochs: float, args: argparse.Namespace) -> str:
     """One row; in a process of its own, as MLflow keeps connections and memory."""
     projection._REQUESTS_AT_A_TIME = threads
     with (
         tempfile.TemporaryDirectory(prefix="lmoe-lag-") as scratch,
         store(kind, Path(scratch)) as uri,
     ):
-        found = run(uri, args.rate, args.seconds)
+        found = run(uri, Load(args.rate, args.seconds, epochs))
     used = resource.getrusage(resource.RUSAGE_CHILDREN)  # the servers have ended
     how = "" if kind == "sqlite-file" else f", {threads} at a time"
-    return found.row(f"{kind}{how}", used.ru_utime + used.ru_stime)
+    return found.row(f"{kind}{how}, {epochs:g} epochs", used.ru_utime + used.ru_stime)
 
 
 def main() -> int:
     args = parse_arguments()
     if args.one is not None:
-        print(measure_one(args.one[0], int(args.one[1]), args), flush=True)
+        kind, threads, epochs = args.one
+        print(measure_one(kind, int(threads), float(epochs), args), flush=True)
         return 0
 
     lines = [
@@ -341,8 +349,8 @@ def main() -> int:
     at_a_time = projection._REQUESTS_AT_A_TIME
     rows = [(kind, 1 if kind == "sqlite-file" else at_a_time) for kind in kinds]
     rows += [(kind, 1) for kind in kinds if kind != "sqlite-file" and args.beside]
-    for kind, threads in rows:
-        command = [sys.executable, __file__, "--one", kind, str(threads)]
+    for (kind, threads), epochs in itertools.product(rows, args.epochs.split(",")):
+        command = [sys.executable, __file__, "--one", kind, str(threads), epochs]
         command += ["--rate", str(args.rate), "--seconds", str(args.seconds)]
         done = subprocess.run(command, stdout=subprocess.PIPE, encoding="utf-8", check=False)
         if done.returncode:
