@@ -1,7 +1,7 @@
 """Does MLflow keep up? Results come at a steady rate; how long until each is in MLflow, and does that grow?
 
-    python benchmarks/mlflow_lag.py [--rate 100] [--epochs 2.5,5] [--seconds 60] [--stores sqlite-file,sqlite,postgresql]
-        [--out FILE]
+    python benchmarks/mlflow_lag.py [--rate 100] [--epochs 2.5,5] [--seconds 60]
+        [--stores sqlite-file,sqlite,postgresql] [--out FILE]
 
 A sweep without training: 32 trials at a time, `--epochs` each on average (one to ten) of 16 metrics, and `--rate`
 results a second. A trial costs the server three requests, however many epochs it has when it is behind, so fewer

@@ -9,46 +9,143 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import logging
 import re
+import zipfile
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 
-from lmoe_tune.durable import write_durably, writing
+from lmoe_tune.durable import Aside, writing
 
 log = logging.getLogger(__name__)
 
 _NAME = re.compile(r"epoch-(\d+)-([0-9a-f]{16})\.pt")
 KEEP = 2  # the newest may turn out to be damaged
+_LATE = "result.json"
+"""The archive's member with what is known only when the weights are written."""
+_SYNCED_APART = 1 << 23
+"""So many bytes of weights are sent to the disk before the rest is known; fewer go with the rest."""
+
+
+class Writer:
+    """Writes the checkpoints of one training into a folder, each while its epoch is evaluated.
+
+    `begin` takes the weights once an epoch's steps are done: they are put into the file and
+    checksummed in a thread of their own. `finish` adds what is known only after the evaluation and
+    renames the file: it is there when `finish` returns, and not before. Leaving the `with` block
+    drops what was begun and not finished.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """The folder is made with the first checkpoint."""
+        self._folder = folder
+        self._pool = ThreadPoolExecutor(1, "checkpoint")
+        self._begun: tuple[int, Future[_Begun]] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._drop()
+        self._pool.shutdown()
+
+    def begin(self, epoch: int, state: Mapping[str, Any]) -> None:
+        """Begin to write the state after `epoch`; its tensors must not change before `finish`."""
+        self._drop()
+        self._begun = epoch, self._pool.submit(_begin, self._folder, epoch, dict(state))
+
+    def finish(self, late: Mapping[str, Any]) -> Path:
+        """Add what was not known before, plain values, and drop all but the newest two; returns
+        the file's path.
+
+        Existing files of this and later epochs belong to an abandoned course, as they were damaged:
+        they are deleted first.
+
+        Raises:
+            StorageError: it cannot be written; the one before it is still there.
+        """
+        assert self._begun is not None, "nothing was begun"
+        epoch, future = self._begun
+        with writing(self._folder / f"epoch-{epoch:04d}-….pt"):
+            begun = future.result()
+            begun.add(late)
+
+        path = self._folder / f"epoch-{epoch:04d}-{begun.checksum}.pt"
+        with writing(path):
+            for given_up in list_newest_first(self._folder):
+                if epoch_of(given_up) >= epoch:
+                    given_up.unlink(missing_ok=True)
+            begun.place(path)
+            self._begun = None
+            for old in list_newest_first(self._folder)[KEEP:]:
+                old.unlink(missing_ok=True)
+        return path
+
+    def _drop(self) -> None:
+        if self._begun is None:
+            return
+
+        _, future = self._begun
+        self._begun = None
+        if future.exception() is None:
+            future.result().aside.discard()
+
+
+class _Begun:
+    """A file whose first part is written: a zip archive as torch writes it, all but the end of it."""
+
+    def __init__(self, aside: Aside, content: io.BytesIO) -> None:
+        self.aside, self._content = aside, content
+        with zipfile.ZipFile(content) as archive:
+            self._folder = archive.namelist()[0].partition("/")[0]
+            # What follows changes when a member is added: the last one, which is small, and the directory.
+            self._written = max(member.header_offset for member in archive.infolist())
+        first = content.getbuffer()[: self._written]
+        self._hash = hashlib.sha256(first)
+        aside.write(first, sync=len(first) >= _SYNCED_APART)
+
+    def add(self, late: Mapping[str, Any]) -> None:
+        """Add the member of what was not known before, and with it the end."""
+        if late:
+            with zipfile.ZipFile(self._content, "a") as archive:
+                archive.writestr(f"{self._folder}/{_LATE}", json.dumps(dict(late)))
+        self._hash.update(self._content.getbuffer()[self._written :])
+
+    @property
+    def checksum(self) -> str:
+        """Of the whole file; after `add`."""
+        return self._hash.hexdigest()[:16]
+
+    def place(self, path: Path) -> None:
+        """Write the end of it, and give it its name."""
+        self.aside.write(self._content.getbuffer()[self._written :], sync=True)
+        self.aside.place(path, sync=True)
+
+
+def _begin(folder: Path, epoch: int, state: dict[str, Any]) -> _Begun:
+    content = io.BytesIO()
+    torch.save(state, content)
+    folder.mkdir(parents=True, exist_ok=True)
+    for stale in folder.glob(".epoch-*.tmp"):  # a kill in the middle of a write left it
+        stale.unlink(missing_ok=True)
+    aside = Aside(folder / f"epoch-{epoch:04d}.pt")
+    try:
+        return _Begun(aside, content)
+    except BaseException:
+        aside.discard()
+        raise
 
 
 def save(folder: Path, epoch: int, state: Mapping[str, Any]) -> Path:
-    """Write the state after `epoch` and drop all but the newest two; returns the file's path.
-
-    Existing files of this and later epochs belong to an abandoned course, as they were damaged:
-    they are deleted first.
-
-    Raises:
-        StorageError: it cannot be written; the one before it is still there.
-    """
-    buffer = io.BytesIO()
-    torch.save(dict(state), buffer)
-    content = buffer.getbuffer()
-    path = folder / f"epoch-{epoch:04d}-{hashlib.sha256(content).hexdigest()[:16]}.pt"
-    with writing(path):
-        folder.mkdir(parents=True, exist_ok=True)
-        for stale in folder.glob(".epoch-*.tmp"):  # a kill in the middle of a write left it
-            stale.unlink(missing_ok=True)
-        for given_up in list_newest_first(folder):
-            if epoch_of(given_up) >= epoch:
-                given_up.unlink(missing_ok=True)
-        write_durably(path, content)
-        for old in list_newest_first(folder)[KEEP:]:
-            old.unlink(missing_ok=True)
-    return path
+    """Write a state that is known as a whole, as `Writer` does; returns the file's path."""
+    with Writer(folder) as writer:
+        writer.begin(epoch, state)
+        return writer.finish({})
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -70,9 +167,19 @@ def load(path: Path) -> dict[str, Any]:
     if match is None or hashlib.sha256(content).hexdigest()[:16] != match[2]:
         raise ValueError(f"{path}: damaged (its content does not match the checksum in its name)")
     state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    state |= _late_part(content)
     if state["epoch"] != int(match[1]):
         raise ValueError(f"{path}: damaged (its content is of epoch {state['epoch']})")
     return state
+
+
+def _late_part(content: bytes) -> dict[str, Any]:
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        names = [name for name in archive.namelist() if name.endswith(f"/{_LATE}")]
+        if names:
+            return dict(json.loads(archive.read(names[0])))
+
+    return {}
 
 
 def load_newest(folder: Path, *, up_to: int | None = None) -> dict[str, Any] | None:

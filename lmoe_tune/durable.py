@@ -88,21 +88,46 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+class Aside:
+    """A file that is written piece by piece under another name, and renamed when it is whole."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises OSError where it cannot be created.
+
+        Args:
+            path: what it is to be called like; the folder is the one that it will be in.
+        """
+        self._path = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        self._file = self._path.open("wb")
+
+    def write(self, content: bytes | memoryview, *, sync: bool) -> None:
+        """Add to it, and wait until the disk has it if wanted."""
+        self._file.write(content)
+        if sync:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+
+    def place(self, path: Path, *, sync: bool) -> None:
+        """Rename it, and wait until the disk has the new name if wanted."""
+        self._file.close()
+        self._path.replace(path)
+        if sync:
+            sync_folder(path.parent)
+
+    def discard(self) -> None:
+        """Leave nothing of it."""
+        with suppress(OSError):
+            self._file.close()
+        with suppress(OSError):
+            self._path.unlink(missing_ok=True)
+
+
 def _replace(path: Path, content: bytes | memoryview, *, sync: bool) -> None:
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with writing(path):
+        aside = Aside(path)
         try:
-            with aside.open("wb") as file:
-                file.write(content)
-                if sync:
-                    file.flush()
-                    os.fsync(file.fileno())
-
-            aside.replace(path)
-            if sync:
-                sync_folder(path.parent)
+            aside.write(content, sync=sync)
+            aside.place(path, sync=sync)
         except BaseException:
-            with suppress(OSError):
-                aside.unlink(missing_ok=True)
-
+            aside.discard()
             raise

@@ -6,6 +6,7 @@ import io
 import logging
 import os
 import pickle
+import time
 from pathlib import Path
 from typing import Any
 
@@ -201,6 +202,66 @@ def test_a_failed_write_leaves_no_half_file(
             save(tmp_path, 3)
     assert sorted(tmp_path.iterdir()) == sorted(paths)
     assert newest_epoch(tmp_path) == 2
+
+
+def test_what_is_known_late_joins_the_weights_in_one_file(tmp_path: Path) -> None:
+    late = {"metrics": {"val_auroc": 0.1 + 0.2, "lr": 1e-300}, "describes": {"classes": ["ä", "b"]}}
+    with checkpoint.Writer(tmp_path) as writer:
+        for epoch in (1, 2):
+            writer.begin(epoch, state(epoch))
+            path = writer.finish(late)
+            assert path.name.endswith(f"-{hashlib.sha256(path.read_bytes()).hexdigest()[:16]}.pt")
+    found = checkpoint.load(path)
+    assert torch.equal(found.pop("model")["weight"], torch.full((50,), 2.0))
+    assert found == {"epoch": 2, "nested": [{"a": 1.5, "b": None}], **late}
+    assert torch.load(path, weights_only=True)["epoch"] == 2, "torch alone reads the weights"
+
+
+def test_an_epoch_that_is_not_finished_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="diverged"), checkpoint.Writer(tmp_path) as writer:
+        writer.begin(1, state(1))
+        writer.finish({"metrics": {}})
+        writer.begin(2, state(2))
+        raise RuntimeError("the evaluation diverged")
+    assert [checkpoint.epoch_of(path) for path in tmp_path.iterdir()] == [1]
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_weights_are_written_before_the_evaluation_has_ended_and_not_visible(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, large: bool
+) -> None:
+    """As many as are worth a wait of their own for the disk are on it, too."""
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", synced.append)
+    weights = torch.zeros(3_000_000 if large else 50)
+    with checkpoint.Writer(tmp_path) as writer:
+        writer.begin(1, {"epoch": 1, "model": {"weight": weights}})
+        give_up = time.monotonic() + 30
+        while not (
+            (aside := list(tmp_path.glob(".epoch-0001*.tmp"))) and len(synced) == int(large)
+        ):
+            assert time.monotonic() < give_up
+            time.sleep(0.001)
+        assert checkpoint.list_newest_first(tmp_path) == []
+        path = writer.finish({"metrics": {"val_auroc": 0.5}})
+        assert not aside[0].exists()
+    assert checkpoint.load(path)["metrics"] == {"val_auroc": 0.5}
+
+
+def test_a_disk_that_is_full_while_an_epoch_is_evaluated_is_said_at_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    save(tmp_path, 1)
+    with checkpoint.Writer(tmp_path) as writer, monkeypatch.context() as patch:
+        patch.setattr(checkpoint.Aside, "write", fail)
+        writer.begin(2, state(2))
+        with pytest.raises(StorageError, match=r"epoch-0002.*make room"):
+            writer.finish({})
+    assert newest_epoch(tmp_path) == 1
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 class Malicious:

@@ -105,9 +105,12 @@ def _train_baseline(
             if training.epochs == 0:
                 return _as_given(model, images, settings, folder, record)
 
-            epochs = train(model, CrossEntropy(), images, settings, state)
-            for result in each_within(spec.resources.epoch_timeout, epochs):
-                state = _kept(result, record, training.epochs, folder)
+            with checkpoint.Writer(folder) as writer:
+                epochs = train(
+                    model, CrossEntropy(), images, settings, state, on_trained=writer.begin
+                )
+                for result in each_within(spec.resources.epoch_timeout, epochs):
+                    state = _kept(result, record, training.epochs, folder, writer)
     except TrainingError as error:
         raise BaselineError(
             f"the baseline cannot be trained: {error} (model.baseline in the spec)"
@@ -117,7 +120,11 @@ def _train_baseline(
 
 
 def _kept(
-    result: EpochResult, record: dict[str, Any], num_epochs: int, folder: Path
+    result: EpochResult,
+    record: dict[str, Any],
+    num_epochs: int,
+    folder: Path,
+    writer: checkpoint.Writer,
 ) -> dict[str, Any]:
     """The checkpoint of an epoch, once it and the record are in their folder."""
     record["epochs"].append(
@@ -128,10 +135,10 @@ def _kept(
         }
     )
     record["state"] = "complete" if result.epoch == num_epochs else "running"
-    state = result.state() | {"record": json.dumps(record, indent=1)}
-    checkpoint.save(folder, result.epoch, state)
-    write_durably(folder / RECORD, state["record"].encode())
-    return state
+    late: dict[str, Any] = {"metrics": result.metrics, "record": json.dumps(record, indent=1)}
+    writer.finish(late)
+    write_durably(folder / RECORD, late["record"].encode())
+    return result.state() | late
 
 
 def _as_given(

@@ -66,8 +66,13 @@ def train(
     images: ImageSource,
     settings: Settings,
     state: Mapping[str, Any] | None = None,
+    on_trained: Callable[[int, dict[str, Any]], None] | None = None,
 ) -> Iterator[EpochResult]:
     """Train `model` in place, one epoch per `next()`; with a `state`, from the epoch after it.
+
+    Args:
+        on_trained: gets each epoch and the state after its steps, without metrics, before the epoch
+            is evaluated; on a CPU these are the live tensors, which the next epoch changes.
 
     Raises:
         DivergedError: a loss term or the validation logits are not finite; names the epoch and the
@@ -125,6 +130,15 @@ def train(
             f"train_{name}": mean
             for name, mean in zip(columns, terms_ST.mean(0).tolist(), strict=True)
         }
+
+        def trained(epoch: int = epoch) -> dict[str, Any]:
+            found: dict[str, Any] = {"epoch": epoch, "model": on_host(model.state_dict())}
+            if epoch < settings.epochs:
+                found["optimizer"] = optimizer.state_dict()
+            return found
+
+        if on_trained is not None:
+            on_trained(epoch, trained())
         validation = validate(model, images, settings, epoch)
         metrics |= validation_metrics(validation, images.val_labels, images.num_val_fine)
         metrics["lr"] = lr
@@ -135,11 +149,7 @@ def train(
         metrics["epoch_s"] = time.perf_counter() - started
 
         def snapshot(epoch: int = epoch, metrics: dict[str, float] = metrics) -> dict[str, Any]:
-            found: dict[str, Any] = {"epoch": epoch, "metrics": metrics}
-            found["model"] = on_host(model.state_dict())
-            if epoch < settings.epochs:
-                found["optimizer"] = optimizer.state_dict()
-            return found
+            return trained(epoch) | {"metrics": metrics}
 
         yield EpochResult(epoch, metrics, snapshot, validation)
 

@@ -112,13 +112,14 @@ def run_trial(
             model.load_state_dict(state["model"])
             yield recorded(state["epoch"], state["metrics"])
 
-        epochs = train(model, objective, images, settings, state)
-        for result in each_within(spec.resources.epoch_timeout, epochs):
-            _refuse_lacking(result.metrics, spec)
-            if load is load_search_data and result.epoch == settings.epochs:
-                _keep_placements(result.validation, images, folder.parent)
-            checkpoint.save(folder, result.epoch, result.state() | {KEY: describes.document()})
-            yield recorded(result.epoch, result.metrics)
+        with checkpoint.Writer(folder) as writer:
+            epochs = train(model, objective, images, settings, state, on_trained=writer.begin)
+            for result in each_within(spec.resources.epoch_timeout, epochs):
+                _refuse_lacking(result.metrics, spec)
+                if load is load_search_data and result.epoch == settings.epochs:
+                    _keep_placements(result.validation, images, folder.parent)
+                writer.finish({"metrics": result.metrics, KEY: describes.document()})
+                yield recorded(result.epoch, result.metrics)
 
 
 def _keep_placements(found: Outputs, images: ImageSource, folder: Path) -> None:

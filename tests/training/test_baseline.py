@@ -52,8 +52,8 @@ class Epochs:
         self._train = baseline.train
         monkeypatch.setattr(baseline, "train", self._counting)
 
-    def _counting(self, *args: Any) -> Iterator[Any]:
-        for result in self._train(*args):
+    def _counting(self, *args: Any, **more: Any) -> Iterator[Any]:
+        for result in self._train(*args, **more):
             if result.epoch == self.die_before:
                 raise Killed
             self.trained.append(result.epoch)
@@ -261,8 +261,8 @@ torch.set_num_threads(1)
 data = load_search_data(spec.data)
 images = ImageSource(data, torch.device("cpu"))
 trained, train = [], baseline.train
-def counting(*args):
-    for result in train(*args):
+def counting(*args, **more):
+    for result in train(*args, **more):
         trained.append(result.epoch)
         yield result
 baseline.train = counting
