@@ -44,19 +44,19 @@ else
 endif
 
 test-long: $(READY_DEV)
-	@$(BIN)/python -m pytest -q -m long
+	@$(BIN)/python -m pytest -q -m long $(ARGS)
 
 # Builds the images and runs compose.yaml with them: root, Debian, Python 3.11; installs the engine where it is missing.
 images-test: $(READY_DEV)
-	@LMOE_TUNE_IMAGES_TEST=1 $(BIN)/python -m pytest -q -m images tests/docker
+	@LMOE_TUNE_IMAGES_TEST=1 $(BIN)/python -m pytest -q -m images tests/docker $(ARGS)
 
 # Looks at MLflow's pages in headless Chromium; skipped where there is none.
 browser-test: $(READY_DEV)
-	@$(BIN)/python -m pytest -q -m browser
+	@$(BIN)/python -m pytest -q -m browser $(ARGS)
 
 # Clusters of several machines, as namespaces of this one: root.
 nodes-test: $(READY_DEV)
-	@$(BIN)/python -m pytest -q -m nodes
+	@$(BIN)/python -m pytest -q -m nodes $(ARGS)
 
 docs: $(READY_DEV)
 	@$(BIN)/sphinx-build -q -W --keep-going -b html docs dist/docs
