@@ -4,6 +4,7 @@ neither Optuna nor NumPy.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Iterator
 
 from lmoe_tune.readers import READERS
@@ -52,6 +53,30 @@ def _about_the_space(spec: Spec) -> Iterator[str]:
     for name, entry in spec.space.items():
         if entry.choices is not None and len(entry.choices) == 1:
             yield f"space.{name} has one choice, so it is not searched; the section fixed says that"
+
+        if entry.choices is not None and name.rpartition(".")[2] == OUTLIER_RATIO:
+            yield from _about_same_counts(spec, name, [float(value) for value in entry.choices])
+
+    m_in, m_out = spec.fixed.get("m_in"), spec.fixed.get("m_out")
+    if isinstance(m_in, int | float) and isinstance(m_out, int | float) and m_in > m_out:
+        yield (
+            f"fixed.m_in is {m_in:g} and fixed.m_out is {m_out:g}: the energies of outliers may lie below those of "
+            "the known classes then; m_in is the lower one in every publication"
+        )
+
+
+def _about_same_counts(spec: Spec, name: str, ratios: list[float]) -> Iterator[str]:
+    """Of choices that are one and the same number of outliers in a step."""
+    by_count: dict[int, list[str]] = defaultdict(list)
+    for ratio in ratios:
+        by_count[outliers_per_step(ratio, spec.train.batch_size)].append(f"{ratio:g}")
+
+    for count, same in by_count.items():
+        if len(same) > 1:
+            yield (
+                f"space.{name}: {' and '.join(same)} are the same {counted(count, 'outlier')} beside "
+                f"{spec.train.batch_size} images, so those trials are the same but for their number"
+            )
 
 
 def _about_the_search(spec: Spec, given: Collection[str]) -> Iterator[str]:

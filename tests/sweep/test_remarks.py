@@ -66,6 +66,15 @@ def test_samplers_that_ignore_constraints_are_those_whose_suggestions_do_not_cha
             "search.start_from has 2 points, but budget.trials is 1",
         ),
         (["space.mixing_alpha={choices: [1]}"], "space.mixing_alpha has one choice"),
+        (
+            ["space.outlier_ratio={choices: [0.5, 0.501, 1]}", "train.batch_size=32"],
+            "0.5 and 0.501 are the same 16 outliers beside 32 images",
+        ),
+        (
+            ["trainable=energy_oe", "objective.score=energy", "fixed={m_in: -5, m_out: -23}",
+             "space={energy_weight: {low: 0.1, high: 1}}"],
+            "fixed.m_in is -5 and fixed.m_out is -23",
+        ),
         (["objective.metric=val_fine_auroc_energy"], "by objective.score, msp"),
         (
             ["trainable=energy_oe", "space={energy_weight: {low: 0.1, high: 1}}"],
