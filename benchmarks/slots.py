@@ -118,7 +118,9 @@ def beside_steps(folder: Path, home: Path, specs: Path) -> Timed:
     timed = Timed()
     timed.wrap(loop, "validate", "validation images through the network")
     timed.wrap(loop, "validation_metrics", "metrics of these")
-    timed.wrap(trial.checkpoint, "save", "checkpoint: copied, hashed, written, synced")
+    writer = trial.checkpoint.Writer
+    timed.wrap(writer, "begin", "checkpoint: handed to its thread")
+    timed.wrap(writer, "finish", "checkpoint: waited for, metrics added, synced")
     spec = read_spec(SweepFolder(home, "timed"))
     method, params = configured(spec, {"mixing_alpha": 1.0, "consistency_weight": 1.0}, specs)
     objective = objective_of(method, params)
