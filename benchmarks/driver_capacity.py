@@ -35,7 +35,16 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.machine import machine  # noqa: E402
 
-SIDES = ("ours", "ours (two objectives)", "optuna's journal", "optuna in memory", "tune's loggers")
+TWO_OBJECTIVES = "ours (two objectives)"
+AT_RANDOM = "ours (random sampler)"
+SIDES = (
+    "ours",
+    TWO_OBJECTIVES,
+    AT_RANDOM,
+    "optuna's journal",
+    "optuna in memory",
+    "tune's loggers",
+)
 METRICS = 16
 WARMING = 5
 NUM_SWEEPS = 200
@@ -127,7 +136,7 @@ class Clock:
 
         owners = [optuna.samplers.TPESampler, optuna.samplers.RandomSampler]
         owners += [optuna.pruners.SuccessiveHalvingPruner, optuna.pruners.NopPruner]
-        names = ("infer_relative_search_space", "sample_relative", "sample_independent")
+        names = ("__init__", "infer_relative_search_space", "sample_relative", "sample_independent")
         for owner in owners:
             for name in (*names, "before_trial", "after_trial", "prune"):
                 self.wrap(owner, name)
@@ -148,12 +157,14 @@ def drive_ours(home: Path, driven: int, *more: str) -> dict[str, float]:
     from lmoe_tune.sweep.folder import SweepFolder
     from lmoe_tune.sweep.ledger import Ledger
     from lmoe_tune.sweep.observer import Observer
+    from trainables.handshake import Place
     from trainables.worker import Report
 
     before, start = memory(), time.process_time()
     ledger = Ledger.writing(SweepFolder(home, "capacity"), make_spec(home, *more))
     opened = {"open_s": time.process_time() - start, "memory": memory() - before}
     ledger.begin_run({})
+    place = Place("a node's id", "one", "cpu", None)
     control = SweepControl(ledger, Observer(), import_path=home, deadline_ms=None)
 
     def work(count: int) -> None:
@@ -165,7 +176,9 @@ def drive_ours(home: Path, driven: int, *more: str) -> dict[str, float]:
             ledger.folder.checkpoints(suggestion.number).mkdir(parents=True, exist_ok=True)
             for epoch in (1, 2, 3):
                 number, metrics = suggestion.number, measured(suggestion.number, epoch)
-                report = Report(trial=number, epoch=epoch, metrics=metrics, baseline=BASELINE)
+                report = Report(
+                    trial=number, epoch=epoch, metrics=metrics, baseline=BASELINE, place=place
+                )
                 if control.on_report(report):
                     break
 
@@ -264,8 +277,10 @@ def child(side: str, home: Path, driven: int) -> None:
     os.fsync = lambda descriptor: None  # type: ignore[assignment]
     if side == "ours":
         found = drive_ours(home, driven, *ONE)
-    elif side == "ours (two objectives)":
+    elif side == TWO_OBJECTIVES:
         found = drive_ours(home, driven, *TWO)
+    elif side == AT_RANDOM:
+        found = drive_ours(home, driven, *ONE, "search.sampler=random")
     elif side == "tune's loggers":
         found = drive_loggers(home, driven)
     else:
@@ -382,7 +397,7 @@ class Results:
         """Unless it is known."""
         key = f"{side} {size}"
         if key not in self._of:
-            if side == SIDES[1] and size > 5000:  # Optuna's sampler takes seconds for each
+            if side == TWO_OBJECTIVES and size > 5000:  # Optuna's sampler takes seconds for each
                 driven = min(driven, 20)
             self._of[key] = run(side, home, driven) | {"driven": driven}
             self._path.write_text(json.dumps(self._of, indent=1), encoding="utf-8")
@@ -401,11 +416,11 @@ def compare(
     of_one = filled(keep / "one", sizes, *ONE)
     for size, home in of_one.items():
         for side in sides:
-            if side != SIDES[1]:
+            if side != TWO_OBJECTIVES:
                 found.measure(side, size, home, driven)
-    if SIDES[1] in sides:
+    if TWO_OBJECTIVES in sides:
         for size, home in filled(keep / "two", sizes, *TWO).items():
-            found.measure(SIDES[1], size, home, driven)
+            found.measure(TWO_OBJECTIVES, size, home, driven)
     with many_sweeps(of_one[sizes[0]]) as many:
         commands(of_one[max(size for size in sizes if size <= 5000)], many, out)
     out(f"\nms of CPU for a trial, {driven} driven ones on so many finished ones:")
@@ -418,7 +433,7 @@ def compare(
             total, apart, own = of_a_trial(one)
             grown = own / of_a_trial(found[side, sizes[0]])[2]
             out(f"{side:22} {size:7} {total:8.2f} {apart:18.2f} {own:9.2f} {grown:8.2f}x")
-    if not {SIDES[0], SIDES[2]} <= set(sides):
+    if not {"ours", "optuna's journal"} <= set(sides):
         return
     out(
         "\nours beside Optuna's journal, in all; and kB of memory a trial above it; and CPU s to open:"

@@ -109,6 +109,7 @@ class Timed:
 
 def beside_steps(folder: Path, home: Path, specs: Path) -> Timed:
     """What an epoch does beside its steps, in this process."""
+    from lmoe_tune import checkpoint
     from lmoe_tune.sweep.folder import SweepFolder
     from lmoe_tune.sweep.view import read_spec
     from lmoe_tune.training import loop, trial
@@ -118,7 +119,7 @@ def beside_steps(folder: Path, home: Path, specs: Path) -> Timed:
     timed = Timed()
     timed.wrap(loop, "validate", "validation images through the network")
     timed.wrap(loop, "validation_metrics", "metrics of these")
-    writer = trial.checkpoint.Writer
+    writer = checkpoint.Writer
     timed.wrap(writer, "begin", "checkpoint: handed to its thread")
     timed.wrap(writer, "finish", "checkpoint: waited for, metrics added, synced")
     spec = read_spec(SweepFolder(home, "timed"))

@@ -98,7 +98,13 @@ def page() -> str:
     parts += ["## The ledger", ledger_text(), "### The sweep", keys("sweep")]
     parts += ["### A trial", keys("trial"), "Optuna keeps these of a trial besides:"]
     parts.append(table(("system attribute", "what it is"), schema.OPTUNAS.items()))
-    parts += ["## `trial.json` and `metrics.jsonl`", "Read them with `TrialRecord.from_json`."]
+    parts += [
+        "## `trial.json` and `metrics.jsonl`",
+        (
+            "Read them with `TrialRecord.from_json`. While a trial runs, `trial.json` is as it was at the start, or "
+            "when it last moved or warned of something; what it has reached is in `metrics.jsonl`."
+        ),
+    ]
     parts += [fields(records.TrialRecord, {"number": "trial"}), "An epoch:"]
     parts.append(fields(records.EpochRecord, {}))
     parts += [

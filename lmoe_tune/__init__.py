@@ -14,10 +14,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lmoe_tune.api.exporting import Exported
     from lmoe_tune.api.loading import load_spec
     from lmoe_tune.api.one_trial import SingleTrial, train
     from lmoe_tune.api.running import search
-    from lmoe_tune.api.sweeps import Sweep, open_sweep
+    from lmoe_tune.api.sweeps import Sweep, compare, list_sweeps, open_sweep
     from lmoe_tune.confirmation.reseeding import Reseeding
     from lmoe_tune.confirmation.result import Confirmation
     from lmoe_tune.confirmation.running import confirm
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
         UsageError,
     )
     from lmoe_tune.records import EpochRecord, TrialRecord
+    from lmoe_tune.report.comparison import Comparison
     from lmoe_tune.spec import Declaration, LoadedSpec, Parameter, Spec
     from lmoe_tune.sweep.folder import SweepLockedError
     from lmoe_tune.sweep.observer import Observer
@@ -46,6 +48,7 @@ _HOMES = {
     "Declaration": "lmoe_tune.spec",
     "Detector": "lmoe_tune.detector.detector",
     "EpochRecord": "lmoe_tune.records",
+    "Exported": "lmoe_tune.api.exporting",
     "LmoeTuneError": "lmoe_tune.errors",
     "LoadedSpec": "lmoe_tune.spec",
     "Method": "trainables.method",
@@ -65,6 +68,9 @@ _HOMES = {
     "UsageError": "lmoe_tune.errors",
     "Confirmation": "lmoe_tune.confirmation.result",
     "Reseeding": "lmoe_tune.confirmation.reseeding",
+    "Comparison": "lmoe_tune.report.comparison",
+    "compare": "lmoe_tune.api.sweeps",
+    "list_sweeps": "lmoe_tune.api.sweeps",
     "confirm": "lmoe_tune.confirmation.running",
     "load_detector": "lmoe_tune.detector.folder",
     "load_spec": "lmoe_tune.api.loading",
@@ -75,10 +81,12 @@ _HOMES = {
 
 __all__ = [
     "BaselineError",
+    "Comparison",
     "Confirmation",
     "Declaration",
     "Detector",
     "EpochRecord",
+    "Exported",
     "LmoeTuneError",
     "LoadedSpec",
     "Method",
@@ -98,7 +106,9 @@ __all__ = [
     "TrialRecord",
     "UsageError",
     "__version__",
+    "compare",
     "confirm",
+    "list_sweeps",
     "load_detector",
     "load_spec",
     "open_sweep",

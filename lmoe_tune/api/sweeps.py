@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Any
@@ -21,10 +22,13 @@ from lmoe_tune.sweep.observer import Observer
 from lmoe_tune.sweep.settings import RunSettings
 from lmoe_tune.sweep.tracked import address as address_of
 from lmoe_tune.sweep.tracked import page_of
+from lmoe_tune.wording import shortened
 
 if TYPE_CHECKING:
     import pandas  # type: ignore[import-untyped]
 
+    from lmoe_tune.api.exporting import Exported
+    from lmoe_tune.report.comparison import Comparison
     from lmoe_tune.sweep.audit import Audit
     from lmoe_tune.sweep.disk import Freed
 
@@ -154,6 +158,44 @@ class Sweep:
             )
         return shown(uri)
 
+    def export(
+        self,
+        out: str | Path,
+        *,
+        trial: int | None = None,
+        onnx: bool = False,
+        register: str | None = None,
+    ) -> Exported:
+        """Write the winner as a detector that runs by itself: model, preprocessing, classes, score,
+        threshold.
+
+        Args:
+            out: the folder to write; an older export there is replaced, whole or not at all.
+            trial: its number; None: the confirmed winner, else the best trial.
+            onnx: write `model.onnx` as well.
+            register: a name in MLflow's model registry, where it becomes the next version.
+
+        Raises:
+            UsageError: there is no such trial, its weights are gone, or `out` holds something else.
+            StorageError: the folder cannot be written.
+            TrackingError: MLflow lacks the trial, or cannot be reached.
+        """
+        from lmoe_tune.api.exporting import export
+
+        return export(self.ledger, Path(out), trial=trial, onnx=onnx, register=register)
+
+    def write_report(self) -> Path:
+        """Write a page with the verdict, the best parameters and all figures, and these as PNGs;
+        returns the path of the page. `deliver_report` brings it to MLflow.
+
+        Raises:
+            UsageError: the data of the sweep cannot be read.
+            StorageError: it cannot be written.
+        """
+        from lmoe_tune.report import write_report
+
+        return write_report(self.ledger)
+
     def deliver_report(self, tracking_uri: str | None = None) -> bool:
         """Upload the existing report to MLflow; False if it does not have the sweep yet.
 
@@ -259,6 +301,48 @@ def open_sweep(name: str, home: str | Path | None = None) -> Sweep:
         LedgerError: its records are damaged.
     """
     return Sweep(find_sweep(resolve_home(home), name))
+
+
+def compare(sweeps: Sequence[Sweep]) -> Comparison:
+    """Put sweeps side by side: settings that differ, best and spread, cost, verdicts, one figure."""
+    from lmoe_tune.report.comparison import compare
+
+    return compare([sweep.ledger for sweep in sweeps])
+
+
+def list_sweeps(
+    home: str | Path | None = None, *, observer: Observer | None = None
+) -> list[dict[str, Any]]:
+    """A row of plain values for each sweep of a home, the one worked on last first:
+    `list --format json`.
+
+    Args:
+        home: the folder of sweeps; None is LMOE_TUNE_HOME, else ./lmoe_runs.
+        observer: hears what is wrong with a sweep whose files are damaged; the others are listed.
+    """
+    from lmoe_tune.sweep.remembered import Remembered
+
+    where = resolve_home(home)
+    remembered, rows = Remembered(where), []
+    for folder in find_sweeps(where):
+        try:
+            row = remembered.row(folder, _row)
+        except Exception as error:  # whatever the damage is
+            problem = str(error) or type(error).__name__
+            (observer or Observer()).on_message(f"{folder.name}: {shortened(problem, 300)}")
+            rows.append({"sweep": folder.name, "state": "damaged"})
+            continue
+        if folder.is_set_aside and not folder.is_running():
+            row["state"] = "set aside"
+        rows.append(row)
+    remembered.save()
+    return rows
+
+
+def _row(folder: SweepFolder) -> dict[str, Any]:
+    ledger = view.read_sweep(folder)
+    started = datetime.fromtimestamp(ledger.created_ms / 1000)
+    return view.flattened(view.summary(ledger)) | {"started": started.isoformat(" ", "minutes")}
 
 
 def serve_ui(home: Path, name: str | None, port: int | None, observer: Observer) -> int:

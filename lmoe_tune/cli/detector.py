@@ -46,48 +46,20 @@ def export(
     """Write a sweep's winner as a detector that runs by itself: model, preprocessing, classes,
     score, threshold.
     """
-    from lmoe_tune.errors import TrackingError
-    from lmoe_tune.export import winner_of, write_detector
-    from lmoe_tune.sweep import view
-    from lmoe_tune.sweep.folder import find_sweep
-    from lmoe_tune.sweep.tracked import address
+    from lmoe_tune.api.sweeps import open_sweep
 
-    folder = find_sweep(resolve_home(home), name)
-    ledger = view.read_sweep(folder)
-    if not ledger.is_complete():
+    sweep = open_sweep(name, resolve_home(home))
+    if sweep.state != "complete":
         say(f"the sweep '{name}' is not complete; this is the best so far")
-    winner = winner_of(ledger, trial)
-    if register is not None:
-        from lmoe_tune.tracking.uploads import register_detector
-
-        # Before anything is written.
-        experiment_id, run_id = view.tracking_of(ledger).run_of(winner.trial)
-    about = write_detector(ledger, winner, out, onnx=onnx)
-    registered: dict[str, Any] | None = None
-    if register is not None:
-        try:
-            registered = register_detector(
-                address(folder, ledger.spec),
-                out,
-                model_name=register,
-                experiment_id=experiment_id,
-                run_id=run_id,
-                trial=winner.trial,
-                artifact_root=folder.home / "mlartifacts",
-                verdict=winner.confirmed["verdict"] if winner.confirmed else None,
-            )
-        except TrackingError as error:
-            raise type(error)(
-                f"{error}; the detector itself is in {out}, but is not registered"
-            ) from error
+    found = sweep.export(out, trial=trial, onnx=onnx, register=register)
+    about, registered = found.document, found.registered
     if as_json:
         print_json({"folder": str(out), **about, "registered": registered})
         return
     typer.echo(str(out))
-    confirmed = winner.confirmed
-    say(f"{about['name']} ({confirmed['verdict'] if confirmed else 'not confirmed'})")
-    if confirmed and confirmed["verdict"] == "worse":
-        say(_rather_the_defaults(ledger, winner.method, out))
+    say(f"{about['name']} ({found.verdict or 'not confirmed'})")
+    if found.verdict == "worse":
+        say(_rather_the_defaults(sweep.ledger, found.method, out))
     measured = about["threshold_measured"]
     say(
         f"is_ood is {about['score']} < {about['threshold']:.6g}, which keeps {measured['tpr']:.1%} of "

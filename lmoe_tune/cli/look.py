@@ -9,7 +9,6 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
-from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -25,13 +24,12 @@ from lmoe_tune.cli.options import (
 )
 from lmoe_tune.cli.output import openings_line, print_json, print_rows, say, shown
 from lmoe_tune.errors import UsageError
-from lmoe_tune.wording import duration, first_few, printable, shortened
+from lmoe_tune.wording import duration, first_few, printable
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from lmoe_tune.api.sweeps import Sweep
-    from lmoe_tune.sweep.folder import SweepFolder
 
 app = typer.Typer()
 WATCHED_EVERY_S = 2.0
@@ -40,26 +38,12 @@ WATCHED_EVERY_S = 2.0
 @app.command("list")
 def list_sweeps(form: FormatOption = "table", home: HomeOption = None) -> None:
     """All sweeps of a home, the one worked on last first."""
-    from lmoe_tune.sweep.folder import find_sweeps
-    from lmoe_tune.sweep.remembered import Remembered
+    from lmoe_tune.api.sweeps import list_sweeps as listed
+    from lmoe_tune.cli.lines import Lines
 
     chosen = checked_format(form)
     where = resolve_home(home)
-    remembered, rows = Remembered(where), []
-    for folder in find_sweeps(where):
-        try:
-            row = remembered.row(folder, _row)
-        except (
-            Exception
-        ) as error:  # even if the files of one sweep are damaged, the others are listed
-            problem = str(error) or type(error).__name__
-            say(f"{folder.name}: {shortened(problem, 300)}")
-            rows.append({"sweep": folder.name, "state": "damaged"})
-            continue
-        if folder.is_set_aside and not folder.is_running():
-            row["state"] = "set aside"
-        rows.append(row)
-    remembered.save()
+    rows = listed(where, observer=Lines())
     if not rows and chosen == "table":
         say(f"no sweeps in {where}; start one with: {advice.search(home=where)}")
         return
@@ -78,14 +62,6 @@ def list_sweeps(form: FormatOption = "table", home: HomeOption = None) -> None:
     print_rows(rows, columns, chosen)
 
 
-def _row(folder: SweepFolder) -> dict[str, Any]:
-    from lmoe_tune.api.sweeps import Sweep
-
-    sweep = Sweep(folder)
-    started = datetime.fromtimestamp(sweep.ledger.created_ms / 1000)
-    return _flat(sweep.summary()) | {"started": started.isoformat(" ", "minutes")}
-
-
 @app.command()
 def status(
     name: NameArgument,
@@ -96,6 +72,8 @@ def status(
     home: HomeOption = None,
 ) -> None:
     """How far along a sweep is."""
+    from lmoe_tune.sweep import view
+
     chosen = checked_format(form)
     where = resolve_home(home)
     if watch:
@@ -108,7 +86,7 @@ def status(
     if chosen == "json":
         print_json(found)
         return
-    flat = _flat(found)
+    flat = view.flattened(found)
     if chosen == "csv":
         print_rows([flat], tuple(flat), chosen)
         return
@@ -134,9 +112,11 @@ def _watch(home: Path, name: str) -> None:
     """Show a sweep's status until no process works on it; on a terminal in place, else a line
     whenever it changes.
     """
+    from lmoe_tune.sweep import view
+
     sweep, before = _sweep(home, name), ""
     while True:
-        flat = _flat(sweep.summary())
+        flat = view.flattened(sweep.summary())
         if sys.stdout.isatty():
             sys.stdout.write(f"\x1b[H\x1b[J{_within_the_window(_as_lines(flat))}\n")
         else:
@@ -276,29 +256,3 @@ def _say_openings(openings: list[dict[str, Any]]) -> None:
     """Tell everyone who looks at a sweep that its test set has been opened."""
     if openings:
         say(openings_line(openings))
-
-
-def _flat(summary: dict[str, Any]) -> dict[str, Any]:
-    best = summary["best"] or {}
-    rest = {
-        key: value
-        for key, value in summary.items()
-        if key not in ("trials", "best", "sweep", "state")
-    }
-    if "started_from" in rest:
-        taken = [
-            f"{one['sweep']} (trial {', '.join(map(str, one['trials'])) or 'none'})"
-            for one in rest["started_from"]
-        ]
-        rest["started_from"] = "; ".join(taken)
-    return {
-        "sweep": summary["sweep"],
-        "state": summary["state"],
-        **summary["trials"],
-        "best_trial": best.get("trial"),
-        "best_value": best.get("value"),
-        **rest,
-        "test_openings": len(summary["test_openings"]),
-        "changes": "; ".join(summary["changes"]) or None,
-        "questions": ", ".join(map(str, summary["questions"] or ())) or None,
-    }

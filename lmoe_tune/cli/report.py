@@ -37,12 +37,12 @@ def compare(
     if len(distinct) < 2:
         raise UsageError("compare needs two or more sweeps")
 
-    from lmoe_tune.api.sweeps import open_sweep
+    from lmoe_tune.api.sweeps import compare, open_sweep
     from lmoe_tune.durable import write_durably
     from lmoe_tune.report import comparison
 
     where = resolve_home(home)
-    found = comparison.compare([open_sweep(name, where).ledger for name in distinct])
+    found = compare([open_sweep(name, where) for name in distinct])
     for line in found.cautions:
         say(line)
     if form == "html":
@@ -69,10 +69,9 @@ def report(name: NameArgument, home: HomeOption = None) -> None:
     path.
     """
     from lmoe_tune.api.sweeps import open_sweep
-    from lmoe_tune.report import write_report
 
     sweep = open_sweep(name, resolve_home(home))
-    page = write_report(sweep.ledger)
+    page = sweep.write_report()
     try:
         delivered = sweep.deliver_report()
     except TrackingError as error:

@@ -154,6 +154,7 @@ class SweepControl:
         self._keep_notes(report)
         if report.is_greeting:
             self._keep_place(report)
+            self._say_other_gpu(report)
             write_record(self.ledger.folder, self.ledger.trial(report.trial))
             return False
         if report.ends_sweep:
@@ -162,27 +163,29 @@ class SweepControl:
                 f"{self.ledger.resume_command}"
             )
         before = self.ledger.standing.running[report.trial]
+        is_about_news = bool(report.notes)
         if report.failure is not None:
             self.ledger.fail(report.trial, report.failure, report.traceback)
             self._refuse_failures_only(report.failure)
             ended = True
         else:
             self._failed_before_any_epoch = None
-            self._keep_place(report)
             self.baseline = report.baseline
-            ended = self.ledger.record_epoch(
-                report.trial, report.epoch, report.metrics, report.baseline
-            )
+            with self.ledger.transaction():
+                is_about_news |= self._keep_place(report)
+                ended = self.ledger.record_epoch(
+                    report.trial, report.epoch, report.metrics, report.baseline
+                )
+            self._say_other_gpu(report)
             gpu_hours = self.ledger.budget.gpu_hours
             self._gpu_hours_used_up = gpu_hours is not None and self.ledger.gpu_hours() >= gpu_hours
         trial = self.ledger.trial(report.trial)
         if ended:
             self._ended(trial, before)
-        elif len(trial.epochs) > before:
-            write_news(self.ledger.folder, trial, before)
-            self.observer.on_epoch(trial)
-        elif report.notes:
-            write_news(self.ledger.folder, trial, before)
+        else:
+            write_news(self.ledger.folder, trial, before, about=is_about_news)
+            if len(trial.epochs) > before:
+                self.observer.on_epoch(trial)
         return ended
 
     def _leave_out(self, report: Report) -> bool:
@@ -233,12 +236,17 @@ class SweepControl:
             time.sleep(0.05)
         return True
 
-    def _keep_place(self, report: Report) -> None:
+    def _keep_place(self, report: Report) -> bool:
+        """Record where a trial runs; whether that is news."""
         place = report.place
         if place is None:
-            return
-        self.ledger.place(report.trial, host=place.host, device=place.device, gpu=place.gpu)
-        if place.gpu is not None and self.nodes.is_another_gpu(place.gpu):
+            return False
+
+        return self.ledger.place(report.trial, host=place.host, device=place.device, gpu=place.gpu)
+
+    def _say_other_gpu(self, report: Report) -> None:
+        gpu = report.place.gpu if report.place is not None else None
+        if gpu is not None and self.nodes.is_another_gpu(gpu):
             self.observer.on_message(
                 f"trials run on different GPUs ({', '.join(self.nodes.gpus)}): their numbers differ in the last bits"
             )

@@ -92,12 +92,15 @@ class JournalFile(BaseJournalBackend):
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Write all records of the block at once.
+        """Write all records of the block at once; within another block, with those of that one.
 
         If the block raises, the study in memory is ahead of the file, so the caller must end the
         process.
         """
-        assert self._buffer is None, "a transaction within a transaction"
+        if self._buffer is not None:
+            yield
+            return
+
         self._buffer = []
         yield
         texts, self._buffer = self._buffer, None

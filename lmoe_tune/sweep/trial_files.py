@@ -29,9 +29,15 @@ def write_record(folder: SweepFolder, trial: TrialRecord) -> None:
     _write_about(path, trial)
 
 
-def write_news(folder: SweepFolder, trial: TrialRecord, num_written: int) -> None:
+def write_news(
+    folder: SweepFolder, trial: TrialRecord, num_written: int, *, about: bool = True
+) -> None:
     """Add the epochs that are new to `metrics.jsonl`, and write `trial.json`: the same as
     `write_record` where so many epochs are written already.
+
+    Args:
+        about: False leaves `trial.json` as it is: what a running trial has reached is in its
+            epochs, and a file that is renamed after each of them costs more than they do.
     """
     path = folder.trial(trial.number)
     fresh = trial.epochs[num_written:]
@@ -40,7 +46,8 @@ def write_news(folder: SweepFolder, trial: TrialRecord, num_written: int) -> Non
         if fresh or num_written == 0:  # of a new trial, an empty file
             with (path / METRICS).open("ab") as file:
                 file.write(_lines(fresh))
-    _write_about(path, trial)
+    if about:
+        _write_about(path, trial)
 
 
 def _lines(epochs: Iterable[EpochRecord]) -> bytes:

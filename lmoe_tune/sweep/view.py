@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,33 @@ def summary(ledger: Ledger) -> dict[str, Any]:
         **questions_of(ledger),
         "wall_s": round(ledger.wall_s(), 3),
         "folder": str(ledger.folder.path),
+    }
+
+
+def flattened(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """A summary on one level, for a row or for lines."""
+    best = summary["best"] or {}
+    rest = {
+        key: value
+        for key, value in summary.items()
+        if key not in ("trials", "best", "sweep", "state")
+    }
+    if "started_from" in rest:
+        taken = [
+            f"{one['sweep']} (trial {', '.join(map(str, one['trials'])) or 'none'})"
+            for one in rest["started_from"]
+        ]
+        rest["started_from"] = "; ".join(taken)
+    return {
+        "sweep": summary["sweep"],
+        "state": summary["state"],
+        **summary["trials"],
+        "best_trial": best.get("trial"),
+        "best_value": best.get("value"),
+        **rest,
+        "test_openings": len(summary["test_openings"]),
+        "changes": "; ".join(summary["changes"]) or None,
+        "questions": ", ".join(map(str, summary["questions"] or ())) or None,
     }
 
 

@@ -278,6 +278,33 @@ def test_where_a_trial_runs_is_known_before_its_first_epoch(control: MakeControl
     assert running.on_report(epoch(0, 1)) is False
 
 
+def test_an_epoch_and_where_it_was_trained_are_one_transaction_and_rename_no_file_again(
+    control: MakeControl,
+) -> None:
+    running = control("search.pruner=none")
+    start(running)
+    ledger = running.ledger.folder.ledger
+
+    def transactions() -> int:
+        lines = ledger.read_text(encoding="utf-8").splitlines()
+        return sum(json.loads(line)["left"] == 0 for line in lines)
+
+    before, place = transactions(), Place("id-of-one", "one", "cpu", None)
+    path = running.ledger.folder.trial(0) / "trial.json"
+    written = []
+    checkpoints = running.ledger.folder.checkpoints(0)
+    checkpoints.mkdir()
+    for number in (1, 2):
+        (checkpoints / f"epoch-{number:04d}-0123456789abcdef.pt").touch()
+        running.on_report(replace(epoch(0, number), place=place))
+        written.append((transactions() - before, path.stat().st_ino))
+    assert [count for count, _ in written] == [1, 2]
+    assert written[0][1] == written[1][1], "nothing about the trial is new with its second epoch"
+    assert json.loads(path.read_text(encoding="utf-8"))["host"] == "one"
+    epochs = (path.parent / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["epoch"] for line in epochs] == [1, 2]
+
+
 def test_a_node_that_is_not_fit_gives_its_trial_back_and_is_named_once(
     control: MakeControl,
 ) -> None:

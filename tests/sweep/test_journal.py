@@ -67,6 +67,19 @@ def test_records_of_an_open_transaction_are_seen_by_the_writer_and_by_nobody_els
     assert [record["number"] for record in records(path)] == [0, 1]
 
 
+def test_a_transaction_within_another_is_written_with_it(path: Path) -> None:
+    journal = JournalFile(path, writable=True)
+    with journal.transaction():
+        journal.append_logs([{"op_code": 0, "number": 0}])
+        with journal.transaction():
+            journal.append_logs([{"op_code": 0, "number": 1}])
+        assert records(path) == []
+        journal.append_logs([{"op_code": 0, "number": 2}])
+    assert not journal.in_transaction
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["left"] for line in lines] == [2, 1, 0]
+
+
 def test_an_empty_transaction_writes_nothing(path: Path) -> None:
     with JournalFile(path, writable=True).transaction():
         pass
