@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import io
+import zipfile
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -23,6 +25,19 @@ def found(path: str) -> Any:
     except (ImportError, AttributeError):
         return None
     return value
+
+
+def reads_a_member_more() -> bool:
+    import torch
+
+    content = io.BytesIO()
+    torch.save({"epoch": 1}, content)
+    with zipfile.ZipFile(content, "a") as archive:
+        folder = archive.namelist()[0].partition("/")[0]
+        archive.writestr(f"{folder}/result.json", "{}")
+    content.seek(0)
+    loaded: dict[str, int] = torch.load(content, weights_only=True)
+    return loaded == {"epoch": 1}
 
 
 def source(path: str) -> str:
@@ -124,6 +139,7 @@ DOORS: dict[str, Callable[[], bool]] = {
             found("torch.nn:BatchNorm2d"), found("torch.nn.modules.batchnorm:_BatchNorm")
         )
     ),
+    "torch reads an archive that has one member more than it wrote": reads_a_member_more,
     "torch counts what a step needs in a FakeTensorMode": (
         lambda: found("torch._subclasses.fake_tensor:FakeTensorMode") is not None
     ),
