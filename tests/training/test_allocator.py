@@ -41,6 +41,19 @@ print(mapped, kept, held - resident())
 """
 
 
+AFTER_TRIALS = """
+import gc
+from lmoe_tune.training.allocator import give_back_memory
+
+collections = []
+gc.callbacks.append(lambda phase, info: phase == "stop" and collections.append(info["generation"]))
+for trial in range(3):
+    give_back_memory()
+    print(collections, gc.get_freeze_count() > 1000)
+    collections.clear()
+"""
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="of glibc")
 def test_what_is_freed_is_used_again_and_goes_back_when_asked_to() -> None:
     done = subprocess.run(
@@ -54,3 +67,14 @@ def test_what_is_freed_is_used_again_and_goes_back_when_asked_to() -> None:
     assert mapped > 1000  # else glibc no longer does what this is there to avoid
     assert kept < mapped / 20
     assert returned > 50 << 20
+
+
+def test_what_is_imported_is_gone_through_once_and_never_between_two_trials() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", AFTER_TRIALS],
+        capture_output=True,
+        text=True,
+        check=True,
+        encoding="utf-8",
+    )
+    assert done.stdout.splitlines() == ["[1, 2] True", "[1] True", "[1] True"]
