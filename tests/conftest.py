@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
     from lmoe_tune.data.image_source import ImageSource
 
 MakeSpec = Callable[..., Spec]
+
+# Whoever starts the tests with nohup, or in the background of a script, has them ignored, and commands inherit that.
+for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, usual)
 
 
 @pytest.fixture(autouse=True)
