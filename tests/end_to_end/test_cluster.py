@@ -108,7 +108,7 @@ def test_trials_run_on_every_node_once_the_baseline_is_there_and_the_records_say
     lab.nodes.start("one", cpus=1)
     lab.nodes.start("two", cpus=1)
     own_baseline = ("--set", "model.baseline.epochs=3")  # the home has none of so many epochs
-    code, output, errors = ended(lab.start(*search(6, 8, *own_baseline), "--json"))
+    code, output, errors = ended(lab.start(*search(6, 25, *own_baseline), "--json"))
     assert code == 0, errors
     assert json.loads(output)["trials"]["complete"] == 6
     assert lab.hosts() == {"one", "two"}
