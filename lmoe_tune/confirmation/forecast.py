@@ -35,6 +35,7 @@ from lmoe_tune.sweep import view
 from lmoe_tune.sweep.folder import SweepFolder, find_sweeps
 from lmoe_tune.sweep.ledger import Ledger
 from lmoe_tune.training.baseline_record import read_baseline_record
+from lmoe_tune.wording import counted, duration
 
 SEEDS = (3, 5, 10, 20)
 EFFECTS = (0.001, 0.003, 0.01, 0.03)
@@ -55,6 +56,10 @@ class Forecast:
     """What they take one after the other, their baselines included; None if no epoch has been
     timed.
     """
+    notes: tuple[str, ...]
+    """What is particular about its rows."""
+    winner_is_default: bool
+    """Whether the winner has its method's defaults: then there is no difference to find."""
     question: int
     """The number it would have in the home if its test set or winner were new."""
     level: float
@@ -84,12 +89,18 @@ class Forecast:
         if self.hours is None:
             hours = ""
         else:
-            hours = f", about {self.hours:.1f} hours one after the other"
-        size = f"{len(self.rows)} rows, {len(self.seeds)} seeds, {len(self.splits)} splits"
+            hours = f", about {duration(3600 * self.hours)} one after the other"
+        size = ", ".join(
+            counted(len(found), what)
+            for found, what in ((self.rows, "row"), (self.seeds, "seed"), (self.splits, "split"))
+        )
         found = [
-            f"{size}: {self.jobs} trainings are missing{hours}",
+            f"{size}: {counted(self.jobs, 'missing training')}{hours}",
             f"as a new question it would be number {self.question} of the home, at a level of {self.level:.2g}",
         ]
+        found += [f"- {note}" for note in self.notes]
+        if self.winner_is_default:
+            return found
         if self.source is None or self.spreads is None:
             found.append(
                 "nothing is known yet of how much pairs vary on these data: `--reseed 3` finds out on the validation "
@@ -140,6 +151,8 @@ def forecast_of(ledger: Ledger, plan: Plan) -> Forecast:
         splits=plan.splits,
         jobs=len(missing),
         hours=_hours(ledger, len(missing), len({(split, seed) for _, _, split, seed in missing})),
+        notes=plan.notes,
+        winner_is_default=plan.own_defaults.is_same(plan.winner.as_record()),
         question=asked.question,
         level=asked.level,
         source=source,

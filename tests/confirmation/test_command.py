@@ -133,7 +133,7 @@ def test_a_dry_run_says_the_cost_and_what_could_be_found_and_opens_nothing(
     sweep: Ledger, run: Run, jobs_end: Callable[..., None], tmp_path: Path
 ) -> None:
     lines = run("confirm", "small", "--dry-run").stdout.splitlines()
-    assert lines[0].startswith("8 rows, 5 seeds, 1 splits: 35 trainings are missing")
+    assert lines[0].startswith("8 rows, 5 seeds, 1 split: 35 missing trainings")
     assert "number 1 of the home, at a level of 0.02" in lines[1]
     assert lines[2].startswith("nothing is known yet of how much pairs vary")
     assert view.test_openings(sweep) == []
