@@ -113,12 +113,17 @@ def run_trial(
             yield recorded(state["epoch"], state["metrics"])
 
         with checkpoint.Writer(folder) as writer:
-            epochs = train(model, objective, images, settings, state, on_trained=writer.begin)
+
+            def keep(epoch: int, weights: dict[str, Any]) -> None:
+                # With what the weights need, so that torch alone can use them.
+                writer.begin(epoch, weights | {KEY: describes.document()})
+
+            epochs = train(model, objective, images, settings, state, on_trained=keep)
             for result in each_within(spec.resources.epoch_timeout, epochs):
                 _refuse_lacking(result.metrics, spec)
                 if load is load_search_data and result.epoch == settings.epochs:
                     _keep_placements(result.validation, images, folder.parent)
-                writer.finish({"metrics": result.metrics, KEY: describes.document()})
+                writer.finish({"metrics": result.metrics})
                 yield recorded(result.epoch, result.metrics)
 
 

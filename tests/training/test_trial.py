@@ -96,6 +96,9 @@ def test_a_checkpoint_is_there_before_its_epoch_is_told(start, tmp_path: Path) -
         newest = checkpoint.list_newest_first(tmp_path / "trial")[0]
         assert checkpoint.epoch_of(newest) == result.epoch
         assert checkpoint.load(newest)["metrics"] == result.metrics
+        assert KEY in torch.load(newest, weights_only=True), (
+            "MLflow's model reads it with torch alone"
+        )
 
 
 def test_a_trial_starts_from_the_baseline(start, spec: Spec, home: Path) -> None:
