@@ -129,6 +129,11 @@ class Paired:
     num_splits: int
 
     @property
+    def spreads(self) -> Spreads:
+        """What the seeds of later comparisons are planned with."""
+        return Spreads(self.seed_sd, self.image_sd, self.num_pairs, self.num_splits)
+
+    @property
     def gain(self) -> float:
         """The difference, with the sign that makes more better."""
         if self.metric.endswith(LOWER_IS_BETTER):
@@ -529,6 +534,12 @@ class Spreads:
     def seed_df(self) -> int:
         """Degrees of freedom of `seed_sd`."""
         return self.pairs - self.splits
+
+    @property
+    def can_plan(self) -> bool:
+        """Whether seeds can be planned with them."""
+        is_shown = self.seed_df > 0 and self.seed_sd > 0 and math.isfinite(self.seed_sd)
+        return is_shown and self.image_sd is not None
 
     @property
     def seed_sd_at_most(self) -> float:

@@ -33,25 +33,30 @@ def export(
     ledger: Ledger, out: Path, *, trial: int | None, onnx: bool, register: str | None
 ) -> Exported:
     """See `Sweep.export`."""
-    winner = winner_of(ledger, trial)
-    if register is not None:
-        view.tracking_of(ledger).run_of(winner.trial)  # refused before anything is written
+    winner, of_trial = winner_of(ledger, trial), None
+    if register is not None:  # refused before anything is written
+        of_trial = view.tracking_of(ledger).run_of(winner.trial)
 
     document = write_detector(ledger, winner, out, onnx=onnx)
     verdict = winner.confirmed["verdict"] if winner.confirmed else None
     registered = None
-    if register is not None:
-        registered = _registered(ledger, winner, out, register, verdict)
+    if register is not None and of_trial is not None:
+        registered = _registered(ledger, winner, out, register, verdict, *of_trial)
     return Exported(out, document, winner.trial, winner.method, verdict, registered)
 
 
 def _registered(
-    ledger: Ledger, winner: Winner, out: Path, model_name: str, verdict: str | None
+    ledger: Ledger,
+    winner: Winner,
+    out: Path,
+    model_name: str,
+    verdict: str | None,
+    experiment_id: str,
+    run_id: str,
 ) -> dict[str, Any]:
     from lmoe_tune.tracking.uploads import register_detector
 
     folder = ledger.folder
-    experiment_id, run_id = view.tracking_of(ledger).run_of(winner.trial)
     try:
         return register_detector(
             address(folder, ledger.spec),

@@ -11,10 +11,9 @@ is most likely below.
 from __future__ import annotations
 
 import json
-import math
 import statistics
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from lmoe_tune.confirmation.job_ledger import JobLedger
@@ -137,14 +136,12 @@ def forecast_of(ledger: Ledger, plan: Plan) -> Forecast:
     asked = Asked(len(read_questions(ledger.folder.home)) + 1)
     known = next(_known_spreads(ledger), None)
     source, spreads = known if known is not None else (None, None)
-    image_sd = spreads.image_sd if spreads is not None else None
-    at_most = spreads.seed_sd_at_most if spreads is not None else None
-
+    at_most = cannot_show = None
     finds: list[tuple[int, float]] = []
-    needs: list[tuple[float, int]] = []
-    if at_most is not None and image_sd is not None:
-        finds = [(n, least_difference(n, at_most, image_sd, asked.level)) for n in SEEDS]
-        needs = list(needs_of(at_most, image_sd, asked.level))
+    if spreads is not None and spreads.image_sd is not None:
+        at_most = spreads.seed_sd_at_most
+        cannot_show = least_shown(spreads.image_sd, asked.level)
+        finds = [(n, least_difference(n, at_most, spreads.image_sd, asked.level)) for n in SEEDS]
     return Forecast(
         rows=tuple(row.name for row in plan.rows),
         seeds=plan.seeds,
@@ -159,15 +156,20 @@ def forecast_of(ledger: Ledger, plan: Plan) -> Forecast:
         spreads=spreads,
         seed_sd_at_most=at_most,
         finds=tuple(finds),
-        needs=tuple(needs),
-        cannot_show=None if image_sd is None else least_shown(image_sd, asked.level),
+        needs=tuple(needs_of(spreads, asked.level)),
+        cannot_show=cannot_show,
     )
 
 
-def needs_of(seed_sd: float, image_sd: float, level: float) -> Iterator[tuple[float, int]]:
-    """The seeds that each of some differences needs, if any number of seeds finds it."""
+def needs_of(spreads: Spreads | None, level: float) -> Iterator[tuple[float, int]]:
+    """The seeds that each of some differences needs, if any number of seeds finds it; none where
+    nothing can be planned.
+    """
+    if spreads is None or not spreads.can_plan or spreads.image_sd is None:
+        return
+
     for effect in EFFECTS:
-        seeds = seeds_needed(effect, seed_sd, image_sd, level)
+        seeds = seeds_needed(effect, spreads.seed_sd_at_most, spreads.image_sd, level)
         if seeds is not None:
             yield effect, seeds
 
@@ -213,15 +215,10 @@ def _spreads(read: Callable[[SweepFolder], dict[str, Any]], folder: SweepFolder)
     """None if there are none that a plan could be made with."""
     try:
         document = read(folder)
-        found = Spreads(*(document[name] for name in ("seed_sd", "image_sd", "pairs", "splits")))
-        can_plan = found.seed_df > 0 and found.seed_sd > 0 and math.isfinite(found.seed_sd)
+        found = Spreads(*(document[field.name] for field in fields(Spreads)))
+        return found if found.can_plan else None
     except (OSError, ValueError, KeyError, TypeError, IndexError):
         return None
-
-    if can_plan and found.image_sd is not None:
-        return found
-
-    return None
 
 
 def _hours(ledger: Ledger, jobs: int, cells: int) -> float | None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from lmoe_tune.confirmation.forecast import Forecast
@@ -96,7 +96,7 @@ def compare_reseeded(study: JobLedger, plan: Plan) -> tuple[list[Run], dict[str,
 
 def spreads_of(study: JobLedger, plan: Plan, best: Paired) -> Spreads:
     """What a confirmation is planned with, of the best trial minus the defaults."""
-    return Spreads(best.seed_sd, _image_sd(study, plan), best.num_pairs, best.num_splits)
+    return replace(best.spreads, image_sd=_image_sd(study, plan))
 
 
 def conclude_reseeding(

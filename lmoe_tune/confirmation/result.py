@@ -34,7 +34,6 @@ from lmoe_tune.statistics import (
     Floats,
     Paired,
     Run,
-    Spreads,
     Summary,
     VerdictName,
     compare,
@@ -233,7 +232,7 @@ def conclude(
         paired=(*found.paired, *compare(runs, plan.winner.name, comparators, metrics[1:])),
         ci95_classes=by_class,
         num_novel_classes=num_novel,
-        needs=_needs(own, more.level),
+        needs=tuple(needs_of(own.spreads, more.level)),
         cannot_show=least_shown(own.image_sd, more.level),
         test_openings=tuple(view.test_openings(study.sweep)),
         seeds=tuple(sorted({job.seed for job in jobs})),
@@ -254,14 +253,6 @@ def fingerprints_of(study: JobLedger, plan: Plan) -> dict[int, str]:
     for split in {job.split for job in jobs} - known.keys():
         known[split] = study.open_split(split).test.fingerprint
     return known
-
-
-def _needs(pairs: Paired, level: float) -> tuple[tuple[float, int], ...]:
-    found = Spreads(pairs.seed_sd, pairs.image_sd, pairs.num_pairs, pairs.num_splits)
-    if found.seed_sd > 0:
-        return tuple(needs_of(found.seed_sd_at_most, pairs.image_sd, level))
-
-    return ()
 
 
 def _asked(study: JobLedger, plan: Plan, tested: Sequence[_Tested], *, recorded: bool) -> Asked:

@@ -54,27 +54,24 @@ for trial in range(3):
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="of glibc")
-def test_what_is_freed_is_used_again_and_goes_back_when_asked_to() -> None:
+def printed_by(program: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM],
+        [sys.executable, "-c", program],
         capture_output=True,
         text=True,
         check=True,
         encoding="utf-8",
     )
-    mapped, kept, returned = map(int, done.stdout.split())
+    return done.stdout
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="of glibc")
+def test_what_is_freed_is_used_again_and_goes_back_when_asked_to() -> None:
+    mapped, kept, returned = map(int, printed_by(PROGRAM).split())
     assert mapped > 1000  # else glibc no longer does what this is there to avoid
     assert kept < mapped / 20
     assert returned > 50 << 20
 
 
 def test_what_is_imported_is_gone_through_once_and_never_between_two_trials() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", AFTER_TRIALS],
-        capture_output=True,
-        text=True,
-        check=True,
-        encoding="utf-8",
-    )
-    assert done.stdout.splitlines() == ["[1, 2] True", "[1] True", "[1] True"]
+    assert printed_by(AFTER_TRIALS).splitlines() == ["[1, 2] True", "[1] True", "[1] True"]
