@@ -15,21 +15,21 @@ The Python version is that of the machine with the GPU: pydantic-core and PyYAML
 Each section prints as it goes, has its share of the time, and does not end the others:
 
     correctness  batches against the CPU's; loss and gradients against the reference's in fp32 (TF32 off for both) and
-                 against the CPU's; a whole trial, twice
+                 against the CPU's; a whole trial, twice in each precision
     ceilings     the fastest matrix products and the fastest copy of this device
     step         the reference as public code has it (a forward each for images, outliers and mixtures; fp32;
                  torch.optim.SGD), with torch's defaults and in strict fp32, and every mode of ours, on a batch that
                  lies on the device; each also as a share of both ceilings
-    compile      what torch.compile makes of the fastest mode, and how long its first step takes
-    input        the same steps on photographs: cropped from the cache or from the device's memory, augmented there.
+    compile      what torch.compile makes of the fastest mode; how long its first step takes, the first of another
+                 number of rows, and the first of another process that finds the compiled code in the cache
+    input        the same steps (compiled, if the section before did so) on photographs: cropped from the cache or
+                 from the device's memory, augmented there.
                  *Stall* is the share beyond steps on pixels that lie there, augmentation included. Beside it the
                  reference with a DataLoader that never runs dry
-    epoch        what an epoch costs beside its steps: evaluation and checkpoint
+    epoch        what an epoch of a trial costs beside its steps: evaluation, and the checkpoint written meanwhile
     memory       what a row of a step takes, against what `check` predicts
     waits        where the host waits for the device in an epoch, as torch counts it, with few and with many steps
-    packing      whole epochs, evaluation and checkpoints included, by one process and by two at once
-
-It has not been run on a GPU yet: no result of it is in `results/`.
+    packing      whole epochs of trials, evaluation and checkpoints included, by one process and by two at once
 """
 
 from __future__ import annotations
@@ -56,17 +56,17 @@ NEEDED = ("pydantic", "yaml")
 AGAIN_S = 5.0
 NO_DEVICE, FAILED, CANNOT_START = 2, 1, 3
 SHARES = {
-    "correctness": 0.20,
-    "ceilings": 0.03,
-    "step": 0.22,
-    "compile": 0.16,
+    "correctness": 0.13,
+    "ceilings": 0.02,
+    "step": 0.17,
+    "compile": 0.30,
     "input": 0.12,
-    "epoch": 0.05,
-    "memory": 0.04,
-    "waits": 0.05,
-    "packing": 0.13,
+    "epoch": 0.04,
+    "memory": 0.03,
+    "waits": 0.03,
+    "packing": 0.16,
 }
-"""Of the time, by section, in their order."""
+"""Of the time that is left when it begins, each against those after it, in their order."""
 
 
 class OutOfTimeError(BaseException):
@@ -95,6 +95,9 @@ def main(arguments: list[str] | None = None) -> int:
         if options.worker is not None:
             gpu_sections.work(gpu_sections.Bench.of(options, folder), options.worker)
             return 0
+        if options.first_step:
+            gpu_sections.first_step(gpu_sections.Bench.of(options, folder))
+            return 0
         return run_all(options, gpu_sections.Bench.of(options, folder))
 
 
@@ -111,6 +114,7 @@ def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--wheels", type=Path, help="a folder of wheels that are not installed")
     parser.add_argument("--out", type=Path, help="a file for what is printed")
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--first-step", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
 
     is_small = options.device == "cpu"
@@ -157,9 +161,10 @@ def run_all(options: argparse.Namespace, bench: Bench) -> int:
         out.say(line)
 
     chosen = [name for name in SHARES if name in options.only.split(",")]
-    in_all = sum(SHARES[name] for name in chosen)
-    for name in chosen:
-        seconds = options.seconds * SHARES[name] / in_all
+    ends = time.monotonic() + options.seconds
+    for place, name in enumerate(chosen):
+        share = SHARES[name] / sum(SHARES[later] for later in chosen[place:])
+        seconds = max(0.01, (ends - time.monotonic()) * share)
         out.say(f"\n== {name} (at most {seconds:.0f} s)")
         try:
             with limited_to(seconds):

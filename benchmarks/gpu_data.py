@@ -31,7 +31,13 @@ data:
   num_id_classes: 6
   num_val_novel: 1
 model: {{arch: {arch}, weights: none, baseline: {{epochs: 1, batch_size: {batch}}}}}
-train: {{epochs: 2, batch_size: {batch}, lr: 0.001, device: {device}, precision: {precision}}}
+train:
+  epochs: {epochs}
+  batch_size: {batch}
+  lr: 0.001
+  device: {device}
+  precision: {precision}
+  compile: false
 space: {{lr: {{low: 0.001, high: 0.01}}}}
 resources: {{gpu: {gpu}, cpu: {threads}}}
 """

@@ -45,12 +45,12 @@ from train_step import (
     Reference,
     Side,
     differences,
+    draws_of,
     gradients,
     make_batch,
     make_sides,
 )
 
-from lmoe_tune import checkpoint
 from lmoe_tune.data import SearchData, load_search_data
 from lmoe_tune.data.augment import NUM_DRAWN, Augmentation, augment, augmentation_of
 from lmoe_tune.data.batches import Batch
@@ -59,6 +59,7 @@ from lmoe_tune.data.image_source import ImageSource
 from lmoe_tune.data.loaders import COPYING_THREADS, Crops, DeviceLoader, HostLoader, Loader
 from lmoe_tune.model import build_model
 from lmoe_tune.spec import AugmentSpec, Spec
+from lmoe_tune.training.compiled import compiled
 from lmoe_tune.training.loop import EpochResult, train, validate
 from lmoe_tune.training.memory import model_memory
 from lmoe_tune.training.trial import run_trial, settings_of
@@ -120,6 +121,16 @@ class Bench:
         return len(os.sched_getaffinity(0)) if self.on_gpu else 1
 
     @cached_property
+    def is_compiled(self) -> bool:
+        """Whether this process has compiled the network; the section says so."""
+        return False
+
+    @cached_property
+    def num_trained(self) -> int:
+        """Images that a trial trains on; it sees as many outliers."""
+        return len(load_search_data(self.spec("fp32").data, self.folder / "home").train)
+
+    @cached_property
     def photographs(self) -> list[Path]:
         return write_classes(self.folder / "photographs", self.num_images)
 
@@ -137,6 +148,7 @@ class Bench:
             "crop": self.crop,
             "resize": self.resize,
             "threads": self.threads,
+            "epochs": 2,
         }
         assert self.photographs, "there is something to train on"
         root = self.folder / "photographs"
@@ -233,22 +245,27 @@ def correctness(bench: Bench, budget: Budget) -> Iterator[str]:
 
 
 def _a_trial_twice(bench: Bench) -> Iterator[str]:
-    """In fp32, small; on a GPU its metrics must be near the CPU's."""
-    runs = []
-    devices = [bench.device.type, bench.device.type]
-    if bench.on_gpu:
-        devices.append("cpu")
-    for number, device in enumerate(devices):
-        spec = bench.spec("fp32", device=device, **bench.small)
-        runs.append(list(trial_of(spec, bench.folder / "home", bench.folder / f"trial-{number}")))
-    metrics = {name: value for name, value in runs[0][-1].items() if name.startswith("val_a")}
-    yield f"a trial's last epoch: {', '.join(f'{k} {v:.4f}' for k, v in metrics.items())}"
-    yield f"the same trial again: {'the same bits' if runs[0] == runs[1] else 'OTHER BITS'}"
-    if bench.on_gpu:
-        losses = [run[-1]["train_loss"] for run in runs]
-        apart = abs(losses[0] - losses[2]) / losses[2]
-        yield f"its training loss is {apart:.1e} from that on the CPU"
-        refuse(apart > 0.05, "it trains to something else")
+    """Small, in each precision; on a GPU its metrics in fp32 must be near the CPU's."""
+    for precision in ("fp32", "bf16"):
+        first, second = (
+            _small_trial(bench, precision, f"{precision}-{number}") for number in range(2)
+        )
+        metrics = {name: value for name, value in first[-1].items() if name.startswith("val_a")}
+        yield f"a trial in {precision}: {', '.join(f'{k} {v:.4f}' for k, v in metrics.items())}"
+        yield f"the same trial again: {'the same bits' if first == second else 'OTHER BITS'}"
+        if precision == "fp32" and bench.on_gpu:
+            on_cpu = _small_trial(bench, precision, "cpu", device="cpu")
+            loss, wanted = first[-1]["train_loss"], on_cpu[-1]["train_loss"]
+            apart = abs(loss - wanted) / wanted
+            yield f"its training loss is {apart:.1e} from that on the CPU"
+            refuse(apart > 0.05, "it trains to something else")
+
+
+def _small_trial(
+    bench: Bench, precision: str, name: str, *, device: str | None = None
+) -> list[dict[str, float]]:
+    spec = bench.spec(precision, device=device, **bench.small)
+    return list(trial_of(spec, bench.folder / "home", bench.folder / f"trial-{name}"))
 
 
 def trial_of(spec: Spec, home: Path, folder: Path) -> Iterator[dict[str, float]]:
@@ -307,32 +324,32 @@ def step(bench: Bench, budget: Budget) -> Iterator[str]:
     limits = _ceilings(bench, 4.0)
     modes = MODES if bench.on_gpu else tuple(mode for mode in MODES if not mode.bf16)
     sides = bench.sides(modes)
-    reference = sides[0]
+    reference, fastest = sides[0], sides[-1]
 
     torchs_defaults()
-    loose = timed([reference], bench, budget.part(0.2))[reference.name]
+    loose = timed([reference, fastest], bench, budget.part(0.4))
+    base = statistics.median(loose[reference.name])
     strict_fp32()
-    times = timed(sides, bench, budget.part(0.8))
+    times = timed([reference, fastest], bench, budget.part(0.7))
+    times |= timed(sides[1:-1], bench, budget, rounds=1)
     strict = statistics.median(times[reference.name])
-    base = statistics.median(loose)
     yield (
         f"{'':44}{'s a step':>10}{'x defaults':>12}{'x strict':>10}{'of products':>13}{'of copying':>12}"
     )
 
-    rows = {"reference, torch's defaults": (reference, base, "TF32 products")}
+    rows = [("reference, torch's defaults", reference, base, "TF32 products")]
     for side in sides:
         is_bf16 = isinstance(side, Ours) and side.mode.bf16
         limit = "bf16 products" if is_bf16 else "fp32 products"
-        rows[side.name] = (side, statistics.median(times[side.name]), limit)
-    for name, (side, seconds, limit) in rows.items():
-        flops, num_bytes = counted(side)
-        of_products = flops / seconds / limits.get(limit, limits["fp32 products"])
-        of_copying = num_bytes / seconds / limits["copy"]
-        yield (
-            f"{name:44}{seconds:10.4f}{base / seconds:10.2f} x{strict / seconds:8.2f} x"
-            f"{of_products:13.1%}{of_copying:12.1%}"
-        )
-    flops, num_bytes = counted(sides[-1])
+        rows.append((side.name, side, statistics.median(times[side.name]), limit))
+    for name, side, seconds, limit in rows:
+        line = f"{name:44}{seconds:10.4f}{base / seconds:10.2f} x{strict / seconds:8.2f} x"
+        if side in (reference, fastest):
+            flops, num_bytes = counted(side)
+            of_products = flops / seconds / limits.get(limit, limits["fp32 products"])
+            line += f"{of_products:13.1%}{num_bytes / seconds / limits['copy']:12.1%}"
+        yield line
+    flops, num_bytes = counted(fastest)
     yield f"a step of the last: {flops / 1e12:.2f} TFLOP, {num_bytes / 1e9:.0f} GB where nothing is fused"
 
 
@@ -345,14 +362,20 @@ def counted(side: Side) -> tuple[float, float]:
     return float(flops.get_total_flops()), float(traffic.bytes)
 
 
-def timed(sides: list[Any], bench: Bench, budget: Budget) -> dict[str, list[float]]:
-    """Seconds of a step by side, one figure a round; another side begins in every round."""
+def timed(
+    sides: list[Any], bench: Bench, budget: Budget, *, rounds: int | None = None
+) -> dict[str, list[float]]:
+    """Seconds of a step by side, one figure a round; another side begins in every round.
+
+    Ours keeps to deterministic algorithms, as a trial does; the reference has torch's default.
+    """
     times: dict[str, list[float]] = {side.name: [] for side in sides}
-    for number in range(bench.rounds):
+    for number in range(rounds or bench.rounds):
         if number and not budget.left:
             break
         turn = number % len(sides)
         for side in sides[turn:] + sides[:turn]:
+            torch.backends.cudnn.deterministic = isinstance(side, Ours)
             side.step()
             bench.synchronize()
             started = time.perf_counter()
@@ -364,19 +387,48 @@ def timed(sides: list[Any], bench: Bench, budget: Budget) -> dict[str, list[floa
 
 
 def compile(bench: Bench, budget: Budget) -> Iterator[str]:
-    mode = FASTEST if bench.on_gpu else EXACT
-    eager = bench.ours(mode)
-    compiled = bench.ours(mode)
-    compiled.model = torch.compile(compiled.model, dynamic=False)
-    compiled.name = "compiled"
-    for number in range(2):
-        started = time.perf_counter()
-        compiled.step()
-        bench.synchronize()
-        yield f"compiled, step {number + 1}: {time.perf_counter() - started:.1f} s"
-    times = timed([eager, compiled], bench, budget)
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(bench.folder / "compiled")
+    torchs_defaults()
+    mode = _mode(bench)
+    eager, fast = bench.ours(mode), bench.ours(mode)
+    fast.model, fast.name = compiled(fast.model), "compiled"
+    yield f"compiled, first step: {_seconds_of_a_step(fast, bench):.1f} s"
+    vars(bench)["is_compiled"] = True
+
+    whole, num_fewer = fast.batch, bench.batch // 2
+    fewer = Batch(whole.images, whole.labels, whole.outliers[:num_fewer], whole.pairs[:num_fewer])
+    fast.batch, fast.draws = fewer, draws_of(fewer, bench.device)
+    again = _seconds_of_a_step(fast, bench)
+    yield f"first step with {num_fewer} outliers in place of {bench.batch}: {again:.1f} s"
+    fast.batch, fast.draws = whole, draws_of(whole, bench.device)
+
+    times = timed([eager, fast], bench, budget.part(0.5))
     before, after = (statistics.median(values) for values in times.values())
     yield f"{mode.name}: {before:.4f} s a step, compiled {after:.4f} s: {before / after:.2f} x"
+
+    command = [*_command(bench), "--first-step"]
+    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=True)
+    yield f"first step in another process, from the cache: {float(done.stdout.split()[-1]):.1f} s"
+
+
+def first_step(bench: Bench) -> None:
+    """Print the seconds of the first compiled step in a fresh process."""
+    torchs_defaults()
+    side = bench.ours(_mode(bench))
+    side.model = compiled(side.model)
+    print(_seconds_of_a_step(side, bench))
+
+
+def _seconds_of_a_step(side: Ours, bench: Bench) -> float:
+    started = time.perf_counter()
+    side.step()
+    bench.synchronize()
+    return time.perf_counter() - started
+
+
+def _mode(bench: Bench) -> Mode:
+    """The mode that a search takes there."""
+    return FASTEST if bench.on_gpu else EXACT
 
 
 # --- the input
@@ -388,7 +440,11 @@ def input_(bench: Bench, budget: Budget) -> Iterator[str]:
         "disk": lambda: HostLoader(bench.rows, bench.device, threads=COPYING_THREADS),
         "device": lambda: DeviceLoader(bench.rows, bench.device),
     }
-    side = bench.ours(FASTEST if bench.on_gpu else EXACT)
+    side = bench.ours(_mode(bench))
+    if bench.is_compiled:
+        side.model = compiled(side.model)  # this process has the code
+        side.step()
+        yield "the steps are compiled"
     size = 2 * bench.batch
     for name, make in loaders.items():
         part, stalls, moving_s = budget.part(0.35 if name == "disk" else 0.5), [], []
@@ -410,6 +466,7 @@ def input_(bench: Bench, budget: Budget) -> Iterator[str]:
 
 def _reference_with_loader(bench: Bench, workers: int, budget: Budget) -> float:
     """Images a second, from files to weights, once the loader has filled its queue and that is used up."""
+    torch.backends.cudnn.deterministic = False
     reference = bench.sides(())[0]
     assert isinstance(reference, Reference)
     size = 2 * bench.batch
@@ -491,20 +548,19 @@ def steps_on(side: Ours, batches: Iterator[Tensor], bench: Bench) -> float:
 
 
 def epoch(bench: Bench, budget: Budget) -> Iterator[str]:
-    images, results = _epochs(bench)
-    for result in itertools.islice(results, 2):
+    before = 0.0
+    for number, found in enumerate(_trial_epochs(bench, "epoch", epochs=4)):
         bench.synchronize()
-        started = time.perf_counter()
-        state = result.state()
-        copied = time.perf_counter() - started
-        checkpoint.save(bench.folder / "checkpoints", result.epoch, state)
-        saved = time.perf_counter() - started
-        epoch_s = result.metrics["epoch_s"]
-        rate = result.metrics["images_per_s"]
+        passed, before = time.perf_counter() - before, time.perf_counter()
+        if not number:
+            continue  # with the baseline, and cold
+        steps = 2 * bench.num_trained / found["images_per_s"]
         yield (
-            f"epoch {result.epoch}: {epoch_s:.2f} s, {rate:.0f} images/s in training; checkpoint "
-            f"{saved:.2f} s, of which {copied:.2f} s to the host"
+            f"epoch {number + 1}: {passed:.2f} s, of which {steps:.2f} s steps ({found['images_per_s']:.0f} "
+            f"images/s), {found['epoch_s'] - steps:.2f} s evaluation, and {passed - found['epoch_s']:.2f} s "
+            "until the checkpoint is there"
         )
+    images, _ = _epochs(bench)
     model = build_model(bench.arch, images.num_classes, 3, bench.crop)
     model.to(bench.device, memory_format=torch.channels_last)
     settings = settings_of(bench.spec(_precision(bench)), {})
@@ -513,6 +569,16 @@ def epoch(bench: Bench, budget: Budget) -> Iterator[str]:
     validate(model, images.source, settings, 1)
     seconds = time.perf_counter() - started
     yield f"evaluation: {images.num_evaluated / seconds:.0f} images/s"
+
+
+def _trial_epochs(bench: Bench, name: str, *, epochs: int) -> Iterator[dict[str, float]]:
+    """The metrics of each epoch of a trial as a search runs it, its checkpoints included."""
+    spec = bench.spec(_precision(bench), epochs=epochs)
+    method, params = configured(spec, {}, bench.folder)
+    for found in run_trial(
+        spec, method.objective(params), params, home=bench.folder / "home", folder=bench.folder / name
+    ):  # fmt: skip
+        yield found.metrics
 
 
 @dataclass(frozen=True)
@@ -616,25 +682,21 @@ def _counted_waits(results: Iterator[EpochResult], bench: Bench) -> Counter[str]
 
 
 def packing(bench: Bench, budget: Budget) -> Iterator[str]:
-    for _ in _epochs(bench):  # decoded before the processes start; its baseline is nobody's
-        break
+    next(_trial_epochs(bench, "packing", epochs=2))  # images and baseline are there then
     alone = 0.0
     for count in (1, 2):
-        seconds = min(WORKER_S, budget.part(0.25 * count).left) if bench.on_gpu else 0.0
-        rates = _together(bench, count, seconds)
+        rates = _together(bench, count, budget.part(0.45) if count == 1 else budget)
         alone = alone or sum(rates)
         yield (
             f"{count} at once: {sum(rates):.0f} images/s in whole epochs, {sum(rates) / alone:.2f} x one"
         )
 
 
-def _together(bench: Bench, count: int, seconds: float) -> list[float]:
+def _together(bench: Bench, count: int, budget: Budget) -> list[float]:
+    """Images a second of so many processes; their start is not counted, but is in the budget."""
     gate = bench.folder / f"gate{count}"
     gate.mkdir()
-    (gate / "seconds").write_text(str(seconds), encoding="utf-8")
-    command = [sys.executable, str(Path(__file__).with_name("gpu.py")), "--worker", str(gate)]
-    for name in ("device", "arch", "batch", "crop", "images"):
-        command += [f"--{name}", str(getattr(bench.options, name))]
+    command = [*_command(bench), "--worker", str(gate)]
     processes = [
         subprocess.Popen(command, stdout=subprocess.PIPE, text=True, encoding="utf-8")
         for _ in range(count)
@@ -643,6 +705,8 @@ def _together(bench: Bench, count: int, seconds: float) -> list[float]:
         while len(list(gate.glob("ready-*"))) < count:
             refuse(any(process.poll() for process in processes), "a process ended at once")
             time.sleep(0.05)
+        seconds = min(WORKER_S, 0.7 * budget.left) if bench.on_gpu else 0.0
+        (gate / "seconds").write_text(str(seconds), encoding="utf-8")
         (gate / "go").touch()
         outputs = [process.communicate()[0] for process in processes]
     finally:
@@ -653,14 +717,22 @@ def _together(bench: Bench, count: int, seconds: float) -> list[float]:
     return [float(output.split()[-1]) for output in outputs]
 
 
+def _command(bench: Bench) -> list[str]:
+    """This program again, about the same."""
+    command = [sys.executable, str(Path(__file__).with_name("gpu.py"))]
+    for name in ("device", "arch", "batch", "crop", "images"):
+        command += [f"--{name}", str(getattr(bench.options, name))]
+    return command
+
+
 def work(bench: Bench, gate: Path) -> None:
     """One of several trials on the device: whole epochs, from the moment when all are ready."""
     shared = Bench(
         bench.device, bench.arch, bench.batch, bench.crop, bench.num_images, gate.parent, bench.options
     )  # fmt: skip
     vars(shared)["photographs"] = [gate.parent / "photographs"]  # they are there already
-    images, results = _epochs(shared)
-    checkpoint.save(gate / str(os.getpid()), 0, next(results).state() | {"epoch": 0})
+    results = _trial_epochs(shared, f"worker-{os.getpid()}", epochs=10_000)
+    next(results)
     (gate / f"ready-{os.getpid()}").touch()
     while not (gate / "go").exists():
         time.sleep(0.005)
@@ -668,17 +740,10 @@ def work(bench: Bench, gate: Path) -> None:
     started, num_epochs = time.perf_counter(), 0
     seconds = float((gate / "seconds").read_text(encoding="utf-8"))
     while not num_epochs or time.perf_counter() - started < seconds:
-        result = next(results)
-        checkpoint.save(gate / str(os.getpid()), result.epoch, result.state())
+        next(results)
         num_epochs += 1
     bench.synchronize()
-    taken = time.perf_counter() - started
-    per_epoch = len(images.data.train) + _num_outliers(len(images.data.train), bench.batch)
-    print(num_epochs * per_epoch / taken)
-
-
-def _num_outliers(num_images: int, batch: int) -> int:
-    return -(-num_images // batch) * batch  # as many in each step as a full batch has images
+    print(num_epochs * 2 * shared.num_trained / (time.perf_counter() - started))
 
 
 SECTIONS: dict[str, Callable[[Bench, Budget], Iterator[str]]] = {

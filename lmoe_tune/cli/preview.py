@@ -23,8 +23,10 @@ def print_preview(found: DryRun) -> None:
     typer.echo(
         f"slots: {found.slots} at a time on this machine ({machine.cpus:g} CPUs, {machine.gpus:g} GPUs)"
     )
+    compiled = ", compiled" if spec.train.compile else ""
     typer.echo(
-        f"device {spec.train.device}, precision {spec.train.precision}, {spec.train.threads} thread(s) a trial"
+        f"device {spec.train.device}, precision {spec.train.precision}{compiled}, "
+        f"{spec.train.threads} thread(s) a trial"
     )
     sampler = f"sampler {spec.search.sampler}, seed {spec.search.seed}"
     typer.echo(f"\nfirst configurations (later ones depend on results; {sampler}):")

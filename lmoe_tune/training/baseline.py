@@ -87,7 +87,7 @@ def _train_baseline(
         momentum=spec.train.momentum,
         weight_decay=training.weight_decay,
         bf16=spec.train.precision == "bf16",
-        compile=spec.train.compile,
+        compile=bool(spec.train.compile),
         seed=spec.train.seed,
         score=spec.objective.score,
     )

@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from lmoe_tune.data.image_source import ImageSource
 from lmoe_tune.errors import DivergedError, TrainingError
 from lmoe_tune.evaluation import Outputs, ScoreName, outputs, validation_metrics
 from lmoe_tune.methods.objective import Objective, StepLoss, checked
+from lmoe_tune.training.compiled import compiled
 from lmoe_tune.training.host_copy import on_host
 from lmoe_tune.training.memory import count_peak_from_here, peak_metrics
 from lmoe_tune.training.optimizer import NesterovSGD
@@ -97,9 +98,7 @@ def train(
         if "optimizer" in state:  # not after the last epoch
             optimizer.load_state_dict(state["optimizer"])
 
-    network = model
-    if settings.compile:
-        network = cast(nn.Module, torch.compile(model, dynamic=False))
+    network = compiled(model) if settings.compile else model
     names: list[str] = []
     num_steps = batches.steps_per_epoch * settings.epochs
     for epoch in range(first_epoch, settings.epochs + 1):

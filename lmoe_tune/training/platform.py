@@ -6,6 +6,8 @@ One thread and two, or fp32 and bf16, give different bits, so a resumed sweep mu
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -33,7 +35,8 @@ class Gpu:
 
 
 def resolve_platform(spec: Spec, *, cuda: bool | None = None) -> Spec:
-    """Replace every `auto` (device, precision) and default (threads, seed) by what will be used.
+    """Replace every `auto` (device, precision, compile) and default (threads, seed) by what will be
+    used.
 
     Args:
         cuda: whether to use a GPU; None takes one when the trials are given a share of one.
@@ -52,10 +55,19 @@ def resolve_platform(spec: Spec, *, cuda: bool | None = None) -> Spec:
         else:
             has_bf16 = _cpu_has_bf16()
         precision = "bf16" if has_bf16 else "fp32"
+    compile = train.compile
+    if compile == "auto":
+        compile = device == "cuda" and _pays_to_compile(spec)
     threads = train.threads or max(1, int(spec.resources.cpu))
     seed = spec.search.seed if train.seed is None else train.seed
     frozen = train.model_copy(
-        update={"device": device, "precision": precision, "threads": threads, "seed": seed}
+        update={
+            "device": device,
+            "precision": precision,
+            "compile": compile,
+            "threads": threads,
+            "seed": seed,
+        }
     )
     return spec.model_copy(update={"train": frozen})
 
@@ -69,6 +81,30 @@ def _gpus_have_bf16() -> bool:
     cluster's head.
     """
     return all(gpu.capability >= BF16_CAPABILITY for gpu in gpus_here())
+
+
+LEAST_COMPILED = 224
+"""Pixels of an image from which on a GPU is busy with memory traffic, which compiling takes away."""
+
+
+def _pays_to_compile(spec: Spec) -> bool:
+    """Whether a GPU's steps become faster by more than the minute that compiling takes: decision 0018.
+
+    A driver that sees no GPU cannot know whether the nodes have a compiler, and says no.
+    """
+    is_large = spec.data.image_crop >= LEAST_COMPILED and spec.model.arch != "small_cnn"
+    return is_large and lacking_compiler("cuda") is None and bool(gpus_here())
+
+
+def lacking_compiler(device: str) -> str | None:
+    """What torch.compile lacks on this machine to build code for a device, in words."""
+    if device == "cuda":
+        variable, names, language = "CC", ("gcc", "clang"), "C"
+    else:
+        variable, names, language = "CXX", ("g++", "clang++"), "C++"
+    if os.environ.get(variable) or any(shutil.which(name) for name in names):
+        return None
+    return f"there is no {language} compiler here ({' or '.join(names)})"
 
 
 def gpu_bytes() -> int | None:

@@ -27,6 +27,7 @@ from lmoe_tune.training.baseline import acquire_baseline
 from lmoe_tune.training.epoch_timeout import each_within
 from lmoe_tune.training.loop import Settings, train
 from lmoe_tune.training.memory import SET_FOR_A_TRIAL, explained_memory
+from lmoe_tune.training.platform import lacking_compiler
 
 Load = Callable[[DataSpec, Path], SearchData]
 """What gives the images to train on and to validate with."""
@@ -161,7 +162,7 @@ def settings_of(spec: Spec, params: Mapping[str, Any]) -> Settings:
         bf16=spec.train.precision == "bf16",
         seed=spec.train.seed,
         score=spec.objective.score,
-        compile=spec.train.compile,
+        compile=bool(spec.train.compile),
     )
 
 
@@ -178,9 +179,7 @@ def describe_model(spec: Spec, data: SearchData, images: ImageSource) -> ModelDe
 
 
 def device_of(spec: Spec) -> torch.device:
-    """Where this process trains; raises UsageError where it cannot, or not with the spec's
-    precision.
-    """
+    """Where this process trains; raises UsageError where it cannot, or not as the spec says."""
     if spec.train.device == "cuda" and not torch.cuda.is_available():
         raise UsageError(
             "train.device is 'cuda', but this process sees no GPU; set train.device: cpu or check resources.gpu"
@@ -194,6 +193,12 @@ def device_of(spec: Spec) -> torch.device:
                 f"train.precision is 'bf16', but {name} has no bf16 (compute capability "
                 f"{capability[0]}.{capability[1]}, it begins with 8.0); set train.precision: fp32"
             )
+    lacking = lacking_compiler(device.type) if spec.train.compile else None
+    if lacking is not None:
+        raise UsageError(
+            f"train.compile is on, but {lacking}, which torch.compile needs; install one or set "
+            "train.compile: false"
+        )
     return device
 
 
@@ -206,6 +211,7 @@ def _prepare_process(spec: Spec, home: Path) -> None:
     # Not `fp32_precision`: torch.export reads `allow_tf32`, which raises once that was set.
     torch.backends.cuda.matmul.allow_tf32 = spec.train.tf32
     torch.backends.cudnn.allow_tf32 = spec.train.tf32
+    torch.backends.cudnn.deterministic = True  # costs nothing measurable: decision 0018
     if spec.train.compile:
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(home.resolve() / "compiled"))
 
