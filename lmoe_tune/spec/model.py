@@ -318,8 +318,9 @@ class TrainSpec(_Section):
     numbers.
     """
     compile: Literal["auto"] | bool = "auto"
-    """Whether torch.compile compiles the network: about a minute, once in a home. `auto` does so on a
-    GPU for images of 224 pixels and more, where there is a C compiler.
+    """Whether torch.compile compiles the network: 1.4 times as fast on an H100, after about a minute
+    for each number of images in a step. `auto` does so on a GPU for images of 224 pixels and more,
+    where there is a C compiler and `outlier_ratio` has at most six values.
     """
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute; `auto` takes a GPU where the trials are given a share of one."""

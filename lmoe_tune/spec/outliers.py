@@ -15,33 +15,37 @@ def outliers_per_step(outlier_ratio: float, batch_size: int) -> int:
     return max(MIN_OUTLIERS, round(outlier_ratio * batch_size))
 
 
-def searched_outliers(spec: Spec) -> tuple[int, int] | None:
-    """The fewest and the most outliers of a step that a search may ask for; None if it is not
-    searched.
+def numbers_of_outliers(spec: Spec) -> list[int]:
+    """How many outliers a step may have in a search, from the fewest to the most; none where the
+    ratio is not searched.
     """
-    ratios: list[float] = []
+    batch, found = spec.train.batch_size, set[int]()
     for name, searched in spec.space.items():
-        if name.rpartition(".")[2] == OUTLIER_RATIO:
-            ratios += [float(value) for value in searched.choices or ()]
-            ratios += [bound for bound in (searched.low, searched.high) if bound is not None]
-
-    if not ratios:
-        return None
-
-    fewest, most = (outliers_per_step(end(ratios), spec.train.batch_size) for end in (min, max))
-
-    return fewest, most
+        if name.rpartition(".")[2] != OUTLIER_RATIO:
+            continue
+        if searched.choices is not None:
+            found |= {outliers_per_step(float(value), batch) for value in searched.choices}
+            continue
+        assert searched.low is not None and searched.high is not None, "a range has two ends"
+        low, high, step = searched.low, searched.high, searched.step
+        if step is None:
+            fewest, most = (outliers_per_step(end, batch) for end in (low, high))
+            found |= set(range(fewest, most + 1))
+        else:
+            num_steps = int((high - low) / step + 1e-9)
+            found |= {outliers_per_step(low + n * step, batch) for n in range(num_steps + 1)}
+    return sorted(found)
 
 
 def outliers_in_words(spec: Spec) -> str | None:
     """What a searched ratio means in whole outliers, on one line; None if it is not searched."""
-    found = searched_outliers(spec)
-    if found is None:
+    found = numbers_of_outliers(spec)
+    if not found:
         return None
 
     batch = spec.train.batch_size
 
     return (
-        f"{found[0]} to {found[1]} beside {batch} images in every step; the ratio moves in steps of 1/{batch}, "
+        f"{found[0]} to {found[-1]} beside {batch} images in every step; the ratio moves in steps of 1/{batch}, "
         "and outlier_ratio_used records it"
     )

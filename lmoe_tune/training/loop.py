@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,6 @@ from lmoe_tune.data.image_source import ImageSource
 from lmoe_tune.errors import DivergedError, TrainingError
 from lmoe_tune.evaluation import Outputs, ScoreName, outputs, validation_metrics
 from lmoe_tune.methods.objective import Objective, StepLoss, checked
-from lmoe_tune.training.compiled import compiled
 from lmoe_tune.training.host_copy import on_host
 from lmoe_tune.training.memory import count_peak_from_here, peak_metrics
 from lmoe_tune.training.optimizer import NesterovSGD
@@ -42,7 +41,9 @@ class Settings:
     seed: int
     score: ScoreName = "msp"
     compile: bool = False
-    """torch.compile of the network's forward and backward; validation stays as it is."""
+    """torch.compile of the network's forward and backward in full batches; validation stays as it
+    is.
+    """
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,9 @@ def train(
         if "optimizer" in state:  # not after the last epoch
             optimizer.load_state_dict(state["optimizer"])
 
-    network = compiled(model) if settings.compile else model
+    compiled = model
+    if settings.compile:
+        compiled = cast(nn.Module, torch.compile(model, dynamic=False))
     names: list[str] = []
     num_steps = batches.steps_per_epoch * settings.epochs
     for epoch in range(first_epoch, settings.epochs + 1):
@@ -110,6 +113,8 @@ def train(
         for step, batch in enumerate(batches.epoch(epoch)):
             lr = cosine(steps_before + step, num_steps, settings.lr, settings.min_lr)
             draws.seed_torch(step)  # dropout and the like
+            # A short last batch would be compiled by itself, which takes as long as thousands of steps.
+            network = compiled if len(batch.images) == settings.batch_size else model
             with torch.autocast(images.device.type, torch.bfloat16, enabled=settings.bf16):
                 loss = checked(objective.loss(network, batch, draws.at(step)))
             names = names or list(loss.logged)

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from lmoe_tune.spec import Spec
+from lmoe_tune.spec import METHOD, Spec
+from lmoe_tune.spec.outliers import numbers_of_outliers
 from lmoe_tune.wording import readable_size
 
 
@@ -85,15 +86,21 @@ def _gpus_have_bf16() -> bool:
 
 LEAST_COMPILED = 224
 """Pixels of an image from which on a GPU is busy with memory traffic, which compiling takes away."""
+MOST_COMPILED = 6
+"""Numbers of rows that are compiled, each by itself; torch gives up at eight, the baseline's included."""
 
 
 def _pays_to_compile(spec: Spec) -> bool:
-    """Whether a GPU's steps become faster by more than the minute that compiling takes: decision 0018.
+    """Whether a GPU's steps win back the minute that compiling takes: decision 0018.
 
     A driver that sees no GPU cannot know whether the nodes have a compiler, and says no.
     """
     is_large = spec.data.image_crop >= LEAST_COMPILED and spec.model.arch != "small_cnn"
-    return is_large and lacking_compiler("cuda") is None and bool(gpus_here())
+    num_methods = 1
+    if METHOD in spec.space:
+        num_methods = len(spec.space[METHOD].choices or ())
+    has_few = num_methods * len(numbers_of_outliers(spec)) <= MOST_COMPILED
+    return is_large and has_few and lacking_compiler("cuda") is None and bool(gpus_here())
 
 
 def lacking_compiler(device: str) -> str | None:

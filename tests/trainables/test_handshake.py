@@ -84,6 +84,17 @@ def test_a_device_that_is_not_there_is_a_fault(
     assert "this process sees no GPU" in said
 
 
+def test_a_node_that_cannot_compile_is_left_out(
+    digits_spec: Spec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = digits_spec.train.model_copy(update={"compile": True})
+    spec = digits_spec.model_copy(update={"train": train})
+    monkeypatch.setattr("lmoe_tune.training.trial.lacking_compiler", lambda device: "there is none")
+    (said,) = handshake.device_faults(spec)
+    assert said.startswith("train.compile is on, but there is none")
+    assert said.endswith("set train.compile: false")
+
+
 def test_every_run_leaves_a_sign_of_its_own_whole(tmp_path: Path) -> None:
     first = leave_sign(tmp_path, {"a": "1"})
     second = leave_sign(tmp_path, {"a": "1"})

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import lmoe_tune
 from lmoe_tune import checkpoint
@@ -541,6 +541,30 @@ def test_a_step_with_other_terms_is_refused(
 
 
 # --- compiled ---
+
+
+def test_a_short_last_batch_is_not_compiled(
+    tiny_images: ImageSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would take as long as the full one."""
+    rows = []
+
+    def compiling(model: nn.Module, *, dynamic: bool) -> nn.Module:
+        assert not dynamic, "steps of any number of rows are slower"
+
+        class Compiled(nn.Module):
+            def forward(self, images: Tensor) -> Tensor:
+                rows.append(len(images))
+                logits: Tensor = model(images)
+                return logits
+
+        return Compiled()
+
+    monkeypatch.setattr(torch, "compile", compiling)
+    size = 32
+    assert tiny_images.num_train % size, "the last batch is a short one"
+    next(run(tiny_images, CrossEntropy(), model_of(), epochs=1, batch_size=size, compile=True))
+    assert rows == [size] * (tiny_images.num_train // size)
 
 
 @pytest.mark.long  # torch's compiler takes a minute

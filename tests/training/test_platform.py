@@ -18,7 +18,13 @@ MakeSpec = Callable[..., Spec]
 def undecided(make_spec: MakeSpec) -> Spec:
     """A spec that leaves everything to us."""
     spec = make_spec()
-    auto = {"device": "auto", "precision": "auto", "threads": None, "seed": None}
+    auto = {
+        "device": "auto",
+        "precision": "auto",
+        "compile": "auto",
+        "threads": None,
+        "seed": None,
+    }
     return spec.model_copy(update={"train": spec.train.model_copy(update=auto)})
 
 
@@ -34,6 +40,7 @@ def test_nothing_is_left_undecided(
     train = resolve_platform(undecided).train
     assert (train.device, train.threads, train.seed) == ("cpu", 1, 0)
     assert train.precision == ("bf16" if has_bf16 else "fp32")
+    assert train.compile is False
 
 
 def test_a_gpu_is_taken_where_the_trials_are_given_a_share_of_one(undecided: Spec) -> None:
@@ -142,3 +149,71 @@ def test_deciding_imports_no_torch() -> None:
         encoding="utf-8",
     )
     assert done.stdout.strip() == "[]"
+
+
+@pytest.fixture
+def a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU and a C compiler."""
+    monkeypatch.setattr(platform, "gpus_here", lambda: [Gpu("H100", 9.0, 80 * 2**30)])
+    monkeypatch.setattr(platform, "lacking_compiler", lambda device: None)
+
+
+def large(make_spec: MakeSpec, *overrides: str) -> Spec:
+    spec = make_spec("model.arch=resnet50", "model.weights=none", "resources.gpu=1", *overrides)
+    return spec.model_copy(update={"data": spec.data.model_copy(update={"crop": 448})})
+
+
+@pytest.mark.usefixtures("a_gpu")
+@pytest.mark.parametrize(
+    ("ratios", "compiled"),
+    [
+        ("{low: 0.25, high: 2}", False),
+        ("{low: 0.5, high: 2, step: 0.5}", True),
+        ("{low: 0.25, high: 2, step: 0.25}", False),
+        ("{choices: [0, 1]}", True),
+    ],
+)
+def test_what_wins_back_its_compiling_is_compiled(
+    make_spec: MakeSpec, ratios: str, compiled: bool
+) -> None:
+    """Each number of rows takes its own minute."""
+    spec = large(make_spec, f"space.outlier_ratio={ratios}", "train.batch_size=32")
+    assert spec.data.image_crop == 448
+    assert resolve_platform(spec).train.compile is compiled
+
+
+@pytest.mark.usefixtures("a_gpu")
+def test_small_images_are_not_compiled_nor_what_is_on_a_cpu(make_spec: MakeSpec) -> None:
+    few = "space.outlier_ratio={choices: [0.5, 1]}"
+    assert resolve_platform(large(make_spec, few)).train.compile is True
+    assert resolve_platform(large(make_spec, few), cuda=False).train.compile is False
+    assert resolve_platform(make_spec("resources.gpu=1", few)).train.compile is False
+    assert resolve_platform(make_spec("train.compile=true", few)).train.compile is True
+
+
+@pytest.mark.parametrize("lacks", ["gpu", "compiler"])
+def test_a_driver_that_cannot_know_leaves_it_out(
+    make_spec: MakeSpec, a_gpu: None, monkeypatch: pytest.MonkeyPatch, lacks: str
+) -> None:
+    if lacks == "gpu":
+        monkeypatch.setattr(platform, "gpus_here", list)
+    else:
+        monkeypatch.setattr(platform, "lacking_compiler", lambda device: "there is none")
+    few = "space.outlier_ratio={choices: [0.5, 1]}"
+    assert resolve_platform(large(make_spec, few)).train.compile is False
+
+
+@pytest.mark.parametrize(
+    ("device", "name", "said"), [("cuda", "clang", "C"), ("cpu", "g++", "C++")]
+)
+def test_what_torchs_compiler_lacks_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str, name: str, said: str
+) -> None:
+    for variable in ("CC", "CXX"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    lacking = platform.lacking_compiler(device)
+    assert lacking is not None and f"no {said} compiler" in lacking
+    (tmp_path / name).write_text("#!/bin/sh\n", encoding="utf-8")
+    (tmp_path / name).chmod(0o755)
+    assert platform.lacking_compiler(device) is None
