@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lmoe_tune.cli.lines import Lines
 from lmoe_tune.cli.options import (
     Format,
     FormatOption,
@@ -27,7 +26,6 @@ from lmoe_tune.errors import UsageError
 
 if TYPE_CHECKING:
     from lmoe_tune.confirmation.reseeding import Reseeding
-    from lmoe_tune.records import TrialRecord
 
 app = typer.Typer()
 
@@ -75,6 +73,7 @@ def confirm(
     test set.
     """
     from lmoe_tune import open_sweep
+    from lmoe_tune.cli.progress import watching
     from lmoe_tune.confirmation import running
 
     chosen, split_numbers = checked_format(form), _splits(splits)
@@ -95,20 +94,28 @@ def confirm(
         "allow_unfinished": allow_unfinished,
         "allow_changes": allow_changes,
         "address": address,
-        "observer": JobProgress(),
         "leave": os._exit,
     }
     try:
-        if reseed is not None:
-            reseeded = running.confirm(sweep, reseed=reseed, **how)
-            _print_reseeding(reseeded, chosen)
-            raise typer.Exit(TOO_MANY_FAILED if reseeded.failed else 0)
-        result = running.confirm(
-            sweep, seeds=seeds, splits=split_numbers, tuned_comparators=tuned_comparators, **how
-        )
+        with watching() as observer:
+            how["observer"] = observer
+            if reseed is None:
+                result = running.confirm(
+                    sweep,
+                    seeds=seeds,
+                    splits=split_numbers,
+                    tuned_comparators=tuned_comparators,
+                    **how,
+                )
+            else:
+                reseeded = running.confirm(sweep, reseed=reseed, **how)
     except running.InterruptedConfirmation as stopped:
         say(f"interrupted; to continue: {stopped.command}")
         raise typer.Exit(INTERRUPTED) from None
+
+    if reseed is not None:
+        _print_reseeding(reseeded, chosen)
+        raise typer.Exit(TOO_MANY_FAILED if reseeded.failed else 0)
     document = result.to_json()
     _print(document, chosen)
     raise typer.Exit(TOO_MANY_FAILED if document["failed"] else 0)
@@ -121,33 +128,6 @@ def _refuse_beside_reseed(reseed: int | None, **others: object) -> None:
             f"--reseed does not go with {given}: it trains on the spec's own split, tunes nothing, and says itself "
             "what a confirmation could find"
         )
-
-
-class JobProgress(Lines):
-    """One line per finished job on stderr, or per trial while a comparator is tuned."""
-
-    def end_line(self, trial: TrialRecord) -> str:
-        assert self.ledger is not None, "a job before they began"
-        if self.ledger.kind != "confirm":
-            return super().end_line(trial)
-
-        ended = sum(one.state != "running" for one in self.ledger.trials())
-        if trial.state == "failed":
-            what = f"failed: {trial.failure}"
-        else:
-            what = "done"
-        return f"[{ended} of {len(self.ledger.points())}] {self.name_of(trial)}: {what}"
-
-    def name_of(self, trial: TrialRecord) -> str:
-        assert self.ledger is not None, "a job before they began"
-        if self.ledger.kind != "confirm":
-            return super().name_of(trial)
-
-        candidate = self.ledger.attrs["candidates"][trial.params["candidate"]]
-        about = f"{candidate['name']}, split {trial.params['split']}, seed {trial.params['seed']}"
-        if candidate["purpose"] == "reseed":
-            return f"{about}, validation images"
-        return about
 
 
 def _splits(text: str | None) -> tuple[int, ...] | None:

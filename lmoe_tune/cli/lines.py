@@ -1,4 +1,6 @@
-"""Progress of long work where no table can be drawn: a line now and then."""
+"""Progress of long work where no table can be drawn: a line now and then, and one for each trial or
+job that ends.
+"""
 
 from __future__ import annotations
 
@@ -43,6 +45,10 @@ class Lines(Observer):
 
     def name_of(self, trial: TrialRecord) -> str:
         """What a trial is called on the screen."""
+        assert self.ledger is not None, "a trial before the sweep began"
+        if self.ledger.kind == "confirm":
+            return job_name(trial, self.ledger)
+
         return f"trial {trial.number}"
 
     def end_line(self, trial: TrialRecord) -> str:
@@ -51,8 +57,22 @@ class Lines(Observer):
         return end_line(trial, self.ledger)
 
 
+def job_name(job: TrialRecord, ledger: Ledger) -> str:
+    """What a confirmation trains there, and with which seed."""
+    candidate = ledger.attrs["candidates"][job.params["candidate"]]
+    about = f"{candidate['name']}, split {job.params['split']}, seed {job.params['seed']}"
+    if candidate["purpose"] == "reseed":
+        return f"{about}, validation images"
+    return about
+
+
 def end_line(trial: TrialRecord, ledger: Ledger) -> str:
-    """How a trial ended, on one line."""
+    """How a trial ended, or a job of a confirmation, on one line."""
+    if ledger.kind == "confirm":
+        ended = sum(one.state != "running" for one in ledger.trials())
+        how = f"failed: {trial.failure}" if trial.state == "failed" else "done"
+        return f"[{ended} of {len(ledger.points())}] {job_name(trial, ledger)}: {how}"
+
     what = f"trial {trial.number} {trial.state}"
     if trial.state == "failed":
         return f"{what}: {trial.failure or 'no epoch before the end'}"

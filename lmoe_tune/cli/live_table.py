@@ -1,4 +1,4 @@
-"""The live table: the state of a running sweep, on 40 columns or on 80."""
+"""The live table: the state of a running sweep or confirmation, on 40 columns or on 80."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lmoe_tune.cli.foot import Foot
-from lmoe_tune.cli.lines import Lines
+from lmoe_tune.cli.lines import Lines, job_name
 from lmoe_tune.cli.output import shown
 from lmoe_tune.cli.pace import Pace, until_a_budget_ends
 from lmoe_tune.cli.streams import PatientFile
@@ -72,7 +72,7 @@ class LiveTable(Lines):
             running = list(self._trials.lines_of_running(width, self._drawn_bar))
             room = max(1, height - len(found))
             if len(running) > room:
-                more = f"and {len(running) - room + 1} more trials"
+                more = f"and {len(running) - room + 1} more {self._trials.kind}"
                 running = [*running[: room - 1], _row("", more, width)]
             found += running
         return [line[:width] for line in found[:height]]
@@ -124,16 +124,23 @@ class _Work:
 
 
 class _Trials:
-    """What the live table shows of a sweep's trials. Changed by its observer's calls only."""
+    """What the live table shows of a sweep's trials, or of a confirmation's jobs. Changed by its
+    observer's calls only.
+
+    Nothing of what a confirmation measures is shown before its end.
+    """
 
     def __init__(self, ledger: Ledger) -> None:
         trials = ledger.trials()
+        self._has_jobs = ledger.kind == "confirm"
+        self.kind = "jobs" if self._has_jobs else "trials"
+        self._num_jobs = len(ledger.points()) if self._has_jobs else None
         self.running = {trial.number: trial for trial in trials if trial.state == "running"}
         self._ledger = ledger
         self._pace = Pace(ledger.spec.train.epochs)
         self._num_ended = self._num_failed = 0
         self._epoch_s = 0.0
-        self._best = ledger.best()
+        self._best = None if self._has_jobs else ledger.best()
         self._begun = time.monotonic()
         self._wall_before_s = ledger.wall_s()
         for trial in trials:
@@ -154,7 +161,8 @@ class _Trials:
         if trial.epochs and (before is None or len(before.epochs) < len(trial.epochs)):
             self._take_in_epoch(trial)
         self._count_end(trial)
-        self._best = self._ledger.best()
+        if not self._has_jobs:
+            self._best = self._ledger.best()
 
     def _take_in_epoch(self, trial: TrialRecord) -> None:
         self._pace.add_epoch(trial)
@@ -169,9 +177,10 @@ class _Trials:
         """Label and text of what concerns the sweep as a whole."""
         budget = self._ledger.budget
         wall_s = self._wall_before_s + time.monotonic() - self._begun
-        of = f" of {budget.trials}" if budget.trials else ""
+        planned = self._num_jobs or budget.trials
+        of = f" of {planned}" if planned else ""
         failed = f", {self._num_failed} failed" if self._num_failed else ""
-        yield "trials", f"{self._num_ended}{of}{failed}, {len(self.running)} running"
+        yield self.kind, f"{self._num_ended}{of}{failed}, {len(self.running)} running"
 
         left = self._left_s(wall_s)
         until = "" if left is None else f", about {duration(left)} left"
@@ -194,7 +203,11 @@ class _Trials:
         """The progress of the baseline that the first trials wait for; None if they do not wait."""
         from lmoe_tune.training.baseline_record import read_baseline_record
 
-        if self._num_ended or any(trial.epochs for trial in list(self.running.values())):
+        if (
+            self._has_jobs
+            or self._num_ended
+            or any(trial.epochs for trial in list(self.running.values()))
+        ):
             return None
         record = read_baseline_record(self._ledger.folder.home, self._ledger.attrs["baseline"])
         found = record["epochs"] if record else []
@@ -213,9 +226,12 @@ class _Trials:
         total = self._ledger.spec.train.epochs
         for trial in list(self.running.values()):
             done = len(trial.epochs)
+            progress = f"{bar(done, total, BAR_OF_TRIAL)}  {done}/{total}"
+            if self._has_jobs:
+                yield _row("", f"{progress}  {job_name(trial, self._ledger)}", width)
+                continue
             value = shown(trial.value) if trial.epochs else ""
-            text = f"{bar(done, total, BAR_OF_TRIAL)}  {done}/{total}  {value}"
-            yield _row(f"trial {trial.number}", text, width)
+            yield _row(f"trial {trial.number}", f"{progress}  {value}", width)
 
     def _left_s(self, wall_s: float) -> float | None:
         budget, spec = self._ledger.budget, self._ledger.spec
@@ -224,7 +240,8 @@ class _Trials:
         left = until_a_budget_ends(budget, wall_s=wall_s, gpu_hours=gpu_hours, gpus=gpus)
 
         running = [len(trial.epochs) for trial in list(self.running.values())]
-        planned = [count for count in (budget.trials, self._ledger.num_points) if count]
+        counts = (budget.trials, self._ledger.num_points, self._num_jobs)
+        planned = [count for count in counts if count]
         if planned:
             num_waiting = max(0, min(planned) - self._num_ended - len(running))
             by_trials = self._pace.left_s(num_waiting, running)
