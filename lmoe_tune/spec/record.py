@@ -23,6 +23,7 @@ CHANGEABLE_DATA = ("cache", "cache_dir", "cache_limit")
 SETTLED_AT_START = (
     ("train", "device"),
     ("train", "precision"),
+    ("train", "compile"),
     ("train", "threads"),
     ("train", "seed"),
 )
@@ -111,8 +112,8 @@ def diff(old: Spec, new: Spec) -> list[str]:
     """What keeps `new` from continuing the sweep of `old`: "train.lr: 0.001 -> 0.01", one per
     setting.
 
-    What `new` leaves open (device, precision, threads, seed of the training, points of other
-    sweeps) agrees with what was decided at the start.
+    What `new` leaves open (device, precision, compiling, threads, seed of the training, points of
+    other sweeps) agrees with what was decided at the start.
     """
     if old.warm_start:
         new = with_start_of(old, new)

@@ -87,7 +87,7 @@ def test_a_device_that_is_not_there_is_a_fault(
 def test_a_node_that_cannot_compile_is_left_out(
     digits_spec: Spec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    train = digits_spec.train.model_copy(update={"compile": True})
+    train = digits_spec.train.model_copy(update={"device": "cpu", "compile": True})
     spec = digits_spec.model_copy(update={"train": train})
     monkeypatch.setattr("lmoe_tune.training.trial.lacking_compiler", lambda device: "there is none")
     (said,) = handshake.device_faults(spec)

@@ -159,8 +159,11 @@ def a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def large(make_spec: MakeSpec, *overrides: str) -> Spec:
-    spec = make_spec("model.arch=resnet50", "model.weights=none", "resources.gpu=1", *overrides)
-    return spec.model_copy(update={"data": spec.data.model_copy(update={"crop": 448})})
+    spec = make_spec("resources.gpu=1", *overrides)
+    model = spec.model.model_copy(update={"arch": "resnet50"})
+    data = spec.data.model_copy(update={"crop": 448})
+    train = spec.train.model_copy(update={"device": "auto", "compile": "auto"})
+    return spec.model_copy(update={"data": data, "model": model, "train": train})
 
 
 @pytest.mark.usefixtures("a_gpu")
@@ -170,7 +173,7 @@ def large(make_spec: MakeSpec, *overrides: str) -> Spec:
         ("{low: 0.25, high: 2}", False),
         ("{low: 0.5, high: 2, step: 0.5}", True),
         ("{low: 0.25, high: 2, step: 0.25}", False),
-        ("{choices: [0, 1]}", True),
+        ("{choices: [1, 1.01]}", True),
     ],
 )
 def test_what_wins_back_its_compiling_is_compiled(
@@ -187,7 +190,9 @@ def test_small_images_are_not_compiled_nor_what_is_on_a_cpu(make_spec: MakeSpec)
     few = "space.outlier_ratio={choices: [0.5, 1]}"
     assert resolve_platform(large(make_spec, few)).train.compile is True
     assert resolve_platform(large(make_spec, few), cuda=False).train.compile is False
-    assert resolve_platform(make_spec("resources.gpu=1", few)).train.compile is False
+    small = large(make_spec, few)
+    small = small.model_copy(update={"data": small.data.model_copy(update={"crop": 64})})
+    assert resolve_platform(small).train.compile is False
     assert resolve_platform(make_spec("train.compile=true", few)).train.compile is True
 
 
