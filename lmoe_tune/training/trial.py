@@ -23,7 +23,8 @@ from lmoe_tune.model import build_model
 from lmoe_tune.placements import placements_of
 from lmoe_tune.spec import DataSpec, Spec
 from lmoe_tune.training.allocator import keep_freed_memory
-from lmoe_tune.training.baseline import acquire_baseline
+from lmoe_tune.training.baseline import Baseline, acquire_baseline
+from lmoe_tune.training.baseline_record import baseline_key
 from lmoe_tune.training.epoch_timeout import each_within
 from lmoe_tune.training.loop import Settings, train
 from lmoe_tune.training.memory import SET_FOR_A_TRIAL, explained_memory
@@ -94,7 +95,7 @@ def run_trial(
     channels, size, _ = data.image_shape
     threads = spec.train.threads or 1
     images = _images_on(load, spec.data, device, home, threads)
-    baseline = acquire_baseline(spec, data, images, home)
+    baseline = _baseline_of(spec, data, images, home)
 
     model = build_model(spec.model.arch, data.num_classes, channels, size)
     model.load_state_dict(baseline.model)
@@ -228,3 +229,15 @@ def _images_on(
         _held.clear()  # first, so that a GPU need not have room for both
         _held[key] = ImageSource(load(spec, home), device, home, threads=threads)
     return _held[key]
+
+
+_held_baseline: dict[tuple[Path, str], Baseline] = {}
+"""The baseline that this process has read: its file is read and hashed once, not for each trial."""
+
+
+def _baseline_of(spec: Spec, data: SearchData, images: ImageSource, home: Path) -> Baseline:
+    key = home, baseline_key(spec, data.fingerprint)
+    if key not in _held_baseline:
+        _held_baseline.clear()
+        _held_baseline[key] = acquire_baseline(spec, data, images, home)
+    return _held_baseline[key]
