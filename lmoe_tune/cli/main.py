@@ -14,8 +14,7 @@ from typing import Annotated
 import typer
 
 from lmoe_tune import __version__
-from lmoe_tune.cli import confirm, data, detector, look, ready, report, streams
-from lmoe_tune.cli import run as sweeps
+from lmoe_tune.cli import confirm, data, detector, doctor, report, results, search, spec, streams
 from lmoe_tune.cli.options import HomeOption, set_home
 from lmoe_tune.durable import keep_others_out
 from lmoe_tune.errors import LmoeTuneError, SpecError, UsageError
@@ -64,9 +63,8 @@ def options(
         os.environ[DEBUG] = "1"
 
 
-for group in (sweeps.app, look.app, confirm.app, report.app, detector.app, ready.app):
-    app.add_typer(group)
-app.add_typer(data.app)
+for group in (search, results, confirm, report, detector, spec, doctor, data):
+    app.add_typer(group.app)
 
 
 def refuse_slips(words: Sequence[str]) -> None:

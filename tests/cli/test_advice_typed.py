@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from lmoe_tune.api import running
-from lmoe_tune.cli import health, machine, options
+from lmoe_tune.cli import doctor, machine, options
 from lmoe_tune.cli.machine import finding
 from lmoe_tune.cli.main import app
 from lmoe_tune.errors import LmoeTuneError
@@ -75,7 +75,7 @@ def terminal(
     monkeypatch.setattr(running._Run, "_refuse_closed_store", lambda self, uri: None)
     monkeypatch.setattr(view, "is_delivered", lambda ledger: True)
     monkeypatch.setattr(machine, "examine", lambda home: [])  # imports all that is installed
-    monkeypatch.setattr(health, "_tracking", lambda home: finding("ok", "MLflow", "there"))
+    monkeypatch.setattr(doctor, "_tracking", lambda home: finding("ok", "MLflow", "there"))
     return made
 
 
@@ -206,7 +206,7 @@ def test_an_interrupted_sweep_goes_on_as_it_and_doctor_say(
     sweep("cars", 0.9, None)
     _, said = terminal.type("lmoe-tune resume cars")
     (advised,) = [
-        row for row in health.examine(tmp_path / "lmoe_runs") if row["what"] == "sweep cars"
+        row for row in doctor.examine(tmp_path / "lmoe_runs") if row["what"] == "sweep cars"
     ]
 
     offered = [command for command in commands_in(said) if " ui " not in command]

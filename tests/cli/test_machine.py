@@ -20,7 +20,7 @@ def test_versions_are_compared_with_what_the_installed_metadata_require(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     required = ["numpy>=999", "pyyaml>=6", "nosuchpackage>=1", "torch>=2 ; extra == 'gpu'"]
-    monkeypatch.setattr(machine.metadata, "requires", lambda name: required)
+    monkeypatch.setattr(metadata, "requires", lambda name: required)
 
     found = machine.packages()
 
@@ -33,7 +33,7 @@ def test_a_checkout_that_is_not_installed_is_said_so(monkeypatch: pytest.MonkeyP
     def absent(name: str) -> None:
         raise metadata.PackageNotFoundError(name)
 
-    monkeypatch.setattr(machine.metadata, "metadata", absent)
+    monkeypatch.setattr(metadata, "metadata", absent)
 
     assert one(machine.packages(), "lmoe-tune")["state"] == "warn"
 

@@ -62,7 +62,7 @@ def test_what_the_command_says(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from lmoe_tune.cli.run import prune_checkpoints as command
+    from lmoe_tune.cli.search import prune_checkpoints as command
 
     held: list[Any] = []
     monkeypatch.setattr(Ledger, "writing", lambda *args: held.append(args) or with_checkpoints)

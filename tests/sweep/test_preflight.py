@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lmoe_tune.cli.health import examine_memory, examine_nodes
+from lmoe_tune.cli.doctor import examine_memory, examine_nodes
 from lmoe_tune.errors import LmoeTuneError
 from lmoe_tune.spec import LoadedSpec, Spec
 from lmoe_tune.sweep import preflight

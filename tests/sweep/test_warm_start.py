@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lmoe_tune.api.dry_run import dry_run
-from lmoe_tune.cli.ready import check
+from lmoe_tune.cli.spec import check
 from lmoe_tune.errors import UsageError
 from lmoe_tune.records import TrialRecord
 from lmoe_tune.spec import LoadedSpec, Spec, load_spec

@@ -1,4 +1,4 @@
-"""Commands that only read: list, status, leaderboard, best, ui."""
+"""Commands that only read: list, status, leaderboard, best, audit, ui."""
 
 from __future__ import annotations
 

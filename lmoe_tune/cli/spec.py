@@ -1,4 +1,4 @@
-"""Commands to get ready: init, check, methods, schema, doctor."""
+"""Commands about a spec and what may stand in it: init, check, methods, schema."""
 
 from __future__ import annotations
 
@@ -147,48 +147,3 @@ def schema() -> None:
     from lmoe_tune.spec import json_schema
 
     print_json(json_schema())
-
-
-@app.command()
-def doctor(
-    spec: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[SPEC]",
-            help="A spec to check for: its cache and GPU memory; with --address what nodes need.",
-        ),
-    ] = None,
-    address: Annotated[
-        str | None,
-        typer.Option("--address", metavar="A", help="A Ray cluster, to check each of its nodes."),
-    ] = None,
-    rebuild: Annotated[
-        str | None,
-        typer.Option(
-            "--rebuild",
-            metavar="NAME",
-            help="Rebuild a sweep's damaged ledger from its trials' records.",
-        ),
-    ] = None,
-    form: FormatOption = "table",
-    home: HomeOption = None,
-) -> None:
-    """Check the installation, this machine, the home and the sweeps in it; rebuild a damaged
-    ledger.
-    """
-    from lmoe_tune.cli.health import examine, examine_memory, examine_nodes, rebuild_ledger
-
-    chosen = checked_format(form)
-    if rebuild is not None:
-        typer.echo(rebuild_ledger(resolve_home(home), rebuild))
-        return
-
-    loaded = None if spec is None else load(spec, None)
-    findings = examine(resolve_home(home), loaded)
-    if address is not None:
-        findings += examine_nodes(address, loaded or load("digits", None), resolve_home(home))
-    elif loaded is not None:
-        findings += examine_memory(loaded)
-    print_rows([dict(row) for row in findings], ("state", "what", "found", "advice"), chosen)
-    if any(finding["state"] == "fail" for finding in findings):
-        raise typer.Exit(1)

@@ -1,18 +1,67 @@
-"""What `lmoe-tune doctor` checks."""
+"""The command that checks what runs depend on: doctor."""
 
 from __future__ import annotations
 
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from lmoe_tune import advice
 from lmoe_tune.cli import machine
 from lmoe_tune.cli.machine import Finding, finding
+from lmoe_tune.cli.options import FormatOption, HomeOption, checked_format, load, resolve_home
+from lmoe_tune.cli.output import print_rows
 from lmoe_tune.errors import LmoeTuneError, UsageError
 
 if TYPE_CHECKING:
     from lmoe_tune.spec import LoadedSpec, Spec
+
+app = typer.Typer()
+
+
+@app.command()
+def doctor(
+    spec: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[SPEC]",
+            help="A spec to check for: its cache and GPU memory; with --address what nodes need.",
+        ),
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option("--address", metavar="A", help="A Ray cluster, to check each of its nodes."),
+    ] = None,
+    rebuild: Annotated[
+        str | None,
+        typer.Option(
+            "--rebuild",
+            metavar="NAME",
+            help="Rebuild a sweep's damaged ledger from its trials' records.",
+        ),
+    ] = None,
+    form: FormatOption = "table",
+    home: HomeOption = None,
+) -> None:
+    """Check the installation, this machine, the home and the sweeps in it; rebuild a damaged
+    ledger.
+    """
+    chosen = checked_format(form)
+    if rebuild is not None:
+        typer.echo(rebuild_ledger(resolve_home(home), rebuild))
+        return
+
+    loaded = None if spec is None else load(spec, None)
+    findings = examine(resolve_home(home), loaded)
+    if address is not None:
+        findings += examine_nodes(address, loaded or load("digits", None), resolve_home(home))
+    elif loaded is not None:
+        findings += examine_memory(loaded)
+    print_rows([dict(row) for row in findings], ("state", "what", "found", "advice"), chosen)
+    if any(finding["state"] == "fail" for finding in findings):
+        raise typer.Exit(1)
 
 
 def examine(home: Path, loaded: LoadedSpec | None = None) -> list[Finding]:
