@@ -9,8 +9,9 @@ work is done by a study in Optuna's own journal and in memory, opened with the s
 loggers are given the same results.
 
 What is counted is CPU time, not the clock: fsync waits, and machines are busy. Time within `optuna.samplers` and
-`optuna.pruners` is shown apart. Each side runs in a process of its own. About ten minutes with the sizes above; with
-`--keep` the ledgers and what was measured stay in a folder, and a call that was cut short is gone on with.
+`optuna.pruners` is shown apart. Each side runs in a process of its own; sides and sizes take turns in three rounds, and
+each figure is the median. About fifteen minutes with the sizes above; with `--keep` the ledgers and what was measured
+stay in a folder, and a call that was cut short is gone on with.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import json
 import os
 import resource
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -357,6 +359,7 @@ def main() -> None:
     )
     parser.add_argument("--sizes", default="100,1000,5000,20000")
     parser.add_argument("--driven", type=int, default=200)
+    parser.add_argument("--rounds", type=int, default=3, help="of all sides and sizes in turn")
     parser.add_argument("--sides", default=",".join(SIDES), help="which, with commas")
     parser.add_argument("--keep", type=Path, help="a folder for ledgers and results")
     parser.add_argument("--out", type=Path)
@@ -379,31 +382,35 @@ def main() -> None:
     sizes = [int(size) for size in chosen.sizes.split(",")]
     with tempfile.TemporaryDirectory() as scratch:
         sides = [side for side in SIDES if side in chosen.sides.split(",")]
-        compare(sides, sizes, chosen.driven, chosen.keep or Path(scratch), out)
+        keep = chosen.keep or Path(scratch)
+        compare(sides, sizes, chosen.driven, chosen.rounds, keep, out)
     if chosen.out:
         chosen.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 class Results:
-    """What was measured, kept in a file as it comes."""
+    """What was measured, kept in a file as it comes; each figure is the median of the rounds."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._of: dict[str, dict[str, float]] = {}
+        self._of: dict[str, list[dict[str, float]]] = {}
         if path.exists():
             self._of = json.loads(path.read_text(encoding="utf-8"))
 
     def __getitem__(self, key: tuple[str, int]) -> dict[str, float]:
-        return self._of[f"{key[0]} {key[1]}"]
+        rounds = self._of[f"{key[0]} {key[1]}"]
+        return {name: statistics.median(one[name] for one in rounds) for name in rounds[0]}
 
-    def measure(self, side: str, size: int, home: Path, driven: int) -> None:
-        """Unless it is known."""
-        key = f"{side} {size}"
-        if key not in self._of:
-            if side == TWO_OBJECTIVES and size > 5000:  # Optuna's sampler takes seconds for each
-                driven = min(driven, 20)
-            self._of[key] = run(side, home, driven) | {"driven": driven}
-            self._path.write_text(json.dumps(self._of, indent=1), encoding="utf-8")
+    def measure(self, number: int, side: str, size: int, home: Path, driven: int) -> None:
+        """Round `number`, from 0, unless it is known."""
+        rounds = self._of.setdefault(f"{side} {size}", [])
+        if number < len(rounds):
+            return
+        if size > 5000 and side not in (AT_RANDOM, "tune's loggers"):
+            # Optuna's TPE takes half a second for each, with two objectives two.
+            driven = min(driven, 20 if side == TWO_OBJECTIVES else 60)
+        rounds.append(run(side, home, driven) | {"driven": driven})
+        self._path.write_text(json.dumps(self._of, indent=1), encoding="utf-8")
 
 
 def of_a_trial(one: dict[str, float]) -> tuple[float, ...]:
@@ -412,21 +419,25 @@ def of_a_trial(one: dict[str, float]) -> tuple[float, ...]:
 
 
 def compare(
-    sides: list[str], sizes: list[int], driven: int, keep: Path, out: Callable[[str], None]
+    sides: list[str],
+    sizes: list[int],
+    driven: int,
+    rounds: int,
+    keep: Path,
+    out: Callable[[str], None],
 ) -> None:
     keep.mkdir(parents=True, exist_ok=True)
     found = Results(keep / "found.json")
     of_one = filled(keep / "one", sizes, *ONE)
-    for size, home in of_one.items():
-        for side in sides:
-            if side != TWO_OBJECTIVES:
-                found.measure(side, size, home, driven)
-    if TWO_OBJECTIVES in sides:
-        for size, home in filled(keep / "two", sizes, *TWO).items():
-            found.measure(TWO_OBJECTIVES, size, home, driven)
+    of_two = filled(keep / "two", sizes, *TWO) if TWO_OBJECTIVES in sides else {}
+    for number in range(rounds):
+        for size in sizes:
+            for side in sides:
+                homes = of_two if side == TWO_OBJECTIVES else of_one
+                found.measure(number, side, size, homes[size], driven)
     with many_sweeps(of_one[sizes[0]]) as many:
         commands(of_one[max(size for size in sizes if size <= 5000)], many, out)
-    out(f"\nms of CPU for a trial, {driven} driven ones on so many finished ones:")
+    out(f"\nms of CPU for a trial, up to {driven} driven ones on so many finished ones:")
     out(
         f"{'':22} {'trials':>7} {'in all':>8} {'samplers, pruners':>18} {'own code':>9} {'of first':>9}"
     )
