@@ -163,7 +163,6 @@ class SweepControl:
                 f"{self.ledger.resume_command}"
             )
         before = self.ledger.standing.running[report.trial]
-        is_about_news = bool(report.notes)
         if report.failure is not None:
             self.ledger.fail(report.trial, report.failure, report.traceback)
             self._refuse_failures_only(report.failure)
@@ -172,7 +171,7 @@ class SweepControl:
             self._failed_before_any_epoch = None
             self.baseline = report.baseline
             with self.ledger.transaction():
-                is_about_news |= self._keep_place(report)
+                self._keep_place(report)
                 ended = self.ledger.record_epoch(
                     report.trial, report.epoch, report.metrics, report.baseline
                 )
@@ -183,7 +182,7 @@ class SweepControl:
         if ended:
             self._ended(trial, before)
         else:
-            write_news(self.ledger.folder, trial, before, about=is_about_news)
+            write_news(self.ledger.folder, trial, before, about=bool(report.notes))
             if len(trial.epochs) > before:
                 self.observer.on_epoch(trial)
         return ended
@@ -236,13 +235,11 @@ class SweepControl:
             time.sleep(0.05)
         return True
 
-    def _keep_place(self, report: Report) -> bool:
-        """Record where a trial runs; whether that is news."""
+    def _keep_place(self, report: Report) -> None:
+        """Record where a trial runs."""
         place = report.place
-        if place is None:
-            return False
-
-        return self.ledger.place(report.trial, host=place.host, device=place.device, gpu=place.gpu)
+        if place is not None:
+            self.ledger.place(report.trial, host=place.host, device=place.device, gpu=place.gpu)
 
     def _say_other_gpu(self, report: Report) -> None:
         gpu = report.place.gpu if report.place is not None else None

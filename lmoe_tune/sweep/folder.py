@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from lmoe_tune import advice
@@ -35,7 +36,7 @@ class SweepFolder:
     home: Path
     name: str
 
-    @property
+    @cached_property
     def path(self) -> Path:
         return self.home / "sweeps" / self.name
 

@@ -196,8 +196,8 @@ class Ledger:
             self._follow()
         return deaths
 
-    def place(self, number: int, *, host: str, device: str | None, gpu: str | None) -> bool:
-        """Record where a running trial is, if that is new; whether it is."""
+    def place(self, number: int, *, host: str, device: str | None, gpu: str | None) -> None:
+        """Record where a running trial is, if that is new."""
         trial = self._trial(number)
         known = {schema.HOST.name: host, schema.DEVICE.name: device, schema.GPU.name: gpu}
         news = {
@@ -206,13 +206,12 @@ class Ledger:
             if value is not None and trial.user_attrs.get(name) != value
         }
         if not news or trial.is_finished:
-            return False
+            return
 
         with self.transaction():
             for name, value in news.items():
                 self._set(number, name, value)
         self._follow()
-        return True
 
     def note(self, number: int, texts: Sequence[str]) -> None:
         """Record the warnings of a running trial's process."""

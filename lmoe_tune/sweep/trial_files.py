@@ -37,14 +37,16 @@ def write_news(
 
     Args:
         about: False leaves `trial.json` as it is: what a running trial has reached is in its
-            epochs, and a file that is renamed after each of them costs more than they do.
+            epochs, and where it runs is in the ledger. A file that is renamed after each of them
+            costs more than they do.
     """
     path = folder.trial(trial.number)
     fresh = trial.epochs[num_written:]
     with writing(path):
-        path.mkdir(parents=True, exist_ok=True)
+        if num_written == 0:
+            path.mkdir(parents=True, exist_ok=True)
         if fresh or num_written == 0:  # of a new trial, an empty file
-            with (path / METRICS).open("ab") as file:
+            with open(f"{path}/{METRICS}", "ab") as file:
                 file.write(_lines(fresh))
     if about:
         _write_about(path, trial)

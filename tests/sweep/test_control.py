@@ -291,15 +291,17 @@ def test_an_epoch_and_where_it_was_trained_are_one_transaction_and_rename_no_fil
 
     before, place = transactions(), Place("id-of-one", "one", "cpu", None)
     path = running.ledger.folder.trial(0) / "trial.json"
-    written = []
+    written = [(0, path.stat().st_ino)]
     checkpoints = running.ledger.folder.checkpoints(0)
     checkpoints.mkdir()
     for number in (1, 2):
         (checkpoints / f"epoch-{number:04d}-0123456789abcdef.pt").touch()
         running.on_report(replace(epoch(0, number), place=place))
         written.append((transactions() - before, path.stat().st_ino))
-    assert [count for count, _ in written] == [1, 2]
-    assert written[0][1] == written[1][1], "nothing about the trial is new with its second epoch"
+    assert [count for count, _ in written] == [0, 1, 2]
+    assert len({inode for _, inode in written}) == 1, "what an epoch says is in metrics.jsonl"
+    assert running.ledger.trial(0).host == "one"
+    running.on_report(Report(trial=0, epoch=3, failure="diverged"))
     assert json.loads(path.read_text(encoding="utf-8"))["host"] == "one"
     epochs = (path.parent / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line)["epoch"] for line in epochs] == [1, 2]
