@@ -11,6 +11,7 @@ from lmoe_tune.readers import READERS
 from lmoe_tune.spec import Spec
 from lmoe_tune.spec.outliers import OUTLIER_RATIO, outliers_per_step
 from lmoe_tune.sweep.points import num_points
+from lmoe_tune.training.platform import MOST_COMPILED, is_large, numbers_of_rows
 from lmoe_tune.wording import counted
 
 IGNORING_CONSTRAINTS = ("random", "qmc", "grid", "cmaes")
@@ -165,6 +166,13 @@ def _about_training(spec: Spec, given: Collection[str]) -> Iterator[str]:
 
     if train.tf32 and (on_cpu or train.precision == "bf16"):
         yield "train.tf32 changes nothing: it is for fp32 on a GPU"
+    kinds = numbers_of_rows(spec)
+    if kinds > MOST_COMPILED and not on_cpu and is_large(spec) and train.compile == "auto":
+        yield (
+            f"steps are not compiled, which would make them 1.4 times as fast on an H100: they have {kinds} different "
+            f"numbers of images, and each takes a minute to compile; with at most {MOST_COMPILED} "
+            "(outlier_ratio with a step, or choices) they are"
+        )
     if spec.model.baseline.epochs == 0:
         settings = {name for name in given if name.startswith("model.baseline.")}
         idle = sorted(settings - {"model.baseline.epochs"})

@@ -95,12 +95,22 @@ def _pays_to_compile(spec: Spec) -> bool:
 
     A driver that sees no GPU cannot know whether the nodes have a compiler, and says no.
     """
-    is_large = spec.data.image_crop >= LEAST_COMPILED and spec.model.arch != "small_cnn"
+    has_few = numbers_of_rows(spec) <= MOST_COMPILED
+    can_compile = lacking_compiler("cuda") is None and bool(gpus_here())
+    return is_large(spec) and has_few and can_compile
+
+
+def is_large(spec: Spec) -> bool:
+    """Whether compiled steps would be faster by what counts."""
+    return spec.data.image_crop >= LEAST_COMPILED and spec.model.arch != "small_cnn"
+
+
+def numbers_of_rows(spec: Spec) -> int:
+    """How many different steps a search has, by their images: each is compiled by itself."""
     num_methods = 1
     if METHOD in spec.space:
         num_methods = len(spec.space[METHOD].choices or ())
-    has_few = num_methods * len(numbers_of_outliers(spec)) <= MOST_COMPILED
-    return is_large and has_few and lacking_compiler("cuda") is None and bool(gpus_here())
+    return num_methods * max(1, len(numbers_of_outliers(spec)))
 
 
 def lacking_compiler(device: str) -> str | None:

@@ -147,3 +147,23 @@ def test_a_check_stays_quick() -> None:
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("ratios", "is_said"),
+    [("{low: 0.5, high: 2}", True), ("{low: 0.5, high: 2, step: 0.5}", False)],
+)
+def test_what_stands_in_the_way_of_compiled_steps_is_said(
+    tmp_path: Path, ratios: str, is_said: bool
+) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text(
+        f"data: {{id: {{dataset: stanford_cars, root: {tmp_path}}}, outliers: {{dataset: folder, root: {tmp_path}}}}}\n"
+        f"model: {{arch: resnet50}}\nresources: {{gpu: 1}}\nspace: {{outlier_ratio: {ratios}}}\n",
+        encoding="utf-8",
+    )
+    loaded = load_spec(path, declarations=declarations())
+    found = [one for one in remarks(loaded.spec, loaded.given) if "compiled" in one]
+    assert bool(found) is is_said
+    for one in found:
+        assert "they have 49 different numbers of images" in one
