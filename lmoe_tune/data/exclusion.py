@@ -110,7 +110,7 @@ def _relative(path: str, root: Path) -> str:
 
 
 def _nearest_paths(lacking: Sequence[str], keys: Sequence[str]) -> dict[str, str]:
-    """For each path without a match, the nearest one (by its key); guessed for the first few only."""
+    """For each path without a match, the nearest (by its key); guessed for the first few only."""
     nearest = dict.fromkeys(lacking, "")
     for path in lacking[:SHOWN]:
         folder, _, name = path_key(path).rpartition("/")
