@@ -2,7 +2,7 @@
 objects.
 
 A file is called `epoch-0003-<first 16 digits of its sha256>.pt`. The name is the manifest: a
-truncated or flipped file no longer matches its own name and the one before it is used.
+truncated or corrupted file no longer matches its own name, and the one before it is used.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ log = logging.getLogger(__name__)
 _NAME = re.compile(r"epoch-(\d+)-([0-9a-f]{16})\.pt")
 KEEP = 2  # the newest may turn out to be damaged
 _LATE = "result.json"
-"""The archive's member with what is known only when the weights are written."""
+"""The archive's member for what is known only after the weights are written."""
 _SYNCED_APART = 1 << 23
-"""So many bytes of weights are sent to the disk before the rest is known; fewer go with the rest."""
+"""From this many bytes on, weights are synced before the rest is known; fewer, with the rest."""
 
 
 class Writer:
     """Writes the checkpoints of one training into a folder, each while its epoch is evaluated.
 
     `begin` takes the weights once an epoch's steps are done: they are put into the file and
-    checksummed in a thread of their own. `finish` adds what is known only after the evaluation and
+    checksummed in a separate thread. `finish` adds what is known only after the evaluation and
     renames the file: it is there when `finish` returns, and not before. Leaving the `with` block
     drops what was begun and not finished.
     """
@@ -60,8 +60,8 @@ class Writer:
         self._begun = epoch, self._pool.submit(_begin, self._folder, epoch, dict(state))
 
     def finish(self, late: Mapping[str, Any]) -> Path:
-        """Add what was not known before, plain values, and drop all but the newest two; returns
-        the file's path.
+        """Add the plain values not known before, and drop all but the newest two; returns the
+        file's path.
 
         Existing files of this and later epochs belong to an abandoned course, as they were damaged:
         they are deleted first.
@@ -97,20 +97,20 @@ class Writer:
 
 
 class _Begun:
-    """A file whose first part is written: a zip archive as torch writes it, all but the end of it."""
+    """A file whose first part is written: torch's zip archive without its end."""
 
     def __init__(self, aside: Aside, content: io.BytesIO) -> None:
         self.aside, self._content = aside, content
         with zipfile.ZipFile(content) as archive:
             self._folder = archive.namelist()[0].partition("/")[0]
-            # What follows changes when a member is added: the last one, which is small, and the directory.
+            # Adding a member changes what follows: the last one, which is small, and the directory.
             self._written = max(member.header_offset for member in archive.infolist())
         first = content.getbuffer()[: self._written]
         self._hash = hashlib.sha256(first)
         aside.write(first, sync=len(first) >= _SYNCED_APART)
 
     def add(self, late: Mapping[str, Any]) -> None:
-        """Add the member of what was not known before, and with it the end."""
+        """Add the member with what was not known before; this decides the end."""
         if late:
             with zipfile.ZipFile(self._content, "a") as archive:
                 archive.writestr(f"{self._folder}/{_LATE}", json.dumps(dict(late)))
@@ -118,11 +118,11 @@ class _Begun:
 
     @property
     def checksum(self) -> str:
-        """Of the whole file; after `add`."""
+        """The checksum of the whole file; after `add`."""
         return self._hash.hexdigest()[:16]
 
     def place(self, path: Path) -> None:
-        """Write the end of it, and give it its name."""
+        """Write the end, and give the file its name."""
         self.aside.write(self._content.getbuffer()[self._written :], sync=True)
         self.aside.place(path, sync=True)
 
@@ -142,7 +142,7 @@ def _begin(folder: Path, epoch: int, state: dict[str, Any]) -> _Begun:
 
 
 def save(folder: Path, epoch: int, state: Mapping[str, Any]) -> Path:
-    """Write a state that is known as a whole, as `Writer` does; returns the file's path."""
+    """Write a complete state, as `Writer` does; returns the file's path."""
     with Writer(folder) as writer:
         writer.begin(epoch, state)
         return writer.finish({})
@@ -186,7 +186,7 @@ def load_newest(folder: Path, *, up_to: int | None = None) -> dict[str, Any] | N
     """The newest undamaged checkpoint of a folder, or None; damaged ones are named in the log.
 
     Args:
-        up_to: the last epoch that may be continued from; None is any.
+        up_to: the last epoch that may be continued from; None: any.
     """
     num_damaged = 0
     for path in list_newest_first(folder):

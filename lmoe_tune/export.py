@@ -1,10 +1,9 @@
 """`lmoe-tune export`: a sweep's winner as a folder that runs by itself (`lmoe_tune.detector` loads
 it).
 
-What is exported is the confirmed winner once there is one, else the best trial of the search. The
-threshold is measured here, on validation images and with the very network that is written, so
-`is_ood` means the same everywhere. N images, C channels, H W pixels of the model's input, K
-classes.
+The confirmed winner is exported if there is one, else the best trial of the search. The threshold
+is measured here, on validation images and with the very network that is written, so `is_ood` means
+the same everywhere. N images, C channels, H W pixels of the model's input, K classes.
 """
 
 from __future__ import annotations
@@ -51,7 +50,7 @@ _LOCK, _NEW, _OLD = (
     "new",
     "old",
 )  # beside `out` while it is written; the lock's holder is at work
-_AT_ONCE = 256  # validation images that are held as pixels
+_AT_ONCE = 256  # validation images held as pixels at a time
 _ONNX_TOLERANCE = 1e-3  # of logits: two runtimes round differently
 
 Logits = Callable[[Tensor], Tensor]
@@ -71,11 +70,12 @@ class Winner:
     data: DataSpec
     metrics: dict[str, Any]
     confirmed: dict[str, Any] | None
-    """What a confirmation said about it; None if there was none."""
+    """What a confirmation found about it; None if there was none."""
 
 
 def winner_of(ledger: Ledger, trial: int | None = None) -> Winner:
-    """The confirmed winner, else the best trial; or the trial of a number, as the search left it.
+    """The confirmed winner, else the best trial; or the trial with this number, as the search left
+    it.
 
     Raises:
         UsageError: there is none yet, or its weights are gone.
@@ -140,7 +140,7 @@ def _confirmation(ledger: Ledger) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     if len(document.get("test_openings", ())) < len(view.test_openings(ledger)):
-        return None  # a later confirmation has begun, and not ended: the winner may be another one
+        return None  # a later confirmation has begun but not ended: the winner may change
     if document.get("winner"):
         return document
 
@@ -246,7 +246,7 @@ def _traced(network: Network, shape: tuple[int, int, int]) -> torch.export.Expor
 
 def _measured(deployed: Logits, winner: Winner, home: Path) -> dict[str, Any]:
     """The threshold and the metrics of the network that is written, in the precision in which it
-    will answer.
+    will run.
     """
     validation = _validation(winner, home)
     sets = (validation.images, validation.fine, validation.coarse)
@@ -285,7 +285,7 @@ def _validation(winner: Winner, home: Path) -> Validation:
             searched.val, searched.val_labels, known, searched.val_fine, searched.val_coarse
         )
 
-    # A confirmation trains on all classes, unless it starts from the user's own classifier.
+    # A confirmation trains on all classes, unless it starts from the user's classifier.
     if winner.confirmed is not None:
         of_all = validation_of_all_classes(winner.data, home)
         if of_all.classes == known:
@@ -299,9 +299,9 @@ def _validation(winner: Winner, home: Path) -> Validation:
 def _metrics(winner: Winner, measured: dict[str, float]) -> dict[str, Any]:
     """What `detector.json` says about quality.
 
-    A confirmation has measured in fp32 already, on images that nothing else may open. What a search
-    has recorded was measured in the precision of its training; the deployed network is measured
-    again, and the difference is recorded.
+    A confirmation has already measured in fp32, on images that nothing else may open. A search's
+    records were measured in the precision of its training; the deployed network is measured again,
+    and the difference is recorded.
     """
     if winner.confirmed is not None:
         return {"metrics": winner.metrics, "recorded": None, "difference": None}
@@ -313,7 +313,7 @@ def _metrics(winner: Winner, measured: dict[str, float]) -> dict[str, Any]:
 
 
 def _as_onnx(network: Network, shape: tuple[int, int, int]) -> bytes:
-    """The network in ONNX, checked against itself in ONNX's own runtime."""
+    """The network in ONNX, checked in ONNX's runtime against the original."""
     try:
         import onnx
         import onnxruntime
@@ -357,7 +357,7 @@ def _as_onnx(network: Network, shape: tuple[int, int, int]) -> bytes:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence torch's exporters, which warn and log about their own affairs."""
+    """Silence torch's exporters, which warn and log about their internals."""
     before = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:

@@ -62,7 +62,7 @@ def build_model(
 
     Args:
         arch: small_cnn, one of torchvision's in `ARCHITECTURES`, or timm/NAME.
-        image_size: H = W; only transformers are built for one size, 224 where none is given.
+        image_size: H = W; only transformers are built for one size, 224 if none is given.
 
     Raises:
         UsageError: no such architecture, or it cannot take such images.
@@ -113,8 +113,7 @@ def _build_timm(arch: str, num_classes: int, image_size: int | None) -> nn.Modul
 def create_timm(
     arch: str, num_classes: int, image_size: int | None, *, pretrained: bool
 ) -> nn.Module:
-    """A model of timm with its own head; one that is built for a size of images is built for this
-    one.
+    """A timm model with its own head; one that is built for one image size is built for this one.
 
     Raises:
         UsageError: timm is not installed, or has no such model.
@@ -139,7 +138,7 @@ def create_timm(
         sized = {"img_size": image_size}
     try:
         model = timm.create_model(name, pretrained=pretrained, num_classes=num_classes, **sized)
-    except TypeError:  # a convolutional network takes images of any size, and no such argument
+    except TypeError:  # a convolutional network takes images of any size but no such argument
         model = timm.create_model(name, pretrained=pretrained, num_classes=num_classes)
     assert isinstance(model, nn.Module)
     return model

@@ -1,4 +1,4 @@
-"""Weights for a model to start from: ImageNet's, or a file of the user's own."""
+"""Weights for a model to start from: ImageNet's, or a file that the user gives."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lmoe_tune.spec.architectures import TIMM
 from lmoe_tune.wording import first_few
 
 WRAPPERS = ("model", "state_dict", "model_state_dict", "net", "weights")
-"""Under what name files keep the weights beside other things."""
+"""The names under which files keep weights beside other things."""
 
 PREFIXES = ("module.", "_orig_mod.", "model.")
 """What wrappers of a model put before the names of its weights."""
@@ -40,11 +40,11 @@ def load_weights(
             the weights by name, or a checkpoint that holds them.
         image_size: H = W that the model was built for; position embeddings of another size are
             interpolated.
-        with_head: the file's head must be for as many classes as the model's. Otherwise it is used
-            where it is, and left out where it is not.
+        with_head: the file's head must have as many classes as the model's. Otherwise it is used if
+            it has, and left out if not.
 
     Raises:
-        UsageError: there is no such file, it cannot be read, or its weights are those of another
+        UsageError: there is no such file, it cannot be read, or its weights are for another
             network.
     """
     if weights == "none":
@@ -76,7 +76,7 @@ def head_name(model: nn.Module) -> str:
 
 
 def imagenet_file(arch: str) -> Path:
-    """torchvision's file of ImageNet weights in its cache, downloaded first where it is not there.
+    """torchvision's file of ImageNet weights in its cache, downloaded first if it is not there.
 
     Raises:
         UsageError: it is not there and cannot be downloaded, or it is damaged.
@@ -152,7 +152,7 @@ def _timm_imagenet(arch: str, image_size: int) -> State:
         return create_timm(arch, 0, image_size, pretrained=True).state_dict()
     except UsageError:
         raise
-    except Exception as error:  # whatever the hub's client raises without a network, or for a model without weights
+    except Exception as error:  # any error of the hub's client: no network, or no weights
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UsageError(
             f"model.weights is 'imagenet', but timm's weights of {arch} are not in its cache and cannot be downloaded "

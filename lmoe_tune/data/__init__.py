@@ -1,7 +1,7 @@
-"""Data sets, their honest splits, and the batches made of them.
+"""Data sets, their honest splits, and the batches made from them.
 
-`load_search_data` is the only door the search has: what it returns holds training and validation
-images and nothing of the sealed test set. Importing this package needs NumPy alone.
+A search gets its data only through `load_search_data`: training and validation images, and nothing
+of the sealed test set. Importing this package needs NumPy alone.
 """
 
 from lmoe_tune.data.search_data import SearchData, describe_splits, load_search_data

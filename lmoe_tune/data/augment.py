@@ -1,8 +1,8 @@
-"""Augmentation on the device, a batch at a time, from uniform numbers that are given.
+"""Augmentation on the device, a batch at a time, from given uniform numbers.
 
 The published protocol's `RandomCrop`, `RandomHorizontalFlip`, `ColorJitter(brightness, saturation)`
-and `Normalize`, with the distributions that torchvision gives them. The crop is where the pixels
-are read, the rest is here. Unlike a PIL pipeline, nothing is rounded to whole levels in between.
+and `Normalize`, with the distributions that torchvision gives them. The crop is made where the
+pixels are read, the rest here. Unlike with PIL, nothing is rounded to whole levels in between.
 
 N images, H W pixels of the crop. Pixels are 0-255 throughout, also as floats.
 """
@@ -21,16 +21,16 @@ from lmoe_tune.data.preprocessing import centre
 from lmoe_tune.data.streams import uploaded
 from lmoe_tune.spec import AugmentSpec
 
-GREY = (0.2989, 0.587, 0.114)  # of red, green, blue: as torchvision's rgb_to_grayscale
+GREY = (0.2989, 0.587, 0.114)  # of red, green and blue, as in torchvision's rgb_to_grayscale
 
 
 @dataclass(frozen=True)
 class Augmentation:
     """What is done to each image of a batch; all tensors (N,), on the CPU.
 
-    `tops` and `lefts` are the corner of the crop in pixels, `flips` whether it is mirrored,
-    `brightness` and `saturation` factors, and `brightness_first` in which order these two are
-    applied.
+    `tops` and `lefts` are the corner of the crop in pixels, `flips` says whether it is mirrored,
+    `brightness` and `saturation` are factors, and `brightness_first` says which of the two comes
+    first.
     """
 
     tops: Tensor
@@ -44,13 +44,13 @@ class Augmentation:
         return len(self.tops)
 
 
-NUM_DRAWN = 6  # uniform numbers that an image's augmentation is made of
+NUM_DRAWN = 6  # uniform numbers that an image's augmentation takes
 
 
 def augmentation_of(
     numbers: npt.NDArray[np.float64], spec: AugmentSpec, *, side: int, crop: int
 ) -> Augmentation:
-    """What is done to images of `side` pixels, from uniform numbers (N, NUM_DRAWN) in [0, 1)."""
+    """The augmentation of images of `side` pixels from uniform numbers (N, NUM_DRAWN) in [0, 1)."""
     top, left, flip, brightness, saturation, first = torch.from_numpy(numbers).unbind(1)
     tops = lefts = torch.full((len(numbers),), centre(side, crop))
     if spec.random_crop:
@@ -88,7 +88,7 @@ def augment(pixels: Tensor, augmentation: Augmentation, mean: Tensor, std: Tenso
     images = torch.empty(
         (count, 3, height, width), device=pixels.device, memory_format=torch.channels_last
     )
-    # On a CPU one image at a time: it stays in the cache, which makes this twice as fast; a GPU takes all at once.
+    # One image at a time on a CPU: it stays in the cache, which is twice as fast; all on a GPU.
     at_once = 1 if pixels.device.type == "cpu" else max(1, count)
     for start in range(0, count, at_once):
         some = slice(start, start + at_once)
@@ -121,8 +121,8 @@ def blend_with_grey(planes: Tensor, factor: Tensor, grey_factor: Tensor) -> None
 
     Args:
         planes: (N, 3, H, W).
-        factor, grey_factor: (N,), on the CPU, so that what changes nothing is left out without a
-            GPU sync.
+        factor, grey_factor: (N,), on the CPU, so that factors that change nothing are skipped
+            without a GPU sync.
     """
     if (grey_factor != 0).any():
         red, green, blue = planes.unbind(1)
@@ -133,9 +133,7 @@ def blend_with_grey(planes: Tensor, factor: Tensor, grey_factor: Tensor) -> None
 
 
 def _blends(augmentation: Augmentation, some: slice) -> Iterator[tuple[Tensor, Tensor]]:
-    """`factor` and `grey_factor` of the first operation of some of the images, then of the second
-    one.
-    """
+    """`factor` and `grey_factor` of the first operation on some images, then of the second one."""
     brightness, saturation = augmentation.brightness[some], augmentation.saturation[some]
     first = augmentation.brightness_first[some]
     for is_brightness in (first, ~first):

@@ -42,15 +42,15 @@ class Batch:
 
 @dataclass(frozen=True)
 class Epoch:
-    """Which images and outliers make the batches of an epoch, and where their other random numbers
-    come from.
+    """The images and outliers in the batches of an epoch, and where their other random numbers come
+    from.
     """
 
     seed: int
     number: int
     """From 1."""
     images: IntArray
-    """(N,), in the order in which they come; the last batch may have fewer of them."""
+    """(N,), in their order; the last batch may have fewer."""
     outliers: IntArray
     """(S, M)."""
     batch_size: int
@@ -90,11 +90,11 @@ class PairedBatches:
 
     @property
     def outlier_ratio(self) -> float:
-        """The outliers per image that a full batch really has."""
+        """The actual number of outliers per image in a full batch."""
         return self.num_slots / self._batch_size
 
     def plan(self, number: int) -> Epoch:
-        """What the batches of an epoch (from 1) are made of."""
+        """The images and outliers of an epoch (from 1)."""
         rng = generator_of(self._seed, IMAGE_ORDER, number)
         order = rng.permutation(self._images.num_train)
         return Epoch(
@@ -106,7 +106,7 @@ class PairedBatches:
         )
 
     def epoch(self, number: int) -> Iterator[Batch]:
-        """One pass over the in-distribution images, in an order of its own."""
+        """One pass over the in-distribution images, in the epoch's own order."""
         return self._images.batches(self.plan(number))
 
     def draws(self, number: int) -> EpochDraws:
@@ -120,12 +120,12 @@ class PairedBatches:
         )
 
     def _outliers(self, number: int) -> IntArray:
-        """Which outliers come in an epoch, (S, M).
+        """The outliers of an epoch, (S, M).
 
         Slot j of step t is place j S + t of a sequence of permutations of all outliers. Consecutive
         epochs begin S B places apart in the first of them, as many as a ratio of 1 takes, and a new
-        sequence begins where the next epoch would not fit. So within an epoch no outlier comes
-        twice unless there are fewer than S M; up to a ratio of 1 none comes again in later epochs
+        sequence begins where the next epoch would not fit. So no outlier is repeated within an
+        epoch unless there are fewer than S M; up to a ratio of 1 none is repeated in later epochs
         before a new sequence begins; beyond a ratio of 1 the end of one epoch overlaps with the
         beginning of the next.
         """

@@ -2,14 +2,14 @@
 mirrored.
 
 A copy is found in two steps. Pairs whose 8 x 8 grey thumbnails differ by little are candidates. A
-candidate is confirmed at up to 64 x 64: their fine detail must agree, as it does in copies, and
-does not in different photographs, however alike their composition. What is cropped or recoloured is
-not found, nor are pictures that are next to uniform, of which any two look like copies.
+candidate is confirmed at up to 64 x 64: the fine detail must agree, as it does in copies but not in
+different photographs, however similar their composition. Cropped or recoloured copies are not
+found, nor are copies of nearly uniform pictures, any two of which look like copies.
 
-Measured on two photographs: copies encoded at quality 10 to 95, resized by 0.25 to 1.5, squared or
-turned grey correlate by .94 and more in their fine detail, the same view shifted by 1% of its width
-by .5 to .6 with a difference too large, shifted by 2% by .25 and less; pictures with the same
-smooth pattern under different noise by 0.
+Correlation of the fine detail, measured on two photographs: .94 or more for copies encoded at
+quality 10 to 95, resized by 0.25 to 1.5, squared or turned grey; .5 to .6 for the same view shifted
+by 1% of its width, with a difference too large; .25 or less for a shift by 2%; 0 for the same
+smooth pattern under different noise.
 
 N images of the first set, M of the second; a place is an image's number in its set.
 """
@@ -34,16 +34,16 @@ MAX_DIFFERENCE = 6.0  # root mean square between 8 x 8 thumbnails, in levels
 CONFIRMING_SIDE = 64  # pixels
 MIN_AGREEMENT = 0.4  # correlation of the fine detail
 MAX_NOISE = 3.0  # levels that encoding again may add at that size,
-MAX_DETAIL_FRAC = 0.8  # ... and how much of the detail's energy besides
+MAX_DETAIL_FRAC = 0.8  # ... plus this share of the detail's energy
 SMOOTH = 1.0  # energy below which there is no detail to compare,
-MAX_SMOOTH_NOISE = 2.0  # ... but pictures must be the same within so many levels
-MAX_CANDIDATES = 20_000  # two decodings each; the nearest ones are looked at
-BLOCK = 1024  # images compared at a time with those of like brightness
+MAX_SMOOTH_NOISE = 2.0  # ... but pictures must agree within this many levels
+MAX_CANDIDATES = 20_000  # two decodings each; the nearest ones are kept
+BLOCK = 1024  # images compared at a time with those of similar brightness
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 Progress = Callable[[int, int], None]
-"""Receives how many candidates of how many have been looked at."""
+"""Receives (candidates looked at, candidates in all)."""
 
 
 class Pair(NamedTuple):
@@ -82,7 +82,7 @@ def copies_within(found: UsableImages, progress: Progress | None = None) -> Iter
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """A grey picture (S, S), its fine detail (S, S), and the energy of that."""
+    """A grey picture (S, S), its fine detail (S, S), and the energy of the detail."""
 
     pixels: Floats
     detail: Floats
@@ -100,7 +100,7 @@ class Picture:
 
 
 def same_picture(one: Picture, other: Picture) -> bool:
-    """Whether two pictures of the same size are one, apart from what encoding again does to it."""
+    """Whether two pictures of one size are the same, apart from what encoding again changes."""
     difference = float(np.mean((one.pixels - other.pixels) ** 2))
     energy = max(one.energy, other.energy)
     if energy < SMOOTH:
@@ -118,8 +118,7 @@ def _confirmed(
     is_wanted: Callable[[Pair], bool],
     progress: Progress | None,
 ) -> Iterator[Pair]:
-    """The candidates that are copies, the most alike first; those that are not wanted are passed
-    over."""
+    """The candidates that are copies, the most similar first; unwanted ones are skipped."""
 
     @lru_cache(maxsize=2048)  # 64 MB
     def picture(found: UsableImages, place: int, side: int) -> Picture:
@@ -158,9 +157,9 @@ def _blurred(picture: Floats) -> Floats:
 
 
 def _candidates(first: UsableImages, second: UsableImages) -> list[Pair]:
-    """Pairs with like thumbnails, the most alike first; within one set each pair once.
+    """Pairs with similar thumbnails, the most similar first; within one set, each pair once.
 
-    Pictures that are alike are alike in brightness, so each is compared only with those of like
+    Similar pictures are similar in brightness, so each is compared only with those of similar
     brightness.
     """
     ours, our_places = _thumbnails(first)
@@ -192,8 +191,8 @@ def _candidates(first: UsableImages, second: UsableImages) -> list[Pair]:
 
 
 def _nearest(distance: Floats, near: npt.NDArray[np.bool_]) -> Ints:
-    """Rows and columns (K, 2) where the mask holds, at most MAX_CANDIDATES: the smallest
-    distances."""
+    """Rows and columns (K, 2) where the mask is true, at most MAX_CANDIDATES: those with the
+    smallest distances."""
     places = np.argwhere(near)
     if len(places) > MAX_CANDIDATES:
         chosen = np.argpartition(distance[near], MAX_CANDIDATES)[:MAX_CANDIDATES]
@@ -207,7 +206,7 @@ def _mirrored(thumbnails: Floats) -> Floats:
 
 
 def _thumbnails(found: UsableImages) -> tuple[Floats, Ints]:
-    """Thumbnails (N, 64) of the images that are not next to uniform, by brightness, and their
+    """Thumbnails (N, 64) of the images that are not nearly uniform, sorted by brightness, and their
     places."""
     size = THUMBNAIL**2
     pixels = np.frombuffer(b"".join(digest.thumbnail for digest in found.digests), dtype=np.uint8)

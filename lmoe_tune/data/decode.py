@@ -30,11 +30,10 @@ Pixels are uint8, (H, W) grey, (H, W, 3) RGB or (H, W, 4) RGB with transparency.
 """
 
 DECODER_VERSION = 1
-"""Goes up with every change of what pixels a file gives; caches made by another one are not used.
-"""
+"""Goes up whenever a file gives other pixels; caches made by another version are not used."""
 
 NAMELESS = "the image"
-"""What an image that came without a path is called in messages."""
+"""What messages call an image that came without a path."""
 
 
 class CorruptImageError(UsageError):
@@ -53,10 +52,10 @@ def decode_rgb(picture: Picture, crop_bottom: int = 0) -> UInt8Array:
     """The image's pixels (H, W, 3), without its lowest `crop_bottom` rows.
 
     An EXIF rotation is applied. Grayscale, palette, CMYK and 16-bit images are converted;
-    transparency is dropped, as `Image.convert("RGB")` does. Of several frames the first one counts.
+    transparency is dropped, as `Image.convert("RGB")` does. Of several frames, the first is used.
 
     Raises:
-        CorruptImageError: truncated, empty, no image, too large to be one, or not readable.
+        CorruptImageError: truncated, empty, not an image, too large to be one, or not readable.
     """
     return np.asarray(_as_cut_rgb(picture, crop_bottom))
 
@@ -74,12 +73,12 @@ def decode_resized(picture: Picture, crop_bottom: int, side: int) -> UInt8Array:
 
 
 def name_of(picture: Picture) -> Path | str:
-    """What an image is called in messages: its path, where it came with one."""
+    """What messages call an image: its path, if it came with one."""
     return picture if isinstance(picture, Path | str) else NAMELESS
 
 
 def decoder_name() -> str:
-    """What decides the pixels besides the file: this module's version, and Pillow's."""
+    """What determines the pixels besides the file: this module's version, and Pillow's."""
     import PIL
 
     return f"v{DECODER_VERSION}-pillow{PIL.__version__}"
@@ -116,7 +115,7 @@ def _explained(name: Path | str) -> Iterator[None]:
     from PIL import Image, UnidentifiedImageError
 
     try:
-        # Pillow warns of what it reads all the same: large images, odd EXIF blocks, transparent palettes
+        # Pillow warns about images that it still reads: large, odd EXIF, transparent palettes
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield

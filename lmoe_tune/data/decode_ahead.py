@@ -16,7 +16,7 @@ from lmoe_tune.spec import DataSpec
 def decode_ahead(
     spec: DataSpec, home: Path, *, progress: Progress, say: Callable[[str], None]
 ) -> None:
-    """Decode what a search will read; embedded data need nothing.
+    """Decode the images that a search will read; embedded data need no decoding.
 
     Raises:
         UsageError: the images do not fit on the disk, or some are broken.

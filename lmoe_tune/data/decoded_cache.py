@@ -11,9 +11,9 @@ what is new to it. A segment is a folder with
     pixels    uint8 (N, R, R, 3), written block by block by several processes
     journal   a line "block checksum" per finished block; what it does not name is not there
 
-It is called `building-…` until all is on the disk, then `segment-…`. A build that was killed leaves
-the former; the next one checks its finished blocks against their checksums and keeps them. One
-process builds at a time, the others wait: flock, which the kernel releases. Reading takes no lock.
+It is called `building-…` until all is on the disk, then `segment-…`. A killed build leaves the
+former; the next one checks its finished blocks against their checksums and keeps them. One process
+builds at a time, the others wait: flock, which the kernel releases. Reading takes no lock.
 """
 
 from __future__ import annotations
@@ -47,18 +47,18 @@ log = logging.getLogger(__name__)
 
 KEY_BYTES = 16
 BLOCK_BYTES = 16 << 20  # what a process decodes at a time: a fifth of a second at 512 pixels
-SPARE_BYTES = 1 << 30  # stay free on the disk
+SPARE_BYTES = 1 << 30  # left free on the disk
 NUM_SHOWN = 5  # broken files named in a message
 
 _LINE = re.compile(rb"^(\d+) ([0-9a-f]{8})\n", re.MULTILINE)
 
 Progress = Callable[[int, int], None]
-"""Is told (images done, images to decode) now and then."""
+"""Receives (images done, images to decode) now and then."""
 
 
 @dataclass(frozen=True)
 class ImageFile:
-    """An image on the disk, and the height in pixels of a banner to cut off it."""
+    """An image on the disk, and the height in pixels of a banner to cut off."""
 
     path: Path
     crop_bottom: int = 0
@@ -88,13 +88,13 @@ class CachedImages:
         return len(self.slot_of)
 
     def __getitem__(self, row: int) -> UInt8Array:
-        """The image (R, R, 3), read from the disk where it is touched."""
+        """The image (R, R, 3), read from the disk when it is accessed."""
         image: UInt8Array = self.segments[self.segment_of[row]][self.slot_of[row]]
         return image
 
 
 class DecodedCache:
-    """The decoded images of one resize under a folder."""
+    """The decoded images of one size, under a folder."""
 
     def __init__(self, root: Path, side: int) -> None:
         self.root = root
@@ -103,7 +103,7 @@ class DecodedCache:
         self.image_bytes = side * side * 3
 
     def find(self, files: Sequence[ImageFile]) -> CachedImages | None:
-        """The images where all of them are there, else None. Takes no lock."""
+        """The images if all of them are there, else None. Takes no lock."""
         found = _located(self._segments(), image_keys(files), self.side)
         if isinstance(found, CachedImages):
             return found
@@ -127,8 +127,8 @@ class DecodedCache:
         progress: Progress | None = None,
         say: Callable[[str], None] = log.warning,
     ) -> CachedImages:
-        """The images, decoding those that are missing first; waits for another process that is
-        already doing so.
+        """The images; missing ones are decoded first. Waits for another process that is already
+        doing so.
 
         Args:
             limit: bytes that everything under `root` may take; None: what the disk has.
@@ -136,7 +136,7 @@ class DecodedCache:
 
         Raises:
             CacheSpaceError: they do not fit; nothing was written.
-            UsageError: some of the images are broken, or the folder cannot be written in.
+            UsageError: some of the images are broken, or the folder cannot be written to.
         """
         keys = image_keys(files)
         found = _located(self._segments(), keys, self.side)
@@ -162,7 +162,7 @@ class DecodedCache:
             return sum(segment.forget_damaged() for segment in self._segments())
 
     def _segments(self) -> list[_Segment]:
-        """The finished segments, less those whose pixel file is cut short: mapped, it would end the
+        """The finished segments, except those with a truncated pixel file: mapped, it would end the
         process.
         """
         if not self.folder.is_dir():
@@ -171,7 +171,7 @@ class DecodedCache:
         return [segment for segment in found if segment.is_whole()]
 
     def _settle_leftovers(self) -> None:
-        """Turn what killed builds have left into segments of the blocks that they finished; remove
+        """Turn the leftovers of killed builds into segments of their finished blocks; remove
         damaged ones.
         """
         for folder in self.folder.glob("segment-*"):
@@ -234,7 +234,7 @@ class DecodedCache:
             tell(num_done, len(files))
 
         wanted = min(len(os.sched_getaffinity(0)) if processes is None else processes, len(jobs))
-        if wanted <= 1:  # the start of a process would be felt
+        if wanted <= 1:  # not worth starting a process
             for job in jobs:
                 note(job, decode_block(job))
         else:
@@ -319,7 +319,7 @@ class _Segment:
             return False
 
     def blocks(self) -> dict[int, int]:
-        """Checksums of the finished blocks; a line that a kill has cut short counts for nothing."""
+        """Checksums of the finished blocks; a line cut short by a kill is ignored."""
         return {
             int(block): int(checksum, 16)
             for block, checksum in _LINE.findall(self.journal.read_bytes())
@@ -353,7 +353,7 @@ class _Segment:
         return len(finished) - len(sound)
 
     def finish(self) -> None:
-        """All on the disk first: what is called a segment is not checked again when it is opened."""
+        """Rename, once all is on the disk: a segment is not checked again when it is opened."""
         for path in (self.pixels, self.journal):
             descriptor = os.open(path, os.O_RDWR)
             try:
@@ -365,7 +365,7 @@ class _Segment:
 
 
 def image_keys(files: Sequence[ImageFile]) -> npt.NDArray[np.uint8]:
-    """A key (N, 16) per file: another path, size, time or cut is another image.
+    """A key (N, 16) per file: with another path, size, time or crop it is another image.
 
     Raises:
         UsageError: a file is not there.
@@ -386,7 +386,7 @@ def image_keys(files: Sequence[ImageFile]) -> npt.NDArray[np.uint8]:
 def _located(
     segments: Sequence[_Segment], keys: npt.NDArray[np.uint8], side: int
 ) -> CachedImages | npt.NDArray[np.int64]:
-    """Where every image is; or the rows that no segment has, one per image."""
+    """Where every image is, or else the rows that no segment has, one per image."""
     place_of: dict[bytes, tuple[int, int]] = {}
     for number, segment in enumerate(segments):
         size, finished = segment.block_size, segment.blocks()
@@ -409,7 +409,7 @@ def _located(
 
 
 def decode_block(job: dict[str, Any]) -> dict[str, Any]:
-    """Decode the images of a block and write them into its place.
+    """Decode the images of a block and write them in its place.
 
     Args:
         job: `pixels` is the path of the file, `side` the images' side, `offset` the block's place
@@ -417,7 +417,7 @@ def decode_block(job: dict[str, Any]) -> dict[str, Any]:
 
     Returns:
         `checksum` is the CRC-32 of the bytes written, `broken` a path and a reason for each broken
-        image; where there is one, nothing is written. `failure` says why the file could not be.
+        image; if there is one, nothing is written. `failure` says why writing failed.
     """
     side, files = job["side"], job["files"]
     block = np.empty((len(files), side, side, 3), np.uint8)
@@ -447,5 +447,5 @@ def _write(path: str, offset: int, content: memoryview) -> None:
 
 
 def main() -> None:
-    """Be one of the processes that decode blocks."""
+    """Run as one of the processes that decode blocks."""
     serve(decode_block)

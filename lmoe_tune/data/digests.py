@@ -1,9 +1,8 @@
-"""What distinguishes images without keeping their pixels: size, SHA-256, and a grey thumbnail of 8
-x 8.
+"""What identifies images without their pixels: size, SHA-256, and a grey thumbnail of 8 x 8.
 
 The thumbnail is the perceptual hash: a copy that was encoded again or resized has nearly the same
-one. Whether a file is a whole image is found out on the way. All of it is kept under the home, by
-path, size and time of change, so a file is read once; a run that was killed continues where it was.
+one. Reading also shows whether a file is an intact image. Digests are kept under the home, by path,
+size and time of change, so a file is read once; a killed run continues where it was.
 """
 
 from __future__ import annotations
@@ -25,14 +24,14 @@ from lmoe_tune.data.worker_processes import run_jobs, serve
 
 THUMBNAIL = 8  # pixels, both sides
 VERSION = 1
-"""Goes up with every change of what a file gives."""
+"""Goes up whenever a file gives another digest."""
 JOB = 64  # files: a fifth of a second
-FEW = 256  # files that are read sooner than processes start
+FEW = 256  # files that are read faster than processes start
 
 Job = dict[str, Any]
 """`root`, and the `paths` in it."""
 Progress = Callable[[int, int], None]
-"""Is told how many files of how many have been read."""
+"""Receives (files read, files to read)."""
 
 
 @dataclass(frozen=True)
@@ -114,13 +113,13 @@ def examine(job: Job) -> list[Any]:
 
 
 def thumbnail(path: Path, side: int) -> tuple[UInt8Array, tuple[int, int]]:
-    """A grey picture (side, side) of an image in full, and its height and width. Raises
+    """A grey picture (side, side) of a whole image, and the image's height and width. Raises
     CorruptImageError."""
     try:
         return _thumbnail(path.read_bytes(), side)
     except (
         Exception
-    ):  # the one way to decode says what is wrong with it, and reads what the short cut cannot
+    ):  # `decode_rgb` says what is wrong with it, and reads what the short cut cannot
         from PIL import Image
 
         pixels = decode_rgb(path)
@@ -198,7 +197,7 @@ def _stat(path: Path) -> tuple[int, int] | None:
 
 
 class _Store:
-    """One file per root, a line per image: appended only, the last line of an image counts.
+    """One file per root, a line per image: append-only, the last line of an image counts.
 
     A line that a kill or another process has damaged is not read, and its image is digested again.
     """
@@ -230,5 +229,5 @@ class _Store:
 
 
 def main() -> None:
-    """Be one of the processes that digest images."""
+    """Run as one of the processes that digest images."""
     serve(examine)

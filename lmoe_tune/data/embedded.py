@@ -51,7 +51,7 @@ def load_photo_patches(photo: Literal["china", "flower"], pool: Pool) -> UInt8Ar
     Without that, contrast alone would distinguish a patch of plain sky from a digit.
 
     The pools are vertical bands of the picture (60 / 20 / 20% of its width), with a gap of a patch
-    between two of them: no pixel is in two pools, or beside one of another.
+    between two of them: no pixel is in two pools, or next to a pixel of another.
     """
     from PIL import Image
 
@@ -76,8 +76,8 @@ def load_photo_patches(photo: Literal["china", "flower"], pool: Pool) -> UInt8Ar
 
 
 def embedded_digits(data: DataSpec) -> tuple[UInt8Array, IntArray]:
-    """The digits that a spec leaves in: images (N, 8, 8), labels (N,). Raises UsageError for what
-    they cannot be.
+    """The digits that a spec keeps: images (N, 8, 8), labels (N,). Raises UsageError as
+    `refuse_unreadable`.
     """
     refuse_unreadable(data)
     images, labels = load_digits()
@@ -107,7 +107,7 @@ def embedded_outliers(data: DataSpec) -> tuple[UInt8Array, UInt8Array]:
 
 
 def refuse_unreadable(data: DataSpec) -> None:
-    """Raises UsageError if a spec combines or changes the embedded sets as they cannot be."""
+    """Raises UsageError if a spec combines or changes the embedded sets in a forbidden way."""
     others = [one.dataset for one in (data.outliers, data.val_coarse) if one]
     if data.id.dataset != "digits" or not set(others) <= PHOTOS.keys():
         raise UsageError(
@@ -126,13 +126,13 @@ def kept(count: int, limit: int) -> IntArray:
 
 
 def of_classes(labels: IntArray, indices: IntArray, classes: tuple[int, ...]) -> IntArray:
-    """Those of the indices whose images are of these classes; labels (N,) of all images."""
+    """The indices whose images are of these classes; labels (N,) of all images."""
     chosen: IntArray = indices[np.isin(labels[indices], classes)]
     return chosen
 
 
 def numbered(labels: IntArray, classes: tuple[int, ...]) -> IntArray:
-    """Labels (N,) of these classes, numbered 0... over them."""
+    """Labels (N,) of these classes, renumbered from 0."""
     return np.searchsorted(np.asarray(classes), labels).astype(np.int64)
 
 

@@ -3,9 +3,9 @@ known classes.
 
 A WebVision class is its line in synsets.txt, "n04285008 sports car, sport car". With cars,
 aircraft, birds or butterflies in-distribution, the synsets of these kinds are left out by default:
-by words in their names, and by stretches of WordNet 3.0's numbers, which follow its tree, so that
-all birds are in three of them. The rule knows ImageNet's 1,000 synsets and prefers to leave out too
-much (fire engines, aircraft carriers). It looks at what a synset is called, not at what a picture
+by words in their names, and by ranges of WordNet 3.0's numbers, which follow its tree, so that
+three ranges hold all birds. The rule is made for ImageNet's 1,000 synsets and would rather leave
+out too much (fire engines, aircraft carriers). It goes by a synset's name, not by what a picture
 shows: street scenes still have cars in them.
 """
 
@@ -26,18 +26,17 @@ from lmoe_tune.readers.files import is_image
 from lmoe_tune.readers.layout import Kind
 from lmoe_tune.readers.names import SHOWN, folded, path_key, read_names
 
-MAX_COMPARED = 1000  # paths that one which matches nothing is compared with
+MAX_COMPARED = 1000  # paths that an unmatched path is compared with
 _SYNSET = re.compile(r"n(\d{8})\b")
 _GENERIC = re.compile(r"(class|category|label|cls|group|kind|type|id|c|k)? ?([a-z]|\d+)?")
 
 
 @dataclass(frozen=True, eq=False)
 class Exclusion:
-    """What is left out of a table: `kept` (N,) per image, the classes by why, and entries that
-    match nothing.
+    """What is left out of a table: `kept` (N,) per image, the excluded classes by reason, and
+    entries that match nothing.
 
-    `unmatched` and `unmatched_paths` map an entry to the nearest class or path, "" where none is
-    near.
+    `unmatched` and `unmatched_paths` map an entry to the nearest class or path, "" if none is near.
     """
 
     kept: npt.NDArray[np.bool_]
@@ -88,7 +87,7 @@ def exclude(table: ImageTable, entries: Sequence[str], learnt: str | None) -> Ex
 
 
 def _classes_named(table: ImageTable, entries: Sequence[str]) -> tuple[set[str], dict[str, str]]:
-    """The classes that some entries name, and the entries that name none with the nearest class."""
+    """The classes that the entries name; the entries that name none, with the nearest class."""
     class_of: dict[str, set[str]] = {}
     for name in table.classes:
         for alias in _aliases(name):
@@ -111,8 +110,7 @@ def _relative(path: str, root: Path) -> str:
 
 
 def _nearest_paths(lacking: Sequence[str], keys: Sequence[str]) -> dict[str, str]:
-    """The nearest of the paths (by their keys) to each that matches none; a guess for the first
-    few only."""
+    """For each path without a match, the nearest (by its key); guessed for the first few only."""
     nearest = dict.fromkeys(lacking, "")
     for path in lacking[:SHOWN]:
         folder, _, name = path_key(path).rpartition("/")
@@ -125,7 +123,7 @@ def _nearest_paths(lacking: Sequence[str], keys: Sequence[str]) -> dict[str, str
 
 
 def shows(synset: str, kind: Kind) -> bool:
-    """Whether a synset's line is of a kind."""
+    """Whether a synset, given by its line, is of a kind."""
     number = _SYNSET.match(synset)
     if number is not None and any(first <= int(number[1]) <= last for first, last in kind.numbers):
         return True
@@ -150,8 +148,8 @@ def suggestion(entry: str, table: ImageTable) -> str:
 
 
 def plain_name(name: str) -> str:
-    """A class's name for comparing: folded, blanks for punctuation, without synset or number
-    before it."""
+    """A class's name for comparing: folded, blanks for punctuation, without a leading synset or
+    number."""
     name = re.sub(r"^(n\d{8}\b|\d+\.)", " ", name.strip())
     return " ".join(re.sub(r"[\W_]+", " ", folded(name)).split()) or folded(name)
 

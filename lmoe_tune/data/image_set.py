@@ -21,8 +21,8 @@ from lmoe_tune.spec import DataSpec
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """N images: `pixels`, uint8 (N, C, H, W) as the network takes them, or `files`, of which pixels
-    are still made.
+    """N images: `pixels`, uint8 (N, C, H, W) as the network takes them, or `files`, which are still
+    to be decoded.
     """
 
     pixels: UInt8Array | None = None
@@ -53,7 +53,7 @@ class ImageSet:
         return len(self.files if self.pixels is None else self.pixels)
 
     def some(self, chosen: IntArray) -> ImageSet:
-        """Those at some places (M,) of it."""
+        """The images at some places (M,)."""
         if self.pixels is not None:
             return ImageSet(pixels=self.pixels[chosen])
 
@@ -62,13 +62,13 @@ class ImageSet:
     def chunks(
         self, preprocessing: Preprocessing, spec: DataSpec, home: Path, size: int
     ) -> Iterator[UInt8Array]:
-        """All of them as uint8 (n, C, H, W), n at most `size`: what an evaluation sees before it
+        """All images as uint8 (n, C, H, W), n at most `size`: as an evaluation sees them before it
         normalises.
 
         Args:
-            preprocessing: what the model was trained with; files are read by it, whatever the spec
-                says now.
-            spec: how decoded images are kept.
+            preprocessing: what the model was trained with; files are read with it, whatever the
+                spec says now.
+            spec: says how decoded images are kept.
         """
         if self.pixels is not None:
             assert self.pixels.shape[1:] == preprocessing.shape, "pixels of another size"

@@ -47,23 +47,21 @@ class ImageSource:
     """A split's images by row: train, outliers, val, val_fine, val_coarse, one after the other.
 
     An epoch's crops and jitters are all drawn before its first image is read, so reading ahead
-    changes nothing. Those of an image follow from its place in the epoch, those of an outlier from
-    its slot.
+    changes nothing. An image's depend on its place in the epoch, an outlier's on its slot.
 
     Attributes:
-        preprocessing: how an image becomes the network's input, but for the augmentation.
+        preprocessing: how an image becomes the network's input, apart from the augmentation.
         val_labels: (N,) of the first `num_val` validation images, on the device.
     """
 
     def __init__(
         self, data: SearchData, device: torch.device, home: Path | None = None, *, threads: int = 1
     ) -> None:
-        """Open the images; files are decoded first where `data.cache` says so and they have not
-        been yet.
+        """Open the images; files not decoded yet are decoded first if `data.cache` says so.
 
         Args:
-            home: where decoded images are kept; needed where there are files.
-            threads: that may decode and copy.
+            home: where decoded images are kept; needed if there are files.
+            threads: how many may decode and copy.
         """
         self.device = device
         self.num_train, self.num_outliers = len(data.train), len(data.outliers)
@@ -119,7 +117,7 @@ class ImageSource:
         return self._centred(self._loader, first, self._num_evaluated, size)
 
     def chunks_of(self, images: ImageSet, size: int) -> Iterator[Tensor]:
-        """Other images on the device, read and normalised as this split's are, at most `size` at a
+        """Other images on the device, read and normalised like this split's, at most `size` at a
         time.
         """
         loader = self._open(self._rows(images), to_keep=False)
@@ -150,9 +148,7 @@ class ImageSource:
             yield normalise(pixels, self._mean, self._std)
 
     def _augmentations(self, epoch: Epoch) -> list[Augmentation | None]:
-        """What is done to the images and the outliers of each step; embedded ones are left as they
-        are.
-        """
+        """The augmentation of the images and the outliers of each step; None for embedded ones."""
         if self._data.is_embedded:
             return [None] * len(epoch)
 
@@ -179,7 +175,7 @@ class ImageSource:
 
 
 def rows_evaluated(size: int, crop: int) -> int:
-    """How many images of `crop` x `crop` pixels are evaluated at a time, where at most `size` are
+    """How many images of `crop` x `crop` pixels are evaluated at a time, if at most `size` are
     asked for.
     """
     return max(1, min(size, EVALUATION_PIXELS // crop**2))

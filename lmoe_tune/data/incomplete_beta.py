@@ -16,15 +16,15 @@ Floats = npt.NDArray[np.float64]
 MOST_TERMS = 100_000  # of the continued fraction; it needs about the square root of the parameters
 MOST_STEPS = 200  # of the search for a quantile; Newton's method needs about six
 TINY = 1e-305
-CLOSE = 1e-14  # a factor of the continued fraction to 1: rounding lets it come no closer
-NEAR = 1e-10  # steps of Newton's method square the error: after one this small it is 1e-20
+CLOSE = 1e-14  # how near a factor of the continued fraction comes to 1; rounding allows no nearer
+NEAR = 1e-10  # Newton's method squares the error: after a step this small it is 1e-20
 
 
 def beta_quantiles(probabilities: Floats, a: float, b: float) -> Floats:
     """The x with I_x(a, b) = p for each probability; a and b above 0.
 
-    The tail that a probability lies in is solved for the logarithm of x, from the side on which x
-    is the smaller part: so it is exact to about 1e-14 of x, or of 1 - x, whichever is smaller.
+    A probability in the lower tail is solved for log x, one in the upper tail for log(1 - x): so x
+    is exact to about 1e-14 of x, or of 1 - x, whichever is smaller.
     """
     assert a > 0 and b > 0, "the parameters of a Beta distribution are above 0"
     probabilities = np.asarray(probabilities, dtype=np.float64)
@@ -82,8 +82,8 @@ def _log_quantiles(probabilities: Floats, a: float, b: float) -> Floats:
 
 
 def _continued_fraction(x: Floats, a: float, b: float) -> Floats:
-    """That of I_x(a, b) (Abramowitz & Stegun 26.5.8), by Lentz's method; converges fast up to the
-    mean.
+    """The continued fraction of I_x(a, b) (Abramowitz & Stegun 26.5.8), by Lentz's method;
+    converges fast up to the mean.
     """
     c = np.ones_like(x)
     d = 1 / _away_from_zero(1 - (a + b) * x / (a + 1))

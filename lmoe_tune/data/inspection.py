@@ -1,6 +1,6 @@
 """What is in the data of a spec, and what prevents a search on them.
 
-The data checker sees every image, sealed ones too, but keeps paths, hashes and counts of them only.
+The data checker sees every image, sealed ones too, but keeps only paths, hashes and counts.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ Counts = dict[str, Any]
 
 @dataclass(frozen=True)
 class Inspection:
-    """What was found. `problems` come first that stop a search; the others are left out or left
-    as they are."""
+    """What was found. Of the `problems`, those that stop a search come first; images with the
+    others are left out or left as they are."""
 
     id: Counts
     outliers: Counts | None
@@ -86,9 +86,8 @@ def inspect(data: DataSpec, home: Path, say: Say | None = None) -> Inspection:
     """Read everything that a spec names, hash it, and look for broken files, duplicates and leaks.
 
     Args:
-        home: where hashes and what was found are kept: a second inspection of the same files is
-            quick.
-        say: receives how far the reading, and then the comparing, is.
+        home: where hashes and findings are kept: a second inspection of the same files is quick.
+        say: receives the progress of the reading, then of the comparing.
     """
     if READERS[data.id.dataset].is_embedded:
         return _inspect_embedded(data)
@@ -160,7 +159,7 @@ class _Found:
     def selected(
         self, where: str, select: Callable[[], UsableImages | None]
     ) -> UsableImages | None:
-        """What a selection gives, its findings and notes taken over; None if the set cannot be
+        """The images of a selection, after adding its findings and notes; None if it cannot be
         read.
         """
         try:
@@ -179,7 +178,7 @@ class _Found:
         return found
 
     def say_what_means_what(self, data: DataSpec) -> None:
-        """What a reader of the results must know of these sets."""
+        """Note what a reader of the results must know about these sets."""
         self.notes.append(f"data.id: {seen_by_imagenet(data.id.dataset)}")
         if data.outliers is not None and data.val_coarse is None:
             self.notes.append(
@@ -195,7 +194,7 @@ class _Found:
         validated: UsableImages | None,
         coarse: Sequence[UsableImages | None],
     ) -> None:
-        """Images and classes that are in two sets which must be disjoint."""
+        """Find images and classes that are in two sets which must be disjoint."""
         others = [one for one in (outliers, validated, *coarse) if one]
         if own is not None:
             for other in others:
@@ -208,7 +207,7 @@ class _Found:
                     self._leaks(first, other, kind)
 
     def near_duplicates(self, data: DataSpec, own: UsableImages) -> Counts:
-        """Images of the in-distribution set that copy one another, and in which parts they are."""
+        """Images of the in-distribution set that copy one another, and the parts they are in."""
         pairs = find_near_duplicates(
             own, self.home, self._progress(f"{own.where}: likely copies compared")
         )
@@ -429,7 +428,7 @@ def _inspect_embedded(data: DataSpec) -> Inspection:
 
 
 def _embedded_splits(data: DataSpec) -> tuple[dict[str, Counts], str]:
-    """Classes and images of every part. Raises UsageError if the digits cannot be split so."""
+    """Classes and images of every part. Raises UsageError if the digits cannot be split."""
     described = describe_splits(data)
     split = class_split(data, READERS[data.id.dataset].num_classes or 0)
     num_classes = {"train": len(split.train), "val": len(split.train)}

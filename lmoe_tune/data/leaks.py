@@ -1,7 +1,7 @@
 """Images that are in two sets which must be disjoint, and images of one set that copy one another.
 
-The first are leaks: the same file, the same bytes, or a copy, and no search starts with them. The
-second are what public data sets have: near-duplicates across train, val and test are reported, and
+The first are leaks: the same file, the same bytes, or a copy; no search starts with them. The
+second are common in public data sets: near-duplicates across train, val and test are reported, and
 tests can be measured without them.
 """
 
@@ -24,7 +24,7 @@ VERSION = 2
 
 @dataclass(frozen=True)
 class Leak:
-    """An image that is another one as well; paths are relative to their sets' roots."""
+    """An image that is the same as another; paths are relative to their sets' roots."""
 
     path: str
     other: str
@@ -40,8 +40,8 @@ def find_leaks(
     home: Path | None = None,
     progress: Progress | None = None,
 ) -> list[Leak]:
-    """The images of `second` that are in `first` too, one leak each, in their order; kept under
-    the home."""
+    """The images of `second` that are in `first` too, one leak each, in order; the result is kept
+    under the home."""
 
     def find() -> list[Leak]:
         leaks = _same_bytes(first, second)
@@ -79,7 +79,7 @@ def groups_of(pairs: Iterable[Leak]) -> list[set[str]]:
 
 
 def copied(pairs: Iterable[Leak], tested: Iterable[str], trained: Iterable[str]) -> set[str]:
-    """Those of the tested paths that are, or copy, a trained one."""
+    """The tested paths that are, or copy, a trained one."""
     tested, trained = set(tested), set(trained)
     seen = tested & trained
     for group in groups_of(pairs):
@@ -98,7 +98,7 @@ def _leak(first: UsableImages, second: UsableImages, pair: Pair) -> Leak:
 def _kept(
     home: Path | None, sets: Sequence[UsableImages], find: Callable[[], list[Leak]]
 ) -> list[Leak]:
-    """What was found among these images before, else what is found now."""
+    """What was found among these images before, else what `find` finds now."""
     if home is None:
         return find()
 

@@ -49,19 +49,16 @@ class Crops(NamedTuple):
 
 
 class Loader(Protocol):
-    """Gives the crops of one batch after the other, in the order asked for, as uint8 (N, H, W, 3)
-    on the device.
-    """
+    """Gives the crops batch by batch, in the given order, as uint8 (N, H, W, 3) on the device."""
 
     def read(self, batches: Iterable[Crops], crop: int) -> Iterator[Tensor]: ...
 
 
 class HostLoader:
-    """Reads in the background while the batch before is used; on CUDA through pinned memory and a
+    """Reads in the background while the previous batch is used; on CUDA through pinned memory and a
     stream of its own.
 
-    What it gives does not depend on how far ahead it is: everything random is in the crops that it
-    is given.
+    The pixels do not depend on how far ahead it reads: everything random is in the given crops.
     """
 
     def __init__(self, rows: Rows, device: torch.device, *, threads: int) -> None:
@@ -69,7 +66,7 @@ class HostLoader:
         self._device = device
         self._threads = threads
         self._spare = _SpareMemory()
-        # One for the loader's life: what a stream's memory was used for cannot be used on another one.
+        # One for the loader's life: memory used on one stream cannot be reused on another.
         self._stream: torch.cuda.Stream | None = None
         if device.type == "cuda":
             self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch's own
@@ -115,10 +112,10 @@ class HostLoader:
 
 
 class _SpareMemory:
-    """Tensors in memory that earlier ones have left: the kernel takes longer to give new pages than
-    a batch to fill.
+    """Tensors in the memory of earlier ones: getting new pages from the kernel takes longer than
+    filling a batch.
 
-    Memory is used again once nothing refers to the tensor that had it, nor to a view of it.
+    Memory is reused once nothing refers to the tensor that had it, nor to a view of it.
     """
 
     def __init__(self) -> None:
@@ -141,9 +138,7 @@ class _SpareMemory:
 
 
 class DeviceLoader:
-    """All images in the device's memory: nothing is left to move per step but which ones are asked
-    for.
-    """
+    """All images in the device's memory: per step only the indices of the wanted ones are moved."""
 
     def __init__(self, rows: Rows, device: torch.device) -> None:
         """Move the images there, some at a time.
@@ -201,7 +196,7 @@ def _refuse_too_large(needed: int, device: torch.device) -> None:
 def made_ahead(
     make: Callable[[Item], Made], items: Iterable[Item], *, ahead: int = AHEAD
 ) -> Iterator[Made]:
-    """`make` of every item, in order, made in a thread of its own up to `ahead` items before it is
+    """`make` of every item, in order, made in a separate thread up to `ahead` items before it is
     asked for.
     """
     pending: deque[Future[Made]] = deque()
@@ -221,7 +216,7 @@ def open_loader(rows: Rows, cache: CacheMode, device: torch.device, *, threads: 
     """A loader of image files for a device.
 
     Args:
-        threads: that a trial may use; copying from a cache takes `COPYING_THREADS` at most.
+        threads: how many a trial may use; copying from a cache takes `COPYING_THREADS` at most.
     """
     if cache == "device":
         return DeviceLoader(rows, device)

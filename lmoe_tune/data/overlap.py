@@ -1,4 +1,4 @@
-"""Whether what one search has looked at is sealed in another one. Compares identities, opens no
+"""Whether images that one search has looked at are sealed in another. Compares identities, opens no
 image.
 
 An image is known by the hash of its file, an embedded digit by its place in the set. Copies that
@@ -79,9 +79,9 @@ def sealed_images(data: DataSpec, home: Path) -> set[str]:
 
 
 def _digits(data: DataSpec) -> tuple[IntArray, IntArray, ClassSplit, ImageSplit]:
-    """Of the digits that a spec leaves in: their places in the whole set, labels and splits.
+    """The digits that a spec keeps: their places in the whole set, labels and splits.
 
-    The patches of photographs need no look: their pools are bands that never meet.
+    The patches of photographs need no check: their pools are bands that never meet.
     """
     _, labels = load_digits()
     places = np.arange(len(labels), dtype=np.int64)
@@ -98,7 +98,7 @@ def _named(places: IntArray, *parts: IntArray) -> set[str]:
 
 
 def _hashes(found: UsableImages | None, part: Part | None) -> set[str]:
-    """The hashes of the files of a part, which are some of those that were found."""
+    """The hashes of the files of a part of the images that were found."""
     if found is None or part is None:
         return set()
 

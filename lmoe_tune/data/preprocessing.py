@@ -1,7 +1,7 @@
-"""How an image becomes a network's input: the one record of it, and the code that does it.
+"""How an image becomes a network's input: the only record of it, and the code that does it.
 
-The same record is in every checkpoint and in every exported detector. Training, validation, the
-measuring of a threshold, ONNX, the models in MLflow and `predict` all go by it.
+The same record is in every checkpoint and in every exported detector. Training, validation,
+measuring a threshold, ONNX, the models in MLflow and `predict` all follow it.
 
 N images, C channels, H W pixels of the network's input, R side of the square that an image is
 resized to.
@@ -44,19 +44,19 @@ class Preprocessing:
     one.
     """
     resize: int | None
-    """Side R of the square that the image is resized to, bilinear and antialiased; None: it is
-    taken as it is.
+    """Side R of the square that the image is resized to, bilinear and antialiased; None: it is used
+    as it is.
     """
     crop: tuple[int, int]
     """Height and width of what is then cut out: the size of the network's input."""
     corner: tuple[int, int]
-    """Top and left of that, in pixels. In training the corner is drawn."""
+    """Top and left of the crop, in pixels. In training the corner is drawn."""
     channels: int
     """3: red, green, blue; 1: grey."""
     mean: tuple[float, ...]
-    """Per channel, in 0-255: taken off the pixels."""
+    """Per channel, in 0-255: subtracted from the pixels."""
     std: tuple[float, ...]
-    """Per channel, in 0-255: what is left is divided by it."""
+    """Per channel, in 0-255: the result is divided by it."""
 
     @classmethod
     def of_square(
@@ -68,9 +68,7 @@ class Preprocessing:
         mean: tuple[float, ...],
         std: tuple[float, ...],
     ) -> Preprocessing:
-        """Of coloured files that are resized to a square, of which a smaller one is cut from the
-        centre.
-        """
+        """For colour files: resized to a square, then a smaller square is cut from the centre."""
         corner = centre(resize, crop)
         return cls(
             decoder=DECODER_VERSION,
@@ -87,7 +85,7 @@ class Preprocessing:
     def as_stored(
         cls, shape: tuple[int, int, int], mean: tuple[float, ...], std: tuple[float, ...]
     ) -> Preprocessing:
-        """Of images that have the size of the network's input (C, H, W) already."""
+        """For images that already have the size of the network's input (C, H, W)."""
         channels, height, width = shape
         return cls(
             decoder=DECODER_VERSION,
@@ -102,11 +100,11 @@ class Preprocessing:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Of one image as the network takes it, (C, H, W)."""
+        """The shape of one image as the network takes it, (C, H, W)."""
         return (self.channels, *self.crop)
 
     def read(self, picture: Picture) -> UInt8Array:
-        """The pixels (C, H, W) of an image: what the network takes, which normalises them itself.
+        """The pixels (C, H, W) of an image, as input for the network, which normalises them itself.
 
         Raises:
             CorruptImageError: it cannot be read, or has another size and is not to be resized.
@@ -122,7 +120,7 @@ class Preprocessing:
         return np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
     def cut(self, pixels: UInt8Array) -> UInt8Array:
-        """What is cut out of an image that has been resized: (R, R, 3) to (H, W, 3)."""
+        """The crop of a resized image: (R, R, 3) to (H, W, 3)."""
         (top, left), (height, width) = self.corner, self.crop
         return pixels[top : top + height, left : left + width]
 
@@ -145,7 +143,7 @@ class Preprocessing:
 
     @classmethod
     def of_document(cls, document: Mapping[str, Any]) -> Preprocessing:
-        """The other way round. Raises KeyError, TypeError or ValueError if it is not one."""
+        """The inverse of `document`. Raises KeyError, TypeError or ValueError if it is not one."""
         resize = document["resize"]
         made = cls(
             decoder=int(document["decoder"]),

@@ -71,12 +71,11 @@ def open_rows(
     side: int | None = None,
     processes: int | None = None,
 ) -> Rows:
-    """The images of some files as `data.cache` wants them kept, decoded first where they have not
-    been yet.
+    """The images of some files, kept as `data.cache` says; those not decoded yet are decoded first.
 
     Args:
         side: what they are resized to; None: what the spec says.
-        processes: that may decode; None: as many as there are cores.
+        processes: how many may decode; None: as many as there are cores.
     """
     if spec.cache == "off":
         return DecodedAnew(files, side or spec.image_side)
@@ -85,7 +84,7 @@ def open_rows(
 
 
 def cache_of(spec: DataSpec, home: Path, side: int | None = None) -> DecodedCache:
-    """Where the decoded images of a spec are kept; resized to another side where one is given."""
+    """Where the decoded images of a spec are kept, resized to `side` if one is given."""
     if spec.cache_dir is not None:
         root = Path(spec.cache_dir)
     else:
@@ -103,7 +102,7 @@ def acquire_decoded(
     progress: Progress | None = None,
     say: Callable[[str], None] = log.warning,
 ) -> CachedImages:
-    """The files' images from the cache, decoded first where they are not in it.
+    """The files' images from the cache; those not in it are decoded first.
 
     Raises:
         UsageError: they do not fit, with what can be done about it, or some are broken.

@@ -45,12 +45,12 @@ class TestImages:
     `outliers`.
 
     `sizes` holds their numbers of images in that order, `labels` (N,) the classes of the first,
-    numbered as those trained on, `novel_labels` (M,) those of the second. `outliers` is the
-    training outliers' own sealed pool; it is not there where the spec has none. The fingerprint is
-    not of these.
+    numbered like those trained on, `novel_labels` (M,) the classes of the second. `outliers` is the
+    training outliers' own sealed pool, absent if the spec has none. The fingerprint does not cover
+    it.
     """
 
-    __test__ = False  # no test of pytest's
+    __test__ = False  # not a pytest test
 
     images: ImageSet
     sizes: dict[str, int]
@@ -59,7 +59,7 @@ class TestImages:
     fingerprint: str
 
     def parts(self, rows: Tensor) -> dict[str, Tensor]:
-        """What was computed of all images (N, ...), set by set."""
+        """Values computed for all images (N, ...), set by set."""
         import torch
 
         return dict(zip(self.sizes, torch.split(rows, list(self.sizes.values())), strict=True))
@@ -81,7 +81,7 @@ class Opened:
 def open_test_data(
     data: DataSpec, home: Path | None = None, *, with_held_out: bool = True
 ) -> Opened:
-    """The data of a split with its seal broken. Whoever calls this has recorded it before.
+    """The data of a split with its seal broken. The caller must record that first.
 
     Args:
         with_held_out: the classes that the search held out are in-distribution, too; else they are
@@ -166,13 +166,13 @@ def _open_files(data: DataSpec, plan: TestPlan) -> Opened:
         sizes=_sizes(sets),
         labels=plan.test_labels,
         novel_labels=plan.test_fine.labels,
-        fingerprint=training.fingerprint,  # the plan's is of the sealed parts too
+        fingerprint=training.fingerprint,  # the plan's covers the sealed parts, too
     )
     return Opened(training, test)
 
 
 def _coarse_names(data: DataSpec) -> list[str]:
-    """`coarse_<set>` of each coarse set; one that is there again is counted: `coarse_folder_2`."""
+    """`coarse_<set>` of each coarse set; a repeated one is numbered: `coarse_folder_2`."""
     names = [one.dataset for one in data.coarse_ood]
     counts = [names[:place].count(name) for place, name in enumerate(names)]
     return [

@@ -1,5 +1,5 @@
-"""The sealed parts of image folders: what only the final confirmation opens. Nothing of the search
-imports this.
+"""The sealed parts of image folders: what only the final confirmation opens. No module of the
+search imports this.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ BoolArray = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, eq=False)
 class TestPlan:
-    """Training on all in-distribution classes, those held out during the search included or not,
+    """Training on the in-distribution classes, with or without those held out during the search,
     and the sealed tests.
 
     Labels count from 0 over `classes`. `val` has images of all of them. `test_fine` are test-novel
@@ -42,7 +42,7 @@ class TestPlan:
     `test_outliers` is the outliers' test pool, `test_coarse` one part per coarse set.
     """
 
-    __test__ = False  # no test of pytest's
+    __test__ = False  # not a pytest test
 
     train: Part
     train_labels: IntArray
@@ -66,7 +66,7 @@ def plan_test(
 
     Args:
         with_held_out: the classes that the search held out are trained on and tested, too; else
-            they are nowhere.
+            they are in no part.
     """
     found, outliers = select_id(data, home, say), select_outliers(data, home, say)
     validated = select_val_coarse(data, home, say)
@@ -84,7 +84,7 @@ def plan_test_of(
     *,
     with_held_out: bool = True,
 ) -> TestPlan:
-    """The plan over images that have been selected."""
+    """The plan for the selected images."""
     table = found.table
     classes = class_split(data, len(table.classes))
     images = split_id(data, found)
@@ -147,7 +147,7 @@ def seen_in_training(
 
 
 def copies_in(tested: Part, trained: Sequence[Part], pairs: Iterable[Leak]) -> BoolArray:
-    """Which images (N,) of a part are near-duplicates of images of others of the same table."""
+    """Which images (N,) of a part are near-duplicates of images in other parts of its table."""
     known = {part.table.paths[index] for part in trained for index in part.indices}
     paths = [tested.table.paths[index] for index in tested.indices]
     seen = copied(pairs, paths, known)

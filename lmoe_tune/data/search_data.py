@@ -44,9 +44,9 @@ class SearchData:
 
     `val_fine` holds images of in-distribution classes that are held out while searching (none in a
     confirmation), `outliers` the training pool, `val_coarse` the outliers' validation pool. `mean`
-    and `std` are per channel, in 0-255: those of the training images where these are embedded, else
-    ImageNet's. `crop_bottom` is the height of a banner that the in-distribution files have.
-    `fingerprint` tells all of it.
+    and `std` are per channel, in 0-255: those of the training images if these are embedded, else
+    ImageNet's. `crop_bottom` is the height of a banner on the in-distribution files. `fingerprint`
+    identifies all of it.
     """
 
     spec: DataSpec
@@ -69,12 +69,12 @@ class SearchData:
 
     @property
     def is_embedded(self) -> bool:
-        """Whether the images are pixels in memory, and no files."""
+        """Whether the images are pixels in memory, not files."""
         return self.train.pixels is not None
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """Of the network's input, (C, H, W)."""
+        """The shape of the network's input, (C, H, W)."""
         if self.train.pixels is None:
             return 3, self.spec.image_crop, self.spec.image_crop
 
@@ -82,7 +82,7 @@ class SearchData:
         return channels, height, width
 
     def parts(self) -> dict[str, ImageSet]:
-        """All images by what they are for, in the order in which they are kept together."""
+        """All images by purpose, in the order in which they are kept together."""
         return {
             "train": self.train,
             "outliers": self.outliers,
@@ -92,13 +92,13 @@ class SearchData:
         }
 
     def files(self) -> list[ImageFile]:
-        """All files; none of embedded images."""
+        """All files; none for embedded images."""
         return list(ImageSet.joined(list(self.parts().values())).files)
 
 
 @dataclass(frozen=True, eq=False)
 class Validation:
-    """In-distribution images that nobody trains on, and none of a test; labels (N,) count over the
+    """In-distribution images that are neither trained on nor in a test; labels (N,) count over the
     `classes`.
     """
 
@@ -106,7 +106,7 @@ class Validation:
     labels: IntArray
     classes: tuple[str, ...]
     fine: ImageSet = NO_IMAGES
-    """Of classes that are held out; none where all are known."""
+    """Images of held-out classes; none if all classes are known."""
     coarse: ImageSet = NO_IMAGES
     """Outliers of the validation pool."""
 
@@ -115,7 +115,7 @@ def load_search_data(data: DataSpec, home: Path | None = None) -> SearchData:
     """The training and validation part of a split: pixels where they are embedded, else files.
 
     Args:
-        home: where the hashes of image files are kept, so that they need not be read again.
+        home: where the hashes of image files are kept, so that the files need not be read again.
 
     Raises:
         UsageError: the data set cannot be read, or the split asks for more classes than there are.
@@ -127,8 +127,8 @@ def load_search_data(data: DataSpec, home: Path | None = None) -> SearchData:
 
 
 def validation_of_all_classes(data: DataSpec, home: Path) -> Validation:
-    """Of all in-distribution classes, those that a search holds out included: what a confirmation
-    validates with.
+    """What a confirmation validates with: images of all in-distribution classes, held-out ones
+    included.
     """
     if READERS[data.id.dataset].is_embedded:
         images, labels = embedded_digits(data)
@@ -188,7 +188,7 @@ def data_of_plan(data: DataSpec, plan: SearchPlan) -> SearchData:
 
 
 def _fingerprint_of_files(data: DataSpec, of_plan: str) -> str:
-    """Of the files, and of everything that makes numbers of them."""
+    """A fingerprint of the files and of everything that turns them into numbers."""
     made = {
         "files": of_plan,
         "decoder": DECODER_VERSION,
@@ -266,7 +266,7 @@ def embedded_data(
 
 
 def fingerprint_of(*contents: ImageSet | npt.NDArray[Any]) -> str:
-    """16 hexadecimal digits that tell the shapes and the content of pixels and labels."""
+    """16 hexadecimal digits that identify the shapes and the content of pixels and labels."""
     digest = hashlib.sha256()
     for content in contents:
         if isinstance(content, ImageSet):

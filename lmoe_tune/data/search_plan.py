@@ -1,5 +1,4 @@
-"""Which images a search trains on and which it looks at: paths only, and nothing of what is
-sealed."""
+"""Which images a search trains on and which it looks at: paths only, and nothing that is sealed."""
 
 from __future__ import annotations
 
@@ -57,7 +56,7 @@ def plan_search(data: DataSpec, home: Path | None = None, say: Say | None = None
     Args:
         home: where the hashes are kept between calls; None: nowhere, every call reads all files
             again.
-        say: told how far the reading is.
+        say: receives the progress of the reading.
 
     Raises:
         UsageError: the data cannot be read, or the split leaves a part without images.
@@ -74,10 +73,10 @@ def plan_of(
     outliers: UsableImages | None,
     validated: UsableImages | None,
 ) -> SearchPlan:
-    """The plan over images that have been selected. Raises UsageError if a part has no image.
+    """The plan for the selected images. Raises UsageError if a part has no image.
 
     Args:
-        validated: the coarse images to validate with, where these are a set of their own.
+        validated: the coarse images to validate with, if they are a separate set.
     """
     table = found.table
     classes = class_split(data, len(table.classes))
@@ -124,8 +123,8 @@ def outlier_parts(outliers: UsableImages | None) -> dict[str, Part | None]:
 def coarse_part(
     found: UsableImages, outliers: UsableImages | None, validated: UsableImages | None
 ) -> Part:
-    """The coarse images to validate with: a set of their own, else the outliers' validation
-    pool, else none."""
+    """The coarse images to validate with: a separate set, else the outliers' validation pool, else
+    none."""
     if validated is not None:
         return Part(validated.table, validated.indices)
     return outlier_parts(outliers)["val"] or Part(found.table, np.zeros(0, dtype=np.int64))
@@ -141,10 +140,10 @@ def renumbered(part: Part, classes: tuple[int, ...]) -> IntArray:
 
 
 def fingerprint(contents: list[tuple[UsableImages | None, list[Part | None]]]) -> str:
-    """16 hexadecimal digits that tell paths, classes and content of some parts of some sets, and
-    their order.
+    """16 hexadecimal digits that identify the paths, classes, content and order of parts of some
+    sets.
 
-    The folder that the sets lie in is no part of it: data may be moved.
+    The folder of the sets is left out: data may be moved.
     """
     digest = hashlib.sha256()
     for found, parts in contents:

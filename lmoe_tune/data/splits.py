@@ -19,7 +19,7 @@ IntArray = npt.NDArray[np.int64]
 VAL_FRAC = 0.2
 TEST_FRAC = 0.2
 POOL_FRAC = 0.1
-"""Of the outliers, for validation and for the test each: a few thousand images are enough for an
+"""Share of the outliers for validation, and for the test: a few thousand images are enough for an
 AUROC."""
 
 
@@ -155,9 +155,9 @@ def pools(keys: Sequence[str]) -> ImageSplit:
     """Disjoint outlier pools, about 80 / 10 / 10% for train, val and test, whatever the split
     number.
 
-    An image's place depends on its key alone: a smaller or larger limit, more images or fewer move
-    no image from one pool to another. Only where that leaves a pool empty (three images or more,
-    hardly ever 50) the image that is nearest to it is moved there.
+    An image's place depends on its key alone: a smaller or larger limit, or more or fewer images,
+    move no image from one pool to another. Only if a pool is left empty (with three images or more,
+    hardly ever with 50) is the image nearest to it moved there.
 
     Args:
         keys: something that identifies an image, such as a hash of its content, (N,).

@@ -2,12 +2,12 @@
 epoch, place).
 
 So two trials of one seed differ in what their parameters change and in nothing else, and a trial
-that goes on after a kill needs no saved state of a generator. A stream is a purpose: the order of
-the images, their augmentation, the order of the outliers, their augmentation, lambda, the boxes of
+that continues after a kill needs no saved generator state. A stream is a purpose: the order of the
+images, their augmentation, the order of the outliers, their augmentation, lambda, the boxes of
 CutMix, torch's own generators (dropout), and any name that a user's method asks for.
 
 S steps of an epoch; M slots: the places for outliers in a step. Numbers that belong to slots are
-drawn slot by slot, so that a trial with more slots has those of a trial with fewer, and some more.
+drawn slot by slot, so that a trial with more slots has the numbers of a trial with fewer, and more.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from torch import Tensor
 from lmoe_tune.data.incomplete_beta import beta_quantiles
 
 Per = Literal["batch", "sample"]
-"""One number for all slots of a step, that of the first slot; or one for each slot."""
+"""One number for all slots of a step, the first slot's; or one for each slot."""
 
 IMAGE_ORDER = "image order"
 IMAGE_AUGMENTATION = "image augmentation"
@@ -32,7 +32,7 @@ OUTLIER_ORDER = "outlier order"
 OUTLIER_AUGMENTATION = "outlier augmentation"
 TORCH = "torch"
 OF_A_METHOD = (
-    "method: "  # before a name that a method gives, so that it cannot meet one of the above
+    "method: "  # before a name that a method gives, so that it cannot clash with one of the above
 )
 
 
@@ -45,8 +45,8 @@ def generator_of(seed: int, stream: str, *place: int) -> np.random.Generator:
 def slot_numbers(
     seed: int, stream: str, epoch: int, *, num_steps: int, num_slots: int, width: int
 ) -> npt.NDArray[np.float64]:
-    """Uniform numbers (S, M, width) in [0, 1); those of a slot are the same however many slots come
-    after it.
+    """Uniform numbers (S, M, width) in [0, 1); a slot's are the same however many slots come after
+    it.
     """
     rng = generator_of(seed, stream, epoch)
     return rng.random((num_slots, num_steps, width)).transpose(1, 0, 2)
@@ -80,7 +80,7 @@ class EpochDraws:
             torch.cuda.manual_seed(seed)
 
     def generator(self, name: str, step: int) -> np.random.Generator:
-        """A generator of a method's own."""
+        """A method's own generator."""
         return generator_of(self._seed, OF_A_METHOD + name, self._epoch, step)
 
     def uniforms(self, name: str, width: int, per: Per, step: int) -> Tensor:
@@ -128,7 +128,7 @@ class EpochDraws:
 class StepDraws:
     """The random numbers of one step, the same in every trial of a seed that asks for them.
 
-    What it gives lies on the device of the batch, and costs no wait for it.
+    Its tensors lie on the device of the batch, and getting them does not wait for it.
     """
 
     def __init__(self, epoch: EpochDraws, step: int) -> None:
@@ -155,7 +155,7 @@ class StepDraws:
         return self._epoch.uniforms(name, width, per, self._step)
 
     def generator(self, name: str) -> np.random.Generator:
-        """A NumPy generator for this step and name, for numbers of another kind or number."""
+        """A NumPy generator for this step and name, for other kinds or amounts of numbers."""
         return self._epoch.generator(name, self._step)
 
 

@@ -56,7 +56,7 @@ class Part:
 
     @property
     def labels(self) -> IntArray:
-        """Classes (M,) over the table's own numbering."""
+        """Classes (M,), in the table's own numbering."""
         labels: IntArray = self.table.labels[self.indices]
         return labels
 
@@ -69,11 +69,10 @@ def read_table(dataset: str, root: str, *, labelled: bool = True) -> ImageTable:
     """The images of a data set on the disk.
 
     Args:
-        labelled: whether classes are needed; without, `folder` takes any images.
+        labelled: whether classes are needed; if not, `folder` takes any images.
 
     Raises:
-        LayoutError: the folder is not laid out as the set is known to come; says what it is
-            instead.
+        LayoutError: the folder has none of the set's known layouts; says what it is instead.
     """
     path = Path(root)
     layout = find_layout(dataset, path, labelled=labelled)

@@ -1,5 +1,4 @@
-"""From a spec to the images of each set that can be used: read, limited, without broken ones and
-duplicates.
+"""From a spec to the usable images of each set: read, limited, without broken ones and duplicates.
 
 This is the data checker's view: it holds the images of every part, sealed ones too, as paths and
 hashes. What a search sees of it is in `search_plan`.
@@ -34,10 +33,10 @@ from lmoe_tune.spec import Dataset, DataSpec
 from lmoe_tune.wording import counted, printable
 
 MAX_BROKEN_FRAC = 0.1
-"""Of a set's images; more are no bad luck, but an interrupted copy."""
+"""Share of a set's images; more is not bad luck but an interrupted copy."""
 
 Say = Callable[[str, int, int], None]
-"""Receives what is being done, such as "data.id: files read", and how many of how many are done."""
+"""Receives the task, such as "data.id: files read", how many are done, and of how many."""
 
 
 @dataclass(frozen=True)
@@ -127,8 +126,8 @@ def select_val_coarse(
 
 
 def class_split(data: DataSpec, num_classes: int) -> ClassSplit:
-    """The class split of a data set with this many classes: MixOE's number where it is the
-    published set.
+    """The class split of a data set with this many classes: MixOE's numbers if it is the published
+    set.
 
     Raises:
         UnusableError: the spec asks for more classes than there are.
@@ -232,7 +231,7 @@ def _select(
 
 
 class _Wanted(NamedTuple):
-    """The images of a table that a spec wants (M,), and what to say of the others."""
+    """The images of a table that a spec wants (M,), and what to report about the others."""
 
     indices: IntArray
     excluded: tuple[str, ...]
@@ -266,8 +265,8 @@ def _wanted(
 def _without_duplicates(
     table: ImageTable, chosen: IntArray, digests: Sequence[Digest], whole: Sequence[int]
 ) -> tuple[list[int], list[tuple[str, str]]]:
-    """Places of the images to keep, and pairs of paths: of identical files the one of the
-    official test stays."""
+    """Places of the images to keep, and pairs of paths: of identical files, the one in the official
+    test stays."""
     rank = {"test": 0, "val": 1}
     first: dict[str, int] = {}
 
@@ -320,11 +319,11 @@ def _broken_findings(
 
 
 def _unmatched(where: str, exclusion: Exclusion) -> list[Finding]:
-    """What to say of the entries of `exclude` that match nothing."""
+    """Findings about the entries of `exclude` that match nothing."""
     where = f"{where}.exclude"
     found = []
     for entry, guess in exclusion.unmatched.items():
-        # Its part of WebVision may not be unpacked, so a synset that is nowhere is no slip.
+        # Its part of WebVision may not be unpacked, so a missing synset is not a mistake.
         is_synset = len(entry) == 9 and entry[0] == "n" and entry[1:].isdigit()
         hint = "correct it"
         if guess:

@@ -20,8 +20,8 @@ from lmoe_tune.processes import JsonProcess, message_pipe
 
 
 def serve(work: Callable[[Any], Any]) -> None:
-    """Be a worker: answer every job on stdin until it ends. For the `main` of the module given to
-    `run_jobs`.
+    """Run as a worker: answer every job on stdin until it ends. For the `main` of the module given
+    to `run_jobs`.
     """
     signal.signal(
         signal.SIGINT, signal.SIG_IGN
@@ -34,8 +34,8 @@ def serve(work: Callable[[Any], Any]) -> None:
 def run_jobs(
     module: str, jobs: Sequence[Any], done: Callable[[Any, Any], None], *, processes: int
 ) -> None:
-    """Have every job worked on; `done` is told a job and its answer, from several threads but one
-    at a time.
+    """Have every job done; `done` receives a job and its answer, from several threads but one at a
+    time.
 
     Raises:
         LmoeTuneError: a process died.

@@ -1,10 +1,9 @@
-"""What a `model.pt2` may hold, looked at before torch loads it.
+"""What a `model.pt2` may hold, checked before torch loads it.
 
 `torch.export.load` (torch 2.15) keeps weights as plain bytes, but unpickles objects where an
-archive says so, takes the sample inputs with `weights_only=True` and, where that fails, without; it
+archive says so, loads the sample inputs with `weights_only=True` and, if that fails, without; it
 evaluates symbolic sizes and guards as Python. Two of aten's operators open any file that they are
-told to. Nothing of that kind is in what `lmoe-tune export` writes, so an archive that has it is
-refused.
+given. `lmoe-tune export` writes nothing of that kind, so an archive that has it is refused.
 """
 
 from __future__ import annotations
@@ -28,12 +27,12 @@ _CONTAINERS = {"builtins.tuple", "builtins.list", "builtins.dict"}
 
 
 class UnsafeArchiveError(ValueError):
-    """The archive holds what is evaluated or unpickled when it is loaded, or is none."""
+    """The archive would evaluate or unpickle something on loading, or is not an archive."""
 
 
 def refuse_code(content: bytes) -> None:
-    """Raises UnsafeArchiveError unless loading this archive can do nothing but make tensors and
-    aten operators.
+    """Raises UnsafeArchiveError unless loading this archive can only make tensors and aten
+    operators.
     """
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
@@ -91,7 +90,7 @@ def _check_program(program: dict[str, Any]) -> None:
 
 
 def _entries(tree: Any) -> Iterator[tuple[str, Any]]:
-    """All keys of a JSON document, at any depth, with what they hold."""
+    """All keys of a JSON document, at any depth, with their values."""
     if isinstance(tree, dict):
         for key, value in tree.items():
             yield key, value

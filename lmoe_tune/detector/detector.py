@@ -1,4 +1,4 @@
-"""A detector that has been loaded, and what it says about an image.
+"""A loaded detector, and what it says about an image.
 
 N images, C channels, H W pixels of the network's input, K classes.
 """
@@ -38,14 +38,14 @@ class Prediction(NamedTuple):
     score: float
     """Higher: more in-distribution."""
     is_ood: bool | None
-    """score < threshold, exactly; None if no threshold has been measured, as of a trial's
+    """score < threshold, exactly; None if no threshold has been measured, as for a trial's
     checkpoint.
     """
 
 
 @dataclass(frozen=True, eq=False)
 class Detector:
-    """A network with all that is needed to ask it."""
+    """A network with all that is needed to use it."""
 
     classes: tuple[str, ...]
     score: ScoreName
@@ -58,7 +58,7 @@ class Detector:
     """All of `detector.json`: metrics and provenance too."""
 
     @overload
-    def __call__(  # type: ignore[overload-overlap]  # a text is a path, no sequence of them
+    def __call__(  # type: ignore[overload-overlap]  # a text is a path, not a sequence of them
         self, images: Path | str | bytes
     ) -> Prediction: ...
 
@@ -69,12 +69,12 @@ class Detector:
     def __call__(self, images: Picture) -> Prediction | list[Prediction]: ...
 
     def __call__(self, images: Any) -> Prediction | list[Prediction]:
-        """What it says about one image, or several.
+        """The predictions for one image, or several.
 
         Args:
-            images: one, or a sequence of them. An image is a path, the content of a file, an image
-                of Pillow's, or uint8 pixels (H, W), (H, W, 3) or (H, W, 4) of any size; an array
-                (N, H, W, 3) is N of those.
+            images: one, or a sequence of them. An image is a path, the content of a file, a Pillow
+                image, or uint8 pixels (H, W), (H, W, 3) or (H, W, 4) of any size; (N, H, W, 3) is N
+                images.
 
         Returns:
             A `Prediction` for one image, a list of them for several.
@@ -91,8 +91,8 @@ class Detector:
         return _or_raised(found)
 
     def each(self, images: Iterable[Picture]) -> Iterator[Prediction | CorruptImageError]:
-        """One answer per image, in order, a few images at a time: for an image that cannot be read,
-        why.
+        """One answer per image, in order, a few images at a time; the error for an image that
+        cannot be read.
         """
         for some in _batches(images, BATCH):
             read = [self._read(image) for image in some]
@@ -102,14 +102,14 @@ class Detector:
                 yield pixels if isinstance(pixels, CorruptImageError) else next(found)
 
     def predict(self, pixels: npt.NDArray[Any], score: ScoreName | None = None) -> list[Prediction]:
-        """Of images (N, C, H, W) with values in 0-255, one prediction each. The same for one image
-        and for many.
+        """One prediction for each image (N, C, H, W), values in 0-255; the same for one image and
+        for many.
 
         Args:
             score: another score than the detector's own; it has no threshold.
 
         Raises:
-            ValueError: another shape, or a pixel that is no finite number.
+            ValueError: another shape, or a pixel that is not a finite number.
         """
         shape = self.preprocessing.shape
         if pixels.ndim != 4 or pixels.shape[1:] != shape:
@@ -133,7 +133,7 @@ class Detector:
 
 
 def device_of(device: str | None) -> torch.device:
-    """The device asked for, else the environment's, else the CPU."""
+    """The given device, else the environment's, else the CPU."""
     return torch.device(device or os.environ.get(DEVICE) or "cpu")
 
 

@@ -1,4 +1,4 @@
-"""The folder of an exported detector, and the detector that it is loaded as."""
+"""The folder of an exported detector, and how it is loaded."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _SCORES: tuple[ScoreName, ...] = ("msp", "max_logit", "energy")
 
 
 def load_detector(folder: Path | str, device: str | None = None) -> Detector:
-    """The detector of a folder that `lmoe-tune export` has written. No code in it is run, and
-    nothing unpickled.
+    """The detector of a folder that `lmoe-tune export` has written. Runs no code in it and
+    unpickles nothing.
 
     Args:
         device: `cpu`, `cuda`, …; else the environment's LMOE_TUNE_DEVICE, else `cpu`.
 
     Raises:
-        UsageError: it is no such folder, or not as it was written.
+        UsageError: it is not such a folder, or not as it was written.
     """
     folder = Path(folder)
     about = read_about(folder)
@@ -75,7 +75,7 @@ def load_detector(folder: Path | str, device: str | None = None) -> Detector:
 
 
 def read_about(folder: Path) -> dict[str, Any]:
-    """`detector.json`. Raises UsageError if there is none of ours."""
+    """`detector.json`. Raises UsageError if there is none that this version's export wrote."""
     path = folder / ABOUT
     try:
         about = json.loads(path.read_text(encoding="utf-8"))

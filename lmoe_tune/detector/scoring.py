@@ -1,8 +1,8 @@
 """Pixels through a network, always `BATCH` images at a time.
 
 A convolution may use another algorithm for another number of images, and its last bits then differ:
-an image that lies on the threshold would be in-distribution alone and out of it in a batch. So
-every forward has the same shape, and what is missing is filled up with blank images.
+an image on the threshold could be in-distribution alone and out-of-distribution in a batch. So
+every forward has the same shape, and a short batch is filled up with blank images.
 """
 
 from __future__ import annotations
@@ -50,5 +50,5 @@ def score_pixels(
 
 
 def is_ood(scores: npt.NDArray[np.float64], threshold: float) -> npt.NDArray[np.bool_]:
-    """What is out-of-distribution: all that scores below the threshold."""
+    """Which images are out-of-distribution: those that score below the threshold."""
     return scores < threshold

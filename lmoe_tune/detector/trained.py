@@ -1,4 +1,4 @@
-"""A trial's checkpoint as a detector: what MLflow serves of the models that a search has logged."""
+"""A trial's checkpoint as a detector: what MLflow serves for a model that a search has logged."""
 
 from __future__ import annotations
 

@@ -2,8 +2,8 @@
 with ties counted exactly.
 
 Scores are (..., N) of ID and (..., M) of OOD images; the functions named in the plural give one
-number for each leading index, so that a thousand resamples cost one call. Sorting and counting
-only, all on the scores' device.
+number for each leading index, so that a thousand resamples take one call. They only sort and count,
+on the scores' device.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ def threshold_at_tpr(id_scores: Tensor, tpr: float = 0.95) -> float:
 
 
 def aupr_in(id_scores: Tensor, ood_scores: Tensor) -> float:
-    """Area under precision and recall, ID positive: average precision, as scikit-learn defines it."""
+    """Area under the precision-recall curve, ID positive: scikit-learn's average precision."""
     return auprs_in(id_scores, ood_scores).item()
 
 
 def aupr_out(id_scores: Tensor, ood_scores: Tensor) -> float:
-    """The same with OOD positive, by the negative score."""
+    """The same with OOD positive and the scores negated."""
     return auprs_in(-ood_scores, -id_scores).item()
 
 
@@ -59,8 +59,8 @@ def tnrs_at_tpr(id_scores: Tensor, ood_scores: Tensor, tpr: float = 0.95) -> Ten
 def auprs_in(id_scores: Tensor, ood_scores: Tensor) -> Tensor:
     """Average precisions (...,); see `aupr_in`.
 
-    The recall rises by 1 / N at every ID image, where the precision is that of all images that
-    score at least as high: hence the mean of these precisions over the ID images.
+    The recall rises by 1 / N at every ID image, where the precision counts all images that score at
+    least as high: the result is the mean of these precisions over the ID images.
     """
     _refuse_empty(id_scores, ood_scores)
     ordered, ood_ordered = (

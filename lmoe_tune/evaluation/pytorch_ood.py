@@ -1,8 +1,7 @@
 """The logits detectors of pytorch-ood (Kirchheim et al., 2022) as scores:
 `pip install 'lmoe-tune[pytorch-ood]'`.
 
-Those that work on features, gradients or several layers need more than the logits that are kept
-here.
+Detectors that work on features, gradients or several layers need more than the logits kept here.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ def detector_score(
             MaxSoftmax, TemperatureScaling, ...
         logits: (N, K) of in-distribution images that were not trained on, for detectors that are
             fitted.
-        labels: (N,) of the same.
+        labels: (N,) of the same images.
         settings: the detector's own, such as `gamma` of GEN.
 
     Raises:
@@ -48,7 +47,7 @@ def detector_score(
     def confidence(of: Tensor) -> Tensor:
         scores: Tensor = -detector.predict_logits(
             of.double()
-        ).detach()  # there, higher is out-of-distribution
+        ).detach()  # in pytorch-ood, higher is out-of-distribution
         return scores
 
     return confidence
@@ -70,6 +69,6 @@ def _detectors() -> dict[str, Any]:
 
 
 def _needs_only_logits(of: Any) -> bool:
-    """Whether the detector can be made without anything but settings that have defaults."""
+    """Whether the detector can be made with settings that all have defaults."""
     parameters = list(inspect.signature(of.__init__).parameters.values())[2:]  # self and the model
     return all(parameter.default is not parameter.empty for parameter in parameters)

@@ -45,13 +45,13 @@ class Outputs:
     """What is kept of the logits of N images: a few numbers each instead of K."""
 
     scores: Tensor
-    """(N,) float64, the score that was asked for."""
+    """(N,) float64, the chosen score."""
     named: Tensor
     """(3, N) float64, each of `SCORES` in that order."""
     predicted: Tensor
     """(N,) int64."""
     finite: Tensor
-    """(), whether all logits were."""
+    """(), whether all logits were finite."""
 
     @property
     def confidence(self) -> Tensor:
@@ -60,9 +60,7 @@ class Outputs:
 
 
 def outputs(logits: Tensor | Iterable[Tensor], name: Score) -> Outputs:
-    """Reduce logits (N, K), or chunks of them as they come out of a network, on the device they are
-    on.
-    """
+    """Reduce logits (N, K), or chunks of them as they come out of a network, on their device."""
     chunks = [
         _reduced(chunk, name) for chunk in ([logits] if isinstance(logits, Tensor) else logits)
     ]
@@ -110,7 +108,7 @@ def calibration_errors(confidence: Tensor, correct: Tensor) -> Tensor:
     leading index.
 
     The mean over images of |accuracy - mean confidence| of the image's bin, of 15 bins of equal
-    width, closed above. Nothing is 0 / 0: a bin's share cancels its count.
+    width, closed above. A bin's share cancels its count, so nothing is 0 / 0.
     """
     bounds = torch.linspace(0, 1, NUM_BINS + 1, dtype=torch.float64, device=confidence.device)[1:-1]
     bins = torch.bucketize(confidence, bounds)

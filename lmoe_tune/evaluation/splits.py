@@ -23,10 +23,9 @@ def validation_metrics(found: Outputs, labels: Tensor, num_fine: int) -> dict[st
     novelty are recognised.
 
     `val_auroc`, what a search maximises by default, is the mean of the fine and the coarse AUROC.
-    Without outliers there is nothing coarse: then it is the fine one, and the coarse metrics are
-    left out; and the other way round where no class is held out. `val_fine_auroc` and the like are
-    of the score that was asked for; AUROC and FPR95 of each of `SCORES` are `val_fine_auroc_msp`,
-    `val_fine_auroc_maxlogit` and so on.
+    Without coarse images it is the fine one, and the coarse metrics are left out; and the other way
+    round if no class is held out. `val_fine_auroc` and the like are for the chosen score; AUROC and
+    FPR95 of each of `SCORES` are `val_fine_auroc_msp`, `val_fine_auroc_maxlogit` and so on.
 
     Args:
         found: of the in-distribution images first, then `num_fine` of held-out classes, then the
@@ -39,7 +38,7 @@ def validation_metrics(found: Outputs, labels: Tensor, num_fine: int) -> dict[st
         "val_accuracy": correct.double().mean(),
         "val_ece": calibration_errors(found.confidence[:num_id], correct),
     }
-    # the score that was asked for in the first row
+    # the chosen score in the first row
     rows = torch.cat([found.scores[None], found.named])
     ends = ["", *(f"_{name}" for name in SCORES.values())]
     id_scores, fine, coarse = rows.tensor_split([num_id, num_id + num_fine], dim=1)
@@ -73,9 +72,9 @@ def test_metrics(
     `test_accuracy` and `test_ece` of the in-distribution images; `test_fine_*` against the
     test-novel classes; `test_coarse_*` the means over the coarse sets, and
     `test_coarse_<set>_auroc` of each; `test_auroc` the mean of fine and coarse; `test_outliers_*`,
-    where there is such a set, against the sealed pool of the outliers that are trained with, which
-    is in no mean. * is auroc, tnr95, aupr_in or aupr_out. What is empty is left out, and
-    `test_auroc` is then what remains.
+    if there is one, against the sealed pool of the training outliers, which is in no mean. * is
+    auroc, tnr95, aupr_in or aupr_out. Empty sets are left out, and `test_auroc` is then the mean of
+    what remains.
     """
     sets = _sets(logits_id, logits_fine, logits_coarse, score)
     return metrics_of_scores(
@@ -112,9 +111,9 @@ def resampled_test_metrics(
 ) -> dict[str, Floats]:
     """`test_metrics` of bootstrap resamples of the test images, (R,) each.
 
-    Each set is resampled by itself, with a stream that depends on `seed` and its name alone. So
-    resample r has the same images for every model that is given the same sets and seed: differences
-    between models can be taken resample by resample.
+    Each set is resampled separately, with a stream that depends only on `seed` and its name. So
+    resample r has the same images for every model with the same sets and seed: differences between
+    models can be taken resample by resample.
     """
     sets = _sets(logits_id, logits_fine, logits_coarse, score)
     scores = {name: found.scores for name, found in sets.items()}
@@ -199,7 +198,7 @@ def _measured(
 
 
 def chance_metrics(sizes: Mapping[str, int], num_classes: int) -> dict[str, float]:
-    """The test metrics of a model that knows nothing: what a training that diverged is worth.
+    """The test metrics of a model that knows nothing: what a diverged training counts as.
 
     Args:
         sizes: numbers of images of the sets `id`, `fine`, `coarse_<set>` and `outliers`.

@@ -1,4 +1,4 @@
-"""One file per data set: what it is called, its published numbers, and how its folder is read.
+"""One file per data set: its name, its published numbers, and how its folder is read.
 
 The declaration (a `Reader`) is the only home of a data set: the names and defaults that a spec
 knows, the published class numbers, the strip to cut off its images, and what its pictures show all
@@ -8,7 +8,7 @@ through `recognition.find_layout`.
 
 To add a data set, write a file with its `READER`, add a line to `READERS` below, and test it with
 `lmoe_tune.testing.readers.ReaderCase`. A layout that several sets share (numbered lists, class
-folders) has a file of its own.
+folders) has its own file.
 """
 
 from __future__ import annotations

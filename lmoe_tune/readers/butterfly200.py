@@ -21,7 +21,7 @@ _CLASS = re.compile(r"(\d+)\.")
 
 
 def _images(root: Path) -> str | None:
-    """The folder with the class folders; an empty `images_small` will do to recognise the set."""
+    """The folder with the class folders; an empty `images_small` is enough to recognise the set."""
     numbered = [name for name in IMAGES if any(map(_CLASS.match, subfolders(root / name)))]
     if numbered:
         return numbered[0]

@@ -1,6 +1,6 @@
 """Class folders, `class/img.jpg`, with or without `train`, `val` and `test` above them.
 
-How a user's own data come, and how public sets are uploaded again.
+The layout of users' own data and of re-uploaded public sets.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def is_split(root: Path) -> bool:
 
 
 def is_plain(root: Path) -> bool:
-    """Whether images lie in at least two folders of a folder, directly."""
+    """Whether at least two folders of a folder hold images directly."""
     found = 0
     for name in subfolders(root):
         found += has_images(root / name)
@@ -37,8 +37,8 @@ def is_plain(root: Path) -> bool:
 
 
 def read_any_images(root: Path) -> Reading:
-    """All images below a folder, however deep; the class of one is the folder right below the
-    root, if any."""
+    """All images below a folder, however deep; an image's class is the folder right below the root,
+    if any."""
     entries = []
     for path in images_below(root):
         folder, _, _ = path.rpartition("/")
@@ -75,7 +75,7 @@ def _read_split(root: Path) -> Reading:
 
 
 def _with_twin(name: str, others: set[str]) -> str:
-    """The name of a class, and the one that differs from it in case or blanks only."""
+    """The name of a class, and the one that differs from it only in case or blanks."""
     for other in others:
         if folded(other) == folded(name):
             return f"{name} (did you mean '{other}'?)"
@@ -116,14 +116,14 @@ def _reading(entries: list[Entry], notes: list[str]) -> Reading:
 
 
 def _split_folders(root: Path) -> dict[str, str]:
-    """Folders that are parts of a split by their names, and which; the training part first."""
+    """Folders named like parts of a split, with their parts; the training part first."""
     found = [name for name in subfolders(root) if folded(name) in SPLIT_FOLDERS]
     part_of = {name: SPLIT_FOLDERS[folded(name)] for name in found}
     return dict(sorted(part_of.items(), key=lambda item: ("train", "val", "test").index(item[1])))
 
 
 def _ignored(root: Path, entries: list[Entry]) -> list[str]:
-    """A note on files that are no images by their names, in the folders that hold images."""
+    """A note on files without an image's suffix, in the folders that hold images."""
     folders = sorted({entry.path.rpartition("/")[0] for entry in entries})
     others = [f"{folder}/{name}" for folder in folders for name in _not_images(root / folder)]
     if not others:

@@ -26,8 +26,7 @@ _OF_NO_ONE = frozenset(
 
 
 def is_image(name: str) -> bool:
-    """Whether a file's name is that of an image; hidden files (macOS's ._x.jpg among them) are
-    none."""
+    """Whether a file is an image by its name; hidden files (such as macOS's ._x.jpg) are not."""
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES
 
 
@@ -85,7 +84,7 @@ def _leads_up(path: Path) -> bool:
 
 
 def present(root: Path, entries: Sequence[Entry]) -> tuple[list[Entry], list[str]]:
-    """The entries whose file is there, under its name on the disk, and the paths of the others.
+    """The entries whose file is there, with its name on the disk, and the paths of the others.
 
     Lists every folder once instead of asking for every file. A name that differs in case, in its
     Unicode form or in its suffix (a copy that was converted), or that has backslashes, is taken for

@@ -20,4 +20,4 @@ ANY_IMAGES = Layout(
     read_any_images,
     lambda root: next(images_below(root), None) is not None,
 )
-"""What serves as outliers or as coarse OOD only: the images need no classes."""
+"""For outliers and coarse OOD only: the images need no classes."""

@@ -56,9 +56,8 @@ class Reading:
 class Layout:
     """One way in which a data set comes: the files and folders it `holds`, and how to read it.
 
-    `matches` decides where the existence of these is not enough. Recognising a layout reads a few
-    lines and lists a few folders at most. A layout with a `fix` is recognised, but cannot be read
-    as it is.
+    `matches` decides if their existence is not enough. Recognising a layout reads a few lines and
+    lists a few folders at most. A layout with a `fix` is recognised, but cannot be read as it is.
     """
 
     name: str
@@ -74,7 +73,7 @@ class Layout:
         return all((root / name).exists() for name in self.holds)
 
     def read(self, root: Path) -> Reading:
-        """The images of a folder that has this layout. Raises LayoutError where there is none."""
+        """The images of a folder that has this layout. Raises LayoutError if there is none."""
         reading = self.read_folder(root)
         if reading.entries:
             return reading
@@ -92,8 +91,8 @@ class Layout:
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of thing and how to find it among ImageNet's synsets: words in their names, and
-    stretches [first, last] of their WordNet 3.0 numbers."""
+    """A kind of thing and how to find it among ImageNet's synsets: words in their names, and ranges
+    [first, last] of their WordNet 3.0 numbers."""
 
     name: str
     words: tuple[str, ...]
@@ -107,12 +106,12 @@ class Reader:
     title: str
     """What people call it."""
     layouts: tuple[Layout, ...] = ()
-    """How its folder may be laid out, the original layout first; none: it comes with the
+    """How its folder may be laid out, the original layout first; empty: it comes with the
     installation."""
     source: str = ""
     """How to provide its folder."""
     has_classes: bool = True
-    """Whether it has classes to learn; without, it serves as outliers and coarse OOD only."""
+    """Whether it has classes to learn; if not, it serves as outliers and coarse OOD only."""
     num_classes: int | None = None
     """The published number of classes."""
     num_id_classes: int | None = None

@@ -1,4 +1,4 @@
-"""MATLAB's .mat files, the parts of them that annotations need."""
+"""The parts of MATLAB's .mat files that annotations need."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def read_mat(path: Path) -> dict[str, Any]:
 
 
 def strings(values: Any) -> list[str]:
-    """A cell array of texts; MATLAB pads those of a character matrix with blanks."""
+    """The texts of a cell array; MATLAB pads those of a character matrix with blanks."""
     if isinstance(values, str):
         return [values.strip()]
     return [str(text).strip() for text in values.reshape(-1).tolist()]
@@ -43,7 +43,7 @@ def field(path: Path, variables: dict[str, Any], array: str, *names: str) -> lis
 
 
 def _plain(value: Any) -> Any:
-    """The value of an array of one, or a value as it is."""
+    """The value in an array of one, or the value itself."""
     if hasattr(value, "item"):
         return value.item()
     return value

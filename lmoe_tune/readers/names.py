@@ -1,7 +1,7 @@
 """Names of files and classes: how they are compared, shown, and kept in lists that can be read
 back.
 
-A name on a disk is bytes. Python gives those that are not UTF-8 as lone surrogates; they are kept,
+A name on a disk is bytes. Python reads those that are not UTF-8 as lone surrogates; they are kept,
 so that the file can be opened, and escaped wherever a person or another program reads the name.
 """
 
@@ -22,20 +22,20 @@ SHOWN = 5  # names in a message
 
 
 def class_name(name: str) -> str:
-    """The name of a class as text: in NFC, without blanks around it; what is not printable is
+    """The name of a class as text: in NFC, without blanks around it; unprintable characters are
     escaped."""
     return printable(unicodedata.normalize("NFC", name).strip())
 
 
 def path_key(path: str) -> str:
-    """What two spellings of one path have in common: NFC, forward slashes, no ./ before it."""
+    """What two spellings of one path have in common: NFC, forward slashes, no leading ./."""
     if not path.isascii():
         path = unicodedata.normalize("NFC", path)
     return path.replace("\\", "/").removeprefix("./")
 
 
 def folded(name: str) -> str:
-    """What names have in common that a person takes for the same: neither case nor blanks count."""
+    """What names have in common if people take them for the same: neither case nor blanks count."""
     text = name.casefold()
     if not name.isascii():
         text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())

@@ -27,7 +27,7 @@ def first_line(path: Path) -> str:
 
 
 def read_numbered(root: Path) -> Reading:
-    """Read the lists. Class ids may have gaps: sorted, they are counted from 0.
+    """Read the lists. Class ids may have gaps: they are sorted and counted from 0.
 
     Raises:
         LayoutError: the lists do not fit together.
@@ -49,7 +49,7 @@ def read_numbered(root: Path) -> Reading:
     folders = {labels[image]: path.split("/")[0] for image, path in paths.items()}
     ids = sorted(folders, key=_number)
     name_of = {id_: names.get(id_) or folders[id_] for id_ in ids}
-    if len(set(name_of.values())) < len(ids):  # a name for two ids would make one class of them
+    if len(set(name_of.values())) < len(ids):  # one name for two ids would merge their classes
         name_of = {id_: f"{name} ({id_})" for id_, name in name_of.items()}
 
     part_of = {"1": "train"}

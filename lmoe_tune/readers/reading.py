@@ -19,8 +19,8 @@ def make_reading(
     """A reading of some images (N,) in any order; classes (C,) without an image are left out and
     noted.
 
-    Labels and classes may come as they are on the disk: spellings that differ in their Unicode form
-    only are one class.
+    Labels and classes may come as they are on the disk: spellings that differ only in their Unicode
+    form are one class.
     """
     labels = {entry.label for entry in entries}
     name_of = {label: class_name(label) for label in labels}
@@ -40,8 +40,7 @@ def make_reading(
 
 
 def _spelling_notes(name_of: dict[str, str], classes: Sequence[str]) -> list[str]:
-    """What to say of labels that are one class in several spellings, and of classes that look
-    like one."""
+    """Notes on labels that spell one class in several ways, and on classes that look the same."""
     notes = []
     if len(set(name_of.values())) < len(name_of):
         spellings = Counter(name_of.values())

@@ -1,4 +1,4 @@
-"""Which layout a folder has, and what it is instead where it has none of a data set's."""
+"""Which layout a folder has, or what it is instead if it has none of a data set's layouts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def find_layout(dataset: str, root: Path, *, labelled: bool = True) -> Layout:
     """The layout that a folder has. Lists a few folders and reads a few lines.
 
     Raises:
-        LayoutError: none of the set's.
+        LayoutError: it has none of the set's layouts.
     """
     if root.is_file():
         raise LayoutError(
@@ -63,7 +63,7 @@ def find_layout(dataset: str, root: Path, *, labelled: bool = True) -> Layout:
 
 
 def _spelt_otherwise(root: Path) -> str:
-    """The folder beside it that differs in case, blanks or Unicode form only."""
+    """The folder beside it that differs only in case, blanks or Unicode form."""
     for name in subfolders(root.parent):
         if folded(name) == folded(root.name):
             return f" (there is {root.parent / name}, spelt otherwise)"
@@ -89,7 +89,7 @@ def _other(dataset: str, root: Path) -> str | None:
 
 
 def _near(layouts: tuple[Layout, ...], root: Path) -> tuple[Path, Layout] | None:
-    """The folder nearby, two levels below or above, that has one of the layouts."""
+    """The folder up to two levels below or above that has one of the layouts."""
     for path in (*_below(root), *list(root.resolve().parents)[:2]):
         layout = _first(layouts, path)
         if layout is not None and not layout.fix:
@@ -98,7 +98,7 @@ def _near(layouts: tuple[Layout, ...], root: Path) -> tuple[Path, Layout] | None
 
 
 def _near_class_folders(dataset: str, root: Path) -> tuple[Path, Layout] | None:
-    """The folder up to two levels below with class folders that are no other set's."""
+    """The folder up to two levels below with class folders that do not belong to another set."""
     for path in _below(root):
         layout = _first(_general(dataset), path)
         if layout is not None and _other(dataset, path) is None:
@@ -114,8 +114,7 @@ def _below(root: Path) -> Iterator[Path]:
 
 
 def _refuse_class_names(dataset: str, root: Path, layout: Layout) -> None:
-    """Raises LayoutError where most class folders are named as those of another set than the
-    named one."""
+    """Raises LayoutError if most class folders are named like those of another set."""
     names = subfolders(root)
     if layout is SPLIT:
         names = subfolders(root / next(name for name in names if name.lower().startswith("train")))
@@ -131,7 +130,7 @@ def _refuse_class_names(dataset: str, root: Path, layout: Layout) -> None:
 
 
 def _is_named_like(dataset: str, names: list[str]) -> bool:
-    """Whether most class folders are named as those of a data set."""
+    """Whether most class folders are named like those of a data set."""
     pattern = READERS[dataset].class_folder
     if pattern is None:
         return False

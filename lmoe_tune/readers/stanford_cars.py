@@ -1,7 +1,7 @@
 """Stanford Cars (Krause et al. 2013): 196 car models, 8,144 training and 8,041 test images.
 
 Source of the layouts: the original archives (devkit), the older single archive (car_ims),
-torchvision's expectations, and the mirrors that are around. Labels in the files count from 1.
+torchvision's expectations, and common mirrors. Labels in the files count from 1.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def _devkit(root: Path) -> Path | None:
 
 
 def _images(root: Path, name: str) -> str | None:
-    """Where the images of `cars_train` are: the usual mirror has it inside itself once more."""
+    """Where the images of `cars_train` are: the usual mirror nests it inside itself."""
     there = [folder for folder in (f"{name}/{name}", name) if (root / folder).is_dir()]
     filled = [folder for folder in there if has_images(root / folder)]
     return next(iter([*filled, *reversed(there)]), None)

@@ -2,7 +2,7 @@
 
 glibc gives every tensor beyond 32 MB pages of its own and returns them when it is freed, so each
 step of a larger network waits for the kernel to clear them again: a tenth of the time of a
-ResNet-50's step on a CPU.
+ResNet-50 step on a CPU.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ WORTH_RETURNING = 64 << 20  # bytes; walking through a small heap takes longer t
 
 
 def return_freed_memory() -> None:
-    """Hand what is free at this moment back to the system."""
+    """Hand the memory that is free now back to the system."""
     if (library := _glibc()) is not None:
         library.malloc_trim(0)
 

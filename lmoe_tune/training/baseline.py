@@ -38,10 +38,10 @@ class Baseline:
 
 
 def acquire_baseline(spec: Spec, data: SearchData, images: ImageSource, home: Path) -> Baseline:
-    """Load the baseline, training what is missing of it first.
+    """Load the baseline; its missing epochs are trained first.
 
-    Several processes may ask at once: one trains, the others wait for it. One that was killed
-    half-way is continued from its last epoch.
+    Several processes may call this at once: one trains, the others wait for it. Training that was
+    killed half-way continues from its last epoch.
 
     Raises:
         BaselineError: it cannot be trained.
@@ -148,7 +148,7 @@ def _as_given(
     folder: Path,
     record: dict[str, Any],
 ) -> dict[str, Any]:
-    """The user's own classifier, evaluated and kept like one that was trained here."""
+    """The user's classifier, evaluated and kept like one that was trained here."""
     model.to(images.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # as in loop.train
     metrics = evaluate(model, images, settings, epoch=0)
     record["epochs"].append(

@@ -1,4 +1,4 @@
-"""Which baseline a spec means, and what is recorded of it; needs no torch, so the driver can ask."""
+"""Which baseline a spec means, and its record; needs no torch, so the driver can use it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def baseline_key(spec: Spec, fingerprint: str) -> str:
 
 
 def _weights_identity(weights: str) -> str:
-    """A word for itself, a file for its content: it may be overwritten."""
+    """A word stands for itself, a file for its content, as it may be overwritten."""
     try:
         status = os.stat(weights)
     except OSError:

@@ -28,9 +28,9 @@ def each_within(seconds: float | None, items: Iterator[Item]) -> Iterator[Item]:
     """The items; if one takes longer than `seconds`, the process prints its stacks and exits with
     status 1.
 
-    faulthandler's timer is a thread without Python in it, so a call that hangs holding the
-    interpreter lock is ended too. In a process that is stopped (SIGSTOP) no thread runs: that one
-    the kernel kills, GRACE_S later. The time that the consumer takes is not counted.
+    faulthandler's timer is a thread that runs no Python, so a call that hangs holding the
+    interpreter lock is ended too. In a stopped process (SIGSTOP) no thread runs: the kernel kills
+    it, GRACE_S later. The consumer's time is not counted.
     """
     while True:
         try:
@@ -65,7 +65,7 @@ class _Event(ctypes.Structure):
 
 
 class _Times(ctypes.Structure):
-    """struct itimerspec: once, after so long."""
+    """struct itimerspec: one expiry, after this time."""
 
     _fields_ = tuple(
         (name, ctypes.c_long) for name in ("interval_s", "interval_ns", "seconds", "nanoseconds")
@@ -73,7 +73,7 @@ class _Times(ctypes.Structure):
 
 
 class _KillTimer:
-    """SIGKILL from a timer of the kernel's; does nothing if there is no such timer (not Linux)."""
+    """SIGKILL from a kernel timer; does nothing if there is no such timer (not Linux)."""
 
     def __init__(self) -> None:
         self._libc = ctypes.CDLL(None)
@@ -84,7 +84,7 @@ class _KillTimer:
         )
 
     def set(self, seconds: float) -> None:
-        """Kill after so long from now, instead of what was set before."""
+        """Kill this many seconds from now, instead of the time set before."""
         if self._made:
             times = _Times(seconds=int(seconds), nanoseconds=int(seconds % 1 * 1e9))
             self._libc.timer_settime(self._timer, 0, ctypes.byref(times), None)
@@ -108,8 +108,8 @@ def _killed_after(seconds: float) -> Iterator[None]:
 def kill_when_frozen(seconds: float) -> None:
     """From now on the kernel kills this process when no Python has run in it for `seconds`.
 
-    For a process that is stopped between its epochs or before the first: no timer of an epoch's
-    runs there.
+    For a process that is stopped between its epochs or before the first: no epoch's timer runs
+    then.
     """
     timer = _KillTimer()
     timer.set(seconds)  # the process may be stopped before the thread has run at all

@@ -1,4 +1,4 @@
-"""Tensors of a device brought to the host in few transfers: hundreds of small ones wait for the GPU
+"""Copies a device's tensors to the host in few transfers: hundreds of small ones wait for the GPU
 one by one.
 """
 
@@ -13,9 +13,9 @@ from torch import Tensor
 
 def on_host(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The same tensors in the host's memory, by name, in the order of the names: one transfer for
-    each type of number.
+    each dtype.
 
-    What lies there already is given as it is, not copied.
+    Tensors that are there already are returned as they are, not copied.
     """
     elsewhere: dict[torch.dtype, list[str]] = defaultdict(list)
     for name, value in tensors.items():

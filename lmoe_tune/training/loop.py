@@ -51,7 +51,7 @@ class EpochResult:
     """The result of one epoch; `state()` is everything needed to continue from here, bit for bit.
 
     On a CPU it holds the live tensors: save it before the next epoch is asked for. After the last
-    epoch there is no optimizer's state in it.
+    epoch it has no optimizer state.
     """
 
     epoch: int
@@ -113,7 +113,7 @@ def train(
         for step, batch in enumerate(batches.epoch(epoch)):
             lr = cosine(steps_before + step, num_steps, settings.lr, settings.min_lr)
             draws.seed_torch(step)  # dropout and the like
-            # A short last batch would be compiled by itself, which takes as long as thousands of steps.
+            # Compiling a short last batch, too, would take as long as thousands of steps.
             network = compiled if len(batch.images) == settings.batch_size else model
             with torch.autocast(images.device.type, torch.bfloat16, enabled=settings.bf16):
                 loss = checked(objective.loss(network, batch, draws.at(step)))
@@ -173,8 +173,7 @@ def evaluate(
 
 @torch.inference_mode()
 def validate(model: nn.Module, images: ImageSource, settings: Settings, epoch: int) -> Outputs:
-    """What is kept of the logits of all validation images: one pass through the network, on the
-    device.
+    """The outputs for all validation images: one pass through the network, on the device.
 
     Raises:
         DivergedError: the logits are not finite.

@@ -1,9 +1,9 @@
-"""What memory a trial needs on its device, counted before it is started, and what the message says
-if it does not suffice.
+"""The memory that a trial needs on its device, counted before it starts, and the message if there
+is too little.
 
 Counted on fake tensors, which have a shape and no content: exact for what the backward pass keeps,
-without a GPU and without computing anything. The libraries' work space and the fragments of the
-allocator come on top.
+without a GPU and without computing anything. The libraries' workspaces and the allocator's
+fragmentation come on top.
 """
 
 from __future__ import annotations
@@ -42,19 +42,19 @@ class ModelMemory:
     saved_per_row: int
     """What a row's forward keeps for the backward."""
     evaluated_per_row: int
-    """What a row takes at most in a forward without gradients."""
+    """The most that a row takes in a forward without gradients."""
 
     @property
     def fixed(self) -> int:
-        """What a training takes however large its batches are."""
+        """What training takes, whatever its batch size."""
         return 3 * self.weights
 
     def of_training(self, rows: int) -> int:
-        """What a training takes at least whose steps have so many rows."""
+        """The least that training takes with this many rows in a step."""
         return self.fixed + rows * self.saved_per_row
 
     def of_evaluation(self, rows: int) -> int:
-        """What the evaluation between two epochs takes at least, of so many rows at a time."""
+        """The least that the evaluation between two epochs takes with this many rows at a time."""
         return self.fixed + rows * self.evaluated_per_row
 
 
@@ -75,7 +75,7 @@ def model_memory(
         model = build_model(arch, num_classes, in_channels, image_size)
     with FakeTensorMode(allow_non_fake_inputs=True):
         saved = [_saved_bytes(model.train(), images(rows), bf16=bf16) for rows in (2, 4)]
-        # So many that the images' share is the largest: where, depends on weights under autocast.
+        # Enough rows that the images' share is the largest: weights matter, too, under autocast.
         evaluated = [_peak_bytes(model.eval(), images(rows), bf16=bf16) for rows in (400, 500)]
     weights = sum(value.nbytes for value in model.state_dict().values())
     return ModelMemory(weights, (saved[1] - saved[0]) // 2, (evaluated[1] - evaluated[0]) // 100)
@@ -97,7 +97,7 @@ def rows_of_step(objective: Objective, batch_size: int, num_classes: int = 2) ->
 
 
 def count_peak_from_here(device: torch.device) -> None:
-    """Begin a new peak of what torch holds on a GPU; nothing on a CPU."""
+    """Restart the count of torch's peak memory on a GPU; does nothing on a CPU."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
 
@@ -120,7 +120,7 @@ SET_FOR_THE_BASELINE = "set a smaller model.baseline.batch_size or data.crop"
 
 @contextmanager
 def explained_memory(device: torch.device, what_to_set: str) -> Iterator[None]:
-    """If the block runs out of the device's memory, the error names the numbers.
+    """If the block runs out of the device's memory, the error gives the numbers.
 
     Raises:
         DeviceMemoryError: instead of torch's own error.
@@ -165,7 +165,7 @@ def _saved_bytes(model: nn.Module, images: Tensor, *, bf16: bool) -> int:
 
 
 def _peak_bytes(model: nn.Module, images: Tensor, *, bf16: bool) -> int:
-    """Bytes of the storages that a forward without gradients makes, at most at a time."""
+    """Peak bytes of the storages that a forward without gradients makes."""
     live = _LiveBytes()
     with (
         torch.no_grad(),
@@ -177,7 +177,7 @@ def _peak_bytes(model: nn.Module, images: Tensor, *, bf16: bool) -> int:
 
 
 class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own
-    """Counts the bytes of what operators make, for as long as a tensor has them."""
+    """Counts the bytes of the operators' outputs, for as long as a tensor has them."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch's own

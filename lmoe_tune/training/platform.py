@@ -36,8 +36,8 @@ class Gpu:
 
 
 def resolve_platform(spec: Spec, *, cuda: bool | None = None) -> Spec:
-    """Replace every `auto` (device, precision, compile) and default (threads, seed) by what will be
-    used.
+    """Replace every `auto` (device, precision, compile) and default (threads, seed) by the value
+    that will be used.
 
     Args:
         cuda: whether to use a GPU; None takes one when the trials are given a share of one.
@@ -74,20 +74,20 @@ def resolve_platform(spec: Spec, *, cuda: bool | None = None) -> Spec:
 
 
 BF16_CAPABILITY = 8.0
-"""The CUDA compute capability from which on GPUs multiply bf16; those before emulate it."""
+"""The lowest CUDA compute capability at which GPUs multiply bf16; those below it emulate it."""
 
 
 def _gpus_have_bf16() -> bool:
-    """Whether all GPUs of this machine do; taken for granted where none can be asked, as on a
+    """Whether all GPUs of this machine multiply bf16; assumed if none can be queried, as on a
     cluster's head.
     """
     return all(gpu.capability >= BF16_CAPABILITY for gpu in gpus_here())
 
 
 LEAST_COMPILED = 224
-"""Pixels of an image from which on a GPU is busy with memory traffic, which compiling takes away."""
+"""Image side in pixels from which a GPU is busy with memory traffic, which compiling saves."""
 MOST_COMPILED = 6
-"""Numbers of rows that are compiled, each by itself; torch gives up at eight, the baseline's included."""
+"""Numbers of rows to compile, each separately; torch gives up at eight, with the baseline's."""
 
 
 def _pays_to_compile(spec: Spec) -> bool:
@@ -101,12 +101,12 @@ def _pays_to_compile(spec: Spec) -> bool:
 
 
 def is_large(spec: Spec) -> bool:
-    """Whether compiled steps would be faster by what counts."""
+    """Whether compiled steps would be noticeably faster."""
     return spec.data.image_crop >= LEAST_COMPILED and spec.model.arch != "small_cnn"
 
 
 def numbers_of_rows(spec: Spec) -> int:
-    """How many different steps a search has, by their images: each is compiled by itself."""
+    """How many different numbers of images a search's steps have: each is compiled separately."""
     num_methods = 1
     if METHOD in spec.space:
         num_methods = len(spec.space[METHOD].choices or ())
@@ -125,17 +125,17 @@ def lacking_compiler(device: str) -> str | None:
 
 
 def gpu_bytes() -> int | None:
-    """The memory of this machine's smallest GPU; None if none can be asked."""
+    """The memory of this machine's smallest GPU; None if none can be queried."""
     return smallest_memory(gpus_here())
 
 
 def smallest_memory(gpus: Iterable[Gpu]) -> int | None:
-    """Bytes of the GPU that has least; None if that is not known of any."""
+    """Bytes of the GPU with the least memory; None if it is not known for any."""
     return min((gpu.memory for gpu in gpus if gpu.memory is not None), default=None)
 
 
 def gpus_here() -> list[Gpu]:
-    """The GPUs of this machine; none where there is none or it cannot say."""
+    """The GPUs of this machine; empty if there is none or it cannot tell."""
     what = "name,compute_cap,memory.total"
     command = ["nvidia-smi", f"--query-gpu={what}", "--format=csv,noheader,nounits"]
     try:

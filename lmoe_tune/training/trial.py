@@ -31,7 +31,7 @@ from lmoe_tune.training.memory import SET_FOR_A_TRIAL, explained_memory
 from lmoe_tune.training.platform import lacking_compiler
 
 Load = Callable[[DataSpec, Path], SearchData]
-"""What gives the images to train on and to validate with."""
+"""Loads the images to train on and to validate with."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,8 @@ def run_trial(
     load: Load | None = None,
     at_end: Callable[[Trained], Mapping[str, float]] | None = None,
 ) -> Iterator[TrialEpoch]:
-    """Train one trial, a checkpoint per epoch in `folder`; the checkpoint is there before the epoch
-    is yielded.
+    """Train one trial, with a checkpoint per epoch in `folder`, written before the epoch is
+    yielded.
 
     A trial that has checkpoints continues from the newest undamaged one. Its epoch is yielded again
     first: the driver may have been killed before it recorded that epoch, and recording is
@@ -76,11 +76,11 @@ def run_trial(
         spec: with its platform resolved.
         objective: built from `params`, of which only `lr` and `weight_decay` are read here.
         home: where the baselines and the decoded images are kept.
-        num_recorded: epochs in the records; from a checkpoint beyond the next one, those between
-            would be missing, so it is left alone. None: there are no records to agree with.
+        num_recorded: epochs in the records; a checkpoint beyond the next one is left alone, as
+            those between would be missing. None: there are no records to agree with.
         load: gives the images; None: `load_search_data`, those that a search may see.
-        at_end: measures the trained model, again where a trial that was killed at its end is
-            continued; what it returns joins the metrics of the last epoch.
+        at_end: measures the trained model, and again if a trial killed at its end is continued; its
+            result joins the metrics of the last epoch.
 
     Raises:
         TrainingError: a non-finite loss, here or in the baseline; or a metric that the objective
@@ -148,9 +148,7 @@ def _refuse_lacking(metrics: Mapping[str, float], spec: Spec) -> None:
 
 
 def settings_of(spec: Spec, params: Mapping[str, Any]) -> Settings:
-    """The training settings of a trial: the spec's, with what the trial's parameters say in their
-    place.
-    """
+    """The training settings of a trial: the spec's, overridden by the trial's parameters."""
     assert spec.train.seed is not None, "the platform is not resolved"
     lr, weight_decay = params.get("lr"), params.get("weight_decay")
     return Settings(
@@ -180,7 +178,7 @@ def describe_model(spec: Spec, data: SearchData, images: ImageSource) -> ModelDe
 
 
 def device_of(spec: Spec) -> torch.device:
-    """Where this process trains; raises UsageError where it cannot, or not as the spec says."""
+    """The device to train on. Raises UsageError if it cannot be used as the spec says."""
     if spec.train.device == "cuda" and not torch.cuda.is_available():
         raise UsageError(
             "train.device is 'cuda', but this process sees no GPU; set train.device: cpu or check resources.gpu"
