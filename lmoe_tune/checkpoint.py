@@ -63,8 +63,8 @@ class Writer:
         """Add the plain values not known before, and drop all but the newest two; returns the
         file's path.
 
-        Existing files of this and later epochs belong to an abandoned course, as they were damaged:
-        they are deleted first.
+        Existing files of this and later epochs belong to an abandoned course: they were damaged, or
+        ahead of the records. They are deleted first.
 
         Raises:
             StorageError: it cannot be written; the one before it is still there.

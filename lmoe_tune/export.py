@@ -61,7 +61,7 @@ class Winner:
     """The weights to export, what they need, and where they come from."""
 
     name: str
-    """`trial 3`, and how it was confirmed."""
+    """Sweep and trial, and whether it was confirmed: `cars, trial 3, confirmed`."""
     trial: int
     method: str
     params: dict[str, Any]

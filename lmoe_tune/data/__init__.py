@@ -1,7 +1,7 @@
 """Data sets, their honest splits, and the batches made from them.
 
 A search gets its data only through `load_search_data`: training and validation images, and nothing
-of the sealed test set. Importing this package needs NumPy alone.
+of the sealed test set. Importing this package imports neither torch nor Pillow.
 """
 
 from lmoe_tune.data.search_data import SearchData, describe_splits, load_search_data

@@ -1,4 +1,4 @@
-"""From an image file to uint8 RGB pixels; the one way in which pixels enter this project.
+"""From an image file to uint8 RGB pixels; the one way in which files become what a network sees.
 
 H W height and width of an image as stored (after its EXIF rotation), R side of the square it is
 resized to.

@@ -138,7 +138,7 @@ class _SpareMemory:
 
 
 class DeviceLoader:
-    """All images in the device's memory: per step only the indices of the wanted ones are moved."""
+    """All images in the device's memory: an epoch moves only the indices of its batches."""
 
     def __init__(self, rows: Rows, device: torch.device) -> None:
         """Move the images there, some at a time.

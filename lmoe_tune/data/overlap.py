@@ -1,5 +1,5 @@
-"""Whether images that one search has looked at are sealed in another. Compares identities, opens no
-image.
+"""Whether images that one search has looked at are sealed in another. Compares identities, not
+pixels.
 
 An image is known by the hash of its file, an embedded digit by its place in the set. Copies that
 were encoded again are not looked for.

@@ -134,7 +134,7 @@ class Preprocessing:
         return pixels
 
     def document(self) -> dict[str, Any]:
-        """As it is written into checkpoints and `detector.json`: plain numbers and lists."""
+        """As it is written into checkpoints and `detector.json`: plain numbers, words and lists."""
         plain = {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in asdict(self).items()

@@ -1,7 +1,7 @@
 """The sealed test images, opened: what a confirmation trains on and measures. Nothing else may
 import this.
 
-`sealed` knows the same images by path and hash only, for the inspection of the data.
+`sealed_plan` knows the same images by path and hash only, for the inspection of the data.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ class TestImages:
 
     `sizes` holds their numbers of images in that order, `labels` (N,) the classes of the first,
     numbered like those trained on, `novel_labels` (M,) the classes of the second. `outliers` is the
-    training outliers' own sealed pool, absent if the spec has none. The fingerprint does not cover
-    it.
+    training outliers' own sealed pool, absent if the spec has none. The fingerprint of embedded
+    sets does not cover it.
     """
 
     __test__ = False  # not a pytest test

@@ -1,5 +1,5 @@
-"""The sealed parts of image folders: what only the final confirmation opens. No module of the
-search imports this.
+"""The sealed parts of image folders, by path and hash: what only the final confirmation opens. The
+inspection of the data knows them too, to find their images where they must not be.
 """
 
 from __future__ import annotations

@@ -84,8 +84,8 @@ def split_classes(num_classes: int, *, num_id: int, num_val_novel: int, split: i
 
 
 def split_images(labels: Sequence[int] | IntArray, *, split: int) -> ImageSplit:
-    """Split 60 / 20 / 20% of every class; an image's place depends on its class and the split
-    number alone.
+    """Split 60 / 20 / 20% of every class; an image's place depends on its class's images and the
+    split number alone.
 
     Args:
         labels: class of every image, shape (N,).
@@ -111,9 +111,9 @@ def split_official(labels: IntArray, official: Sequence[str], *, split: int) -> 
     """The official split, with the parts that it lacks taken out of its training images, class by
     class.
 
-    A set without a test part is split like one without any split. One without a validation part
-    gives a fifth of each class's training images to it, at least one where a class has two; one
-    with a validation, but no test part gives a fifth to the test.
+    A set without both is split like one without any split. One without a validation part gives a
+    fifth of each class's training images to it, at least one where a class has two; one with a
+    validation, but no test part gives a fifth to the test.
 
     Args:
         labels: class of every image, shape (N,).

@@ -24,8 +24,8 @@ _SCORES: tuple[ScoreName, ...] = ("msp", "max_logit", "energy")
 
 
 def load_detector(folder: Path | str, device: str | None = None) -> Detector:
-    """The detector of a folder that `lmoe-tune export` has written. Runs no code in it and
-    unpickles nothing.
+    """The detector of a folder that `lmoe-tune export` has written. Runs no code in it:
+    torch reads with `weights_only=True`.
 
     Args:
         device: `cpu`, `cuda`, …; else the environment's LMOE_TUNE_DEVICE, else `cpu`.

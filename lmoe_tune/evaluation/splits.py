@@ -71,10 +71,8 @@ def test_metrics(
 
     `test_accuracy` and `test_ece` of the in-distribution images; `test_fine_*` against the
     test-novel classes; `test_coarse_*` the means over the coarse sets, and
-    `test_coarse_<set>_auroc` of each; `test_auroc` the mean of fine and coarse; `test_outliers_*`,
-    if there is one, against the sealed pool of the training outliers, which is in no mean. * is
-    auroc, tnr95, aupr_in or aupr_out. Empty sets are left out, and `test_auroc` is then the mean of
-    what remains.
+    `test_coarse_<set>_auroc` of each; `test_auroc` the mean of fine and coarse. * is auroc, tnr95,
+    aupr_in or aupr_out. Empty sets are left out, and `test_auroc` is then the mean of what remains.
     """
     sets = _sets(logits_id, logits_fine, logits_coarse, score)
     return metrics_of_scores(
@@ -85,7 +83,8 @@ def test_metrics(
 def metrics_of_scores(
     scores: Mapping[str, Tensor], confidence: Tensor, correct: Tensor
 ) -> dict[str, float]:
-    """`test_metrics` from what was kept of the logits.
+    """`test_metrics` from what was kept of the logits; of a set `outliers`, the sealed pool of the
+    training outliers, also `test_outliers_*`, which are in no mean.
 
     Args:
         scores: (N,) of the sets `id`, `fine`, `coarse_<set>` and `outliers`.

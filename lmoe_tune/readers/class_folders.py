@@ -37,7 +37,7 @@ def is_plain(root: Path) -> bool:
 
 
 def read_any_images(root: Path) -> Reading:
-    """All images below a folder, however deep; an image's class is the folder right below the root,
+    """All images below a folder, as deep as `images_below` goes; an image's class is the folder right below the root,
     if any."""
     entries = []
     for path in images_below(root):
