@@ -67,9 +67,10 @@ class Epoch:
 class PairedBatches:
     """The batches of every epoch, each a pure function of (seed, epoch).
 
-    Each step has the same number of outliers, M = round(outlier_ratio B), but at least two, and none
-    if the ratio is 0. The outlier in slot j of a step does not depend on M: a trial with a larger ratio sees the outliers
-    of one with a smaller ratio, and more. `_outliers` says in which order.
+    Each step has the same number of outliers, M = round(outlier_ratio B), but at least two, and
+    none if the ratio is 0. The outlier in slot j of a step does not depend on M: a trial with a
+    larger ratio sees the outliers of one with a smaller ratio, and more. `_outliers` says in which
+    order.
     """
 
     def __init__(
