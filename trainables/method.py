@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from lmoe_tune.errors import UsageError
 from lmoe_tune.spec import METHOD, Declaration, Spec, combined, own_params
+from trainables.user_modules import import_beside
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -80,12 +80,11 @@ def load_method(name: str, folder: Path | None = None) -> Method:
         UsageError: there is no such module or class, or it is not a `Method`.
     """
     module_name, _, class_name = METHODS.get(name, name).partition(":")
-    if folder is not None and str(folder) not in sys.path:
-        sys.path.append(
-            str(folder)
-        )  # at the end: a folder named like an installed package must not hide it
     try:
-        module = importlib.import_module(module_name)
+        if folder is None:
+            module = importlib.import_module(module_name)
+        else:
+            module = import_beside(folder, module_name)
     except (
         Exception,
         SystemExit,

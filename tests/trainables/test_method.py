@@ -173,6 +173,39 @@ def test_the_folder_comes_last_so_that_it_hides_no_installed_package(folder: Pat
     assert sys.path.count(str(folder)) == 1
 
 
+def test_two_folders_may_call_their_modules_alike(folder: Path, tmp_path: Path) -> None:
+    """In a notebook, a search gets the code beside its own spec."""
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "my_methods").mkdir()
+    (other / "my_methods" / "__init__.py").touch()
+    text = dedent(OWN).replace("sharpness", "roundness")
+    (other / "my_methods" / "own.py").write_text(text, encoding="utf-8")
+
+    def declared(where: Path) -> list[str]:
+        method = load_method("my_methods.own:Mine", where)
+        return [parameter.name for parameter in method.declaration.parameters]
+
+    for _ in range(2):
+        assert "sharpness" in declared(folder)
+        assert "roundness" in declared(other)
+    assert declared(other) and sys.path.index(str(other)) < sys.path.index(str(folder))
+
+
+def test_a_module_that_was_edited_is_imported_again_with_what_it_imports(folder: Path) -> None:
+    own = folder / "my_methods" / "own.py"
+    (folder / "my_numbers.py").write_text("DOCS = 'one'\n", encoding="utf-8")
+    text = f"from my_numbers import DOCS\n{dedent(OWN)}"
+    own.write_text(text, encoding="utf-8")
+
+    first = load_method("my_methods.own:Mine", folder)
+    assert type(load_method("my_methods.own:Mine", folder)) is type(first), "nothing has changed"
+    assert sys.modules["my_methods.own"].DOCS == "one"
+    (folder / "my_numbers.py").write_text("DOCS = 'another'\n", encoding="utf-8")
+    load_method("my_methods.own:Mine", folder)
+    assert sys.modules["my_methods.own"].DOCS == "another"
+
+
 @pytest.mark.parametrize(
     ("name", "cause"),
     [

@@ -1,0 +1,87 @@
+"""The user's own modules, imported from the folder of the spec that names them.
+
+A notebook works on several specs in one process, and edits the modules between two searches. So a
+module that was imported for another folder, or has changed since, is imported again: otherwise a
+search would silently run other code than its workers, which are fresh processes.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from pathlib import Path
+from types import ModuleType
+
+_folders: list[str] = []
+"""On the import path for specs, the newest first."""
+_stamps: dict[str, tuple[str, int, int]] = {}
+"""File, time of change and size of the modules from these folders, by name, when they were imported."""
+
+
+def import_beside(folder: Path, name: str) -> ModuleType:
+    """The module `name` from `folder`, unless an installed package has that name.
+
+    Raises what the module raises.
+    """
+    place = str(folder)
+    _look_first_in(place)
+    _forget_stale(place)
+    before = set(sys.modules)
+    try:
+        return importlib.import_module(name)
+    finally:
+        for new in sys.modules.keys() - before:
+            stamp = _stamp(sys.modules[new])
+            if stamp is not None and _folder_of(stamp[0]) in _folders:
+                _stamps[new] = stamp
+
+
+def _look_first_in(place: str) -> None:
+    """Put the folder on the import path: after all that is installed, so that it hides no package,
+    and before the folders of other specs.
+    """
+    if _folders[:1] == [place] and place in sys.path:
+        return
+
+    others = [one for one in _folders if one != place and one in sys.path]
+    sys.path[:] = [path for path in sys.path if path not in (place, *others)]
+    sys.path += [place, *others]
+    _folders[:] = [place, *others]
+    importlib.invalidate_caches()
+
+
+def _forget_stale(place: str) -> None:
+    """Forget the modules whose file has changed, and those of other folders that this one has too."""
+    changed = {name for name, stamp in _stamps.items() if _now(stamp[0]) != stamp}
+    hidden = {name for name, stamp in _stamps.items() if _is_hidden(name, stamp[0], place)}
+    if changed or hidden:  # and what has imported them
+        for name in [*_stamps]:
+            sys.modules.pop(name, None)
+            del _stamps[name]
+        importlib.invalidate_caches()
+
+
+def _is_hidden(name: str, file: str, place: str) -> bool:
+    top = name.partition(".")[0]
+    is_here = any(os.path.exists(f"{place}/{top}{end}") for end in (".py", ""))
+    return is_here and _folder_of(file) != place
+
+
+def _folder_of(file: str) -> str | None:
+    """The entry of the import path that a file is below: the nearest one."""
+    above = [path for path in sys.path if path and file.startswith(f"{path.rstrip('/')}/")]
+    return max(above, key=len, default=None)
+
+
+def _stamp(module: ModuleType) -> tuple[str, int, int] | None:
+    file = getattr(module, "__file__", None)
+    return None if file is None else _now(file)
+
+
+def _now(file: str) -> tuple[str, int, int] | None:
+    try:
+        status = os.stat(file)
+    except OSError:
+        return None
+    return file, status.st_mtime_ns, status.st_size
