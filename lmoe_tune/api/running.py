@@ -74,7 +74,7 @@ def search(
         wait_for_lock: how long to wait for another process that works on the sweep, in seconds or
             as "10m".
         stop: set it from another thread to stop cleanly.
-        leave: ends the process with a status, if a second signal or a dead Ray leaves no better
+        leave: ends the process with a status and a sentence, if a second signal or a dead Ray leaves no better
             way. None: the process is never ended, and a dead Ray may hold this call for a while.
 
     Raises:

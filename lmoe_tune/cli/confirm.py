@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 import re
 import sys
 from collections.abc import Iterable
@@ -20,7 +19,7 @@ from lmoe_tune.cli.options import (
     checked_format,
     resolve_home,
 )
-from lmoe_tune.cli.output import openings_line, print_json, print_table, say, shown
+from lmoe_tune.cli.output import leave_at_once, openings_line, print_json, print_table, say, shown
 from lmoe_tune.cli.search import INTERRUPTED, TOO_MANY_FAILED, AddressOption, ChangesOption
 from lmoe_tune.errors import UsageError
 
@@ -94,7 +93,7 @@ def confirm(
         "allow_unfinished": allow_unfinished,
         "allow_changes": allow_changes,
         "address": address,
-        "leave": os._exit,
+        "leave": leave_at_once,
     }
     try:
         with watching() as observer:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -20,6 +22,13 @@ Row = dict[str, Any]
 def say(text: str) -> None:
     """A line for the person at the terminal, on stderr."""
     typer.echo(text, err=True)
+
+
+def leave_at_once(code: int, text: str) -> None:
+    """End the process with a last line on stderr, past everything that may hold a lock."""
+    with suppress(OSError):
+        os.write(2, f"\n{text}\n".encode())
+    os._exit(code)
 
 
 def print_json(document: Any) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,7 +19,14 @@ from lmoe_tune.cli.options import (
     load,
     resolve_home,
 )
-from lmoe_tune.cli.output import openings_line, params_line, print_json, say, shown
+from lmoe_tune.cli.output import (
+    leave_at_once,
+    openings_line,
+    params_line,
+    print_json,
+    say,
+    shown,
+)
 from lmoe_tune.errors import UsageError
 from lmoe_tune.wording import duration, first_few, readable_size
 
@@ -322,7 +328,7 @@ def _settings(address: str | None, wait: str | None, *, allow_changes: bool) -> 
         allow_changes=allow_changes,
         address=address,
         wait_s=seconds(wait, "--wait-for-lock"),
-        leave=os._exit,
+        leave=leave_at_once,
     )
 
 

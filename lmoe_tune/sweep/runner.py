@@ -146,8 +146,7 @@ def _give_up(control: SweepControl, leave: Leave | None) -> None:
     if leave is None:
         interrupt_main()  # the best that can be done from this thread: the loop may notice
         return
-    control.observer.on_message(f"error: {control.fatal}")
-    leave(1)
+    leave(1, f"error: {control.fatal}")
 
 
 def _state(ledger: Ledger) -> str:
@@ -245,10 +244,11 @@ def _signals(control: SweepControl, leave: Leave | None) -> Iterator[Callable[[]
     def handle(number: int, frame: object) -> None:
         again, control.interrupted = control.interrupted, True
         if again and leave is not None:
-            leave(INTERRUPTED)
+            leave(INTERRUPTED, last_words)
         elif again or not (control.in_loop or control.ledger.in_transaction):
             raise KeyboardInterrupt
 
+    last_words = f"interrupted; to resume: {control.ledger.resume_command}"
     before = {number: signal.getsignal(number) for number in STOPPING}
     taken = [number for number in STOPPING if before[number] != signal.SIG_IGN]
 

@@ -8,8 +8,9 @@ from threading import Event
 
 from lmoe_tune.sweep.observer import Observer
 
-Leave = Callable[[int], object]
-"""Ends the process at once, with this exit status."""
+Leave = Callable[[int, str], object]
+"""Ends the process at once, with this exit status, after telling the user why. It may be called in a
+signal handler, so it must take no lock."""
 
 
 @dataclass(frozen=True)

@@ -74,6 +74,7 @@ def test_a_second_signal_ends_it_at_once_and_loses_nothing(command: Any) -> None
     before = command.trials()
     driver.process.send_signal(signal.SIGTERM)
     assert driver.end(signal.SIGTERM, BOUND_S) == 130
+    assert driver.output().rstrip().splitlines()[-1].startswith("interrupted; to resume: ")
     after = command.trials()
     assert [trial.params for trial in after[: len(before)]] == [trial.params for trial in before]
 
