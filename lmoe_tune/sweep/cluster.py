@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 import signal
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -342,14 +343,27 @@ def _vitals(*, local: bool) -> Vitals:
     )
 
 
+def kill_started() -> None:
+    """Kill the processes of a Ray that this process has started: some outlive it for a minute.
+
+    Takes no lock, so a signal handler may call it.
+    """
+    ray = sys.modules.get("ray")
+    if ray is None:
+        return
+
+    its_files = f"{os.path.dirname(str(ray.__file__))}/"
+    for process in descendants(os.getpid()):
+        if its_files in process.command or process.command.startswith("ray::"):
+            process.send(signal.SIGKILL)
+
+
 def _shut_down(*, local: bool, lost: bool = False) -> None:
     import ray
 
     helpers = descendants(os.getpid()) if local else []
     if lost:  # it would wait for what is dead; this process ends soon anyway
-        for process in helpers:
-            if "/ray/core/src/ray/" in process.command or process.command.startswith("ray::"):
-                process.send(signal.SIGKILL)
+        kill_started()
         return
     # While it shuts down, Ray has SIGTERM end this process at once, behind Python's back.
     shutting_down = threading.Thread(target=ray.shutdown, name="shut Ray down")

@@ -244,6 +244,7 @@ def _signals(control: SweepControl, leave: Leave | None) -> Iterator[Callable[[]
     def handle(number: int, frame: object) -> None:
         again, control.interrupted = control.interrupted, True
         if again and leave is not None:
+            cluster.kill_started()
             leave(INTERRUPTED, last_words)
         elif again or not (control.in_loop or control.ledger.in_transaction):
             raise KeyboardInterrupt
