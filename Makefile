@@ -44,7 +44,7 @@ else
 endif
 
 test-long: $(READY_DEV)
-	@$(BIN)/python -m pytest -q -m long $(ARGS)
+	@$(BIN)/python -m pytest -q -m "long and not browser" $(ARGS)
 
 # Builds the images and runs compose.yaml with them: root, Debian, Python 3.11; installs the engine where it is missing.
 images-test: $(READY_DEV)
