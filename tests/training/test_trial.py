@@ -281,7 +281,7 @@ def test_the_images_are_decoded_before_the_baseline_is_waited_for(
         raise TrainingError("that is all")
 
     monkeypatch.setattr(trial, "_images_on", decode)
-    monkeypatch.setattr(trial, "acquire_baseline", wait)
+    monkeypatch.setattr(trial, "_baseline_of", wait)
     with pytest.raises(TrainingError, match="that is all"):
         next(start())
     assert order == ["decoded", "waits for the baseline"]
