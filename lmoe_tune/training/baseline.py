@@ -22,6 +22,7 @@ from lmoe_tune.methods.baseline import CrossEntropy
 from lmoe_tune.model import build_model
 from lmoe_tune.spec import Spec
 from lmoe_tune.training.baseline_record import RECORD, baseline_folder, baseline_key
+from lmoe_tune.training.compiling import explained_compiler
 from lmoe_tune.training.epoch_timeout import each_within
 from lmoe_tune.training.loop import EpochResult, Settings, evaluate, train
 from lmoe_tune.training.memory import SET_FOR_THE_BASELINE, explained_memory
@@ -101,7 +102,7 @@ def _train_baseline(
     if state is not None:
         record = json.loads(state["record"])
     try:
-        with explained_memory(images.device, SET_FOR_THE_BASELINE):
+        with explained_memory(images.device, SET_FOR_THE_BASELINE), explained_compiler():
             if training.epochs == 0:
                 return _as_given(model, images, settings, folder, record)
 

@@ -6,8 +6,6 @@ One thread and two, or fp32 and bf16, give different bits, so a resumed sweep mu
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,6 +14,7 @@ from typing import Literal
 
 from lmoe_tune.spec import METHOD, Spec
 from lmoe_tune.spec.outliers import numbers_of_outliers
+from lmoe_tune.training.compiling import lacking_compiler
 from lmoe_tune.wording import readable_size
 
 
@@ -111,17 +110,6 @@ def numbers_of_rows(spec: Spec) -> int:
     if METHOD in spec.space:
         num_methods = len(spec.space[METHOD].choices or ())
     return num_methods * max(1, len(numbers_of_outliers(spec)))
-
-
-def lacking_compiler(device: str) -> str | None:
-    """What torch.compile lacks on this machine to build code for a device, in words."""
-    if device == "cuda":
-        variable, names, language = "CC", ("gcc", "clang"), "C"
-    else:
-        variable, names, language = "CXX", ("g++", "clang++"), "C++"
-    if os.environ.get(variable) or any(shutil.which(name) for name in names):
-        return None
-    return f"there is no {language} compiler here ({' or '.join(names)})"
 
 
 def gpu_bytes() -> int | None:

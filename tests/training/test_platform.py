@@ -206,19 +206,3 @@ def test_a_driver_that_cannot_know_leaves_it_out(
         monkeypatch.setattr(platform, "lacking_compiler", lambda device: "there is none")
     few = "space.outlier_ratio={choices: [0.5, 1]}"
     assert resolve_platform(large(make_spec, few)).train.compile is False
-
-
-@pytest.mark.parametrize(
-    ("device", "name", "said"), [("cuda", "clang", "C"), ("cpu", "g++", "C++")]
-)
-def test_what_torchs_compiler_lacks_is_said(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str, name: str, said: str
-) -> None:
-    for variable in ("CC", "CXX"):
-        monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    lacking = platform.lacking_compiler(device)
-    assert lacking is not None and f"no {said} compiler" in lacking
-    (tmp_path / name).write_text("#!/bin/sh\n", encoding="utf-8")
-    (tmp_path / name).chmod(0o755)
-    assert platform.lacking_compiler(device) is None
