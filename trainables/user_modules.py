@@ -13,8 +13,10 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-_folders: list[str] = []
-"""On the import path for specs, the newest first."""
+_seen: set[str] = set()
+"""The folders of all specs so far."""
+_added: list[str] = []
+"""Those that are on the import path because of that, the newest first."""
 _stamps: dict[str, tuple[str, int, int]] = {}
 """File, time of change and size of the modules from these folders, by name, when they were imported."""
 
@@ -25,6 +27,7 @@ def import_beside(folder: Path, name: str) -> ModuleType:
     Raises what the module raises.
     """
     place = str(folder)
+    _seen.add(place)
     _look_first_in(place)
     _forget_stale(place)
     before = set(sys.modules)
@@ -33,21 +36,21 @@ def import_beside(folder: Path, name: str) -> ModuleType:
     finally:
         for new in sys.modules.keys() - before:
             stamp = _stamp(sys.modules[new])
-            if stamp is not None and _folder_of(stamp[0]) in _folders:
+            if stamp is not None and _folder_of(stamp[0]) in _seen:
                 _stamps[new] = stamp
 
 
 def _look_first_in(place: str) -> None:
-    """Put the folder on the import path: after all that is installed, so that it hides no package,
-    and before the folders of other specs.
+    """Put the folder on the import path, if it is not: after all that is installed, so that it hides
+    no package, and before the folders of other specs.
     """
-    if _folders[:1] == [place] and place in sys.path:
+    others = [one for one in _added if one != place and one in sys.path]
+    if place in sys.path and (place not in _added or _added[0] == place):
         return
 
-    others = [one for one in _folders if one != place and one in sys.path]
     sys.path[:] = [path for path in sys.path if path not in (place, *others)]
     sys.path += [place, *others]
-    _folders[:] = [place, *others]
+    _added[:] = [place, *others]
     importlib.invalidate_caches()
 
 
@@ -58,7 +61,7 @@ def _forget_stale(place: str) -> None:
     if changed or hidden:  # and what has imported them
         for name in [*_stamps]:
             sys.modules.pop(name, None)
-            del _stamps[name]
+            _stamps.pop(name, None)
         importlib.invalidate_caches()
 
 

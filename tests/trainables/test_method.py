@@ -193,6 +193,13 @@ def test_two_folders_may_call_their_modules_alike(folder: Path, tmp_path: Path) 
     assert declared(other) and sys.path.index(str(other)) < sys.path.index(str(folder))
 
 
+def test_a_folder_that_is_on_the_import_path_stays_where_it_is(folder: Path) -> None:
+    sys.path.insert(0, str(folder))
+    before = list(sys.path)
+    load_method("my_methods.own:Mine", folder)
+    assert sys.path == before
+
+
 def test_a_module_that_was_edited_is_imported_again_with_what_it_imports(folder: Path) -> None:
     own = folder / "my_methods" / "own.py"
     (folder / "my_numbers.py").write_text("DOCS = 'one'\n", encoding="utf-8")
