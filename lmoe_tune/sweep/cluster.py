@@ -9,6 +9,7 @@ import signal
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -42,6 +43,7 @@ LOCAL_ENVIRONMENT = {
 }
 NAMESPACE = "lmoe-tune"  # of Ray's, for the names of sweeps
 SIGNALS_KEPT_EVERY_S = 0.005
+SHUTDOWN_PATIENCE_S = 30.0  # Ray takes 1 to 5 s
 MAX_SOCKET_BYTES = 107  # of a path, linux/un.h
 RAY_PATH_BYTES = len("/ray/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store.1")
 START_ATTEMPTS = 3
@@ -366,12 +368,15 @@ def _shut_down(*, local: bool, lost: bool = False) -> None:
         kill_started()
         return
     # While it shuts down, Ray has SIGTERM end this process at once, behind Python's back.
-    shutting_down = threading.Thread(target=ray.shutdown, name="shut Ray down")
+    shutting_down = threading.Thread(target=ray.shutdown, name="shut Ray down", daemon=True)
     shutting_down.start()
-    while shutting_down.is_alive():
+    give_up = time.monotonic() + SHUTDOWN_PATIENCE_S
+    while shutting_down.is_alive() and time.monotonic() < give_up:
         shutting_down.join(SIGNALS_KEPT_EVERY_S)
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM) or signal.SIG_DFL)
+    if local and shutting_down.is_alive():
+        kill_started()  # Ray was interrupted half-way through its start, and waits for itself
     for process in helpers:  # Ray's agents notice only after some 15 s that their raylet is gone
         if process.command.startswith("ray::"):
             process.send(signal.SIGTERM)
