@@ -262,15 +262,20 @@ def _a_trial_twice(bench: Bench) -> Iterator[str]:
 def _small_trial(
     bench: Bench, precision: str, name: str, *, device: str | None = None
 ) -> list[dict[str, float]]:
+    """What a trial at sizes of the CPU measured, without what depends on the clock."""
     spec = bench.spec(precision, device=device, **bench.small)
-    return list(trial_of(spec, bench.folder / "home", bench.folder / f"trial-{name}"))
+    return [
+        {metric: value for metric, value in epoch.items() if metric not in TIMING}
+        for epoch in trial_of(bench, spec, f"trial-{name}")
+    ]
 
 
-def trial_of(spec: Spec, home: Path, folder: Path) -> Iterator[dict[str, float]]:
-    """The metrics of each epoch of a whole trial; the home has the baselines and the decoded images."""
-    method, params = configured(spec, {}, folder)
-    for epoch in run_trial(spec, method.objective(params), params, home=home, folder=folder):
-        yield {name: value for name, value in epoch.metrics.items() if name not in TIMING}
+def trial_of(bench: Bench, spec: Spec, name: str) -> Iterator[dict[str, float]]:
+    """The metrics of each epoch of a trial as a search runs it, its checkpoints included."""
+    method, params = configured(spec, {}, bench.folder)
+    objective, home, folder = method.objective(params), bench.folder / "home", bench.folder / name
+    for epoch in run_trial(spec, objective, params, home=home, folder=folder):
+        yield epoch.metrics
 
 
 def refuse(is_wrong: bool, what: str) -> None:
@@ -336,16 +341,16 @@ def step(bench: Bench, budget: Budget) -> Iterator[str]:
 
     ours = statistics.median(loose[fastest.name])
     ours_limit = "bf16 products" if bench.on_gpu else "fp32 products"
-    for name, side, seconds, limit in (
-        ("reference, torch's defaults", reference, base, "TF32 products"),
-        ("reference, strict fp32", reference, strict, "fp32 products"),
-        (fastest.name, fastest, ours, ours_limit),
+    of_reference, of_ours = counted(reference), counted(fastest)
+    for name, (flops, num_bytes), seconds, limit in (
+        ("reference, torch's defaults", of_reference, base, "TF32 products"),
+        ("reference, strict fp32", of_reference, strict, "fp32 products"),
+        (fastest.name, of_ours, ours, ours_limit),
     ):
-        flops, num_bytes = counted(side)
         of_products = flops / seconds / limits.get(limit, limits["fp32 products"])
         of_copying = num_bytes / seconds / limits["copy"]
         yield f"{line(name, seconds)}{of_products:13.1%}{of_copying:12.1%}"
-    yield f"a step of ours: {flops / 1e12:.2f} TFLOP, {num_bytes / 1e9:.0f} GB where nothing is fused"
+    yield f"a step of ours: {of_ours[0] / 1e12:.2f} TFLOP, {of_ours[1] / 1e9:.0f} GB where nothing is fused"
 
     for side in reversed(sides[1:-1]):  # those in strict fp32 take longest
         if not budget.left:
@@ -567,13 +572,7 @@ def epoch(bench: Bench, budget: Budget) -> Iterator[str]:
 
 
 def _trial_epochs(bench: Bench, name: str, *, epochs: int) -> Iterator[dict[str, float]]:
-    """The metrics of each epoch of a trial as a search runs it, its checkpoints included."""
-    spec = bench.spec(_precision(bench), epochs=epochs)
-    method, params = configured(spec, {}, bench.folder)
-    for found in run_trial(
-        spec, method.objective(params), params, home=bench.folder / "home", folder=bench.folder / name
-    ):  # fmt: skip
-        yield found.metrics
+    return trial_of(bench, bench.spec(_precision(bench), epochs=epochs), name)
 
 
 @dataclass(frozen=True)

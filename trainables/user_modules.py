@@ -44,10 +44,10 @@ def _look_first_in(place: str) -> None:
     """Put the folder on the import path, if it is not: after all that is installed, so that it hides
     no package, and before the folders of other specs.
     """
-    others = [one for one in _added if one != place and one in sys.path]
     if place in sys.path and (place not in _added or _added[0] == place):
         return
 
+    others = [one for one in _added if one != place and one in sys.path]
     sys.path[:] = [path for path in sys.path if path not in (place, *others)]
     sys.path += [place, *others]
     _added[:] = [place, *others]

@@ -1,4 +1,4 @@
-"""Commands that work on a sweep or a trial: search, resume, train, sync."""
+"""Commands that work on a sweep or a trial: search, resume, train, prune-checkpoints, sync."""
 
 from __future__ import annotations
 

@@ -363,10 +363,12 @@ def kill_started() -> None:
 def _shut_down(*, local: bool, lost: bool = False) -> None:
     import ray
 
-    helpers = descendants(os.getpid()) if local else []
     if lost:  # it would wait for what is dead; this process ends soon anyway
-        kill_started()
+        if local:
+            kill_started()
         return
+
+    helpers = descendants(os.getpid()) if local else []
     # While it shuts down, Ray has SIGTERM end this process at once, behind Python's back.
     shutting_down = threading.Thread(target=ray.shutdown, name="shut Ray down", daemon=True)
     shutting_down.start()
