@@ -68,6 +68,9 @@ DOORS: dict[str, Callable[[], bool]] = {
             and "ENABLE_RAY_CLUSTER" in source("ray._private.services")
         )
     ),
+    "Ray takes SIGTERM by ray_constants.RAY_DISABLE_FAILURE_SIGNAL_HANDLER": (
+        lambda: found("ray._private.ray_constants:RAY_DISABLE_FAILURE_SIGNAL_HANDLER") is False
+    ),
     "Ray prints a cluster's errors by worker.listen_error_messages": (
         lambda: callable(found("ray._private.worker:listen_error_messages"))
     ),

@@ -9,8 +9,8 @@ import signal
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,8 @@ LOCAL_ENVIRONMENT = {
     "RAY_preload_python_modules": "trainables.worker,lmoe_tune.training.trial",
 }
 NAMESPACE = "lmoe-tune"  # of Ray's, for the names of sweeps
-SIGNALS_KEPT_EVERY_S = 0.005
+ASKED_EVERY_S = 0.05
+START_PATIENCE_S = 10.0  # of a user who wants out; Ray takes 2 to 5 s
 SHUTDOWN_PATIENCE_S = 30.0  # Ray takes 1 to 5 s
 MAX_SOCKET_BYTES = 107  # of a path, linux/un.h
 RAY_PATH_BYTES = len("/ray/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store.1")
@@ -101,7 +102,9 @@ class Cluster:
 
 @contextmanager
 def started(
-    address: str | None, sent: Callable[[], AbstractContextManager[dict[str, Any]]] | None = None
+    address: str | None,
+    sent: Callable[[], AbstractContextManager[dict[str, Any]]] | None = None,
+    interrupted: Callable[[], bool] = lambda: False,
 ) -> Iterator[Cluster]:
     """Ray for the length of the block: joined at `address` (or RAY_ADDRESS), else started on this
     machine.
@@ -110,9 +113,11 @@ def started(
 
     Args:
         sent: gives the runtime environment of the workers of a cluster that is joined.
+        interrupted: whether to give up; it is asked all the while Ray starts.
 
     Raises:
         LmoeTuneError: Ray cannot be started or joined.
+        KeyboardInterrupt: it was given up.
     """
     address = address or os.environ.get("RAY_ADDRESS") or None
     import ray
@@ -129,7 +134,7 @@ def started(
             folder = stack.enter_context(_private_folder())
         elif sent:
             workers = stack.enter_context(sent())
-        yield stack.enter_context(_ray(address, folder, workers))
+        yield stack.enter_context(_ray(address, folder, workers, interrupted))
 
 
 @contextmanager
@@ -173,20 +178,43 @@ def _on_loopback() -> Iterator[None]:
 
 @contextmanager
 def _ray(
-    address: str | None, folder: Path | None, workers: dict[str, Any] | None
+    address: str | None,
+    folder: Path | None,
+    workers: dict[str, Any] | None,
+    interrupted: Callable[[], bool],
 ) -> Iterator[Cluster]:
-    # Importing Tune takes a second and waits for nothing; starting Ray mostly waits.
-    importing = threading.Thread(target=_import_tune, daemon=True)
-    importing.start()
+    # An exception that a signal raises in the midst of Ray's start may leave a lock taken for ever,
+    # so it starts in a thread, where none is raised; without that thread, its end would take 5 s.
+    # Importing Tune takes a second of that time.
+    local, over = address is None, threading.Event()
+    starting = _in_thread("Ray's own", lambda: _start(address, folder, workers), over.wait)
+    importing = _in_thread("import Tune", _import_tune)
+    try:
+        while wait([starting, importing], ASKED_EVERY_S).not_done:
+            if interrupted():
+                raise KeyboardInterrupt
+        starting.result()
+    except BaseException:
+        wait([starting], START_PATIENCE_S)  # half-way through it, it could not be shut down
+        _shut_down(local=local)
+        over.set()
+        raise
 
+    vitals = _vitals(local=local)
+    try:
+        yield Cluster(local=local, vitals=vitals)
+    finally:
+        _shut_down(local=local, lost=vitals.check() is not None)
+        over.set()
+
+
+def _start(address: str | None, folder: Path | None, workers: dict[str, Any] | None) -> None:
     for attempt in range(1, START_ATTEMPTS + 1):
         try:
             _start_or_join(address, folder, workers)
-            break
-        except BaseException as error:
+            return
+        except Exception as error:
             _shut_down(local=address is None)
-            if not isinstance(error, Exception):
-                raise
             if address is None and attempt < START_ATTEMPTS:
                 continue  # on a busy machine its raylet may not be up within Ray's fixed 30 s
             if address:
@@ -195,12 +223,24 @@ def _ray(
                 where = "started on this machine"
             raise LmoeTuneError(f"Ray cannot be {where}: {error}") from error
 
-    vitals = _vitals(local=address is None)
-    try:
-        importing.join()
-        yield Cluster(local=address is None, vitals=vitals)
-    finally:
-        _shut_down(local=address is None, lost=vitals.check() is not None)
+
+def _in_thread(
+    name: str, work: Callable[[], object], afterwards: Callable[[], object] = lambda: None
+) -> Future[None]:
+    """A thread that does this, and that nothing waits for when the process ends."""
+    done: Future[None] = Future()
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:
+            done.set_exception(error)
+        else:
+            done.set_result(None)
+        afterwards()
+
+    threading.Thread(target=run, name=name, daemon=True).start()
+    return done
 
 
 def _start_or_join(
@@ -208,7 +248,7 @@ def _start_or_join(
 ) -> None:
     import ray
 
-    with _without_cluster_messages():
+    with _without_cluster_messages(), _without_signal_handler():
         if address is not None:
             ray.init(
                 address=address,
@@ -369,16 +409,10 @@ def _shut_down(*, local: bool, lost: bool = False) -> None:
         return
 
     helpers = descendants(os.getpid()) if local else []
-    # While it shuts down, Ray has SIGTERM end this process at once, behind Python's back.
-    shutting_down = threading.Thread(target=ray.shutdown, name="shut Ray down", daemon=True)
-    shutting_down.start()
-    give_up = time.monotonic() + SHUTDOWN_PATIENCE_S
-    while shutting_down.is_alive() and time.monotonic() < give_up:
-        shutting_down.join(SIGNALS_KEPT_EVERY_S)
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM) or signal.SIG_DFL)
-    if local and shutting_down.is_alive():
-        kill_started()  # Ray was interrupted half-way through its start, and waits for itself
+    shutting_down = _in_thread("shut Ray down", ray.shutdown)
+    wait([shutting_down], SHUTDOWN_PATIENCE_S)
+    if local and not shutting_down.done():
+        kill_started()  # it waits for itself
     for process in helpers:  # Ray's agents notice only after some 15 s that their raylet is gone
         if process.command.startswith("ray::"):
             process.send(signal.SIGTERM)
@@ -430,6 +464,21 @@ def _without_cluster_messages() -> Iterator[None]:
         yield
         return
     with _replaced(worker, "listen_error_messages", silent):
+        yield
+
+
+@contextmanager
+def _without_signal_handler() -> Iterator[None]:
+    """Leave the signals to Python. From its start to its end, a handler of Ray's core would end this
+    process at SIGTERM, with a stack trace.
+    """
+    from ray._private import ray_constants
+
+    switch = "RAY_DISABLE_FAILURE_SIGNAL_HANDLER"  # a variable of Ray's, which the workers would take over
+    if not hasattr(ray_constants, switch):
+        yield
+        return
+    with _replaced(ray_constants, switch, True):
         yield
 
 

@@ -39,7 +39,7 @@ class SweepControl:
     """Records what trials report, and decides when the sweep stops.
 
     Attributes:
-        in_loop: the event loop runs and looks at `interrupted` several times a second.
+        heeds: what runs looks at `interrupted` several times a second.
         nonce: what a worker must find in the sweep's folder.
         handed_back: trials that came back unfinished, from a node left out or out of memory; they
             are handed out again.
@@ -63,7 +63,7 @@ class SweepControl:
         self.observer = observer
         self._interrupted = False
         self._stop = stop or Event()
-        self.in_loop = False
+        self.heeds = False
         self.fatal: BaseException | None = None
         self.baseline = _baseline_metrics(ledger)
         self.nonce = leave_sign(ledger.folder.path, code_of(ledger.spec, import_path))
@@ -93,6 +93,15 @@ class SweepControl:
     @interrupted.setter
     def interrupted(self, value: bool) -> None:
         self._interrupted = value
+
+    @contextmanager
+    def heeding(self) -> Iterator[None]:
+        """The block looks at `interrupted` by itself: a first signal raises nothing in it."""
+        self.heeds = True
+        try:
+            yield
+        finally:
+            self.heeds = False
 
     @property
     def was_interrupted_first(self) -> bool:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lmoe_tune import advice
+from lmoe_tune.garbage import uncollected
 from lmoe_tune.records import EpochRecord, TrialRecord
 from lmoe_tune.spec import Spec
 from lmoe_tune.sweep import schema
@@ -74,7 +75,7 @@ class Ledger:
         self._path = path or folder.ledger
         self._contents = Contents()
         self._journal: JournalFile | None = None  # of one that is written
-        with _garbage_left():
+        with uncollected():
             if writable:
                 self._open_for_writing(first_attrs or {}, enqueue=enqueue)
             else:
@@ -595,20 +596,6 @@ class Ledger:
             self._standing.update(trial)
             if trial.is_finished and self._journal is not None:
                 self._written.drop(number)
-
-
-@contextmanager
-def _garbage_left() -> Iterator[None]:
-    """Collect no garbage in the block: everything in a ledger stays, and scanning it again and
-    again takes a third of the time.
-    """
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def now_ms() -> int:

@@ -9,8 +9,8 @@ import signal
 import threading
 import warnings
 from _thread import interrupt_main
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,7 +74,7 @@ def run_sweep(
         {"pid": os.getpid(), "resources": ledger.spec.resources.model_dump(mode="json")}
     )
 
-    with _signals(control, settings.leave) as install:
+    with _signals(control, settings.leave):
         projector = Projector(
             ledger,
             tracking_uri,
@@ -82,12 +82,8 @@ def run_sweep(
             lambda left, total: observer.on_work(DELIVERING, total - left, total),
         )
         try:
-            _run_on_ray(control, projector, run, settings, install, worker)
+            _run_on_ray(control, projector, run, settings, worker)
         except KeyboardInterrupt:
-            control.interrupted = True
-        except SystemExit as exit_:  # while Ray starts, its own handler takes SIGTERM
-            if exit_.code != signal.SIGTERM:
-                raise
             control.interrupted = True
         except LmoeTuneError:  # a signal to the whole process group ends Ray, too
             if not control.interrupted:
@@ -112,7 +108,6 @@ def _run_on_ray(
     projector: Projector,
     run: int,
     settings: RunSettings,
-    install: Callable[[], None],
     worker: type[Any] | None,
 ) -> None:
     ledger = control.ledger
@@ -121,8 +116,10 @@ def _run_on_ray(
         return shipping.sent(ledger.spec, control.import_path)
 
     leave = settings.leave
-    with cluster.started(settings.address, sent) as resources:
-        install()  # Ray put its own in their place
+    with ExitStack() as stack:
+        with control.heeding():
+            started = cluster.started(settings.address, sent, lambda: control.interrupted)
+            resources = stack.enter_context(started)
         if resources.local:
             refuse_too_large(resources.capacities().values(), ledger.spec.resources)
         resources.show_presence(f"{ledger.sweep_id}-{run}")
@@ -199,8 +196,7 @@ def _tune(
         ),
     )
     try:
-        control.in_loop = True
-        with cluster.private_environment(), _quiet():
+        with control.heeding(), cluster.private_environment(), _quiet():
             tuner.fit()
     except LeaveLoop:
         pass
@@ -210,7 +206,6 @@ def _tune(
         if control.fatal is None:
             raise LmoeTuneError(f"Ray stopped the sweep: {error}. Resume it to continue") from error
     finally:
-        control.in_loop = False
         shutil.rmtree(scratch, ignore_errors=True)
 
 
@@ -229,16 +224,15 @@ def _quiet() -> Iterator[None]:
 
 
 @contextmanager
-def _signals(control: SweepControl, leave: Leave | None) -> Iterator[Callable[[], None]]:
+def _signals(control: SweepControl, leave: Leave | None) -> Iterator[None]:
     """The first SIGINT, SIGTERM or SIGHUP stops cleanly; a second one leaves at once, which loses
     nothing.
 
     Only the main thread can handle signals, and signals that the user ignores (`nohup`) stay
-    ignored. Afterwards the old handlers are back. Yields a function that installs the handlers once
-    more.
+    ignored. Afterwards the old handlers are back.
     """
     if threading.current_thread() is not threading.main_thread():
-        yield lambda: None
+        yield
         return
 
     def handle(number: int, frame: object) -> None:
@@ -246,20 +240,16 @@ def _signals(control: SweepControl, leave: Leave | None) -> Iterator[Callable[[]
         if again and leave is not None:
             cluster.kill_started()
             leave(INTERRUPTED, last_words)
-        elif again or not (control.in_loop or control.ledger.in_transaction):
+        elif again or not (control.heeds or control.ledger.in_transaction):
             raise KeyboardInterrupt
 
     last_words = f"interrupted; to resume: {control.ledger.resume_command}"
     before = {number: signal.getsignal(number) for number in STOPPING}
     taken = [number for number in STOPPING if before[number] != signal.SIG_IGN]
-
-    def install() -> None:
-        for number in taken:
-            signal.signal(number, handle)
-
-    install()
+    for number in taken:
+        signal.signal(number, handle)
     try:
-        yield install
+        yield
     finally:
         for number in taken:
             signal.signal(number, before[number] or signal.SIG_DFL)

@@ -6,7 +6,6 @@ Imports MLflow only inside functions: 1.3 s of CPU with its SQL store.
 from __future__ import annotations
 
 import fcntl
-import gc
 import os
 import sqlite3
 import uuid
@@ -16,6 +15,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lmoe_tune.garbage import uncollected
 from lmoe_tune.tracking.address import sqlite_path
 from lmoe_tune.tracking.probe import refuse_unusable
 
@@ -68,7 +68,7 @@ def connect(uri: str) -> MlflowClient:
     refuse_unusable(uri)
     apply_settings()
     path = sqlite_path(uri)
-    with _no_collection():
+    with uncollected():
         from mlflow import MlflowClient
 
         if path is None:
@@ -132,20 +132,6 @@ def _create_sqlite(path: Path) -> None:
         with closing(sqlite3.connect(aside)) as copy:
             held.backup(copy)
     aside.replace(path)
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Without the garbage collector: a third of the time that loading MLflow takes, and it finds
-    nothing.
-    """
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collecting:
-            gc.enable()
 
 
 @contextmanager
