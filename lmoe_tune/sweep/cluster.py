@@ -39,7 +39,7 @@ LOCAL_ENVIRONMENT = {
     # All of Ray listens on 127.0.0.1: an address given to `ray.init` is replaced by the machine's own.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     # A fresh worker imports these while the driver is still busy starting; saves the import of torch (2 s).
-    "RAY_preload_python_modules": "trainables.worker,lmoe_tune.training.trial",
+    "RAY_preload_python_modules": "trainables.preload",
 }
 NAMESPACE = "lmoe-tune"  # of Ray's, for the names of sweeps
 ASKED_EVERY_S = 0.05

@@ -115,11 +115,17 @@ def _run_on_ray(
     def sent() -> AbstractContextManager[dict[str, Any]]:
         return shipping.sent(ledger.spec, control.import_path)
 
+    def interrupted() -> bool:
+        if control.interrupted:
+            control.observer.on_message(
+                "interrupted: Ray is let start, and then shut down; a second Ctrl-C ends it at once"
+            )
+        return control.interrupted
+
     leave = settings.leave
     with ExitStack() as stack:
         with control.heeding():
-            started = cluster.started(settings.address, sent, lambda: control.interrupted)
-            resources = stack.enter_context(started)
+            resources = stack.enter_context(cluster.started(settings.address, sent, interrupted))
         if resources.local:
             refuse_too_large(resources.capacities().values(), ledger.spec.resources)
         resources.show_presence(f"{ledger.sweep_id}-{run}")
