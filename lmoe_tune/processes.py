@@ -122,6 +122,26 @@ def die_with_parent() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+def give_way() -> None:
+    """Let whatever else runs on this machine go first.
+
+    Linux shares the processors out between sessions first, so in a process with a session of its
+    own `nice` alone would change nothing (sched(7), "The autogroup feature").
+    """
+    os.nice(19)
+    _set_priority_of_session(19)
+
+
+def take_turns() -> None:
+    """Give way no longer: the session's part of it is undone, `nice` cannot be."""
+    _set_priority_of_session(0)
+
+
+def _set_priority_of_session(nice: int) -> None:
+    with suppress(OSError):  # not on Linux, or switched off
+        Path("/proc/self/autogroup").write_text(str(nice), encoding="ascii")
+
+
 class JsonProcess:
     """A Python process of ours that is sent one JSON object a line, and answers with others.
 

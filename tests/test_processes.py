@@ -64,6 +64,33 @@ def test_a_process_that_was_killed_says_by_what(module: Path) -> None:
     assert said == "was killed (signal 9, SIGKILL; perhaps the machine ran out of memory)"
 
 
+AUTOGROUP = Path("/proc/self/autogroup")
+
+
+@pytest.mark.skipif(not os.access(AUTOGROUP, os.W_OK), reason="sessions have no priority here")
+def test_a_process_with_its_own_session_gives_way_and_takes_turns_again(module: Path) -> None:
+    """`nice` alone does nothing there: the kernel shares processors out between sessions first."""
+    before = AUTOGROUP.read_text(encoding="ascii")
+    module.write_text(
+        "import os\n"
+        "from lmoe_tune.processes import give_way, message_pipe, take_turns\n"
+        "def session():\n"
+        f"    return open({str(AUTOGROUP)!r}).read().split()[-1]\n"
+        "def main():\n"
+        "    tell = message_pipe()\n"
+        "    give_way()\n"
+        "    tell({'nice': os.nice(0), 'session': session()})\n"
+        "    import time; time.sleep(0.2)\n"  # Linux takes ten changes a second at most
+        "    take_turns()\n"
+        "    tell({'session': session()})\n",
+        encoding="utf-8",
+    )
+    process = JsonProcess("odd_child", own_session=True)
+    assert list(process.messages()) == [{"nice": 19, "session": "19"}, {"session": "0"}]
+    assert process.wait() == 0
+    assert AUTOGROUP.read_text(encoding="ascii") == before
+
+
 @pytest.mark.parametrize(
     ("status", "said"),
     [
