@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lmoe_tune.errors import TrackingAwayError, TrackingRefusedError
+from lmoe_tune.garbage import uncollected
 from lmoe_tune.records import TrialRecord
 from lmoe_tune.snapshot import BaselineSnapshot, ModelSource, SweepSnapshot
 from lmoe_tune.tracking import comparison, content
@@ -361,9 +362,10 @@ def _find_runs(contact: _Contact, snapshot: SweepSnapshot) -> None:
     of_sweep = f"tags.`lmoe_tune.sweep_id` = '{snapshot.sweep_id}'"
     token: str | None = None
     while True:
-        page = client.search_runs(
-            [contact.runs.experiment_id], of_sweep, max_results=1000, page_token=token
-        )
+        with uncollected():
+            page = client.search_runs(
+                [contact.runs.experiment_id], of_sweep, max_results=1000, page_token=token
+            )
         found += page
         token = page.token
         if not token:
