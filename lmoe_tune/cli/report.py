@@ -10,6 +10,7 @@ import typer
 from lmoe_tune import advice
 from lmoe_tune.cli.options import HomeOption, NameArgument, checked_format, resolve_home
 from lmoe_tune.cli.output import print_json, print_rows, say
+from lmoe_tune.cli.results import sweep_to_read
 from lmoe_tune.errors import TrackingError, UsageError
 
 app = typer.Typer()
@@ -68,9 +69,7 @@ def report(name: NameArgument, home: HomeOption = None) -> None:
     """One page with the verdict, the best parameters and all figures; needs no network. Prints its
     path.
     """
-    from lmoe_tune.api.sweeps import open_sweep
-
-    sweep = open_sweep(name, resolve_home(home))
+    sweep = sweep_to_read(resolve_home(home), name)
     page = sweep.write_report()
     try:
         delivered = sweep.deliver_report()

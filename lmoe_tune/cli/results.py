@@ -82,7 +82,7 @@ def status(
         with suppress(KeyboardInterrupt):  # which is how one stops looking
             _watch(where, name)
         return
-    found = _sweep(where, name).summary()
+    found = sweep_to_read(where, name).summary()
     if chosen == "json":
         print_json(found)
         return
@@ -114,7 +114,7 @@ def _watch(home: Path, name: str) -> None:
     """
     from lmoe_tune.sweep import view
 
-    sweep, before = _sweep(home, name), ""
+    sweep, before = sweep_to_read(home, name), ""
     while True:
         flat = view.flattened(sweep.summary())
         if sys.stdout.isatty():
@@ -135,7 +135,7 @@ def _watch(home: Path, name: str) -> None:
 def leaderboard(name: NameArgument, form: FormatOption = "table", home: HomeOption = None) -> None:
     """All trials of a sweep, best first."""
     chosen = checked_format(form)
-    sweep = _sweep(resolve_home(home), name)
+    sweep = sweep_to_read(resolve_home(home), name)
     rows = sweep.leaderboard()
     _say_openings(sweep.test_openings)
     if chosen == "json":
@@ -172,7 +172,7 @@ def _say_failures(rows: Sequence[Mapping[str, Any]]) -> None:
 def best(name: NameArgument, form: FormatOption = "table", home: HomeOption = None) -> None:
     """The best trial: parameters, metrics, checkpoint, MLflow run and model."""
     chosen = checked_format(form)
-    sweep = _sweep(resolve_home(home), name)
+    sweep = sweep_to_read(resolve_home(home), name)
     found = sweep.summary()["best"]
     if found is None:
         raise UsageError(f"the sweep '{name}' has no complete trial yet")
@@ -202,7 +202,7 @@ def audit(name: NameArgument, form: FormatOption = "table", home: HomeOption = N
     paper.
     """
     chosen = checked_format(form)
-    found = _sweep(resolve_home(home), name).audit()
+    found = sweep_to_read(resolve_home(home), name).audit()
     if chosen != "table":
         row = asdict(found) | {"same": not found.differences}
         if chosen == "json":
@@ -245,7 +245,8 @@ def ui(
     raise typer.Exit(serve_ui(resolve_home(home), name, port, Lines()))
 
 
-def _sweep(home: Path, name: str) -> Sweep:
+def sweep_to_read(home: Path, name: str) -> Sweep:
+    """The sweep, for a command that reads, answers and ends."""
     from lmoe_tune.api.sweeps import open_sweep
 
     gc.disable()  # what is read stays until the end, so collecting garbage would find nothing
