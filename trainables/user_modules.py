@@ -26,7 +26,7 @@ def import_beside(folder: Path, name: str) -> ModuleType:
 
     Raises what the module raises.
     """
-    place = str(folder)
+    place = str(folder.resolve())
     _seen.add(place)
     _look_first_in(place)
     _forget_stale(place)

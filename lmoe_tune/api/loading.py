@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from lmoe_tune.arguments import refuse_other, refuse_other_items
 from lmoe_tune.readers.recognition import missing
 from lmoe_tune.spec import Dataset, LoadedSpec, find_spec
 from lmoe_tune.spec import load_spec as read_spec
@@ -35,6 +36,9 @@ def load_spec(
         SpecError: with every problem that there is, in the order of the file.
         UsageError: there is no such file.
     """
+    refuse_other(spec, "spec", str, Path)
+    refuse_other_items(overrides, "overrides", str)
+    refuse_other(name, "name", str, type(None))
 
     def lacking(dataset: Dataset) -> str | None:
         if not look_for_data:

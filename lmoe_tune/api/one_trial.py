@@ -10,11 +10,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lmoe_tune.api.loading import load_spec
+from lmoe_tune.arguments import refuse_other, refuse_other_items
 from lmoe_tune.data.decode_ahead import decode_ahead
 from lmoe_tune.durable import read_text, write_durably
 from lmoe_tune.errors import UsageError
 from lmoe_tune.home import resolve_home
 from lmoe_tune.records import TrialRecord
+from lmoe_tune.source_code import code_of
 from lmoe_tune.spec import METHOD, METRICS, LoadedSpec, identity, load_params, resolved_yaml
 from lmoe_tune.sweep import schema
 from lmoe_tune.sweep.ledger import Ledger
@@ -29,7 +32,8 @@ if TYPE_CHECKING:
 class SingleTrial:
     """A trial to iterate over: each step trains one epoch and gives its result.
 
-    Started a second time, it continues after its last checkpoint.
+    Started a second time, it continues after its last checkpoint, unless spec, parameters or code have
+    changed since.
 
     Attributes:
         folder: its checkpoints and records.
@@ -60,7 +64,8 @@ class SingleTrial:
             loaded.spec, cuda=torch.cuda.is_available() if asked == "auto" else None
         )
         self._home, self._observer = home, observer
-        identified = json.dumps([identity(self.spec), self.params], sort_keys=True)
+        of_code = code_of(self.spec, import_path)
+        identified = json.dumps([identity(self.spec), self.params, of_code], sort_keys=True)
         key = hashlib.sha256(identified.encode()).hexdigest()[:8]
         self.folder = folder or home / "train" / f"{self.spec.name}-{key}"
         self._epochs = _read_epochs(self.folder)
@@ -122,8 +127,8 @@ class SingleTrial:
 
 
 def train(
-    spec: LoadedSpec,
-    params: Mapping[str, Any] | Path | None = None,
+    spec: LoadedSpec | str | Path,
+    params: Mapping[str, Any] | str | Path | None = None,
     *,
     home: str | Path | None = None,
     observer: Observer | None = None,
@@ -131,7 +136,7 @@ def train(
     """One trial without Ray: `for epoch in train(spec): ...` trains it, an epoch per step.
 
     Args:
-        spec: what `load_spec` gave.
+        spec: what `load_spec` gave, or what it takes.
         params: values of its parameters, or a YAML file with them; the defaults otherwise.
         home: where its records, baselines and decoded images are kept; as for `search`.
         observer: hears what happens before the first epoch.
@@ -140,8 +145,13 @@ def train(
         UsageError: there are no such parameters.
         SpecError: the file of parameters has problems.
     """
-    if isinstance(params, Path):
-        params = load_params(params, declaration_of(spec.spec, spec.path.resolve().parent))
+    refuse_other(params, "params", Mapping, str, Path, type(None))
+    if isinstance(params, Mapping):
+        refuse_other_items([*params], "names of params", str)
+    if not isinstance(spec, LoadedSpec):
+        spec = load_spec(spec, bounded=True)
+    if isinstance(params, str | Path):
+        params = load_params(Path(params), declaration_of(spec.spec, spec.path.resolve().parent))
     return SingleTrial(spec, params or {}, resolve_home(home), observer or Observer())
 
 
@@ -202,4 +212,9 @@ def _read_epochs(folder: Path) -> dict[int, dict[str, float]]:
         lines = read_text(folder / "metrics.jsonl").splitlines()
     except FileNotFoundError:
         return {}
-    return {record["epoch"]: record["metrics"] for record in map(json.loads, lines)}
+    try:
+        return {record["epoch"]: record["metrics"] for record in map(json.loads, lines)}
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(
+            f"{folder / 'metrics.jsonl'}: is damaged; remove {folder} to train the trial again"
+        ) from error

@@ -12,11 +12,13 @@ from typing import Any
 from lmoe_tune import advice
 from lmoe_tune.api.loading import load_spec
 from lmoe_tune.api.sweeps import Sweep
+from lmoe_tune.arguments import refuse_other
 from lmoe_tune.data.decode_ahead import decode_ahead
 from lmoe_tune.errors import StorageError, UsageError
 from lmoe_tune.home import resolve_home
 from lmoe_tune.spec import LoadedSpec, Spec, duration_s
 from lmoe_tune.spec.model import NAME_MUST_BE, NAME_PATTERN
+from lmoe_tune.spec.record import problems_of
 from lmoe_tune.sweep import projector, view
 from lmoe_tune.sweep.budget import Budget, BudgetChange, change_of, how_to_extend, refuse_useless
 from lmoe_tune.sweep.cluster import refuse_unusable_folder
@@ -84,6 +86,8 @@ def search(
         LmoeTuneError: Ray cannot be started, or no trial can be trained.
         KeyboardInterrupt: it was interrupted before there was a sweep to resume.
     """
+    for value, called in ((name, "name"), (address, "address"), (tracking_uri, "tracking_uri")):
+        refuse_other(value, called, str, type(None))
     change = change_of(trials=trials, time=time, gpu_hours=gpu_hours)
     settings = RunSettings(
         observer or Observer(),
@@ -272,9 +276,11 @@ def seconds(value: str | float | None, called: str) -> float | None:
     """A duration in seconds: 90, "90s", "30m", "8h", "2d". Raises UsageError that names what was
     given.
     """
-    if value is None or isinstance(value, int | float):
+    if value is None or (isinstance(value, int | float) and value >= 0):
         return value
     try:
+        if not isinstance(value, str):
+            raise ValueError(f"{value!r} is no duration")
         return duration_s(float(value) if re.fullmatch(r"\d+(\.\d+)?", value) else value)
     except ValueError as error:
         raise UsageError(
@@ -296,4 +302,8 @@ def _renamed(spec: Spec, name: str | None, tracking_uri: str | None) -> Spec:
                 "put it into MLFLOW_TRACKING_URI"
             )
         update["tracking"] = spec.tracking.model_copy(update={"uri": tracking_uri})
-    return spec.model_copy(update=update)
+    changed = spec.model_copy(update=update)
+    problems = problems_of(changed)
+    if problems:
+        raise UsageError(f"tracking_uri: {problems[0].what}")
+    return changed

@@ -10,6 +10,7 @@ from threading import Event
 from typing import TYPE_CHECKING, Any
 
 from lmoe_tune import advice
+from lmoe_tune.arguments import refuse_other, refuse_other_items
 from lmoe_tune.errors import LmoeTuneError, TrackingError, UsageError
 from lmoe_tune.home import resolve_home
 from lmoe_tune.records import TrialRecord
@@ -300,6 +301,7 @@ def open_sweep(name: str, home: str | Path | None = None) -> Sweep:
         UsageError: there is no such sweep; the message names those there are.
         LedgerError: its records are damaged.
     """
+    refuse_other(name, "name", str)
     return Sweep(find_sweep(resolve_home(home), name))
 
 
@@ -307,6 +309,9 @@ def compare(sweeps: Sequence[Sweep]) -> Comparison:
     """Put sweeps side by side: settings that differ, best and spread, cost, verdicts, one figure."""
     from lmoe_tune.report.comparison import compare
 
+    refuse_other_items(sweeps, "sweeps", Sweep)
+    if not sweeps:
+        raise UsageError("compare needs at least one sweep")
     return compare([sweep.ledger for sweep in sweeps])
 
 

@@ -10,6 +10,7 @@ from threading import Event
 from typing import TYPE_CHECKING, Protocol, overload
 
 from lmoe_tune import advice
+from lmoe_tune.arguments import refuse_other, refuse_other_items
 from lmoe_tune.confirmation.asking import ask
 from lmoe_tune.confirmation.forecast import Forecast, forecast_of
 from lmoe_tune.confirmation.job_ledger import JobLedger
@@ -135,7 +136,13 @@ def confirm(
         InterruptedConfirmation: it was stopped.
         LmoeTuneError: no training of the winner and its defaults ended well.
     """
+    if not isinstance(getattr(sweep, "folder", None), SweepFolder):
+        raise UsageError(f"sweep is {sweep!r}, but must be what `open_sweep` or `search` gives")
     folder = sweep.folder
+    for count, called in ((seeds, "seeds"), (top, "top")):
+        refuse_other(count, called, int)
+    refuse_other(reseed, "reseed", int, type(None))
+    refuse_other_items(splits or (), "splits", int)
     _refuse_counts(seeds, top, reseed)
     command = advice.confirm(
         folder.name,

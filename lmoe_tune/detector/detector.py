@@ -20,6 +20,7 @@ from torch import Tensor
 from lmoe_tune.data.decode import CorruptImageError, Picture, UInt8Array
 from lmoe_tune.data.preprocessing import Preprocessing
 from lmoe_tune.detector.scoring import BATCH, is_ood, score_pixels
+from lmoe_tune.errors import UsageError
 from lmoe_tune.evaluation.scores import ScoreName
 
 DEVICE = "LMOE_TUNE_DEVICE"
@@ -133,8 +134,19 @@ class Detector:
 
 
 def device_of(device: str | None) -> torch.device:
-    """The given device, else the environment's, else the CPU."""
-    return torch.device(device or os.environ.get(DEVICE) or "cpu")
+    """The given device, else the environment's, else the CPU.
+
+    Raises:
+        UsageError: there is none of that name, or not here.
+    """
+    asked = device or os.environ.get(DEVICE) or "cpu"
+    try:
+        found = torch.device(asked)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        why = str(error).splitlines()[0]
+        raise UsageError(f"the device {asked!r} cannot be used here: {why}") from error
+    return found
 
 
 def _or_raised(found: Prediction | CorruptImageError) -> Prediction:

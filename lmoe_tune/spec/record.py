@@ -12,6 +12,7 @@ from lmoe_tune.errors import Problem, SpecError
 from lmoe_tune.spec import document
 from lmoe_tune.spec.findings import Findings
 from lmoe_tune.spec.model import Spec
+from lmoe_tune.spec.sections import check_tracking
 from lmoe_tune.wording import dotted, shown
 
 CHANGEABLE = ("budget", "resources", "tracking")
@@ -78,6 +79,17 @@ def spec_from_resolved(text: str) -> Spec:
         raise SpecError(findings.problems)
 
     return Spec.model_validate(root.plain())
+
+
+def problems_of(spec: Spec) -> list[Problem]:
+    """What is wrong with a spec that was changed in memory, whose record could not be read again."""
+    problems: list[tuple[document.Mark, Problem]] = []
+    root = document.parse(resolved_yaml(spec), _RECORD, problems)
+    assert isinstance(root, document.Mapping), "a spec has sections"
+    findings = Findings(root, problems)
+    findings.check_shape()
+    check_tracking(findings)
+    return findings.problems
 
 
 def identity(spec: Spec) -> dict[str, Any]:

@@ -58,11 +58,13 @@ class Cluster:
     Attributes:
         local: Ray was started for this sweep alone.
         vitals: what of Ray must live.
+        stays: Ray was running already and goes on afterwards, so what is started on it must be ended.
     """
 
-    def __init__(self, *, local: bool, vitals: Vitals) -> None:
+    def __init__(self, *, local: bool, vitals: Vitals, stays: bool = False) -> None:
         self.local = local
         self.vitals = vitals
+        self.stays = stays
         self._presence: Any = None
 
     def capacities(self) -> dict[str, Capacity]:
@@ -99,6 +101,14 @@ class Cluster:
         made = ray.remote(num_cpus=0)(Presence)
         self._presence = made.options(name=name, namespace=NAMESPACE).remote()
 
+    def end_presence(self) -> None:
+        """The opposite, on a Ray that stays."""
+        if self._presence is not None and self.vitals.lost is None:
+            import ray
+
+            ray.kill(self._presence)
+        self._presence = None
+
 
 @contextmanager
 def started(
@@ -124,7 +134,11 @@ def started(
 
     if ray.is_initialized():
         with _environment(local=False):
-            yield Cluster(local=False, vitals=_vitals(local=False))
+            there = Cluster(local=False, vitals=_vitals(local=False), stays=True)
+            try:
+                yield there
+            finally:
+                there.end_presence()
         return
     with ExitStack() as stack:
         stack.enter_context(_environment(local=address is None))

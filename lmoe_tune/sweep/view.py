@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lmoe_tune.durable import read_text
-from lmoe_tune.errors import UsageError
+from lmoe_tune.errors import SpecError, UsageError
 from lmoe_tune.questions import Question, read_questions
 from lmoe_tune.records import TrialState
 from lmoe_tune.spec import Spec, spec_from_resolved
@@ -26,8 +26,19 @@ def read_sweep(folder: SweepFolder) -> Ledger:
 
 
 def read_spec(folder: SweepFolder) -> Spec:
-    """A sweep's spec, as it was frozen when the sweep was started."""
-    return spec_from_resolved(read_text(folder.spec))
+    """A sweep's spec, as it was frozen when the sweep was started.
+
+    Raises:
+        UsageError: it is gone or damaged.
+    """
+    try:
+        return spec_from_resolved(read_text(folder.spec))
+    except FileNotFoundError:
+        raise UsageError(
+            f"{folder.spec} is gone: put it back, or move the folder {folder.path} away"
+        ) from None
+    except SpecError as error:
+        raise UsageError(f"{folder.spec}: {error}; put back what was there") from error
 
 
 def state_of(ledger: Ledger) -> str:

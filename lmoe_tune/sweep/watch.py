@@ -60,9 +60,11 @@ class Watch(Stopper):  # type: ignore[misc]
             self._follow_lone_trials()
             done = self._control.time_is_up() or self._control.ledger.is_complete()
             self._tell_of_waiting()
-        if done or self._control.stopping:
-            raise LeaveLoop
-        return False
+        if not (done or self._control.stopping):
+            return False
+        if self._cluster.stays and self._cluster.vitals.lost is None:
+            return True  # Tune then ends its actors
+        raise LeaveLoop
 
     def _follow_cluster(self) -> None:
         """Nodes join and leave, and other sweeps come and go."""
