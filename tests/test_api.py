@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -67,15 +69,81 @@ def test_a_sweep_that_is_not_there_is_said_with_those_that_are(tmp_path: Path) -
         ({"name": "a b"}, "name"),
         ({"time": "soon"}, "time is 'soon', but must be a duration"),
         ({"wait_for_lock": "a while"}, "wait_for_lock is 'a while', but must be a duration"),
+        ({"wait_for_lock": []}, "wait_for_lock is an empty list, but must be a duration"),
+        ({"wait_for_lock": -3}, "wait_for_lock is -3, but must be a duration"),
         ({"tracking_uri": "http://ann:pw@host"}, "tracking_uri must not hold a password"),
+        ({"tracking_uri": ""}, "tracking_uri: value is '', but must be text"),
+        ({"tracking_uri": "mlruns"}, "tracking_uri: value is 'mlruns', but must be a URI"),
+        ({"tracking_uri": f"sqlite:////tmp/{'x' * 600}"}, "tracking_uri: value is 'sqlite:"),
+        ({"tracking_uri": Path("x")}, "tracking_uri is .*, but must be a text or None"),
+        ({"name": 3}, "name is 3, but must be a text or None"),
+        ({"overrides": "train.epochs=1"}, "overrides is 'train.epochs=1', but must be a list"),
+        ({"overrides": ["train.epochs=1", 3]}, r"overrides\[1\] is 3, but must be a text"),
     ],
 )
 def test_a_wrong_argument_of_search_is_named_before_anything_is_made(
-    arguments: dict[str, str], said: str, tmp_path: Path
+    arguments: dict[str, Any], said: str, tmp_path: Path
 ) -> None:
     with pytest.raises(lt.UsageError, match=said):
-        lt.search("digits", home=tmp_path / "home", **arguments)  # type: ignore[arg-type]
+        lt.search("digits", home=tmp_path / "home", **arguments)
     assert not (tmp_path / "home").exists()
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda: lt.load_spec(3), "spec is 3, but must be a text or a path"),
+        (lambda: lt.load_spec("digits", None), "overrides is None, but must be a list"),
+        (lambda: lt.open_sweep(Path("x")), "name is .*, but must be a text"),
+        (lambda: lt.compare([]), "compare needs at least one sweep"),
+        (lambda: lt.compare(["a"]), r"sweeps\[0\] is 'a', but must be a Sweep"),
+        (lambda: lt.confirm("digits"), "sweep is 'digits', but must be what `open_sweep`"),
+        (lambda: lt.train("digits", [1]), r"params is \[1\], but must be a mapping"),
+        (lambda: lt.train("digits", {3: 1}), r"names of params\[0\] is 3, but must be a text"),
+    ],
+)
+def test_a_wrong_argument_is_named(call: Callable[[], object], said: str) -> None:
+    with pytest.raises(lt.UsageError, match=said):
+        call()
+
+
+def test_a_sweep_without_its_spec_says_what_is_gone_or_damaged(tmp_path: Path) -> None:
+    folder = tmp_path / "sweeps" / "old"
+    folder.mkdir(parents=True)
+    (folder / "ledger.jsonl").touch()
+    with pytest.raises(lt.UsageError, match=r"old/spec\.yaml is gone: put it back"):
+        lt.open_sweep("old", tmp_path)
+    (folder / "spec.yaml").write_text("name: [1", encoding="utf-8")
+    with pytest.raises(lt.UsageError, match=r"old/spec\.yaml: the recorded spec:.*not valid YAML"):
+        lt.open_sweep("old", tmp_path)
+
+
+@pytest.mark.slow
+def test_a_trial_of_other_code_is_another_one(tmp_path: Path) -> None:
+    own = tmp_path / "my_own.py"
+    text = (
+        "from trainables.logit_mixoe import LogitMixOE\n"
+        "class Mine(LogitMixOE):\n"
+        "    note = 'first'\n"
+    )
+    own.write_text(text, encoding="utf-8")
+    spec = tmp_path / "mine.yaml"
+    spec.write_text(
+        "name: mine\ntrainable: my_own:Mine\ndata: {id: {dataset: digits}}\n"
+        "model: {baseline: {epochs: 1}}\ntrain: {epochs: 1}\n"
+        "space: {mixing_alpha: {low: 0.1, high: 10}}\n",
+        encoding="utf-8",
+    )
+    first = lt.train(spec, home=tmp_path / "home")
+    assert [epoch.epoch for epoch in first] == [1]
+    assert lt.train(spec, home=tmp_path / "home").num_epochs == 1
+    own.write_text(text.replace("first", "another"), encoding="utf-8")
+    other = lt.train(spec, home=tmp_path / "home")
+    assert other.num_epochs == 0, "what the old code gave is no result of the new"
+    (first.folder / "metrics.jsonl").write_text("{", encoding="utf-8")
+    own.write_text(text, encoding="utf-8")
+    with pytest.raises(lt.UsageError, match=r"metrics\.jsonl: is damaged; remove"):
+        lt.train(spec, home=tmp_path / "home")
 
 
 @pytest.mark.slow

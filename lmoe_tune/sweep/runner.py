@@ -116,13 +116,16 @@ def _run_on_ray(
         return shipping.sent(ledger.spec, control.import_path)
 
     def interrupted() -> bool:
-        if control.interrupted:
+        if control.interrupted and leave is not None:
             control.observer.on_message(
                 "interrupted: Ray is let start, and then shut down; a second Ctrl-C ends it at once"
             )
         return control.interrupted
 
     leave = settings.leave
+    if control.interrupted:
+        raise KeyboardInterrupt
+
     with ExitStack() as stack:
         with control.heeding():
             resources = stack.enter_context(cluster.started(settings.address, sent, interrupted))

@@ -127,11 +127,35 @@ ray.init(num_cpus=2, include_dashboard=False, logging_level="ERROR", log_to_driv
 async def cell():
     return search()
 
+def free():
+    give_up = time.monotonic() + 30  # Ray counts what is free once in a while
+    while ray.available_resources().get("CPU") != 2 and time.monotonic() < give_up:
+        time.sleep(0.1)
+    named = ray.util.list_named_actors(all_namespaces=True)
+    return ray.available_resources().get("CPU"), len(named)
+
+class Failing(Seen):
+    def on_epoch(self, trial): raise ValueError("the user's own")
+
 sweep = asyncio.run(cell())
-answer(state=sweep.state, ray=ray.is_initialized(), works=ray.get(ray.put(1)))
+after = free()
+try:
+    sweep.resume(trials=4, observer=Failing())
+except ValueError as error:
+    raised = str(error)
+answer(state=sweep.state, ray=ray.is_initialized(), works=ray.get(ray.put(1)), after=after,
+       raised=raised, after_error=free(), resumed=sweep.resume().state)
 """,
     )
-    assert found == {"state": "complete", "ray": True, "works": 1}
+    assert found == {
+        "state": "interrupted",
+        "ray": True,
+        "works": 1,
+        "after": [2, 0],
+        "raised": "the user's own",
+        "after_error": [2, 0],
+        "resumed": "complete",
+    }
 
 
 def test_a_signal_stops_it_and_the_program_goes_on(command: Command) -> None:

@@ -200,7 +200,13 @@ def test_a_folder_that_is_on_the_import_path_stays_where_it_is(folder: Path) -> 
     assert sys.path == before
 
 
-def test_a_module_that_was_edited_is_imported_again_with_what_it_imports(folder: Path) -> None:
+@pytest.mark.parametrize("is_relative", [False, True])
+def test_a_module_that_was_edited_is_imported_again_with_what_it_imports(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, is_relative: bool
+) -> None:
+    if is_relative:  # as of a spec that is called `mine.yaml`
+        monkeypatch.chdir(folder)
+        folder = Path()
     own = folder / "my_methods" / "own.py"
     (folder / "my_numbers.py").write_text("DOCS = 'one'\n", encoding="utf-8")
     text = f"from my_numbers import DOCS\n{dedent(OWN)}"
@@ -212,6 +218,7 @@ def test_a_module_that_was_edited_is_imported_again_with_what_it_imports(folder:
     (folder / "my_numbers.py").write_text("DOCS = 'another'\n", encoding="utf-8")
     load_method("my_methods.own:Mine", folder)
     assert sys.modules["my_methods.own"].DOCS == "another"
+    assert "." not in sys.path, "it would follow the working directory"
 
 
 @pytest.mark.parametrize(
