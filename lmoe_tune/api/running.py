@@ -21,7 +21,7 @@ from lmoe_tune.spec.model import NAME_MUST_BE, NAME_PATTERN
 from lmoe_tune.spec.record import problems_of
 from lmoe_tune.sweep import projector, view
 from lmoe_tune.sweep.budget import Budget, BudgetChange, change_of, how_to_extend, refuse_useless
-from lmoe_tune.sweep.cluster import refuse_unusable_folder
+from lmoe_tune.sweep.cluster import refuse_unusable
 from lmoe_tune.sweep.folder import SweepFolder
 from lmoe_tune.sweep.ledger import Ledger
 from lmoe_tune.sweep.lifecycle import first_attrs, prepare, settle, write_records
@@ -107,7 +107,7 @@ def start(
     loaded: LoadedSpec, home: Path, change: BudgetChange, settings: RunSettings, *, fresh: bool
 ) -> Sweep:
     """`search`, after all its arguments were read and checked."""
-    refuse_unusable_folder(settings.address)
+    refuse_unusable(settings.address)
     folder = SweepFolder(home, loaded.spec.name)
     ready = prepare(
         folder,
@@ -134,7 +134,7 @@ def resume(
     retry_failed: bool = False,
 ) -> Sweep:
     """Continue a sweep, or extend it; see `Sweep.resume` and `search`."""
-    refuse_unusable_folder(settings.address)
+    refuse_unusable(settings.address)
     run = _Run(folder, view.read_spec(folder), change, settings, retry_failed=retry_failed)
     return run.to_the_end()
 

@@ -9,7 +9,7 @@ import re
 import signal
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import typer
 
@@ -113,6 +113,8 @@ def run(words: Sequence[str]) -> int:
         refuse_slips(words)
         app(words, prog_name="lmoe-tune")
     except SystemExit as exit_:
+        if _was_interrupted(exit_):  # Typer makes this of a KeyboardInterrupt
+            return _interrupted()
         return exit_.code if isinstance(exit_.code, int) else 1
     except LmoeTuneError as error:
         if os.environ.get(DEBUG):
@@ -121,16 +123,37 @@ def run(words: Sequence[str]) -> int:
         sys.stderr.write(f"{_message(error)}\n")
         return error.exit_code
     except KeyboardInterrupt:
-        sys.stderr.write("\ninterrupted; the same command continues with what is left\n")
-        return 130
+        return _interrupted()
     except Exception as error:
         if os.environ.get(DEBUG):
             raise
+        if _is_full(sys.stdout):
+            return 1  # `leave` says so
 
         message, code = _unforeseen(error)
         sys.stderr.write(f"error: {message}\n")
         return code
     return 0
+
+
+def _was_interrupted(error: BaseException | None) -> bool:
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
+
+
+def _interrupted() -> int:
+    sys.stderr.write("\ninterrupted; the same command continues with what is left\n")
+    return 130
+
+
+def _is_full(stream: TextIO) -> bool:
+    """Whether what was printed cannot be written: it is still there, and fails once more."""
+    try:
+        stream.flush()
+    except OSError:
+        return True
+    return False
 
 
 def _unforeseen(error: Exception) -> tuple[str, int]:

@@ -88,6 +88,8 @@ def _as_cut_rgb(picture: Picture, crop_bottom: int) -> Image:
     from PIL import Image
 
     name = name_of(picture)
+    if isinstance(picture, Path) and picture.is_fifo():  # it would be waited for
+        raise CorruptImageError(name, "is not a regular file")
     with _explained(name):
         if isinstance(picture, np.ndarray):
             picture = Image.fromarray(_pixels(picture))

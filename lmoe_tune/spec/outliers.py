@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from lmoe_tune.spec.model import Spec
 
 MIN_OUTLIERS = 2  # BatchNorm over one outlier's constant channel would divide by zero
 OUTLIER_RATIO = "outlier_ratio"
+MANY = 10_000  # numbers that are not counted one by one
 
 
 def outliers_per_step(outlier_ratio: float, batch_size: int) -> int:
@@ -15,11 +18,20 @@ def outliers_per_step(outlier_ratio: float, batch_size: int) -> int:
     return max(MIN_OUTLIERS, round(outlier_ratio * batch_size))
 
 
-def numbers_of_outliers(spec: Spec) -> list[int]:
-    """How many outliers a step may have in a search, from the fewest to the most; none where the
-    ratio is not searched.
+@dataclass(frozen=True)
+class NumbersOfOutliers:
+    """How many outliers a step may have in a search: from the fewest to the most, `count` different
+    numbers (at least so many, where there are thousands).
     """
-    batch, found = spec.train.batch_size, set[int]()
+
+    fewest: int
+    most: int
+    count: int
+
+
+def numbers_of_outliers(spec: Spec) -> NumbersOfOutliers | None:
+    """None where the ratio is not searched."""
+    batch, found, uncounted = spec.train.batch_size, set[int](), 0
     for name, searched in spec.space.items():
         if name.rpartition(".")[2] != OUTLIER_RATIO:
             continue
@@ -30,22 +42,31 @@ def numbers_of_outliers(spec: Spec) -> list[int]:
         low, high, step = searched.low, searched.high, searched.step
         if step is None:
             fewest, most = (outliers_per_step(end, batch) for end in (low, high))
-            found |= set(range(fewest, most + 1))
+            numbers = range(fewest, most + 1)
         else:
             num_steps = int((high - low) / step + 1e-9)
-            found |= {outliers_per_step(low + n * step, batch) for n in range(num_steps + 1)}
-    return sorted(found)
+            numbers = range(num_steps + 1)
+        if len(numbers) > MANY:
+            found |= {outliers_per_step(end, batch) for end in (low, high)}
+            uncounted += MANY
+        elif step is None:
+            found |= set(numbers)
+        else:
+            found |= {outliers_per_step(low + n * step, batch) for n in numbers}
+    if not found:
+        return None
+    return NumbersOfOutliers(min(found), max(found), len(found) + uncounted)
 
 
 def outliers_in_words(spec: Spec) -> str | None:
     """What a searched ratio means in whole outliers, on one line; None if it is not searched."""
     found = numbers_of_outliers(spec)
-    if not found:
+    if found is None:
         return None
 
     batch = spec.train.batch_size
 
     return (
-        f"{found[0]} to {found[-1]} beside {batch} images in every step; the ratio moves in steps of 1/{batch}, "
+        f"{found.fewest} to {found.most} beside {batch} images in every step; the ratio moves in steps of 1/{batch}, "
         "and outlier_ratio_used records it"
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -53,13 +53,17 @@ class Usage:
 
 @dataclass(frozen=True)
 class UsedUp:
-    """The budget for which no further trial may start."""
+    """The budget for which no further trial may start, and others that are used up as well."""
 
     budget: BudgetName
     used: float
     limit: float
+    also: tuple[UsedUp, ...] = ()
 
     def __str__(self) -> str:
+        return " and ".join(one._in_words() for one in (self, *self.also))
+
+    def _in_words(self) -> str:
         said = {
             "trials": f"all {self.limit:g} trials have been started",
             "time": f"the time is used up ({self.limit:g} s)",
@@ -74,13 +78,15 @@ class UsedUp:
         """What `advice.resume` needs to continue; None if no budget helps because the space itself
         is used up.
         """
-        more: dict[BudgetName, dict[str, Any]] = {
-            "trials": {"trials": "+8"},
-            "time": {"time": f"+{_round_time(self.limit)}"},
-            "gpu_hours": {"gpu_hours": f"+{self.limit or 1:g}"},
-            "max_failed": {"retry_failed": True},
-        }
-        return more.get(self.budget)
+        if self.budget == "max_failed":
+            return {"retry_failed": True}  # retries run whatever else is used up
+        return _more((self, *self.also))
+
+    @property
+    def without_retries(self) -> dict[str, Any] | None:
+        """The same for a sweep that is to go on beside its failed trials."""
+        more = _more(self.also)
+        return None if more is None else {"max_failed": f"+{self.used:g}", **more}
 
 
 def used_up(budget: Budget, usage: Usage, num_points: int | None) -> UsedUp | None:
@@ -93,17 +99,38 @@ def used_up(budget: Budget, usage: Usage, num_points: int | None) -> UsedUp | No
     """
     if usage.waiting_retries:
         return None
+    found = []
     if budget.max_failed is not None and usage.failed > budget.max_failed:
-        return UsedUp("max_failed", usage.failed, budget.max_failed)
+        found.append(UsedUp("max_failed", usage.failed, budget.max_failed))
     if budget.gpu_hours is not None and usage.gpu_hours >= budget.gpu_hours:
-        return UsedUp("gpu_hours", usage.gpu_hours, budget.gpu_hours)
+        found.append(UsedUp("gpu_hours", usage.gpu_hours, budget.gpu_hours))
     if budget.time_s is not None and usage.time_s >= budget.time_s:
-        return UsedUp("time", usage.time_s, budget.time_s)
+        found.append(UsedUp("time", usage.time_s, budget.time_s))
     if budget.trials is not None and usage.trials >= budget.trials:
-        return UsedUp("trials", usage.trials, budget.trials)
+        found.append(UsedUp("trials", usage.trials, budget.trials))
     if num_points is not None and usage.points >= num_points and not usage.waiting:
-        return UsedUp("points", usage.points, num_points)
-    return None
+        found.append(UsedUp("points", usage.points, num_points))
+    return _together(found)
+
+
+def _together(found: Sequence[UsedUp]) -> UsedUp | None:
+    return replace(found[0], also=tuple(found[1:])) if found else None
+
+
+def _more(used: Sequence[UsedUp]) -> dict[str, Any] | None:
+    """What `advice.resume` needs to extend all of these; None if nothing helps."""
+    found: dict[str, Any] = {}
+    for one in used:
+        more: dict[BudgetName, dict[str, Any]] = {
+            "trials": {"trials": "+8"},
+            "time": {"time": f"+{_round_time(one.limit)}"},
+            "gpu_hours": {"gpu_hours": f"+{one.limit or 1:g}"},
+            "max_failed": {"max_failed": f"+{one.used:g}"},
+        }
+        if one.budget not in more:
+            return None
+        found |= more[one.budget]
+    return found
 
 
 @dataclass(frozen=True)
@@ -154,10 +181,16 @@ def refuse_useless(
 ) -> None:
     """Raises UsageError if a sweep is complete, and the added budget does not change that."""
     left = used_up(change.applied(budget, usage), usage, num_points)
-    if left is not None and change != BudgetChange():
-        raise UsageError(
-            f"that does not extend '{name}': {left}; {how_to_extend(left, name, home)}"
-        )
+    if left is None or change == BudgetChange():
+        return
+
+    before = used_up(budget, usage, num_points)  # which the change would have extended
+    lacking = {one.budget: one for used in (left, before) if used for one in (used, *used.also)}
+    everything = _together([replace(one, also=()) for one in lacking.values()])
+    assert everything is not None, "something is left"
+    raise UsageError(
+        f"that does not extend '{name}': {left}; {how_to_extend(everything, name, home)}"
+    )
 
 
 def how_to_extend(used: UsedUp, name: str, home: Path) -> str:
@@ -166,11 +199,11 @@ def how_to_extend(used: UsedUp, name: str, home: Path) -> str:
     if more is None:
         return "start another sweep with a larger space"
     if used.budget == "max_failed":
-        again = advice.resume(name, max_failed=f"+{used.used:g}", home=home)
-        return (
-            f"once the cause is fixed: {advice.resume(name, **more, home=home)}, "
-            f"or to continue without them: {again}"
-        )
+        how = f"once the cause is fixed: {advice.resume(name, **more, home=home)}"
+        if used.without_retries is None:
+            return how
+        again = advice.resume(name, **used.without_retries, home=home)
+        return f"{how}, or to continue without them: {again}"
     return f"to extend it: {advice.resume(name, **more, home=home)}"
 
 

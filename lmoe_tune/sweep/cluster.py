@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 import threading
@@ -19,7 +20,7 @@ from lmoe_tune.errors import LmoeTuneError, UsageError
 from lmoe_tune.processes import descendants, own_folder, running, safe_environment, substitute_home
 from lmoe_tune.sweep.guard import Vitals
 from lmoe_tune.sweep.nodes import Capacity
-from lmoe_tune.wording import shown
+from lmoe_tune.wording import masked, shown
 
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -45,6 +46,8 @@ NAMESPACE = "lmoe-tune"  # of Ray's, for the names of sweeps
 ASKED_EVERY_S = 0.05
 START_PATIENCE_S = 10.0  # of a user who wants out; Ray takes 2 to 5 s
 SHUTDOWN_PATIENCE_S = 30.0  # Ray takes 1 to 5 s
+ANSWERS_WITHIN_S = 10.0
+LARGEST_PORT = 65535
 MAX_SOCKET_BYTES = 107  # of a path, linux/un.h
 RAY_PATH_BYTES = len("/ray/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store.1")
 START_ATTEMPTS = 3
@@ -127,9 +130,10 @@ def started(
 
     Raises:
         LmoeTuneError: Ray cannot be started or joined.
+        UsageError: what the user has set for it cannot be.
         KeyboardInterrupt: it was given up.
     """
-    address = address or os.environ.get("RAY_ADDRESS") or None
+    given, address = address, address or os.environ.get("RAY_ADDRESS") or None
     import ray
 
     if ray.is_initialized():
@@ -140,6 +144,7 @@ def started(
             finally:
                 there.end_presence()
         return
+    refuse_unusable(given)
     with ExitStack() as stack:
         stack.enter_context(_environment(local=address is None))
         folder = workers = None
@@ -301,16 +306,49 @@ def _job_config() -> Any:
     return OwnJobConfig()
 
 
-def refuse_unusable_folder(address: str | None) -> None:
-    """Raises UsageError if Ray is to be started and RAY_TMPDIR cannot be used: a user who sets it
-    means it.
+def refuse_unusable(address: str | None) -> None:
+    """What the user has set for Ray, before anything is made.
+
+    Raises:
+        UsageError: nobody answers at the address; or Ray is to be started, and RAY_TMPDIR cannot be
+            used: a user who sets it means it.
     """
+    asked = address or os.environ.get("RAY_ADDRESS")
+    if asked:
+        _refuse_silent(asked, "--address" if address else "RAY_ADDRESS")
+        return
+
     given = os.environ.get("RAY_TMPDIR")
-    if not given or address or os.environ.get("RAY_ADDRESS"):
+    if not given:
         return
     fault = fault_of_folder(Path(given))
     if fault is not None:
         raise UsageError(f"RAY_TMPDIR is {shown(given)}: {fault}")
+
+
+def _refuse_silent(address: str, called: str) -> None:
+    """Ray itself asks for minutes whether somebody answers."""
+    if address in ("auto", "local") or _runs_here():
+        return
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if "/" in host or not host or not port.isdecimal() or int(port) > LARGEST_PORT:
+        raise UsageError(
+            f"{called} is {shown(masked(address))}, but must be HOST:PORT as `ray start` prints it, or auto"
+        )
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), ANSWERS_WITHIN_S).close()
+    except OSError as error:
+        why = error.strerror or error
+        raise UsageError(
+            f"no Ray cluster answers at {address} ({why}): start one there with `ray start --head`, or leave "
+            f"{called} out to run on this machine"
+        ) from error
+
+
+def _runs_here() -> bool:
+    """Whether this process has a Ray already, which is used whatever the address."""
+    ray = sys.modules.get("ray")
+    return ray is not None and bool(ray.is_initialized())
 
 
 def fault_of_folder(base: Path) -> str | None:

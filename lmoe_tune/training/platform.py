@@ -109,7 +109,8 @@ def numbers_of_rows(spec: Spec) -> int:
     num_methods = 1
     if METHOD in spec.space:
         num_methods = len(spec.space[METHOD].choices or ())
-    return num_methods * max(1, len(numbers_of_outliers(spec)))
+    numbers = numbers_of_outliers(spec)
+    return num_methods * (numbers.count if numbers is not None else 1)
 
 
 def gpu_bytes() -> int | None:

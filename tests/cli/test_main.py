@@ -16,7 +16,7 @@ import pytest
 import typer
 
 import lmoe_tune
-from lmoe_tune.cli.main import _unforeseen, app
+from lmoe_tune.cli.main import _unforeseen, app, run
 from lmoe_tune.sweep.ledger import Ledger
 from lmoe_tune.sweep.view import read_sweep
 
@@ -628,3 +628,47 @@ def test_a_status_that_is_watched_ends_where_nobody_works_on_the_sweep(
     assert done.stdout.startswith("state interrupted, complete 1, pruned 0, failed 0, running 1")
     assert len(done.stdout.splitlines()) == 1
     assert cli("status", "half", "--watch", "--format", "json").returncode == 2
+
+
+def test_an_interrupted_command_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Typer turns the interrupt into an exit without a word."""
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lmoe_tune.api.sweeps.list_sweeps", interrupted)
+    assert run(["list", "--home", str(tmp_path)]) == 130
+    assert "interrupted; the same command continues" in capsys.readouterr().err
+
+
+def test_stdout_on_a_full_disk_is_one_error(tmp_path: Path) -> None:
+    (tmp_path / "sweeps").mkdir()
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "lmoe_tune.cli.main", "methods"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr == "error: stdout cannot be written (No space left on device)\n"
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("127.0.0.1:9", "no Ray cluster answers at 127.0.0.1:9 (Connection refused): start one"),
+        ("http://x:8265", "--address is 'http://x:8265', but must be HOST:PORT"),
+        ("cluster", "--address is 'cluster', but must be HOST:PORT"),
+    ],
+)
+def test_a_cluster_that_cannot_be_joined_is_refused_before_anything_is_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], address: str, said: str
+) -> None:
+    home = tmp_path / "home"
+    assert run(["search", "digits", "--home", str(home), "--address", address]) == 2
+    assert said in capsys.readouterr().err
+    assert not home.exists()

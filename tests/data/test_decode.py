@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import pickle
 from pathlib import Path
 
@@ -180,3 +181,9 @@ def test_an_image_that_claims_to_be_enormous_is_refused(
 def test_the_error_survives_a_process_boundary() -> None:
     error = pickle.loads(pickle.dumps(CorruptImageError("x/a.jpg", "is empty")))
     assert (error.path, error.why) == (Path("x/a.jpg"), "is empty")
+
+
+def test_a_pipe_among_the_images_is_named_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "p.png")
+    with pytest.raises(CorruptImageError, match=r"p\.png: is not a regular file"):
+        decode_rgb(tmp_path / "p.png")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,32 @@ def test_what_is_advised_does_extend_the_sweep(used: dict[str, Any], name: str) 
     change = change_of(**more)
     assert used_up(change.applied(LIMITS, now), now, None) is None
     refuse_useless(change, LIMITS, now, None, "cars", HOME)
+
+
+@pytest.mark.parametrize("several", list(combinations(USED_UP[:-1], 2)))
+def test_what_is_advised_extends_a_sweep_that_has_used_up_two_budgets(several: Any) -> None:
+    """Also where it is advised because what was typed extended only one of them."""
+    now = usage(**{name: value for used, _ in several for name, value in used.items()})
+    found = used_up(LIMITS, now, None)
+    assert found is not None and {found.budget, found.also[0].budget} == {n for _, n in several}
+    advised = [how_to_extend(found, "cars", HOME)]
+    for typed in ({"trials": "+3"}, {"time": "+1h"}, {"gpu_hours": "+1"}, {"max_failed": "+1"}):
+        with pytest.raises(UsageError) as refused:
+            refuse_useless(change_of(**typed), LIMITS, now, None, "cars", HOME)
+        advised.append(str(refused.value))
+    for sentence in advised:
+        words = sentence.rpartition("lmoe-tune resume cars ")[2].split()[:-2]  # without --home
+        change = change_of(**{
+            option.removeprefix("--").replace("-", "_"): value
+            for option, value in zip(words[::2], words[1::2], strict=True)
+        })  # fmt: skip
+        refuse_useless(change, LIMITS, now, None, "cars", HOME)
+
+
+def test_a_limit_below_what_was_used_is_advised_with_what_was_used_up_before() -> None:
+    done = Budget(10, None, None, None)
+    with pytest.raises(UsageError, match=r"the time is used up \(2 s\) and all 10 trials.*"):
+        refuse_useless(change_of(time="2"), done, usage(trials=10), None, "cars", HOME)
 
 
 def test_what_cannot_help_is_refused_with_what_would() -> None:
