@@ -223,7 +223,11 @@ def _temporary() -> Finding:
 
 
 def _rays_folder() -> list[Finding]:
-    from lmoe_tune.sweep.cluster import fault_of_folder
+    from lmoe_tune.sweep.cluster import fault_of_folder, fault_of_settings
+
+    unreadable = fault_of_settings()
+    if unreadable is not None:
+        return [finding("fail", "Ray's settings", unreadable, "correct or unset it")]
 
     given = os.environ.get("RAY_TMPDIR", "")
     if not given:

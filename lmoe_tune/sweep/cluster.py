@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 import signal
 import socket
@@ -17,7 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from lmoe_tune.errors import LmoeTuneError, UsageError
-from lmoe_tune.processes import descendants, own_folder, running, safe_environment, substitute_home
+from lmoe_tune.processes import (
+    can_import,
+    descendants,
+    own_folder,
+    running,
+    safe_environment,
+    substitute_home,
+)
 from lmoe_tune.sweep.guard import Vitals
 from lmoe_tune.sweep.nodes import Capacity
 from lmoe_tune.wording import masked, shown
@@ -46,6 +54,8 @@ NAMESPACE = "lmoe-tune"  # of Ray's, for the names of sweeps
 ASKED_EVERY_S = 0.05
 START_PATIENCE_S = 10.0  # of a user who wants out; Ray takes 2 to 5 s
 SHUTDOWN_PATIENCE_S = 30.0  # Ray takes 1 to 5 s
+RAYS_CORE = "ray._raylet"
+CORE_SETTING = re.compile("RAY_[a-z].*")
 ANSWERS_WITHIN_S = 10.0
 LARGEST_PORT = 65535
 MAX_SOCKET_BYTES = 107  # of a path, linux/un.h
@@ -310,9 +320,13 @@ def refuse_unusable(address: str | None) -> None:
     """What the user has set for Ray, before anything is made.
 
     Raises:
-        UsageError: nobody answers at the address; or Ray is to be started, and RAY_TMPDIR cannot be
-            used: a user who sets it means it.
+        UsageError: Ray cannot read a setting; nobody answers at the address; or Ray is to be started,
+            and RAY_TMPDIR cannot be used: a user who sets it means it.
     """
+    fault = fault_of_settings()
+    if fault is not None:
+        raise UsageError(f"{fault}; correct or unset it")
+
     asked = address or os.environ.get("RAY_ADDRESS")
     if asked:
         _refuse_silent(asked, "--address" if address else "RAY_ADDRESS")
@@ -349,6 +363,22 @@ def _runs_here() -> bool:
     """Whether this process has a Ray already, which is used whatever the address."""
     ray = sys.modules.get("ray")
     return ray is not None and bool(ray.is_initialized())
+
+
+def fault_of_settings() -> str | None:
+    """The variable of Ray's core that has no value of its type: importing Ray would end this process."""
+    given = {name: value for name, value in os.environ.items() if CORE_SETTING.fullmatch(name)}
+    if not given or "ray" in sys.modules:
+        return None
+
+    safe = safe_environment()
+    others = {name: value for name, value in safe.items() if name not in given}
+    if can_import(RAYS_CORE, safe):
+        return None
+    for name, value in given.items():
+        if not can_import(RAYS_CORE, {**others, name: value}):
+            return f"{name} is {shown(value)}, which Ray cannot read"
+    return None
 
 
 def fault_of_folder(base: Path) -> str | None:

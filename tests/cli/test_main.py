@@ -672,3 +672,17 @@ def test_a_cluster_that_cannot_be_joined_is_refused_before_anything_is_made(
     assert run(["search", "digits", "--home", str(home), "--address", address]) == 2
     assert said in capsys.readouterr().err
     assert not home.exists()
+
+
+def test_a_setting_that_ray_cannot_read_is_named(tmp_path: Path) -> None:
+    """Ray's core would end the process with a segmentation fault."""
+    done = subprocess.run(
+        [sys.executable, "-m", "lmoe_tune.cli.main", "search", "digits", "--home", str(tmp_path / "home")],
+        env={**os.environ, "RAY_num_workers_soft_limit": "4", "RAY_memory_usage_threshold": "95%"},
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "RAY_memory_usage_threshold is '95%', which Ray cannot read" in done.stderr
+    assert not (tmp_path / "home").exists()

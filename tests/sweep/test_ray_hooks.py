@@ -18,6 +18,7 @@ from ray.tune.search import Searcher
 from lmoe_tune.sweep import cluster
 from lmoe_tune.sweep import watch as watch_module
 from lmoe_tune.sweep.control import SweepControl
+from lmoe_tune.sweep.guard import Vitals
 from lmoe_tune.sweep.ledger import Ledger
 from lmoe_tune.sweep.nodes import Capacity
 from lmoe_tune.sweep.scheduler import LedgerScheduler
@@ -35,7 +36,10 @@ QUIET: Any = SimpleNamespace(
 )
 NO_PROJECTOR: Any = SimpleNamespace(collect=lambda: None)
 CLUSTER: Any = SimpleNamespace(
-    local=False, capacities=lambda: {"one": Capacity(4.0, 0.0)}, share=lambda slots: slots
+    local=False,
+    stays=False,
+    capacities=lambda: {"one": Capacity(4.0, 0.0)},
+    share=lambda slots: slots,
 )
 
 
@@ -179,6 +183,18 @@ def test_the_watch_leaves_the_loop_when_it_must_stop(control: Any, how: str) -> 
         Watch(running, NO_PROJECTOR, CLUSTER, {}).stop_all()
 
 
+def test_on_a_ray_that_stays_tune_ends_what_it_has_started(control: Any) -> None:
+    running = control()
+    stays = SimpleNamespace(**vars(CLUSTER) | {"stays": True, "vitals": Vitals({})})
+    watch = Watch(running, NO_PROJECTOR, stays, {})  # type: ignore[arg-type]
+    assert watch.stop_all() is False
+    running.interrupted = True
+    assert watch.stop_all() is True
+    stays.vitals.lost = "Ray's head has died"
+    with pytest.raises(LeaveLoop):  # which could end nothing any more
+        watch.stop_all()
+
+
 def test_what_the_watch_meets_is_fatal_too(control: Any) -> None:
     running = control()
     with pytest.raises(LeaveLoop):
@@ -277,6 +293,7 @@ def test_one_trial_more_than_fits_is_handed_out_where_more_nodes_are_wanted(
     running.observer = SimpleNamespace(**vars(QUIET) | {"on_message": said.append})
     cluster: Any = SimpleNamespace(
         local=local,
+        stays=False,
         capacities=CLUSTER.capacities,
         share=lambda slots: -(-slots // (1 + others)),
     )
