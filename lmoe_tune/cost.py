@@ -19,6 +19,7 @@ from lmoe_tune.errors import UsageError
 from lmoe_tune.readers import READERS
 from lmoe_tune.readers.recognition import find_layout
 from lmoe_tune.spec import Spec
+from lmoe_tune.wording import counted
 
 FORWARD_GFLOP = {
     "resnet18": 3.6, "resnet34": 7.3, "resnet50": 8.2, "convnext_tiny": 8.9, "vit_b_16": 35.0,
@@ -52,8 +53,12 @@ class Cost:
     """What it was estimated for, in words."""
 
 
-def estimate(spec: Spec) -> Cost | None:
-    """What a sweep of this spec costs on this machine; None if its images cannot be counted."""
+def estimate(spec: Spec, points: int | None = None) -> Cost | None:
+    """What a sweep of this spec costs on this machine; None if its images cannot be counted.
+
+    Args:
+        points: of a finite space, none of which is trained twice.
+    """
     images = _num_images(spec)
     if images is None:
         return None
@@ -90,7 +95,10 @@ def estimate(spec: Spec) -> Cost | None:
     baseline_s = baseline.epochs * train * (step + forward) / baseline_speed
     baseline_s += _overhead_s(baseline.epochs, train, baseline.batch_size, 1)
 
-    trials = spec.budget.trials or 1
+    planned = spec.budget.trials
+    if points is not None:
+        planned = min(points, planned or points)
+    trials = planned or 1
     hours = (baseline_s + trial_s * trials) / 3600
     reserved_s = baseline_s * min(slots, trials) + trial_s * slots * trials
     device = f"this machine's {os.cpu_count()} CPU cores"
@@ -101,13 +109,13 @@ def estimate(spec: Spec) -> Cost | None:
             count = f"{_num_gpus()} GPUs"
         device = f"{count} of the middle class (20 TFLOP/s in training)"
 
-    return Cost(hours, train, spec.budget.trials, share * reserved_s / 3600, device)
+    return Cost(hours, train, planned, share * reserved_s / 3600, device)
 
 
 def in_words(cost: Cost, spec: Spec) -> str:
     """The estimate on one line."""
     if cost.trials:
-        trials = f"{cost.trials} trials"
+        trials = counted(cost.trials, "trial")
     else:
         trials = "one trial"
     reserved = ""

@@ -12,13 +12,14 @@ from pathlib import Path
 
 from lmoe_tune.errors import StorageError, UsageError
 
+WRITABLE = "make it writable"
 ADVICE = {
     errno.ENOSPC: "make room on that disk",
     errno.EDQUOT: "make room: your quota there is used up",
     errno.EFBIG: "raise the limit on the size of files",
-    errno.EROFS: "make it writable",
-    errno.EACCES: "make it writable",
-    errno.EPERM: "make it writable",
+    errno.EROFS: WRITABLE,
+    errno.EACCES: WRITABLE,
+    errno.EPERM: WRITABLE,
 }
 
 
@@ -69,6 +70,9 @@ def writing(path: Path) -> Iterator[None]:
 def cannot_write(path: Path, error: OSError) -> StorageError:
     """The error to raise if `path` cannot be written. The caller adds what to type then."""
     advice = ADVICE.get(error.errno or 0, "see what is wrong with that disk")
+    if advice == WRITABLE and not os.path.lexists(path):
+        there = next(folder for folder in path.absolute().parents if folder.exists())
+        advice = f"make {there} writable"
     return StorageError(f"{path}: cannot be written ({error.strerror or error}); {advice}")
 
 

@@ -41,6 +41,16 @@ def test_the_demonstration_is_a_matter_of_minutes() -> None:
     assert found.trials == 16
 
 
+def test_no_point_of_a_finite_space_is_paid_for_twice() -> None:
+    path = Path(__file__).parents[1] / "search_spaces" / "digits.yaml"
+    spec = load_spec(path, declarations=declarations()).spec
+    one, all_of_them = cost.estimate(spec, 1), cost.estimate(spec, 100)
+
+    assert one is not None and all_of_them is not None
+    assert (one.trials, all_of_them.trials) == (1, 16)
+    assert one.hours < all_of_them.hours
+
+
 def test_ninety_epochs_on_a_cpu_are_a_matter_of_days_and_said_so(tmp_path: Path) -> None:
     spec = spec_of(tmp_path)
     found = cost.estimate(spec)

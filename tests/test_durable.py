@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
 import pytest
 
-from lmoe_tune.durable import write_durably
+from lmoe_tune.durable import cannot_write, write_durably
 from lmoe_tune.errors import StorageError
 
 
@@ -56,3 +57,10 @@ def test_the_content_is_synced_before_it_gets_its_name(
     )
     write_durably(tmp_path / "file", b"content")
     assert events == ["sync", "rename", "sync"]
+
+
+def test_what_is_to_be_made_writable_is_there(tmp_path: Path) -> None:
+    error = PermissionError(errno.EACCES, "Permission denied")
+    said = str(cannot_write(tmp_path / "no" / "such" / "file", error))
+    assert said.endswith(f"cannot be written (Permission denied); make {tmp_path} writable")
+    assert str(cannot_write(tmp_path, error)).endswith("make it writable")

@@ -61,6 +61,7 @@ def check(spec: SpecArgument, overrides: SetOption = None, home: HomeOption = No
     from lmoe_tune.memory_plan import memory_plan
     from lmoe_tune.spec.outliers import outliers_in_words
     from lmoe_tune.spec.searching import PRUNERS, SAMPLERS
+    from lmoe_tune.sweep.points import num_points
     from lmoe_tune.sweep.remarks import remarks
     from lmoe_tune.training.platform import gpu_bytes, resolve_platform
 
@@ -84,7 +85,7 @@ def check(spec: SpecArgument, overrides: SetOption = None, home: HomeOption = No
     sampler, pruner = found.search.sampler, found.search.pruner
     typer.echo(f"sampler {sampler}: {SAMPLERS[sampler]}")
     typer.echo(f"pruner {pruner}: {PRUNERS[pruner]}")
-    cost = estimate(found)
+    cost = estimate(found, num_points(found))
     num_images = cost.images if cost is not None else None
     for remark in remarks(found, loaded.given, num_images):
         typer.echo(f"note: {remark}")

@@ -79,13 +79,13 @@ def read_about(folder: Path) -> dict[str, Any]:
     path = folder / ABOUT
     try:
         about = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise UsageError(
             f"{folder}: holds no detector ({ABOUT} is not there); make one with: "
             f"{advice.export(advice.NAME, folder)}"
         ) from None
     except (OSError, ValueError) as error:
-        raise UsageError(f"{path}: cannot be read ({error})") from error
+        raise UsageError(f"{path}: cannot be read ({error}); export the detector again") from error
     if not isinstance(about, dict) or about.get("format") != FORMAT:
         raise UsageError(f"{path}: is not a description that an export has written")
     if about.get("version") != VERSION:

@@ -379,6 +379,9 @@ def test_a_damaged_model_and_a_strange_document_are_refused(folder: Path) -> Non
         with pytest.raises(UsageError, match=said):
             load_detector(folder)
     about.unlink()
+    (folder / "a.png").touch()
+    with pytest.raises(UsageError, match=r"a\.png: holds no detector"):  # the folder was forgotten
+        load_detector(folder / "a.png")
     with pytest.raises(UsageError, match="holds no detector"):
         load_detector(folder)
 
