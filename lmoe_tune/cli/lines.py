@@ -81,4 +81,6 @@ def end_line(trial: TrialRecord, ledger: Ledger) -> str:
     named = dict.fromkeys([*objective.metrics[1:], *objective.constraints])
     also = [f", {name} {shown(metrics[name])}" for name in named if name in metrics]
     value = f"{objective.metric} {shown(trial.value)}{''.join(also)}"
+    if trial.ended_by is not None:
+        what, value = f"trial {trial.number} ended", f"{trial.ended_by}; {value}"
     return f"{what} at epoch {len(trial.epochs)}: {value}  ({params_line(trial.params)})"

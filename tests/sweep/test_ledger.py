@@ -7,6 +7,7 @@ from typing import Any
 import optuna
 import pytest
 
+from lmoe_tune.cli.lines import end_line
 from lmoe_tune.data.splits import derived_seed
 from lmoe_tune.records import TrialRecord
 from lmoe_tune.spec import Spec
@@ -215,6 +216,9 @@ def test_a_trial_that_is_ended_for_the_budget_keeps_its_epochs(
     assert trial.state == "pruned" and trial.value == 0.7
     assert trial.ended_by == "the sweep's time is used up"
     assert trial.violation == pytest.approx(0.03)
+    assert end_line(trial, written).startswith(
+        "trial 0 ended at epoch 1: the sweep's time is used up; val_auroc 0.7"
+    )
 
 
 def test_a_trial_that_the_budget_ends_before_its_first_epoch_does_not_count_as_gone_wrong(
