@@ -38,6 +38,7 @@ OFFERS = [
 ]
 OTHER_NAMES = {"inspect": "data", "repeat": "train"}
 FOREIGN_OPTIONS = {
+    "--head",  # of `ray start`
     "--allowed-hosts", "--artifacts-destination", "--experiment-id", "--host", "--log-level",
     "--port", "--uvicorn-opts", "--workers",  # MLflow's
     "--after-kill", "--git-dir",  # of our own processes, of git
