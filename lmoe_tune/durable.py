@@ -73,7 +73,10 @@ def cannot_write(path: Path, error: OSError) -> StorageError:
     if advice == WRITABLE and not os.path.lexists(path):
         there = next(folder for folder in path.absolute().parents if folder.exists())
         advice = f"make {there} writable"
-    return StorageError(f"{path}: cannot be written ({error.strerror or error}); {advice}")
+    found = StorageError(f"{path}: cannot be written ({error.strerror or error}); {advice}")
+    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        found.exit_code = UsageError.exit_code  # the user chose that place
+    return found
 
 
 def keep_others_out() -> None:

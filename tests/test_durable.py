@@ -64,3 +64,5 @@ def test_what_is_to_be_made_writable_is_there(tmp_path: Path) -> None:
     said = str(cannot_write(tmp_path / "no" / "such" / "file", error))
     assert said.endswith(f"cannot be written (Permission denied); make {tmp_path} writable")
     assert str(cannot_write(tmp_path, error)).endswith("make it writable")
+    assert cannot_write(tmp_path, error).exit_code == 2, "the user chose that place"
+    assert cannot_write(tmp_path, OSError(errno.ENOSPC, "No space left on device")).exit_code == 1
