@@ -23,7 +23,9 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[0] = str(ROOT)  # in place of this folder, whose `marked_steps` would hide the copy beside the spec
+sys.path[0] = str(
+    ROOT
+)  # in place of this folder, whose `marked_steps` would hide the copy beside the spec
 
 from benchmarks.chaos_faults import Driver  # noqa: E402
 from benchmarks.machine import machine  # noqa: E402

@@ -70,11 +70,12 @@ def writing(path: Path) -> Iterator[None]:
 def cannot_write(path: Path, error: OSError) -> StorageError:
     """The error to raise if `path` cannot be written. The caller adds what to type then."""
     advice = ADVICE.get(error.errno or 0, "see what is wrong with that disk")
-    if advice == WRITABLE and not os.path.lexists(path):
+    may_not = advice == WRITABLE
+    if may_not and not os.path.lexists(path):
         there = next(folder for folder in path.absolute().parents if folder.exists())
         advice = f"make {there} writable"
     found = StorageError(f"{path}: cannot be written ({error.strerror or error}); {advice}")
-    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+    if may_not:
         found.exit_code = UsageError.exit_code  # the user chose that place
     return found
 

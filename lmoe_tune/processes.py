@@ -60,9 +60,8 @@ def python_command(module: str, *arguments: str) -> list[str]:
 def can_import(module: str, environment: Mapping[str, str]) -> bool:
     """Whether a process with this environment survives importing a module; it may raise."""
     command = [sys.executable, "-P", "-c", f"import {module}"]
-    return (
-        subprocess.run(command, env=environment, capture_output=True, check=False).returncode >= 0
-    )
+    done = subprocess.run(command, env=environment, capture_output=True, check=False)
+    return done.returncode >= 0
 
 
 def safe_environment() -> dict[str, str]:

@@ -153,7 +153,7 @@ def _supported(architectures: Iterable[str]) -> list[int]:
 
 def folders(home: Path) -> list[Finding]:
     """The home, and the folders that libraries write to: there, writable, with room."""
-    return [*_home(home), _users_home(), _temporary(), *_rays_folder()]
+    return [*_home(home), _users_home(), _temporary(), *_rays_settings()]
 
 
 def _home(home: Path) -> list[Finding]:
@@ -222,7 +222,7 @@ def _temporary() -> Finding:
     return _space("TMPDIR", Path(used))
 
 
-def _rays_folder() -> list[Finding]:
+def _rays_settings() -> list[Finding]:
     from lmoe_tune.sweep.cluster import fault_of_folder, fault_of_settings
 
     unreadable = fault_of_settings()

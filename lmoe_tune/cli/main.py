@@ -127,7 +127,7 @@ def run(words: Sequence[str]) -> int:
     except Exception as error:
         if os.environ.get(DEBUG):
             raise
-        if _is_full(sys.stdout):
+        if isinstance(error, OSError) and _is_full(sys.stdout):
             return 1  # `leave` says so
 
         message, code = _unforeseen(error)

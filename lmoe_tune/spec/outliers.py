@@ -40,19 +40,18 @@ def numbers_of_outliers(spec: Spec) -> NumbersOfOutliers | None:
             continue
         assert searched.low is not None and searched.high is not None, "a range has two ends"
         low, high, step = searched.low, searched.high, searched.step
+        fewest, most = (outliers_per_step(end, batch) for end in (low, high))
         if step is None:
-            fewest, most = (outliers_per_step(end, batch) for end in (low, high))
-            numbers = range(fewest, most + 1)
+            count = most - fewest + 1
         else:
-            num_steps = int((high - low) / step + 1e-9)
-            numbers = range(num_steps + 1)
-        if len(numbers) > MANY:
-            found |= {outliers_per_step(end, batch) for end in (low, high)}
+            count = int((high - low) / step + 1e-9) + 1
+        if count > MANY:
+            found |= {fewest, most}
             uncounted += MANY
         elif step is None:
-            found |= set(numbers)
+            found |= set(range(fewest, most + 1))
         else:
-            found |= {outliers_per_step(low + n * step, batch) for n in numbers}
+            found |= {outliers_per_step(low + n * step, batch) for n in range(count)}
     if not found:
         return None
     return NumbersOfOutliers(min(found), max(found), len(found) + uncounted)

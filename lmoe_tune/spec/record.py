@@ -68,6 +68,21 @@ def resolved_yaml(spec: Spec) -> str:
 
 def spec_from_resolved(text: str) -> Spec:
     """The spec of `resolved_yaml`. Raises SpecError if the text has been damaged."""
+    findings = _findings_in(text)
+    if findings.problems:
+        raise SpecError(findings.problems)
+
+    return Spec.model_validate(findings.root.plain())
+
+
+def problems_of(spec: Spec) -> list[Problem]:
+    """What is wrong with a spec that was changed in memory, whose record could not be read again."""
+    findings = _findings_in(resolved_yaml(spec))
+    check_tracking(findings)
+    return findings.problems
+
+
+def _findings_in(text: str) -> Findings:
     problems: list[tuple[document.Mark, Problem]] = []
     root = document.parse(text, _RECORD, problems)
     if not isinstance(root, document.Mapping):
@@ -75,21 +90,7 @@ def spec_from_resolved(text: str) -> Spec:
 
     findings = Findings(root, problems)
     findings.check_shape()
-    if findings.problems:
-        raise SpecError(findings.problems)
-
-    return Spec.model_validate(root.plain())
-
-
-def problems_of(spec: Spec) -> list[Problem]:
-    """What is wrong with a spec that was changed in memory, whose record could not be read again."""
-    problems: list[tuple[document.Mark, Problem]] = []
-    root = document.parse(resolved_yaml(spec), _RECORD, problems)
-    assert isinstance(root, document.Mapping), "a spec has sections"
-    findings = Findings(root, problems)
-    findings.check_shape()
-    check_tracking(findings)
-    return findings.problems
+    return findings
 
 
 def identity(spec: Spec) -> dict[str, Any]:

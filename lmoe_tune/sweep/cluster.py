@@ -54,7 +54,6 @@ NAMESPACE = "lmoe-tune"  # of Ray's, for the names of sweeps
 ASKED_EVERY_S = 0.05
 START_PATIENCE_S = 10.0  # of a user who wants out; Ray takes 2 to 5 s
 SHUTDOWN_PATIENCE_S = 30.0  # Ray takes 1 to 5 s
-RAYS_CORE = "ray._raylet"
 CORE_SETTING = re.compile("RAY_[a-z].*")
 ANSWERS_WITHIN_S = 10.0
 LARGEST_PORT = 65535
@@ -143,7 +142,9 @@ def started(
         UsageError: what the user has set for it cannot be.
         KeyboardInterrupt: it was given up.
     """
-    given, address = address, address or os.environ.get("RAY_ADDRESS") or None
+    if not _runs_here():
+        refuse_unusable(address)
+    address = address or os.environ.get("RAY_ADDRESS") or None
     import ray
 
     if ray.is_initialized():
@@ -154,7 +155,6 @@ def started(
             finally:
                 there.end_presence()
         return
-    refuse_unusable(given)
     with ExitStack() as stack:
         stack.enter_context(_environment(local=address is None))
         folder = workers = None
@@ -373,10 +373,10 @@ def fault_of_settings() -> str | None:
 
     safe = safe_environment()
     others = {name: value for name, value in safe.items() if name not in given}
-    if can_import(RAYS_CORE, safe):
+    if can_import("ray", safe):
         return None
     for name, value in given.items():
-        if not can_import(RAYS_CORE, {**others, name: value}):
+        if not can_import("ray", {**others, name: value}):
             return f"{name} is {shown(value)}, which Ray cannot read"
     return None
 

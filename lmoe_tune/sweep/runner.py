@@ -110,7 +110,7 @@ def _run_on_ray(
     settings: RunSettings,
     worker: type[Any] | None,
 ) -> None:
-    ledger = control.ledger
+    ledger, leave = control.ledger, settings.leave
 
     def sent() -> AbstractContextManager[dict[str, Any]]:
         return shipping.sent(ledger.spec, control.import_path)
@@ -122,7 +122,6 @@ def _run_on_ray(
             )
         return control.interrupted
 
-    leave = settings.leave
     if control.interrupted:
         raise KeyboardInterrupt
 
