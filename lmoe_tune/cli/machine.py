@@ -80,6 +80,12 @@ def _package(name: str, needed: str) -> Finding:
 
     from packaging.specifiers import SpecifierSet
 
+    from lmoe_tune.sweep.cluster import fault_of_settings
+
+    unreadable = fault_of_settings() if name.lower() == "ray" else None
+    if unreadable is not None:  # importing it would end this process
+        return finding("fail", name, unreadable, "correct or unset it")
+
     install = f"pip install '{name}{needed}'"
     try:
         version = metadata.version(name)
@@ -153,7 +159,7 @@ def _supported(architectures: Iterable[str]) -> list[int]:
 
 def folders(home: Path) -> list[Finding]:
     """The home, and the folders that libraries write to: there, writable, with room."""
-    return [*_home(home), _users_home(), _temporary(), *_rays_settings()]
+    return [*_home(home), _users_home(), _temporary(), *_rays_folder()]
 
 
 def _home(home: Path) -> list[Finding]:
@@ -222,12 +228,8 @@ def _temporary() -> Finding:
     return _space("TMPDIR", Path(used))
 
 
-def _rays_settings() -> list[Finding]:
-    from lmoe_tune.sweep.cluster import fault_of_folder, fault_of_settings
-
-    unreadable = fault_of_settings()
-    if unreadable is not None:
-        return [finding("fail", "Ray's settings", unreadable, "correct or unset it")]
+def _rays_folder() -> list[Finding]:
+    from lmoe_tune.sweep.cluster import fault_of_folder
 
     given = os.environ.get("RAY_TMPDIR", "")
     if not given:

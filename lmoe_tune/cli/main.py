@@ -138,7 +138,8 @@ def run(words: Sequence[str]) -> int:
 
 def _was_interrupted(error: BaseException | None) -> bool:
     while error is not None and not isinstance(error, KeyboardInterrupt):
-        error = error.__cause__ or error.__context__
+        hidden = error.__suppress_context__  # by who has said so already
+        error = error.__cause__ or (None if hidden else error.__context__)
     return error is not None
 
 

@@ -27,6 +27,7 @@ from lmoe_tune.confirmation.tuned_comparators import open_search, tunable, tuned
 from lmoe_tune.data.decode_ahead import decode_files
 from lmoe_tune.errors import UsageError
 from lmoe_tune.sweep import projector, view
+from lmoe_tune.sweep.cluster import refuse_unusable
 from lmoe_tune.sweep.folder import SweepFolder
 from lmoe_tune.sweep.ledger import Ledger
 from lmoe_tune.sweep.observer import Observer
@@ -144,6 +145,7 @@ def confirm(
     refuse_other(reseed, "reseed", int, type(None))
     refuse_other_items(splits or (), "splits", int)
     _refuse_counts(seeds, top, reseed)
+    refuse_unusable(address)
     command = advice.confirm(
         folder.name,
         seeds=seeds,

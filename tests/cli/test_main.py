@@ -16,7 +16,7 @@ import pytest
 import typer
 
 import lmoe_tune
-from lmoe_tune.cli.main import _unforeseen, app, run
+from lmoe_tune.cli.main import _unforeseen, _was_interrupted, app, run
 from lmoe_tune.sweep.ledger import Ledger
 from lmoe_tune.sweep.view import read_sweep
 
@@ -672,6 +672,31 @@ def test_a_cluster_that_cannot_be_joined_is_refused_before_anything_is_made(
     assert run(["search", "digits", "--home", str(home), "--address", address]) == 2
     assert said in capsys.readouterr().err
     assert not home.exists()
+
+
+def test_what_was_said_about_an_interrupt_is_said_once() -> None:
+    def told() -> BaseException:
+        try:
+            try:
+                raise KeyboardInterrupt
+            except KeyboardInterrupt:
+                raise typer.Exit(130) from None
+        except typer.Exit as exit_:
+            return exit_
+
+    assert not _was_interrupted(told())
+
+
+def test_doctor_names_a_setting_that_ray_cannot_read(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "lmoe_tune.cli.main", "doctor", "--home", str(tmp_path)],
+        env={**os.environ, "RAY_memory_usage_threshold": "95%"},
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "RAY_memory_usage_threshold is '95%', which Ray cannot read" in done.stdout
 
 
 def test_a_setting_that_ray_cannot_read_is_named(tmp_path: Path) -> None:
