@@ -20,6 +20,7 @@ PROGRAM = "lmoe-tune"
 NAME = "NAME"  # placeholder for any sweep, data or image
 SPEC = "SPEC"
 IMAGES = "IMAGE…"
+ALLOW_CHANGES = "--allow-changes (from Python: allow_changes=True)"
 
 _Value = str | int | float | Path | bool | None
 

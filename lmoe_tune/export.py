@@ -193,7 +193,7 @@ def _searched(ledger: Ledger, number: int | None) -> Winner:
             f"the sweep '{name}' has no complete trial yet, so there is nothing to export"
         )
     if number is not None and number not in trials:
-        raise UsageError(f"--trial is {number}, but the sweep '{name}' has no such trial")
+        raise UsageError(f"the sweep '{name}' has no trial {number}")
     trial = trials[number] if number is not None else best
     assert trial is not None
     state = checkpoint.load_newest(ledger.folder.checkpoints(trial.number))
@@ -319,7 +319,7 @@ def _as_onnx(network: Network, shape: tuple[int, int, int]) -> bytes:
         import onnxruntime
         import onnxscript  # noqa: F401  # torch's exporter needs it
     except ImportError as error:
-        raise UsageError(f"--onnx needs the package {error.name}: {advice.setup('onnx')}") from None
+        raise UsageError(f"ONNX needs the package {error.name}: {advice.setup('onnx')}") from None
     some = torch.randint(
         0, 256, (BATCH, *shape), generator=torch.Generator().manual_seed(0)
     ).float()
@@ -350,7 +350,7 @@ def _as_onnx(network: Network, shape: tuple[int, int, int]) -> bytes:
     )
     if difference > _ONNX_TOLERANCE:
         raise UsageError(
-            f"--onnx: the logits in ONNX's runtime differ by {difference:.2g}; nothing was written"
+            f"the logits in ONNX's runtime differ by {difference:.2g}; nothing was written"
         )
     return buffer.getvalue()
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lmoe_tune import advice
 from lmoe_tune.confirmation.plan import (
     CONFIRM,
     Candidate,
@@ -231,7 +232,7 @@ class JobLedger:
             lines = "\n".join(f"  {line}" for line in changed)
             raise UsageError(
                 f"not everything about the sweep '{name}' is as it was when {since}:\n{lines}\n"
-                "Restore the old state, or continue anyway with --allow-changes, which the confirmation records"
+                f"Restore the old state, or continue anyway with {advice.ALLOW_CHANGES}, which the confirmation records"
             )
         self.folder.path.mkdir(parents=True, exist_ok=True)
         write_records(self.folder, spec)

@@ -164,7 +164,7 @@ def make_plan(
     if not trains_held_out(spec):
         if set(asked) - {spec.data.split}:
             raise UsageError(
-                f"--splits: model.baseline.epochs is 0, so all rows start from {spec.model.weights}, which has learned "
+                f"splits: model.baseline.epochs is 0, so all rows start from {spec.model.weights}, which has learned "
                 f"the classes of split {spec.data.split}: in other splits it would be tested on some of them as novel "
                 "ones. Leave --splits out"
             )

@@ -212,14 +212,14 @@ def forecast(
 
 def _refuse_counts(seeds: int, top: int, reseed: int | None = None) -> None:
     if top < 1:
-        raise UsageError(f"--top is {top}, but must be at least 1")
+        raise UsageError(f"top is {top}, but must be at least 1")
     if seeds < 2:
         raise UsageError(
-            f"--seeds is {seeds}, but must be at least 2: one run says nothing about luck (5 are better)"
+            f"seeds is {seeds}, but must be at least 2: one run says nothing about luck (5 are better)"
         )
     if reseed is not None and reseed < 2:
         raise UsageError(
-            f"--reseed is {reseed}, but must be at least 2: one run says nothing about luck"
+            f"reseed is {reseed}, but must be at least 2: one run says nothing about luck"
         )
 
 
@@ -289,7 +289,7 @@ def _reseed(sweep: Ledger, import_path: Path, how: _How, *, top: int, num_seeds:
     if waiting:
         confirmation = study.ledger.resume_command
         raise UsageError(
-            f"--reseed opens nothing, but {waiting} jobs of a confirmation wait that test; finish them first: "
+            f"reseeding opens nothing, but {waiting} jobs of a confirmation wait that test; finish them first: "
             f"{confirmation}"
         )
 

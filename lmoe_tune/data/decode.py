@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias, Union
+from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
 import numpy as np
 import numpy.typing as npt
@@ -56,6 +56,7 @@ def decode_rgb(picture: Picture, crop_bottom: int = 0) -> UInt8Array:
 
     Raises:
         CorruptImageError: truncated, empty, not an image, too large to be one, or not readable.
+        UsageError: it is none of `Picture`.
     """
     return np.asarray(_as_cut_rgb(picture, crop_bottom))
 
@@ -87,12 +88,13 @@ def decoder_name() -> str:
 def _as_cut_rgb(picture: Picture, crop_bottom: int) -> Image:
     from PIL import Image
 
+    _refuse_other(picture)
     name = name_of(picture)
-    if isinstance(picture, Path) and picture.is_fifo():  # it would be waited for
+    if isinstance(picture, Path | str) and Path(picture).is_fifo():  # it would be waited for
         raise CorruptImageError(name, "is not a regular file")
     with _explained(name):
         if isinstance(picture, np.ndarray):
-            picture = Image.fromarray(_pixels(picture))
+            picture = Image.fromarray(picture)
 
         if isinstance(picture, Image.Image):
             image = _turned_rgb(picture)
@@ -109,6 +111,25 @@ def _as_cut_rgb(picture: Picture, crop_bottom: int) -> Image:
         raise CorruptImageError(name, why)
 
     return image.crop((0, 0, image.width, image.height - crop_bottom))
+
+
+def _refuse_other(picture: Any) -> None:
+    from PIL import Image
+
+    if isinstance(picture, Path | str | bytes | Image.Image) or hasattr(picture, "read"):
+        return
+    if not isinstance(picture, np.ndarray):
+        raise UsageError(
+            f"an image is given as {type(picture).__name__}, but must be a path, a file's content, a Pillow image, "
+            "or a NumPy array of uint8 pixels (H, W), (H, W, 3) or (H, W, 4)"
+        )
+    if picture.dtype != np.uint8 or not (
+        picture.ndim == 2 or (picture.ndim == 3 and picture.shape[2] in (3, 4))
+    ):
+        raise UsageError(
+            f"an image's pixels are {picture.dtype} of shape {picture.shape}, but must be uint8 of shape (H, W), "
+            "(H, W, 3) or (H, W, 4)"
+        )
 
 
 @contextmanager
@@ -144,16 +165,6 @@ def _turned_rgb(image: Image) -> Image:
     image.load()
     turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
     return _as_rgb(ImageOps.exif_transpose(image) if turned else image)
-
-
-def _pixels(array: UInt8Array) -> UInt8Array:
-    grey, coloured = array.ndim == 2, array.ndim == 3 and array.shape[2] in (3, 4)
-    if array.dtype != np.uint8 or not (grey or coloured):
-        raise ValueError(
-            f"pixels are {array.dtype} of shape {array.shape}, but must be uint8 of shape (H, W), "
-            "(H, W, 3) or (H, W, 4)"
-        )
-    return array
 
 
 def _as_rgb(image: Image) -> Image:

@@ -57,6 +57,19 @@ class Detector:
     device: torch.device
     about: dict[str, Any]
     """All of `detector.json`: metrics and provenance too."""
+    folder: Path | None = None
+    """Where it was exported to; None for a trial's checkpoint."""
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        """To be copied and pickled, as for a pool of processes; an exported network is loaded again
+        from its folder.
+        """
+        if self.folder is None:
+            return super().__reduce__()
+
+        from lmoe_tune.detector.folder import load_detector
+
+        return load_detector, (self.folder.resolve(), str(self.device))
 
     @overload
     def __call__(  # type: ignore[overload-overlap]  # a text is a path, not a sequence of them
@@ -82,6 +95,7 @@ class Detector:
 
         Raises:
             CorruptImageError: the first image that cannot be read.
+            UsageError: something is no image.
         """
         is_single_array = isinstance(images, np.ndarray) and images.ndim < 4
         if is_single_array or not isinstance(images, np.ndarray | list | tuple):

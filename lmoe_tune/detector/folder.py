@@ -71,7 +71,9 @@ def load_detector(folder: Path | str, device: str | None = None) -> Detector:
             f"{str(error).splitlines()[0] if str(error) else ''}); it was written by torch {written}"
         ) from error
     network.to(where)
-    return Detector(tuple(classes), score, float(threshold), preprocessing, network, where, about)
+    return Detector(
+        tuple(classes), score, float(threshold), preprocessing, network, where, about, folder
+    )
 
 
 def read_about(folder: Path) -> dict[str, Any]:

@@ -219,9 +219,9 @@ def change_of(
     Raises:
         UsageError: a text is not of that kind.
     """
-    all_trials, more_trials = _number("--trials", trials, whole=True)
-    all_hours, more_hours = _number("--gpu-hours", gpu_hours, whole=False)
-    all_failed, more_failed = _number("--max-failed", max_failed, whole=True)
+    all_trials, more_trials = _number("trials", trials, whole=True)
+    all_hours, more_hours = _number("gpu_hours", gpu_hours, whole=False)
+    all_failed, more_failed = _number("max_failed", max_failed, whole=True)
     all_s, more_s = _duration(time)
     return BudgetChange(
         trials=None if all_trials is None else int(all_trials),
@@ -235,16 +235,16 @@ def change_of(
     )
 
 
-def _number(option: str, given: str | float | None, *, whole: bool) -> tuple[float | None, float]:
+def _number(called: str, given: str | float | None, *, whole: bool) -> tuple[float | None, float]:
     """(in all, more)."""
     if given is None:
         return None, 0
     kind = r"\d+" if whole else r"(\d+\.?\d*|\.\d+)(e[+-]?\d+)?"
     text = str(given).strip()
     found = re.fullmatch(rf"(\+?)({kind})", text)
-    least = 0 if option == "--max-failed" and not text.startswith("+") else 1e-9
+    least = 0 if called == "max_failed" and not text.startswith("+") else 1e-9
     if found is None or float(found[2]) < least:
-        raise UsageError(f"{option} is '{given}', but must be +N (N more) or N (N in all)")
+        raise UsageError(f"{called} is '{given}', but must be +N (N more) or N (N in all)")
     return (None, float(found[2])) if found[1] else (float(found[2]), 0)
 
 
@@ -258,7 +258,7 @@ def _duration(given: str | float | None) -> tuple[float | None, float]:
         seconds = duration_s(float(amount) if re.fullmatch(r"\d+(\.\d+)?", amount) else amount)
     except ValueError as error:
         raise UsageError(
-            f"--time is '{given}', but must be a duration such as 90s, 30m, 8h or 2d, with + for that much more"
+            f"time is '{given}', but must be a duration such as 90s, 30m, 8h or 2d, with + for that much more"
         ) from error
     return (None, seconds) if text.startswith("+") else (seconds, 0.0)
 

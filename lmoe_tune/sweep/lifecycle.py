@@ -16,7 +16,7 @@ from typing import Any
 
 from optuna.distributions import check_distribution_compatibility
 
-from lmoe_tune import __version__
+from lmoe_tune import __version__, advice
 from lmoe_tune.data import describe_splits
 from lmoe_tune.data.inspection import refuse_unsound
 from lmoe_tune.data.usable_images import Say
@@ -93,7 +93,7 @@ def prepare(
         raise UsageError(
             f"the sweep '{folder.name}' was started with another spec:\n{lines}\n"
             "Start another sweep with --name, or this one again with --fresh (the old one is set aside), or "
-            "continue anyway with --allow-changes, which the sweep records"
+            f"continue anyway with {advice.ALLOW_CHANGES}, which the sweep records"
         )
     _refuse_incomparable(frozen, loaded.spec)
     settled = resolve_platform(with_settled(frozen, loaded.spec))
@@ -209,7 +209,7 @@ def settle(
             raise UsageError(
                 f"the data of the sweep '{name}' have changed since it was started, so its trials could not be "
                 "compared: restore the old data, start another sweep with --name, or continue anyway with "
-                "--allow-changes, which the sweep records"
+                f"{advice.ALLOW_CHANGES}, which the sweep records"
             )
         changed.append(f"data: {ledger.attrs['fingerprint']} -> {fingerprint}")
     in_code = changes(ledger.attrs.get("code", code), code)
@@ -217,7 +217,7 @@ def settle(
         lines = "\n".join(f"  {line}" for line in in_code)
         raise UsageError(
             f"the code of the sweep '{name}' has changed since it was started:\n{lines}\n"
-            "Restore the old code, start another sweep with --name, or continue anyway with --allow-changes, "
+            f"Restore the old code, start another sweep with --name, or continue anyway with {advice.ALLOW_CHANGES}, "
             "which the sweep records"
         )
     changed += in_code

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
+import os
 import pickle
 import re
 import shlex
@@ -137,6 +139,29 @@ def test_another_shape_or_a_pixel_that_is_no_number_is_refused(detector: Detecto
         detector.predict(np.full((2, 1, 8, 8), np.nan))
 
 
+def test_something_that_is_no_image_is_refused_by_its_type(
+    detector: Detector, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match="is given as Tensor, but must be a path"):
+        detector(torch.zeros(8, 8, dtype=torch.uint8))  # type: ignore[call-overload]
+    with pytest.raises(UsageError, match="is given as NoneType"):
+        detector([None])  # type: ignore[list-item]
+
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(UsageError, match="is not a regular file"):
+        detector(str(tmp_path / "pipe.png"))
+
+
+def test_a_detector_is_copied_and_pickled(detector: Detector, data: SearchData) -> None:
+    assert data.val.pixels is not None
+    pixels = data.val.pixels[:3]
+    expected = detector.predict(pixels)
+
+    for again in (pickle.loads(pickle.dumps(detector)), copy.deepcopy(detector)):
+        assert again.predict(pixels) == expected
+        assert again.folder == detector.folder
+
+
 def test_files_of_any_mode_are_read_and_others_are_named(
     detector: Detector, tmp_path: Path
 ) -> None:
@@ -169,7 +194,7 @@ def test_a_trial_is_chosen_or_the_lack_of_its_weights_is_said(ledger: Ledger) ->
         UsageError, match=r"weights of trial 0 are not kept.*there are those of trial 1"
     ):
         export.winner_of(ledger, 0)
-    with pytest.raises(UsageError, match="no such trial"):
+    with pytest.raises(UsageError, match="has no trial"):
         export.winner_of(ledger, 99)
 
 

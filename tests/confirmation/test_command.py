@@ -299,9 +299,9 @@ def test_failed_jobs_are_named_with_an_exit_code_of_their_own(
     ("arguments", "words"),
     [
         (("nosuch",), "no sweep 'nosuch'"),
-        (("small", "--seeds", "1"), "--seeds is 1, but must be at least 2"),
-        (("small", "--top", "0"), "--top is 0, but must be at least 1"),
-        (("small", "--reseed", "1"), "--reseed is 1, but must be at least 2"),
+        (("small", "--seeds", "1"), "seeds is 1, but must be at least 2"),
+        (("small", "--top", "0"), "top is 0, but must be at least 1"),
+        (("small", "--reseed", "1"), "reseed is 1, but must be at least 2"),
         (
             ("small", "--reseed", "2", "--dry-run", "--splits", "0"),
             "--reseed does not go with --splits, --dry-run",

@@ -197,7 +197,7 @@ def test_a_classifier_of_the_users_own_is_confirmed_on_the_classes_that_it_knows
     add_trial(ledger, 0.9)
     study, plan = JobLedger(ledger, tmp_path), make_plan(ledger, tmp_path, top=1, num_seeds=2)
     assert "knows: those that the search held out are in no set" in plan.notes[-1]
-    with pytest.raises(UsageError, match=r"--splits: model\.baseline\.epochs is 0"):
+    with pytest.raises(UsageError, match=r"splits: model\.baseline\.epochs is 0"):
         make_plan(ledger, tmp_path, top=1, num_seeds=2, splits=(0, 1))
     study.begin(plan, "lmoe-tune confirm small")
     assert not next(study.files(plan))[1]
