@@ -35,6 +35,7 @@ Each section prints as it goes, has its share of the time, and does not end the 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import signal
 import sys
@@ -42,18 +43,24 @@ import tempfile
 import time
 import traceback
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+    from multiprocessing.context import ForkProcess
+
     from gpu_sections import Bench
 
 HERE = Path(__file__).resolve().parent
 NEEDED = ("pydantic", "yaml")
 AGAIN_S = 5.0
+START_S = 120.0  # for the imports of a process
+GRACE_S = 15.0  # beyond a section's time
 NO_DEVICE, FAILED, CANNOT_START = 2, 1, 3
 SHARES = {
     "correctness": 0.13,
@@ -82,23 +89,16 @@ def main(arguments: list[str] | None = None) -> int:
             print(problem, file=sys.stderr)
             return CANNOT_START
 
-        import torch
+        if options.worker is not None or options.first_step:
+            import gpu_sections
 
-        if options.device == "cuda" and not torch.cuda.is_available():
-            print(
-                "torch sees no CUDA device; a dry run: --device cpu --seconds 60", file=sys.stderr
-            )
-            return NO_DEVICE
-
-        import gpu_sections
-
-        if options.worker is not None:
-            gpu_sections.work(gpu_sections.Bench.of(options, folder), options.worker)
+            bench = gpu_sections.Bench.of(options, folder)
+            if options.first_step:
+                gpu_sections.first_step(bench)
+            else:
+                gpu_sections.work(bench, options.worker)
             return 0
-        if options.first_step:
-            gpu_sections.first_step(gpu_sections.Bench.of(options, folder))
-            return 0
-        return run_all(options, gpu_sections.Bench.of(options, folder))
+        return run_all(options, folder)
 
 
 def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -153,31 +153,135 @@ def prepared(wheels: Path | None, unpacked: Path) -> str | None:
     )
 
 
-def run_all(options: argparse.Namespace, bench: Bench) -> int:
-    """Every section that was asked for; the exit status says whether all of them ended."""
-    failed: list[str] = []
-    out = Output(options.out)
-    for line in bench.environment():
-        out.say(line)
+def run_all(options: argparse.Namespace, folder: Path) -> int:
+    """Every section that was asked for; the exit status says whether all of them ended.
 
+    They share a process, which is another one than this: a section whose process dies, or cannot be stopped, ends with
+    it, and those after it go on in a new one. (An alarm that falls into Python code that torch's C++ code has called
+    ends the process, and so may a fault of the device.)
+    """
+    out = Output(options.out)
     chosen = [name for name in SHARES if name in options.only.split(",")]
     ends = time.monotonic() + options.seconds
-    for place, name in enumerate(chosen):
-        share = SHARES[name] / sum(SHARES[later] for later in chosen[place:])
-        seconds = max(0.01, (ends - time.monotonic()) * share)
-        out.say(f"\n== {name} (at most {seconds:.0f} s)")
-        try:
-            with limited_to(seconds):
-                for line in bench.section(name, seconds):
-                    out.say(line)
-        except (Exception, OutOfTimeError) as error:
-            failed.append(name)
-            out.say(f"FAILED: {type(error).__name__}: {error}")
-            out.say(traceback.format_exc(limit=-6))
-        bench.free_memory()
+    failed: list[str] = []
+    left = list(chosen)
+    while left:
+        with sections_process(options, folder, left, ends) as (process, events):
+            begun = follow(events, out, failed)
+        if process.exitcode == NO_DEVICE:
+            return NO_DEVICE
+        if begun.name is not None:
+            failed.append(begun.name)
+            out.say(f"FAILED: {begun.name} ended its process (exit status {process.exitcode})")
+        if not begun.names:
+            out.say(f"FAILED: no section could begin (exit status {process.exitcode})")
+            failed += left
+            break
+        left = left[len(begun.names) :]
 
     out.say(f"\n{len(chosen) - len(failed)} sections ended; failed: {', '.join(failed) or 'none'}")
     return FAILED if failed else 0
+
+
+@dataclass
+class Begun:
+    """What a process has told of its sections.
+
+    Attributes:
+        names: those that have begun.
+        name: the one that has begun and not ended.
+    """
+
+    names: list[str] = field(default_factory=list)
+    name: str | None = None
+
+
+def follow(events: Connection, out: Output, failed: list[str]) -> Begun:
+    """Print what a process says until it ends, or until a section is far beyond its time."""
+    begun = Begun()
+    waits_until = time.monotonic() + START_S
+    while events.poll(max(0.0, waits_until - time.monotonic())):
+        try:
+            kind, told = events.recv()
+        except EOFError:
+            break
+        if kind == "says":
+            out.say(told)
+        elif kind == "begins":
+            begun.name, seconds = told
+            begun.names.append(begun.name)
+            waits_until = time.monotonic() + seconds + GRACE_S
+        else:
+            failed += [told] if kind == "failed" else []
+            begun.name = None
+            waits_until = time.monotonic() + START_S
+    return begun
+
+
+@contextmanager
+def sections_process(
+    options: argparse.Namespace, folder: Path, names: list[str], ends: float
+) -> Iterator[tuple[ForkProcess, Connection]]:
+    """A process that goes through these sections; ended with the block."""
+    context = multiprocessing.get_context("fork")  # this process has not imported torch
+    events, told = context.Pipe(duplex=False)
+    process = context.Process(target=work_apart, args=(options, folder, names, ends, told))
+    process.start()
+    told.close()
+    try:
+        yield process, events
+    finally:
+        process.join(GRACE_S)
+        process.kill()
+        process.join()
+        events.close()
+
+
+def work_apart(
+    options: argparse.Namespace, folder: Path, names: list[str], ends: float, told: Connection
+) -> None:
+    """Go through these sections, and tell of them."""
+    import torch
+
+    if options.device == "cuda" and not torch.cuda.is_available():
+        print("torch sees no CUDA device; a dry run: --device cpu --seconds 60", file=sys.stderr)
+        sys.exit(NO_DEVICE)
+
+    import gpu_sections
+
+    run_sections(
+        names, ends, gpu_sections.Bench.of(options, folder), lambda *event: told.send(event)
+    )
+
+
+def run_sections(
+    names: list[str], ends: float, bench: Bench, tell: Callable[[str, Any], None]
+) -> None:
+    """Go through these sections in this process.
+
+    Args:
+        ends: when the time is over, by the monotonic clock.
+        tell: hears ("says", text), ("begins", (name, seconds)), ("ended", name) and ("failed", name).
+    """
+    for line in bench.environment():
+        tell("says", line)
+
+    for place, name in enumerate(names):
+        share = SHARES[name] / sum(SHARES[later] for later in names[place:])
+        seconds = max(0.01, (ends - time.monotonic()) * share)
+        tell("begins", (name, seconds))
+        tell("says", f"\n== {name} (at most {seconds:.0f} s)")
+        how = "ended"
+        try:
+            with limited_to(seconds):
+                for line in bench.section(name, seconds):
+                    tell("says", line)
+        except (Exception, OutOfTimeError) as error:
+            how = "failed"
+            tell("says", f"FAILED: {type(error).__name__}: {error}")
+            tell("says", traceback.format_exc(limit=-6))
+        tell(how, name)
+        bench.free_memory()  # raises where the device is lost: those that are left get a new process
 
 
 @contextmanager

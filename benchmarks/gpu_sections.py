@@ -174,7 +174,9 @@ class Bench:
         yield from SECTIONS[name](self, Budget(seconds))
 
     def free_memory(self) -> None:
+        """Give it back; raises what torch raises where the device is lost."""
         if self.on_gpu:
+            torch.cuda.synchronize()
             torch.cuda.empty_cache()
 
     def synchronize(self) -> None:

@@ -57,6 +57,51 @@ def test_a_section_that_fails_or_takes_too_long_does_not_end_the_others(tmp_path
     assert "failed: ceilings, memory" in done.stdout
 
 
+def test_a_section_that_ends_its_process_or_cannot_be_stopped_does_not_end_the_others(
+    tmp_path: Path,
+) -> None:
+    code = """
+import os, sys, time
+sys.path.insert(0, 'benchmarks')
+import gpu
+
+def work_apart(options, folder, names, ends, told):
+    for name in names:
+        told.send(("begins", (name, 0.1)))
+        told.send(("says", f"in {name}"))
+        if name == "step":
+            os.abort()
+        if name == "input":
+            time.sleep(600)
+        told.send(("failed" if name == "epoch" else "ended", name))
+
+gpu.work_apart, gpu.GRACE_S = work_apart, 0.5
+sys.exit(gpu.main(["--only", "ceilings,step,input,epoch,memory", "--out", sys.argv[1]]))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "out.txt")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        check=False,
+    )
+
+    said = re.findall(r"\] (in \w+|FAILED.*)", done.stdout)
+    assert said == [
+        "in ceilings",
+        "in step",
+        "FAILED: step ended its process (exit status -6)",
+        "in input",
+        "FAILED: input ended its process (exit status -9)",
+        "in epoch",
+        "in memory",
+    ]
+    assert done.stdout.endswith("2 sections ended; failed: step, input, epoch\n")
+    assert done.returncode == 1
+    assert (tmp_path / "out.txt").read_text(encoding="utf-8") == done.stdout
+
+
 @pytest.mark.slow
 def test_what_is_not_installed_is_said_with_how_to_bring_it(tmp_path: Path) -> None:
     code = (
@@ -82,18 +127,26 @@ def test_what_is_not_installed_is_said_with_how_to_bring_it(tmp_path: Path) -> N
 def test_what_computes_on_the_device_runs_on_a_pretended_gpu(alone: Alone, tmp_path: Path) -> None:
     found = alone(
         """
-        import contextlib, io, sys
+        import pathlib, sys, time
         sys.path.insert(0, "benchmarks")
         import gpu
-        said = io.StringIO()
         small = ["--arch", "small_cnn", "--batch", "4", "--crop", "32", "--images", "48"]
         only = ["--only", "correctness,epoch,memory", "--seconds", "2000"]
-        with PretendedGpu() as device, contextlib.redirect_stdout(said):
-            status = gpu.main(["--device", "cuda", "--folder", folder, *small, *only])
-        found = [status, said.getvalue(), device.faults]
+        options = gpu.parsed(["--device", "cuda", "--folder", folder, *small, *only])
+        gpu.prepared(None, None)
+        told = []
+        with PretendedGpu() as device:
+            import gpu_sections
+            bench = gpu_sections.Bench.of(options, pathlib.Path(folder))
+            names = options.only.split(",")
+            ends = time.monotonic() + options.seconds
+            gpu.run_sections(names, ends, bench, lambda *event: told.append(event))
+        found = [told, device.faults]
         """,
         folder=str(tmp_path),
     )
-    assert found[0] == 0, found[1]
-    assert "failed: none" in found[1]
-    assert found[2] == []
+    told, faults = found
+    assert [name for how, name in told if how == "ended"] == ["correctness", "epoch", "memory"], (
+        told
+    )
+    assert faults == []
