@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -25,6 +26,7 @@ from pathlib import Path
 from typing import IO, Any
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
+NICE = 10  # of 19: with that, MLflow would not even be imported while both cores are busy
 LAST_LINES = 5  # of a dead process's stderr, for a message
 _MEANINGS = {
     signal.SIGKILL: "perhaps the machine ran out of memory",
@@ -129,26 +131,6 @@ def die_with_parent() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def give_way() -> None:
-    """Let whatever else runs on this machine go first.
-
-    Linux shares the processors out between sessions first, so in a process with a session of its
-    own `nice` alone would change nothing (sched(7), "The autogroup feature").
-    """
-    os.nice(19)
-    _set_priority_of_session(19)
-
-
-def take_turns() -> None:
-    """Give way no longer: the session's part of it is undone, `nice` cannot be."""
-    _set_priority_of_session(0)
-
-
-def _set_priority_of_session(nice: int) -> None:
-    with suppress(OSError):  # not on Linux, or switched off
-        Path("/proc/self/autogroup").write_text(str(nice), encoding="ascii")
-
-
 class JsonProcess:
     """A Python process of ours that is sent one JSON object a line, and answers with others.
 
@@ -187,6 +169,32 @@ class JsonProcess:
     @property
     def pid(self) -> int:
         return self._process.pid
+
+    def give_way(self) -> None:
+        """Let others go first where the processors are busy; a tenth of them is left to it. For one
+        with a session of its own.
+
+        Linux shares the processors out between sessions first, so `nice` alone would change nothing
+        (sched(7), "The autogroup feature").
+        """
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, self.pid, NICE)
+        self._set_priority_of_session(NICE)
+
+    def take_turns(self) -> None:
+        """Have it give way no longer: the session's part of it is undone, `nice` cannot be."""
+        self._set_priority_of_session(0)
+
+    def _set_priority_of_session(self, nice: int) -> None:
+        for _ in range(5):
+            try:
+                Path(f"/proc/{self.pid}/autogroup").write_text(str(nice), encoding="ascii")
+            except BlockingIOError:  # Linux takes ten such changes a second, of all users together
+                time.sleep(0.05)
+            except OSError:  # not on Linux, switched off, or it has ended
+                return
+            else:
+                return
 
     def send(self, message: Message) -> None:
         """Raises OSError when it is gone."""

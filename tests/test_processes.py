@@ -15,6 +15,7 @@ from lmoe_tune.confirmation.job_ledger import who
 from lmoe_tune.errors import UsageError
 from lmoe_tune.home import resolve_home
 from lmoe_tune.processes import (
+    NICE,
     JsonProcess,
     how_it_ended,
     python_command,
@@ -72,21 +73,27 @@ def test_a_process_with_its_own_session_gives_way_and_takes_turns_again(module: 
     """`nice` alone does nothing there: the kernel shares processors out between sessions first."""
     before = AUTOGROUP.read_text(encoding="ascii")
     module.write_text(
-        "import os\n"
-        "from lmoe_tune.processes import give_way, message_pipe, take_turns\n"
-        "def session():\n"
-        f"    return open({str(AUTOGROUP)!r}).read().split()[-1]\n"
+        "import os, sys\n"
+        "from lmoe_tune.processes import message_pipe\n"
         "def main():\n"
         "    tell = message_pipe()\n"
-        "    give_way()\n"
-        "    tell({'nice': os.nice(0), 'session': session()})\n"
-        "    import time; time.sleep(0.2)\n"  # Linux takes ten changes a second at most
-        "    take_turns()\n"
-        "    tell({'session': session()})\n",
+        "    for _ in sys.stdin:\n"
+        f"        session = open({str(AUTOGROUP)!r}).read().split()[-1]\n"
+        "        tell({'nice': os.nice(0), 'session': session})\n",
         encoding="utf-8",
     )
     process = JsonProcess("odd_child", own_session=True)
-    assert list(process.messages()) == [{"nice": 19, "session": "19"}, {"session": "0"}]
+    answers = process.messages()
+
+    process.give_way()
+    process.send({})
+    assert next(answers) == {"nice": NICE, "session": str(NICE)}
+    process.take_turns()
+    process.send({})
+    assert next(answers) == {"nice": NICE, "session": "0"}
+
+    process.close()
+    assert list(answers) == []
     assert process.wait() == 0
     assert AUTOGROUP.read_text(encoding="ascii") == before
 

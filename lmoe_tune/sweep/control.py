@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections import Counter, deque
@@ -80,7 +81,7 @@ class SweepControl:
         self._node_deaths: Counter[int] = Counter()
         self._handed_out_ms: dict[int, int] = {}
         self._keep = ledger.spec.tracking.best_checkpoints if ledger.kind == "sweep" else 0
-        kept = ledger.folder.path.glob("trials/*/checkpoints")
+        kept = ledger.folder.trials.glob("*/checkpoints")
         self._with_checkpoints = {int(path.parent.name) for path in kept}
 
     @property
@@ -238,7 +239,7 @@ class SweepControl:
             return True
         folder = self.ledger.folder.checkpoints(report.trial)
         give_up = time.monotonic() + ARRIVAL_PATIENCE_S
-        while not any(folder.glob(f"epoch-{report.epoch:04d}-*.pt")):
+        while not _has_checkpoint(folder, report.epoch):
             if time.monotonic() > give_up:
                 return False
             time.sleep(0.05)
@@ -348,6 +349,14 @@ class SweepControl:
                 trial = self.ledger.trial(other)
                 drop_placements(self.ledger.folder, trial, self.ledger.spec, self.import_path)
         self._with_checkpoints = best | unfinished
+
+
+def _has_checkpoint(folder: Path, epoch: int) -> bool:
+    try:
+        names = os.listdir(folder)
+    except OSError:
+        return False
+    return any(name.startswith(f"epoch-{epoch:04d}-") and name.endswith(".pt") for name in names)
 
 
 def _baseline_metrics(ledger: Ledger) -> dict[str, float]:

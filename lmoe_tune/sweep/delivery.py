@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from lmoe_tune.errors import LmoeTuneError, TrackingError, TrackingRefusedError
-from lmoe_tune.processes import die_with_parent, give_way, message_pipe, take_turns
+from lmoe_tune.processes import die_with_parent, message_pipe
 from lmoe_tune.sweep import picture, tracked
 from lmoe_tune.sweep.folder import SweepFolder
 from lmoe_tune.sweep.ledger import Ledger
@@ -173,16 +173,13 @@ def main() -> None:
     server.
     """
     die_with_parent()  # in the middle of a request too, so that a resume is alone with the server
-    give_way()  # on a full machine the trials come first
     home, name, *after_kill = sys.argv[1:]
     ledger = read_sweep(SweepFolder(Path(home), name))
     tell = message_pipe()
 
     def finishing(seconds: float) -> bool:
         readable, _, _ = select.select([sys.stdin], [], [], seconds)
-        if readable:  # nothing is ever sent: the pipe was closed, or the driver died
-            take_turns()  # somebody waits for it
-        return bool(readable)
+        return bool(readable)  # nothing is ever sent: the pipe was closed, or the driver died
 
     uri = os.environ["MLFLOW_TRACKING_URI"]
     try:

@@ -56,9 +56,13 @@ class SweepFolder:
     def environment(self) -> Path:
         return self.path / "environment.json"
 
+    @cached_property
+    def trials(self) -> Path:
+        return self.path / "trials"
+
     def trial(self, number: int) -> Path:
         """The folder of a trial's records."""
-        return self.path / "trials" / str(number)
+        return self.trials / str(number)
 
     def checkpoints(self, number: int) -> Path:
         """Where a trial's checkpoints are."""

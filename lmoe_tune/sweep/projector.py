@@ -173,6 +173,7 @@ class Projector:
     def finish_soon(self) -> None:
         """Have it deliver the rest: nothing more will be recorded."""
         self._finishing = True
+        self._process.take_turns()  # somebody waits for it
         self._process.close()
 
     def finish(self, patience_s: float, *, while_it_goes_on: bool = True) -> None:
@@ -199,6 +200,8 @@ class Projector:
             environment=self._environment,
             own_session=True,  # Ctrl-C in a terminal is for the driver; this one ends with it
         )
+        if not self._finishing:
+            self._process.give_way()  # on a full machine the trials come first
         self._restart_at = time.monotonic() + self._restart_interval_s
         self._restart_interval_s *= 2
         self._listener = threading.Thread(target=self._listen, args=(self._process,), daemon=True)

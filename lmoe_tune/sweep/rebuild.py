@@ -82,7 +82,7 @@ def survey(folder: SweepFolder, spec: Spec) -> Remains:
         key: of for key, of in _read_about(folder).items() if schema.TEST_OPENING.holds(key)
     } | attrs
     trials, from_records = dict(before.trials), 0
-    for path in (folder.path / "trials").glob("[0-9]*"):
+    for path in folder.trials.glob("[0-9]*"):
         record_of_trial = read_record(path)
         if record_of_trial is None:
             continue
@@ -147,7 +147,7 @@ def behind(ledger: Ledger) -> str | None:
         trial.number: (trial.state != "running", len(trial.epochs)) for trial in ledger.trials()
     }
     ahead = []
-    for path in (ledger.folder.path / "trials").glob("[0-9]*"):
+    for path in ledger.folder.trials.glob("[0-9]*"):
         if path.name.isdigit():
             recorded = recorded_extent(path)
         else:
