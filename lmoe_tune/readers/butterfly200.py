@@ -1,8 +1,8 @@
 """Butterfly-200 (Chen et al. 2018): 200 species, 25,279 images in
 `images_small/139.Polyura_athamas/`.
 
-The split files list "path species genus subfamily family" a line, counted from 1. Without them
-there is no official split.
+The split files list "path species genus subfamily family" a line, counted from 1. Where none of
+them is there, there is no official split.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ from pathlib import Path
 
 from lmoe_tune.readers.class_folders import CLASS_FOLDERS
 from lmoe_tune.readers.files import images_below, present, read_pairs, subfolders
-from lmoe_tune.readers.layout import Entry, Kind, Layout, Reader, Reading
+from lmoe_tune.readers.layout import Entry, Kind, Layout, LayoutError, Part, Reader, Reading
 from lmoe_tune.readers.names import path_key
 from lmoe_tune.readers.reading import make_reading
 
 IMAGES = ("images_small", "images_small/images_small", "images")
+PARTS: tuple[Part, ...] = ("train", "val", "test")
 _CLASS = re.compile(r"(\d+)\.")
+_LIST = re.compile(rf"butterfly200_({'|'.join(PARTS)}).*\.txt", re.IGNORECASE)
 
 
 def _images(root: Path) -> str | None:
@@ -32,12 +34,11 @@ def _images(root: Path) -> str | None:
 
 def _lists(root: Path) -> dict[str, Path]:
     """The split files by part, wherever the root has them."""
-    found = {}
-    for part in ("train", "val", "test"):
-        name = f"[Bb]utterfly200_{part}*.txt"
-        paths = [*sorted(root.glob(name)), *sorted(root.glob(f"*/{name}"))]
-        if paths:
-            found[part] = paths[0]
+    found: dict[str, Path] = {}
+    for path in (*sorted(root.glob("*.[tT]*")), *sorted(root.glob("*/*.[tT]*"))):
+        match = _LIST.fullmatch(path.name)
+        if match is not None:
+            found.setdefault(match[1].lower(), path)
     return found
 
 
@@ -52,10 +53,11 @@ def _read(root: Path) -> Reading:
     names = subfolders(root / folder)
     lists = _lists(root)
 
-    if "train" in lists and "test" in lists:
+    if lists:
+        _refuse_incomplete(root, lists)
         listed = []
-        for part, path in lists.items():
-            paths = [path_key(first) for first, _ in read_pairs(path)]
+        for part in PARTS:
+            paths = [path_key(first) for first, _ in read_pairs(lists[part])]
             listed += [Entry(f"{folder}/{one}", one.split("/")[0], part) for one in paths]
         found, absent = present(root, listed)
         classes = {*names, *(entry.label for entry in listed)}
@@ -67,8 +69,19 @@ def _read(root: Path) -> Reading:
         for path in images_below(root / folder / name)
     ]
     lacking = "the split files Butterfly200_{train,val,test}_release.txt are not there"
-    notes = [f"{lacking}: split 60 / 20 / 20%"]
+    notes = [f"{lacking}, so the official parts are not known: split 60 / 20 / 20%"]
     return make_reading(found, classes=sorted(names, key=_number), notes=notes)
+
+
+def _refuse_incomplete(root: Path, lists: dict[str, Path]) -> None:
+    """Some of the lists do not make a split: what they leave out would be lost, or trained on."""
+    lacking = [f"Butterfly200_{part}_release.txt" for part in PARTS if part not in lists]
+    if lacking:
+        there = next(iter(lists.values()))
+        raise LayoutError(
+            f"{root} has {there.relative_to(root)}, but lacks {' and '.join(lacking)}",
+            "put all three split files there",
+        )
 
 
 def _number(name: str) -> tuple[int, str]:
@@ -87,7 +100,7 @@ READER = Reader(
     source="unpack images_small.zip and the split files beside it",
     num_classes=200,
     num_id_classes=150,
-    parts=("train", "val", "test"),
+    parts=PARTS,
     resize=512,
     crop=448,
     shows=Kind(

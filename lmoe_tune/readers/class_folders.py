@@ -5,6 +5,7 @@ The layout of users' own data and of re-uploaded public sets.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -71,6 +72,7 @@ def _read_split(root: Path) -> Reading:
             f"{some([_with_twin(name, trained) for name in unseen])}",
             "give every class the same name in all of them, and images in train",
         )
+    _refuse_one_folder_twice(root, entries, depth=2)
     return _reading(entries, notes)
 
 
@@ -84,7 +86,22 @@ def _with_twin(name: str, others: set[str]) -> str:
 
 def _read_plain(root: Path) -> Reading:
     entries, notes = _entries(root, "", "")
+    _refuse_one_folder_twice(root, entries, depth=1)
     return _reading(entries, notes + _ignored(root, entries))
+
+
+def _refuse_one_folder_twice(root: Path, entries: list[Entry], *, depth: int) -> None:
+    """A link makes copies of a class's images, which would be another class or another part."""
+    folders = dict.fromkeys("/".join(entry.path.split("/")[:depth]) for entry in entries)
+    first: dict[str, str] = {}
+
+    for folder in folders:
+        other = first.setdefault(os.path.realpath(root / folder), folder)
+        if other != folder:
+            raise LayoutError(
+                f"{root / folder} is a link to {other}, so its images would be there twice",
+                "remove the link, or put images of its own there",
+            )
 
 
 def is_class_parent(folder: Path) -> bool:

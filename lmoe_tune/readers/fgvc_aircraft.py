@@ -10,9 +10,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from lmoe_tune.readers.class_folders import CLASS_FOLDERS
-from lmoe_tune.readers.files import present, read_pairs
+from lmoe_tune.readers.files import UNPACK_AGAIN, present, read_list, read_pairs
 from lmoe_tune.readers.layout import Entry, Kind, Layout, LayoutError, Reader, Reading
-from lmoe_tune.readers.names import read_lines
 from lmoe_tune.readers.reading import make_reading
 
 LISTS = "images_variant_{}.txt"
@@ -23,7 +22,8 @@ def _data(root: Path) -> Path | None:
     """The folder with the lists: `data` in the archive, which people also take for the root."""
     for folder in (root / "data", root):
         there = {part for part in LISTED if (folder / LISTS.format(part)).exists()}
-        if "test" in there and there & {"train", "trainval"} and (folder / "images").is_dir():
+        whole = "trainval" in there or {"train", "val"} <= there
+        if whole and "test" in there and (folder / "images").is_dir():
             return folder
     return None
 
@@ -37,8 +37,6 @@ def _read(root: Path) -> Reading:
     parts = {"train": "train", "val": "val", "test": "test"}
     if not (lists["train"].exists() and lists["val"].exists()):
         parts = {"trainval": "train", "test": "test"}
-        if not lists["trainval"].exists():
-            parts = {"train": "train", "test": "test"}
         notes.append(
             "the official validation images are not listed apart: some of the training images take "
             "their place"
@@ -52,12 +50,10 @@ def _read(root: Path) -> Reading:
     variants = data / "variants.txt"
     classes = sorted({entry.label for entry in listed})
     if variants.exists():
-        classes = read_lines(variants)
+        classes = read_list(variants)
     unknown = sorted({entry.label for entry in listed} - set(classes))
     if unknown:
-        raise LayoutError(
-            f"{variants} lacks the variant '{unknown[0]}'", "unpack the archive again"
-        )
+        raise LayoutError(f"{variants} lacks the variant '{unknown[0]}'", UNPACK_AGAIN)
 
     found, absent = present(root, listed)
     return make_reading(found, classes=classes, absent=absent, notes=notes)

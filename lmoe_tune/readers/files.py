@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from lmoe_tune.readers.layout import Entry, LayoutError
-from lmoe_tune.readers.names import folded, read_lines
+from lmoe_tune.readers.names import folded, read_lines, some
 from lmoe_tune.wording import printable
 
 SUFFIXES = frozenset(
@@ -18,6 +18,7 @@ SUFFIXES = frozenset(
     }
 )  # fmt: skip
 MAX_DEPTH = 8  # folders below a root
+UNPACK_AGAIN = "unpack the archive again"
 
 _OF_NO_ONE = frozenset(
     {"__macosx", "@eadir", "lost+found", "$recycle.bin", "system volume information"}
@@ -111,7 +112,7 @@ class _Folder:
     """The names in a folder that a list mentions."""
 
     def __init__(self, root: Path, listed: str) -> None:
-        self._path = _actual_folder(root, listed)
+        self._path = on_disk(root, listed)
         self._names: set[str] = set()
         self._alike: dict[str, str] | None = None
         if self._path is not None:
@@ -131,35 +132,58 @@ class _Folder:
         return actual and f"{self._path}/{actual}".lstrip("/")
 
 
-def _actual_folder(root: Path, listed: str) -> str | None:
-    """The folder on the disk that a listed one means."""
-    if (root / listed).is_dir():
+def on_disk(root: Path, listed: str) -> str | None:
+    """The path on the disk that a listed one means: it may differ in case or in Unicode form."""
+    if (root / listed).exists():
         return listed
 
     path = ""
     for name in listed.split("/"):
-        alike = [one for one in subfolders(root / path) if folded(one) == folded(name)]
+        names = sorted(_names_in(root / path))
+        alike = [one for one in names if folded(one) == folded(name)]
         if not alike:
             return None
         path = f"{path}/{alike[0]}".lstrip("/")
     return path
 
 
+def read_list(path: Path) -> list[str]:
+    """The lines of a list that comes with a data set. Raises LayoutError if it has none."""
+    lines = read_lines(path)
+    if not lines:
+        raise LayoutError(f"{path} is empty", UNPACK_AGAIN)
+    return lines
+
+
 def read_pairs(path: Path) -> list[tuple[str, str]]:
     """The lines of a list, each split once: what follows the first blank may hold blanks itself.
 
-    Raises LayoutError with the line that has no second column.
+    Raises LayoutError if it is empty, or with the line that has no second column.
     """
     pairs = []
-    for number, line in enumerate(read_lines(path), start=1):
+    for number, line in enumerate(read_list(path), start=1):
         first, *rest = re.split(r"[ \t]+", line, maxsplit=1)
         if not rest:
             raise LayoutError(
                 f"{path}, entry {number} is '{printable(line)}', but must have two columns",
-                "unpack the file again",
+                UNPACK_AGAIN,
             )
         pairs.append((first, rest[0]))
     return pairs
+
+
+def read_column(path: Path) -> dict[str, str]:
+    """What a list says of each id in its first column. Raises LayoutError if it says two things
+    of one."""
+    said: dict[str, str] = {}
+    twice = []
+    for id_, value in read_pairs(path):
+        if said.setdefault(id_, value) != value:
+            twice.append(f"{id_} is '{said[id_]}' and '{value}'")
+
+    if twice:
+        raise LayoutError(f"{path} contradicts itself: {some(twice, '; ')}", UNPACK_AGAIN)
+    return said
 
 
 def _names_in(folder: Path) -> set[str]:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from lmoe_tune.readers.layout import LayoutError
+from lmoe_tune.wording import shown
+
+ORIGINAL = "use the original files, all of one packing"
 
 
 def read_mat(path: Path) -> dict[str, Any]:
@@ -28,22 +33,58 @@ def strings(values: Any) -> list[str]:
     return [str(text).strip() for text in values.reshape(-1).tolist()]
 
 
-def field(path: Path, variables: dict[str, Any], array: str, *names: str) -> list[Any]:
-    """A field of a struct array under the first of its names that is there. Raises LayoutError."""
+def texts(path: Path, variables: dict[str, Any], array: str, *names: str) -> list[str]:
+    """A field of texts of a struct array, under the first of its names that is there.
+
+    Raises LayoutError if there is no such field, or with the entry that is not a text.
+    """
+    found = []
+    for entry, value in _values(path, variables, array, *names):
+        if not isinstance(value, str) or not value:
+            raise LayoutError(f"{entry} is {_in_words(value)}, but must be a name", ORIGINAL)
+        found.append(value)
+    return found
+
+
+def numbers(path: Path, variables: dict[str, Any], array: str, name: str) -> list[int]:
+    """A field of whole numbers of a struct array; MATLAB may hold them as 1.0.
+
+    Raises LayoutError if there is no such field, or with the entry that is not a whole number.
+    """
+    found = []
+    for entry, value in _values(path, variables, array, name):
+        if not isinstance(value, int | float) or not math.isfinite(value) or value % 1:
+            raise LayoutError(
+                f"{entry} is {_in_words(value)}, but must be a whole number", ORIGINAL
+            )
+        found.append(int(value))
+    return found
+
+
+def _values(
+    path: Path, variables: dict[str, Any], array: str, *names: str
+) -> Iterator[tuple[str, Any]]:
+    """Every entry of a field: where it is, and its value; an array of one is that one."""
     structs: Any = variables.get(array)
     known = getattr(getattr(structs, "dtype", None), "names", None) or ()
+    name = next((name for name in names if name in known), None)
+    if name is None:
+        raise LayoutError(f"{path} has no {array}.{' or '.join(names)}", ORIGINAL)
 
-    for name in names:
-        if name in known:
-            return [_plain(value) for value in structs[name].reshape(-1).tolist()]
-    raise LayoutError(
-        f"{path} has no {array}.{' or '.join(names)}",
-        f"use the original {path.name}, with that field in it",
-    )
+    values = structs[name].reshape(-1).tolist()
+    if not values:
+        raise LayoutError(f"{path} has no entry in {array}", ORIGINAL)
+    for number, value in enumerate(values, start=1):
+        one = value
+        if getattr(value, "size", 0) == 1:
+            one = value.item()
+        yield f"{path}: {array}({number}).{name}", one
 
 
-def _plain(value: Any) -> Any:
-    """The value in an array of one, or the value itself."""
-    if hasattr(value, "item"):
-        return value.item()
-    return value
+def _in_words(value: Any) -> str:
+    size = getattr(value, "size", None)
+    if size:
+        return f"{size} values"
+    if size == 0 or value == "":
+        return "empty"
+    return shown(value)

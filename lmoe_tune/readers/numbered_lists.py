@@ -6,12 +6,14 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from lmoe_tune.readers.files import present, read_pairs
+from lmoe_tune.readers.files import UNPACK_AGAIN, present, read_column
 from lmoe_tune.readers.layout import Entry, LayoutError, Reading
-from lmoe_tune.readers.names import path_key, read_lines
-from lmoe_tune.readers.reading import make_reading
+from lmoe_tune.readers.names import path_key, read_lines, some
+from lmoe_tune.readers.reading import make_reading, told_apart
 
 HOLDS = ("images", "images.txt", "image_class_labels.txt", "train_test_split.txt")
+PARTS = {"1": "train", "0": "test"}
+"""What train_test_split.txt says of an image."""
 
 
 def exist(root: Path) -> bool:
@@ -32,33 +34,40 @@ def read_numbered(root: Path) -> Reading:
     Raises:
         LayoutError: the lists do not fit together.
     """
-    paths = {image: path_key(path) for image, path in read_pairs(root / "images.txt")}
-    labels = dict(read_pairs(root / "image_class_labels.txt"))
-    trained = dict(read_pairs(root / "train_test_split.txt"))
+    images, labels, parts = (read_column(root / name) for name in HOLDS[1:])
+    for name, column in zip(HOLDS[2:], (labels, parts), strict=True):
+        _refuse_lacking(root / name, column, "images.txt", images)
+        _refuse_lacking(root / "images.txt", images, name, column)
+    _refuse_other_parts(root / "train_test_split.txt", parts)
 
-    for name, column in (("image_class_labels.txt", labels), ("train_test_split.txt", trained)):
-        lacking = next((image for image in paths if image not in column), None)
-        if lacking is not None:
-            raise LayoutError(
-                f"{root / name} lacks the image {lacking} of images.txt", "unpack the archive again"
-            )
-
-    names = {}
-    if (root / "classes.txt").exists():
-        names = dict(read_pairs(root / "classes.txt"))
+    paths = {image: path_key(path) for image, path in images.items()}
     folders = {labels[image]: path.split("/")[0] for image, path in paths.items()}
+    names: dict[str, str] = {}
+    if (root / "classes.txt").exists():
+        names = read_column(root / "classes.txt")
     ids = sorted(folders, key=_number)
-    name_of = {id_: names.get(id_) or folders[id_] for id_ in ids}
-    if len(set(name_of.values())) < len(ids):  # one name for two ids would merge their classes
-        name_of = {id_: f"{name} ({id_})" for id_, name in name_of.items()}
+    name_of, notes = told_apart({id_: names.get(id_) or folders[id_] for id_ in ids})
 
-    part_of = {"1": "train"}
     listed = [
-        Entry(f"images/{path}", name_of[labels[image]], part_of.get(trained[image], "test"))
+        Entry(f"images/{path}", name_of[labels[image]], PARTS[parts[image]])
         for image, path in paths.items()
     ]
     found, absent = present(root, listed)
-    return make_reading(found, classes=[name_of[id_] for id_ in ids], absent=absent)
+    return make_reading(found, classes=list(name_of.values()), absent=absent, notes=notes)
+
+
+def _refuse_lacking(path: Path, column: dict[str, str], other: str, needed: dict[str, str]) -> None:
+    lacking = [image for image in needed if image not in column]
+    if lacking:
+        raise LayoutError(f"{path} lacks images that {other} has: {some(lacking)}", UNPACK_AGAIN)
+
+
+def _refuse_other_parts(path: Path, parts: dict[str, str]) -> None:
+    odd = [f"'{image} {part}'" for image, part in parts.items() if part not in PARTS]
+    if odd:
+        raise LayoutError(
+            f"{path} has lines that do not end in 1 (train) or 0 (test): {some(odd)}", UNPACK_AGAIN
+        )
 
 
 def _number(id_: str) -> tuple[int, str]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from lmoe_tune.readers.layout import Entry, Reading
+from lmoe_tune.readers.layout import Entry, LayoutError, Reading
 from lmoe_tune.readers.names import class_name, folded, path_key, some
+from lmoe_tune.wording import counted
 
 
 def make_reading(
@@ -21,13 +22,17 @@ def make_reading(
 
     Labels and classes may come as they are on the disk: spellings that differ only in their Unicode
     form are one class.
+
+    Raises:
+        LayoutError: an image is listed with two classes, or in two parts of the split.
     """
+    entries, repeated = _each_once(entries)
     labels = {entry.label for entry in entries}
     name_of = {label: class_name(label) for label in labels}
     used = set(name_of.values())
     all_classes = tuple(dict.fromkeys(map(class_name, classes)))
     kept = tuple(name for name in all_classes if name in used)
-    notes = [*notes, *_spelling_notes(name_of, kept)]
+    notes = [*notes, *repeated, *_spelling_notes(name_of, kept)]
 
     if entries and len(kept) < len(all_classes):
         lacking = len(all_classes) - len(kept)
@@ -36,7 +41,52 @@ def make_reading(
     if any(label != name for label, name in name_of.items()):
         entries = [entry._replace(label=name_of[entry.label]) for entry in entries]
     entries = sorted(entries, key=lambda entry: path_key(entry.path))
-    return Reading(tuple(entries), kept, tuple(absent), tuple(notes))
+    return Reading(tuple(entries), kept, tuple(dict.fromkeys(absent)), tuple(notes))
+
+
+def _each_once(entries: Sequence[Entry]) -> tuple[list[Entry], list[str]]:
+    """The entries without repeated ones, and a note on these."""
+    first: dict[str, Entry] = {}
+    repeated, contradicting = [], []
+    for entry in entries:
+        known = first.setdefault(entry.path, entry)
+        if known != entry:
+            contradicting.append(f"{entry.path} is {_said_of(known)} and {_said_of(entry)}")
+        elif known is not entry:
+            repeated.append(entry.path)
+
+    if contradicting:
+        raise LayoutError(
+            f"the lists contradict themselves about {counted(len(contradicting), 'image')}: "
+            f"{some(contradicting, '; ')}",
+            "use the original lists, which give every image one class and one part of the split",
+        )
+    notes = []
+    if repeated:
+        notes.append(f"images that are listed more than once are taken once: {some(repeated)}")
+    return list(first.values()), notes
+
+
+def _said_of(entry: Entry) -> str:
+    """What a list says of an image."""
+    if entry.official:
+        return f"'{entry.label}' in {entry.official}"
+    return f"'{entry.label}'"
+
+
+def told_apart(name_of: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
+    """Names of classes by their ids: a name that several classes have is followed by the id. And a
+    note on these."""
+    count = Counter(map(class_name, name_of.values()))
+    shared = sorted(name for name, classes in count.items() if classes > 1)
+    if not shared:
+        return dict(name_of), []
+
+    apart = dict(name_of)
+    for id_, name in name_of.items():
+        if class_name(name) in shared:
+            apart[id_] = f"{name} ({id_})"
+    return apart, [f"several classes have the same name, and get their ids: {some(shared)}"]
 
 
 def _spelling_notes(name_of: dict[str, str], classes: Sequence[str]) -> list[str]:

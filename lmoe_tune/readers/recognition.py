@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 from lmoe_tune.readers import READERS
-from lmoe_tune.readers.class_folders import CLASS_FOLDERS, SPLIT, is_plain
-from lmoe_tune.readers.files import has_images, subfolders
+from lmoe_tune.readers.class_folders import CLASS_FOLDERS, SPLIT, SPLIT_FOLDERS, is_plain
+from lmoe_tune.readers.files import has_images, on_disk, subfolders
 from lmoe_tune.readers.folder import ANY_IMAGES
 from lmoe_tune.readers.layout import Layout, LayoutError
-from lmoe_tune.readers.names import folded
+from lmoe_tune.readers.names import folded, some
 
 MAX_LOOKED_INTO = 300  # folders below a root that is not what it should be
 
@@ -45,6 +44,7 @@ def find_layout(dataset: str, root: Path, *, labelled: bool = True) -> Layout:
     near = _near(own, root)
     if near is not None:
         raise _is_near(dataset, root, near)
+    _refuse_incomplete(dataset, root)
 
     layout = _first(general, root)
     if layout is not None and dataset == "folder":
@@ -56,6 +56,7 @@ def find_layout(dataset: str, root: Path, *, labelled: bool = True) -> Layout:
     if dataset == "folder" and not labelled and ANY_IMAGES.recognises(root):
         return ANY_IMAGES
 
+    _refuse_incomplete_below(dataset, root)
     near = _near_class_folders(dataset, root)
     if near is not None:
         raise _is_near(dataset, root, near)
@@ -98,19 +99,99 @@ def _near(layouts: tuple[Layout, ...], root: Path) -> tuple[Path, Layout] | None
 
 
 def _near_class_folders(dataset: str, root: Path) -> tuple[Path, Layout] | None:
-    """The folder up to two levels below with class folders that do not belong to another set."""
-    for path in _below(root):
-        layout = _first(_general(dataset), path)
-        if layout is not None and _other(dataset, path) is None:
-            return path, layout
+    """The folder up to two levels below with class folders that do not belong to another set.
+
+    Raises LayoutError if there are several side by side: one of them may be the test.
+    """
+    for parent in (root, *_children(root, MAX_LOOKED_INTO)):
+        found = []
+        for path in _children(parent, MAX_LOOKED_INTO if parent == root else MAX_LOOKED_INTO // 10):
+            layout = _first(_general(dataset), path)
+            if layout is not None and _other(dataset, path) is None:
+                found.append((path, layout))
+
+        names = [path.name for path, _ in found]
+        if len(found) > 1:
+            raise LayoutError(
+                f"{parent} has several folders with class folders in them: {some(names)}",
+                "rename them to train/, val/ and test/ if they are parts of one set, else set root "
+                "to one of them",
+            )
+        if names and SPLIT_FOLDERS.get(folded(names[0]), "train") != "train":
+            raise LayoutError(
+                f"{parent} has class folders in {names[0]}/, but none in train/",
+                "put the training images there as train/class/image.jpg",
+            )
+        if found:
+            return found[0]
     return None
 
 
-def _below(root: Path) -> Iterator[Path]:
-    below = [root / name for name in subfolders(root)[:MAX_LOOKED_INTO]]
-    yield from below
-    for path in below:
-        yield from (path / name for name in subfolders(path)[: MAX_LOOKED_INTO // 10])
+def _children(folder: Path, most: int) -> list[Path]:
+    return [folder / name for name in subfolders(folder)[:most]]
+
+
+def _below(root: Path) -> list[Path]:
+    """The folders one level below, then those two levels below."""
+    below = _children(root, MAX_LOOKED_INTO)
+    deeper = [_children(path, MAX_LOOKED_INTO // 10) for path in below]
+    return below + [path for paths in deeper for path in paths]
+
+
+def _refuse_incomplete(dataset: str, root: Path) -> None:
+    """Raises LayoutError if a folder, or one that it lies in, has some files of the data set's own
+    layout: read as class folders, its published split would be lost."""
+    for layout in _known(dataset):
+        _refuse_parts_of(dataset, layout, root)
+
+    for folder in list(root.resolve().parents)[:2]:
+        path = root.resolve().relative_to(folder)
+        for layout in _known(dataset):
+            if _is_part_of(layout, path):
+                _refuse_parts_of(dataset, layout, folder, f", and set root to {folder}")
+
+
+def _refuse_incomplete_below(dataset: str, root: Path) -> None:
+    for folder in _below(root):
+        for layout in _known(dataset):
+            _refuse_parts_of(dataset, layout, folder, f", and set root to {folder}")
+
+
+def _is_part_of(layout: Layout, path: Path) -> bool:
+    """Whether a layout has a folder at this path, or above or below it."""
+    wanted = folded(path.as_posix())
+    return any(f"{name}/".startswith(f"{wanted}/") for name in layout.holds)
+
+
+def _refuse_parts_of(dataset: str, layout: Layout, root: Path, then: str = "") -> None:
+    actual = {name: on_disk(root, name) for name in layout.holds}
+    marks = [path for name, path in actual.items() if path and _is_telling(root, name, path)]
+    if layout.fix or not marks:
+        return
+
+    title = READERS[dataset].title
+    other = {path: name for name, path in actual.items() if path and path != name}
+    if other:
+        renamed = [f"{path} to {name}" for path, name in other.items()]
+        raise LayoutError(
+            f"{root} looks like {title}, but has {', '.join(other)} instead of "
+            f"{', '.join(other.values())}",
+            f"rename {' and '.join(renamed)}{then}",
+        )
+
+    lacking = [name for name, path in actual.items() if path is None]
+    raise LayoutError(
+        f"{root} looks like {title}, but lacks {', '.join(lacking)}",
+        f"{READERS[dataset].source}{then}",
+    )
+
+
+def _is_telling(root: Path, name: str, path: str) -> bool:
+    """Whether a file or folder shows that a layout is meant. Folders of images are everywhere, and
+    class folders may be in one that is named as in the original."""
+    if name.rpartition("/")[2] == "images":
+        return False
+    return path != name or not is_plain(root / path)
 
 
 def _refuse_class_names(dataset: str, root: Path, layout: Layout) -> None:
@@ -252,6 +333,8 @@ def missing(dataset: str, root: str | None, *, labelled: bool = True) -> str | N
         return None
 
     layouts = [", ".join(layout.holds) for layout in reader.layouts if not layout.fix]
+    if dataset == "folder":
+        layouts.append("images, if it is for outliers or coarse OOD")
     return (
         f"{reader.title} not found: there is no folder {folder}{_spelt_otherwise(folder)}, where "
         f"it should hold {', or '.join(layouts)}. To provide it: {reader.source}. "

@@ -13,9 +13,9 @@ from typing import Any
 from lmoe_tune.readers.class_folders import CLASS_FOLDERS
 from lmoe_tune.readers.files import has_images, present
 from lmoe_tune.readers.layout import Entry, Kind, Layout, LayoutError, Reader, Reading
-from lmoe_tune.readers.matlab import field, read_mat, strings
+from lmoe_tune.readers.matlab import ORIGINAL, numbers, read_mat, strings, texts
 from lmoe_tune.readers.names import path_key
-from lmoe_tune.readers.reading import make_reading
+from lmoe_tune.readers.reading import make_reading, told_apart
 
 DEVKITS = ("devkit", "car_devkit/devkit", "car_devkit", "devkit/devkit", ".")
 PARTS = ("train", "test")  # what the column `test` holds, 0 and 1
@@ -44,8 +44,7 @@ def _read_devkit(root: Path) -> Reading:
     devkit = _devkit(root)
     assert devkit is not None, "not the layout that was recognised"
     meta = devkit / META
-    classes = _class_names(meta, read_mat(meta))
-    notes: list[str] = []
+    classes, notes = _class_names(meta, read_mat(meta))
 
     train_folder, test_folder = _images(root, "cars_train"), _images(root, "cars_test")
     assert train_folder is not None, "not the layout that was recognised"
@@ -71,54 +70,67 @@ def _read_devkit(root: Path) -> Reading:
 
 def _annotated(path: Path, classes: list[str], folder: str, official: str) -> list[Entry]:
     variables = read_mat(path)
-    names = field(path, variables, "annotations", "fname", "relative_im_path")
-    labels = field(path, variables, "annotations", "class")
+    names = texts(path, variables, "annotations", "fname", "relative_im_path")
     return [
-        Entry(f"{folder}/{_file_name(name)}", _class(path, classes, label), official)
-        for name, label in zip(names, labels, strict=True)
+        Entry(f"{folder}/{_file_name(name)}", label, official)
+        for name, label in zip(names, _labels(path, variables, classes), strict=True)
     ]
 
 
-def _file_name(path: object) -> str:
-    return path_key(str(path)).rpartition("/")[2]
+def _file_name(path: str) -> str:
+    return path_key(path).rpartition("/")[2]
 
 
-def _class_names(path: Path, variables: dict[str, Any]) -> list[str]:
+def _class_names(path: Path, variables: dict[str, Any]) -> tuple[list[str], list[str]]:
+    """The names of the classes, and notes on them."""
     if "class_names" not in variables:
-        raise LayoutError(f"{path} has no class_names", f"use the original {path.name}")
-    return strings(variables["class_names"])
+        raise LayoutError(f"{path} has no class_names", ORIGINAL)
+
+    names = strings(variables["class_names"])
+    name_of, notes = told_apart({str(id_): name for id_, name in enumerate(names, start=1)})
+    return list(name_of.values()), notes
 
 
-def _class(path: Path, classes: list[str], label: object) -> str:
-    number = int(str(label))
-    if not 1 <= number <= len(classes):
-        raise LayoutError(
-            f"{path} has the class {number}, but there are {len(classes)} class names, counted "
-            "from 1",
-            "use the original files, all of one packing",
-        )
-    return classes[number - 1]
+def _labels(path: Path, variables: dict[str, Any], classes: list[str]) -> list[str]:
+    """The class of every image."""
+    labels = numbers(path, variables, "annotations", "class")
+    for entry, number in enumerate(labels, start=1):
+        if not 1 <= number <= len(classes):
+            raise LayoutError(
+                f"{path}: annotations({entry}) has the class {number}, but there are "
+                f"{len(classes)} class names, counted from 1",
+                ORIGINAL,
+            )
+    return [classes[number - 1] for number in labels]
+
+
+def _parts(path: Path, variables: dict[str, Any]) -> list[str]:
+    """The part of the split of every image, from the column `test`."""
+    tests = numbers(path, variables, "annotations", "test")
+    for entry, test in enumerate(tests, start=1):
+        if test not in (0, 1):
+            raise LayoutError(
+                f"{path}: annotations({entry}).test is {test}, but must be 0 (train) or 1 (test)",
+                ORIGINAL,
+            )
+    return [PARTS[test] for test in tests]
 
 
 def _read_car_ims(root: Path) -> Reading:
     path = root / "cars_annos.mat"
     variables = read_mat(path)
-    classes = _class_names(path, variables)
-    names = field(path, variables, "annotations", "relative_im_path", "fname")
-    labels = field(path, variables, "annotations", "class")
-    tests = field(path, variables, "annotations", "test")
+    classes, notes = _class_names(path, variables)
+    names = texts(path, variables, "annotations", "relative_im_path", "fname")
+    labels = _labels(path, variables, classes)
+    parts = _parts(path, variables)
 
     folder = _images(root, "car_ims")
     entries = [
-        Entry(
-            f"{folder}/{_file_name(name)}",
-            _class(path, classes, label),
-            PARTS[int(test)],
-        )
-        for name, label, test in zip(names, labels, tests, strict=True)
+        Entry(f"{folder}/{_file_name(name)}", label, part)
+        for name, label, part in zip(names, labels, parts, strict=True)
     ]
     found, absent = present(root, entries)
-    return make_reading(found, classes=classes, absent=absent)
+    return make_reading(found, classes=classes, absent=absent, notes=notes)
 
 
 def _is_devkit(root: Path) -> bool:

@@ -12,9 +12,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from lmoe_tune.readers.files import images_below, present, read_pairs, subfolders
+from lmoe_tune.readers.files import images_below, present, read_list, read_pairs, subfolders
 from lmoe_tune.readers.layout import Entry, Layout, LayoutError, Reader, Reading
-from lmoe_tune.readers.names import path_key, read_lines
+from lmoe_tune.readers.names import path_key
 from lmoe_tune.readers.reading import make_reading
 
 SOURCES = ("google", "flickr")
@@ -30,7 +30,7 @@ def _matches(root: Path) -> bool:
 
 
 def _read(root: Path) -> Reading:
-    synsets = read_lines(root / "info" / "synsets.txt")
+    synsets = read_list(root / "info" / "synsets.txt")
     synset_of = _queries(root / "info" / "queries_synsets_map.txt", synsets)
     notes: list[str] = []
     found: list[Entry] = []
@@ -95,7 +95,7 @@ def _queries(path: Path, synsets: list[str]) -> dict[int, str]:
 def _listed(path: Path, source: str, labels: dict[str, str]) -> list[Entry]:
     """The entries of a file list whose query folder is there: "google/q0001/x.jpg 0" a line."""
     entries = []
-    for line in read_lines(path):
+    for line in read_list(path):
         name, _, label = line.rpartition(" ")
         parts = path_key(name).split("/")
         if not (name and label.isdigit()):

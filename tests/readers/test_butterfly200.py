@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from lmoe_tune.data.table import read_table
+from lmoe_tune.readers import LayoutError
 from lmoe_tune.testing.readers import ReaderCase
 from tests.data import trees
 from tests.readers.tables import assert_is_whole, table
@@ -41,3 +42,16 @@ def test_butterfly_folders_without_leading_zeros_keep_the_order_of_their_numbers
         "10",
         "100",
     ]
+
+
+@pytest.mark.parametrize("part", ["train", "val", "test"])
+def test_two_of_the_three_lists_make_no_split(tmp_path: Path, part: str) -> None:
+    (trees.butterflies(tmp_path) / f"Butterfly200_{part}_release.txt").unlink()
+    with pytest.raises(LayoutError, match=f"but lacks Butterfly200_{part}_release.txt"):
+        table("butterfly200", tmp_path)
+
+
+def test_the_lists_are_found_in_another_case(tmp_path: Path) -> None:
+    name = trees.butterflies(tmp_path) / "Butterfly200_test_release.txt"
+    name.rename(tmp_path / "BUTTERFLY200_TEST_RELEASE.TXT")
+    assert Counter(table("butterfly200", tmp_path).official)["test"] == 8

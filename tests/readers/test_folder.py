@@ -93,3 +93,17 @@ def test_a_link_to_a_folder_above_is_not_followed_and_one_beside_is(tmp_path: Pa
 
     assert "ant/more/more.jpg" in reading.paths
     assert not [path for path in reading.paths if "/up/" in path or "/self/" in path]
+
+
+@pytest.mark.parametrize(
+    ("link", "target"), [("ant", "bee"), ("train/ant", "train/bee"), ("test", "train")]
+)
+def test_a_link_that_makes_copies_of_a_class_is_refused(
+    tmp_path: Path, link: str, target: str
+) -> None:
+    for part in {"", target.rpartition("/")[0], target}:
+        if part in ("", "train"):
+            trees.class_folders(tmp_path / part, ("bee", "cat", "dog"))
+    (tmp_path / link).symlink_to(tmp_path / target)
+    with pytest.raises(LayoutError, match="is a link to .*, so its images would be there twice"):
+        table("folder", tmp_path)

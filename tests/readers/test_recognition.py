@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -64,4 +65,68 @@ def test_folders_that_are_no_class_folders(
         else:
             (tmp_path / name).write_text("", encoding="utf-8")
     with pytest.raises(LayoutError, match=what):
+        find_layout("folder", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "build", "lost", "inside"),
+    [
+        ("nabirds", trees.nabirds, "train_test_split.txt", "images"),
+        ("cub200", trees.cub, "image_class_labels.txt", "images"),
+        ("stanford_cars", trees.cars, "devkit/cars_meta.mat", "cars_train"),
+        ("fgvc_aircraft", trees.aircraft, "data/images_variant_test.txt", "data"),
+    ],
+)
+def test_a_public_set_without_one_of_its_lists_is_not_read_as_class_folders(
+    tmp_path: Path, dataset: str, build: Callable[[Path], Path], lost: str, inside: str
+) -> None:
+    root = build(tmp_path / "a")
+    (root / lost).unlink()
+    for tried in (root, root / inside, tmp_path):
+        with pytest.raises(LayoutError, match=f"{root} looks like .*, but lacks .*{lost}"):
+            find_layout(dataset, tried)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "build", "name", "other"),
+    [
+        ("stanford_cars", trees.cars, "cars_train", "Cars_Train"),
+        ("stanford_cars", trees.car_ims, "car_ims", "Car_Ims"),
+        ("fgvc_aircraft", trees.aircraft, "data/images", "data/Images"),
+        ("butterfly200", trees.butterflies, "images_small", "Images_small"),
+        ("webvision", trees.webvision, "google", "Google"),
+    ],
+)
+def test_a_folder_in_another_case_is_named_with_its_right_name(
+    tmp_path: Path, dataset: str, build: Callable[[Path], Path], name: str, other: str
+) -> None:
+    root = build(tmp_path / "a")
+    if dataset == "webvision":
+        shutil.rmtree(root / "flickr")
+    (root / name).rename(root / other)
+    with pytest.raises(LayoutError, match=f"but has {other} instead of {name}") as caught:
+        find_layout(dataset, root)
+    assert caught.value.fix == f"rename {other} to {name}"
+
+
+@pytest.mark.parametrize("dataset", ["folder", "stanford_cars"])
+@pytest.mark.parametrize(
+    "names", [("training_set", "test_set"), ("test", "train_images"), ("TEST", "Train2", "val")]
+)
+def test_of_several_folders_with_class_folders_none_is_proposed(
+    tmp_path: Path, dataset: str, names: tuple[str, ...]
+) -> None:
+    for name in names:
+        trees.class_folders(tmp_path / "set" / name, per_class=1)
+    for root in (tmp_path, tmp_path / "set"):
+        with pytest.raises(LayoutError) as caught:
+            find_layout(dataset, root)
+        said = f"{tmp_path / 'set'} has several folders with class folders in them"
+        assert said in caught.value.what and all(name in caught.value.what for name in names)
+        assert "rename them to train/, val/ and test/" in caught.value.fix
+
+
+def test_a_test_folder_alone_is_not_proposed(tmp_path: Path) -> None:
+    trees.class_folders(tmp_path / "test", per_class=1)
+    with pytest.raises(LayoutError, match="has class folders in test/, but none in train/"):
         find_layout("folder", tmp_path)

@@ -78,6 +78,54 @@ def test_a_car_class_beyond_the_names_is_refused(tmp_path: Path) -> None:
         table("stanford_cars", tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("class", "x", r"annotations\(2\).class is 'x', but must be a whole number"),
+        ("class", 1.5, r"annotations\(2\).class is 1.5, but must be a whole number"),
+        ("class", np.array([]), r"annotations\(2\).class is empty"),
+        ("class", np.array([1, 2]), r"annotations\(2\).class is 2 values"),
+        ("class", 0, r"annotations\(2\) has the class 0, but there are 6 class names"),
+        ("relative_im_path", "", r"annotations\(2\).relative_im_path is empty"),
+        ("relative_im_path", 7, r"annotations\(2\).relative_im_path is 7, but must be a name"),
+        ("test", 2, r"annotations\(2\).test is 2, but must be 0 .train. or 1 .test."),
+    ],
+)
+def test_an_odd_entry_is_named(tmp_path: Path, field: str, value: object, said: str) -> None:
+    path = trees.car_ims(tmp_path) / "cars_annos.mat"
+    variables = scipy.io.loadmat(path)
+    variables["annotations"][field][0, 1] = value
+    trees.mat(path, **{name: variables[name] for name in ("annotations", "class_names")})
+    with pytest.raises(LayoutError, match=f"cars_annos.mat: {said}"):
+        table("stanford_cars", tmp_path)
+
+
+def test_annotations_without_an_entry_are_refused(tmp_path: Path) -> None:
+    path = trees.cars(tmp_path) / "devkit/cars_train_annos.mat"
+    trees.mat(path, annotations=scipy.io.loadmat(path)["annotations"][:, :0])
+    with pytest.raises(LayoutError, match="cars_train_annos.mat has no entry in annotations"):
+        table("stanford_cars", tmp_path)
+
+
+def test_whole_numbers_may_be_held_as_floats(tmp_path: Path) -> None:
+    path = trees.cars(tmp_path) / "devkit/cars_train_annos.mat"
+    annotations = scipy.io.loadmat(path)["annotations"]
+    for place in range(annotations.size):
+        annotations["class"][0, place] = annotations["class"][0, place].astype(float)
+    trees.mat(path, annotations=annotations)
+    assert_is_whole(table("stanford_cars", tmp_path))
+
+
+def test_two_classes_of_one_name_are_not_merged(tmp_path: Path) -> None:
+    path = trees.cars(tmp_path) / "devkit/cars_meta.mat"
+    names = scipy.io.loadmat(path)["class_names"]
+    names[0, 1] = names[0, 0]
+    trees.mat(path, class_names=names)
+    found = table("stanford_cars", tmp_path)
+    assert found.classes[:2] == (f"{trees.CAR_NAMES[0]} (1)", f"{trees.CAR_NAMES[0]} (2)")
+    assert any("the same name" in note for note in found.notes)
+
+
 def test_a_damaged_mat_file_is_named(tmp_path: Path) -> None:
     trees.cars(tmp_path)
     (tmp_path / "devkit/cars_train_annos.mat").write_bytes(b"no MATLAB")
