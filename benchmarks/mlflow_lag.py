@@ -41,7 +41,7 @@ from lmoe_tune.records import EpochRecord, TrialRecord  # noqa: E402
 from lmoe_tune.snapshot import SweepSnapshot  # noqa: E402
 from lmoe_tune.sweep.delivery import PASS_S, POLL_S  # noqa: E402
 from lmoe_tune.tracking import Projection, projection  # noqa: E402
-from lmoe_tune.tracking.store import SETTINGS  # noqa: E402
+from lmoe_tune.tracking.settings import SETTINGS  # noqa: E402
 
 STORES = ("sqlite-file", "sqlite", "postgresql")
 SLOTS, NUM_METRICS = 32, 16

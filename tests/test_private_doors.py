@@ -134,6 +134,15 @@ DOORS: dict[str, Callable[[], bool]] = {
     "MLflow loads a model from code by pyfunc.loaders.code_model": (
         lambda: callable(found("mlflow.pyfunc.loaders.code_model:_load_pyfunc"))
     ),
+    "the frames in which MLflow raises an error of a server's hold its answer as response": (
+        lambda: {"response"} <= parameters("mlflow.utils.rest_utils:verify_rest_response")
+    ),
+    "set_tracking_uri(None) makes MLflow track where it did by itself": (
+        lambda: (
+            "MLFLOW_TRACKING_URI.unset()"
+            in source("mlflow.tracking._tracking_service.utils:set_tracking_uri")
+        )
+    ),
     "MLflow's server can be told to run no jobs": (
         lambda: found("mlflow.environment_variables:MLFLOW_SERVER_ENABLE_JOB_EXECUTION") is not None
     ),

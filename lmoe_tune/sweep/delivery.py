@@ -90,8 +90,12 @@ class _Delivery:
         self._ledger = ledger
         self._tell = tell
         self._server = shown(tracking_uri)
-        self._projection = Projection(tracking_uri, ledger.folder.home / "mlartifacts")
         self._known = tracked.tracked(ledger.folder, tracking_uri)
+        # A confirmation's first runs go where those of its sweep are.
+        whole = tracked.tracked(ledger.folder.whole, tracking_uri)
+        self._called = self._known.called or whole.called
+        place = self._known.place or whole.place
+        self._projection = Projection(tracking_uri, ledger.folder.home / "mlartifacts", place)
         self._models_due = time.monotonic() + MODEL_INTERVAL_S
         self._in_trouble = ""
 
@@ -109,10 +113,9 @@ class _Delivery:
                 state = "interrupted"
         with_models = done or time.monotonic() > self._models_due
         models = picture.models(self._ledger) if with_models else ()
+        snapshot = picture.snapshot(self._ledger, state)
         try:
-            found = self._projection.project(
-                picture.snapshot(self._ledger, state), models, limit_s=PASS_S
-            )
+            found = self._projection.project(snapshot, models, limit_s=PASS_S)
         except CheckpointGoneError:
             return False  # says nothing about MLflow: the sweep has found a better one meanwhile
         except TrackingError as error:
@@ -124,7 +127,7 @@ class _Delivery:
         self.pause_s = 0.0 if found.num_left else POLL_S
         if with_models and not found.num_left:
             self._models_due = time.monotonic() + MODEL_INTERVAL_S
-        self._take_success(found, done=done)
+        self._take_success(snapshot.experiment, found, done=done)
         return True
 
     def _take_trouble(self, error: TrackingError) -> None:
@@ -137,8 +140,8 @@ class _Delivery:
         self._in_trouble = kind
         self.pause_s = min(max(POLL_S, 2 * self.pause_s), longest)
 
-    def _take_success(self, found: Delivered, *, done: bool) -> None:
-        lines = _news(found, self._known)
+    def _take_success(self, experiment: str, found: Delivered, *, done: bool) -> None:
+        lines = _news(experiment, found, self._known)
         if self.is_whole:
             lines.append({"runs": self._ledger.num_runs()})
         if lines or self._in_trouble:
@@ -148,13 +151,22 @@ class _Delivery:
             self._tell({"left": found.num_left})
         for sentence in found.said:
             self._tell({"message": sentence})
+        if found.called not in (experiment, self._called):
+            is_called = f"the experiment '{experiment}' is called '{found.called}' in MLflow"
+            self._tell({"message": f"{is_called}; the sweep's runs stay in it"})
+        self._called = found.called
         self._in_trouble = ""
 
 
-def _news(found: Delivered, known: Tracked) -> list[dict[str, Any]]:
+def _news(experiment: str, found: Delivered, known: Tracked) -> list[dict[str, Any]]:
     """What is new in `found`, a line each; it counts as known from now on."""
     lines: list[dict[str, Any]] = []
-    place = {"experiment_id": found.experiment_id, "parent_run_id": found.parent_run_id}
+    place = {
+        "experiment": experiment,
+        "called": found.called,
+        "experiment_id": found.experiment_id,
+        "parent_run_id": found.parent_run_id,
+    }
     if place != {name: getattr(known, name) for name in place}:
         lines.append(place)
     for number, run_id in found.run_ids.items():

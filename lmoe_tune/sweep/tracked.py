@@ -20,7 +20,7 @@ from lmoe_tune.durable import writing
 from lmoe_tune.errors import TrackingError
 from lmoe_tune.spec import Spec
 from lmoe_tune.sweep.folder import SweepFolder
-from lmoe_tune.tracking import absolute, default_uri, from_environment, shown
+from lmoe_tune.tracking import Place, absolute, default_uri, from_environment, shown
 from lmoe_tune.tracking.address import is_server
 from lmoe_tune.tracking.comparison import sweep_key, view_page
 
@@ -34,12 +34,16 @@ class Tracked:
 
     Attributes:
         uri: of the server, without credentials.
+        experiment: the name that the spec gave it.
+        called: its name in MLflow, which users may change there.
         models, run_ids: an id for a trial's number.
         runs: how many of the sweep's runs it has whole.
     """
 
     uri: str
     folder: SweepFolder
+    experiment: str | None = None
+    called: str | None = None
     experiment_id: str | None = None
     parent_run_id: str | None = None
     models: dict[int, str] = field(default_factory=dict)
@@ -61,11 +65,19 @@ class Tracked:
             )
         return self.experiment_id, run_id
 
+    @property
+    def place(self) -> Place | None:
+        """Where its runs are, if the server has any."""
+        if self.experiment is None or self.experiment_id is None or self.parent_run_id is None:
+            return None
+        return Place(self.experiment, self.experiment_id, self.parent_run_id)
+
     def take(self, line: Line) -> None:
         """One thing that was learnt."""
         if "run_id" in line:
             self.run_ids[int(line["trial"])] = line["run_id"]
         if "parent_run_id" in line:
+            self.experiment, self.called = line.get("experiment"), line.get("called")
             self.experiment_id = line["experiment_id"]
             self.parent_run_id = line["parent_run_id"]
         if "models" in line:

@@ -13,11 +13,12 @@ first used: that takes 1.5 s, importing the package nothing.
 from lmoe_tune.tracking.address import absolute, default_uri, from_environment, shown
 from lmoe_tune.tracking.logged_models import CheckpointGoneError
 from lmoe_tune.tracking.probe import Probe, probe, refuse_closed
-from lmoe_tune.tracking.projection import Delivered, Projection
+from lmoe_tune.tracking.projection import Delivered, Place, Projection
 
 __all__ = [
     "CheckpointGoneError",
     "Delivered",
+    "Place",
     "Probe",
     "Projection",
     "absolute",

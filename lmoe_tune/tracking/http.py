@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from requests import Response
 
 TIMEOUT_S = 4.0
 _SEARCH = "/api/2.0/mlflow/experiments/search"
 _BY_NAME = "/api/2.0/mlflow/experiments/get-by-name"
+_SAID_IN = ("message", "Message", "detail")  # of MLflow, of API gateways, of FastAPI
 
 
 @dataclass(frozen=True)
@@ -23,17 +27,38 @@ class Answer:
     status: int
     body: dict[str, Any] | None
 
+    @classmethod
+    def of(cls, response: Response) -> Answer:
+        """What a response says."""
+        try:
+            body = response.json()
+        except ValueError:
+            body = None
+
+        return cls(response.status_code, body if isinstance(body, dict) else None)
+
     @property
     def is_fine(self) -> bool:
         return self.status == 200 and self.body is not None
 
     @property
-    def message(self) -> str | None:
-        said = (self.body or {}).get("message")
-        if said:
-            return str(said)
+    def is_unknown(self) -> bool:
+        """Whether MLflow says that it has nothing of this name."""
+        return (self.body or {}).get("error_code") == "RESOURCE_DOES_NOT_EXIST"
 
-        return None
+    @property
+    def message(self) -> str | None:
+        body = self.body or {}
+        said = [body[name] for name in _SAID_IN if isinstance(body.get(name), str)]
+        return next(filter(None, said), None)
+
+    @property
+    def experiments(self) -> list[dict[str, Any]]:
+        """The experiments that it describes as MLflow does."""
+        body = self.body or {}
+        several = body.get("experiments")
+        found = [body.get("experiment"), *(several if isinstance(several, list) else ())]
+        return [one for one in found if isinstance(one, dict) and one.get("experiment_id")]
 
 
 def ask(uri: str, experiment: str | None = None) -> Answer | None:
@@ -68,11 +93,7 @@ def request(uri: str, experiment: str | None = None) -> Answer:
         verify=_certificates(),
         cert=os.environ.get("MLFLOW_TRACKING_CLIENT_CERT_PATH"),
     )
-    try:
-        body = answer.json()
-    except ValueError:
-        body = None
-    return Answer(answer.status_code, body if isinstance(body, dict) else None)
+    return Answer.of(answer)
 
 
 def has_other_credentials() -> bool:

@@ -15,10 +15,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPException, responses
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 from lmoe_tune.errors import TrackingAwayError, TrackingError, TrackingRefusedError
 from lmoe_tune.tracking import http
 from lmoe_tune.tracking.address import is_server, shown, without_secrets
+
+if TYPE_CHECKING:
+    from mlflow.exceptions import MlflowException
 
 _PASSING_STATUS = (408, 425, 429)
 _PASSING_SQLITE = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL)
@@ -160,6 +164,10 @@ def _judged_mlflow(error: BaseException, uri: str) -> TrackingError | None:
     if not isinstance(error, MlflowException):
         return None
 
+    answer = _answer_to(error)
+    if answer is not None and answer.status != 200:
+        return judged_status(answer.status, uri, answer.message)
+
     status: int = error.get_http_status_code()  # type: ignore[no-untyped-call]
     if isinstance(error, RestException):
         return judged_status(status, uri, str(error.json.get("message") or ""))
@@ -168,19 +176,40 @@ def _judged_mlflow(error: BaseException, uri: str) -> TrackingError | None:
     if status != 500:
         return judged_status(status, uri)
 
-    # MLflow does not distinguish what is not JSON from what has a status that it does not know.
+    # A page that is no JSON: one among good answers passes.
     answer = http.ask(uri)
     if answer is None or answer.is_fine:
         return away(uri, without_secrets(str(error), uri))
     return judged_answer(answer, uri)
 
 
+def _answer_to(error: MlflowException) -> http.Answer | None:
+    """The answer that MLflow raised this at.
+
+    MLflow's exception keeps no status, but makes one up from the words of the body: 500 if it does
+    not know them. The answer itself is in the frames that raised it.
+    """
+    from requests import Response
+
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    for frame in reversed(frames):
+        response = frame.f_locals.get("response")
+        if isinstance(response, Response):
+            return http.Answer.of(response)
+    return None
+
+
 def judged_answer(answer: http.Answer, uri: str) -> TrackingError:
     """What an answer says that is not MLflow's."""
     if answer.status == 200:
-        why = "a web page, or another service, answers instead of MLflow's API"
-        return refusal(uri, why, "see whether the address is right, and who must sign in there")
+        return not_mlflow(uri)
     return judged_status(answer.status, uri, answer.message)
+
+
+def not_mlflow(uri: str) -> TrackingRefusedError:
+    """What answers there is not MLflow."""
+    why = "a web page, or another service, answers instead of MLflow's API"
+    return refusal(uri, why, "see whether the address is right, and who must sign in there")
 
 
 def _judged_requests(error: BaseException, uri: str) -> TrackingError | None:

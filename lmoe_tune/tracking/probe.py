@@ -14,17 +14,18 @@ from contextlib import closing
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 from urllib.parse import quote, unquote, urlsplit
 
 from lmoe_tune.errors import TrackingAwayError, TrackingError
-from lmoe_tune.tracking import http
+from lmoe_tune.tracking import http, settings
 from lmoe_tune.tracking.address import is_server, scheme, shown, sqlite_path
 from lmoe_tune.tracking.judge import (
     away,
     judged,
     judged_answer,
     missing_driver,
+    not_mlflow,
     refusal,
     translated,
 )
@@ -33,6 +34,7 @@ CONNECT_TIMEOUT_S = 4.0
 _PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
 _DATABASES = ("postgresql", "mysql", "mssql")
 _HOSTED = ("databricks", "databricks-uc", "uc")  # MLflow knows how to reach these
+_ANY = "Default"  # an experiment that a new store has
 _KINDS = "http://HOST:PORT, https://…, sqlite:///PATH, postgresql://…, mysql://…, mssql://… or databricks"
 _FILE_LIBRARIES = {"s3": "boto3", "gs": "google.cloud.storage", "wasbs": "azure.storage.blob"}
 
@@ -144,9 +146,7 @@ def _ask_server(uri: str, experiment: str | None) -> str | None:
     import requests
 
     try:
-        answer = http.request(uri, experiment)
-        if (answer.body or {}).get("error_code") == "RESOURCE_DOES_NOT_EXIST":
-            answer = http.request(uri)
+        answer = _answer_about(uri, experiment)
     except requests.RequestException as error:
         raise judged(error, uri) from None
 
@@ -155,25 +155,42 @@ def _ask_server(uri: str, experiment: str | None) -> str | None:
         return None
     if not answer.is_fine:
         raise judged_answer(answer, uri)
-    return _about_files(answer.body or {})
+    return _about_files(answer)
+
+
+def _answer_about(uri: str, experiment: str | None) -> http.Answer:
+    """What the server answers about an experiment; about any, if it has none of this name.
+
+    Raises:
+        TrackingRefusedError: it is not MLflow, which describes each experiment that it finds.
+    """
+    answer = http.request(uri, experiment)
+    if answer.is_unknown:
+        return http.request(uri)
+    if not answer.is_fine or answer.experiments:
+        return answer
+
+    # Where there is no experiment, MLflow answers {} to a search, and any service may answer that.
+    named = answer if experiment is not None else http.request(uri, _ANY)
+    if named.is_fine and not named.experiments:
+        raise not_mlflow(uri)
+    return answer
 
 
 def _ask_through_mlflow(uri: str) -> None:
     """Where MLflow signs its requests in a way of its own."""
-    with translated(uri):
+    with settings.held(), translated(uri):
         from mlflow import MlflowClient
 
         MlflowClient(uri).search_experiments(max_results=1)
 
 
-def _about_files(body: dict[str, Any]) -> str | None:
+def _about_files(answer: http.Answer) -> str | None:
     """What to say about the place where the server has files put."""
-    experiments: list[dict[str, Any]] = [body["experiment"]] if "experiment" in body else []
-    experiments += body.get("experiments") or []
-    if experiments:
-        location = str(experiments[0].get("artifact_location") or "")
-    else:
-        location = ""
+    location = ""
+    for one in answer.experiments[:1]:
+        location = str(one.get("artifact_location") or "")
+
     kind = urlsplit(location).scheme
     without = "until then metrics arrive, but models and reports do not"
     library = _FILE_LIBRARIES.get(kind)

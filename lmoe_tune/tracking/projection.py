@@ -11,28 +11,30 @@ carried out although its answer was lost. What has not changed since the last ti
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from lmoe_tune.errors import TrackingAwayError, TrackingRefusedError
 from lmoe_tune.garbage import uncollected
 from lmoe_tune.records import TrialRecord
 from lmoe_tune.snapshot import BaselineSnapshot, ModelSource, SweepSnapshot
-from lmoe_tune.tracking import comparison, content
+from lmoe_tune.tracking import comparison, content, settings
 from lmoe_tune.tracking.address import is_server, shown, sqlite_path
-from lmoe_tune.tracking.judge import translated
+from lmoe_tune.tracking.judge import not_mlflow, translated
 from lmoe_tune.tracking.logged_models import CheckpointGoneError, LoggedModels
 from lmoe_tune.tracking.runs import Run, Runs, new_metrics
 from lmoe_tune.tracking.store import connect, follow_home
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Metric
+    from mlflow.entities import Experiment, Metric
     from mlflow.entities import Run as MlflowRun
+
+Found = TypeVar("Found")
 
 EXPERIMENT_TAG = "mlflow.experimentKind"
 _EXPERIMENT_TAGS = {
@@ -44,15 +46,32 @@ _REQUESTS_AT_A_TIME = 6
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where the runs of a sweep are.
+
+    Attributes:
+        experiment: the name that the spec gave the experiment.
+        run_id: of a run in it, which tells it from another experiment of the same id: a store may
+            have been replaced.
+    """
+
+    experiment: str
+    experiment_id: str
+    run_id: str
+
+
+@dataclass(frozen=True)
 class Delivered:
     """Where things are in MLflow; `run_ids` and `models` map a trial's number to an id.
 
     Attributes:
+        called: the experiment's name, which users may change in MLflow.
         num_left: trials that have not been looked at, for lack of time.
         said: sentences for the user: what MLflow does not accept.
     """
 
     experiment_id: str
+    called: str
     parent_run_id: str
     run_ids: dict[int, str]
     models: dict[int, str]
@@ -66,6 +85,7 @@ class _Contact:
 
     runs: Runs
     models: LoggedModels
+    experiment: Experiment
     experiment_tags: dict[str, str]
     parent: Run | None = None
     grandparent: Run | None = None
@@ -96,7 +116,9 @@ class _Contact:
 class Projection:
     """Delivers snapshots of one sweep to one tracking store; called from one thread."""
 
-    def __init__(self, tracking_uri: str, artifact_root: Path | None = None) -> None:
+    def __init__(
+        self, tracking_uri: str, artifact_root: Path | None = None, known: Place | None = None
+    ) -> None:
         """Nothing is contacted yet.
 
         Args:
@@ -104,8 +126,11 @@ class Projection:
             artifact_root: folder for the files of runs and models where there is no server that
                 keeps them; the default is `mlartifacts` beside an SQLite store. A server decides
                 itself.
+            known: where the sweep's runs are, as an earlier delivery said: its experiment is
+                followed when it is renamed in MLflow.
         """
         self._uri = tracking_uri
+        self._known = known
         path = sqlite_path(tracking_uri)
         if artifact_root is None and path is not None:
             artifact_root = path.parent / "mlartifacts"
@@ -146,7 +171,7 @@ class Projection:
             CheckpointGoneError: one of `models` is gone.
         """
         until = time.monotonic() + limit_s if limit_s is not None else None
-        with translated(self._uri), self._forgetting_on_error():
+        with settings.held(), translated(self._uri), self._forgetting_on_error():
             delivered = self._patiently(snapshot, models, until)
             contact = self._contact
             assert contact is not None
@@ -192,39 +217,63 @@ class Projection:
                 if self._artifact_root is not None:
                     follow_home(self._uri, self._artifact_root, EXPERIMENT_TAG)
                 self._client = connect(self._uri)
-            experiment_id, tags = self._find_experiment(self._client, snapshot.experiment)
-            runs = Runs(self._client, self._uri, experiment_id, self._refused, self._say)
+            experiment = self._find_experiment(self._client, snapshot.experiment)
+            number = experiment.experiment_id
+            runs = Runs(self._client, self._uri, number, self._refused, self._say)
             models = LoggedModels(
-                self._client, experiment_id, snapshot.sweep_id, self._artifact_root, self._refused
+                self._client, number, snapshot.sweep_id, self._artifact_root, self._refused
             )
-            self._contact = _Contact(runs, models, tags)
+            self._contact = _Contact(runs, models, experiment, dict(experiment.tags))
             self._contact_key = key
             _find_runs(self._contact, snapshot)
         return self._contact
 
-    def _find_experiment(self, client: MlflowClient, name: str) -> tuple[str, dict[str, str]]:
+    def _find_experiment(self, client: MlflowClient, name: str) -> Experiment:
+        """The experiment of a name in the spec; made if it is not there."""
+        experiment = self._known_experiment(client, name) or self._named(client, name)
+        if not experiment.experiment_id:
+            raise not_mlflow(self._uri)
+        if experiment.lifecycle_stage != "active":
+            raise TrackingRefusedError(
+                f"MLflow refuses: the experiment '{experiment.name}' at {shown(self._uri)} was deleted; restore it"
+                f" with `mlflow experiments restore --experiment-id {experiment.experiment_id}`, or name another one"
+                " in the spec (tracking.experiment)"
+            )
+        return experiment
+
+    def _known_experiment(self, client: MlflowClient, name: str) -> Experiment | None:
+        """The one that has the sweep's runs already, whatever it is called now."""
+        known = self._known
+        if known is None or known.experiment != name:
+            return None
+
+        experiment = _or_none(client.get_experiment, known.experiment_id)
+        if experiment is None or experiment.name == name:
+            return experiment
+
+        run = _or_none(client.get_run, known.run_id)
+        if run is None or run.info.experiment_id != known.experiment_id:
+            return None
+        return experiment
+
+    def _named(self, client: MlflowClient, name: str) -> Experiment:
         from mlflow.exceptions import MlflowException
 
-        experiment = client.get_experiment_by_name(name)
-        if experiment is None:
-            location = self._artifact_root.as_uri() if self._artifact_root else None
-            try:
-                made = client.create_experiment(
-                    name, artifact_location=location, tags=_EXPERIMENT_TAGS
-                )
-                return str(made), dict(_EXPERIMENT_TAGS)
-            except MlflowException as error:
-                if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                    raise
-            experiment = client.get_experiment_by_name(name)  # another sweep was faster
-        if experiment is None or experiment.lifecycle_stage != "active":
-            number = experiment.experiment_id if experiment else "ID"
-            raise TrackingRefusedError(
-                f"MLflow refuses: the experiment '{name}' at {shown(self._uri)} was deleted; restore it with"
-                f" `mlflow experiments restore --experiment-id {number}`, or name another one in the spec"
-                " (tracking.experiment)"
-            )
-        return str(experiment.experiment_id), dict(experiment.tags)
+        found = client.get_experiment_by_name(name)
+        if found is not None:
+            return found
+
+        location = self._artifact_root.as_uri() if self._artifact_root else None
+        try:
+            made = client.create_experiment(name, artifact_location=location, tags=_EXPERIMENT_TAGS)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+            found = client.get_experiment_by_name(name)  # another sweep was faster
+            if found is None:
+                raise
+            return found
+        return client.get_experiment(made)
 
     def _deliver(
         self,
@@ -253,7 +302,11 @@ class Projection:
             _end_strays(contact, snapshot)
         self._deliver_parent(contact, snapshot, parent, is_whole=not num_left)
 
-        return Delivered(contact.runs.experiment_id, parent.run_id, run_ids, model_ids, num_left)
+        experiment = contact.experiment
+        self._known = Place(snapshot.experiment, experiment.experiment_id, parent.run_id)
+        return Delivered(
+            experiment.experiment_id, experiment.name, parent.run_id, run_ids, model_ids, num_left
+        )
 
     def _deliver_trials(
         self, contact: _Contact, snapshot: SweepSnapshot, parent_run_id: str, until: float | None
@@ -350,6 +403,18 @@ class Projection:
         """A confirmation's verdict is to be read at the sweep that it is about."""
         if contact.grandparent is not None:
             contact.runs.log(contact.grandparent, snapshot.tags, {})
+
+
+def _or_none(get: Callable[[str], Found], key: str) -> Found | None:
+    """What MLflow has under this id; None if it has nothing."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return get(key)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return None
 
 
 def _find_runs(contact: _Contact, snapshot: SweepSnapshot) -> None:

@@ -1,4 +1,4 @@
-"""The way to the tracking store: MLflow's settings, and a new SQLite store's schema.
+"""The way to the tracking store, and a new SQLite store's schema.
 
 Imports MLflow only inside functions: 1.3 s of CPU with its SQL store.
 """
@@ -6,7 +6,6 @@ Imports MLflow only inside functions: 1.3 s of CPU with its SQL store.
 from __future__ import annotations
 
 import fcntl
-import os
 import sqlite3
 import uuid
 import warnings
@@ -21,26 +20,6 @@ from lmoe_tune.tracking.probe import refuse_unusable
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-
-# What a user has set stays. MLflow reads these at each call, so they hold for the whole process.
-SETTINGS = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    # The projection tries again by itself, so an unreachable server must not hold it for minutes.
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
-    "MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER": "false",  # nor for as long as it likes
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # stdout holds data only, and that URL its password
-    "MLFLOW_LOGGING_LEVEL": "CRITICAL",  # what it logs as an error it also raises; its log knows the password
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_UV_AUTO_DETECT": "false",  # it would copy the uv.lock of the working directory into the models
-}
-
-
-def apply_settings() -> None:
-    """Set what MLflow reads from the environment, where the user has not."""
-    for name, value in SETTINGS.items():
-        os.environ.setdefault(name, value)
 
 
 def mlflows_variables() -> tuple[str, ...]:
@@ -60,13 +39,12 @@ def mlflows_variables() -> tuple[str, ...]:
 def connect(uri: str) -> MlflowClient:
     """A client of the store, whose schema is made if it is a new SQLite file.
 
-    Safe to be called by several processes at once.
+    It is used within `settings.held`. Safe to be called by several processes at once.
 
     Raises:
         TrackingError: nobody listens there, or MLflow refuses the address.
     """
     refuse_unusable(uri)
-    apply_settings()
     path = sqlite_path(uri)
     with uncollected():
         from mlflow import MlflowClient

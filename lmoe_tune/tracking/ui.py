@@ -20,7 +20,8 @@ from lmoe_tune.processes import safe_environment
 from lmoe_tune.tracking.address import is_server, shown, sqlite_path
 from lmoe_tune.tracking.probe import refuse_unusable
 from lmoe_tune.tracking.projection import EXPERIMENT_TAG
-from lmoe_tune.tracking.store import SETTINGS, follow_home
+from lmoe_tune.tracking.settings import LOGGING_LEVEL, SETTINGS
+from lmoe_tune.tracking.store import follow_home
 
 HOST = "127.0.0.1"
 DEFAULT_PORT = 5000
@@ -48,7 +49,7 @@ def environment(tracking_uri: str) -> dict[str, str]:
     """The environment for `command`: among the arguments, `ps` would show the password of the
     address.
     """
-    settings = {name: value for name, value in SETTINGS.items() if name != "MLFLOW_LOGGING_LEVEL"}
+    settings = {name: value for name, value in SETTINGS.items() if name != LOGGING_LEVEL}
     inherited = {name: value for name, value in safe_environment().items() if name not in _OPENS_UP}
     return (
         settings

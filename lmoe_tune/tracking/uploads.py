@@ -5,11 +5,15 @@ registry.
 from __future__ import annotations
 
 import logging
+import os
 import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lmoe_tune.tracking import settings
 from lmoe_tune.tracking.carried import PACKAGE, requirements, write_package
 from lmoe_tune.tracking.judge import translated
 from lmoe_tune.tracking.projection import EXPERIMENT_TAG
@@ -22,6 +26,7 @@ NAME = "exported-detector"
 ALIAS, CONFIRMING = "confirmed", "real"
 REPORT = "report"
 """The folder of the sweep's run that holds its report."""
+_URI = "MLFLOW_TRACKING_URI"
 _CODE = Path(__file__).parent / "served" / "detector.py"
 
 
@@ -32,7 +37,7 @@ def upload_report(uri: str, folder: Path, *, run_id: str, artifact_root: Path) -
     Raises:
         TrackingError: MLflow cannot be reached or refuses the files.
     """
-    with translated(uri):
+    with settings.held(), translated(uri):
         follow_home(uri, artifact_root, EXPERIMENT_TAG)
         connect(uri).log_artifacts(run_id, str(folder), REPORT)
 
@@ -63,7 +68,7 @@ def register_detector(
     Raises:
         TrackingError: MLflow cannot be reached, or refuses the name.
     """
-    with translated(uri):
+    with settings.held(), translated(uri):
         follow_home(uri, artifact_root, EXPERIMENT_TAG)
         client = connect(uri)
         registered = _register(client, uri, folder, model_name, experiment_id, run_id, trial)
@@ -84,7 +89,7 @@ def _register(
     run_id: str,
     trial: int,
 ) -> dict[str, Any]:
-    from mlflow import pyfunc, set_tracking_uri
+    from mlflow import pyfunc
     from mlflow.exceptions import MlflowException
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema
@@ -122,13 +127,28 @@ def _register(
         client.log_model_artifacts(model.model_id, str(saved))
     client.finalize_logged_model(model.model_id, "READY")
     source = f"models:/{model.model_id}"  # which MLflow looks up where the whole process tracks
-    set_tracking_uri(uri)
-    version = client.create_model_version(
-        model_name, source, run_id=run_id, model_id=model.model_id
-    )
+    with _tracking_at(uri):
+        version = client.create_model_version(
+            model_name, source, run_id=run_id, model_id=model.model_id
+        )
     return {
         "name": model_name,
         "version": int(version.version),
         "model_id": model.model_id,
         "uri": f"models:/{model_name}/{version.version}",
     }
+
+
+@contextmanager
+def _tracking_at(uri: str) -> Iterator[None]:
+    """Have MLflow track at this address; afterwards, where the process of the user does."""
+    from mlflow import set_tracking_uri
+
+    before = os.environ.get(_URI)  # MLflow sets it, too, when it is told where to track
+    set_tracking_uri(uri)
+    try:
+        yield
+    finally:
+        set_tracking_uri(None)  # type: ignore[arg-type]  # as if it had not been called
+        if before is not None:
+            os.environ[_URI] = before

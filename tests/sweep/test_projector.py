@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from lmoe_tune.sweep.ledger import Ledger
 from lmoe_tune.sweep.lifecycle import write_records
 from lmoe_tune.sweep.projector import Reception, sync
 from lmoe_tune.sweep.tracked import FILE, tracked
-from lmoe_tune.tracking import CheckpointGoneError, Delivered
+from lmoe_tune.tracking import CheckpointGoneError, Delivered, Place
 
 URI = "http://user:secret@host:5000"
 
@@ -29,6 +30,8 @@ class Server:
         self.away: Iterable[bool] = []
         self.left: list[int] = []
         self.said: tuple[str, ...] = ()
+        self.called = "small"
+        self.known: Place | None = None
         self.error: TrackingError = TrackingAwayError("MLflow cannot be reached")
 
     def project(self, snapshot: Any, models: Any = (), *, limit_s: float) -> Delivered:
@@ -39,13 +42,18 @@ class Server:
         self.models.append(len(models))
         run_ids = {trial.number: f"run-{trial.number}" for trial in snapshot.trials}
         num_left = self.left.pop(0) if self.left else 0
-        return Delivered("1", "parent", run_ids, {}, num_left, self.said)
+        return Delivered("1", self.called, "parent", run_ids, {}, num_left, self.said)
 
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Server:
     made = Server()
-    monkeypatch.setattr(delivery, "Projection", lambda uri, artifacts: made)
+
+    def projection(uri: str, artifacts: Path, known: Place | None) -> Server:
+        made.known = known
+        return made
+
+    monkeypatch.setattr(delivery, "Projection", projection)
     clock: Iterator[float] = iter(range(10_000))
     monkeypatch.setattr(delivery.time, "monotonic", lambda: next(clock))
     monkeypatch.setattr(delivery.time, "sleep", lambda seconds: None)
@@ -77,7 +85,13 @@ def test_what_is_new_is_told_once_and_the_end_says_that_all_is_delivered(
     assert told[2] == {"left": 0}
     server = {"server": "http://host:5000"}
     assert told[0]["lines"] == [
-        server | {"experiment_id": "1", "parent_run_id": "parent"},
+        server
+        | {
+            "experiment": "small",
+            "called": "small",
+            "experiment_id": "1",
+            "parent_run_id": "parent",
+        },
         server | {"trial": 0, "run_id": "run-0"},
         server | {"trial": 1, "run_id": "run-1"},
     ]
@@ -212,3 +226,22 @@ def test_what_mlflow_does_not_take_is_told_with_the_rest_delivered(
     deliver(written, URI, reception.take, after(2))
     assert said == ["the metric 'ce@1 (%)' is not shown"]
     assert reception.delivered
+
+
+def test_an_experiment_that_was_renamed_is_said_once_and_its_parts_follow_it(
+    written: Ledger, server: Server
+) -> None:
+    said: list[str] = []
+    sync(written, URI, said.append)
+    assert server.known is None and said == []
+
+    server.called = "nicer"
+    tuned = written.folder.tuned("mixoe")
+    write_records(tuned, written.spec)
+    part = Ledger.writing(tuned, written.spec)
+    for ledger in (written, part, written):
+        sync(ledger, URI, said.append)
+        assert server.known == Place("small", "1", "parent")
+    assert said == [
+        "the experiment 'small' is called 'nicer' in MLflow; the sweep's runs stay in it"
+    ]

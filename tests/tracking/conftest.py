@@ -9,14 +9,15 @@ import pytest
 
 from lmoe_tune.records import EpochRecord, TrialRecord
 from lmoe_tune.snapshot import BaselineSnapshot, SweepSnapshot
-from lmoe_tune.tracking.store import SETTINGS, connect
+from lmoe_tune.tracking.settings import SETTINGS
+from lmoe_tune.tracking.store import connect
 
 START = 1_700_000_000_000
 
 
 @pytest.fixture(autouse=True)
 def no_address_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What `apply_settings` sets must not leak into other tests, nor the user's address into these."""
+    """Neither the user's address, nor the settings that they have for MLflow."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     for name, value in SETTINGS.items():
         monkeypatch.setenv(name, value)

@@ -24,7 +24,8 @@ class TrackingServer:
     """MLflow's own web application over one SQLite file. There can be one in a process at a time."""
 
     def __init__(self, folder: Path, empty_store: Path | None = None) -> None:
-        from lmoe_tune.tracking.store import SETTINGS, connect
+        from lmoe_tune.tracking.settings import SETTINGS
+        from lmoe_tune.tracking.store import connect
 
         self._patch = pytest.MonkeyPatch()
         for name, value in SETTINGS.items():

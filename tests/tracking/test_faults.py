@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
-from lmoe_tune.errors import TrackingError
+from lmoe_tune.errors import TrackingError, TrackingRefusedError
 from lmoe_tune.records import TrialRecord
 from lmoe_tune.snapshot import BaselineSnapshot, ModelSource, SweepSnapshot
-from lmoe_tune.tracking import Delivered, Projection
+from lmoe_tune.tracking import Delivered, Projection, probe
 from lmoe_tune.tracking import projection as projection_module
 from tests.tracking.faulty_server import (
     EMPTY,
@@ -22,6 +22,7 @@ from tests.tracking.faulty_server import (
     KINDS,
     LOST,
     NONE,
+    STRANGE,
     Fault,
     FaultyProxy,
     TrackingServer,
@@ -304,3 +305,40 @@ def test_ended_trials_are_looked_at_once(
     for _ in range(3):
         projection.project(sweep(trial(0), trial(1, "running"), best=0))
     assert seen == [0, 1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "words"),
+    [
+        (403, b'{"Message": "Not authorized to access it"}', "403 Forbidden, Not authorized to"),
+        (401, b'{"detail": "Not authenticated"}', "MLFLOW_TRACKING_USERNAME"),
+        (404, b'{"error_code": "X", "message": "no"}', "404 Not Found, no"),
+        (403, b'{"error_code": "INTERNAL_ERROR", "detail": [1]}', "administrator"),
+    ],
+)
+def test_the_status_of_an_answer_counts_whatever_its_body_says(
+    proxy: FaultyProxy, steps: list[SweepSnapshot], status: int, body: bytes, words: str
+) -> None:
+    fault = Fault.own(status, body)
+    proxy.script = lambda request: fault if request.method == "POST" else NONE
+    with pytest.raises(TrackingRefusedError, match=words):
+        Projection(proxy.uri).project(steps[0])
+
+
+@pytest.mark.parametrize("body", [b"{}", b'{"status": "ok"}', STRANGE.body])
+def test_a_service_that_answers_everything_alike_is_refused_by_all_as_none_of_mlflows(
+    proxy: FaultyProxy, steps: list[SweepSnapshot], body: bytes
+) -> None:
+    proxy.script = lambda request: Fault.own(200, body)
+    for experiment in (None, "digits"):
+        assert "another service" in probe(proxy.uri, experiment).why
+    with pytest.raises(TrackingRefusedError, match="another service"):
+        Projection(proxy.uri).project(steps[0])
+
+
+def test_a_server_without_any_experiment_is_mlflow(
+    server: TrackingServer, proxy: FaultyProxy
+) -> None:
+    MlflowClient(server.uri).delete_experiment("0")
+    for experiment in (None, "digits"):
+        assert probe(proxy.uri, experiment).state == "ready"

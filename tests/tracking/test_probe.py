@@ -157,7 +157,9 @@ def test_a_database_file_is_ready_unless_it_is_something_else_or_locked(tmp_path
     ],
 )
 def test_where_files_go_is_looked_at(stub: Stub, location: str, words: str | None) -> None:
-    stub.body = json.dumps({"experiment": {"artifact_location": location}}).encode()
+    stub.body = json.dumps(
+        {"experiment": {"experiment_id": "1", "artifact_location": location}}
+    ).encode()
     found = probe(stub.uri, "digits")
     assert found.state == "ready"
     assert words is None if found.caution is None else words is not None and words in found.caution

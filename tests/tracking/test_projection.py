@@ -14,7 +14,7 @@ from mlflow.entities import Run, ViewType
 from lmoe_tune.errors import TrackingError
 from lmoe_tune.records import EpochRecord, TrialRecord
 from lmoe_tune.snapshot import BaselineSnapshot, DatasetRecord, ModelSource, SweepSnapshot
-from lmoe_tune.tracking import Projection
+from lmoe_tune.tracking import Place, Projection
 
 pytestmark = pytest.mark.timeout(120)  # importing MLflow takes a second, once
 
@@ -447,6 +447,32 @@ def test_a_deleted_experiment_is_explained(uri: str, sweep: MakeSweep) -> None:
         TrackingError, match=f"was deleted; restore it with .*--experiment-id {experiment_id}`"
     ):
         Projection(uri).project(sweep())
+
+
+@pytest.mark.parametrize(("wanted", "called"), [("digits", "nicer"), ("another", "another")])
+def test_a_renamed_experiment_is_followed_unless_the_spec_names_another(
+    uri: str, trial: MakeTrial, sweep: MakeSweep, wanted: str, called: str
+) -> None:
+    first = Projection(uri).project(sweep(trial(0)))
+    client = MlflowClient(uri)
+    client.rename_experiment(first.experiment_id, "nicer")
+    before = {one.name for one in client.search_experiments()}
+    known = Place("digits", first.experiment_id, first.parent_run_id)
+
+    again = Projection(uri, known=known).project(sweep(trial(0), experiment=wanted))
+
+    assert again.called == called
+    assert (again.run_ids == first.run_ids) == (called == "nicer")
+    assert {one.name for one in client.search_experiments()} == before | {called}
+
+
+def test_an_experiment_that_a_renewed_store_gave_the_same_id_is_not_taken(
+    uri: str, trial: MakeTrial, sweep: MakeSweep
+) -> None:
+    theirs = MlflowClient(uri).create_experiment("theirs")
+    for known in (Place("digits", theirs, "0" * 32), Place("digits", "77", "0" * 32)):
+        delivered = Projection(uri, known=known).project(sweep(trial(0)))
+        assert delivered.called == "digits" and delivered.experiment_id != theirs
 
 
 def test_nothing_lands_in_the_working_directory(
