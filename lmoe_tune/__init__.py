@@ -14,14 +14,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lmoe_tune.api.data import build_data, inspect_data
+    from lmoe_tune.api.dry_run import DryRun, dry_run
     from lmoe_tune.api.exporting import Exported
     from lmoe_tune.api.loading import load_spec
     from lmoe_tune.api.one_trial import SingleTrial, train
     from lmoe_tune.api.running import search
     from lmoe_tune.api.sweeps import Sweep, compare, list_sweeps, open_sweep
+    from lmoe_tune.confirmation.forecast import Forecast
     from lmoe_tune.confirmation.reseeding import Reseeding
     from lmoe_tune.confirmation.result import Confirmation
-    from lmoe_tune.confirmation.running import confirm
+    from lmoe_tune.confirmation.running import InterruptedConfirmation, confirm, forecast
+    from lmoe_tune.data.inspection import Inspection
     from lmoe_tune.detector.detector import Detector, Prediction
     from lmoe_tune.detector.folder import load_detector
     from lmoe_tune.errors import (
@@ -36,8 +40,9 @@ if TYPE_CHECKING:
     )
     from lmoe_tune.records import EpochRecord, TrialRecord
     from lmoe_tune.report.comparison import Comparison
-    from lmoe_tune.spec import Declaration, LoadedSpec, Parameter, Spec
+    from lmoe_tune.spec import Declaration, LoadedSpec, Parameter, Range, Spec, Term
     from lmoe_tune.sweep.folder import SweepLockedError
+    from lmoe_tune.sweep.lines import LedgerError
     from lmoe_tune.sweep.observer import Observer
     from trainables.method import Method
 
@@ -45,10 +50,17 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "BaselineError": "lmoe_tune.errors",
+    "Comparison": "lmoe_tune.report.comparison",
+    "Confirmation": "lmoe_tune.confirmation.result",
     "Declaration": "lmoe_tune.spec",
     "Detector": "lmoe_tune.detector.detector",
+    "DryRun": "lmoe_tune.api.dry_run",
     "EpochRecord": "lmoe_tune.records",
     "Exported": "lmoe_tune.api.exporting",
+    "Forecast": "lmoe_tune.confirmation.forecast",
+    "Inspection": "lmoe_tune.data.inspection",
+    "InterruptedConfirmation": "lmoe_tune.confirmation.running",
+    "LedgerError": "lmoe_tune.sweep.lines",
     "LmoeTuneError": "lmoe_tune.errors",
     "LoadedSpec": "lmoe_tune.spec",
     "Method": "trainables.method",
@@ -56,22 +68,26 @@ _HOMES = {
     "Parameter": "lmoe_tune.spec",
     "Prediction": "lmoe_tune.detector.detector",
     "Problem": "lmoe_tune.errors",
+    "Range": "lmoe_tune.spec",
+    "Reseeding": "lmoe_tune.confirmation.reseeding",
     "SingleTrial": "lmoe_tune.api.one_trial",
     "Spec": "lmoe_tune.spec",
     "SpecError": "lmoe_tune.errors",
     "StorageError": "lmoe_tune.errors",
     "Sweep": "lmoe_tune.api.sweeps",
     "SweepLockedError": "lmoe_tune.sweep.folder",
+    "Term": "lmoe_tune.spec",
     "TrackingError": "lmoe_tune.errors",
     "TrainingError": "lmoe_tune.errors",
     "TrialRecord": "lmoe_tune.records",
     "UsageError": "lmoe_tune.errors",
-    "Confirmation": "lmoe_tune.confirmation.result",
-    "Reseeding": "lmoe_tune.confirmation.reseeding",
-    "Comparison": "lmoe_tune.report.comparison",
+    "build_data": "lmoe_tune.api.data",
     "compare": "lmoe_tune.api.sweeps",
-    "list_sweeps": "lmoe_tune.api.sweeps",
     "confirm": "lmoe_tune.confirmation.running",
+    "dry_run": "lmoe_tune.api.dry_run",
+    "forecast": "lmoe_tune.confirmation.running",
+    "inspect_data": "lmoe_tune.api.data",
+    "list_sweeps": "lmoe_tune.api.sweeps",
     "load_detector": "lmoe_tune.detector.folder",
     "load_spec": "lmoe_tune.api.loading",
     "open_sweep": "lmoe_tune.api.sweeps",
@@ -85,8 +101,13 @@ __all__ = [
     "Confirmation",
     "Declaration",
     "Detector",
+    "DryRun",
     "EpochRecord",
     "Exported",
+    "Forecast",
+    "Inspection",
+    "InterruptedConfirmation",
+    "LedgerError",
     "LmoeTuneError",
     "LoadedSpec",
     "Method",
@@ -94,6 +115,7 @@ __all__ = [
     "Parameter",
     "Prediction",
     "Problem",
+    "Range",
     "Reseeding",
     "SingleTrial",
     "Spec",
@@ -101,13 +123,18 @@ __all__ = [
     "StorageError",
     "Sweep",
     "SweepLockedError",
+    "Term",
     "TrackingError",
     "TrainingError",
     "TrialRecord",
     "UsageError",
     "__version__",
+    "build_data",
     "compare",
     "confirm",
+    "dry_run",
+    "forecast",
+    "inspect_data",
     "list_sweeps",
     "load_detector",
     "load_spec",

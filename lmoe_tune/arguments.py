@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,12 @@ _WORDS = {
     Path: "a path",
     int: "a whole number",
     Mapping: "a mapping",
+    Callable: "a function",
     type(None): "None",
 }
 
 
-def refuse_other(value: object, called: str, *kinds: type) -> None:
+def refuse_other(value: object, called: str, *kinds: Any) -> None:
     """Raises UsageError unless it is of one of these types; True and False are no numbers."""
     if not isinstance(value, kinds) or isinstance(value, bool):
         must_be = " or ".join(_WORDS.get(kind, f"a {kind.__name__}") for kind in kinds)

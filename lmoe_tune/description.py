@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
+import torch
 from torch import Tensor, nn
 
 from lmoe_tune.data.preprocessing import Preprocessing
@@ -40,7 +41,8 @@ class ModelDescription:
     def build(self, weights: Mapping[str, Tensor]) -> nn.Module:
         """The model with these weights: normalised images (N, C, H, W) to logits (N, K)."""
         channels, height, _ = self.preprocessing.shape
-        model = build_model(self.arch, len(self.classes), channels, height)
+        with torch.random.fork_rng(devices=[]):  # its first weights are drawn, and replaced
+            model = build_model(self.arch, len(self.classes), channels, height)
         model.load_state_dict(weights)
         return model
 

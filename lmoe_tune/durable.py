@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -105,7 +106,7 @@ class Aside:
         Args:
             path: what it is to be called like; the folder is the one that it will be in.
         """
-        self._path = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        self._path = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_native_id()}.tmp")
         self._file = self._path.open("wb")
 
     def write(self, content: bytes | memoryview, *, sync: bool) -> None:

@@ -38,6 +38,7 @@ from lmoe_tune.durable import read_text, sync_folder, write_durably, writing
 from lmoe_tune.errors import UsageError
 from lmoe_tune.evaluation import threshold_at_tpr, validation_metrics
 from lmoe_tune.evaluation.scores import joined
+from lmoe_tune.records import TrialRecord
 from lmoe_tune.spec import DataSpec
 from lmoe_tune.sweep import view
 from lmoe_tune.sweep.ledger import Ledger
@@ -50,6 +51,7 @@ _LOCK, _NEW, _OLD = (
     "new",
     "old",
 )  # beside `out` while it is written; the lock's holder is at work
+_REPEATED_TO = 1e-3  # on a GPU, or another CPU, the last bits differ
 _AT_ONCE = 256  # validation images held as pixels at a time
 _ONNX_TOLERANCE = 1e-3  # of logits: two runtimes round differently
 
@@ -197,16 +199,18 @@ def _searched(ledger: Ledger, number: int | None) -> Winner:
     trial = trials[number] if number is not None else best
     assert trial is not None
     state = checkpoint.load_newest(ledger.folder.checkpoints(trial.number))
+    state = state or _repeated(ledger, trial)
     if state is None:
         kept = [place.number for place in ledger.ranked() if _has_checkpoint(ledger, place.number)]
         if kept:
             there = f"there are those of trial {', '.join(map(str, kept))} (--trial)"
         else:
             there = "there are none"
+        again = advice.repeat(name, trial.number, home=ledger.folder.home)
         raise UsageError(
             f"the weights of trial {trial.number} are not kept: a sweep keeps those of its best "
-            f"{ledger.spec.tracking.best_checkpoints} trials (tracking.best_checkpoints); {there}. To have others: "
-            f"{advice.repeat(ledger.folder.name, trial.number, home=ledger.folder.home)}"
+            f"{ledger.spec.tracking.best_checkpoints} trials (tracking.best_checkpoints); {there}. "
+            f"To train it once more, and then to export it: {again}"
         )
     method = ledger.spec.trainable
     return Winner(
@@ -224,6 +228,21 @@ def _searched(ledger: Ledger, number: int | None) -> Winner:
         metrics=trial.metrics,
         confirmed=None,
     )
+
+
+def _repeated(ledger: Ledger, trial: TrialRecord) -> dict[str, Any] | None:
+    """The last checkpoint of a repetition that went as the trial did."""
+    state = checkpoint.load_newest(ledger.folder.repetition(trial.number) / "checkpoints")
+    if state is None or state["epoch"] != len(trial.epochs):
+        return None
+    for name in ledger.spec.objective.metrics:
+        if abs(state["metrics"][name] - trial.metrics[name]) > _REPEATED_TO:
+            raise UsageError(
+                f"trial {trial.number} was trained once more, but {name} is {state['metrics'][name]:.4f} then, and was "
+                f"{trial.metrics[name]:.4f} in the sweep: other code, data or another machine; "
+                "export one whose weights are kept"
+            )
+    return state
 
 
 def _has_checkpoint(ledger: Ledger, number: int) -> bool:

@@ -6,6 +6,7 @@ import os
 import re
 from pathlib import Path
 
+from lmoe_tune.arguments import refuse_other
 from lmoe_tune.errors import UsageError
 from lmoe_tune.wording import masked
 
@@ -28,6 +29,7 @@ def resolve_home(given: str | Path | None = None, *, called: str = "home") -> Pa
     if given is None:
         called, given = _default()
 
+    refuse_other(given, called, str, Path)
     text = str(given)
     if not text.strip():
         raise UsageError(f"{called} is empty, but must be a folder")

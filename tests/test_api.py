@@ -11,6 +11,12 @@ from typing import Any
 import pytest
 
 import lmoe_tune as lt
+from lmoe_tune.api import running
+from lmoe_tune.spec import resolved_yaml, spec_from_resolved
+from lmoe_tune.sweep.budget import change_of
+from lmoe_tune.sweep.folder import SweepFolder
+from lmoe_tune.sweep.settings import RunSettings
+from lmoe_tune.training.platform import resolve_platform
 
 HEAVY = ("torch", "torchvision", "ray", "optuna", "mlflow", "numpy", "pydantic", "typer", "rich")
 
@@ -79,6 +85,10 @@ def test_a_sweep_that_is_not_there_is_said_with_those_that_are(tmp_path: Path) -
         ({"name": 3}, "name is 3, but must be a text or None"),
         ({"overrides": "train.epochs=1"}, "overrides is 'train.epochs=1', but must be a list"),
         ({"overrides": ["train.epochs=1", 3]}, r"overrides\[1\] is 3, but must be a text"),
+        ({"observer": print}, "observer is .*, but must be a Observer"),
+        ({"stop": 5}, "stop is 5, but must be a Event or None"),
+        ({"leave": 5}, "leave is 5, but must be a function or None"),
+        ({"address": 5}, "address is 5, but must be a text or None"),
     ],
 )
 def test_a_wrong_argument_of_search_is_named_before_anything_is_made(
@@ -99,6 +109,12 @@ def test_a_wrong_argument_of_search_is_named_before_anything_is_made(
         (lambda: lt.compare(["a"]), r"sweeps\[0\] is 'a', but must be a Sweep"),
         (lambda: lt.confirm("digits"), "sweep is 'digits', but must be what `open_sweep`"),
         (lambda: lt.train("digits", [1]), r"params is \[1\], but must be a mapping"),
+        (lambda: lt.load_detector(None), "folder is None, but must be a text or a path"),
+        (lambda: lt.list_sweeps(5), "home is 5, but must be a text or a path"),
+        (
+            lambda: lt.search(lt.load_spec("digits"), overrides=["train.lr=1"]),
+            "overrides go with a spec that is not loaded yet",
+        ),
         (lambda: lt.train("digits", {3: 1}), r"names of params\[0\] is 3, but must be a text"),
     ],
 )
@@ -116,6 +132,81 @@ def test_a_sweep_without_its_spec_says_what_is_gone_or_damaged(tmp_path: Path) -
     (folder / "spec.yaml").write_text("name: [1", encoding="utf-8")
     with pytest.raises(lt.UsageError, match=r"old/spec\.yaml: the recorded spec:.*not valid YAML"):
         lt.open_sweep("old", tmp_path)
+
+
+def test_a_loaded_spec_keeps_its_folder_when_the_working_directory_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_text("data: {id: {dataset: digits}}\n", encoding="utf-8")
+    loaded = lt.load_spec("mine.yaml")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert loaded.path == tmp_path / "mine.yaml"
+    assert loaded.folder == tmp_path.resolve()
+
+
+def test_a_term_of_ones_own_may_be_the_objective(tmp_path: Path) -> None:
+    (tmp_path / "own_terms.py").write_text(
+        "import lmoe_tune as lt\n"
+        "class M(lt.Method):\n"
+        "    declaration = lt.Declaration('m', 's', (), False, terms=(lt.Term('margin_loss'),))\n"
+        "    def loss(self, model, batch, draws, params): ...\n",
+        encoding="utf-8",
+    )
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "trainable: own_terms:M\ndata: {id: {dataset: digits}}\nspace: {lr: {low: 0.1, high: 1}}\n"
+        "objective: {metric: train_margin_loss, constraints: {train_margin_loss: {max: 3}}}\n",
+        encoding="utf-8",
+    )
+    with pytest.raises(lt.SpecError, match="train_margin_loss is your method's own: say its dir"):
+        lt.load_spec(path)
+
+    spec = lt.load_spec(path, ["objective.direction=minimize"]).spec
+    assert (spec.objective.metric, spec.objective.direction) == ("train_margin_loss", "minimize")
+    assert spec_from_resolved(resolved_yaml(spec)) == spec
+    with pytest.raises(lt.SpecError, match="m never gives train_mix_loss"):
+        lt.load_spec(path, ["objective.metric=train_mix_loss"])
+
+
+def test_a_budget_that_a_new_sweep_is_given_counts_once(tmp_path: Path) -> None:
+    loaded = lt.load_spec("digits", ["budget.trials=3"])
+    change = change_of(trials="+2")
+    run = running._Run(
+        SweepFolder(tmp_path, "digits"),
+        resolve_platform(loaded.spec),
+        change,
+        RunSettings(),
+        tmp_path,
+    )
+    ledger, _ = run._take_up()
+    assert ledger.budget.trials == 5
+
+
+@pytest.mark.slow
+def test_a_trial_leaves_the_users_process_as_it_was_and_goes_on_where_it_was(
+    tmp_path: Path,
+) -> None:
+    import torch
+
+    spec = lt.load_spec(
+        "digits", ["train.epochs=3", "model.baseline.epochs=1", "resources.epoch_timeout=0.001"]
+    )
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    first = lt.train(spec, home=tmp_path)
+    epochs = iter(first)
+    assert next(epochs).epoch == 1
+    epochs.close()  # type: ignore[attr-defined]
+    again = lt.train(spec, home=tmp_path)
+    assert [epoch.epoch for epoch in again] == [2, 3]
+    assert sorted(again.epochs) == [1, 2, 3]
+    assert [epoch.epoch for epoch in lt.train(spec, home=tmp_path)] == []
+
+    assert torch.equal(torch.rand(1), expected)
+    assert not torch.backends.cudnn.deterministic
 
 
 @pytest.mark.slow

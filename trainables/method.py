@@ -95,16 +95,30 @@ def load_method(name: str, folder: Path | None = None) -> Method:
         ) from error
     found = getattr(module, class_name, None)
     if not (isinstance(found, type) and issubclass(found, Method)):
-        raise UsageError(f"'{module_name}' has no class '{class_name}' that is a trainables.Method")
+        where = f" ({module.__file__})" if getattr(module, "__file__", None) else ""
+        raise UsageError(
+            f"'{module_name}'{where} has no class '{class_name}' that is a trainables.Method"
+        )
     if not isinstance(getattr(found, "declaration", None), Declaration):
         raise UsageError(
             f"'{module_name}': {class_name} has no `declaration` that is a lmoe_tune.spec.Declaration"
+        )
+    if METHOD in [parameter.name for parameter in found.declaration.parameters]:
+        raise UsageError(
+            f"'{module_name}': {class_name} declares a parameter '{METHOD}', which is what chooses among methods; "
+            "call it otherwise"
         )
     if found.loss is Method.loss and found.objective is Method.objective:
         raise UsageError(
             f"'{module_name}': {class_name} is unfinished, it must define the method `loss`"
         )
-    return found()
+    try:
+        return found()
+    except Exception as error:
+        raise UsageError(
+            f"'{module_name}': {class_name}() raises {type(error).__name__}: {error}; a method is made without "
+            "arguments, its parameters come with each loss"
+        ) from error
 
 
 def configured(

@@ -10,9 +10,13 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
+_one_at_a_time = threading.RLock()
 _seen: set[str] = set()
 """The folders of all specs so far."""
 _added: list[str] = []
@@ -27,17 +31,51 @@ def import_beside(folder: Path, name: str) -> ModuleType:
     Raises what the module raises.
     """
     place = str(folder.resolve())
-    _seen.add(place)
-    _look_first_in(place)
-    _forget_stale(place)
-    before = set(sys.modules)
+    with _one_at_a_time:
+        _seen.add(place)
+        _look_first_in(place)
+        _forget_stale(place)
+        with _namesakes_aside(place):
+            before = set(sys.modules)
+            try:
+                return importlib.import_module(name)
+            finally:
+                for new in sys.modules.keys() - before:
+                    stamp = _stamp(sys.modules[new])
+                    if stamp is not None and _folder_of(stamp[0]) in _seen:
+                        _stamps[new] = stamp
+
+
+@contextmanager
+def _namesakes_aside(place: str) -> Iterator[None]:
+    """Hide the modules that the user's own program has imported from elsewhere under a name that a
+    module of this folder has, such as `helper`: a worker would find the one beside the spec. They
+    are put back.
+    """
+    aside = {
+        name: module
+        for name, module in [*sys.modules.items()]
+        if name not in _stamps and _is_namesake(name, module, place)
+    }
+    folders = {os.path.dirname(str(module.__file__)) for module in aside.values()}
+    path = [*sys.path]
+    for name in aside:
+        del sys.modules[name]
+    if aside:
+        sys.path[:] = [entry for entry in path if os.path.abspath(entry) not in folders]
     try:
-        return importlib.import_module(name)
+        yield
     finally:
-        for new in sys.modules.keys() - before:
-            stamp = _stamp(sys.modules[new])
-            if stamp is not None and _folder_of(stamp[0]) in _seen:
-                _stamps[new] = stamp
+        if aside:
+            sys.path[:] = path
+            sys.modules.update(aside)
+
+
+def _is_namesake(name: str, module: ModuleType, place: str) -> bool:
+    file = getattr(module, "__file__", None)
+    if file is None or file.startswith((sys.prefix, sys.base_prefix)):
+        return False
+    return _is_hidden(name, file, place) and name != "__main__"
 
 
 def _look_first_in(place: str) -> None:
@@ -59,9 +97,10 @@ def _forget_stale(place: str) -> None:
     changed = {name for name, stamp in _stamps.items() if _now(stamp[0]) != stamp}
     hidden = {name for name, stamp in _stamps.items() if _is_hidden(name, stamp[0], place)}
     if changed or hidden:  # and what has imported them
-        for name in [*_stamps]:
-            sys.modules.pop(name, None)
-            _stamps.pop(name, None)
+        for name, stamp in [*_stamps.items()]:
+            if getattr(sys.modules.get(name), "__file__", None) == stamp[0]:
+                del sys.modules[name]
+            del _stamps[name]
         importlib.invalidate_caches()
 
 

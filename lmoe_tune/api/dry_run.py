@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from lmoe_tune import cost as model
+from lmoe_tune.api.loading import load_spec
 from lmoe_tune.data import describe_splits
+from lmoe_tune.home import resolve_home
 from lmoe_tune.memory_plan import memory_plan
 from lmoe_tune.spec import LoadedSpec, Spec
-from lmoe_tune.sweep.budget import Budget, BudgetChange
+from lmoe_tune.sweep.budget import Budget, BudgetChange, change_of
 from lmoe_tune.sweep.folder import SweepFolder
 from lmoe_tune.sweep.nodes import Capacity, refuse_too_large, slots_of
 from lmoe_tune.sweep.sampling import first_suggestions
@@ -57,10 +59,29 @@ class DryRun:
         }
 
 
-def dry_run(loaded: LoadedSpec, change: BudgetChange, home: Path) -> DryRun:
-    """What `search` would do with this spec; raises UsageError where a trial is too large for this
-    machine.
+def dry_run(
+    spec: LoadedSpec | str | Path,
+    *,
+    home: str | Path | None = None,
+    trials: int | None = None,
+    time: str | float | None = None,
+    gpu_hours: float | None = None,
+) -> DryRun:
+    """What `search` would do with these arguments, on this machine; nothing is started.
+
+    Raises:
+        SpecError: the spec has problems; all of them are in it.
+        UsageError: a trial is too large for this machine, or an argument is not as it must be.
     """
+    change = change_of(trials=trials, time=time, gpu_hours=gpu_hours)
+    loaded = spec
+    if not isinstance(loaded, LoadedSpec):
+        loaded = load_spec(loaded, bounded=change != BudgetChange())
+    return foreseen(loaded, change, resolve_home(home))
+
+
+def foreseen(loaded: LoadedSpec, change: BudgetChange, home: Path) -> DryRun:
+    """`dry_run`, after all its arguments were read and checked."""
     wanted = resolve_platform(loaded.spec)
     spec, sources = would_take(wanted, SweepFolder(home, wanted.name))
     trials = change.applied(Budget.of(spec)).trials
@@ -68,7 +89,7 @@ def dry_run(loaded: LoadedSpec, change: BudgetChange, home: Path) -> DryRun:
     refuse_too_large([machine], spec.resources)
     slots = slots_of([machine], spec.resources, spec.search.max_concurrent)
     configurations = first_suggestions(spec, min(NUM_SHOWN, trials or NUM_SHOWN))
-    plan = memory_plan(spec, loaded.path.resolve().parent)
+    plan = memory_plan(spec, loaded.folder)
     memory = None if plan is None else plan.compared(gpu_bytes())
     cost = estimate(spec, trials, slots, home)
     return DryRun(spec, trials, sources, machine, slots, configurations, cost, memory)

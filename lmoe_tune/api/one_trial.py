@@ -33,7 +33,8 @@ class SingleTrial:
     """A trial to iterate over: each step trains one epoch and gives its result.
 
     Started a second time, it continues after its last checkpoint, unless spec, parameters or code have
-    changed since.
+    changed since; epochs that were given before are in `epochs`. `resources` is a sweep's, and its
+    `epoch_timeout` is not heeded here.
 
     Attributes:
         folder: its checkpoints and records.
@@ -52,7 +53,7 @@ class SingleTrial:
         *,
         folder: Path | None = None,
     ) -> None:
-        import_path = loaded.path.resolve().parent
+        import_path = loaded.folder
         self._method: Method
         self._method, self.params = configured(loaded.spec, params, import_path)
         self.method = str(params.get(METHOD, loaded.spec.trainable))
@@ -105,10 +106,28 @@ class SingleTrial:
 
         objective = self._method.objective(self.params)
         checkpoints = self.folder / "checkpoints"
-        for result in run_trial(spec, objective, self.params, home=self._home, folder=checkpoints):
+        # An epoch's time limit ends the process, which is the user's here.
+        resources = spec.resources.model_copy(update={"epoch_timeout": None})
+        spec = spec.model_copy(update={"resources": resources})
+        epochs = run_trial(spec, objective, self.params, home=self._home, folder=checkpoints)
+        while (result := self._next(epochs)) is not None:
+            is_known = result.epoch in self._epochs  # the one that it continues from
             self._epochs[result.epoch] = result.metrics
             self._write_epochs()
-            yield result
+            if not is_known:
+                yield result
+
+    def _next(self, epochs: Iterator[TrialEpoch]) -> TrialEpoch | None:
+        """The next epoch; torch is left as the user's program had it."""
+        import torch
+
+        before = torch.backends.cudnn.deterministic
+        devices = [torch.cuda.current_device()] if self.spec.train.device == "cuda" else []
+        try:
+            with torch.random.fork_rng(devices):
+                return next(epochs, None)
+        finally:
+            torch.backends.cudnn.deterministic = before
 
     def _make_folder(self) -> None:
         try:
@@ -151,7 +170,7 @@ def train(
     if not isinstance(spec, LoadedSpec):
         spec = load_spec(spec, bounded=True)
     if isinstance(params, str | Path):
-        params = load_params(Path(params), declaration_of(spec.spec, spec.path.resolve().parent))
+        params = load_params(Path(params), declaration_of(spec.spec, spec.folder))
     return SingleTrial(spec, params or {}, resolve_home(home), observer or Observer())
 
 
@@ -166,7 +185,7 @@ def repeat(ledger: Ledger, number: int, *, observer: Observer | None = None) -> 
     """
     recorded = recorded_trial(ledger, number)
     home = ledger.folder.home
-    folder = home / "train" / f"{ledger.folder.name}-trial-{number}"
+    folder = ledger.folder.repetition(number)
     if len(_read_epochs(folder)) >= len(recorded.epochs):
         shutil.rmtree(folder, ignore_errors=True)
     import_path = ledger.get(schema.IMPORT_PATH) or "."

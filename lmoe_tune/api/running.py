@@ -90,13 +90,15 @@ def search(
         refuse_other(value, called, str, type(None))
     change = change_of(trials=trials, time=time, gpu_hours=gpu_hours)
     settings = RunSettings(
-        observer or Observer(),
+        Observer() if observer is None else observer,
         allow_changes=allow_changes,
         address=address,
         wait_s=seconds(wait_for_lock, "wait_for_lock"),
         stop=stop,
         leave=leave,
     )
+    if isinstance(spec, LoadedSpec) and overrides:
+        raise UsageError("overrides go with a spec that is not loaded yet: give them to load_spec")
     if not isinstance(spec, LoadedSpec):
         spec = load_spec(spec, overrides, name=name, bounded=change != BudgetChange())
     loaded = LoadedSpec(_renamed(spec.spec, name, tracking_uri), spec.path)
@@ -119,7 +121,7 @@ def start(
     )
     for line in in_words(ready.sources):
         settings.observer.on_message(line)
-    import_path = loaded.path.resolve().parent
+    import_path = loaded.folder
     run = _Run(
         folder, ready.spec, change, settings, import_path, ready.sources, changed=ready.changes
     )
@@ -211,8 +213,10 @@ class _Run:
     def _take_up(self) -> tuple[Ledger, Path]:
         """The ledger, settled with what this run works with, and where the user's modules are."""
         folder, spec, given = self.folder, self.spec, self.import_path
+        change = self.change
         if not folder.exists():
             write_records(folder, spec)
+            change = BudgetChange()  # the first transaction has it
         if given:
             first = first_attrs(spec, self.change, given, folder.home, self.sources)
         else:
@@ -230,7 +234,7 @@ class _Run:
         import_path = given or Path(ledger.attrs.get("import_path", folder.home))
         settle(
             ledger,
-            self.change,
+            change,
             spec_budget=Budget.of(spec) if given else None,
             import_path=import_path,
             spec_changes=self.changed,

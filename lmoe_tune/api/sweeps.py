@@ -281,7 +281,7 @@ class Sweep:
 
         change = change_of(trials=trials, time=time, gpu_hours=gpu_hours, max_failed=max_failed)
         settings = RunSettings(
-            observer or Observer(),
+            Observer() if observer is None else observer,
             allow_changes=allow_changes,
             address=address,
             wait_s=seconds(wait_for_lock, "wait_for_lock"),

@@ -71,14 +71,15 @@ def confirm(
     """Is the winner real? Train the best trials and the untuned methods again, and open the sealed
     test set.
     """
-    from lmoe_tune import open_sweep
+    from lmoe_tune import Reseeding, open_sweep
     from lmoe_tune.cli.progress import watching
     from lmoe_tune.confirmation import running
 
     chosen, split_numbers = checked_format(form), _splits(splits)
-    _refuse_beside_reseed(
-        reseed, splits=splits, tuned_comparators=tuned_comparators, dry_run=dry_run
-    )
+    if reseed is not None and dry_run:
+        raise UsageError(
+            "reseed does not go with dry_run: it says itself what a confirmation could find"
+        )
     sweep = open_sweep(name, resolve_home(home))
     if dry_run:
         forecast = running.forecast(sweep, seeds=seeds, top=top, splits=split_numbers)
@@ -98,35 +99,24 @@ def confirm(
     try:
         with watching() as observer:
             how["observer"] = observer
-            if reseed is None:
-                result = running.confirm(
-                    sweep,
-                    seeds=seeds,
-                    splits=split_numbers,
-                    tuned_comparators=tuned_comparators,
-                    **how,
-                )
-            else:
-                reseeded = running.confirm(sweep, reseed=reseed, **how)
+            found = running.confirm(
+                sweep,
+                seeds=seeds,
+                splits=split_numbers,
+                tuned_comparators=tuned_comparators,
+                reseed=reseed,
+                **how,
+            )
     except running.InterruptedConfirmation as stopped:
         say(f"interrupted; to continue: {stopped.command}")
         raise typer.Exit(INTERRUPTED) from None
 
-    if reseed is not None:
-        _print_reseeding(reseeded, chosen)
-        raise typer.Exit(TOO_MANY_FAILED if reseeded.failed else 0)
-    document = result.to_json()
+    if isinstance(found, Reseeding):
+        _print_reseeding(found, chosen)
+        raise typer.Exit(TOO_MANY_FAILED if found.failed else 0)
+    document = found.to_json()
     _print(document, chosen)
     raise typer.Exit(TOO_MANY_FAILED if document["failed"] else 0)
-
-
-def _refuse_beside_reseed(reseed: int | None, **others: object) -> None:
-    given = ", ".join("--" + name.replace("_", "-") for name, value in others.items() if value)
-    if reseed is not None and given:
-        raise UsageError(
-            f"--reseed does not go with {given}: it trains on the spec's own split, tunes nothing, and says itself "
-            "what a confirmation could find"
-        )
 
 
 def _splits(text: str | None) -> tuple[int, ...] | None:

@@ -42,13 +42,13 @@ def inspect(
 ) -> None:
     """What is there: layouts, classes, images, splits; broken files, duplicates, leaks, and how
     to fix them."""
+    from lmoe_tune import inspect_data
     from lmoe_tune.cli.progress import watching
-    from lmoe_tune.data.inspection import inspect as inspect_data
 
     chosen = checked_format(form)
     described = load_data(spec, overrides, look_for_data=False)
     with watching() as observer:
-        found = inspect_data(described, resolve_home(home), observer.on_work)
+        found = inspect_data(described, home=resolve_home(home), observer=observer)
     if chosen == "json":
         print_json(found.document())
     elif chosen == "csv":
@@ -71,11 +71,11 @@ def build(
     """Decode the images of a search ahead of time; check those already decoded, and repair damaged
     ones.
     """
-    from lmoe_tune.api.decoding import build as build_cache
+    from lmoe_tune import build_data
     from lmoe_tune.cli.progress import watching
 
     with watching() as observer:
-        built = build_cache(load_data(spec, overrides), resolve_home(home), observer)
+        built = build_data(load_data(spec, overrides), home=resolve_home(home), observer=observer)
     if json:
         print_json(built)
         return

@@ -82,7 +82,7 @@ def examine_memory(loaded: LoadedSpec) -> list[Finding]:
     from lmoe_tune.memory_plan import memory_plan
     from lmoe_tune.training.platform import gpu_bytes, resolve_platform
 
-    plan = memory_plan(resolve_platform(loaded.spec), loaded.path.resolve().parent)
+    plan = memory_plan(resolve_platform(loaded.spec), loaded.folder)
     if plan is None:
         return []
 
@@ -97,7 +97,7 @@ def examine_nodes(address: str, loaded: LoadedSpec, home: Path) -> list[Finding]
     from lmoe_tune.sweep.preflight import look_at_nodes
     from lmoe_tune.training.platform import resolve_platform
 
-    spec, folder = resolve_platform(loaded.spec), loaded.path.resolve().parent
+    spec, folder = resolve_platform(loaded.spec), loaded.folder
     try:
         plan = memory_plan(spec, folder)
         needed = None if plan is None else plan.needed

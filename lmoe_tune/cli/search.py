@@ -310,10 +310,10 @@ def sync(
 
 
 def _preview(loaded: LoadedSpec, change: BudgetChange, home: Path, *, as_json: bool) -> None:
-    from lmoe_tune.api.dry_run import dry_run
+    from lmoe_tune.api.dry_run import foreseen
     from lmoe_tune.cli.dry_run import print_preview
 
-    found = dry_run(loaded, change, home)
+    found = foreseen(loaded, change, home)
     if as_json:
         print_json(found.document())
     else:

@@ -92,7 +92,7 @@ def check(spec: SpecArgument, overrides: SetOption = None, home: HomeOption = No
     if found.warm_start:
         _print_warm_start(found, resolve_home(home))
 
-    plan = memory_plan(resolve_platform(found), loaded.path.resolve().parent)
+    plan = memory_plan(resolve_platform(found), loaded.folder)
     if plan is not None:
         typer.echo(f"memory: {plan.compared(gpu_bytes())}")
 

@@ -25,7 +25,7 @@ from lmoe_tune.confirmation.reseeding import (
 from lmoe_tune.confirmation.result import Confirmation, conclude, fingerprints_of, write_result
 from lmoe_tune.confirmation.tuned_comparators import open_search, tunable, tuned_candidate
 from lmoe_tune.data.decode_ahead import decode_files
-from lmoe_tune.errors import UsageError
+from lmoe_tune.errors import LmoeTuneError, UsageError
 from lmoe_tune.sweep import projector, view
 from lmoe_tune.sweep.cluster import refuse_unusable
 from lmoe_tune.sweep.folder import SweepFolder
@@ -50,8 +50,8 @@ class HasFolder(Protocol):
     def folder(self) -> SweepFolder: ...
 
 
-class InterruptedConfirmation(KeyboardInterrupt):
-    """It was stopped; `command` continues it, and so does the same call."""
+class InterruptedConfirmation(LmoeTuneError, KeyboardInterrupt):
+    """It was stopped, by a signal or `stop`; `command` continues it, and so does the same call."""
 
     def __init__(self, command: str) -> None:
         super().__init__(f"interrupted; to continue: {command}")
@@ -95,6 +95,22 @@ def confirm(
     stop: Event | None = None,
     leave: Leave | None = None,
 ) -> Confirmation: ...
+@overload
+def confirm(
+    sweep: HasFolder,
+    *,
+    seeds: int = NUM_SEEDS,
+    top: int = 3,
+    splits: Sequence[int] | None = None,
+    tuned_comparators: bool = False,
+    reseed: int | None = None,
+    allow_unfinished: bool = False,
+    allow_changes: bool = False,
+    address: str | None = None,
+    observer: Observer | None = None,
+    stop: Event | None = None,
+    leave: Leave | None = None,
+) -> Confirmation | Reseeding: ...
 def confirm(
     sweep: HasFolder,
     *,
@@ -140,11 +156,14 @@ def confirm(
     if not isinstance(getattr(sweep, "folder", None), SweepFolder):
         raise UsageError(f"sweep is {sweep!r}, but must be what `open_sweep` or `search` gives")
     folder = sweep.folder
-    for count, called in ((seeds, "seeds"), (top, "top")):
-        refuse_other(count, called, int)
-    refuse_other(reseed, "reseed", int, type(None))
-    refuse_other_items(splits or (), "splits", int)
     _refuse_counts(seeds, top, reseed)
+    _refuse_splits(splits)
+    _refuse_beside_reseed(
+        reseed,
+        splits=splits is not None,
+        tuned_comparators=tuned_comparators,
+        seeds=seeds != NUM_SEEDS,
+    )
     refuse_unusable(address)
     command = advice.confirm(
         folder.name,
@@ -157,13 +176,15 @@ def confirm(
         home=folder.home,
     )
     settings = RunSettings(
-        observer or Observer(),
+        Observer() if observer is None else observer,
         allow_changes=allow_changes,
         address=address,
         stop=stop,
         leave=leave,
     )
     how = _How(settings, command)
+    if stop is not None and stop.is_set():  # before an opening is recorded
+        raise InterruptedConfirmation(command)
 
     with folder.locked(), folder.confirmation.locked():
         ledger = Ledger.writing(folder, view.read_spec(folder))
@@ -202,6 +223,7 @@ def forecast(
         UsageError: as `confirm`.
     """
     _refuse_counts(seeds, top)
+    _refuse_splits(splits)
     ledger = view.read_sweep(sweep.folder)
     import_path = _import_path(ledger)
     plan = make_plan(
@@ -211,6 +233,9 @@ def forecast(
 
 
 def _refuse_counts(seeds: int, top: int, reseed: int | None = None) -> None:
+    for count, called in ((seeds, "seeds"), (top, "top")):
+        refuse_other(count, called, int)
+    refuse_other(reseed, "reseed", int, type(None))
     if top < 1:
         raise UsageError(f"top is {top}, but must be at least 1")
     if seeds < 2:
@@ -220,6 +245,25 @@ def _refuse_counts(seeds: int, top: int, reseed: int | None = None) -> None:
     if reseed is not None and reseed < 2:
         raise UsageError(
             f"reseed is {reseed}, but must be at least 2: one run says nothing about luck"
+        )
+
+
+def _refuse_splits(splits: Sequence[int] | None) -> None:
+    if splits is None:
+        return
+    refuse_other_items(splits, "splits", int)
+    if not splits or min(splits) < 0 or len(set(splits)) < len(splits):
+        raise UsageError(
+            f"splits is {list(splits)}, but must be one or more different numbers from 0 on"
+        )
+
+
+def _refuse_beside_reseed(reseed: int | None, **given: bool) -> None:
+    beside = ", ".join(name for name, is_given in given.items() if is_given)
+    if reseed is not None and beside:
+        raise UsageError(
+            f"reseed does not go with {beside}: it trains on the spec's own split, tunes nothing, and says itself "
+            "what a confirmation could find"
         )
 
 

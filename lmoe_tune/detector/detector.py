@@ -109,6 +109,8 @@ class Detector:
         """One answer per image, in order, a few images at a time; the error for an image that
         cannot be read.
         """
+        if isinstance(images, str | bytes | Path):
+            raise UsageError("each takes several images: call the detector itself for one")
         for some in _batches(images, BATCH):
             read = [self._read(image) for image in some]
             whole = [pixels for pixels in read if not isinstance(pixels, CorruptImageError)]
@@ -124,12 +126,15 @@ class Detector:
             score: another score than the detector's own; it has no threshold.
 
         Raises:
-            ValueError: another shape, or a pixel that is not a finite number.
+            UsageError: another shape, or not an array.
+            ValueError: a pixel that is not a finite number.
         """
         shape = self.preprocessing.shape
+        if not hasattr(pixels, "ndim") or not hasattr(pixels, "shape"):
+            raise UsageError(f"pixels are given as {type(pixels).__name__}, but must be an array")
         if pixels.ndim != 4 or pixels.shape[1:] != shape:
             wanted = f"(N, {str(shape)[1:]}"
-            raise ValueError(f"the images have the shape {pixels.shape}, but must be {wanted}")
+            raise UsageError(f"the images have the shape {pixels.shape}, but must be {wanted}")
 
         found = score_pixels(self.network, pixels, score or self.score, self.device)
         scores = found.scores.numpy()
@@ -156,7 +161,7 @@ def device_of(device: str | None) -> torch.device:
     asked = device or os.environ.get(DEVICE) or "cpu"
     try:
         found = torch.device(asked)
-        torch.empty(0, device=found)
+        torch.empty(1, device=found).cpu()  # which "meta" cannot
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         why = str(error).splitlines()[0]
         raise UsageError(f"the device {asked!r} cannot be used here: {why}") from error

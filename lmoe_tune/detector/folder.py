@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from lmoe_tune import advice
+from lmoe_tune.arguments import refuse_other
 from lmoe_tune.data.preprocessing import Preprocessing
 from lmoe_tune.detector.archive import UnsafeArchiveError, refuse_code
 from lmoe_tune.detector.detector import Detector, device_of
@@ -33,6 +34,7 @@ def load_detector(folder: Path | str, device: str | None = None) -> Detector:
     Raises:
         UsageError: it is not such a folder, or not as it was written.
     """
+    refuse_other(folder, "folder", str, Path)
     folder = Path(folder)
     about = read_about(folder)
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,9 +13,9 @@ from torch import Tensor, nn
 from lmoe_tune.data.batches import Batch
 from lmoe_tune.data.streams import StepDraws
 from lmoe_tune.errors import TrainingError
+from lmoe_tune.spec.declaration import fault_of_term
 
-TERM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
-"""What MLflow and every other record accept as a metric's name, after the prefix `train_`."""
+NO_GRADIENT = "the loss has no gradient: it does not depend on the model's output"
 
 
 @dataclass(frozen=True)
@@ -63,11 +62,15 @@ class LossFunction(Objective):
 
     def loss(self, model: nn.Module, batch: Batch, draws: StepDraws) -> StepLoss:
         given = self.function(model, batch, draws, self.params)
-        if not (isinstance(given, tuple) and len(given) == 2 and isinstance(given[1], Mapping)):
+        if not isinstance(given, tuple) or len(given) != 2:
             raise TrainingError(
-                f"the method's loss gave {_kind(given)}, but must give the loss and its terms by name"
+                f"the method's loss gave {_kind(given)}, but must give two things: the loss, and its terms by name"
             )
         total, terms = given
+        if not isinstance(terms, Mapping):
+            raise TrainingError(
+                f"the terms of the method's loss are {_kind(terms)}, but must be a dict: name: value"
+            )
         _refuse_names(tuple(terms))
         _refuse_malformed({"the loss": total, **terms})
         return StepLoss(total, {name: value.detach().float() for name, value in terms.items()})
@@ -80,22 +83,16 @@ def checked(loss: StepLoss) -> StepLoss:
     _refuse_names(tuple(loss.logged))
     _refuse_malformed({"the loss": loss.total, **loss.logged})
     if not loss.total.requires_grad:
-        raise TrainingError("the loss has no gradient: it does not depend on the model's output")
+        raise TrainingError(NO_GRADIENT)
     return loss
 
 
 @lru_cache(maxsize=64)
 def _refuse_names(names: tuple[object, ...]) -> None:
     for name in names:
-        if not isinstance(name, str) or not TERM_NAME.fullmatch(name):
-            raise TrainingError(
-                f"a term of the loss is called {name!r}, but must have a name of letters, digits, '_', '-' "
-                "and '.' that begins with a letter or digit, and at most 100 of them"
-            )
-        if name == "loss":
-            raise TrainingError(
-                "a term of the loss is called 'loss', but that is the name of the whole"
-            )
+        fault = fault_of_term(name)
+        if fault:
+            raise TrainingError(fault)
 
 
 def _refuse_malformed(terms: Mapping[str, object]) -> None:
@@ -112,7 +109,10 @@ def _kind(value: object) -> str:
     if value is None:
         return "None"
 
-    return f"of type {type(value).__name__}"
+    if isinstance(value, tuple):
+        return f"a tuple of {len(value)}"
+
+    return f"a value of type {type(value).__name__}"
 
 
 def uniform_cross_entropy(logits: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from lmoe_tune.spec.defaults import (
     node_of,
 )
 from lmoe_tune.spec.findings import Findings
-from lmoe_tune.spec.metrics import METRICS
+from lmoe_tune.spec.metrics import METRICS, Metric, of_term
 from lmoe_tune.spec.model import NAME_PATTERN, Dataset, DataSpec, ObjectiveSpec, Spec
 from lmoe_tune.spec.overrides import apply_name, apply_overrides
 from lmoe_tune.spec.parameters import (
@@ -53,6 +53,15 @@ class LoadedSpec:
     """Settings that neither the file nor an override gives, as "train.lr 0.001"."""
     given: frozenset[str] = frozenset()
     """Settings that the file or an override gives, as "train.lr"."""
+
+    def __post_init__(self) -> None:
+        # The caller may change the working directory before this is used.
+        object.__setattr__(self, "path", self.path.absolute())
+
+    @property
+    def folder(self) -> Path:
+        """Where the modules that it names are looked for first."""
+        return self.path.resolve().parent
 
 
 def folder_missing(dataset: Dataset) -> str | None:
@@ -110,7 +119,8 @@ def load_spec(
     sections.check_model(findings, path.parent, check_files=check_files)
     sections.check_train(findings)
     check_parameters(findings, declaration, methods if _searched_methods(findings) else ())
-    sections.check_objective(findings)
+    metrics = metrics_of(methods)
+    sections.check_objective(findings, metrics)
     sections.check_search(findings)
     sections.check_warm_start(findings)
     sections.check_budget(findings, bounded=bounded)
@@ -126,7 +136,17 @@ def load_spec(
         if not (at == ("name",) and name is not None)
     )
 
-    return LoadedSpec(_build(root.plain(), declaration, methods, path.parent), path, said, given)
+    return LoadedSpec(
+        _build(root.plain(), declaration, methods, metrics, path.parent), path, said, given
+    )
+
+
+def metrics_of(methods: Sequence[Declaration]) -> dict[str, Metric]:
+    """The metrics of an epoch by name: those that every method has, and the terms that these
+    declare.
+    """
+    own = [of_term(term.name) for method in methods for term in method.terms or ()]
+    return {metric.name: metric for metric in own} | METRICS
 
 
 def load_data(
@@ -433,6 +453,7 @@ def _build(
     plain: dict[str, Any],
     declaration: Declaration,
     methods: Sequence[Declaration],
+    metrics: Mapping[str, Metric],
     spec_folder: Path,
 ) -> Spec:
     """The typed spec of a document without problems: numbers in their parameters' types, paths
@@ -473,7 +494,7 @@ def _build(
     objective = plain.setdefault("objective", {})
     for one in (objective, *objective.get("also", ())):
         if "direction" not in one:
-            metric = METRICS[one.get("metric", ObjectiveSpec.model_fields["metric"].default)]
+            metric = metrics[one.get("metric", ObjectiveSpec.model_fields["metric"].default)]
             one["direction"] = metric.direction or "maximize"
 
     return Spec.model_validate(plain)

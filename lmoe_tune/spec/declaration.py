@@ -8,9 +8,10 @@ completes the parameters of a trial.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, get_args
 
 from lmoe_tune.errors import UsageError
 from lmoe_tune.spec.quantity import bounds
@@ -20,6 +21,9 @@ Value = bool | int | float | str
 """A hyperparameter's value."""
 
 Kind = Literal["float", "int", "choice", "bool"]
+TERM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+"""What MLflow and every other record accept as a metric's name, after the prefix `train_`."""
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 @dataclass(frozen=True)
@@ -56,21 +60,30 @@ class Parameter:
     """
 
     def __post_init__(self) -> None:
-        assert self.name.rpartition(".")[2].isidentifier(), (
-            f"{self.name!r} is no name for a parameter"
+        own = self.name.rpartition(".")[2] if isinstance(self.name, str) else ""
+        self._refuse(not own.isidentifier(), "is no name for a parameter")
+        self._refuse(self.kind not in KINDS, f"its kind must be one of {', '.join(KINDS)}")
+        self._refuse(
+            bool(self.choices) != (self.kind == "choice"), "choices go with the kind 'choice'"
         )
-        assert bool(self.choices) == (self.kind == "choice"), (
-            f"{self.name}: choices go with the kind 'choice'"
+        self._refuse(len(set(self.choices)) < len(self.choices), "a choice is there twice")
+        ends = [end for end in (self.low, self.high) if end is not None]
+        self._refuse(any(not math.isfinite(end) for end in ends), "its range must be finite")
+        self._refuse(len(ends) == 2 and ends[0] >= ends[1], "its range is empty")
+        self._refuse(
+            self.default is not None and not self.accepts(self.default),
+            f"its default is {shown(self.default)}, but must be {self.must_be()}",
         )
-        assert self.low is None or self.high is None or self.low < self.high, (
-            f"{self.name}: empty range"
+        self._refuse(
+            self.tune is not None
+            and not (self.accepts(self.tune.low) and self.accepts(self.tune.high)),
+            f"its range to tune over must be within what it may be, {self.must_be()}",
         )
-        assert self.default is None or self.accepts(self.default), (
-            f"{self.name}: its default is not allowed"
-        )
-        assert self.tune is None or (
-            self.accepts(self.tune.low) and self.accepts(self.tune.high)
-        ), f"{self.name}: its range to tune over is not allowed"
+        self._refuse(isinstance(self.only_with, str), "only_with must be a tuple of names")
+
+    def _refuse(self, is_wrong: bool, what: str) -> None:
+        if is_wrong:
+            raise UsageError(f"the parameter {shown(self.name)}: {what}")
 
     def must_be(self) -> str:
         """What a value must be, in words that follow "must be"."""
@@ -111,13 +124,16 @@ class Parameter:
         return value
 
 
+METHOD = "method"
+"""The parameter that chooses among trainables, where a space has it."""
+
 SHARED_PARAMETERS: tuple[Parameter, ...] = (
     Parameter("lr", "float", None, "learning rate at the start of the cosine; default: train.lr",
               low=0, low_exclusive=True),
     Parameter("weight_decay", "float", None, "L2 penalty of SGD; default: train.weight_decay", low=0),
 )  # fmt: skip
-"""What every trainable has; a declaration may declare one of these names itself, and that one
-counts.
+"""What every trainable has. A declaration may name one itself, to give it another range: it means the same, so it
+has no default of its own.
 """
 
 
@@ -128,6 +144,23 @@ class Term:
     name: str
     weights: tuple[str, ...] = ()
     """The parameters of which one must be above 0 for it to be there; none: it always is."""
+
+    def __post_init__(self) -> None:
+        fault = fault_of_term(self.name)
+        if fault:
+            raise UsageError(fault)
+
+
+def fault_of_term(name: object) -> str | None:
+    """Why this cannot be the name of a term; None if it can."""
+    if not isinstance(name, str) or not TERM_NAME.fullmatch(name):
+        return (
+            f"a term of the loss is called {name!r}, but must have a name of letters, digits, '_', '-' "
+            "and '.' that begins with a letter or digit, and at most 100 of them"
+        )
+    if name == "loss":
+        return "a term of the loss is called 'loss', but that is the name of the whole"
+    return None
 
 
 @dataclass(frozen=True)
@@ -145,7 +178,32 @@ class Declaration:
 
     def __post_init__(self) -> None:
         names = [parameter.name for parameter in self.parameters]
-        assert len(names) == len(set(names)), f"{self.name} declares a parameter twice"
+        self._refuse_double(names, "parameter")
+        self._refuse_double([term.name for term in self.terms or ()], "term")
+        shared = {parameter.name: parameter for parameter in SHARED_PARAMETERS}
+        for own in self.parameters:
+            if own.name in shared and (own.kind, own.default) != ("float", None):
+                raise UsageError(
+                    f"{self.name}: '{own.name}' is the setting train.{own.name}: declare it as a float with the "
+                    "default None, or call the parameter otherwise"
+                )
+            if own.name == "outlier_ratio" and own.kind not in ("float", "int"):
+                numbers = [one for one in own.choices if isinstance(one, int | float)]
+                if own.kind != "choice" or len(numbers) < len(own.choices):
+                    raise UsageError(
+                        f"{self.name}: 'outlier_ratio' is how many outliers go with an image: declare it as a number"
+                    )
+
+        weights = {*names, *shared}
+        for term in self.terms or ():
+            _refuse_unknown(term.weights, weights, f"{self.name}: the term '{term.name}'")
+        for own in self.parameters:
+            _refuse_unknown(own.only_with, weights, f"{self.name}: the parameter '{own.name}'")
+
+    def _refuse_double(self, names: Sequence[str], kind: str) -> None:
+        for name in names:
+            if names.count(name) > 1:
+                raise UsageError(f"{self.name} declares the {kind} '{name}' twice")
 
     @property
     def all_parameters(self) -> dict[str, Parameter]:
@@ -194,8 +252,12 @@ class Declaration:
         }
 
 
-METHOD = "method"
-"""The parameter that chooses among trainables, where a space has it."""
+def _refuse_unknown(weights: Sequence[str], names: Collection[str], whose: str) -> None:
+    for weight in weights:
+        if weight not in names:
+            raise UsageError(
+                f"{whose} goes with '{weight}', but there is no such parameter; there are {', '.join(names)}"
+            )
 
 
 def combined(declarations: Sequence[Declaration]) -> Declaration:

@@ -100,6 +100,16 @@ _ALL = (
     Metric("gpu_mem_peak_mb", 0, _INFINITY, "minimize",
            "the most memory that torch held on the GPU in the epoch, megabytes", searchable=False),
 )  # fmt: skip
+
+
+def of_term(name: str) -> Metric:
+    """A term of the loss that only a method of the user's has; which direction is better, it does
+    not say.
+    """
+    said = "a term of the method's loss, mean over the epoch"
+    return Metric(f"train_{name}", -_INFINITY, _INFINITY, None, said, in_baseline=False)
+
+
 METRICS: dict[str, Metric] = {metric.name: metric for metric in _ALL}
 SEARCHABLE: tuple[str, ...] = tuple(metric.name for metric in _ALL if metric.searchable)
 TEST_METRICS = (

@@ -24,8 +24,9 @@ def json_schema() -> dict[str, Any]:
     definitions["BaselineSpec"]["required"] = []
     definitions["BoundSpec"]["minProperties"] = 1
     objective = definitions["ObjectiveSpec"]["properties"]
-    objective["metric"]["enum"] = list(SEARCHABLE)
-    objective["constraints"]["propertyNames"] = {"enum": list(SEARCHABLE)}
+    metric = {"anyOf": [{"enum": list(SEARCHABLE)}, {"pattern": "^train_"}]}
+    objective["metric"] |= metric
+    objective["constraints"]["propertyNames"] = metric
     objective["constraints"]["default"] = {"val_accuracy": {"min": "baseline - 0.02"}}
     schema["properties"]["space"]["minProperties"] = 1
     digits = {

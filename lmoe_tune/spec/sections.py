@@ -13,7 +13,7 @@ from lmoe_tune.readers import READERS
 from lmoe_tune.spec.declaration import METHOD, Declaration
 from lmoe_tune.spec.document import KeyPath, Mapping, Sequence
 from lmoe_tune.spec.findings import Findings
-from lmoe_tune.spec.metrics import METRICS, SEARCHABLE, Metric
+from lmoe_tune.spec.metrics import Metric
 from lmoe_tune.spec.model import Dataset, ObjectiveSpec, TrainSpec
 from lmoe_tune.spec.quantity import BoundExpression
 from lmoe_tune.wording import is_secret, masked, shown
@@ -209,9 +209,12 @@ def _learning_rates(findings: Findings) -> list[KeyPath]:
     return paths
 
 
-def check_objective(findings: Findings) -> None:
+def check_objective(findings: Findings, metrics: dict[str, Metric]) -> None:
     """The metrics exist and are fit for it; the direction is the metric's; the constraints can
     hold.
+
+    Args:
+        metrics: by name, with those that only this spec's methods give.
     """
     others = findings.node(("objective", "also"))
     if isinstance(others, Sequence):
@@ -231,13 +234,15 @@ def check_objective(findings: Findings) -> None:
             default = ObjectiveSpec.model_fields["metric"].default
         else:
             default = None
-        metric = _metric(findings, path, findings.plain(path, default), at="value")
+        metric = _metric(findings, metrics, path, findings.plain(path, default), at="value")
         if metric is not None and metric.name in seen:
             findings.add(path, f"{metric.name} is an objective already")
 
         seen.add(metric.name if metric is not None else "")
         direction = findings.plain((*entry, "direction"))
 
+        if metric is not None and metric.direction is None and direction is None:
+            findings.add(path, f"{metric.name} is your method's own: say its direction, too")
         if (
             metric is not None
             and direction is not None
@@ -252,27 +257,33 @@ def check_objective(findings: Findings) -> None:
 
     for name in findings.keys(("objective", "constraints")):
         where: KeyPath = ("objective", "constraints", name)
-        constrained = _metric(findings, where, name, at="key")
+        constrained = _metric(findings, metrics, where, name, at="key")
         if constrained is not None and findings.clean(where):
             _check_bounds(findings, where, constrained)
 
 
 def _metric(
-    findings: Findings, path: KeyPath, name: str | None, *, at: Literal["key", "value"]
+    findings: Findings,
+    metrics: dict[str, Metric],
+    path: KeyPath,
+    name: str | None,
+    *,
+    at: Literal["key", "value"],
 ) -> Metric | None:
     if name is None:
         return None
 
-    metric = METRICS.get(name)
+    metric = metrics.get(name)
+    searchable = [name for name, one in metrics.items() if one.searchable]
     if metric is None:
-        hint = findings.did_you_mean(name, SEARCHABLE) or f"; there are {', '.join(SEARCHABLE)}"
+        hint = findings.did_you_mean(name, searchable) or f"; there are {', '.join(searchable)}"
         findings.add(path, f"there is no metric {shown(name)}{hint}", at=at)
         return None
 
     fault = ""
     if not metric.searchable:
         fault = (
-            f"{name} is recorded only: an objective or constraint can use {', '.join(SEARCHABLE)}"
+            f"{name} is recorded only: an objective or constraint can use {', '.join(searchable)}"
         )
     elif (
         metric.needs_outliers

@@ -61,6 +61,7 @@ MAX_SOCKET_BYTES = 107  # of a path, linux/un.h
 RAY_PATH_BYTES = len("/ray/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store.1")
 START_ATTEMPTS = 3
 SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
+RAYS_VARIABLES = ("RAY_", "TUNE_", "PYTHONBREAKPOINT")
 OBJECT_STORE_BYTES = 128 * 2**20  # nothing of ours goes through it
 
 
@@ -168,7 +169,9 @@ def started(
 
 @contextmanager
 def _environment(*, local: bool) -> Iterator[None]:
-    """Ray's settings, for the length of the block; a variable that the user has set is kept."""
+    """Ray's settings, for the length of the block; a variable that the user has set is kept, also
+    one that is set meanwhile.
+    """
     before = dict(os.environ)
     for name, value in (ENVIRONMENT | LOCAL_ENVIRONMENT if local else ENVIRONMENT).items():
         os.environ.setdefault(name, value)
@@ -185,12 +188,22 @@ def _environment(*, local: bool) -> Iterator[None]:
             "RAY_AUTH_MODE", "token"
         )  # `ray start` finds the token by itself, joining does not
 
+    ours = {name: os.environ.get(name) for name in {*before, *os.environ}}
+    ours = {name: value for name, value in ours.items() if value != before.get(name)}
     try:
         yield
     finally:
-        for name in os.environ.keys() - before.keys():
-            del os.environ[name]
-        os.environ.update(before)
+        rays = {name for name in os.environ if name.startswith(RAYS_VARIABLES)}
+        for name in (rays - before.keys()) | ours.keys():
+            if name not in ours or os.environ.get(name) == ours[name]:
+                _set_variable(name, before.get(name))
+
+
+def _set_variable(name: str, value: str | None) -> None:
+    if value is None:
+        os.environ.pop(name, None)
+    else:
+        os.environ[name] = value
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import os
 import shutil
 import time
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
@@ -40,6 +40,7 @@ class SweepControl:
     """Records what trials report, and decides when the sweep stops.
 
     Attributes:
+        has_signal: whether a signal to stop has arrived, though its handler may not have run.
         heeds: what runs looks at `interrupted` several times a second.
         nonce: what a worker must find in the sweep's folder.
         handed_back: trials that came back unfinished, from a node left out or out of memory; they
@@ -64,6 +65,7 @@ class SweepControl:
         self.observer = observer
         self._interrupted = False
         self._stop = stop or Event()
+        self.has_signal: Callable[[], bool] = lambda: False
         self.heeds = False
         self.fatal: BaseException | None = None
         self.baseline = _baseline_metrics(ledger)
@@ -89,11 +91,16 @@ class SweepControl:
         """A stop was requested (by a signal or another thread); unfinished trials stay unfinished
         in the ledger.
         """
-        return self._interrupted or self._stop.is_set()
+        return self._interrupted or self._stop.is_set() or self.has_signal()
 
     @interrupted.setter
     def interrupted(self, value: bool) -> None:
         self._interrupted = value
+
+    @property
+    def has_handled_signal(self) -> bool:
+        """Whether the handler of a signal has run, which it does only between two steps of Python."""
+        return self._interrupted
 
     @contextmanager
     def heeding(self) -> Iterator[None]:

@@ -68,6 +68,10 @@ class SweepFolder:
         """Where a trial's checkpoints are."""
         return self.trial(number) / "checkpoints"
 
+    def repetition(self, number: int) -> Path:
+        """Where `train NAME --trial N` trains a trial once more."""
+        return self.home / "train" / f"{self.name}-trial-{number}"
+
     @property
     def whole(self) -> SweepFolder:
         """The sweep that this study is a part of; of a sweep, itself."""

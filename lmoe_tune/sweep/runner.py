@@ -9,14 +9,14 @@ import signal
 import threading
 import warnings
 from _thread import interrupt_main
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from lmoe_tune.durable import ADVICE, cannot_write
-from lmoe_tune.errors import LmoeTuneError
+from lmoe_tune.errors import LmoeTuneError, UsageError
 from lmoe_tune.sweep import cluster, shipping
 from lmoe_tune.sweep.cluster import Cluster
 from lmoe_tune.sweep.control import SweepControl
@@ -29,6 +29,7 @@ from lmoe_tune.sweep.settings import Leave, RunSettings
 from lmoe_tune.sweep.trial_files import mend_records
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+TUNES_OWN = signal.SIGUSR1  # for a checkpoint of its own; it leaves its handler behind
 INTERRUPTED = 130  # the exit status of what was interrupted and can be resumed
 INTERRUPTED_PATIENCE_S = 4.0  # a user who presses Ctrl-C wants out; a resume delivers the rest
 
@@ -60,7 +61,54 @@ def run_sweep(
 
     Raises:
         LmoeTuneError: Ray cannot be started, nothing fits on it, or the ledger cannot be written.
+        UsageError: it is started from an observer of another run.
     """
+    with _turn(settings):
+        return _run(ledger, settings, import_path, tracking_uri, worker)
+
+
+@contextmanager
+def _turn(settings: RunSettings) -> Iterator[None]:
+    """Ray, Tune and the environment belong to the whole process, so searches of several threads
+    take turns.
+    """
+    if _turns.held_by == threading.get_ident():
+        raise UsageError(
+            "a search cannot be started from an observer of another one: start it when that has ended"
+        )
+    if not _turns.lock.acquire(blocking=False):
+        settings.observer.on_message(
+            "another search of this process is running; this one begins when that has ended"
+        )
+        while not _turns.lock.acquire(timeout=0.1):
+            if settings.stop is not None and settings.stop.is_set():
+                raise KeyboardInterrupt
+    _turns.held_by = threading.get_ident()
+    try:
+        yield
+    finally:
+        _turns.held_by = None
+        _turns.lock.release()
+
+
+@dataclass
+class _Turns:
+    """Whose turn it is, by the number of the thread."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    held_by: int | None = None
+
+
+_turns = _Turns()
+
+
+def _run(
+    ledger: Ledger,
+    settings: RunSettings,
+    import_path: Path,
+    tracking_uri: str,
+    worker: type[Any] | None,
+) -> Outcome:
     budget = ledger.budget
     deadline_ms = None
     if budget.time_s is not None:
@@ -151,6 +199,8 @@ def _give_up(control: SweepControl, leave: Leave | None) -> None:
     if leave is None:
         interrupt_main()  # the best that can be done from this thread: the loop may notice
         return
+    if control.was_interrupted_first:
+        leave(INTERRUPTED, _last_words(control))
     leave(1, f"error: {control.fatal}")
 
 
@@ -231,6 +281,37 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(before)
 
 
+def _last_words(control: SweepControl) -> str:
+    return f"interrupted; to resume: {control.ledger.resume_command}"
+
+
+@contextmanager
+def _noticed(numbers: Iterable[int]) -> Iterator[Callable[[], bool]]:
+    """Whether one of these signals has arrived, at once and for any thread: where the main thread
+    waits in a dead Ray's C++ code, its handler runs minutes later.
+    """
+    ours, arrived, ended = bytes(numbers), set[int](), threading.Event()
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    os.set_blocking(writer, False)
+    before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+
+    def has_arrived() -> bool:
+        if not ended.is_set():
+            with suppress(BlockingIOError):  # nothing new
+                arrived.update(os.read(reader, 4096))
+        return any(number in arrived for number in ours)
+
+    try:
+        yield has_arrived
+    finally:
+        has_arrived()
+        ended.set()
+        signal.set_wakeup_fd(before)
+        os.close(reader)
+        os.close(writer)
+
+
 @contextmanager
 def _signals(control: SweepControl, leave: Leave | None) -> Iterator[None]:
     """The first SIGINT, SIGTERM or SIGHUP stops cleanly; a second one leaves at once, which loses
@@ -244,20 +325,21 @@ def _signals(control: SweepControl, leave: Leave | None) -> Iterator[None]:
         return
 
     def handle(number: int, frame: object) -> None:
-        again, control.interrupted = control.interrupted, True
+        again, control.interrupted = control.has_handled_signal, True
         if again and leave is not None:
             cluster.kill_started()
             leave(INTERRUPTED, last_words)
         elif again or not (control.heeds or control.ledger.in_transaction):
             raise KeyboardInterrupt
 
-    last_words = f"interrupted; to resume: {control.ledger.resume_command}"
-    before = {number: signal.getsignal(number) for number in STOPPING}
+    last_words = _last_words(control)
+    before = {number: signal.getsignal(number) for number in (*STOPPING, TUNES_OWN)}
     taken = [number for number in STOPPING if before[number] != signal.SIG_IGN]
     for number in taken:
         signal.signal(number, handle)
     try:
-        yield
+        with _noticed(taken) as control.has_signal:
+            yield
     finally:
-        for number in taken:
+        for number in (*taken, TUNES_OWN):
             signal.signal(number, before[number] or signal.SIG_DFL)

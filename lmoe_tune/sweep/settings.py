@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from threading import Event
 
+from lmoe_tune.arguments import refuse_other
 from lmoe_tune.sweep.observer import Observer
 
 Leave = Callable[[int, str], object]
@@ -29,3 +30,9 @@ class RunSettings:
     """Set from another thread, it stops the run cleanly."""
     leave: Leave | None = None
     """Ends the process at a second signal, or if Ray is dead and the run waits for it."""
+
+    def __post_init__(self) -> None:
+        refuse_other(self.observer, "observer", Observer)
+        refuse_other(self.address, "address", str, type(None))
+        refuse_other(self.stop, "stop", Event, type(None))
+        refuse_other(self.leave, "leave", Callable, type(None))

@@ -9,6 +9,7 @@ class TestEntropyMargin(MethodCase):
 from __future__ import annotations
 
 import random
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -26,6 +27,7 @@ from lmoe_tune.spec import Parameter
 from trainables.method import Method, load_method
 
 NUM_CLASSES = 5
+NUM_STEPS = 4
 SIZES = ((6, 4), (6, 2), (3, 7), (2, 2), (5, 5))  # images and outliers of a batch
 
 
@@ -117,6 +119,27 @@ class MethodCase:
             assert torch.equal(losses[0], losses[1]), params
             for name, value in vars(data).items():
                 assert torch.equal(value, getattr(untouched, name)), f"the loss changed {name}"
+
+    def test_every_step_has_the_same_terms(self) -> None:
+        for params in self.variants():
+            objective = self.objective(**params)
+            terms = {
+                frozenset(found.logged)
+                for found in losses_of_steps(objective, self.batch(objective))
+            }
+            assert len(terms) == 1, f"{params}: {[sorted(some) for some in terms]}"
+
+    def test_it_keeps_nothing_from_one_step_to_the_next(self) -> None:
+        """A trial that continues after a kill begins with a method that has seen no step."""
+        objective, model = self.objective(), network()
+        data = self.batch(objective)
+        losses_of_steps(objective, data, model)
+        fresh = self.objective()
+        of_both = [
+            objective_.loss(deepcopy(model), data, draws_for(data, step=NUM_STEPS - 1)).total
+            for objective_ in (objective, fresh)
+        ]
+        assert torch.equal(*of_both), "what it keeps on itself is lost when a trial continues"
 
     def test_without_its_weights_only_the_in_distribution_term_is_left(self) -> None:
         weights = [
@@ -228,12 +251,28 @@ def objective_of(name: str, **params: Any) -> Objective:
     return method.objective(method.declaration.resolve(params))
 
 
-def draws_for(batch: Batch, seed: int = 0) -> StepDraws:
-    """The draws of a first step on this batch."""
+def draws_for(batch: Batch, seed: int = 0, step: int = 0) -> StepDraws:
+    """The draws of a step on this batch, the first one's by default."""
     epoch = EpochDraws(
-        seed, 1, num_steps=1, num_slots=len(batch.outliers), device=batch.images.device
+        seed, 1, num_steps=NUM_STEPS, num_slots=len(batch.outliers), device=batch.images.device
     )
-    return epoch.at(0)
+    return epoch.at(step)
+
+
+def losses_of_steps(
+    objective: Objective, data: Batch, model: nn.Module | None = None
+) -> list[StepLoss]:
+    """The losses of all steps but the last, trained on this batch."""
+    model = model or network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.02)
+    found = []
+    for step in range(NUM_STEPS - 1):
+        torch.manual_seed(step)
+        found.append(checked(objective.loss(model, data, draws_for(data, step=step))))
+        optimizer.zero_grad()
+        found[-1].total.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    return found
 
 
 def examples(parameter: Parameter) -> list[Any]:

@@ -18,7 +18,7 @@ from lmoe_tune.data.batches import PairedBatches
 from lmoe_tune.data.image_source import ImageSource
 from lmoe_tune.errors import DivergedError, TrainingError
 from lmoe_tune.evaluation import Outputs, ScoreName, outputs, validation_metrics
-from lmoe_tune.methods.objective import Objective, StepLoss, checked
+from lmoe_tune.methods.objective import NO_GRADIENT, Objective, StepLoss, checked
 from lmoe_tune.training.host_copy import on_host
 from lmoe_tune.training.memory import count_peak_from_here, peak_metrics
 from lmoe_tune.training.optimizer import NesterovSGD
@@ -121,6 +121,8 @@ def train(
             _refuse_other_terms(loss, names)
             optimizer.zero_grad()
             loss.total.backward()  # type: ignore[no-untyped-call]
+            if not (steps_before or step):
+                _refuse_no_gradient(model)
             optimizer.step(lr)
             rows_T.append(
                 torch.stack([loss.total.detach(), *(loss.logged[name] for name in names)])
@@ -128,7 +130,7 @@ def train(
             num_images += len(batch.images) + len(batch.outliers)
         terms_ST = torch.stack(rows_T).cpu()  # GPU sync: once per epoch only
         columns = ["loss", *names]
-        _refuse_non_finite(terms_ST, columns, epoch)
+        _refuse_non_finite(terms_ST, columns, epoch, has_outliers=batches.num_slots > 0)
         train_s = time.perf_counter() - started
         metrics = {
             f"train_{name}": mean
@@ -198,7 +200,14 @@ def _refuse_other_terms(loss: StepLoss, names: list[str]) -> None:
         )
 
 
-def _refuse_non_finite(terms_ST: Tensor, names: list[str], epoch: int) -> None:
+def _refuse_no_gradient(model: nn.Module) -> None:
+    if all(parameter.grad is None for parameter in model.parameters()):
+        raise TrainingError(NO_GRADIENT)
+
+
+def _refuse_non_finite(
+    terms_ST: Tensor, names: list[str], epoch: int, *, has_outliers: bool
+) -> None:
     bad = ~terms_ST.isfinite()
     if not bad.any():
         return
@@ -207,7 +216,9 @@ def _refuse_non_finite(terms_ST: Tensor, names: list[str], epoch: int) -> None:
     term = next(
         (name for name in terms if name != "loss"), "loss"
     )  # the total only follows its terms
+    advice = "try a smaller lr or smaller loss weights"
+    if epoch == 1 and step == 0 and not has_outliers:
+        advice = "the method says needs_outliers=False, so its batches have none: does its loss read them?"
     raise DivergedError(
-        f"epoch {epoch}, step {step + 1}: train_{term} is {terms_ST[step, names.index(term)].item()}; "
-        "try a smaller lr or smaller loss weights"
+        f"epoch {epoch}, step {step + 1}: train_{term} is {terms_ST[step, names.index(term)].item()}; {advice}"
     )

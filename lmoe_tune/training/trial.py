@@ -72,6 +72,8 @@ def run_trial(
     first: the driver may have been killed before it recorded that epoch, and recording is
     idempotent.
 
+    `resources.epoch_timeout` ends the process: it is for workers.
+
     Args:
         spec: with its platform resolved.
         objective: built from `params`, of which only `lr` and `weight_decay` are read here.

@@ -133,7 +133,7 @@ def test_one_image_and_many_give_the_same(detector: Detector, data: SearchData) 
 
 
 def test_another_shape_or_a_pixel_that_is_no_number_is_refused(detector: Detector) -> None:
-    with pytest.raises(ValueError, match=r"\(2, 8, 8\).*must be \(N, 1, 8, 8\)"):
+    with pytest.raises(UsageError, match=r"\(2, 8, 8\).*must be \(N, 1, 8, 8\)"):
         detector.predict(np.zeros((2, 8, 8)))
     with pytest.raises(ValueError, match="finite"):
         detector.predict(np.full((2, 1, 8, 8), np.nan))
@@ -571,8 +571,12 @@ def test_a_trial_whose_weights_were_not_kept_is_trained_again_as_export_says(
 
     refused = cli("export", "digits", "--trial", "1", "--out", "det")
     trained = cli(*offered(refused.stderr), "--json")
-
     assert (refused.returncode, trained.returncode) == (2, 0), trained.stderr
+
+    # The sweep's values are made up, so the repetition gives others.
+    other = cli("export", "digits", "--trial", "1", "--out", "det")
+    assert other.returncode == 2
+    assert "trial 1 was trained once more, but val_auroc is" in other.stderr
     found = json.loads(trained.stdout)
     assert list(Path(found["folder"]).glob("checkpoints/epoch-*.pt"))
 

@@ -303,9 +303,10 @@ def test_failed_jobs_are_named_with_an_exit_code_of_their_own(
         (("small", "--top", "0"), "top is 0, but must be at least 1"),
         (("small", "--reseed", "1"), "reseed is 1, but must be at least 2"),
         (
-            ("small", "--reseed", "2", "--dry-run", "--splits", "0"),
-            "--reseed does not go with --splits, --dry-run",
+            ("small", "--reseed", "2", "--tuned-comparators", "--splits", "0"),
+            "reseed does not go with splits, tuned_comparators",
         ),
+        (("small", "--reseed", "2", "--dry-run"), "reseed does not go with dry_run"),
         (("small", "--splits", "0;1"), "--splits is '0;1', but must be numbers of splits"),
         (("small", "--splits", "9999999999"), "--splits is '9999999999'"),
         (("small", "--format", "xml"), "--format is 'xml'"),

@@ -27,7 +27,8 @@ def search(**options):
     return lt.search(SPEC, home="lmoe_runs", trials=2, **options)
 
 def handlers():
-    return [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+    return [signal.getsignal(number) for number in
+            (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)]
 
 def answer(**found):
     print(json.dumps(found))
@@ -113,6 +114,25 @@ answer(stopped=stopped, resumed=found[1].state, trials=len(found[1].trials))
 """,
     )
     assert found == {"stopped": "interrupted", "resumed": "complete", "trials": 2}
+
+
+@pytest.mark.long
+def test_searches_of_two_threads_take_turns(command: Command) -> None:
+    found = run(
+        command,
+        """
+seen, states = Seen(), {}
+
+def one(name):
+    states[name] = search(name=name, observer=seen).state
+
+threads = [threading.Thread(target=one, args=(name,)) for name in ("a", "b")]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+answer(states=states, waited=sum("another search of this process" in text for text in seen.said))
+""",
+    )
+    assert found == {"states": {"a": "complete", "b": "complete"}, "waited": 1}
 
 
 def test_a_notebook_s_event_loop_and_a_ray_that_runs_are_used_and_left_alone(

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from lmoe_tune.errors import UsageError
-from lmoe_tune.spec import Parameter
+from lmoe_tune.spec import Declaration, Parameter, Range, Term
 
 
 @pytest.fixture
@@ -68,13 +68,70 @@ def test_a_parameter_accepts_its_type_within_its_bounds(method, name, good, bad)
     assert not any(parameter.accepts(value) for value in bad)
 
 
-def test_a_declared_lr_counts_instead_of_the_shared_one(declarations):
-    own = Parameter("lr", "float", 0.5, "own", low=0)
-    declaration = type(declarations["baseline"])("own", "own", (own,))
-    assert declaration.resolve({})["lr"] == 0.5
+def test_a_declared_lr_has_another_range_and_the_trainings_default():
+    own = Parameter("lr", "float", None, "own", low=0, high=0.1)
+    declaration = Declaration("own", "own", (own,))
+    assert declaration.resolve({})["lr"] is None
+    assert not declaration.all_parameters["lr"].accepts(1.0)
     assert list(declaration.all_parameters) == ["lr", "weight_decay"]
 
 
-def test_a_default_outside_the_bounds_is_a_broken_declaration():
-    with pytest.raises(AssertionError):
-        Parameter("x", "float", -1.0, "x", low=0)
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"default": -1.0, "low": 0}, "default is -1.0, but must be a number of at least 0"),
+        ({"kind": "flaot"}, "kind must be one of float, int, choice, bool"),
+        ({"kind": float}, "kind must be one of"),
+        ({"name": "a b"}, "is no name"),
+        ({"name": 3}, "is no name"),
+        ({"low": float("nan")}, "range must be finite"),
+        ({"low": 2, "high": 1}, "range is empty"),
+        ({"kind": "choice", "choices": ("a", "a"), "default": "a"}, "a choice is there twice"),
+        ({"choices": (1.0,)}, "choices go with the kind 'choice'"),
+        ({"low": 0, "tune": Range(-1, 1)}, "range to tune over must be within"),
+        ({"only_with": "weight"}, "only_with must be a tuple of names"),
+    ],
+)
+def test_a_parameter_that_cannot_be_is_refused_with_its_name(options, said):
+    given = {"name": "x", "kind": "float", "default": 1.0, "help": "x"} | options
+    with pytest.raises(UsageError, match=said):
+        Parameter(**given)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "terms", "said"),
+    [
+        ((Parameter("lr", "float", 0.5, "x"),), (), "'lr' is the setting train.lr"),
+        (
+            (Parameter("lr", "choice", "a", "x", choices=("a", "b")),),
+            (),
+            "'lr' is the setting train.lr",
+        ),
+        (
+            (Parameter("outlier_ratio", "choice", "a", "x", choices=("a", "b")),),
+            (),
+            "'outlier_ratio' is how many outliers",
+        ),
+        (
+            (Parameter("a", "int", 1, "x"), Parameter("a", "int", 1, "x")),
+            (),
+            "declares the parameter 'a' twice",
+        ),
+        (
+            (Parameter("a", "int", 1, "x", only_with=("nosuch",)),),
+            (),
+            "parameter 'a' goes with 'nosuch'",
+        ),
+        ((), (Term("b"), Term("b")), "declares the term 'b' twice"),
+        ((), (Term("b", ("nosuch",)),), "term 'b' goes with 'nosuch'"),
+    ],
+)
+def test_a_declaration_that_contradicts_itself_is_refused(parameters, terms, said):
+    with pytest.raises(UsageError, match=said):
+        Declaration("own", "own", parameters, terms=terms)
+
+
+@pytest.mark.parametrize("name", ["x y", "", "loss", 3])
+def test_a_term_that_no_record_takes_is_refused(name):
+    with pytest.raises(UsageError, match="a term of the loss is called"):
+        Term(name)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lmoe_tune.api.dry_run import dry_run
+from lmoe_tune.api.dry_run import foreseen
 from lmoe_tune.cli.spec import check
 from lmoe_tune.errors import UsageError
 from lmoe_tune.records import TrialRecord
@@ -260,7 +260,7 @@ def test_check_and_a_dry_run_say_what_would_be_taken_and_write_nothing(
     assert "sampler tpe: " in said and "pruner asha: " in said
 
     loaded = load_spec(path, overrides=["warm_start=[old]"], declarations=declarations())
-    found = dry_run(loaded, BudgetChange(), home)
+    found = foreseen(loaded, BudgetChange(), home)
     first, second, *_ = found.configurations
     assert [one.sweep for one in found.sources] == ["old"]
     assert first["mixing_alpha"] == 1.0

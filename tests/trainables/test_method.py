@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -66,6 +67,7 @@ def folder(tmp_path: Path) -> Iterator[Path]:
     for name in set(sys.modules) - modules:
         if name.split(".")[0] in {
             "my_methods",
+            "my_numbers",
             "broken_syntax",
             "broken_import",
             "broken_code",
@@ -191,6 +193,42 @@ def test_two_folders_may_call_their_modules_alike(folder: Path, tmp_path: Path) 
         assert "sharpness" in declared(folder)
         assert "roundness" in declared(other)
     assert declared(other) and sys.path.index(str(other)) < sys.path.index(str(folder))
+
+
+def test_a_module_that_the_program_has_under_the_same_name_is_not_taken_for_the_one_beside_the_spec(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = tmp_path / "app"
+    app.mkdir()
+    (app / "my_numbers.py").write_text("DOCS = 'the program'\n", encoding="utf-8")
+    (folder / "my_numbers.py").write_text("DOCS = 'the spec'\n", encoding="utf-8")
+    own = folder / "my_methods" / "own.py"
+    own.write_text(f"from my_numbers import DOCS\n{dedent(OWN)}", encoding="utf-8")
+    monkeypatch.syspath_prepend(app)
+    programs = importlib.import_module("my_numbers")
+
+    load_method("my_methods.own:Mine", folder)
+    assert sys.modules["my_methods.own"].DOCS == "the spec"
+    assert importlib.import_module("my_numbers") is programs
+    assert sys.path[0] == str(app)
+    (folder / "my_numbers.py").write_text("DOCS = 'edited'\n", encoding="utf-8")
+    load_method("my_methods.own:Mine", folder)
+    assert sys.modules["my_methods.own"].DOCS == "edited"
+    assert sys.modules["my_numbers"] is programs
+
+
+def test_a_method_that_takes_an_argument_or_a_reserved_name_is_refused(folder: Path) -> None:
+    text = dedent(OWN)
+    own = folder / "my_methods" / "own.py"
+    needy = text.replace(
+        "    def objective", "    def __init__(self, size): ...\n\n    def objective", 1
+    )
+    own.write_text(needy, encoding="utf-8")
+    with pytest.raises(UsageError, match=r"Mine\(\) raises TypeError: .*made without arguments"):
+        load_method("my_methods.own:Mine", folder)
+    own.write_text(text.replace("sharpness", "method"), encoding="utf-8")
+    with pytest.raises(UsageError, match="declares a parameter 'method'"):
+        load_method("my_methods.own:Mine", folder)
 
 
 def test_a_folder_that_is_on_the_import_path_stays_where_it_is(folder: Path) -> None:

@@ -20,7 +20,7 @@ from lmoe_tune.data import load_search_data
 from lmoe_tune.data.batches import Batch, PairedBatches
 from lmoe_tune.data.image_source import ImageSource
 from lmoe_tune.data.streams import StepDraws
-from lmoe_tune.errors import TrainingError
+from lmoe_tune.errors import DivergedError, TrainingError
 from lmoe_tune.methods.baseline import CrossEntropy
 from lmoe_tune.methods.objective import Objective, StepLoss
 from lmoe_tune.model import build_model
@@ -516,6 +516,34 @@ def test_a_name_that_the_records_cannot_take_ends_the_trial_at_its_first_step(
 ) -> None:
     with pytest.raises(TrainingError, match="must have a name of letters, digits"):
         next(run(tiny_images, Named((name,))))
+
+
+class Beside(Objective):
+    """Depends on something, but not on the network."""
+
+    outlier_ratio = 0.0
+
+    def loss(self, model: nn.Module, batch: Batch, draws: StepDraws) -> StepLoss:
+        return StepLoss(torch.zeros((), requires_grad=True), {})
+
+
+class OfNoOutliers(Objective):
+    """Reads outliers, but does not ask for any."""
+
+    outlier_ratio = 0.0
+
+    def loss(self, model: nn.Module, batch: Batch, draws: StepDraws) -> StepLoss:
+        return StepLoss(model(batch.images).mean() + batch.outliers.mean(), {})
+
+
+def test_a_loss_beside_the_network_is_refused_at_its_first_step(tiny_images: ImageSource) -> None:
+    with pytest.raises(TrainingError, match="does not depend on the model's output"):
+        next(run(tiny_images, Beside()))
+
+
+def test_what_reads_outliers_without_asking_for_them_is_told(tiny_images: ImageSource) -> None:
+    with pytest.raises(DivergedError, match="needs_outliers=False, so its batches have none"):
+        next(run(tiny_images, OfNoOutliers()))
 
 
 def test_the_name_of_the_whole_loss_is_taken(tiny_images: ImageSource) -> None:
