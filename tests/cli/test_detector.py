@@ -635,6 +635,7 @@ def test_what_is_registered_says_the_same_and_a_sweep_that_mlflow_lacks_is_said(
         client = mlflow.MlflowClient(uri)
         assert str(client.get_model_version_by_alias("mine", "confirmed").version) == "1"
         assert client.get_model_version("mine", "2").tags["lmoe_tune.verdict"] == "noise"
+        mlflow.set_tracking_uri(uri)
         model = mlflow.pyfunc.load_model("models:/mine/2")
     finally:
         mlflow.set_tracking_uri(None)

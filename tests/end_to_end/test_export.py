@@ -101,6 +101,7 @@ def test_what_is_exported_answers_as_the_evaluation_did(copy_of_reference: Comma
             trial=best.number,
             artifact_root=command.home / "mlartifacts",
         )
+        mlflow.set_tracking_uri(uri)
         told = mlflow.pyfunc.load_model(registered["uri"]).predict(images)
     finally:
         mlflow.set_tracking_uri(None)
