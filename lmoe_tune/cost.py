@@ -184,7 +184,13 @@ def _num_slots(spec: Spec) -> int:
 
 
 def _num_gpus() -> int:
-    return max(1, len(list(Path("/dev").glob("nvidia[0-9]*"))))
+    """At least one: a spec that asks for GPUs will run where there are some."""
+    return max(1, num_gpus())
+
+
+def num_gpus() -> int:
+    """The GPUs of this machine, found without torch."""
+    return len(list(Path("/dev").glob("nvidia[0-9]*")))
 
 
 def _matmul_flops(side: int = 768) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,9 +20,11 @@ from lmoe_tune.cli.options import (
     resolve_home,
 )
 from lmoe_tune.cli.output import cells_of, print_json, print_rows, print_table, say
+from lmoe_tune.errors import UsageError
 
 if TYPE_CHECKING:
-    from lmoe_tune.spec import Spec
+    from lmoe_tune.spec import LoadedSpec, Spec
+    from lmoe_tune.sweep.warm_start import Source
 
 app = typer.Typer()
 
@@ -63,10 +67,12 @@ def check(spec: SpecArgument, overrides: SetOption = None, home: HomeOption = No
     from lmoe_tune.spec.searching import PRUNERS, SAMPLERS
     from lmoe_tune.sweep.points import num_points
     from lmoe_tune.sweep.remarks import remarks
+    from lmoe_tune.sweep.warm_start import in_words as said_of_sources
     from lmoe_tune.training.platform import gpu_bytes, resolve_platform
 
     loaded = load(spec, overrides)
     found = loaded.spec
+    sources = _sources(loaded, overrides or (), resolve_home(home))
     searched = ", ".join(found.space) or "nothing"
     if found.budget.trials:
         trials = f"{found.budget.trials} trials"
@@ -89,8 +95,9 @@ def check(spec: SpecArgument, overrides: SetOption = None, home: HomeOption = No
     num_images = cost.images if cost is not None else None
     for remark in remarks(found, loaded.given, num_images):
         typer.echo(f"note: {remark}")
-    if found.warm_start:
-        _print_warm_start(found, resolve_home(home))
+    for line in said_of_sources(sources):
+        typer.echo(line)
+    _note_machine(found)
 
     plan = memory_plan(resolve_platform(found), loaded.folder)
     if plan is not None:
@@ -100,14 +107,42 @@ def check(spec: SpecArgument, overrides: SetOption = None, home: HomeOption = No
         typer.echo(f"cost: {in_words(cost, found)}")
 
 
-def _print_warm_start(spec: Spec, home: Path) -> None:
-    """The points that the sweep would take from others, or took if it was started already."""
-    from lmoe_tune.sweep.folder import SweepFolder
-    from lmoe_tune.sweep.warm_start import in_words, would_take
+def _sources(loaded: LoadedSpec, overrides: Sequence[str], home: Path) -> Sequence[Source]:
+    """The points that the sweep would take from others, or took if it was started already.
 
-    _, sources = would_take(spec, SweepFolder(home, spec.name))
-    for line in in_words(sources):
-        typer.echo(line)
+    Raises SpecError with what a search would refuse although the spec is right in itself.
+    """
+    from lmoe_tune.data.inspection import problem_of_lists
+    from lmoe_tune.spec import located
+    from lmoe_tune.sweep.folder import SweepFolder
+    from lmoe_tune.sweep.warm_start import would_take
+    from trainables import declarations
+
+    faults: dict[tuple[str | int, ...], str] = {}
+    problem = problem_of_lists(loaded.spec.data)
+    if problem is not None:
+        faults[tuple(problem.where.split("."))] = f"{problem.what}. To fix it: {problem.fix}"
+
+    sources: Sequence[Source] = ()
+    try:
+        _, sources = would_take(loaded.spec, SweepFolder(home, loaded.spec.name))
+    except UsageError as error:
+        faults["warm_start",] = str(error)
+
+    if faults:
+        raise located(loaded.path, faults, overrides=overrides, declarations=declarations())
+    return sources
+
+
+def _note_machine(spec: Spec) -> None:
+    """Say that no trial fits on this machine; it may on a cluster."""
+    from lmoe_tune.cost import num_gpus
+    from lmoe_tune.sweep.nodes import Capacity, refuse_too_large
+
+    try:
+        refuse_too_large([Capacity(os.cpu_count() or 1, num_gpus())], spec.resources)
+    except UsageError as error:
+        typer.echo(f"note: on this machine a search would be refused: {error}")
 
 
 @app.command()

@@ -18,7 +18,7 @@ from lmoe_tune.data.embedded import PHOTOS, load_digits, load_photo_patches
 from lmoe_tune.data.exclusion import same_classes
 from lmoe_tune.data.leaks import Leak, copied, find_leaks, find_near_duplicates
 from lmoe_tune.data.sealed_plan import plan_test_of
-from lmoe_tune.data.search_data import describe_splits
+from lmoe_tune.data.search_data import describe_splits, refuse_unsplittable
 from lmoe_tune.data.search_plan import plan_of
 from lmoe_tune.data.splits import split_images
 from lmoe_tune.data.table import Part
@@ -137,6 +137,25 @@ def refuse_unsound(data: DataSpec, home: Path, say: Say | None = None) -> Inspec
     return found
 
 
+def problem_of_lists(data: DataSpec) -> Finding | None:
+    """Why the in-distribution images cannot be split as the spec asks, as far as the names of files
+    and the lists show it: no image is opened."""
+    try:
+        refuse_unsplittable(data)
+    except UsageError as error:
+        return finding_of(error)
+    return None
+
+
+def finding_of(error: UsageError) -> Finding:
+    """Why images cannot be read, or not be split as the spec asks."""
+    if isinstance(error, UnusableError):
+        return error.finding
+    if isinstance(error, LayoutError):
+        return Finding(error.where, error.what, error.fix)
+    return Finding("data", str(error).removeprefix("data: "), "change that setting")
+
+
 @dataclass
 class _Found:
     """Problems and notes as they come up."""
@@ -149,13 +168,6 @@ class _Found:
     def add(self, where: str, what: str, fix: str, *, stops: bool) -> None:
         self.problems.append(Finding(where, what, fix, stops))
 
-    def add_error(self, error: UsageError) -> None:
-        """Why the images cannot be split as the spec asks."""
-        if isinstance(error, UnusableError):
-            self.problems.append(error.finding)
-        else:
-            self.add("data", str(error), "change that setting", stops=True)
-
     def selected(
         self, where: str, select: Callable[[], UsableImages | None]
     ) -> UsableImages | None:
@@ -165,7 +177,7 @@ class _Found:
         try:
             found = select()
         except LayoutError as error:
-            self.add(f"{where}.root", error.what, error.fix, stops=True)
+            self.problems.append(finding_of(error))
             return None
         if found is None:
             return None
@@ -253,7 +265,7 @@ class _Found:
             plan = plan_of(data, own, outliers, validated)
             sealed = plan_test_of(data, own, outliers, validated, [one for one in coarse if one])
         except UsageError as error:
-            self.add_error(error)
+            self.problems.append(finding_of(error))
             return {}, None
 
         parts: dict[str, Sequence[Part | None]] = {
@@ -268,11 +280,18 @@ class _Found:
             "test_coarse": sealed.test_coarse,
         }
         splits = {name: _counted(some) for name, some in parts.items()}
-        for name in ("test", "test_fine"):
-            if not splits[name]["images"]:
-                what = f"no image is left for {name}"
-                self.add("data.id", what, "add images to its classes", stops=False)
+        self.say_what_is_empty(splits)
         return splits, plan.fingerprint
+
+    def say_what_is_empty(self, splits: dict[str, Counts]) -> None:
+        """Sealed parts without an image: a search can start, a confirmation measures less."""
+        fixes = {
+            "test": "add images to its classes",
+            "test_fine": "leave it classes with a lower data.num_id_classes, or add images to them",
+        }
+        for name, fix in fixes.items():
+            if not splits[name]["images"]:
+                self.add("data.id", f"no image is left for {name}", fix, stops=False)
 
     def _progress(self, what: str) -> Callable[[int, int], None] | None:
         if self.say is not None:
@@ -392,8 +411,9 @@ def _inspect_embedded(data: DataSpec) -> Inspection:
     fingerprint = None
     try:
         splits, fingerprint = _embedded_splits(data)
+        found.say_what_is_empty(splits)
     except UsageError as error:
-        found.add_error(error)
+        found.problems.append(finding_of(error))
 
     outliers = None
     if data.outliers is not None:

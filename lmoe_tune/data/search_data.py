@@ -25,11 +25,16 @@ from lmoe_tune.data.embedded import (
     refuse_unreadable,
 )
 from lmoe_tune.data.image_set import NO_IMAGES, ImageSet
-from lmoe_tune.data.search_plan import SearchPlan, plan_search, renumbered
+from lmoe_tune.data.search_plan import SearchPlan, id_parts, plan_search, renumbered
 from lmoe_tune.data.splits import IntArray, split_images
 from lmoe_tune.data.table import Part
-from lmoe_tune.data.usable_images import class_split, select_id, split_id
-from lmoe_tune.errors import UsageError
+from lmoe_tune.data.usable_images import (
+    UnusableError,
+    class_split,
+    listed_id,
+    select_id,
+    split_id,
+)
 from lmoe_tune.readers import READERS
 from lmoe_tune.spec import DataSpec
 
@@ -124,6 +129,15 @@ def load_search_data(data: DataSpec, home: Path | None = None) -> SearchData:
         return load_embedded(data)
 
     return _load_files(data, home)
+
+
+def refuse_unsplittable(data: DataSpec) -> None:
+    """Raises UsageError if the in-distribution images cannot be split as the spec asks, as far as
+    their names and lists show it: no file is opened."""
+    if READERS[data.id.dataset].is_embedded:
+        load_embedded(data)
+    else:
+        id_parts(data, listed_id(data))
 
 
 def validation_of_all_classes(data: DataSpec, home: Path) -> Validation:
@@ -279,7 +293,6 @@ def fingerprint_of(*contents: ImageSet | npt.NDArray[Any]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _too_few(data: DataSpec) -> UsageError:
-    return UsageError(
-        f"data.id.limit is {data.id.limit}, but must leave images to train on and to validate with"
-    )
+def _too_few(data: DataSpec) -> UnusableError:
+    what = f"value is {data.id.limit}, but must leave images to train on and to validate with"
+    return UnusableError("data.id.limit", what, "raise it")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -79,18 +81,14 @@ def plan_of(
         validated: the coarse images to validate with, if they are a separate set.
     """
     table = found.table
-    classes = class_split(data, len(table.classes))
-    images = split_id(data, found)
-
-    def of(indices: IntArray, chosen: tuple[int, ...]) -> Part:
-        return Part(table, indices[np.isin(table.labels[indices], chosen)])
-
-    train, val = of(images.train, classes.train), of(images.val, classes.train)
-    # Nothing of a held-out class is trained on, so its training part makes the estimate steadier.
-    val_fine = of(np.sort(np.concatenate([images.train, images.val])), classes.val_novel)
+    classes, train, val, val_fine = id_parts(data, found)
     pools = outlier_parts(outliers)
     pool, val_coarse = pools["train"], coarse_part(found, outliers, validated)
-    _refuse_empty(data, classes, train, val, val_fine, pool, val_coarse)
+    if pool is not None and (len(pool) < 2 or not len(val_coarse)):
+        counts = f"{len(pool)} to train with and {len(val_coarse)} to validate with"
+        what = f"too few images are left: {counts}"
+        raise UnusableError("data.outliers", what, "raise data.outliers.limit or add images")
+
     return SearchPlan(
         train=train,
         train_labels=renumbered(train, classes.train),
@@ -108,6 +106,39 @@ def plan_of(
             ]
         ),
     )
+
+
+class IdParts(NamedTuple):
+    """The parts of the in-distribution images that a search sees."""
+
+    classes: ClassSplit
+    train: Part
+    val: Part
+    val_fine: Part
+
+
+def id_parts(data: DataSpec, found: UsableImages) -> IdParts:
+    """Split the in-distribution images. Raises UnusableError if a part has no image."""
+    table = found.table
+    classes = class_split(data, len(table.classes))
+    images = split_id(data, found)
+
+    def of(indices: IntArray, chosen: tuple[int, ...]) -> Part:
+        return Part(table, indices[np.isin(table.labels[indices], chosen)])
+
+    train, val = of(images.train, classes.train), of(images.val, classes.train)
+    # Nothing of a held-out class is trained on, so its training part makes the estimate steadier.
+    val_fine = of(np.sort(np.concatenate([images.train, images.val])), classes.val_novel)
+    _refuse_untrained(data, found, classes, train)
+    if len(train) < 2 or not len(val) or not len(val_fine):
+        counts = (
+            f"{len(train)} to train on, {len(val)} to validate with, {len(val_fine)} of held-out "
+            "classes"
+        )
+        if not len(val_fine):
+            counts += f" ({_described(found, classes.val_novel)})"
+        raise UnusableError("data.id", f"too few images are left: {counts}", _more_images(data))
+    return IdParts(classes, train, val, val_fine)
 
 
 def outlier_parts(outliers: UsableImages | None) -> dict[str, Part | None]:
@@ -167,34 +198,42 @@ def fingerprint(contents: list[tuple[UsableImages | None, list[Part | None]]]) -
     return digest.hexdigest()[:16]
 
 
-def _refuse_empty(
-    data: DataSpec,
-    classes: ClassSplit,
-    train: Part,
-    val: Part,
-    val_fine: Part,
-    pool: Part | None,
-    val_coarse: Part,
+def _refuse_untrained(
+    data: DataSpec, found: UsableImages, classes: ClassSplit, train: Part
 ) -> None:
-    """Raises UsageError if there is nothing to train on or to validate with."""
-    names = train.table.classes
+    """Raises UnusableError if a class that is to be learnt has no image to learn it from."""
     present = set(train.labels.tolist())
-    without = [names[label] for label in classes.train if label not in present]
-    if without:
-        what = f"{counted(len(without), 'class')} without a training image ({some(without)})"
-        raise UnusableError("data.id", what, _more_images(data))
+    without = [label for label in classes.train if label not in present]
+    if not without:
+        return
 
-    if len(train) < 2 or not len(val) or not len(val_fine):
-        counts = (
-            f"{len(train)} to train on, {len(val)} to validate with, {len(val_fine)} of held-out "
-            "classes"
-        )
-        raise UnusableError("data.id", f"too few images are left: {counts}", _more_images(data))
+    described = _described(found, without)
+    what = f"{counted(len(without), 'class')} without a training image ({described})"
+    raise UnusableError("data.id", what, _more_images(data))
 
-    if pool is not None and (len(pool) < 2 or not len(val_coarse)):
-        counts = f"{len(pool)} to train with and {len(val_coarse)} to validate with"
-        what = f"too few images are left: {counts}"
-        raise UnusableError("data.outliers", what, "raise data.outliers.limit or add images")
+
+def _described(found: UsableImages, labels: Sequence[int]) -> str:
+    """Some classes without images that they need, and why each has none."""
+    return some([_why_lacking(found, label) for label in labels], "; ")
+
+
+def _why_lacking(found: UsableImages, label: int) -> str:
+    """The name of a class, and where its images are instead, if that is known."""
+    table = found.table
+    name = table.classes[label]
+    paths = {table.paths[place] for place in np.flatnonzero(table.labels == label)}
+
+    copies = [pair for pair in found.duplicates if pair[0] in paths]
+    if copies:
+        return f"{name}: its images are copies, such as {copies[0][0]} of {copies[0][1]}"
+
+    left = found.indices[found.labels == label]
+    if len(left):
+        parts = sorted({table.official[place] for place in left})
+        return f"{name}: its images are in {' and '.join(parts)} only"
+    if paths.intersection(path for path, _ in found.broken):
+        return f"{name}: its images are broken"
+    return name
 
 
 def _more_images(data: DataSpec) -> str:

@@ -185,15 +185,7 @@ def _select(
     *,
     labelled: bool,
 ) -> UsableImages:
-    assert dataset.root is not None, f"{dataset.dataset} has no root"
-    try:
-        table = read_table(dataset.dataset, dataset.root, labelled=labelled)
-    except LayoutError as error:
-        raise LayoutError(error.what, error.fix, f"{where}.root") from error
-
-    wanted = _wanted(data, where, dataset, table, labelled=labelled)
-    keys = [path_key(table.paths[index]) for index in wanted.indices]
-    chosen = wanted.indices[fixed_subset(keys, dataset.limit)]
+    table, wanted, chosen = _listed(data, where, dataset, labelled=labelled)
     digests = digest_images(
         table.root,
         [table.paths[index] for index in chosen],
@@ -205,13 +197,12 @@ def _select(
     broken = [(table.paths[i], one.broken) for i, one in zip(chosen, digests, strict=True)]
     broken = [(path, why) for path, why in broken if why]
     broken += [(path, "is listed, but not there") for path in table.absent]
-    findings = wanted.findings + _broken_findings(
-        data, where, table, broken, len(chosen) + len(table.absent)
-    )
+    findings = _left_out(where, table) + wanted.findings
+    findings += _broken_findings(data, where, table, broken, len(chosen) + len(table.absent))
 
     whole = [place for place, digest in enumerate(digests) if not digest.broken]
     kept, duplicates = _without_duplicates(table, chosen, digests, whole)
-    notes = [*table.notes, *wanted.notes]
+    notes = list(wanted.notes)
     if labelled and duplicates:
         findings += _duplicate_findings(data, where, duplicates, table)
     elif duplicates:
@@ -220,7 +211,7 @@ def _select(
     return UsableImages(
         where=where,
         table=table,
-        indices=chosen[kept].astype(np.int64),
+        indices=chosen[kept],
         digests=tuple(digests[place] for place in kept),
         broken=tuple(broken),
         duplicates=tuple(duplicates),
@@ -228,6 +219,34 @@ def _select(
         notes=tuple(notes),
         findings=tuple(findings),
     )
+
+
+def listed_id(data: DataSpec) -> UsableImages:
+    """The in-distribution images as they are listed: no file was opened, so that broken ones and
+    duplicates are among them, and there are no digests. Raises LayoutError."""
+    table, _, chosen = _listed(data, "data.id", data.id, labelled=True)
+    return UsableImages("data.id", table, chosen, digests=())
+
+
+def _listed(
+    data: DataSpec, where: str, dataset: Dataset, *, labelled: bool
+) -> tuple[ImageTable, _Wanted, IntArray]:
+    """All images of a set, those that the spec wants, and as many of these as its limit allows."""
+    assert dataset.root is not None, f"{dataset.dataset} has no root"
+    try:
+        table = read_table(dataset.dataset, dataset.root, labelled=labelled)
+    except LayoutError as error:
+        raise LayoutError(error.what, error.fix, f"{where}.root") from error
+
+    wanted = _wanted(data, where, dataset, table, labelled=labelled)
+    keys = [path_key(table.paths[index]) for index in wanted.indices]
+    return table, wanted, wanted.indices[fixed_subset(keys, dataset.limit)].astype(np.int64)
+
+
+def _left_out(where: str, table: ImageTable) -> list[Finding]:
+    """What the reader assumed or left out: a search says it, too."""
+    fix = "nothing, if it is meant to be so"
+    return [Finding(where, note, fix, stops=False) for note in table.notes]
 
 
 class _Wanted(NamedTuple):

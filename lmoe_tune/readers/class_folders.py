@@ -59,6 +59,8 @@ def _read_split(root: Path) -> Reading:
         more, said = _entries(root, f"{name}/", part)
         entries += more
         notes += said
+        if not more:
+            notes.append(f"there is no image in the class folders of {name}/")
 
     others = [name for name in subfolders(root) if folded(name) not in SPLIT_FOLDERS]
     if others:

@@ -23,6 +23,7 @@ class LayoutError(UsageError):
     def __init__(self, what: str, fix: str, where: str = "") -> None:
         self.what = what
         self.fix = fix
+        self.where = where
         text = f"{what}. To fix it: {fix}"
         if where:
             text = f"{where}: {text}"

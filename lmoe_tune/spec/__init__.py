@@ -3,7 +3,14 @@ Ray.
 """
 
 from lmoe_tune.spec.architectures import ARCHITECTURES, TIMM
-from lmoe_tune.spec.check import LoadedSpec, folder_missing, load_data, load_params, load_spec
+from lmoe_tune.spec.check import (
+    LoadedSpec,
+    folder_missing,
+    load_data,
+    load_params,
+    load_spec,
+    located,
+)
 from lmoe_tune.spec.declaration import (
     METHOD,
     SHARED_PARAMETERS,
@@ -83,6 +90,7 @@ __all__ = [
     "load_data",
     "load_params",
     "load_spec",
+    "located",
     "own_params",
     "resolved_yaml",
     "shipped_specs",

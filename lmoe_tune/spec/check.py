@@ -181,6 +181,23 @@ def load_data(
     return DataSpec.model_validate(_with_absolute_paths(data, path.parent))
 
 
+def located(
+    path: Path,
+    faults: Mapping[document.KeyPath, str],
+    *,
+    overrides: Sequence[str],
+    declarations: Mapping[str, Declaration],
+) -> SpecError:
+    """What is wrong with some settings of a spec that can be read, each at its place in the file or
+    in the override that gives it."""
+    root, _ = _read(path)
+    apply_overrides(root, overrides, [], methods=declarations)
+    findings = Findings(root, [])
+    for at, what in faults.items():
+        findings.add(at, what)
+    return SpecError(findings.problems)
+
+
 def load_params(path: Path, declaration: Declaration) -> dict[str, Value]:
     """The hyperparameters in a YAML file, `name: value` each, checked against the declaration.
 

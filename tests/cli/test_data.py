@@ -89,6 +89,23 @@ def test_check_says_what_is_wrong_with_a_folder(cli: Callable[..., Any], spec: P
     assert "is a folder inside Stanford Cars. To fix it: set root to" in done.stderr
 
 
+def test_check_refuses_at_its_place_what_a_search_would_refuse(
+    cli: Callable[..., Any], spec: Path
+) -> None:
+    settings = ("--set", "data.num_id_classes=2", "--set", "warm_start=[nosuch]")
+    done = cli("check", "small.yaml", *settings)
+    assert done.returncode == 2 and done.stdout == ""
+    (split, warm) = done.stderr.splitlines()[:2]
+    assert split.startswith("small.yaml:") and "num_val_novel is 1, but must leave" in split
+    assert warm.startswith("--set warm_start=[nosuch] warm_start: no sweep 'nosuch' in ")
+
+
+def test_check_notes_that_no_trial_fits_on_this_machine(cli: Callable[..., Any]) -> None:
+    done = cli("check", "digits", "--set", "resources.cpu=100000")
+    assert done.returncode == 0
+    assert "note: on this machine a search would be refused: resources: a trial asks" in done.stdout
+
+
 def test_digits_can_be_inspected(cli: Callable[..., Any]) -> None:
     done = cli("data", "inspect", "digits", "--format", "json")
     assert done.returncode == 0

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from lmoe_tune.data.inspection import inspect, refuse_unsound
+from lmoe_tune.data.inspection import inspect, problem_of_lists, refuse_unsound
 from lmoe_tune.data.sealed_plan import plan_test, seen_in_training
 from lmoe_tune.data.search_plan import plan_search
 from lmoe_tune.errors import UsageError
@@ -275,6 +275,49 @@ def test_a_split_that_the_digits_cannot_give_is_a_problem(tmp_path: Path) -> Non
     data = DataSpec(id=Dataset(dataset="digits"), num_id_classes=11)
     (problem,) = inspect(data, tmp_path / "home").problems
     assert problem.stops and "num_id_classes is 11" in problem.what
+
+
+def test_digits_without_a_sealed_class_are_said_to_have_none(tmp_path: Path) -> None:
+    data = DataSpec(id=Dataset(dataset="digits"), num_id_classes=10)
+    (problem,) = inspect(data, tmp_path / "home").problems
+    assert not problem.stops and problem.what == "no image is left for test_fine"
+
+
+def test_what_a_reader_left_out_is_a_warning_that_a_search_gives_too(tmp_path: Path) -> None:
+    trees.class_folders(tmp_path, ("ant", "bee", "cat", "dog"))
+    (tmp_path / "elk").mkdir()
+    data = DataSpec(id=Dataset(dataset="folder", root=str(tmp_path)))
+    (problem,) = refuse_unsound(data, tmp_path / "home").problems
+    assert not problem.stops and problem.where == "data.id"
+    assert problem.what == "folders without an image are left out: elk"
+
+
+@pytest.mark.parametrize(
+    ("settings", "where"),
+    [
+        ({"num_val_novel": 7}, "data"),
+        ({"id": Dataset(dataset="digits", limit=1)}, "data.id.limit"),
+        ({"id": Dataset(dataset="cub200", root="{root}/cub")}, "data.id.root"),
+        ({"id": Dataset(dataset="folder", root="{root}/own", limit=3)}, "data.id"),
+        ({"id": Dataset(dataset="folder", root="{root}/own")}, None),
+    ],
+)
+def test_what_names_and_lists_show_is_found_without_opening_an_image(
+    tmp_path: Path, settings: dict[str, Any], where: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lmoe_tune.data import digests
+
+    trees.text(trees.cub(tmp_path / "cub") / "train_test_split.txt", ["1 train"])
+    trees.class_folders(tmp_path / "own")
+    monkeypatch.setattr(digests, "_examine", lambda path: pytest.fail(f"{path} was opened"))
+    settings = {"id": Dataset(dataset="digits")} | settings
+    root = settings["id"].root
+    if root is not None:
+        update = {"root": root.format(root=tmp_path)}
+        settings["id"] = settings["id"].model_copy(update=update)
+
+    problem = problem_of_lists(DataSpec(**settings))
+    assert (problem and problem.where) == where
 
 
 def test_a_class_in_two_unicode_forms_is_in_both_sets(tmp_path: Path) -> None:

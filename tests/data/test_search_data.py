@@ -144,7 +144,7 @@ def test_a_limit_of_the_digits_takes_a_fixed_subset_before_splitting() -> None:
 
 
 def test_a_limit_that_leaves_nothing_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"data\.id\.limit is 3, but must leave images"):
+    with pytest.raises(UsageError, match=r"data\.id\.limit: value is 3, but must leave images"):
         load_search_data(digits(id_limit=3))
 
 

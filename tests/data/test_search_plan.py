@@ -356,3 +356,39 @@ def test_a_set_of_its_own_to_validate_with_takes_the_place_of_the_outliers_pool(
     assert alone.outliers is None and names(alone.val_coarse) == names(after.val_coarse)
     sealed = plan_test(data(val_coarse=own))
     assert names(sealed.val_coarse) == names(after.val_coarse)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "why"),
+    [
+        (lambda image, other: image.write_bytes(b""), "broken"),
+        (lambda image, other: shutil.copy(other, image), "copies, such as cat/img 0.jpg of ant/"),
+    ],
+)
+def test_a_class_without_a_usable_image_is_named_with_the_reason(
+    tmp_path: Path, spoil: Any, why: str
+) -> None:
+    trees.class_folders(tmp_path, ("ant", "bee", "dog", "elk"))
+    trees.class_folders(tmp_path, ("cat",), per_class=1, seed=1)
+    spoil(tmp_path / "cat/img 0.jpg", tmp_path / "ant/img 0.jpg")
+    data = DataSpec(id=Dataset(dataset="folder", root=str(tmp_path)), num_id_classes=5)
+    with pytest.raises(UsageError, match=f"cat: its images are {why}"):
+        plan_search(data)
+
+
+def test_a_class_that_is_in_the_official_test_only_is_named_with_the_reason(
+    tmp_path: Path,
+) -> None:
+    lists = [
+        trees.aircraft(tmp_path) / f"data/images_variant_{part}.txt"
+        for part in ("train", "val", "test")
+    ]
+    lines = [path.read_text(encoding="utf-8").splitlines() for path in lists]
+    lost = [line for of_part in lines[:2] for line in of_part if "Yak-42" in line]
+    for path, of_part in zip(lists, lines, strict=True):
+        kept = [line for line in of_part if line not in lost]
+        trees.text(path, [*kept, *lost] if path == lists[2] else kept)
+
+    data = DataSpec(id=Dataset(dataset="fgvc_aircraft", root=str(tmp_path)), num_id_classes=6)
+    with pytest.raises(UsageError, match="Yak-42: its images are in test only"):
+        plan_search(data)

@@ -46,6 +46,11 @@ def test_an_empty_folder_is_said_to_be_empty(dataset: str, tmp_path: Path) -> No
     assert "is empty" in (missing(dataset, str(tmp_path)) or "")
 
 
+def test_a_missing_folder_of_outliers_may_hold_images_directly(tmp_path: Path) -> None:
+    said = missing("folder", str(tmp_path / "absent"), labelled=False)
+    assert "or images, if it is for outliers or coarse OOD" in (said or "")
+
+
 def test_a_file_in_the_place_of_the_folder_is_not_the_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
     assert "there is no folder" in (missing("folder", str(tmp_path / "file")) or "")
