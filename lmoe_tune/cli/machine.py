@@ -164,7 +164,7 @@ def folders(home: Path) -> list[Finding]:
 
 def _home(home: Path) -> list[Finding]:
     usable = usable_folder("home", home, f"choose another with --home or {HOME_VARIABLE}")
-    return [usable, _space("free space", _existing(home))]
+    return [usable, _space("free space", _existing(home), _room_for_images())]
 
 
 def cache(folder: Path, limit: int | None) -> Finding:
@@ -180,7 +180,13 @@ def cache(folder: Path, limit: int | None) -> Finding:
         found = f"{readable_size(free)} free in {folder}, but cache_limit is {readable_size(limit)}"
         return finding("warn", what, found, "make room, or lower data.cache_limit")
 
-    return _space(what, folder)
+    return _space(what, folder, _room_for_images())
+
+
+def _room_for_images() -> str:
+    from lmoe_tune.data.decoded_cache import SPARE_BYTES
+
+    return f"make room: decoded images are refused where they leave less than {readable_size(SPARE_BYTES)}"
 
 
 def usable_folder(what: str, folder: Path, advice: str) -> Finding:
@@ -262,11 +268,11 @@ def _unwritable(folder: Path) -> str | None:
         return error.strerror or str(error)
 
 
-def _space(what: str, folder: Path) -> Finding:
+def _space(what: str, folder: Path, advice: str = "make room") -> Finding:
     free = shutil.disk_usage(_existing(folder)).free
     found = f"{readable_size(free)} free in {folder}"
     if free < LITTLE_SPACE:
-        return finding("warn", what, found, "make room")
+        return finding("warn", what, found, advice)
 
     return finding("ok", what, found)
 

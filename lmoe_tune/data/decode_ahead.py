@@ -7,8 +7,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from lmoe_tune.data import rows
 from lmoe_tune.data.decoded_cache import ImageFile, Progress
-from lmoe_tune.data.rows import acquire_decoded
 from lmoe_tune.data.search_data import load_search_data
 from lmoe_tune.spec import DataSpec
 
@@ -24,6 +24,15 @@ def decode_ahead(
     decode_files(load_search_data(spec, home).files(), spec, home, progress=progress, say=say)
 
 
+def refuse_no_room(spec: DataSpec, home: Path) -> None:
+    """Raise UsageError if the images of a search, decoded into its home, will not fit on the disk.
+
+    A `data.cache_dir` may be on the disks of other machines.
+    """
+    if spec.cache != "off" and spec.cache_dir is None:
+        rows.refuse_no_room(load_search_data(spec, home).files(), spec, home)
+
+
 def decode_files(
     files: Sequence[ImageFile],
     spec: DataSpec,
@@ -34,4 +43,4 @@ def decode_files(
 ) -> None:
     """Decode these image files, if there are any, unless `data.cache` is off."""
     if files and spec.cache != "off":
-        acquire_decoded(files, spec, home, progress=progress, say=say)
+        rows.acquire_decoded(files, spec, home, progress=progress, say=say)

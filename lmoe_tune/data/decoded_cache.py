@@ -47,7 +47,7 @@ log = logging.getLogger(__name__)
 
 KEY_BYTES = 16
 BLOCK_BYTES = 16 << 20  # what a process decodes at a time: a fifth of a second at 512 pixels
-SPARE_BYTES = 1 << 30  # left free on the disk
+SPARE_BYTES = 1 << 30  # left free on the disk: a full one would end the sweep
 NUM_SHOWN = 5  # broken files named in a message
 
 _LINE = re.compile(rb"^(\d+) ([0-9a-f]{8})\n", re.MULTILINE)
@@ -185,17 +185,26 @@ class DecodedCache:
             else:
                 shutil.rmtree(folder, ignore_errors=True)
 
+    def refuse_if_too_large(self, files: Sequence[ImageFile], limit: int | None) -> None:
+        """Raise CacheSpaceError if the missing ones of these images do not fit; writes nothing."""
+        try:
+            self._refuse_if_too_large(len(files), limit)
+        except CacheSpaceError:
+            self._refuse_if_too_large(self.num_missing(files), limit)  # looks at each file
+
     def _refuse_if_too_large(self, num_missing: int, limit: int | None) -> None:
         needed = num_missing * self.image_bytes
-        free = max(0, shutil.disk_usage(self.folder).free - SPARE_BYTES)
+        folder = next(one for one in (self.folder, *self.folder.absolute().parents) if one.exists())
+        free = shutil.disk_usage(folder).free
+        room = max(0, free - SPARE_BYTES)
         used = sum(path.stat().st_blocks * 512 for path in self.root.rglob("pixels"))
         if limit is not None and used + needed > limit:
             why = f"data.cache_limit is {readable_size(limit)} and {readable_size(used)} are taken"
             raise CacheSpaceError(self.folder, needed, max(0, limit - used), why)
-        if needed > free:
-            raise CacheSpaceError(
-                self.folder, needed, free, f"the disk has room for {readable_size(free)}"
-            )
+        if needed > room:
+            spare = f"{readable_size(SPARE_BYTES)} must stay free for checkpoints and records"
+            why = f"the disk has {readable_size(free)} free, of which {spare}"
+            raise CacheSpaceError(self.folder, needed, room, why)
 
     def _build(
         self,

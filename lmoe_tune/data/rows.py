@@ -5,7 +5,8 @@ asked for.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -108,10 +109,24 @@ def acquire_decoded(
         UsageError: they do not fit, with what can be done about it, or some are broken.
     """
     cache = cache_of(spec, home, side)
-    try:
+    with _explained(spec, cache):
         return cache.acquire(
             files, limit=spec.cache_limit, processes=processes, progress=progress, say=say
         )
+
+
+def refuse_no_room(files: Sequence[ImageFile], spec: DataSpec, home: Path) -> None:
+    """Raise UsageError, with what can be done, if the decoded images of some files will not fit."""
+    cache = cache_of(spec, home)
+    with _explained(spec, cache):
+        cache.refuse_if_too_large(files, spec.cache_limit)
+
+
+@contextmanager
+def _explained(spec: DataSpec, cache: DecodedCache) -> Iterator[None]:
+    """Say what can be done about images that do not fit."""
+    try:
+        yield
     except CacheSpaceError as error:
         num_missing = error.needed // cache.image_bytes
         raise UsageError(

@@ -18,6 +18,7 @@ from optuna.distributions import check_distribution_compatibility
 
 from lmoe_tune import __version__, advice
 from lmoe_tune.data import describe_splits
+from lmoe_tune.data.decode_ahead import refuse_no_room
 from lmoe_tune.data.inspection import refuse_unsound
 from lmoe_tune.data.usable_images import Say
 from lmoe_tune.durable import write_durably
@@ -67,8 +68,9 @@ def prepare(
         warn: is told, before a sweep's first run, what is odd about the data but no reason to stop.
 
     Raises:
-        UsageError: the sweep exists with another spec (with a line per difference), or something is
-            wrong with the data or with a sweep to start from.
+        UsageError: the sweep exists with another spec (with a line per difference), something is
+            wrong with the data or with a sweep to start from, or the decoded images of a new sweep
+            will not fit on the disk.
     """
     make_sampler(loaded.spec, 0)  # refuses one whose package is missing
     refuse_unusable(folder.home)
@@ -78,6 +80,7 @@ def prepare(
             for problem in inspected.problems:
                 warn(f"warning: {problem}")
 
+        refuse_no_room(loaded.spec.data, folder.home)
         ready, sources = warm_started(resolve_platform(loaded.spec), folder.home)
         if fresh and (folder.exists() or folder.about.exists()):
             _set_aside(folder)

@@ -111,3 +111,13 @@ def test_the_disk_of_a_cache_is_looked_at_against_its_limit(tmp_path: Path) -> N
     assert little["state"] == "warn" and "but cache_limit is 1,000,000,000 GB" in little["found"]
     assert (unusable["state"], unusable["what"]) == ("fail", "data.cache_dir")
     assert not (tmp_path / "new").exists()
+
+
+def test_a_full_disk_says_what_decoded_images_must_leave(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "LITTLE_SPACE", 1e30)
+
+    row = one(machine.folders(tmp_path), "free space")
+
+    assert (row["state"], "less than 1.1 GB" in row["advice"]) == ("warn", True)

@@ -143,9 +143,28 @@ def test_too_many_for_the_limit_are_refused_before_anything_is_written(
 def test_too_many_for_the_disk_are_refused(
     cache: DecodedCache, files: MakeFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    wanted = files(2)
+    cache.acquire(wanted[:1])
     monkeypatch.setattr(decoded_cache, "SPARE_BYTES", 1 << 60)
-    with pytest.raises(CacheSpaceError, match="the disk has room for 0 B"):
-        cache.acquire(files(2))
+    with pytest.raises(CacheSpaceError, match="free, of which .* GB must stay free") as caught:
+        cache.acquire(wanted)
+    assert caught.value.needed == SIDE * SIDE * 3
+
+
+def test_that_they_will_not_fit_is_said_before_anything_is_made(
+    cache: DecodedCache, files: MakeFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = files(2)
+    cache.refuse_if_too_large(wanted, None)
+    monkeypatch.setattr(decoded_cache, "SPARE_BYTES", 1 << 60)
+    with pytest.raises(CacheSpaceError):
+        cache.refuse_if_too_large(wanted, None)
+    assert not cache.root.exists()
+
+    monkeypatch.undo()
+    cache.acquire(wanted)
+    monkeypatch.setattr(decoded_cache, "SPARE_BYTES", 1 << 60)
+    cache.refuse_if_too_large(wanted, None)
 
 
 def test_what_can_be_done_where_they_do_not_fit_is_said(files: MakeFiles, tmp_path: Path) -> None:

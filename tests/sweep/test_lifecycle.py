@@ -6,15 +6,18 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from lmoe_tune.api.sweeps import latest_sweep
+from lmoe_tune.data import decoded_cache
 from lmoe_tune.data.inspection import inspect
 from lmoe_tune.data.usable_images import Finding
 from lmoe_tune.errors import UsageError
-from lmoe_tune.spec import LoadedSpec, Spec, spec_from_resolved
+from lmoe_tune.spec import Dataset, DataSpec, LoadedSpec, Spec, spec_from_resolved
 from lmoe_tune.sweep import folder as folder_module
 from lmoe_tune.sweep import lifecycle
 from lmoe_tune.sweep.budget import Budget, BudgetChange
@@ -364,3 +367,33 @@ def test_a_sweep_whose_ledger_is_gone_is_not_begun_over_its_records(
     with pytest.raises(UsageError, match="doctor --rebuild small"):
         find_sweep(folder.home, "small")
     assert begin(folder, spec(), fresh=True).trials() == []
+
+
+@pytest.mark.parametrize(("cache", "is_refused"), [("disk", True), ("off", False)])
+def test_images_that_the_disk_has_no_room_for_are_refused_before_the_sweep_is_made(
+    tmp_path: Path,
+    spec: MakeSpec,
+    monkeypatch: pytest.MonkeyPatch,
+    cache: Literal["disk", "off"],
+    is_refused: bool,
+) -> None:
+    for place in range(60):
+        path = tmp_path / ("mine" if place < 40 else "other") / f"c{place % 4}" / f"{place}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(place).integers(0, 255, (8, 8, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(path)
+    data = DataSpec(
+        id=Dataset(dataset="folder", root=str(tmp_path / "mine")),
+        outliers=Dataset(dataset="folder", root=str(tmp_path / "other")),
+        resize=32,
+        cache=cache,
+    )
+    monkeypatch.setattr(decoded_cache, "SPARE_BYTES", 1 << 60)
+    folder = SweepFolder(tmp_path / "home", "mine")
+    wanted = loaded(spec().model_copy(update={"data": data}))
+    if is_refused:
+        with pytest.raises(UsageError, match="must stay free for checkpoints"):
+            prepare(folder, wanted, fresh=False)
+    else:
+        prepare(folder, wanted, fresh=False)
+    assert not folder.path.exists()
