@@ -103,28 +103,35 @@ def _near_class_folders(dataset: str, root: Path) -> tuple[Path, Layout] | None:
 
     Raises LayoutError if there are several side by side: one of them may be the test.
     """
-    for parent in (root, *_children(root, MAX_LOOKED_INTO)):
-        found = []
-        for path in _children(parent, MAX_LOOKED_INTO if parent == root else MAX_LOOKED_INTO // 10):
-            layout = _first(_general(dataset), path)
-            if layout is not None and _other(dataset, path) is None:
-                found.append((path, layout))
+    found = _with_class_folders(dataset, root, MAX_LOOKED_INTO)
+    for parent in _children(root, MAX_LOOKED_INTO):
+        found = found or _with_class_folders(dataset, parent, MAX_LOOKED_INTO // 10)
+    if not found:
+        return None
 
+    first = found[0][0]
+    if len(found) > 1:
         names = [path.name for path, _ in found]
-        if len(found) > 1:
-            raise LayoutError(
-                f"{parent} has several folders with class folders in them: {some(names)}",
-                "rename them to train/, val/ and test/ if they are parts of one set, else set root "
-                "to one of them",
-            )
-        if names and SPLIT_FOLDERS.get(folded(names[0]), "train") != "train":
-            raise LayoutError(
-                f"{parent} has class folders in {names[0]}/, but none in train/",
-                "put the training images there as train/class/image.jpg",
-            )
-        if found:
-            return found[0]
-    return None
+        raise LayoutError(
+            f"{first.parent} has several folders with class folders in them: {some(names)}",
+            "rename them to train/, val/ and test/ if they are parts of one set, else set root "
+            "to one of them",
+        )
+    if SPLIT_FOLDERS.get(folded(first.name), "train") != "train":
+        raise LayoutError(
+            f"{first.parent} has class folders in {first.name}/, but none in train/",
+            "put the training images there as train/class/image.jpg",
+        )
+    return found[0]
+
+
+def _with_class_folders(dataset: str, parent: Path, most: int) -> list[tuple[Path, Layout]]:
+    found = []
+    for path in _children(parent, most):
+        layout = _first(_general(dataset), path)
+        if layout is not None and _other(dataset, path) is None:
+            found.append((path, layout))
+    return found
 
 
 def _children(folder: Path, most: int) -> list[Path]:
@@ -158,12 +165,17 @@ def _refuse_incomplete_below(dataset: str, root: Path) -> None:
 
 
 def _is_part_of(layout: Layout, path: Path) -> bool:
-    """Whether a layout has a folder at this path, or above or below it."""
+    """Whether a path is one that a layout holds, or a folder above one."""
     wanted = folded(path.as_posix())
     return any(f"{name}/".startswith(f"{wanted}/") for name in layout.holds)
 
 
 def _refuse_parts_of(dataset: str, layout: Layout, root: Path, then: str = "") -> None:
+    """Raises LayoutError with what a folder lacks of a layout, if it has something telling of it.
+
+    Args:
+        then: what else to do, after the fix.
+    """
     actual = {name: on_disk(root, name) for name in layout.holds}
     marks = [path for name, path in actual.items() if path and _is_telling(root, name, path)]
     if layout.fix or not marks:
@@ -180,16 +192,17 @@ def _refuse_parts_of(dataset: str, layout: Layout, root: Path, then: str = "") -
         )
 
     lacking = [name for name, path in actual.items() if path is None]
-    raise LayoutError(
-        f"{root} looks like {title}, but lacks {', '.join(lacking)}",
-        f"{READERS[dataset].source}{then}",
-    )
+    if lacking:
+        raise LayoutError(
+            f"{root} looks like {title}, but lacks {', '.join(lacking)}",
+            f"{READERS[dataset].source}{then}",
+        )
 
 
 def _is_telling(root: Path, name: str, path: str) -> bool:
-    """Whether a file or folder shows that a layout is meant. Folders of images are everywhere, and
-    class folders may be in one that is named as in the original."""
-    if name.rpartition("/")[2] == "images":
+    """Whether a file or folder shows that a layout is meant. Names such as `images` are everywhere,
+    and class folders may be in a folder that is named as in the original."""
+    if name.rpartition("/")[2] in ("images", "classes.txt"):
         return False
     return path != name or not is_plain(root / path)
 

@@ -130,3 +130,13 @@ def test_a_test_folder_alone_is_not_proposed(tmp_path: Path) -> None:
     trees.class_folders(tmp_path / "test", per_class=1)
     with pytest.raises(LayoutError, match="has class folders in test/, but none in train/"):
         find_layout("folder", tmp_path)
+
+
+def test_an_upload_in_class_folders_may_hold_some_names_of_the_original(tmp_path: Path) -> None:
+    trees.class_folders(tmp_path / "birds", ("0295", "0313"))
+    trees.text(tmp_path / "birds/classes.txt", ["295 Eider"])
+    assert find_layout("nabirds", tmp_path / "birds").name == "class folders"
+    for part in ("cars_train", "cars_test"):
+        trees.class_folders(tmp_path / "cars" / part, trees.CAR_NAMES[:2])
+    with pytest.raises(LayoutError, match="several folders with class folders"):
+        find_layout("stanford_cars", tmp_path / "cars")
