@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from datetime import datetime
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Any
@@ -318,8 +317,8 @@ def compare(sweeps: Sequence[Sweep]) -> Comparison:
 def list_sweeps(
     home: str | Path | None = None, *, observer: Observer | None = None
 ) -> list[dict[str, Any]]:
-    """A row of plain values for each sweep of a home, the one worked on last first:
-    `list --format json`.
+    """What `Sweep.summary` says of each sweep of a home, the one worked on last first:
+    `list --format json`. Of a damaged one, only `sweep` and `state` are there.
 
     Args:
         home: the folder of sweeps; None is LMOE_TUNE_HOME, else ./lmoe_runs.
@@ -345,9 +344,7 @@ def list_sweeps(
 
 
 def _row(folder: SweepFolder) -> dict[str, Any]:
-    ledger = view.read_sweep(folder)
-    started = datetime.fromtimestamp(ledger.created_ms / 1000)
-    return view.flattened(view.summary(ledger)) | {"started": started.isoformat(" ", "minutes")}
+    return view.summary(view.read_sweep(folder))
 
 
 def serve_ui(home: Path, name: str | None, port: int | None, observer: Observer) -> int:

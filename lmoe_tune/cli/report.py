@@ -55,9 +55,9 @@ def compare(
         print_json(found.document())
         return
     if chosen == "table":
-        print_rows(comparison.readable(found.rows), comparison.READABLE, chosen)
+        print_rows(comparison.lines(found.rows), comparison.READABLE, chosen)
     else:
-        print_rows(found.rows, comparison.COLUMNS, chosen)
+        print_rows(comparison.lines(found.rows), comparison.COLUMNS, chosen)
     if chosen == "table" and found.differences:
         typer.echo("")
         differing = [{"setting": key, **values} for key, values in found.differences.items()]

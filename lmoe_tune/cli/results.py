@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -40,6 +41,7 @@ def list_sweeps(form: FormatOption = "table", home: HomeOption = None) -> None:
     """All sweeps of a home, the one worked on last first."""
     from lmoe_tune.api.sweeps import list_sweeps as listed
     from lmoe_tune.cli.lines import Lines
+    from lmoe_tune.sweep import view
 
     chosen = checked_format(form)
     where = resolve_home(home)
@@ -59,7 +61,21 @@ def list_sweeps(form: FormatOption = "table", home: HomeOption = None) -> None:
         "best_value",
         "started",
     )
-    print_rows(rows, columns, chosen)
+    if chosen == "json":
+        print_json(rows)
+        return
+
+    flat = [view.flattened(row) for row in rows]
+    if chosen == "table":
+        flat = [row | {"started": _minute(row.get("started"))} for row in flat]
+    print_rows(flat, columns, chosen)
+
+
+def _minute(time: str | None) -> str | None:
+    """A time here, as a person reads it."""
+    if time is None:
+        return None
+    return datetime.fromisoformat(time).astimezone().replace(tzinfo=None).isoformat(" ", "minutes")
 
 
 @app.command()

@@ -18,14 +18,15 @@ from lmoe_tune.report.facts import Facts, gather
 from lmoe_tune.report.figures import BLUE, DPI, GREY, ORANGE, STYLE
 from lmoe_tune.report.page import POLICY, Cell, Table, moment, templates
 from lmoe_tune.spec.record import settings
+from lmoe_tune.sweep import view
 from lmoe_tune.sweep.ledger import Ledger
 from lmoe_tune.wording import duration, shown
 
 COLUMNS = (
-    "sweep", "state", "method", "complete", "pruned", "failed", "metric", "best", "best_trial", "median",
+    "sweep", "state", "method", "complete", "pruned", "failed", "metric", "best_value", "best_trial", "median",
     "quartile_1", "quartile_3", "epochs", "wall_s", "gpu_hours", "verdict", "test_openings",
 )  # fmt: skip
-"""What a row of the table shows; median and quartiles are those of the complete trials."""
+"""What a line of the table shows; median and quartiles are those of the complete trials."""
 
 READABLE = tuple("wall" if column == "wall_s" else column for column in COLUMNS)
 """The same for people."""
@@ -36,7 +37,7 @@ class Comparison:
     """Several sweeps at one moment.
 
     Attributes:
-        rows: a sweep each, with `COLUMNS` and the best trial's `params`.
+        rows: a sweep each; what `Sweep.summary` says too has the same name and form here.
         differences: settings that are not the same in all: {setting: value by sweep, None if it has
             none}.
         cautions: why values of two sweeps may not be comparable, a sentence each.
@@ -68,8 +69,7 @@ def compare(ledgers: Sequence[Ledger]) -> Comparison:
 
 
 def _row(ledger: Ledger, facts: Facts) -> dict[str, Any]:
-    summary, best = facts.summary, facts.best
-    counts = summary["trials"]
+    summary = facts.summary
     values = _values(facts)
     low, median, high = (None, None, None)
     if len(values) > 1:
@@ -83,12 +83,9 @@ def _row(ledger: Ledger, facts: Facts) -> dict[str, Any]:
         "sweep": summary["sweep"],
         "state": summary["state"],
         "method": facts.spec.trainable,
-        **{state: counts[state] for state in ("complete", "pruned", "failed")},
+        "trials": summary["trials"],
         "metric": facts.spec.objective.metric,
-        "best": None if best is None else best.values[0],
-        "best_trial": None if best is None else best.number,
-        "feasible": best is not None and best.violation == 0,
-        "params": {} if best is None else best.params,
+        "best": summary["best"],
         "quartile_1": low,
         "median": median,
         "quartile_3": high,
@@ -96,7 +93,7 @@ def _row(ledger: Ledger, facts: Facts) -> dict[str, Any]:
         "wall_s": summary["wall_s"],
         "gpu_hours": round(ledger.gpu_hours(), 4),
         "verdict": verdict,
-        "test_openings": len(summary["test_openings"]),
+        "test_openings": summary["test_openings"],
     }
 
 
@@ -180,15 +177,15 @@ def _drawn(found: Sequence[Facts]) -> bytes:
     return content.getvalue()
 
 
-def readable(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Rows with `wall`, the time that was worked as a person reads it."""
-    return [{**row, "wall": duration(row["wall_s"])} for row in rows]
+def lines(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The lines of the table, with `wall`: the time that was worked as a person reads it."""
+    return [view.flattened(row) | {"wall": duration(row["wall_s"])} for row in rows]
 
 
 def make_comparison_page(found: Comparison) -> str:
     """One HTML document that loads nothing."""
     names = [row["sweep"] for row in found.rows]
-    best = [{"sweep": row["sweep"], **row["params"]} for row in found.rows]
+    best = [{"sweep": row["sweep"], **(row["best"] or {}).get("params", {})} for row in found.rows]
     parameters = list(dict.fromkeys(name for row in best for name in row))
     differing = [{"setting": key, **values} for key, values in found.differences.items()]
 
@@ -201,7 +198,7 @@ def make_comparison_page(found: Comparison) -> str:
             policy=POLICY,
             cautions=found.cautions,
             png=found.png,
-            sweeps=_table("sweeps", readable(found.rows), READABLE, "The sweeps"),
+            sweeps=_table("sweeps", lines(found.rows), READABLE, "The sweeps"),
             parameters=_table("parameters", best, parameters, "Parameters of the best trials"),
             differences=_table(
                 "differences", differing, ["setting", *names], "Settings that are not the same"

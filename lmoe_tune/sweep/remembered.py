@@ -43,7 +43,7 @@ class Remembered:
 
         found_from = self._hash(folder)
         known = self._before.get(folder.name)
-        if known is None or known.get("found_from") != found_from:
+        if known is None or known.get("found_from") != found_from or _is_outdated(known["row"]):
             row: Row = json.loads(json.dumps(find(folder)))
             if self._hash(folder) != found_from or folder.is_running():
                 return row  # it has changed meanwhile
@@ -82,6 +82,12 @@ def _read(path: Path) -> dict[str, Row]:
         return {}
 
     return {name: one for name, one in found.items() if _is_known(one)}
+
+
+def _is_outdated(row: Row) -> bool:
+    """Whether it names a checkpoint that was deleted since, which no file of the sweep records."""
+    checkpoint = (row.get("best") or {}).get("checkpoint")
+    return checkpoint is not None and not os.path.exists(checkpoint)
 
 
 def _is_known(found: Any) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,9 @@ def checkpoint_of(folder: SweepFolder, number: int) -> Path | None:
 
 
 def summary(ledger: Ledger) -> dict[str, Any]:
-    """What `search --json` and `status --format json` print."""
+    """What `search --json` and `status --format json` print, and `list --format json` of each
+    sweep.
+    """
     counts = {name: ledger.standing.counts[name] for name in COUNTED}
     tracking = tracking_of(ledger)
     return {
@@ -78,36 +81,39 @@ def summary(ledger: Ledger) -> dict[str, Any]:
         "changes": changes_of(ledger),
         "test_openings": test_openings(ledger),
         **questions_of(ledger),
+        "started": datetime.fromtimestamp(ledger.created_ms // 1000).astimezone().isoformat(),
         "wall_s": round(ledger.wall_s(), 3),
         "folder": str(ledger.folder.path),
     }
 
 
-def flattened(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """A summary on one level, for a row or for lines."""
-    best = summary["best"] or {}
-    rest = {
-        key: value
-        for key, value in summary.items()
-        if key not in ("trials", "best", "sweep", "state")
-    }
-    if "started_from" in rest:
-        taken = [
-            f"{one['sweep']} (trial {', '.join(map(str, one['trials'])) or 'none'})"
-            for one in rest["started_from"]
-        ]
-        rest["started_from"] = "; ".join(taken)
-    return {
-        "sweep": summary["sweep"],
-        "state": summary["state"],
-        **summary["trials"],
-        "best_trial": best.get("trial"),
-        "best_value": best.get("value"),
-        **rest,
-        "test_openings": len(summary["test_openings"]),
-        "changes": "; ".join(summary["changes"]) or None,
-        "questions": ", ".join(map(str, summary["questions"] or ())) or None,
-    }
+def flattened(document: Mapping[str, Any]) -> dict[str, Any]:
+    """What a document says about a sweep, on one level, for a row or for lines."""
+    flat: dict[str, Any] = {}
+    for key, value in document.items():
+        match key:
+            case "trials":
+                flat |= value
+            case "best":
+                best = value or {}
+                flat |= {"best_trial": best.get("trial"), "best_value": best.get("value")}
+            case "started_from":
+                flat[key] = "; ".join(map(_origin, value))
+            case "changes":
+                flat[key] = "; ".join(value) or None
+            case "test_openings":
+                flat[key] = len(value)
+            case "questions":
+                flat[key] = ", ".join(map(str, value or ())) or None
+            case _:
+                flat[key] = value
+
+    return flat
+
+
+def _origin(taken: Mapping[str, Any]) -> str:
+    trials = ", ".join(map(str, taken["trials"])) or "none"
+    return f"{taken['sweep']} (trial {trials})"
 
 
 def started_from(ledger: Ledger) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import pytest
 
 from lmoe_tune.cli.report import compare as command
 from lmoe_tune.errors import UsageError
-from lmoe_tune.report.comparison import compare, make_comparison_page, readable
+from lmoe_tune.report.comparison import compare, lines, make_comparison_page
 from lmoe_tune.sweep.ledger import Ledger
 
 Cli = Callable[..., Any]
@@ -24,9 +24,10 @@ def test_sweeps_stand_side_by_side_with_what_differs(sweep: Callable[..., Ledger
     found = compare([first, second])
 
     one, two = found.rows
-    assert (one["sweep"], one["complete"], one["best"], one["best_trial"]) == ("first", 3, 0.9, 1)
+    assert (one["sweep"], one["trials"]["complete"]) == ("first", 3)
+    assert (one["best"]["value"], one["best"]["trial"]) == (0.9, 1)
     assert (one["median"], one["quartile_1"], one["quartile_3"]) == pytest.approx((0.8, 0.75, 0.85))
-    assert two["best"] == 0.95 and two["params"]
+    assert two["best"]["value"] == 0.95 and two["best"]["params"]
     assert found.differences["search.seed"] == {"first": 0, "second": 1}
     assert found.differences["fixed.mix_weight"] == {"first": None, "second": 2.0}
     assert "name" not in found.differences
@@ -50,9 +51,9 @@ def test_a_sweep_without_a_complete_trial_is_compared_all_the_same(
 ) -> None:
     found = compare([sweep("empty"), sweep("running", None), sweep("one", 0.9)])
 
-    assert [row["best"] for row in found.rows] == [None, None, 0.9]
+    assert [row["best"] is None for row in found.rows] == [True, True, False]
     page = make_comparison_page(found)
-    assert readable([{"wall_s": 4000.0}]) == [{"wall_s": 4000.0, "wall": "1h 06m"}]
+    assert lines([{"wall_s": 4000.0}]) == [{"wall_s": 4000.0, "wall": "1h 06m"}]
     assert "empty against running against one" in page
     assert "<script" not in page and "http" not in page.replace("http-equiv", "")
 
@@ -91,7 +92,8 @@ def test_compare_is_printed_for_programs(
         "csv": lambda text: list(csv.DictReader(io.StringIO(text))),
     }
     rows = read[form](printed)
-    assert [(row["sweep"], float(row["best"])) for row in rows] == [("a", 0.9), ("b", 0.8)]
+    best = [row["best"]["value"] if form == "json" else float(row["best_value"]) for row in rows]
+    assert ([row["sweep"] for row in rows], best) == (["a", "b"], [0.9, 0.8])
 
 
 @pytest.mark.parametrize(

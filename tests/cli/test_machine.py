@@ -120,4 +120,4 @@ def test_a_full_disk_says_what_decoded_images_must_leave(
 
     row = one(machine.folders(tmp_path), "free space")
 
-    assert (row["state"], "less than 1.1 GB" in row["advice"]) == ("warn", True)
+    assert (row["state"], "less than 1.07 GB" in row["advice"]) == ("warn", True)

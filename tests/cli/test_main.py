@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -438,8 +439,14 @@ def test_list_shows_all_sweeps_the_last_one_first(cli: Cli, sweep: Callable[...,
         ("second", "interrupted"),
         ("first", "complete"),
     ]
-    assert rows[1]["best_trial"] == 1 and rows[1]["best_value"] == 0.9
-    assert len(cli("list").stdout.splitlines()) == 3
+    assert rows[1] == json.loads(cli("status", "first", "--format", "json").stdout)
+    assert (rows[1]["best"]["trial"], rows[1]["best"]["value"]) == (1, 0.9)
+    started = datetime.fromisoformat(rows[1]["started"])
+    assert started.tzinfo is not None
+
+    heading, _, first = cli("list").stdout.splitlines()
+    assert heading.split()[-3:] == ["best_trial", "best_value", "started"]
+    assert first.endswith(started.replace(tzinfo=None).isoformat(" ", "minutes"))
     assert [
         row["sweep"] for row in csv.DictReader(io.StringIO(cli("list", "--format", "csv").stdout))
     ] == [

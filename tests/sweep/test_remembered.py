@@ -76,6 +76,27 @@ def test_other_things_that_a_row_shows_are_looked_at_too(
     assert find.asked == 4
 
 
+def test_a_row_is_found_again_where_the_checkpoint_that_it_names_was_deleted(
+    made: Ledger, tmp_path: Path
+) -> None:
+    asked, checkpoint = [], tmp_path / "epoch-0003.pt"
+    checkpoint.touch()
+
+    def find(folder: SweepFolder) -> Row:
+        asked.append(folder.name)
+        there = str(checkpoint) if checkpoint.exists() else None
+        return {"sweep": folder.name, "best": {"checkpoint": there}}
+
+    for is_there in (True, True, False, False):
+        if not is_there:
+            checkpoint.unlink(missing_ok=True)
+        remembered = Remembered(made.folder.home)
+        row = remembered.row(made.folder, find)
+        remembered.save()
+        assert (row["best"]["checkpoint"] is not None) == is_there
+    assert len(asked) == 2
+
+
 def test_what_runs_is_always_found(made: Ledger) -> None:
     find = Finder()
     with made.folder.locked():

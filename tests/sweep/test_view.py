@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -24,6 +25,35 @@ def test_the_summary_has_the_keys_of_the_contract(swept: Ledger) -> None:
     assert found["tracking_uri"] == f"sqlite:///{swept.folder.home / 'mlflow.db'}"
     assert found["experiment_id"] is None and found["parent_run_id"] is None
     assert isinstance(found["wall_s"], float)
+    started = datetime.fromisoformat(found["started"])
+    assert started.timestamp() == swept.created_ms // 1000
+
+
+def test_on_one_level_lists_are_counted_or_joined() -> None:
+    document = {
+        "sweep": "a",
+        "trials": {"complete": 2},
+        "best": {"trial": 1, "value": 0.5, "params": {}},
+        "started_from": [{"sweep": "b", "trials": [1, 2]}, {"sweep": "c", "trials": []}],
+        "changes": ["x", "y"],
+        "test_openings": [{}, {}],
+        "questions": [3, 4],
+    }
+    assert view.flattened(document) == {
+        "sweep": "a",
+        "complete": 2,
+        "best_trial": 1,
+        "best_value": 0.5,
+        "started_from": "b (trial 1, 2); c (trial none)",
+        "changes": "x; y",
+        "test_openings": 2,
+        "questions": "3, 4",
+    }
+    assert view.flattened({"best": None, "questions": None}) == {
+        "best_trial": None,
+        "best_value": None,
+        "questions": None,
+    }
 
 
 def test_the_leaderboard_has_the_keys_of_the_contract_and_its_order(swept: Ledger) -> None:
