@@ -71,6 +71,12 @@ DOORS: dict[str, Callable[[], bool]] = {
     "Ray takes SIGTERM by ray_constants.RAY_DISABLE_FAILURE_SIGNAL_HANDLER": (
         lambda: found("ray._private.ray_constants:RAY_DISABLE_FAILURE_SIGNAL_HANDLER") is False
     ),
+    "Ray's children call utils.set_kill_on_parent_death_linux as they start": (
+        lambda: (
+            "ray._private.utils.set_kill_on_parent_death_linux()"
+            in source("ray._private.services:start_ray_process")
+        )
+    ),
     "Ray prints a cluster's errors by worker.listen_error_messages": (
         lambda: callable(found("ray._private.worker:listen_error_messages"))
     ),

@@ -19,6 +19,7 @@ from typing import Any
 
 from lmoe_tune.errors import LmoeTuneError, UsageError
 from lmoe_tune.processes import (
+    Process,
     can_import,
     descendants,
     own_folder,
@@ -62,6 +63,7 @@ RAY_PATH_BYTES = len("/ray/session_2026-01-01_00-00-00_000000_1234567/sockets/pl
 START_ATTEMPTS = 3
 SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
 RAYS_VARIABLES = ("RAY_", "TUNE_", "PYTHONBREAKPOINT")
+VITAL = {"gcs_server": "Ray's head", "raylet": "Ray's raylet"}
 OBJECT_STORE_BYTES = 128 * 2**20  # nothing of ours goes through it
 
 
@@ -128,6 +130,8 @@ def started(
     address: str | None,
     sent: Callable[[], AbstractContextManager[dict[str, Any]]] | None = None,
     interrupted: Callable[[], bool] = lambda: False,
+    *,
+    abandons: bool = False,
 ) -> Iterator[Cluster]:
     """Ray for the length of the block: joined at `address` (or RAY_ADDRESS), else started on this
     machine.
@@ -137,6 +141,8 @@ def started(
     Args:
         sent: gives the runtime environment of the workers of a cluster that is joined.
         interrupted: whether to give up; it is asked all the while Ray starts.
+        abandons: this process ends soon where a local start is given up, so it is left as it is, its
+            processes paused (`pause_started`); else it is waited for, and shut down.
 
     Raises:
         LmoeTuneError: Ray cannot be started or joined.
@@ -164,7 +170,8 @@ def started(
             folder = stack.enter_context(_private_folder())
         elif sent:
             workers = stack.enter_context(sent())
-        yield stack.enter_context(_ray(address, folder, workers, interrupted))
+        ray_ = _ray(address, folder, workers, interrupted, abandons=abandons)
+        yield stack.enter_context(ray_)
 
 
 @contextmanager
@@ -224,12 +231,16 @@ def _ray(
     folder: Path | None,
     workers: dict[str, Any] | None,
     interrupted: Callable[[], bool],
+    *,
+    abandons: bool,
 ) -> Iterator[Cluster]:
     # An exception that a signal raises in the midst of Ray's start may leave a lock taken for ever,
     # so it starts in a thread, where none is raised; without that thread, its end would take 5 s.
     # Importing Tune takes a second of that time.
-    local, over = address is None, threading.Event()
-    starting = _in_thread("Ray's own", lambda: _start(address, folder, workers), over.wait)
+    local, over, given_up = address is None, threading.Event(), threading.Event()
+    starting = _in_thread(
+        "Ray's own", lambda: _start(address, folder, workers, given_up), over.wait
+    )
     importing = _in_thread("import Tune", _import_tune)
     try:
         while wait([starting, importing], ASKED_EVERY_S).not_done:
@@ -237,8 +248,12 @@ def _ray(
                 raise KeyboardInterrupt
         starting.result()
     except BaseException:
-        wait([starting], START_PATIENCE_S)  # half-way through it, it could not be shut down
-        _shut_down(local=local)
+        given_up.set()
+        if local and abandons:
+            pause_started()
+        else:
+            wait([starting], START_PATIENCE_S)  # half-way through it, it could not be shut down
+            _shut_down(local=local)
         over.set()
         raise
 
@@ -250,12 +265,19 @@ def _ray(
         over.set()
 
 
-def _start(address: str | None, folder: Path | None, workers: dict[str, Any] | None) -> None:
+def _start(
+    address: str | None,
+    folder: Path | None,
+    workers: dict[str, Any] | None,
+    given_up: threading.Event,
+) -> None:
     for attempt in range(1, START_ATTEMPTS + 1):
         try:
             _start_or_join(address, folder, workers)
             return
         except Exception as error:
+            if given_up.is_set():
+                return
             _shut_down(local=address is None)
             if address is None and attempt < START_ATTEMPTS:
                 continue  # on a busy machine its raylet may not be up within Ray's fixed 30 s
@@ -301,7 +323,7 @@ def _start_or_join(
             )
             return
         assert folder is not None, "Ray is started in a folder"
-        with _without_side_processes():
+        with _without_side_processes(), _in_own_groups():
             ray.init(
                 address="local",
                 include_dashboard=False,
@@ -466,7 +488,7 @@ def _vitals(*, local: bool) -> Vitals:
     import ray
 
     if local:
-        names = {"gcs_server": "Ray's head", "raylet": "Ray's raylet"}
+        names = VITAL
         ours = {
             Path(process.command.split(" ")[0]).name: process
             for process in descendants(os.getpid())
@@ -480,19 +502,46 @@ def _vitals(*, local: bool) -> Vitals:
     )
 
 
-def kill_started() -> None:
+def pause_started() -> None:
+    """Pause the two processes of a starting Ray whose end would end this one, from within Ray's C++
+    code: a signal that reached the whole process group ends them, too.
+
+    The kernel kills them when this process ends. Takes no lock, so a signal handler may call it.
+    """
+    for process in _started():
+        if _is_vital(process):
+            process.send(signal.SIGSTOP)
+
+
+def kill_started(*, but_vital: bool = False) -> None:
     """Kill the processes of a Ray that this process has started: some outlive it for a minute.
 
     Takes no lock, so a signal handler may call it.
+
+    Args:
+        but_vital: those that `pause_started` pauses are left to the kernel.
     """
+    for process in _started():
+        if not (but_vital and _is_vital(process)):
+            process.send(signal.SIGKILL)
+
+
+def _started() -> list[Process]:
+    """The processes of a Ray that this process has started."""
     ray = sys.modules.get("ray")
     if ray is None:
-        return
+        return []
 
     its_files = f"{os.path.dirname(str(ray.__file__))}/"
-    for process in descendants(os.getpid()):
-        if its_files in process.command or process.command.startswith("ray::"):
-            process.send(signal.SIGKILL)
+    return [
+        process
+        for process in descendants(os.getpid())
+        if its_files in process.command or process.command.startswith("ray::")
+    ]
+
+
+def _is_vital(process: Process) -> bool:
+    return Path(process.command.split(" ")[0]).name in VITAL
 
 
 def _shut_down(*, local: bool, lost: bool = False) -> None:
@@ -519,6 +568,28 @@ def _import_tune() -> None:
         from ray import tune  # noqa: F401
 
         from lmoe_tune.sweep import scheduler, searcher, watch  # noqa: F401
+
+
+@contextmanager
+def _in_own_groups() -> Iterator[None]:
+    """Ray's raylet and control store get process groups of their own: a signal that a terminal,
+    `timeout` or a scheduler sends to ours is for the driver, which shuts Ray down.
+
+    Where they died of it while the driver connects to them, Ray's C++ core would end the driver.
+    """
+    from ray._private import utils
+
+    die_with_parent = getattr(utils, "set_kill_on_parent_death_linux", None)
+    if die_with_parent is None:
+        yield
+        return
+
+    def in_own_group() -> None:  # in the child, before its program
+        os.setpgid(0, 0)
+        die_with_parent()
+
+    with _replaced(utils, "set_kill_on_parent_death_linux", in_own_group):
+        yield
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from lmoe_tune.errors import LmoeTuneError
 from lmoe_tune.records import TrialRecord
 from lmoe_tune.source_code import code_of
 from lmoe_tune.sweep import schema
-from lmoe_tune.sweep.guard import ClusterLostError
+from lmoe_tune.sweep.guard import LEAVE_S, ClusterLostError
 from lmoe_tune.sweep.ledger import Ledger, Suggestion, now_ms
 from lmoe_tune.sweep.lines import LedgerError
 from lmoe_tune.sweep.nodes import Nodes
@@ -42,6 +42,8 @@ class SweepControl:
     Attributes:
         has_signal: whether a signal to stop has arrived, though its handler may not have run.
         heeds: what runs looks at `interrupted` several times a second.
+        starts_ray: Ray is being started.
+        start_was_given_up: because of an interruption.
         nonce: what a worker must find in the sweep's folder.
         handed_back: trials that came back unfinished, from a node left out or out of memory; they
             are handed out again.
@@ -66,7 +68,7 @@ class SweepControl:
         self._interrupted = False
         self._stop = stop or Event()
         self.has_signal: Callable[[], bool] = lambda: False
-        self.heeds = False
+        self.heeds = self.starts_ray = self.start_was_given_up = False
         self.fatal: BaseException | None = None
         self.baseline = _baseline_metrics(ledger)
         self.nonce = leave_sign(ledger.folder.path, code_of(ledger.spec, import_path))
@@ -111,6 +113,18 @@ class SweepControl:
         finally:
             self.heeds = False
 
+    @contextmanager
+    def starting_ray(self) -> Iterator[None]:
+        """Ray starts in the block."""
+        self.starts_ray = True
+        try:
+            yield
+        except BaseException:
+            self.start_was_given_up = self.interrupted
+            raise
+        finally:
+            self.starts_ray = False
+
     @property
     def was_interrupted_first(self) -> bool:
         """Whether Ray died of the signal that asked us to stop, which reaches the whole group."""
@@ -125,14 +139,17 @@ class SweepControl:
         """Whether the ledger can still be written: not once its memory is ahead of its file."""
         return not self.ledger.in_transaction and not isinstance(self.fatal, LedgerError)
 
-    def on_cluster_lost(self, what: str) -> None:
-        """Ray has died. Called from another thread."""
+    def on_cluster_lost(self, what: str) -> float:
+        """Ray has died; returns how many seconds its loop may take to notice. Called from another
+        thread.
+        """
         give_up = time.monotonic() + SIGNAL_PATIENCE_S
         while not self.interrupted and time.monotonic() < give_up:
             time.sleep(0.1)  # the signal that ended it may be for us, too
         self.fatal = self.fatal or ClusterLostError(
             f"{what}. Nothing that was reported is lost; to continue: {self.ledger.resume_command}"
         )
+        return SIGNAL_PATIENCE_S if self.interrupted else LEAVE_S
 
     def worker_config(self, suggestion: Suggestion) -> dict[str, Any]:
         """What a worker needs to run a trial; the rest it reads in the sweep's folder."""

@@ -59,12 +59,12 @@ class Vitals:
 
 @contextmanager
 def guarded(
-    vitals: Vitals, on_lost: Callable[[str], None], give_up: Callable[[], None]
+    vitals: Vitals, on_lost: Callable[[str], float], give_up: Callable[[], None]
 ) -> Iterator[None]:
     """Watches Ray in a thread for the length of the block.
 
     Args:
-        on_lost: is told what has died, and makes the block end.
+        on_lost: is told what has died, and makes the block end; gives the seconds it may take.
         give_up: ends the process if the block does not end because it waits within Ray.
     """
     left = threading.Event()
@@ -73,8 +73,7 @@ def guarded(
         while not left.wait(CHECK_S):
             lost = vitals.check()
             if lost is not None:
-                on_lost(lost)
-                if not left.wait(LEAVE_S):
+                if not left.wait(on_lost(lost)):
                     give_up()
                 return
 

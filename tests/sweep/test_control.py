@@ -14,6 +14,7 @@ from lmoe_tune.errors import LmoeTuneError
 from lmoe_tune.records import TrialRecord
 from lmoe_tune.sweep import control as module
 from lmoe_tune.sweep.control import SweepControl
+from lmoe_tune.sweep.guard import LEAVE_S
 from lmoe_tune.sweep.ledger import Ledger, Suggestion, now_ms
 from lmoe_tune.sweep.lines import LedgerError
 from trainables.handshake import Place
@@ -413,7 +414,7 @@ def test_when_ray_has_died_the_run_ends_with_how_to_resume_and_the_ledger_can_be
 ) -> None:
     running = control()
     start(running)
-    running.on_cluster_lost("Ray's head has died")
+    assert running.on_cluster_lost("Ray's head has died") == LEAVE_S
     assert running.stopping and running.can_record
     assert "Ray's head has died" in str(running.fatal) and "lmoe-tune resume small" in str(
         running.fatal

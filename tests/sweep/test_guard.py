@@ -83,7 +83,12 @@ def test_the_block_hears_what_has_died_and_the_process_is_not_ended_once_it_leav
 ) -> None:
     monkeypatch.setattr(module, "CHECK_S", 0.01)
     heard, given_up = threading.Event(), threading.Event()
-    with guarded(Vitals({"it": seen(child)}), lambda lost: heard.set(), given_up.set):
+
+    def on_lost(lost: str) -> float:
+        heard.set()
+        return PATIENCE_S
+
+    with guarded(Vitals({"it": seen(child)}), on_lost, given_up.set):
         child.kill()
         assert heard.wait(PATIENCE_S)
     assert not given_up.is_set()
@@ -93,8 +98,7 @@ def test_a_block_that_does_not_leave_ends_the_process(
     child: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "CHECK_S", 0.01)
-    monkeypatch.setattr(module, "LEAVE_S", 0.01)
     given_up = threading.Event()
-    with guarded(Vitals({"it": seen(child)}), lambda lost: None, given_up.set):
+    with guarded(Vitals({"it": seen(child)}), lambda lost: 0.01, given_up.set):
         child.kill()
         assert given_up.wait(PATIENCE_S)
