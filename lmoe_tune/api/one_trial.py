@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from lmoe_tune.api.loading import load_spec
 from lmoe_tune.arguments import refuse_other, refuse_other_items
 from lmoe_tune.data.decode_ahead import decode_ahead
+from lmoe_tune.data.inspection import refuse_unsound
 from lmoe_tune.durable import read_text, write_durably
 from lmoe_tune.errors import UsageError
 from lmoe_tune.home import resolve_home
@@ -90,18 +91,24 @@ class SingleTrial:
         return max((self.folder / "checkpoints").glob("epoch-*.pt"), default=None)
 
     def __iter__(self) -> Iterator[TrialEpoch]:
-        """Train; raises TrainingError where a loss is not finite."""
+        """Train; raises TrainingError where a loss is not finite, UsageError where the data are not fit
+        for a search.
+        """
         from lmoe_tune.training.trial import run_trial
 
-        spec = self.spec
+        spec, observer = self.spec, self._observer
+        inspected = refuse_unsound(spec.data, self._home, observer.on_work)
+        if not self._epochs:
+            for problem in inspected.problems:
+                observer.on_message(f"warning: {problem}")
         self._make_folder()
         write_durably(self.folder / "spec.yaml", resolved_yaml(spec).encode())
         write_durably(self.folder / "params.json", json.dumps(self.params, indent=1).encode())
         decode_ahead(
             spec.data,
             self._home,
-            progress=lambda done, total: self._observer.on_work("images decoded", done, total),
-            say=self._observer.on_message,
+            progress=lambda done, total: observer.on_work("images decoded", done, total),
+            say=observer.on_message,
         )
 
         objective = self._method.objective(self.params)

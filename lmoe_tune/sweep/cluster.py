@@ -11,6 +11,7 @@ import socket
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
@@ -62,6 +63,7 @@ MAX_SOCKET_BYTES = 107  # of a path, linux/un.h
 RAY_PATH_BYTES = len("/ray/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store.1")
 START_ATTEMPTS = 3
 SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
+LOGS_ARE_KEPT_S = 24 * 3600.0
 RAYS_VARIABLES = ("RAY_", "TUNE_", "PYTHONBREAKPOINT")
 VITAL = {"gcs_server": "Ray's head", "raylet": "Ray's raylet"}
 OBJECT_STORE_BYTES = 128 * 2**20  # nothing of ours goes through it
@@ -443,6 +445,7 @@ def _private_folder() -> Iterator[Path]:
     given = os.environ.get("RAY_TMPDIR")
     usual = Path(given or tempfile.gettempdir()) / _own_name()
     if _is_short(usual) and own_folder(usual) is not None:
+        _in_thread("remove old logs", lambda: remove_old_sessions(usual / "ray"))
         yield usual
         return
 
@@ -467,6 +470,20 @@ def _private_folder() -> Iterator[Path]:
         f"Ray needs a folder with a short path for its sockets, and none of {', '.join(bases)} can be written in; "
         "set RAY_TMPDIR to one"
     )
+
+
+def remove_old_sessions(folder: Path) -> None:
+    """Remove what Ray has left of runs whose process has ended, and whose logs are more than a day
+    old; Ray removes nothing itself.
+    """
+    for session in folder.glob("session_*_*"):
+        pid = session.name.rpartition("_")[2]
+        if session.is_symlink() or os.path.exists(f"/proc/{pid}"):
+            continue
+        with suppress(OSError):
+            logs = [path.stat().st_mtime for path in (session / "logs").glob("*")]
+            if time.time() - max(logs, default=session.stat().st_mtime) > LOGS_ARE_KEPT_S:
+                shutil.rmtree(session, ignore_errors=True)
 
 
 def _own_name() -> str:

@@ -134,8 +134,7 @@ class SweepFolder:
             while not _try_lock(file.fileno(), fcntl.LOCK_EX):
                 if time.monotonic() > patience_until:
                     raise SweepLockedError(
-                        f"the sweep '{self.name}' is being worked on by {_holder(lock)}; "
-                        "wait for it, or stop that process first"
+                        f"the sweep '{self.name}' is being worked on by {_holder(lock)}"
                     )
                 time.sleep(0.05)
             with writing(lock):
@@ -236,8 +235,10 @@ def _try_lock(descriptor: int, kind: int) -> bool:
 
 
 def _holder(path: Path) -> str:
-    try:
+    who = "another process"
+    with suppress(OSError, ValueError):
         holder = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return "another process"
-    return f"process {holder.get('pid')} on {holder.get('host')}"
+        who = f"process {holder.get('pid')} on {holder.get('host')}"
+        if (holder.get("pid"), holder.get("host")) == (os.getpid(), socket.gethostname()):
+            return f"{who}, which is this one: wait until that has ended"
+    return f"{who}; wait for it, or stop that process first"

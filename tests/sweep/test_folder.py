@@ -54,6 +54,18 @@ def test_a_second_holder_is_refused_with_the_pid_and_host_of_the_first(
     assert folder.is_running()
 
 
+def test_a_second_holder_in_the_same_process_is_not_told_to_stop_it(
+    folder: SweepFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LOCK_PATIENCE_S", 0.1)
+    with (
+        folder.locked(),
+        pytest.raises(SweepLockedError, match="which is this one: wait until that has ended"),
+        folder.locked(),
+    ):
+        pass
+
+
 def test_the_lock_of_a_killed_process_is_free_at_once(
     folder: SweepFolder, holder: subprocess.Popen[str]
 ) -> None:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,28 @@ def test_rays_variables_go_and_the_users_stay(monkeypatch: pytest.MonkeyPatch, l
     assert "GONE" not in os.environ
     os.environ |= {"MINE": "before", "GONE": "before"}
     assert dict(os.environ) == before
+
+
+def test_old_logs_of_rays_go_and_those_of_a_running_process_stay(tmp_path: Path) -> None:
+    old, gone = time.time() - 2 * cluster.LOGS_ARE_KEPT_S, 2**22 + 1  # no process has such a number
+    names = {
+        f"session_a_{gone}": (old, old),
+        f"session_b_{gone}": (old, time.time()),
+        f"session_c_{os.getpid()}": (old, old),
+        "something": (old, old),
+    }
+    for name, (made, logged) in names.items():
+        logs = tmp_path / name / "logs"
+        logs.mkdir(parents=True)
+        (logs / "raylet.out").touch()
+        os.utime(logs / "raylet.out", (logged, logged))
+        os.utime(tmp_path / name, (made, made))
+    (tmp_path / "session_latest").symlink_to(tmp_path / "something")
+
+    cluster.remove_old_sessions(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        [*list(names)[1:], "session_latest"]
+    )
 
 
 IN_C_CODE = """
