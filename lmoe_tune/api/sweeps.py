@@ -142,6 +142,7 @@ class Sweep:
             The server that has everything now, without a password.
 
         Raises:
+            UsageError: the sweep is a copy of another one, whose runs it would overwrite.
             TrackingError: it could not be reached; nothing is lost.
             SweepLockedError: a process works on the sweep.
         """
@@ -377,9 +378,12 @@ def serve_ui(home: Path, name: str | None, port: int | None, observer: Observer)
 
 def _synced(part: SweepFolder, uri: str, say: Callable[[str], None]) -> bool:
     from lmoe_tune.sweep import projector
+    from lmoe_tune.sweep.copies import refuse_copy
 
     with part.locked():
-        return projector.sync(Ledger.writing(part, view.read_spec(part)), uri, say)
+        ledger = Ledger.writing(part, view.read_spec(part))
+        refuse_copy(ledger)
+        return projector.sync(ledger, uri, say)
 
 
 def latest_sweep(home: Path, *, unfinished: bool) -> SweepFolder:

@@ -140,6 +140,7 @@ def _caches(home: Path, given: Spec | None) -> list[Finding]:
 
 
 def _sweeps(home: Path) -> list[Finding]:
+    from lmoe_tune.sweep.copies import about_copy, original_of
     from lmoe_tune.sweep.folder import SweepFolder, find_sweeps
     from lmoe_tune.sweep.lines import LedgerError
     from lmoe_tune.sweep.rebuild import behind, survey
@@ -178,6 +179,11 @@ def _sweeps(home: Path) -> list[Finding]:
             continue
 
         assert ledger is not None, "a ledger that lacks nothing"
+        original = original_of(ledger)
+        if original is not None:
+            findings.append(finding("warn", what, *about_copy(ledger, original)))
+            continue
+
         state = state_of(ledger)
         if state == "interrupted":
             fix = advice.resume(folder.name, home=home)
@@ -201,8 +207,8 @@ def rebuild_ledger(home: Path, name: str) -> str:
     from lmoe_tune.wording import did_you_mean, masked, printable
 
     folder = SweepFolder(home, name)
-    if not (is_name(name) and folder.spec.is_file()):
-        known = [path.parent.name for path in (home / "sweeps").glob("*/spec.yaml")]
+    if not (is_name(name) and folder.path.is_dir()):
+        known = [path.name for path in (home / "sweeps").glob("*") if path.is_dir()]
         hint = did_you_mean(name, known)
         raise UsageError(f"no sweep '{printable(masked(name))}' in {home / 'sweeps'}{hint}")
 

@@ -28,6 +28,7 @@ from lmoe_tune.spec import LoadedSpec, Spec, diff, resolved_yaml, with_start_of
 from lmoe_tune.spec.record import CHANGEABLE, CHANGEABLE_DATA, SETTLED_AT_START
 from lmoe_tune.sweep import schema, view
 from lmoe_tune.sweep.budget import Budget, BudgetChange
+from lmoe_tune.sweep.copies import refuse_copy
 from lmoe_tune.sweep.folder import SweepFolder, refuse_lost_ledger
 from lmoe_tune.sweep.ledger import Ledger, now_ms
 from lmoe_tune.sweep.sampling import make_distributions, make_sampler
@@ -201,8 +202,9 @@ def settle(
 
     Raises:
         UsageError: the data or the code have changed since the sweep was started, and that is not
-            allowed.
+            allowed; or the sweep is a copy of another one.
     """
+    refuse_copy(ledger)
     name, attrs = ledger.folder.name, dict[str, Any]()
     fingerprint = describe_splits(ledger.spec.data, ledger.folder.home)["fingerprint"]
     code = code_of(ledger.spec, import_path)

@@ -72,14 +72,14 @@ def survey(folder: SweepFolder, spec: Spec) -> Remains:
         elif record.get("op_code") == Operation.SET_STUDY_SYSTEM_ATTR:
             system_attrs.update(record["system_attr"])
     if "sweep_id" not in attrs:
-        attrs |= _read_about(folder)
+        attrs |= read_about(folder)
     if "sweep_id" not in attrs:
         raise LedgerError(
             f"{folder.path}: neither the ledger nor {folder.about.name} says which sweep this is"
         )
     # Whatever is lost, it stays known that the test set was opened.
     attrs = {
-        key: of for key, of in _read_about(folder).items() if schema.TEST_OPENING.holds(key)
+        key: of for key, of in read_about(folder).items() if schema.TEST_OPENING.holds(key)
     } | attrs
     trials, from_records = dict(before.trials), 0
     for path in folder.trials.glob("[0-9]*"):
@@ -243,7 +243,8 @@ def _datetime(ms: int) -> datetime:
     return datetime.fromtimestamp(ms / 1000, tz=UTC).astimezone().replace(tzinfo=None)
 
 
-def _read_about(folder: SweepFolder) -> dict[str, Any]:
+def read_about(folder: SweepFolder) -> dict[str, Any]:
+    """What `sweep.json` says; nothing if it cannot be read."""
     try:
         found = json.loads(folder.about.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ import pytest
 import typer
 
 import lmoe_tune
+from lmoe_tune.cli import doctor
 from lmoe_tune.cli.main import _unforeseen, _was_interrupted, app, run
 from lmoe_tune.sweep.ledger import Ledger
 from lmoe_tune.sweep.view import read_sweep
@@ -385,6 +387,28 @@ def test_doctor_names_an_unfinished_and_a_damaged_sweep(
     assert done.returncode == 1
 
 
+def test_a_sweep_that_was_copied_in_its_home_is_named_and_does_not_continue(
+    cli: Cli, sweep: Callable[..., Ledger]
+) -> None:
+    original = sweep("original", 0.9, None).folder
+    copy = original.path.with_name("copy")
+    shutil.copytree(original.path, copy)
+
+    rows = {row["what"]: row for row in doctor._sweeps(original.home)}
+
+    assert rows["sweep original"]["state"] == "ok"
+    assert rows["sweep copy"]["state"] == "warn"
+    assert "a copy of 'original'" in rows["sweep copy"]["found"]
+    assert f"move {copy} out of this home" in rows["sweep copy"]["advice"]
+    for command in ("resume", "sync"):
+        done = cli(command, "copy")
+        assert (done.returncode, "a copy of 'original'" in done.stderr) == (2, True)
+
+    shutil.rmtree(original.path)
+    (row,) = doctor._sweeps(original.home)
+    assert (row["what"], row["state"]) == ("sweep copy", "ok"), "as if it had been renamed"
+
+
 @pytest.mark.slow
 def test_doctor_looks_at_the_caches_of_a_spec_and_of_the_sweeps(
     cli: Cli, sweep: Callable[..., Ledger], tmp_path: Path
@@ -423,6 +447,8 @@ def test_doctor_rebuilds_a_damaged_ledger_and_leaves_a_whole_one_alone(
     assert "nothing to rebuild" in again.stderr
     assert "did you mean 'damaged'?" in cli("doctor", "--rebuild", "damagde").stderr
     assert cli("doctor", "--rebuild", "none").returncode == 2
+    damaged.with_name("spec.yaml").unlink()
+    assert "spec.yaml is gone: put it back" in cli("doctor", "--rebuild", "damaged").stderr
     assert cli("doctor", "--rebuild", "../sweeps/damaged").returncode == 2
 
 
