@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import types
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -82,10 +83,19 @@ def options_at(path: KeyPath) -> tuple[str, ...]:
         if isinstance(entry, OneOf):
             return entry.options
 
+    return _options(annotation)
+
+
+def _options(annotation: Any) -> tuple[str, ...]:
     if get_origin(annotation) is Literal:
         return tuple(map(str, get_args(annotation)))
+    if annotation is bool:
+        return "true", "false"
+    if not _is_union(annotation):
+        return ()
 
-    return ()
+    of_members = [_options(member) for member in get_args(annotation)]
+    return tuple(itertools.chain(*of_members)) if all(of_members) else ()
 
 
 def meant_key(path: KeyPath, key: str) -> str | None:
@@ -188,9 +198,6 @@ def _words(annotation: Any, metadata: Iterable[Any]) -> str:
             case MaxLen(max_length=length):
                 most = f" of at most {length}"
 
-    if get_origin(annotation) is Literal:
-        return "one of " + ", ".join(map(str, get_args(annotation)))
-
     if annotation in (int, float):
         noun = "a whole number" if annotation is int else "a number"
         limits = [float(limit) if limit is not None else None for limit in (low, high)]
@@ -198,6 +205,8 @@ def _words(annotation: Any, metadata: Iterable[Any]) -> str:
 
     if annotation is bool:
         return "true or false"
+    if words := _options(annotation):
+        return f"one of {', '.join(words)}"
     if annotation is str:
         return "text"
     if get_origin(annotation) is tuple:

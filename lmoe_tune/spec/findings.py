@@ -184,8 +184,10 @@ class Findings:
             number = takes(path, int) or takes(path, float)
             if number and isinstance(node.value, float) and not math.isfinite(node.value):
                 return "; it must be finite"
-            if isinstance(node.value, str) and options_at(path):
-                return self.did_you_mean(node.value, options_at(path))
+            if options := options_at(path):  # quotes would not make another value one of them
+                if node.value in options:
+                    return "; leave out the quotes"
+                return self.did_you_mean(str(node.value), options)
 
             if isinstance(node.value, str) and node.quoted and number:
                 try:

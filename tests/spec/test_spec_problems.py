@@ -350,6 +350,7 @@ def test_a_right_distribution_loads(load, with_space, space, entry):
             "value is 'no/such.pt', but must be none, imagenet or the path",
         ),
         ("model: {weights: 1}", "put it in quotes"),
+        ("train: {tf32: 'true'}", "must be true or false; leave out the quotes"),
         ("epochs: 3", "5:1 epochs: unknown key; did you mean 'train.epochs'?"),
         ("hyperparameters: {}", "unknown key; did you mean 'space'?"),
         (
@@ -366,6 +367,17 @@ def test_a_wrong_setting_is_one_problem(load, with_line, line, message):
         load(with_line(line))
     else:
         assert message in load.problem(with_line(line))
+
+
+@pytest.mark.parametrize(
+    ("line", "end"),
+    [
+        ("train: {precision: 5}", "but must be one of auto, fp32, bf16"),
+        ("train: {compile: 3}", "but must be one of auto, true, false"),
+    ],
+)
+def test_where_a_few_words_are_possible_no_quotes_are_advised(load, with_line, line, end):
+    assert load.problem(with_line(line)).endswith(end)
 
 
 @pytest.mark.parametrize(
