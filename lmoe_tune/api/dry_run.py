@@ -85,7 +85,7 @@ def foreseen(loaded: LoadedSpec, change: BudgetChange, home: Path) -> DryRun:
     wanted = resolve_platform(loaded.spec)
     spec, sources = would_take(wanted, SweepFolder(home, wanted.name))
     trials = change.applied(Budget.of(spec)).trials
-    machine = Capacity(cpus=os.cpu_count() or 1, gpus=len(list(Path("/dev").glob("nvidia[0-9]*"))))
+    machine = Capacity(cpus=os.cpu_count() or 1, gpus=model.num_gpus())
     refuse_too_large([machine], spec.resources)
     slots = slots_of([machine], spec.resources, spec.search.max_concurrent)
     configurations = first_suggestions(spec, min(NUM_SHOWN, trials or NUM_SHOWN))

@@ -101,6 +101,8 @@ def _package(name: str, needed: str) -> Finding:
 
 def hardware() -> list[Finding]:
     """Processors and GPUs, and whether this torch has code for the latter."""
+    from lmoe_tune.cost import num_gpus
+
     found = [finding("ok", "CPU cores", str(os.cpu_count()))]
     try:
         import torch
@@ -123,7 +125,7 @@ def hardware() -> list[Finding]:
         what = f"{type(error).__name__}: {error}"
         return [*found, finding("warn", "GPUs", what, "see that torch and the driver fit")]
 
-    if not names and any(Path("/dev").glob("nvidia[0-9]*")):
+    if not names and num_gpus():
         advice = "see that torch and the driver fit, and what CUDA_VISIBLE_DEVICES says"
         return [*found, finding("warn", "GPUs", "there is one, but torch sees none", advice)]
 
