@@ -28,6 +28,7 @@ from lmoe_tune.data.decode_ahead import decode_files
 from lmoe_tune.errors import LmoeTuneError, UsageError
 from lmoe_tune.sweep import projector, view
 from lmoe_tune.sweep.cluster import refuse_unusable
+from lmoe_tune.sweep.copies import refuse_copy
 from lmoe_tune.sweep.folder import SweepFolder
 from lmoe_tune.sweep.ledger import Ledger
 from lmoe_tune.sweep.observer import Observer
@@ -188,6 +189,7 @@ def confirm(
 
     with folder.locked(), folder.confirmation.locked():
         ledger = Ledger.writing(folder, view.read_spec(folder))
+        refuse_copy(ledger)
         import_path = _import_path(ledger)
         notes = _refuse_unfinished(ledger, allow_unfinished)
         if reseed is not None:

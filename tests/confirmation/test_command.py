@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,9 @@ from lmoe_tune.errors import LmoeTuneError, UsageError
 from lmoe_tune.spec import Distribution, resolved_yaml, spec_from_resolved
 from lmoe_tune.sweep import folder as folder_module
 from lmoe_tune.sweep import projector, view
-from lmoe_tune.sweep.folder import SweepLockedError
+from lmoe_tune.sweep.folder import SweepFolder, SweepLockedError
 from lmoe_tune.sweep.ledger import Ledger
+from lmoe_tune.sweep.rebuild import write_about
 from lmoe_tune.sweep.runner import Outcome
 from lmoe_tune.sweep.settings import RunSettings
 
@@ -293,6 +295,15 @@ def test_failed_jobs_are_named_with_an_exit_code_of_their_own(
     assert "failed: mixoe untuned, split 0, seed 1000: out of memory" in done.stderr
     assert "the same command tries the failed jobs once more" in done.stderr
     assert "Real: trial 2" in done.stdout
+
+
+def test_a_copied_sweep_is_not_confirmed(sweep: Ledger, run: Run) -> None:
+    write_about(sweep)
+    copied = SweepFolder(sweep.folder.home, "backup")
+    shutil.copytree(sweep.folder.path, copied.path)
+    with pytest.raises(UsageError, match=r"it is a copy of 'small'"):
+        run("confirm", "backup")
+    assert view.test_openings(view.read_sweep(copied)) == []
 
 
 @pytest.mark.parametrize(
