@@ -106,8 +106,10 @@ class Aside:
         Args:
             path: what it is to be called like; the folder is the one that it will be in.
         """
-        self._path = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_native_id()}.tmp")
-        self._file = self._path.open("wb")
+        folder, name = os.path.split(path)
+        who = f"{os.getpid()}-{threading.get_native_id()}"
+        self._path = os.path.join(folder, f".{name}.{who}.tmp")
+        self._file = open(self._path, "wb")  # noqa: SIM115 - closed by `place` or `discard`
 
     def write(self, content: bytes | memoryview, *, sync: bool) -> None:
         """Add to it, and wait until the disk has it if wanted."""
@@ -119,7 +121,7 @@ class Aside:
     def place(self, path: Path, *, sync: bool) -> None:
         """Rename it, and wait until the disk has the new name if wanted."""
         self._file.close()
-        self._path.replace(path)
+        os.replace(self._path, path)
         if sync:
             sync_folder(path.parent)
 
@@ -128,7 +130,7 @@ class Aside:
         with suppress(OSError):
             self._file.close()
         with suppress(OSError):
-            self._path.unlink(missing_ok=True)
+            os.unlink(self._path)
 
 
 def _replace(path: Path, content: bytes | memoryview, *, sync: bool) -> None:

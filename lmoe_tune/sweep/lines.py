@@ -18,6 +18,7 @@ from lmoe_tune.errors import LmoeTuneError
 Record = dict[str, Any]
 
 _CRC_LENGTH = len(',"crc":"00000000"}')
+_COMPACT = json.JSONEncoder(separators=(",", ":"))
 
 
 class LedgerError(LmoeTuneError):
