@@ -37,7 +37,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
     if call == "fsync":
         monkeypatch.setattr(os, "fsync", fail)
     else:
-        monkeypatch.setattr(Path, "replace", fail)
+        monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(StorageError if isinstance(error, OSError) else type(error)):
         write_durably(path, b"new")
     assert path.read_bytes() == b"old"
@@ -48,12 +48,12 @@ def test_the_content_is_synced_before_it_gets_its_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     events = []
-    fsync, replace = os.fsync, Path.replace
+    fsync, replace = os.fsync, os.replace
     monkeypatch.setattr(
         os, "fsync", lambda descriptor: (events.append("sync"), fsync(descriptor))[1]
     )
     monkeypatch.setattr(
-        Path, "replace", lambda self, to: (events.append("rename"), replace(self, to))[1]
+        os, "replace", lambda path, to: (events.append("rename"), replace(path, to))[1]
     )
     write_durably(tmp_path / "file", b"content")
     assert events == ["sync", "rename", "sync"]
