@@ -80,7 +80,7 @@ def winner_of(ledger: Ledger, trial: int | None = None) -> Winner:
     it.
 
     Raises:
-        UsageError: there is none yet, or its weights are gone.
+        UsageError: there is none yet, its weights are gone, or a later confirmation has not ended.
     """
     if trial is None and (document := _confirmation(ledger)) is not None:
         return _confirmed(ledger, document)
@@ -142,7 +142,11 @@ def _confirmation(ledger: Ledger) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     if len(document.get("test_openings", ())) < len(view.test_openings(ledger)):
-        return None  # a later confirmation has begun but not ended: the winner may change
+        name, home = ledger.folder.name, ledger.folder.home
+        raise UsageError(
+            f"a later confirmation of the sweep '{name}' has begun and not ended, so its winner may change; finish it "
+            f"with {advice.confirm(name, home=home)}, or export what the search found with --trial"
+        )
     if document.get("winner"):
         return document
 

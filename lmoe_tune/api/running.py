@@ -21,11 +21,12 @@ from lmoe_tune.spec.model import NAME_MUST_BE, NAME_PATTERN
 from lmoe_tune.spec.record import problems_of
 from lmoe_tune.sweep import projector, view
 from lmoe_tune.sweep.budget import Budget, BudgetChange, change_of, how_to_extend, refuse_useless
-from lmoe_tune.sweep.cluster import refuse_unusable
+from lmoe_tune.sweep.cluster import is_local, refuse_unusable
 from lmoe_tune.sweep.folder import SweepFolder
 from lmoe_tune.sweep.ledger import Ledger
 from lmoe_tune.sweep.lifecycle import first_attrs, prepare, settle, write_records
 from lmoe_tune.sweep.observer import Observer
+from lmoe_tune.sweep.readiness import refuse_unready
 from lmoe_tune.sweep.rebuild import behind, write_about
 from lmoe_tune.sweep.runner import run_sweep
 from lmoe_tune.sweep.settings import Leave, RunSettings
@@ -119,6 +120,8 @@ def start(
         say=settings.observer.on_work,
         warn=settings.observer.on_message,
     )
+    if not folder.exists() and is_local(settings.address):
+        refuse_unready(ready.spec, home)
     for line in in_words(ready.sources):
         settings.observer.on_message(line)
     import_path = loaded.folder

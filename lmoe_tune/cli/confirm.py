@@ -82,7 +82,13 @@ def confirm(
         )
     sweep = open_sweep(name, resolve_home(home))
     if dry_run:
-        forecast = running.forecast(sweep, seeds=seeds, top=top, splits=split_numbers)
+        forecast = running.forecast(
+            sweep,
+            seeds=seeds,
+            top=top,
+            splits=split_numbers,
+            tuned_comparators=tuned_comparators,
+        )
         if chosen == "json":
             print_json(forecast.to_json())
         else:

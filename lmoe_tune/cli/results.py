@@ -19,7 +19,6 @@ from lmoe_tune.cli.options import (
     FormatOption,
     HomeOption,
     NameArgument,
-    OptionalNameArgument,
     checked_format,
     resolve_home,
 )
@@ -245,7 +244,10 @@ def _how_many_differ(differences: Sequence[str]) -> str:
 
 @app.command()
 def ui(
-    name: OptionalNameArgument = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="[NAME]", help="The sweep to open; all of the home's by default."),
+    ] = None,
     port: Annotated[
         int | None,
         typer.Option(min=1, max=65535, help="Port on this machine; 5000 or a free one by default."),

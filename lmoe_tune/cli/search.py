@@ -28,7 +28,7 @@ from lmoe_tune.cli.output import (
     shown,
 )
 from lmoe_tune.errors import UsageError
-from lmoe_tune.wording import duration, first_few, readable_size
+from lmoe_tune.wording import counted, duration, first_few, readable_size
 
 if TYPE_CHECKING:
     from lmoe_tune.api.sweeps import Sweep
@@ -282,14 +282,14 @@ def prune_checkpoints(
 
     freed = open_sweep(name, resolve_home(home)).prune_checkpoints(keep)
     typer.echo(
-        f"freed {readable_size(freed.num_bytes)}: those of {len(freed.removed)} trials are gone"
+        f"freed {readable_size(freed.num_bytes)}: the checkpoints of {counted(len(freed.removed), 'trial')}"
     )
     for what, numbers in (
         ("of the best trials", freed.best),
         ("to continue from", freed.unfinished),
     ):
         if numbers:
-            typer.echo(f"kept {what}: {first_few(map(str, numbers))}")
+            typer.echo(f"kept {what}: trial {first_few(map(str, numbers))}")
 
 
 @app.command()

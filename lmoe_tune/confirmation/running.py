@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Protocol, overload
@@ -217,9 +217,13 @@ def forecast(
     seeds: int = NUM_SEEDS,
     top: int = 3,
     splits: Sequence[int] | None = None,
+    tuned_comparators: bool = False,
 ) -> Forecast:
     """What `confirm` with these arguments would cost, and what it could find; nothing is trained,
     opened or recorded.
+
+    With `tuned_comparators`, its notes name the searches that come first; they and the jobs of what
+    they find are not counted.
 
     Raises:
         UsageError: as `confirm`.
@@ -231,7 +235,18 @@ def forecast(
     plan = make_plan(
         ledger, import_path, top=top, num_seeds=seeds, splits=splits, takes_seeds=False
     )
-    return forecast_of(ledger, plan)
+    found = forecast_of(ledger, plan)
+    if tuned_comparators:
+        found = replace(found, notes=(*found.notes, *_searches_to_come(ledger)))
+    return found
+
+
+def _searches_to_come(sweep: Ledger) -> Iterator[str]:
+    for method in tunable(sweep.spec):
+        folder = sweep.folder.tuned(method)
+        if not (folder.exists() and view.read_sweep(folder).is_complete()):
+            trials = sweep.budget.trials or "as many trials as the search had"
+            yield f"{method} is tuned first, in a search of {trials} trials; that and its jobs are not counted here"
 
 
 def _refuse_counts(seeds: int, top: int, reseed: int | None = None) -> None:

@@ -133,6 +133,11 @@ def _cautions(found: Sequence[Facts]) -> list[str]:
     if any(facts.summary["state"] != "complete" for facts in found):
         cautions.append("not all of them are complete")
 
+    if any(facts.confirmation is None and facts.summary["test_openings"] for facts in found):
+        cautions.append(
+            "a confirmation has begun and not ended: its verdict counts again once `confirm` has finished it"
+        )
+
     verdicts = [facts.confirmation is not None for facts in found]
     if any(verdicts) and not all(verdicts):
         cautions.append("only some are confirmed: a best value without a confirmation may be luck")

@@ -6,6 +6,15 @@ import re
 
 ARCHITECTURES = ("small_cnn", "resnet18", "resnet34", "resnet50", "convnext_tiny", "vit_b_16")
 
+IMAGENET_FILES = {
+    "resnet18": "resnet18-f37072fd.pth",
+    "resnet34": "resnet34-b627a593.pth",
+    "resnet50": "resnet50-0676ba61.pth",
+    "convnext_tiny": "convnext_tiny-983f1562.pth",
+    "vit_b_16": "vit_b_16-c867db91.pth",
+}
+"""What torchvision calls its first published weights of each."""
+
 TIMM = "timm/"
 """Before the name of a model of timm, an optional extra."""
 

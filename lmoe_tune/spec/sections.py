@@ -277,7 +277,10 @@ def _metric(
     searchable = [name for name, one in metrics.items() if one.searchable]
     if metric is None:
         hint = findings.did_you_mean(name, searchable) or f"; there are {', '.join(searchable)}"
-        findings.add(path, f"there is no metric {shown(name)}{hint}", at=at)
+        own = ""
+        if name.startswith("train_"):
+            own = "; a term of your own method is declared: Declaration(terms=(Term(...), ...))"
+        findings.add(path, f"there is no metric {shown(name)}{hint}{own}", at=at)
         return None
 
     fault = ""

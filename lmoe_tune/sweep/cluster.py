@@ -396,6 +396,11 @@ def _refuse_silent(address: str, called: str) -> None:
         ) from error
 
 
+def is_local(address: str | None) -> bool:
+    """Whether a Ray would be started for the run, on this machine alone."""
+    return not (address or os.environ.get("RAY_ADDRESS") or _runs_here())
+
+
 def _runs_here() -> bool:
     """Whether this process has a Ray already, which is used whatever the address."""
     ray = sys.modules.get("ray")

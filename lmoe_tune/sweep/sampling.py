@@ -217,7 +217,9 @@ def make_sampler(
         space: what all complete and pruned trials have in common; None: look at all of them.
     """
     name = spec.search.sampler
-    of_trial = derived_seed("sampler", spec.search.seed, number) % 2**32
+    # Points of another sweep with this seed would be drawn once more.
+    after = ("after", *spec.warm_start) if spec.warm_start else ()
+    of_trial = derived_seed("sampler", spec.search.seed, number, *after) % 2**32
     of_sweep = derived_seed("sampler", spec.search.seed) % 2**32
     if name == "tpe":
         if METHOD not in spec.space:

@@ -247,7 +247,9 @@ def test_the_confirmed_winner_goes_before_the_best_trial(ledger: Ledger, tmp_pat
     view.record_opening(
         ledger, "somebody", "lmoe-tune confirm digits", 3
     )  # a later one that has not ended
-    assert export.winner_of(ledger).confirmed is None
+    with pytest.raises(UsageError, match="a later confirmation of the sweep 'digits' has begun"):
+        export.winner_of(ledger)
+    assert export.winner_of(ledger, BEST).confirmed is None
 
 
 def test_the_validation_images_are_those_of_the_search_and_no_test_image_is_among_them() -> None:

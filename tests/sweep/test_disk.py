@@ -69,7 +69,7 @@ def test_what_the_command_says(
     command("small", keep=1, home=str(with_checkpoints.folder.home))
 
     printed = capsys.readouterr().out
-    assert "freed 7.5 kB: those of 3 trials are gone" in printed
-    assert "kept of the best trials: 1" in printed
-    assert "kept to continue from: 4" in printed
+    assert "freed 7.5 kB: the checkpoints of 3 trials" in printed
+    assert "kept of the best trials: trial 1" in printed
+    assert "kept to continue from: trial 4" in printed
     assert held, "under the sweep's lock"
