@@ -57,7 +57,7 @@ def _namesakes_aside(place: str) -> Iterator[None]:
         for name, module in [*sys.modules.items()]
         if name not in _stamps and _is_namesake(name, module, place)
     }
-    folders = {os.path.dirname(str(module.__file__)) for module in aside.values()}
+    folders = {_imported_from(name, str(module.__file__)) for name, module in aside.items()}
     path = [*sys.path]
     for name in aside:
         del sys.modules[name]
@@ -69,6 +69,13 @@ def _namesakes_aside(place: str) -> Iterator[None]:
         if aside:
             sys.path[:] = path
             sys.modules.update(aside)
+
+
+def _imported_from(name: str, file: str) -> str:
+    """The folder that a module was found in; it need not be on the import path any more."""
+    for _ in range(name.count(".") + 1 + file.endswith("/__init__.py")):
+        file = os.path.dirname(file)
+    return file
 
 
 def _is_namesake(name: str, module: ModuleType, place: str) -> bool:

@@ -238,6 +238,24 @@ def test_a_folder_that_is_on_the_import_path_stays_where_it_is(folder: Path) -> 
     assert sys.path == before
 
 
+def test_a_package_of_the_program_is_not_taken_for_the_one_beside_the_spec_either(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for where, said in (("app", "the program"), (".", "the spec")):
+        package = folder / where / "my_numbers"
+        package.mkdir(parents=True)
+        (package / "__init__.py").write_text("from my_numbers.docs import DOCS\n", encoding="utf-8")
+        (package / "docs.py").write_text(f"DOCS = '{said}'\n", encoding="utf-8")
+    own = folder / "my_methods" / "own.py"
+    own.write_text(f"from my_numbers import DOCS\n{dedent(OWN)}", encoding="utf-8")
+    monkeypatch.syspath_prepend(folder / "app")
+    programs = importlib.import_module("my_numbers.docs")
+
+    load_method("my_methods.own:Mine", folder)
+    assert sys.modules["my_methods.own"].DOCS == "the spec"
+    assert sys.modules["my_numbers.docs"] is programs
+
+
 @pytest.mark.parametrize("is_relative", [False, True])
 def test_a_module_that_was_edited_is_imported_again_with_what_it_imports(
     folder: Path, monkeypatch: pytest.MonkeyPatch, is_relative: bool
