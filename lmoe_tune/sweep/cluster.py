@@ -64,6 +64,7 @@ RAY_PATH_BYTES = len("/ray/session_2026-01-01_00-00-00_000000_1234567/sockets/pl
 START_ATTEMPTS = 3
 SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
 LOGS_ARE_KEPT_S = 24 * 3600.0
+SESSIONS_REMOVED = 50
 RAYS_VARIABLES = ("RAY_", "TUNE_", "PYTHONBREAKPOINT")
 VITAL = {"gcs_server": "Ray's head", "raylet": "Ray's raylet"}
 OBJECT_STORE_BYTES = 128 * 2**20  # nothing of ours goes through it
@@ -479,16 +480,27 @@ def _private_folder() -> Iterator[Path]:
 
 def remove_old_sessions(folder: Path) -> None:
     """Remove what Ray has left of runs whose process has ended, and whose logs are more than a day
-    old; Ray removes nothing itself.
+    old; Ray removes nothing itself. A few at a time: this runs beside a start.
     """
-    for session in folder.glob("session_*_*"):
-        pid = session.name.rpartition("_")[2]
-        if session.is_symlink() or os.path.exists(f"/proc/{pid}"):
+    yesterday = time.time() - LOGS_ARE_KEPT_S
+    begun_before = time.strftime("session_%Y-%m-%d_%H-%M-%S", time.localtime(yesterday))
+    for name in sorted(_names_in(folder))[:SESSIONS_REMOVED]:
+        session, pid = folder / name, name.rpartition("_")[2]
+        if not name.startswith("session_2") or name >= begun_before:
+            return
+        if os.path.exists(f"/proc/{pid}"):
             continue
         with suppress(OSError):
             logs = [path.stat().st_mtime for path in (session / "logs").glob("*")]
-            if time.time() - max(logs, default=session.stat().st_mtime) > LOGS_ARE_KEPT_S:
+            if max(logs, default=0.0) < yesterday:
                 shutil.rmtree(session, ignore_errors=True)
+
+
+def _names_in(folder: Path) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
 
 
 def _own_name() -> str:

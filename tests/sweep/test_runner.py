@@ -86,25 +86,28 @@ def test_rays_variables_go_and_the_users_stay(monkeypatch: pytest.MonkeyPatch, l
 
 
 def test_old_logs_of_rays_go_and_those_of_a_running_process_stay(tmp_path: Path) -> None:
-    old, gone = time.time() - 2 * cluster.LOGS_ARE_KEPT_S, 2**22 + 1  # no process has such a number
-    names = {
-        f"session_a_{gone}": (old, old),
-        f"session_b_{gone}": (old, time.time()),
-        f"session_c_{os.getpid()}": (old, old),
-        "something": (old, old),
+    now, gone = time.time(), 2**22 + 1  # no process has such a number
+    before = now - 2 * cluster.LOGS_ARE_KEPT_S
+    sessions = {  # begun, logged last, process
+        "old": (before, before, gone),
+        "long": (before, now, gone),
+        "running": (before, before, os.getpid()),
+        "new": (now, now, gone),
     }
-    for name, (made, logged) in names.items():
-        logs = tmp_path / name / "logs"
+    names = {}
+    for place, (called, (begun, logged, pid)) in enumerate(sessions.items()):
+        when = time.strftime("%Y-%m-%d_%H-%M-%S", time.localtime(begun + place))
+        names[called] = f"session_{when}_000000_{pid}"
+        logs = tmp_path / names[called] / "logs"
         logs.mkdir(parents=True)
         (logs / "raylet.out").touch()
         os.utime(logs / "raylet.out", (logged, logged))
-        os.utime(tmp_path / name, (made, made))
-    (tmp_path / "session_latest").symlink_to(tmp_path / "something")
+    (tmp_path / "session_latest").symlink_to(tmp_path / names["new"])
 
     cluster.remove_old_sessions(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
-        [*list(names)[1:], "session_latest"]
-    )
+    cluster.remove_old_sessions(tmp_path / "nosuch")
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"session_latest", *names.values()} - {names["old"]}
 
 
 IN_C_CODE = """
