@@ -35,6 +35,10 @@ def import_beside(folder: Path, name: str) -> ModuleType:
         _seen.add(place)
         _look_first_in(place)
         _forget_stale(place)
+        known = sys.modules.get(name)
+        if known is not None and not _is_namesake(name, known, place):
+            return known  # as for every trial but the first of a process
+
         with _namesakes_aside(place):
             before = set(sys.modules)
             try:
