@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import Annotated, TextIO
 
@@ -117,16 +118,13 @@ def run(words: Sequence[str]) -> int:
             return _interrupted()
         return exit_.code if isinstance(exit_.code, int) else 1
     except LmoeTuneError as error:
-        if os.environ.get(DEBUG):
-            raise
-
+        _debug()
         sys.stderr.write(f"{_message(error)}\n")
         return error.exit_code
     except KeyboardInterrupt:
         return _interrupted()
     except Exception as error:
-        if os.environ.get(DEBUG):
-            raise
+        _debug()
         if isinstance(error, OSError) and _is_full(sys.stdout):
             return 1  # `leave` says so
 
@@ -134,6 +132,12 @@ def run(words: Sequence[str]) -> int:
         sys.stderr.write(f"error: {message}\n")
         return code
     return 0
+
+
+def _debug() -> None:
+    """With --debug, where an error comes from, above its message."""
+    if os.environ.get(DEBUG):
+        traceback.print_exc()
 
 
 def _was_interrupted(error: BaseException | None) -> bool:

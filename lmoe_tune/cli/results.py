@@ -107,6 +107,8 @@ def status(
         return
     typer.echo(_as_lines(flat))
     _say_openings(found["test_openings"])
+    if found["state"] == "interrupted":
+        say(f"to resume: {advice.resume(name, home=where)}")
 
 
 def _as_lines(flat: dict[str, Any]) -> str:

@@ -205,6 +205,8 @@ def train(
             f"{found.trainable} on {found.data.id.dataset}, {found.train.device}, "
             f"{found.train.precision}; records in {trial.folder}"
         )
+        if trial.num_epochs >= found.train.epochs:
+            say("it is trained already; to train it again, remove that folder")
         named = ("train_loss", "val_accuracy", found.objective.metric)
         for result in trial:
             chosen = {key: result.metrics.get(key) for key in named}
@@ -257,6 +259,7 @@ def _repeat(name: str, number: int, home: Path, *, as_json: bool) -> None:
         typer.echo(
             f"trial {number}: the same in all {len(recorded.epochs)} epochs, to the last bit"
         )
+        say(f"its weights: {trial.checkpoint}; export takes them where the sweep has kept none")
         return
     typer.echo(f"trial {number}: not the same; the largest distance by metric:")
     for key, distance in sorted(differing.items()):

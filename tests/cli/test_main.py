@@ -200,7 +200,8 @@ def test_bad_usage_is_exit_code_2_with_a_message_on_stderr(
 def test_debug_shows_the_trace(cli_process: Cli) -> None:
     done = cli_process("--debug", "status", "nothing")
     assert "Traceback" in done.stderr
-    assert done.returncode != 0
+    assert done.stderr.splitlines()[-1].startswith("error: no sweep 'nothing'")
+    assert done.returncode == 2
 
 
 def test_a_home_that_is_a_file_is_bad_usage(cli: Cli, tmp_path: Path) -> None:
