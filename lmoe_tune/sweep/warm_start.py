@@ -99,13 +99,15 @@ def warm_started(spec: Spec, home: Path) -> tuple[Spec, list[Source]]:
 
 
 def would_take(spec: Spec, folder: SweepFolder) -> tuple[Spec, list[Source]]:
-    """The same for a sweep that may be there already: then it has taken what it takes."""
+    """The same for a sweep that may be there already, from these others: then it has taken what it
+    takes.
+    """
     if not spec.warm_start:
         return spec, []
-    if not folder.exists():
+    ledger = read_sweep(folder) if folder.exists() else None
+    if ledger is None or ledger.spec.warm_start != spec.warm_start:
         return warm_started(spec, folder.home)
 
-    ledger = read_sweep(folder)
     return with_start_of(ledger.spec, spec), sources_of(ledger)
 
 

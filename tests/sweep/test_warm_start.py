@@ -8,7 +8,7 @@ import pytest
 
 from lmoe_tune.api.dry_run import foreseen
 from lmoe_tune.cli.spec import check
-from lmoe_tune.errors import UsageError
+from lmoe_tune.errors import SpecError, UsageError
 from lmoe_tune.records import TrialRecord
 from lmoe_tune.spec import LoadedSpec, Spec, load_spec
 from lmoe_tune.sweep.audit import audit, digest
@@ -266,6 +266,16 @@ def test_check_and_a_dry_run_say_what_would_be_taken_and_write_nothing(
     assert first["mixing_alpha"] == 1.0
     assert second == source_params(home, 1)
     assert not SweepFolder(home, "new").path.exists()
+
+
+def test_check_names_a_missing_source_although_a_sweep_of_that_name_is_there(
+    source: Callable[..., Ledger], tmp_path: Path
+) -> None:
+    home = source("old", aurocs=(0.9,)).folder.home
+    path = tmp_path / "old.yaml"
+    path.write_text("data: {id: {dataset: digits}}\n", encoding="utf-8")
+    with pytest.raises(SpecError, match="nosuch"):
+        check(str(path), ["warm_start=[nosuch]"], str(home))
 
 
 def source_params(home: Path, number: int) -> dict[str, object]:
