@@ -17,6 +17,7 @@ from lmoe_tune.sweep.folder import SweepFolder
 from lmoe_tune.sweep.ledger import Ledger
 from lmoe_tune.sweep.lifecycle import first_attrs, prepare, write_records
 from lmoe_tune.sweep.rebuild import rebuild, write_about
+from lmoe_tune.sweep.sampling import first_suggestions
 from lmoe_tune.sweep.view import read_sweep, summary
 from lmoe_tune.sweep.warm_start import in_words, sources_of
 from trainables import declarations
@@ -276,6 +277,17 @@ def test_check_names_a_missing_source_although_a_sweep_of_that_name_is_there(
     path.write_text("data: {id: {dataset: digits}}\n", encoding="utf-8")
     with pytest.raises(SpecError, match="nosuch"):
         check(str(path), ["warm_start=[nosuch]"], str(home))
+
+
+def test_the_points_of_a_source_are_not_drawn_once_more() -> None:
+    """Both have the same seed, and a suggestion depends on it and on the trial's number."""
+    path = Path(__file__).parents[2] / "search_spaces" / "digits.yaml"
+    digits_spec = load_spec(path, declarations=declarations()).spec
+    after = digits_spec.model_copy(update={"warm_start": ("old",)})
+    source, drawn = first_suggestions(digits_spec, 6), first_suggestions(after, 6)
+    given = len(digits_spec.search.start_from)
+    assert source[:given] == drawn[:given]
+    assert all(point not in source for point in drawn[given:])
 
 
 def source_params(home: Path, number: int) -> dict[str, object]:
