@@ -98,8 +98,13 @@ class _Turns:
     lock: threading.Lock = field(default_factory=threading.Lock)
     held_by: int | None = None
 
+    def begin_anew(self) -> None:
+        """In a child that was forked while it was somebody's turn: that goes on in the parent."""
+        self.lock, self.held_by = threading.Lock(), None
+
 
 _turns = _Turns()
+os.register_at_fork(after_in_child=_turns.begin_anew)
 
 
 def _run(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -65,6 +66,18 @@ def test_an_observer_cannot_start_another_run() -> None:
         pass
     with _turn(RunSettings()):
         pass
+
+
+def test_a_process_that_is_forked_meanwhile_has_its_own_turn() -> None:
+    def child() -> None:
+        with _turn(RunSettings()):
+            pass
+
+    with _turn(RunSettings()):
+        forked = multiprocessing.get_context("fork").Process(target=child)
+        forked.start()
+        forked.join(PATIENCE_S)
+    assert forked.exitcode == 0
 
 
 @pytest.mark.parametrize("local", [False, True])
