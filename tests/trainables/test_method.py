@@ -238,6 +238,13 @@ def test_a_folder_that_is_on_the_import_path_stays_where_it_is(folder: Path) -> 
     assert sys.path == before
 
 
+def test_a_file_that_is_called_like_this_package_hides_nothing(folder: Path) -> None:
+    (folder / "trainables.py").write_text("raise RuntimeError('the wrong one')\n", encoding="utf-8")
+    sys.modules.pop("trainables.mixoe", None)
+    assert load_method("mixoe", folder).declaration.name == "mixoe"
+    assert sys.modules["trainables"] is trainables
+
+
 def test_a_package_of_the_program_is_not_taken_for_the_one_beside_the_spec_either(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
