@@ -20,7 +20,6 @@ from typing import Any
 
 from lmoe_tune.errors import LmoeTuneError, UsageError
 from lmoe_tune.processes import (
-    Process,
     can_import,
     descendants,
     own_folder,
@@ -133,8 +132,6 @@ def started(
     address: str | None,
     sent: Callable[[], AbstractContextManager[dict[str, Any]]] | None = None,
     interrupted: Callable[[], bool] = lambda: False,
-    *,
-    abandons: bool = False,
 ) -> Iterator[Cluster]:
     """Ray for the length of the block: joined at `address` (or RAY_ADDRESS), else started on this
     machine.
@@ -144,8 +141,6 @@ def started(
     Args:
         sent: gives the runtime environment of the workers of a cluster that is joined.
         interrupted: whether to give up; it is asked all the while Ray starts.
-        abandons: this process ends soon where a local start is given up, so it is left as it is, its
-            processes paused (`pause_started`); else it is waited for, and shut down.
 
     Raises:
         LmoeTuneError: Ray cannot be started or joined.
@@ -173,8 +168,7 @@ def started(
             folder = stack.enter_context(_private_folder())
         elif sent:
             workers = stack.enter_context(sent())
-        ray_ = _ray(address, folder, workers, interrupted, abandons=abandons)
-        yield stack.enter_context(ray_)
+        yield stack.enter_context(_ray(address, folder, workers, interrupted))
 
 
 @contextmanager
@@ -234,8 +228,6 @@ def _ray(
     folder: Path | None,
     workers: dict[str, Any] | None,
     interrupted: Callable[[], bool],
-    *,
-    abandons: bool,
 ) -> Iterator[Cluster]:
     # An exception that a signal raises in the midst of Ray's start may leave a lock taken for ever,
     # so it starts in a thread, where none is raised; without that thread, its end would take 5 s.
@@ -252,11 +244,8 @@ def _ray(
         starting.result()
     except BaseException:
         given_up.set()
-        if local and abandons:
-            pause_started()
-        else:
-            wait([starting], START_PATIENCE_S)  # half-way through it, it could not be shut down
-            _shut_down(local=local)
+        wait([starting], START_PATIENCE_S)  # half-way through it, it could not be shut down
+        _shut_down(local=local)
         over.set()
         raise
 
@@ -536,46 +525,19 @@ def _vitals(*, local: bool) -> Vitals:
     )
 
 
-def pause_started() -> None:
-    """Pause the two processes of a starting Ray whose end would end this one, from within Ray's C++
-    code: a signal that reached the whole process group ends them, too.
-
-    The kernel kills them when this process ends. Takes no lock, so a signal handler may call it.
-    """
-    for process in _started():
-        if _is_vital(process):
-            process.send(signal.SIGSTOP)
-
-
-def kill_started(*, but_vital: bool = False) -> None:
+def kill_started() -> None:
     """Kill the processes of a Ray that this process has started: some outlive it for a minute.
 
     Takes no lock, so a signal handler may call it.
-
-    Args:
-        but_vital: those that `pause_started` pauses are left to the kernel.
     """
-    for process in _started():
-        if not (but_vital and _is_vital(process)):
-            process.send(signal.SIGKILL)
-
-
-def _started() -> list[Process]:
-    """The processes of a Ray that this process has started."""
     ray = sys.modules.get("ray")
     if ray is None:
-        return []
+        return
 
     its_files = f"{os.path.dirname(str(ray.__file__))}/"
-    return [
-        process
-        for process in descendants(os.getpid())
-        if its_files in process.command or process.command.startswith("ray::")
-    ]
-
-
-def _is_vital(process: Process) -> bool:
-    return Path(process.command.split(" ")[0]).name in VITAL
+    for process in descendants(os.getpid()):
+        if its_files in process.command or process.command.startswith("ray::"):
+            process.send(signal.SIGKILL)
 
 
 def _shut_down(*, local: bool, lost: bool = False) -> None:

@@ -42,8 +42,6 @@ class SweepControl:
     Attributes:
         has_signal: whether a signal to stop has arrived, though its handler may not have run.
         heeds: what runs looks at `interrupted` several times a second.
-        starts_ray: Ray is being started.
-        start_was_given_up: because of an interruption.
         nonce: what a worker must find in the sweep's folder.
         handed_back: trials that came back unfinished, from a node left out or out of memory; they
             are handed out again.
@@ -68,7 +66,7 @@ class SweepControl:
         self._interrupted = False
         self._stop = stop or Event()
         self.has_signal: Callable[[], bool] = lambda: False
-        self.heeds = self.starts_ray = self.start_was_given_up = False
+        self.heeds = False
         self.fatal: BaseException | None = None
         self.baseline = _baseline_metrics(ledger)
         self.nonce = leave_sign(ledger.folder.path, code_of(ledger.spec, import_path))
@@ -112,18 +110,6 @@ class SweepControl:
             yield
         finally:
             self.heeds = False
-
-    @contextmanager
-    def starting_ray(self) -> Iterator[None]:
-        """Ray starts in the block."""
-        self.starts_ray = True
-        try:
-            yield
-        except BaseException:
-            self.start_was_given_up = self.interrupted
-            raise
-        finally:
-            self.starts_ray = False
 
     @property
     def was_interrupted_first(self) -> bool:

@@ -150,9 +150,6 @@ def _run(
                     projector.finish(PATIENCE_S)
             except KeyboardInterrupt:
                 projector.finish(0)  # the next resume or sync delivers the rest
-            if control.start_was_given_up and settings.leave is not None:
-                cluster.kill_started(but_vital=True)
-                settings.leave(INTERRUPTED, _last_words(control))
 
     if control.fatal is not None and not control.was_interrupted_first:
         raise control.fatal
@@ -171,19 +168,19 @@ def _run_on_ray(
     def sent() -> AbstractContextManager[dict[str, Any]]:
         return shipping.sent(ledger.spec, control.import_path)
 
+    def interrupted() -> bool:
+        if control.interrupted and leave is not None:
+            control.observer.on_message(
+                "interrupted: Ray is let start, and then shut down; a second Ctrl-C ends it at once"
+            )
+        return control.interrupted
+
     if control.interrupted:
         raise KeyboardInterrupt
 
     with ExitStack() as stack:
-        with control.heeding(), control.starting_ray():
-            resources = stack.enter_context(
-                cluster.started(
-                    settings.address,
-                    sent,
-                    lambda: control.interrupted,
-                    abandons=leave is not None,
-                )
-            )
+        with control.heeding():
+            resources = stack.enter_context(cluster.started(settings.address, sent, interrupted))
         if resources.local:
             refuse_too_large(resources.capacities().values(), ledger.spec.resources)
         resources.show_presence(f"{ledger.sweep_id}-{run}")
@@ -335,10 +332,8 @@ def _signals(control: SweepControl, leave: Leave | None) -> Iterator[None]:
     def handle(number: int, frame: object) -> None:
         again, control.interrupted = control.has_handled_signal, True
         if again and leave is not None:
-            cluster.kill_started(but_vital=control.starts_ray)
+            cluster.kill_started()
             leave(INTERRUPTED, last_words)
-        elif control.starts_ray and leave is not None:
-            cluster.pause_started()
         elif again or not (control.heeds or control.ledger.in_transaction):
             raise KeyboardInterrupt
 
