@@ -6,7 +6,7 @@ import csv
 import io
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -25,6 +25,7 @@ from lmoe_tune.errors import UsageError
 
 if TYPE_CHECKING:
     from lmoe_tune.confirmation.reseeding import Reseeding
+    from lmoe_tune.confirmation.result import Confirmation
 
 app = typer.Typer()
 
@@ -81,14 +82,14 @@ def confirm(
             "reseed does not go with dry_run: it says itself what a confirmation could find"
         )
     sweep = open_sweep(name, resolve_home(home))
+    asked: dict[str, Any] = {
+        "seeds": seeds,
+        "top": top,
+        "splits": split_numbers,
+        "tuned_comparators": tuned_comparators,
+    }
     if dry_run:
-        forecast = running.forecast(
-            sweep,
-            seeds=seeds,
-            top=top,
-            splits=split_numbers,
-            tuned_comparators=tuned_comparators,
-        )
+        forecast = running.forecast(sweep, **asked)
         if chosen == "json":
             print_json(forecast.to_json())
         else:
@@ -96,23 +97,16 @@ def confirm(
         return
 
     how: dict[str, Any] = {
-        "top": top,
+        "reseed": reseed,
         "allow_unfinished": allow_unfinished,
         "allow_changes": allow_changes,
         "address": address,
         "leave": leave_at_once,
     }
+    confirmed: Callable[..., Confirmation | Reseeding] = running.confirm
     try:
         with watching() as observer:
-            how["observer"] = observer
-            found = running.confirm(
-                sweep,
-                seeds=seeds,
-                splits=split_numbers,
-                tuned_comparators=tuned_comparators,
-                reseed=reseed,
-                **how,
-            )
+            found = confirmed(sweep, observer=observer, **asked, **how)
     except running.InterruptedConfirmation as stopped:
         say(f"interrupted; to continue: {stopped.command}")
         raise typer.Exit(INTERRUPTED) from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -136,11 +135,11 @@ def _sources(loaded: LoadedSpec, overrides: Sequence[str], home: Path) -> Sequen
 
 def _note_machine(spec: Spec) -> None:
     """Say that no trial fits on this machine; it may on a cluster."""
-    from lmoe_tune.cost import num_gpus
-    from lmoe_tune.sweep.nodes import Capacity, refuse_too_large
+    from lmoe_tune.sweep.nodes import refuse_too_large
+    from lmoe_tune.sweep.readiness import this_machine
 
     try:
-        refuse_too_large([Capacity(os.cpu_count() or 1, num_gpus())], spec.resources)
+        refuse_too_large([this_machine()], spec.resources)
     except UsageError as error:
         typer.echo(f"note: on this machine a search would be refused: {error}")
 

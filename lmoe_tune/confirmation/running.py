@@ -96,22 +96,6 @@ def confirm(
     stop: Event | None = None,
     leave: Leave | None = None,
 ) -> Confirmation: ...
-@overload
-def confirm(
-    sweep: HasFolder,
-    *,
-    seeds: int = NUM_SEEDS,
-    top: int = 3,
-    splits: Sequence[int] | None = None,
-    tuned_comparators: bool = False,
-    reseed: int | None = None,
-    allow_unfinished: bool = False,
-    allow_changes: bool = False,
-    address: str | None = None,
-    observer: Observer | None = None,
-    stop: Event | None = None,
-    leave: Leave | None = None,
-) -> Confirmation | Reseeding: ...
 def confirm(
     sweep: HasFolder,
     *,

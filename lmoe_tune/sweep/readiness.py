@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 from lmoe_tune.cost import num_gpus
@@ -21,13 +22,20 @@ def refuse_unready(spec: Spec, home: Path) -> None:
     """Raises UsageError if no trial fits on this machine, or the weights to start from are neither
     here nor to be downloaded; a baseline that is trained already needs none.
     """
-    gpus = float(num_gpus())
+    machine = this_machine()
     may_have_more = shutil.which("nvidia-smi") or any(map(os.path.exists, HINTS_OF_GPUS))
-    if not gpus and may_have_more:
-        gpus = spec.resources.gpu
-    refuse_too_large([Capacity(cpus=os.cpu_count() or 1, gpus=gpus)], spec.resources)
-    if not _has_baseline(spec, home):
-        _fetch_weights(spec)
+    if not machine.gpus and may_have_more:
+        machine = replace(machine, gpus=spec.resources.gpu)
+    refuse_too_large([machine], spec.resources)
+    if _lacks_weights(spec) and not _has_baseline(spec, home):
+        from lmoe_tune.weights import imagenet_file  # imports torch: seconds
+
+        imagenet_file(spec.model.arch)
+
+
+def this_machine() -> Capacity:
+    """What this machine has, found without torch and Ray."""
+    return Capacity(cpus=os.cpu_count() or 1, gpus=num_gpus())
 
 
 def _has_baseline(spec: Spec, home: Path) -> bool:
@@ -36,15 +44,12 @@ def _has_baseline(spec: Spec, home: Path) -> bool:
     return record is not None and record["state"] == "complete"
 
 
-def _fetch_weights(spec: Spec) -> None:
-    """Download torchvision's weights, if the spec starts from them and they are not here."""
+def _lacks_weights(spec: Spec) -> bool:
+    """Whether the spec starts from torchvision's weights, and they are not here."""
     name = IMAGENET_FILES.get(spec.model.arch)
-    if spec.model.weights != "imagenet" or name is None or (_hub() / "checkpoints" / name).exists():
-        return
-
-    from lmoe_tune.weights import imagenet_file  # imports torch: seconds
-
-    imagenet_file(spec.model.arch)
+    if spec.model.weights != "imagenet" or name is None:
+        return False
+    return not (_hub() / "checkpoints" / name).exists()
 
 
 def _hub() -> Path:
