@@ -102,7 +102,9 @@ def test_a_step_has_whole_outliers_and_at_least_two(ratio: float, number: int) -
 
 
 def test_a_searched_ratio_is_said_in_whole_outliers(make_spec: MakeSpec) -> None:
-    said = outliers_in_words(make_spec("space.outlier_ratio={low: 0.25, high: 1}"))
-    assert said is not None
-    assert said.startswith("8 to 32 beside 32 images in every step") and "1/32" in said
+    for searched in ("{low: 0.25, high: 1}", "{low: 0.25, high: 1, step: 0.25}"):
+        said = outliers_in_words(make_spec(f"space.outlier_ratio={searched}"))
+        assert said is not None
+        assert said.startswith("8 to 32 beside 32 images in every step; a ratio is rounded to whole ")
+        assert "steps of" not in said
     assert outliers_in_words(make_spec("space={mixing_alpha: {low: 0.5, high: 2}}")) is None

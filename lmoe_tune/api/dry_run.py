@@ -18,8 +18,8 @@ from lmoe_tune.memory_plan import memory_plan
 from lmoe_tune.spec import LoadedSpec, Spec
 from lmoe_tune.sweep.budget import Budget, BudgetChange, change_of
 from lmoe_tune.sweep.folder import SweepFolder
-from lmoe_tune.sweep.nodes import Capacity, refuse_too_large, slots_of
-from lmoe_tune.sweep.readiness import this_machine
+from lmoe_tune.sweep.nodes import Capacity, slots_of
+from lmoe_tune.sweep.readiness import machine_for
 from lmoe_tune.sweep.sampling import first_suggestions
 from lmoe_tune.sweep.warm_start import Source, would_take
 from lmoe_tune.training.baseline_record import baseline_key, read_baseline_record
@@ -85,8 +85,7 @@ def foreseen(loaded: LoadedSpec, change: BudgetChange, home: Path) -> DryRun:
     wanted = resolve_platform(loaded.spec)
     spec, sources = would_take(wanted, SweepFolder(home, wanted.name))
     trials = change.applied(Budget.of(spec)).trials
-    machine = this_machine()
-    refuse_too_large([machine], spec.resources)
+    machine = machine_for(spec.resources)
     slots = slots_of([machine], spec.resources, spec.search.max_concurrent)
     configurations = first_suggestions(spec, min(NUM_SHOWN, trials or NUM_SHOWN))
     plan = memory_plan(spec, loaded.folder)

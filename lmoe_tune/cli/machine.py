@@ -102,6 +102,7 @@ def _package(name: str, needed: str) -> Finding:
 def hardware() -> list[Finding]:
     """Processors and GPUs, and whether this torch has code for the latter."""
     from lmoe_tune.cost import num_gpus
+    from lmoe_tune.sweep.readiness import hint_of_gpu
 
     found = [finding("ok", "CPU cores", str(os.cpu_count()))]
     try:
@@ -125,9 +126,11 @@ def hardware() -> list[Finding]:
         what = f"{type(error).__name__}: {error}"
         return [*found, finding("warn", "GPUs", what, "see that torch and the driver fit")]
 
-    if not names and num_gpus():
+    hint = hint_of_gpu()
+    if not names and (num_gpus() or hint is not None):
+        there = "there is one" if num_gpus() else f"there may be one ({hint})"
         advice = "see that torch and the driver fit, and what CUDA_VISIBLE_DEVICES says"
-        return [*found, finding("warn", "GPUs", "there is one, but torch sees none", advice)]
+        return [*found, finding("warn", "GPUs", f"{there}, but torch sees none", advice)]
 
     found.append(finding("ok", "GPUs", ", ".join(names) or "none (the CPU is used)"))
     if names:

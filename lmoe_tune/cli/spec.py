@@ -135,11 +135,10 @@ def _sources(loaded: LoadedSpec, overrides: Sequence[str], home: Path) -> Sequen
 
 def _note_machine(spec: Spec) -> None:
     """Say that no trial fits on this machine; it may on a cluster."""
-    from lmoe_tune.sweep.nodes import refuse_too_large
-    from lmoe_tune.sweep.readiness import this_machine
+    from lmoe_tune.sweep.readiness import machine_for
 
     try:
-        refuse_too_large([this_machine()], spec.resources)
+        machine_for(spec.resources)
     except UsageError as error:
         typer.echo(f"note: on this machine a search would be refused: {error}")
 

@@ -117,7 +117,7 @@ def _check_searched_for_nothing(findings: Findings, methods: Sequence[Declaratio
             if len(counts) == 1 and len(_values(entry)) > 1:
                 text = (
                     f"changes nothing: beside {batch} images every value means {counts.pop()} outliers "
-                    f"in a step, as the ratio moves in steps of 1/{batch} and a step has two at least"
+                    f"in a step, as a ratio is rounded to whole outliers (1/{batch} each) and a step has two at least"
                 )
                 findings.add(path, text, at="key")
 

@@ -66,6 +66,6 @@ def outliers_in_words(spec: Spec) -> str | None:
     batch = spec.train.batch_size
 
     return (
-        f"{found.fewest} to {found.most} beside {batch} images in every step; the ratio moves in steps of 1/{batch}, "
-        "and outlier_ratio_used records it"
+        f"{found.fewest} to {found.most} beside {batch} images in every step; "
+        f"a ratio is rounded to whole outliers (1/{batch} each), and outlier_ratio_used records it"
     )

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 from lmoe_tune.cost import num_gpus
 from lmoe_tune.data import describe_splits
-from lmoe_tune.spec import Spec
+from lmoe_tune.spec import Resources, Spec
 from lmoe_tune.spec.architectures import IMAGENET_FILES
 from lmoe_tune.sweep.nodes import Capacity, refuse_too_large
 from lmoe_tune.training.baseline_record import baseline_key, read_baseline_record
@@ -22,20 +21,32 @@ def refuse_unready(spec: Spec, home: Path) -> None:
     """Raises UsageError if no trial fits on this machine, or the weights to start from are neither
     here nor to be downloaded; a baseline that is trained already needs none.
     """
-    machine = this_machine()
-    may_have_more = shutil.which("nvidia-smi") or any(map(os.path.exists, HINTS_OF_GPUS))
-    if not machine.gpus and may_have_more:
-        machine = replace(machine, gpus=spec.resources.gpu)
-    refuse_too_large([machine], spec.resources)
+    machine_for(spec.resources)
     if _lacks_weights(spec) and not _has_baseline(spec, home):
         from lmoe_tune.weights import imagenet_file  # imports torch: seconds
 
         imagenet_file(spec.model.arch)
 
 
-def this_machine() -> Capacity:
-    """What this machine has, found without torch and Ray."""
-    return Capacity(cpus=os.cpu_count() or 1, gpus=num_gpus())
+def machine_for(resources: Resources) -> Capacity:
+    """What this machine has for such trials, found without torch and Ray.
+
+    Where they ask for a GPU and something hints at one, it counts: Ray looks again at a start.
+    Raises UsageError if not even one trial fits.
+    """
+    gpus = num_gpus()
+    if resources.gpu and not gpus and hint_of_gpu() is not None:
+        gpus = 1
+
+    machine = Capacity(cpus=os.cpu_count() or 1, gpus=gpus)
+    refuse_too_large([machine], resources)
+    return machine
+
+
+def hint_of_gpu() -> str | None:
+    """What hints at a GPU that may be found where there is no /dev/nvidia0; None if nothing does."""
+    devices = [device for device in HINTS_OF_GPUS if os.path.exists(device)]
+    return next(iter(devices), shutil.which("nvidia-smi"))
 
 
 def _has_baseline(spec: Spec, home: Path) -> bool:

@@ -10,6 +10,8 @@ import torchvision
 
 import lmoe_tune as lt
 from lmoe_tune.api import running
+from lmoe_tune.cli import machine
+from lmoe_tune.cli.spec import check
 from lmoe_tune.spec.architectures import IMAGENET_FILES
 from lmoe_tune.sweep import readiness
 
@@ -30,12 +32,28 @@ def test_a_trial_that_does_not_fit_leaves_no_sweep(tmp_path: Path, more: str) ->
     assert lt.list_sweeps(tmp_path) == []
 
 
-def test_a_gpu_that_only_ray_may_find_is_left_to_ray(
+@pytest.mark.parametrize("gpu", ["1", "0.5"])
+def test_a_gpu_that_only_ray_may_find_counts_at_a_start_a_check_a_dry_run_and_in_doctor(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    gpu: str,
+) -> None:
+    monkeypatch.setattr(readiness, "HINTS_OF_GPUS", (str(tmp_path),))
+    loaded = lt.load_spec("digits", [f"resources.gpu={gpu}"])
+    readiness.refuse_unready(loaded.spec, tmp_path)
+    assert lt.dry_run(loaded, home=tmp_path).slots == int(1 / float(gpu))
+    check("digits", [f"resources.gpu={gpu}"], tmp_path)
+    assert "would be refused" not in capsys.readouterr().out
+    (gpus,) = [row["found"] for row in machine.hardware() if row["what"] == "GPUs"]
+    assert gpus == f"there may be one ({tmp_path}), but torch sees none"
+
+
+def test_a_hint_is_no_gpu_for_trials_that_ask_for_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(readiness.shutil, "which", lambda name: f"/usr/bin/{name}")
-    spec = lt.load_spec("digits", ["resources.gpu=1"]).spec
-    readiness.refuse_unready(spec, tmp_path)
+    monkeypatch.setattr(readiness, "HINTS_OF_GPUS", (str(tmp_path),))
+    assert lt.dry_run("digits", home=tmp_path).machine.gpus == 0
 
 
 @pytest.mark.parametrize("arch", IMAGENET_FILES)
