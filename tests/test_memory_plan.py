@@ -105,6 +105,8 @@ def test_a_searched_ratio_is_said_in_whole_outliers(make_spec: MakeSpec) -> None
     for searched in ("{low: 0.25, high: 1}", "{low: 0.25, high: 1, step: 0.25}"):
         said = outliers_in_words(make_spec(f"space.outlier_ratio={searched}"))
         assert said is not None
-        assert said.startswith("8 to 32 beside 32 images in every step; a ratio is rounded to whole ")
+        assert said.startswith(
+            "8 to 32 beside 32 images in every step; a ratio is rounded to whole "
+        )
         assert "steps of" not in said
     assert outliers_in_words(make_spec("space={mixing_alpha: {low: 0.5, high: 2}}")) is None

@@ -107,25 +107,23 @@ def load_spec(
 
     findings = Findings(root, problems)
     findings.check_shape()
-    methods = _methods(findings, path, declarations, resolve)
+    is_searched = bool(_searched_methods(findings))
+    methods, are_all = _methods(findings, path, declarations, resolve)
     declaration = None
     if methods:
-        if _searched_methods(findings):
-            declaration = combined(methods)
-        else:
-            declaration = methods[0]
+        declaration = combined(methods) if is_searched else methods[0]
 
     sections.check_data(findings, declaration, path.parent, missing if check_files else None)
     sections.check_model(findings, path.parent, check_files=check_files)
     sections.check_train(findings)
-    check_parameters(findings, declaration, methods if _searched_methods(findings) else ())
+    check_parameters(findings, declaration, methods if is_searched else (), are_all=are_all)
     metrics = metrics_of(methods)
     sections.check_objective(findings, metrics)
     sections.check_search(findings)
     sections.check_warm_start(findings)
     sections.check_budget(findings, bounded=bounded)
     sections.check_tracking(findings)
-    check_combinations(findings, methods)
+    check_combinations(findings, methods if are_all else ())
     if findings.problems:
         raise SpecError(findings.problems)
 
@@ -391,36 +389,28 @@ def _searched_methods(findings: Findings) -> list[tuple[document.KeyPath, Any]]:
 
 def _methods(
     findings: Findings, path: Path, declarations: Mapping[str, Declaration], resolve: Resolve | None
-) -> list[Declaration]:
-    """What the trainable, or each of those that are searched, declares; empty if a problem was
-    reported.
+) -> tuple[list[Declaration], bool]:
+    """What the trainable, or each of those that are searched, declares, and whether these are all.
+
+    A misspelt name counts as the one that was probably meant, so that the parameters are checked
+    at the same time.
     """
     name = findings.plain(("trainable",))
-    searched = _searched_methods(findings)
-    if not searched:
-        found = _declaration(findings, ("trainable",), name, path, declarations, resolve)
-        if found is not None:
-            return [found]
-
-        return []
-
-    names = [choice for _, choice in searched]
-    if name is not None and name not in names:
+    asked = _searched_methods(findings)
+    names = [choice for _, choice in asked]
+    if asked and name is not None and name not in names:
         findings.add(
             ("trainable",),
             f"value is {shown(name)}, but must be one of space.method: {', '.join(map(str, names))}",
         )
 
-    methods = [
-        _declaration(findings, at, choice, path, declarations, resolve) for at, choice in searched
+    found = [
+        _declaration(findings, at, choice, path, declarations, resolve)
+        for at, choice in asked or [(("trainable",), name)]
     ]
-    known = [method for method in methods if method is not None]
+    by_name = {method.name: method for method in found if method is not None}
 
-    # A user's class goes by its name in the spec, whatever its declaration calls it.
-    if all(methods):
-        return [replace(one, name=str(choice)) for one, choice in zip(known, names, strict=False)]
-
-    return []
+    return list(by_name.values()), None not in found
 
 
 def _declaration(
@@ -435,23 +425,19 @@ def _declaration(
     if name is None or not findings.clean(at):
         return None
 
-    if not isinstance(name, str):
-        findings.refuse(at, f"one of {', '.join(declarations)}, or your own package.module:Class")
-        return None
-
     if name in declarations:
         return declarations[name]
 
     shipped = ", ".join(declarations)
-    if not any(char in name for char in ":./\\"):
-        hint = (
-            findings.did_you_mean(name, declarations)
-            or f"; there are {shipped}, or your own package.module:Class"
-        )
+    if isinstance(name, str) and not any(char in name for char in ":./\\"):
+        guess = findings.guess(name, declarations)
+        hint = f"; there are {shipped}, or your own package.module:Class"
+        if guess is not None:
+            hint = f"; did you mean '{guess}'?"
         findings.add(at, f"unknown trainable {shown(name)}{hint}")
-        return None
+        return declarations.get(guess or "")
 
-    if not _CLASS_PATH.fullmatch(name):
+    if not isinstance(name, str) or not _CLASS_PATH.fullmatch(name):
         findings.refuse(at, f"one of {shipped}, or your own package.module:Class")
         return None
 
@@ -460,7 +446,8 @@ def _declaration(
         return None
 
     try:
-        return resolve(name, path.parent)
+        # It goes by its name in the spec, whatever its declaration calls it.
+        return replace(resolve(name, path.parent), name=name)
     except UsageError as error:
         findings.add(at, printable(" ".join(str(error).split())))
         return None

@@ -108,6 +108,11 @@ Name = Annotated[
     MustBe(NAME_MUST_BE),
     WithJsonSchema({"type": "string", "pattern": NAME_PATTERN}),
 ]
+Trainable = Annotated[
+    str,
+    _parsed(_text),
+    MustBe("the name of a method; to search several, give space.method {choices: [NAME, …]}"),
+]
 Duration = Annotated[
     float,
     _parsed(duration_s),
@@ -473,7 +478,7 @@ class Spec(_Section):
 
     name: Name
     """The sweep's name and folder."""
-    trainable: Text
+    trainable: Trainable
     """The method: one that `lmoe-tune methods` lists, or your own package.module:Class."""
     data: DataSpec
     model: ModelSpec

@@ -17,22 +17,24 @@ _TOLERANCE = 1e-9  # relative, of multiples of a step: 0.3 is three steps of 0.1
 
 
 def check_parameters(
-    findings: Findings, declaration: Declaration | None, methods: Collection[Declaration] = ()
+    findings: Findings,
+    declaration: Declaration | None,
+    methods: Collection[Declaration] = (),
+    *,
+    are_all: bool,
 ) -> None:
     """Report what is wrong with the parameters; without a declaration only the problems that need
     none.
 
     Args:
         methods: those that are searched, where `method` is.
+        are_all: whether the declaration is of all methods, so that it has every parameter.
     """
-    if declaration is not None:
-        declared = declaration.all_parameters
-    else:
-        declared = {}
+    declared = declaration.all_parameters if declaration is not None else {}
     fixed, space = findings.keys(("fixed",)), findings.keys(("space",))
     misspelt = set()
 
-    if declaration is not None:
+    if declaration is not None and are_all:
         for section, names in (("fixed", fixed), ("space", space)):
             for name in names:
                 if name not in declared:
@@ -59,8 +61,8 @@ def check_parameters(
             f"there is nothing to search: name at least one parameter of the trainable{hint}",
         )
 
-    _check_start_from(findings, declaration, {name for name in misspelt if name})
-    if methods:
+    _check_start_from(findings, declaration if are_all else None, declared, misspelt)
+    if methods and are_all:
         _check_methods_of_points(findings, methods)
 
 
@@ -320,7 +322,10 @@ def _check_step(findings: Findings, path: KeyPath, low: float, high: float, step
 
 
 def _check_start_from(
-    findings: Findings, declaration: Declaration | None, misspelt: set[str]
+    findings: Findings,
+    declaration: Declaration | None,
+    declared: Mapping[str, Parameter],
+    misspelt: Collection[str | None],
 ) -> None:
     space, fixed = findings.keys(("space",)), findings.keys(("fixed",))
     points = findings.node(START_FROM)
@@ -336,7 +341,7 @@ def _check_start_from(
 
         for name, value in point.items():
             at = (*path, name)
-            if declaration is not None and name not in declaration.all_parameters:
+            if declaration is not None and name not in declared:
                 _unknown(findings, at, declaration)
             elif name not in space:
                 if "space" in findings.root.entries and name not in misspelt:
@@ -345,11 +350,7 @@ def _check_start_from(
                         at, f"{name} is {state}: a point names searched parameters only", at="key"
                     )
             elif findings.clean(at) and findings.clean(("space", name)):
-                if declaration is not None:
-                    parameter = declaration.all_parameters[name]
-                else:
-                    parameter = None
-                expected = outside(value, findings.plain(("space", name)), parameter)
+                expected = outside(value, findings.plain(("space", name)), declared.get(name))
                 if expected is not None:
                     findings.refuse(at, expected)
 

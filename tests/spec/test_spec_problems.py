@@ -77,6 +77,45 @@ def test_one_cause_is_one_problem(load, minimal, change, message):
     assert message in load.problem(minimal.replace(*change))
 
 
+def test_what_else_is_wrong_is_reported_beside_a_misspelt_method(load, minimal):
+    space = "space: {mixing_alfa: {low: 0.1, high: 10}, mix_weight: {low: -1, high: 1}}"
+    text = minimal.replace("logit_mixoe", "logit_mixo").rpartition("space")[0] + space
+    assert load.problems(text) == [
+        "x.yaml:2:12 trainable: unknown trainable 'logit_mixo'; did you mean 'logit_mixoe'?",
+        "x.yaml:4:9 space.mixing_alfa: unknown parameter; did you mean 'mixing_alpha'?",
+        "x.yaml:4:62 space.mix_weight.low: value is -1, but must be a number of at least 0, as mix_weight is",
+    ]
+
+
+def test_every_wrong_method_of_a_list_is_reported_and_what_the_known_ones_refuse(load, minimal):
+    methods = "method: {choices: [basline, nosuch, 'own:Mine', 3, logit_mixoe, logit_mixoe]}"
+    space = f"space: {{{methods}, mix_weight: {{low: -1, high: 1}}, of_mine: {{low: 0, high: 1}}}}"
+    text = minimal.replace("trainable: logit_mixoe\n", "").rpartition("space")[0] + space
+    said = "\n".join(load.problems(text))
+    for place, what in enumerate(
+        (
+            "unknown trainable 'basline'; did you mean 'baseline'?",
+            "unknown trainable 'nosuch'; there are logit_mixoe, baseline",
+            "your own trainable cannot be used here",
+            "value is 3, but must be one of logit_mixoe, baseline",
+        )
+    ):
+        assert f"space.method.choices.{place}: {what}" in said
+    assert "space.mix_weight.low: value is -1, but must be a number of at least 0" in said
+    assert "of_mine" not in said  # 'own:Mine' may have it
+
+
+def test_a_method_that_is_twice_in_a_list_is_reported_at_its_place(load, minimal):
+    space = "space: {method: {choices: [baseline, baseline]}, lr: {low: 0.1, high: 1}}"
+    text = minimal.replace("logit_mixoe", "baseline").rpartition("space")[0] + space
+    assert load.problem(text).startswith("x.yaml:4:38 space.method.choices.1: 'baseline' is in the")
+
+
+def test_a_list_of_methods_under_trainable_is_told_where_it_goes(load, minimal):
+    text = minimal.replace("logit_mixoe", "[logit_mixoe, baseline]")
+    assert "to search several, give space.method {choices: " in load.problem(text)
+
+
 @pytest.mark.parametrize(
     ("space", "message"),
     [
