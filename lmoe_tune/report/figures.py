@@ -13,7 +13,6 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
@@ -22,6 +21,8 @@ from lmoe_tune import advice
 from lmoe_tune.records import TrialRecord
 from lmoe_tune.report.answers import LAMBDAS, Answers, Compared
 from lmoe_tune.report.facts import Confirmation, Facts, Floats
+from lmoe_tune.spec import METHOD
+from lmoe_tune.wording import counted
 
 # Okabe and Ito's palette: distinguishable with any colour vision
 BLUE, ORANGE, GREEN, RED, PURPLE, GREY = (
@@ -51,7 +52,7 @@ STYLE: dict[Any, Any] = {
 }
 DPI = 130
 WIDE, NARROW = (7.2, 3.6), (5.4, 3.6)
-MAX_SLICES, MAX_SEEDS_ROWS = 12, 16
+MAX_SLICES, MAX_SEEDS_ROWS, MAX_AXES = 12, 16, 8
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,8 @@ def draw_all(facts: Facts, compared: Compared) -> list[Drawing]:
         ),
         (
             "parallel", "Parallel coordinates",
-            f"A line per complete trial, coloured by {metric}; the best one is drawn bold.",
+            (f"A line per complete trial over the parameters of its method (at most the {MAX_AXES} that matter most), "
+            f"coloured by {metric}; the best one is drawn bold. An axis has the same ends for all methods."),
             lambda: _parallel(facts),
         ),
         (
@@ -292,7 +294,8 @@ def _slices(facts: Facts) -> Figure:
             axes.set_xlim(-0.5, len(ticks) - 0.5)
         elif _is_log(facts, name):
             axes.set_xscale("log")
-            axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
+            is_wide = max(xs, default=1.0) > 300 * min(xs, default=1.0)
+            axes.xaxis.set_major_locator(LogLocator(subs=(1.0,) if is_wide else (1.0, 3.0)))
             axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel(name)
@@ -309,82 +312,113 @@ def _slices(facts: Facts) -> Figure:
 
 
 def _parallel(facts: Facts) -> Figure:
+    """A panel for each method that was tried, as a trial has the parameters of its method only."""
     complete = [
         trial for trial in facts.trials if trial.state == "complete" and trial.value is not None
     ]
-    names = [name for name in facts.searched if all(name in trial.params for trial in complete)]
-    if len(complete) < 2 or not names:
+    panels: dict[Any, list[TrialRecord]] = {}
+    for trial in complete:
+        panels.setdefault(trial.params.get(METHOD), []).append(trial)
+    names = {method: _shared(facts, trials) for method, trials in panels.items()}
+    panels = {method: trials for method, trials in panels.items() if names[method]}
+    if len(complete) < 2 or not panels:
         raise _NothingToDraw("it takes two complete trials with the same parameters")
-    of_all = {
-        name: [trial.params[name] for trial in facts.trials if name in trial.params]
-        for name in names
-    }
-    scales = [_Scale(facts, name, found) for name, found in of_all.items()]
-    values = np.array([float(trial.value or 0.0) for trial in complete])
-    low, high = float(values.min()), float(values.max())
-    figure, axes = _axes((max(5.0, 1.7 * (len(names) + 1)), 3.8))
-    colours = mpl.colormaps["viridis"]
-    best = facts.best.number if facts.best else None
-    lines, strokes, widths = [], [], []
-    for trial, value in sorted(
-        zip(complete, values, strict=True), key=lambda pair: pair[0].number == best
-    ):
-        share = (value - low) / (high - low) if high > low else 0.5
-        heights = [
-            scale.place(trial.params[name]) for scale, name in zip(scales, names, strict=True)
-        ] + [share]
-        width, alpha = (2.6, 1.0) if trial.number == best else (1.0, 0.7)
-        lines.append(list(enumerate(heights)))
-        strokes.append(colours(0.9 * share, alpha))
-        widths.append(width)
-    axes.add_collection(LineCollection(lines, colors=strokes, linewidths=widths))
-    axes.autoscale_view()
-    labels = [*names, facts.spec.objective.metric]
-    axes.set_xticks(range(len(labels)), labels)
-    axes.set_yticks([])
-    axes.set_ylim(-0.08, 1.08)
-    axes.grid(axis="y", visible=False)
-    for place, scale in enumerate(scales):
-        scale.write(axes, place)
-    for height, value in ((0.0, low), (1.0, high)):
-        axes.text(len(names) + 0.03, height, f"{value:.4g}", fontsize=7.5, va="center")
-    axes.spines["left"].set_visible(False)
+
+    most = max(len(names[method]) for method in panels)
+    figure = Figure(figsize=(max(WIDE[0], 1.25 * (most + 1)), 0.5 + 2.8 * len(panels)))
+    grid: Any = figure.subplots(len(panels), squeeze=False)
+    metric = facts.spec.objective.metric
+    of_metric = _Scale([trial.value for trial in complete])
+    for axes, (method, trials) in zip(grid.flat, panels.items(), strict=True):
+        scales = {name: _scale_of(facts, name, complete) for name in names[method]}
+        _draw_lines(axes, trials, [*scales.values(), of_metric], names[method], facts.best)
+        labels = [name.removeprefix(f"{method}.") for name in (*names[method], metric)]
+        axes.set_xticks(range(len(labels)), map(_on_two_lines, labels))
+        if method is not None:
+            axes.set_title(f"{method}, {counted(len(trials), 'trial')}", loc="left", fontsize=10)
     return figure
 
 
-class _Scale:
-    """The positions of a parameter's values between 0 and 1."""
+def _shared(facts: Facts, trials: Sequence[TrialRecord]) -> list[str]:
+    """The searched parameters that all of these trials have; of more than can be read beside each
+    other those that matter most.
+    """
+    names = [name for name in facts.searched if all(name in trial.params for trial in trials)]
+    names = [name for name in names if name != METHOD]
+    kept = sorted(names, key=lambda name: facts.importances.get(name, 0.0), reverse=True)
+    return [name for name in names if name in kept[:MAX_AXES]]
 
-    def __init__(self, facts: Facts, name: str, values: Sequence[Any]) -> None:
-        self._log = _is_log(facts, name)
-        numeric = all(
-            isinstance(value, int | float) and not isinstance(value, bool) for value in values
-        )
-        self._choices = None if numeric else list(dict.fromkeys(map(str, values)))
-        if numeric:
-            if self._log:
-                scaled = np.log(np.asarray(values, dtype=float))
-            else:
-                scaled = np.asarray(values, dtype=float)
-            self._low, self._high = float(scaled.min()), float(scaled.max())
+
+def _draw_lines(
+    axes: Axes,
+    trials: Sequence[TrialRecord],
+    scales: Sequence[_Scale],
+    names: Sequence[str],
+    best: TrialRecord | None,
+) -> None:
+    """A line for each trial over these parameters and the metric, which has the last scale."""
+    for trial in trials:
+        values = [*(trial.params[name] for name in names), trial.value]
+        heights = [scale.place(value) for scale, value in zip(scales, values, strict=True)]
+        colour = mpl.colormaps["viridis"](0.9 * heights[-1])
+        if best is not None and trial.number == best.number:
+            axes.plot(heights, color=colour, linewidth=2.6, zorder=3)
+        else:
+            axes.plot(heights, color=colour, linewidth=1.0, alpha=0.7)
+
+    paper = {"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 0.6}
+    for place, scale in enumerate(scales):
+        axes.axvline(place, color=GREY, linewidth=0.8, zorder=1)
+        for height, text in scale.marks().items():
+            axes.text(place + 0.04, height, text, fontsize=8, va="center", bbox=paper, zorder=4)
+    axes.set(xlim=(-0.1, len(names) + 0.5), ylim=(-0.08, 1.08), yticks=[])
+    axes.grid(visible=False)
+    axes.spines[["left", "bottom"]].set_visible(False)
+
+
+def _on_two_lines(name: str) -> str:
+    """A long name, with a break after one of its underscores, so that its neighbours have room."""
+    middle = name.find("_", len(name) // 2 - 2) + 1
+    if len(name) <= 14 or not middle:
+        return name
+
+    return f"{name[:middle]}\n{name[middle:]}"
+
+
+def _scale_of(facts: Facts, name: str, trials: Sequence[TrialRecord]) -> _Scale:
+    values = [trial.params[name] for trial in trials if name in trial.params]
+    return _Scale(values, _positions(facts, name, values)[1], log=_is_log(facts, name))
+
+
+class _Scale:
+    """The heights of values between 0 and 1, and what is written there."""
+
+    def __init__(
+        self, values: Sequence[Any], choices: list[str] | None = None, *, log: bool = False
+    ) -> None:
+        self._choices, self._log = choices, log
+        self._ends: Sequence[Any] = choices or (min(values), max(values))
 
     def place(self, value: Any) -> float:
-        if self._choices is not None:
-            return self._choices.index(str(value)) / max(1, len(self._choices) - 1)
-        scaled = float(np.log(value)) if self._log else float(value)
-        if self._high > self._low:
-            return (scaled - self._low) / (self._high - self._low)
+        low, high = self._scaled(self._ends[0]), self._scaled(self._ends[-1])
+        if high > low:
+            return (self._scaled(value) - low) / (high - low)
 
         return 0.5
 
-    def write(self, axes: Axes, place: int) -> None:
+    def marks(self) -> dict[float, str]:
         if self._choices is not None:
-            marks = [(self.place(choice), choice) for choice in self._choices]
-        else:
-            ends = [np.exp(end) if self._log else end for end in (self._low, self._high)]
-            marks = [(0.0, f"{ends[0]:.3g}"), (1.0, f"{ends[1]:.3g}")]
-        for height, text in marks:
-            axes.text(place + 0.03, height, text, fontsize=7.5, va="center")
+            return {self.place(choice): choice for choice in self._choices}
+
+        return {self.place(end): f"{end:.4g}" for end in self._ends}
+
+    def _scaled(self, value: Any) -> float:
+        if self._choices is not None:
+            return float(self._choices.index(str(value)))
+        if self._log:
+            return math.log(value)
+
+        return float(value)
 
 
 def _tradeoff(facts: Facts) -> Figure:

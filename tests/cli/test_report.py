@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 import json
 import re
 import shutil
 import subprocess
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 import pytest
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from PIL import Image
 
 from lmoe_tune import checkpoint
@@ -28,7 +33,7 @@ from lmoe_tune.records import EpochRecord, TrialRecord
 from lmoe_tune.report import write_report
 from lmoe_tune.report.answers import Compared
 from lmoe_tune.report.facts import gather
-from lmoe_tune.report.figures import _curve, _front, draw_all
+from lmoe_tune.report.figures import STYLE, _curve, _front, _parallel, _slices, draw_all
 from lmoe_tune.report.networks import compare_networks
 from lmoe_tune.sweep import view
 from lmoe_tune.sweep.importance import importances
@@ -324,8 +329,41 @@ def test_conditional_and_categorical_parameters_and_two_objectives_are_drawn(
     drawn = {drawing.name: drawing for drawing in drawings}
     for name in ("history", "importance", "slices", "parallel", "tradeoff"):
         assert drawn[name].png is not None, drawn[name].missing
+
+    panels = {axes.get_title(loc="left"): axes for axes in _parallel(gather(ledger)).axes}
+    of_each = Counter(trial.params["method"] for trial in ledger.trials())
+    assert panels.keys() == {f"{method}, {count} trials" for method, count in of_each.items()}
+    for title, axes in panels.items():
+        own = ["consistency"] if title.startswith("logit_mixoe") else []
+        labels = [label.get_text() for label in axes.get_xticklabels()]
+        assert labels == ["mixing_alpha", *own, "val_auroc"]
     _, data = read(write_report(ledger))
     assert data["pareto_front"] == [trial.number for trial in ledger.pareto_front()]
+
+
+@pytest.mark.parametrize("draw", [_parallel, _slices])
+def test_no_label_of_an_axis_covers_its_neighbour(
+    sweep: Callable[..., Ledger], draw: Callable[..., Figure]
+) -> None:
+    space = (
+        "{method: {choices: [logit_mixoe, energy_oe]}, mixing_alpha: {low: 0.1, high: 10, log: true}, "
+        "outlier_ratio: {low: 0.25, high: 2}, lr: {low: 0.001, high: 0.1, log: true}, "
+        "logit_mixoe.consistency_weight: {low: 0.01, high: 10, log: true}, outlier_weight: {low: 0.05, high: 5}, "
+        "logit_mixoe.consistency: {choices: [mse, kl]}, weight_decay: {low: 1.0e-5, high: 0.01, log: true}}"
+    )
+    values = [0.5 + place / 100 for place in range(20)]
+    ledger = sweep("wide", *values, trials=20, more=(f"space={space}", "search.sampler=random"))
+    with mpl.rc_context(STYLE):
+        figure = draw(gather(ledger))
+        FigureCanvasAgg(figure).draw()
+    for axes in figure.axes:
+        low, high = sorted(axes.get_xlim())
+        shown = [
+            label for label in axes.get_xticklabels() if low <= label.get_position()[0] <= high
+        ]
+        boxes = [label.get_window_extent() for label in shown if not label.get_rotation()]
+        for left, right in itertools.pairwise(sorted(boxes, key=lambda box: box.x0)):
+            assert left.x1 < right.x0, axes.get_xlabel()
 
 
 def test_the_front_that_is_drawn_is_what_no_other_trial_betters() -> None:
