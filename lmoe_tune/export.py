@@ -117,6 +117,7 @@ def write_detector(
         "format": FORMAT,
         "version": VERSION,
         "name": winner.name,
+        "caution": caution_about(ledger, ledger.trial(winner.trial)),
         "classes": list(describes.classes),
         "score": describes.score,
         **measured,
@@ -205,17 +206,7 @@ def _searched(ledger: Ledger, number: int | None) -> Winner:
     state = checkpoint.load_newest(ledger.folder.checkpoints(trial.number))
     state = state or _repeated(ledger, trial)
     if state is None:
-        kept = [place.number for place in ledger.ranked() if _has_checkpoint(ledger, place.number)]
-        if kept:
-            there = f"there are those of trial {', '.join(map(str, kept))} (--trial)"
-        else:
-            there = "there are none"
-        again = advice.repeat(name, trial.number, home=ledger.folder.home)
-        raise UsageError(
-            f"the weights of trial {trial.number} are not kept: a sweep keeps those of its best "
-            f"{ledger.spec.tracking.best_checkpoints} trials (tracking.best_checkpoints); {there}. "
-            f"To train it once more, and then to export it: {again}"
-        )
+        raise UsageError(view.without_weights(ledger, trial.number))
     method = ledger.spec.trainable
     return Winner(
         name=f"{name}, trial {trial.number}",
@@ -249,8 +240,21 @@ def _repeated(ledger: Ledger, trial: TrialRecord) -> dict[str, Any] | None:
     return state
 
 
-def _has_checkpoint(ledger: Ledger, number: int) -> bool:
-    return view.checkpoint_of(ledger.folder, number) is not None
+def caution_about(ledger: Ledger, trial: TrialRecord) -> str | None:
+    """What whoever uses a trial's detector must know of how the search left the trial."""
+    if trial.state != "complete":
+        how = {"running": "is not finished", "pruned": "was pruned", "failed": "failed"}[
+            trial.state
+        ]
+        after = f"after {len(trial.epochs)} of {ledger.spec.train.epochs} epochs"
+        return f"trial {trial.number} {how} {after}: it was never compared with the complete trials"
+    if trial.violation > 0:
+        missed = ", ".join(ledger.spec.objective.constraints)
+        return (
+            f"trial {trial.number} misses the search's constraints ({missed}): the search takes a "
+            "trial that meets them instead, where there is one"
+        )
+    return None
 
 
 # The network

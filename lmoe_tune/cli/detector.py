@@ -58,6 +58,8 @@ def export(
         return
     typer.echo(str(out))
     say(f"{about['name']} ({found.verdict or 'not confirmed'})")
+    if about["caution"]:
+        say(f"caution: {about['caution']}")
     if found.verdict == "worse":
         say(_rather_the_defaults(sweep.ledger, found.method, out))
     measured = about["threshold_measured"]

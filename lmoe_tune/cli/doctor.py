@@ -122,21 +122,33 @@ def examine_nodes(address: str, loaded: LoadedSpec, home: Path) -> list[Finding]
 
 
 def _caches(home: Path, given: Spec | None) -> list[Finding]:
-    """The folders of decoded images that this spec names, and those of the sweeps in the home."""
+    """The folders of decoded images: the home's, those that the home's sweeps name, and the one that
+    this spec names.
+    """
+    from lmoe_tune.data.rows import cache_of
     from lmoe_tune.sweep.folder import find_sweeps
     from lmoe_tune.sweep.view import read_spec
 
-    data = [] if given is None else [given.data]
+    specs = []
     for folder in find_sweeps(home):
-        with suppress(
-            LmoeTuneError, OSError
-        ):  # that a record is damaged is a finding about its sweep
-            data.append(read_spec(folder).data)
+        with suppress(LmoeTuneError, OSError):  # damaged: a finding about its sweep
+            specs.append((f"the sweep {folder.name}", read_spec(folder).data))
+    if given is not None:
+        specs.append((f"the spec {given.name}", given.data))
 
-    limits = {one.cache_dir: one.cache_limit for one in reversed(data) if one.cache != "off"}
-    limits.pop(None, None)  # in the home
+    own = home / "cache"
+    users: dict[Path, list[str]] = {own: []}
+    limits: dict[Path, int | None] = {}
+    for who, data in specs:
+        if data.cache != "off" and (data.cache_dir or data.id.root):  # else they are embedded
+            root = cache_of(data, home).root
+            users.setdefault(root, []).append(who)
+            limits[root] = data.cache_limit
 
-    return [machine.cache(Path(folder), limit) for folder, limit in limits.items() if folder]
+    found = []
+    for root, named in users.items():
+        found += machine.cache(root, limits.get(root), named, in_home=root == own)
+    return found
 
 
 def _sweeps(home: Path) -> list[Finding]:

@@ -7,17 +7,18 @@ from __future__ import annotations
 import locale
 import os
 import platform
+import shlex
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Literal, TypedDict
 
 from lmoe_tune.home import VARIABLE as HOME_VARIABLE
 from lmoe_tune.processes import unusable_home
-from lmoe_tune.wording import did_you_mean, masked, printable, readable_size
+from lmoe_tune.wording import did_you_mean, first_few, masked, printable, readable_size
 
 DISTRIBUTION = "lmoe-tune"
 MODULES = {"pillow": "PIL", "pyyaml": "yaml", "scikit-learn": "sklearn"}  # others go by their name
@@ -172,20 +173,43 @@ def _home(home: Path) -> list[Finding]:
     return [usable, _space("free space", _existing(home), _room_for_images())]
 
 
-def cache(folder: Path, limit: int | None) -> Finding:
-    """Whether decoded images can be kept in a `data.cache_dir`: it is writable, with room."""
+def cache(folder: Path, limit: int | None, users: Sequence[str], *, in_home: bool) -> list[Finding]:
+    """A folder of decoded images, if there are any or they may come: how large it is, whose, and how
+    to free it; whether it is writable, with room.
+
+    Args:
+        limit: `data.cache_limit`, in bytes.
+        users: what decodes into it.
+        in_home: it is the home's own; else a `data.cache_dir`.
+    """
+    from lmoe_tune.data.decoded_cache import num_bytes_in
+
+    taken = num_bytes_in(folder)
+    found = []
+    if taken:
+        whose = f"of {first_few(users)}" if users else "of no sweep that is still in the home"
+        text = f"{readable_size(taken)} in {folder}, {whose}"
+        free_it = f"rm -r {shlex.quote(str(folder))}/*px-*"
+        again = "a sweep that needs them decodes them again"
+        found.append(
+            finding(
+                "ok", "decoded images", text, f"to free it while no sweep runs: {free_it} ({again})"
+            )
+        )
+    if in_home:  # its disk is that of the home
+        return found
+
     what = "data.cache_dir"
     usable = usable_folder(what, folder, "set another one, on a disk of this machine's own")
     if usable["state"] != "ok":
-        return usable
+        return [*found, usable]
 
-    there = _existing(folder)
-    free = shutil.disk_usage(there).free
+    free = shutil.disk_usage(_existing(folder)).free
     if limit is not None and free < limit:
-        found = f"{readable_size(free)} free in {folder}, but cache_limit is {readable_size(limit)}"
-        return finding("warn", what, found, "make room, or lower data.cache_limit")
+        text = f"{readable_size(free)} free in {folder}, but cache_limit is {readable_size(limit)}"
+        return [*found, finding("warn", what, text, "make room, or lower data.cache_limit")]
 
-    return _space(what, folder, _room_for_images())
+    return [*found, _space(what, folder, _room_for_images())]
 
 
 def _room_for_images() -> str:

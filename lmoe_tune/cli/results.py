@@ -188,12 +188,16 @@ def _say_failures(rows: Sequence[Mapping[str, Any]]) -> None:
 @app.command()
 def best(name: NameArgument, form: FormatOption = "table", home: HomeOption = None) -> None:
     """The best trial: parameters, metrics, checkpoint, MLflow run and model."""
+    from lmoe_tune.sweep import view
+
     chosen = checked_format(form)
     sweep = sweep_to_read(resolve_home(home), name)
     found = sweep.summary()["best"]
     if found is None:
         raise UsageError(f"the sweep '{name}' has no complete trial yet")
     _say_openings(sweep.test_openings)
+    if found["checkpoint"] is None and not sweep.folder.repetition(found["trial"]).exists():
+        say(view.without_weights(sweep.ledger, found["trial"]))
     if chosen == "json":
         print_json(found)
         return

@@ -282,8 +282,10 @@ def prune_checkpoints(
 ) -> None:
     """Delete checkpoints that nothing needs any more, and say what was kept."""
     from lmoe_tune.api.sweeps import open_sweep
+    from lmoe_tune.sweep import view
 
-    freed = open_sweep(name, resolve_home(home)).prune_checkpoints(keep)
+    sweep = open_sweep(name, resolve_home(home))
+    freed = sweep.prune_checkpoints(keep)
     typer.echo(
         f"freed {readable_size(freed.num_bytes)}: the checkpoints of {counted(len(freed.removed), 'trial')}"
     )
@@ -293,6 +295,8 @@ def prune_checkpoints(
     ):
         if numbers:
             typer.echo(f"kept {what}: trial {first_few(map(str, numbers))}")
+    if sweep.best is not None and sweep.checkpoint(sweep.best.number) is None:
+        say(view.without_weights(sweep.ledger, sweep.best.number))
 
 
 @app.command()

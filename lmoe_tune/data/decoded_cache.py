@@ -197,7 +197,7 @@ class DecodedCache:
         folder = next(one for one in (self.folder, *self.folder.absolute().parents) if one.exists())
         free = shutil.disk_usage(folder).free
         room = max(0, free - SPARE_BYTES)
-        used = sum(path.stat().st_blocks * 512 for path in self.root.rglob("pixels"))
+        used = num_bytes_in(self.root)
         if limit is not None and used + needed > limit:
             why = f"data.cache_limit is {readable_size(limit)} and {readable_size(used)} are taken"
             raise CacheSpaceError(self.folder, needed, max(0, limit - used), why)
@@ -371,6 +371,11 @@ class _Segment:
                 os.close(descriptor)
         self.folder.rename(self.folder.with_name(self.folder.name.replace("building-", "segment-")))
         sync_folder(self.folder.parent)
+
+
+def num_bytes_in(root: Path) -> int:
+    """What the decoded images under a folder take on the disk, unfinished ones included."""
+    return sum(path.stat().st_blocks * 512 for path in root.rglob("pixels"))
 
 
 def image_keys(files: Sequence[ImageFile]) -> npt.NDArray[np.uint8]:

@@ -20,7 +20,7 @@ from lmoe_tune.errors import UsageError
 from lmoe_tune.evaluation.scores import ScoreName
 
 ABOUT, MODEL, ONNX = "detector.json", "model.pt2", "model.onnx"
-FORMAT, VERSION = "lmoe-tune detector", 2
+FORMAT, VERSION = "lmoe-tune detector", 3
 _SCORES: tuple[ScoreName, ...] = ("msp", "max_logit", "energy")
 
 

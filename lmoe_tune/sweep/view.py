@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from lmoe_tune import advice
 from lmoe_tune.durable import read_text
 from lmoe_tune.errors import SpecError, UsageError
 from lmoe_tune.questions import Question, read_questions
@@ -17,6 +18,7 @@ from lmoe_tune.sweep.folder import SweepFolder
 from lmoe_tune.sweep.ledger import Ledger, now_ms
 from lmoe_tune.sweep.ties import ties
 from lmoe_tune.sweep.tracked import Tracked, address, comparison, tracked
+from lmoe_tune.wording import counted, first_few
 
 COUNTED: tuple[TrialState, ...] = ("complete", "pruned", "failed", "running")
 
@@ -55,6 +57,28 @@ def state_of(ledger: Ledger) -> str:
 def checkpoint_of(folder: SweepFolder, number: int) -> Path | None:
     """A trial's newest checkpoint file; the names sort by epoch (`lmoe_tune.checkpoint`)."""
     return max(folder.checkpoints(number).glob("epoch-*.pt"), default=None)
+
+
+def without_weights(ledger: Ledger, number: int) -> str:
+    """Why a trial has no checkpoint, which others have one, and how to get one."""
+    count = ledger.spec.tracking.best_checkpoints
+    ranked = [trial.number for trial in ledger.ranked()]
+    if number in ranked[:count]:
+        why = f"it is among the best {count}, whose weights the search kept, but they were removed since"
+    else:
+        why = (
+            f"a sweep keeps those of its best {counted(count, 'trial')} (tracking.best_checkpoints)"
+        )
+    kept = [str(other) for other in ranked if checkpoint_of(ledger.folder, other) is not None]
+    if kept:
+        there = f"there are those of trial {first_few(kept)} (export --trial)"
+    else:
+        there = "those of no complete trial are left"
+    again = advice.repeat(ledger.folder.name, number, home=ledger.folder.home)
+    return (
+        f"the weights of trial {number} are not kept: {why}; {there}. "
+        f"To train it once more, and then to export it: {again}"
+    )
 
 
 def summary(ledger: Ledger) -> dict[str, Any]:

@@ -23,10 +23,9 @@ from lmoe_tune.errors import TrackingError
 from lmoe_tune.records import TrialRecord
 from lmoe_tune.snapshot import ModelSource, SweepSnapshot
 from lmoe_tune.tracking.carried import ARCHIVE, PACKAGE, requirements, write_package
-from lmoe_tune.tracking.runs import dataset_key
+from lmoe_tune.tracking.runs import Runs, dataset_key
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
     from mlflow.entities import LoggedModel
 
 
@@ -56,23 +55,13 @@ class KnownModel:
 class LoggedModels:
     """The logged models of one sweep in one experiment."""
 
-    def __init__(
-        self,
-        client: MlflowClient,
-        experiment_id: str,
-        sweep_id: str,
-        artifact_root: Path | None,
-        refused: Collection[str] = (),
-    ) -> None:
-        """`refused`: names of metrics that MLflow does not accept; it may grow."""
-        self._refused = refused
-        self._client = client
-        self._experiment_id = experiment_id
+    def __init__(self, runs: Runs, sweep_id: str, artifact_root: Path | None) -> None:
+        self._runs = runs
+        self._client = runs.client
         self._sweep_id = sweep_id
         self._artifact_root = artifact_root
         self._hashes: dict[tuple[str, int, int], str] = {}
         self._known: dict[tuple[int, str], KnownModel] = {}
-        self.changed = False
 
     def find(self, linked: Collection[str] | None = None) -> None:
         """Learn which models there are; delete those that a kill left unfinished, and doubles.
@@ -82,9 +71,8 @@ class LoggedModels:
                 known.
         """
         self._known = {}
-        for model in sorted(
-            self._search(), key=lambda model: (model.creation_timestamp, model.model_id)
-        ):
+        found = self._search()
+        for model in sorted(found, key=lambda model: (model.creation_timestamp, model.model_id)):
             known = KnownModel(
                 model.model_id,
                 int(model.tags.get("lmoe_tune.trial", -1)),
@@ -125,6 +113,10 @@ class LoggedModels:
                 self._delete(self._known.pop(key))
         return self.ids()
 
+    def of_other_runs(self, run_ids: Collection[str]) -> set[str]:
+        """The ids of the known models that belong to none of these runs."""
+        return {known.model_id for known in self._known.values() if known.run_id not in run_ids}
+
     def ids(self) -> dict[int, str]:
         """The finished models that are known, by trial."""
         return {known.trial: known.model_id for known in self._known.values()}
@@ -134,7 +126,7 @@ class LoggedModels:
         token: str | None = None
         while True:
             page = self._client.search_logged_models(
-                [self._experiment_id],
+                [self._runs.experiment_id],
                 filter_string=f"tags.`lmoe_tune.sweep_id` = '{self._sweep_id}'",
                 max_results=100,
                 page_token=token,
@@ -155,9 +147,9 @@ class LoggedModels:
         from mlflow.entities import LoggedModelOutput, Metric
         from mlflow.exceptions import MlflowException
 
-        self.changed = True
+        self._runs.sent.setdefault(run_id)
         model = self._client.create_logged_model(
-            self._experiment_id,
+            self._runs.experiment_id,
             name=NAME,
             source_run_id=run_id,
             tags={
@@ -201,7 +193,7 @@ class LoggedModels:
                     run_id=run_id,
                 )
                 for name, value in last.metrics.items()
-                if name not in self._refused
+                if name not in self._runs.refused
             ]
             self._client.log_batch(run_id, metrics=metrics, synchronous=True)
         self._client.finalize_logged_model(model.model_id, "READY")

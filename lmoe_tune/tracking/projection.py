@@ -40,6 +40,7 @@ EXPERIMENT_TAG = "mlflow.experimentKind"
 _EXPERIMENT_TAGS = {
     EXPERIMENT_TAG: "custom_model_development"
 }  # the UI opens on runs, not on traces
+_AT_ONCE = 100  # runs that are looked up by their ids; of more, all runs of the sweep are
 _REQUESTS_AT_A_TIME = 6
 """Of a server: it spends most of a request's time in its database. An SQLite file takes one writer.
 """
@@ -107,11 +108,6 @@ class _Contact:
     def client(self) -> MlflowClient:
         return self.runs.client
 
-    @property
-    def changed(self) -> bool:
-        """Whether anything was sent since MLflow was asked what it holds."""
-        return self.models.changed or self.runs.changed
-
 
 class Projection:
     """Delivers snapshots of one sweep to one tracking store; called from one thread."""
@@ -175,10 +171,11 @@ class Projection:
             delivered = self._patiently(snapshot, models, until)
             contact = self._contact
             assert contact is not None
-            if snapshot.state != "running" and contact.changed and not delivered.num_left:
+            if snapshot.state != "running" and contact.runs.sent and not delivered.num_left:
                 # MLflow repeats a POST whose answer was lost, so things may exist twice without an
                 # error here; and some proxies answer without passing a request on.
-                self._contact = None
+                if not _look_again(contact, snapshot):
+                    self._contact = None
                 delivered = self._deliver(self._reach(snapshot), snapshot, models, None)
 
         said = tuple(self._said)[self._num_said :]
@@ -220,9 +217,7 @@ class Projection:
             experiment = self._find_experiment(self._client, snapshot.experiment)
             number = experiment.experiment_id
             runs = Runs(self._client, self._uri, number, self._refused, self._say)
-            models = LoggedModels(
-                self._client, number, snapshot.sweep_id, self._artifact_root, self._refused
-            )
+            models = LoggedModels(runs, snapshot.sweep_id, self._artifact_root)
             self._contact = _Contact(runs, models, experiment, dict(experiment.tags))
             self._contact_key = key
             _find_runs(self._contact, snapshot)
@@ -391,7 +386,7 @@ class Projection:
         if parent.tags.get("lmoe_tune.spec_sha256") == digest or f"spec {digest}" in self._refused:
             return
 
-        contact.runs.changed = True
+        contact.runs.sent.setdefault(parent.run_id)
         try:
             with translated(self._uri):
                 contact.client.log_text(parent.run_id, snapshot.spec_yaml, "spec.yaml")
@@ -417,32 +412,67 @@ def _or_none(get: Callable[[str], Found], key: str) -> Found | None:
         return None
 
 
-def _find_runs(contact: _Contact, snapshot: SweepSnapshot) -> None:
-    """Everything of this sweep that MLflow holds; runs that exist twice are deleted but for the
-    oldest.
+def _look_again(contact: _Contact, snapshot: SweepSnapshot) -> bool:
+    """Look up the runs to which something was sent, and what was made beside them; False where all
+    runs of the sweep have to be.
     """
-    assert "'" not in snapshot.sweep_id, "a sweep id is a UUID"
-    client = contact.client
-    found: list[MlflowRun] = []
-    of_sweep = f"tags.`lmoe_tune.sweep_id` = '{snapshot.sweep_id}'"
-    token: str | None = None
-    while True:
-        with uncollected():
-            page = client.search_runs(
-                [contact.runs.experiment_id], of_sweep, max_results=1000, page_token=token
-            )
-        found += page
-        token = page.token
-        if not token:
-            break
+    sent = contact.runs.sent
+    own = (contact.parent, contact.grandparent, *contact.baselines.values())
+    ids = {run.run_id for run in own if run is not None}
+    ids |= {run_id for run_id, made_ms in sent.items() if made_ms is None}
+    if len(ids) > _AT_ONCE:
+        return False
+
+    contact.parent, contact.grandparent, contact.baselines = None, None, {}
+    again = [number for number, run in contact.trials.items() if run.run_id in sent]
+    contact.open.update(number for number in again if number < len(snapshot.trials))
+    for number in again:
+        del contact.trials[number]
+
+    quoted = ", ".join(f"'{run_id}'" for run_id in sorted(ids))
+    filters = [f" AND attributes.run_id IN ({quoted})"]
+    begun_ms = [made_ms for made_ms in sent.values() if made_ms is not None]
+    if begun_ms:
+        filters.append(f" AND attributes.start_time >= {min(begun_ms)}")
+    _find_runs(contact, snapshot, filters)
+    sent.clear()
+    return contact.parent is not None
+
+
+def _find_runs(contact: _Contact, snapshot: SweepSnapshot, filters: Sequence[str] = ("",)) -> None:
+    """Everything of this sweep that MLflow holds, as far as a filter lets it through; runs that exist
+    twice are deleted but for the oldest.
+    """
+    known = {run.run_id for run in contact.trials.values()}
+    met = {run.info.run_id: run for one in filters for run in _searched(contact, snapshot, one)}
+    found = [run for run_id, run in met.items() if run_id not in known]
 
     # Doubles have the same start, the ledger's; of those the one that has been filled is the older.
     found.sort(key=lambda run: (run.info.start_time, -len(run.data.metrics), run.info.run_id))
     if found and snapshot.kind == "sweep":  # a sweep without runs has no models either
-        outputs = [run.outputs.model_outputs for run in found if run.outputs]
-        contact.models.find({output.model_id for some in outputs for output in some})
+        linked = contact.models.of_other_runs(contact.runs.sent)
+        for run in found:
+            if run.outputs:
+                linked |= {output.model_id for output in run.outputs.model_outputs}
+        contact.models.find(linked)
     for run in found:
         _take(contact, snapshot, run)
+
+
+def _searched(contact: _Contact, snapshot: SweepSnapshot, narrower: str) -> Iterator[MlflowRun]:
+    """The runs of a sweep, as MLflow has them now."""
+    assert "'" not in snapshot.sweep_id, "a sweep id is a UUID"
+    wanted = f"tags.`lmoe_tune.sweep_id` = '{snapshot.sweep_id}'{narrower}"
+    token: str | None = None
+    while True:
+        with uncollected():
+            page = contact.client.search_runs(
+                [contact.runs.experiment_id], wanted, max_results=1000, page_token=token
+            )
+        yield from page
+        token = page.token
+        if not token:
+            return
 
 
 def _take(contact: _Contact, snapshot: SweepSnapshot, run: MlflowRun) -> None:

@@ -69,7 +69,8 @@ class Runs:
     """Sends to one experiment; several threads may, each to runs of its own.
 
     Attributes:
-        changed: something was sent.
+        sent: ids of the runs to which something was sent; those that were made have their start
+            with it.
         refused: names of metrics, params and tags that MLflow does not accept; they are not sent
             again.
         say: gets a sentence about each of them.
@@ -80,16 +81,16 @@ class Runs:
     experiment_id: str
     refused: set[str]
     say: Callable[[str], None]
-    changed: bool = False
+    sent: dict[str, int | None] = field(default_factory=dict)
 
     def create(self, name: str, started_ms: int, tags: Mapping[str, str]) -> Run:
         """Open a run."""
         cut = _cut(tags)
-        self.changed = True
         with translated(self.uri):
             made = self.client.create_run(
                 self.experiment_id, start_time=started_ms, tags=cut, run_name=name
             )
+        self.sent[made.info.run_id] = started_ms
         return Run(made.info.run_id, "RUNNING", cut)
 
     def log(
@@ -135,7 +136,7 @@ class Runs:
             else:
                 self.client.set_terminated(run.run_id, status=status, end_time=ended_ms)
         run.status = status
-        self.changed = True
+        self.sent.setdefault(run.run_id)
 
     def log_datasets(self, run: Run, datasets: Sequence[DatasetRecord]) -> None:
         """Record the data sets of a run. One that is there already stays as it is."""
@@ -163,7 +164,7 @@ class Runs:
         if not (metrics or params or tags):
             return
 
-        self.changed = True
+        self.sent.setdefault(run.run_id)
         try:
             self._log_batch(run, metrics, params, tags)
         except TrackingRefusedError as refusal:

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -194,8 +195,54 @@ def test_a_trial_is_chosen_or_the_lack_of_its_weights_is_said(ledger: Ledger) ->
         UsageError, match=r"weights of trial 0 are not kept.*there are those of trial 1"
     ):
         export.winner_of(ledger, 0)
+    shutil.rmtree(ledger.folder.checkpoints(BEST))
+    with pytest.raises(UsageError, match=r"among the best 3.*removed since.*no complete trial are"):
+        export.winner_of(ledger)
     with pytest.raises(UsageError, match="has no trial"):
         export.winner_of(ledger, 99)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, None),
+        ({"violation": 0.1}, "trial 1 misses the search's constraints (val_accuracy)"),
+        ({"state": "pruned"}, "trial 1 was pruned after 1 of 1 epochs"),
+        ({"state": "failed"}, "trial 1 failed after 1 of 1 epochs"),
+    ],
+)
+def test_a_trial_that_the_search_would_not_have_chosen_is_exported_with_a_caution(
+    ledger: Ledger,
+    cli: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    changes: dict[str, Any],
+    said: str | None,
+) -> None:
+    trial = replace(ledger.trial(BEST), **changes)
+    monkeypatch.setattr(Ledger, "trial", lambda ledger, number: trial)
+    done = cli("export", "digits", "--trial", "1", "--out", "det")
+    assert done.returncode == 0, done.stderr
+    caution = json.loads((tmp_path / "det" / "detector.json").read_text(encoding="utf-8"))[
+        "caution"
+    ]
+    if said is None:
+        assert caution is None and "caution" not in done.stderr
+    else:
+        assert caution.startswith(said) and f"caution: {said}" in done.stderr
+
+
+def test_after_pruning_every_checkpoint_best_says_what_is_left_and_what_to_do(
+    ledger: Ledger, cli: Any
+) -> None:
+    assert "weights" not in cli("best", "digits").stderr
+    pruned = cli("prune-checkpoints", "digits", "--keep", "0")
+    best = cli("best", "digits")
+    for done in (pruned, best):
+        assert done.returncode == 0, done.stderr
+        assert "the weights of trial 1 are not kept: it is among the best 3" in done.stderr
+        assert "those of no complete trial are left" in done.stderr
+        assert offered(done.stderr) == ["train", "digits", "--trial", "1"]
 
 
 def test_a_sweep_without_a_complete_trial_has_nothing_to_export(

@@ -102,10 +102,14 @@ def test_the_capabilities_that_torch_has_code_for_are_read_from_its_names() -> N
 
 
 def test_the_disk_of_a_cache_is_looked_at_against_its_limit(tmp_path: Path) -> None:
-    plenty = machine.cache(tmp_path / "new" / "cache", limit=1000)
-    little = machine.cache(tmp_path, limit=10**18)
+    def row(folder: Path, limit: int | None) -> machine.Finding:
+        (found,) = machine.cache(folder, limit, [], in_home=False)
+        return found
+
+    plenty = row(tmp_path / "new" / "cache", 1000)
+    little = row(tmp_path, 10**18)
     (tmp_path / "file").touch()
-    unusable = machine.cache(tmp_path / "file" / "cache", limit=None)
+    unusable = row(tmp_path / "file" / "cache", None)
 
     assert plenty["state"] == "ok" and str(tmp_path / "new" / "cache") in plenty["found"]
     assert little["state"] == "warn" and "but cache_limit is 1,000,000,000 GB" in little["found"]

@@ -20,8 +20,12 @@ import typer
 import lmoe_tune
 from lmoe_tune.cli import doctor
 from lmoe_tune.cli.main import _unforeseen, _was_interrupted, app, run
+from lmoe_tune.spec import load_spec
 from lmoe_tune.sweep.ledger import Ledger
+from lmoe_tune.sweep.lifecycle import write_records
 from lmoe_tune.sweep.view import read_sweep
+from lmoe_tune.training.platform import resolve_platform
+from trainables import declarations
 
 Cli = Callable[..., Any]
 SNAPSHOT = Path(__file__).with_name("commands.txt")
@@ -195,6 +199,35 @@ def test_bad_usage_is_exit_code_2_with_a_message_on_stderr(
     assert done.stdout == ""
     assert "Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == [], "nothing was written"
+
+    debugged = cli("--debug", *arguments)
+    assert (debugged.returncode, debugged.stdout) == (2, "")
+    assert debugged.stderr.endswith(done.stderr.splitlines(keepends=True)[-1])
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (PermissionError(13, "Permission denied", "/x"), 2, "error: /x: Permission denied"),
+        (RuntimeError("no\nway"), 1, "error: RuntimeError: no\nway\n  (run it again with --debug"),
+        (UnicodeEncodeError("ascii", "é", 0, 1, "no"), 2, "error: 'é' cannot be written"),
+        (KeyboardInterrupt(), 130, "\ninterrupted; the same command continues"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_an_error_that_nothing_foresaw_ends_in_the_same_way_with_debug(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int, said: str
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("lmoe_tune.spec.json_schema", fail)
+    plain, debugged = cli("schema"), cli("--debug", "schema")
+
+    assert said in plain.stderr and "Traceback" not in plain.stderr
+    assert (plain.returncode, debugged.returncode) == (code, code)
+    assert debugged.stderr.endswith(plain.stderr)
+    assert ("Traceback" in debugged.stderr) == (code != 130)
 
 
 def test_debug_shows_the_trace(cli_process: Cli) -> None:
@@ -429,6 +462,34 @@ def test_doctor_looks_at_the_caches_of_a_spec_and_of_the_sweeps(
     assert found.pop("/proc/none") == "fail" and done.returncode == 1
     ((text, state),) = found.items()
     assert text.endswith(str(tmp_path / "fast")) and state in ("ok", "warn")
+
+
+def test_doctor_shows_decoded_images_whose_they_are_and_how_to_free_them(
+    sweep: Callable[..., Ledger], tmp_path: Path
+) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "data: {id: {dataset: folder, root: a}, outliers: {dataset: folder, root: b}}\n"
+        "space: {mixing_alpha: {low: 0.1, high: 1}}\n",
+        encoding="utf-8",
+    )
+    spec = load_spec(path, declarations=declarations(), check_files=False).spec
+    ledger = sweep("cars", 0.9)
+    home = ledger.folder.home
+    assert doctor._caches(home, spec) == [], "nothing is decoded yet"
+    segment = home / "cache" / "512px-pil" / "segment-1"
+    segment.mkdir(parents=True)
+    (segment / "pixels").write_bytes(b"x" * 40_960)
+
+    (row,) = doctor._caches(home, None)
+    assert row["found"].endswith(f"kB in {home}/cache, of no sweep that is still in the home")
+    assert f"rm -r {home}/cache/*px-*" in row["advice"]
+
+    ledger.folder.spec.unlink()
+    write_records(ledger.folder, resolve_platform(spec))
+    (row,) = doctor._caches(home, spec)
+    assert row["found"].endswith(", of the sweep cars, the spec mine")
+    assert (row["state"], row["what"]) == ("ok", "decoded images")
 
 
 def test_doctor_rebuilds_a_damaged_ledger_and_leaves_a_whole_one_alone(

@@ -669,3 +669,97 @@ def test_a_pass_ends_when_its_time_is_over_and_the_next_goes_on(
         assert status == ("RUNNING" if left[-1] else "FINISHED")
     assert len(left) > 1 and left == sorted(left, reverse=True)
     assert len(runs(uri)) == 13
+
+
+def test_at_the_end_only_what_was_sent_is_looked_up_again(
+    uri: str, trial: MakeTrial, sweep: MakeSweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = [trial(number) for number in range(8)]
+    Projection(uri).project(sweep(*old, best=0, state="interrupted"))
+    projection = Projection(uri)
+    projection.project(sweep(*old, best=0))
+
+    looked_up: list[str] = []
+    search_runs, create_run, log_batch = (
+        MlflowClient.search_runs,
+        MlflowClient.create_run,
+        MlflowClient.log_batch,
+    )
+    swallowed = iter([True])
+
+    def search(*arguments: Any, **named: Any) -> Any:
+        page = search_runs(*arguments, **named)
+        looked_up.extend(run.info.run_name for run in page)
+        return page
+
+    def create_twice(*arguments: Any, **named: Any) -> Run:
+        create_run(*arguments, **named)
+        return create_run(*arguments, **named)
+
+    def log(*arguments: Any, **named: Any) -> Any:
+        return None if next(swallowed, False) else log_batch(*arguments, **named)
+
+    monkeypatch.setattr(MlflowClient, "search_runs", search)
+    monkeypatch.setattr(MlflowClient, "create_run", create_twice)
+    monkeypatch.setattr(MlflowClient, "log_batch", log)
+    snapshot = sweep(*old, trial(8), best=8, state="complete")
+    delivered = projection.project(snapshot)
+
+    assert sorted(looked_up) == ["digits", "trial 8", "trial 8"]
+    assert sorted(delivered.run_ids) == list(range(9))
+    found = runs(uri)
+    assert {run.info.status for run in found.values()} == {"FINISHED"}
+    assert found["trial 8"].data.metrics["val_auroc"] == snapshot.trials[8].metrics["val_auroc"]
+
+
+def test_a_run_that_was_deleted_or_changed_meanwhile_is_there_again_after_the_next_delivery(
+    uri: str, trial: MakeTrial, sweep: MakeSweep
+) -> None:
+    old = [trial(number) for number in range(4)]
+    first = Projection(uri).project(sweep(*old, best=0))
+    projection = Projection(uri)
+    projection.project(sweep(*old, best=0))
+    client = MlflowClient(uri)
+    client.delete_run(first.run_ids[1])
+    client.set_tag(first.run_ids[2], "lmoe_tune.state", "failed")
+    client.set_terminated(first.run_ids[3], "KILLED")
+    complete = sweep(*old, trial(4), best=4, state="complete")
+    projection.project(complete)
+
+    Projection(uri).project(complete)
+    found = runs(uri)
+    assert sorted(found) == ["digits", *(f"trial {number}" for number in range(5))]
+    assert {run.info.status for run in found.values()} == {"FINISHED"}
+    assert {run.data.tags["lmoe_tune.state"] for run in found.values()} == {"complete"}
+
+
+def test_a_sweeps_run_that_was_deleted_meanwhile_is_made_again_above_all_its_trials(
+    uri: str, trial: MakeTrial, sweep: MakeSweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = [trial(number) for number in range(3)]
+    projection = Projection(uri)
+    first = projection.project(sweep(*old, best=0))
+    set_terminated = MlflowClient.set_terminated
+
+    def end_and_delete(client: MlflowClient, run_id: str, *arguments: Any, **named: Any) -> None:
+        set_terminated(client, run_id, *arguments, **named)
+        if run_id == first.parent_run_id:
+            client.delete_run(run_id)
+
+    monkeypatch.setattr(MlflowClient, "set_terminated", end_and_delete)
+    delivered = projection.project(sweep(*old, trial(3), best=0, state="complete"))
+    found = runs(uri)
+    assert found["digits"].info.run_id == delivered.parent_run_id != first.parent_run_id
+    above = {
+        run.data.tags.get("mlflow.parentRunId") for name, run in found.items() if "trial" in name
+    }
+    assert above == {delivered.parent_run_id}
+
+
+def test_runs_beyond_the_ledgers_trials_are_ended_in_a_session_that_knew_them(
+    uri: str, trial: MakeTrial, sweep: MakeSweep
+) -> None:
+    projection = Projection(uri)
+    projection.project(sweep(trial(0), trial(1, "running"), trial(2, "running"), best=0))
+    Projection(uri).project(sweep(trial(0), trial(1), best=0, state="complete"))
+    assert runs(uri)["trial 2"].info.status == "KILLED"
