@@ -81,6 +81,14 @@ def cannot_write(path: Path, error: OSError) -> StorageError:
     return found
 
 
+def owner_of(path: Path) -> str:
+    """The user whom a file or folder belongs to."""
+    try:
+        return path.owner()
+    except KeyError:  # a number without a name, as in a container
+        return f"the user {path.stat().st_uid}"
+
+
 def keep_others_out() -> None:
     """What this process and those it starts create is never writable for everyone, whatever the
     user's umask.

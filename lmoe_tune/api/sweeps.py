@@ -16,7 +16,7 @@ from lmoe_tune.records import TrialRecord
 from lmoe_tune.spec import Spec
 from lmoe_tune.sweep import view
 from lmoe_tune.sweep.budget import change_of, exceeded
-from lmoe_tune.sweep.folder import SweepFolder, find_sweep, find_sweeps, parts_of
+from lmoe_tune.sweep.folder import SweepFolder, closed_sweeps, find_sweep, find_sweeps, parts_of
 from lmoe_tune.sweep.ledger import Ledger
 from lmoe_tune.sweep.observer import Observer
 from lmoe_tune.sweep.settings import RunSettings
@@ -319,28 +319,34 @@ def list_sweeps(
     home: str | Path | None = None, *, observer: Observer | None = None
 ) -> list[dict[str, Any]]:
     """What `Sweep.summary` says of each sweep of a home, the one worked on last first:
-    `list --format json`. Of a damaged one, only `sweep` and `state` are there.
+    `list --format json`. Of a damaged one, and of another user's that cannot be read, only `sweep`
+    and `state` are there.
 
     Args:
         home: the folder of sweeps; None is LMOE_TUNE_HOME, else ./lmoe_runs.
-        observer: hears what is wrong with a sweep whose files are damaged; the others are listed.
+        observer: hears what is wrong with a sweep that cannot be read; the others are listed.
     """
     from lmoe_tune.sweep.remembered import Remembered
 
     where = resolve_home(home)
+    say = (observer or Observer()).on_message
     remembered, rows = Remembered(where), []
     for folder in find_sweeps(where):
         try:
             row = remembered.row(folder, _row)
         except Exception as error:  # whatever the damage is
             problem = str(error) or type(error).__name__
-            (observer or Observer()).on_message(f"{folder.name}: {shortened(problem, 300)}")
+            say(f"{folder.name}: {shortened(problem, 300)}")
             rows.append({"sweep": folder.name, "state": "damaged"})
             continue
         if folder.is_set_aside and not folder.is_running():
             row["state"] = "set aside"
         rows.append(row)
     remembered.save()
+
+    for folder in closed_sweeps(where):
+        say(f"{folder.name}: {folder.closed}")
+        rows.append({"sweep": folder.name, "state": "unreadable"})
     return rows
 
 

@@ -153,19 +153,17 @@ def _caches(home: Path, given: Spec | None) -> list[Finding]:
 
 def _sweeps(home: Path) -> list[Finding]:
     from lmoe_tune.sweep.copies import about_copy, original_of
-    from lmoe_tune.sweep.folder import SweepFolder, find_sweeps
+    from lmoe_tune.sweep.folder import closed_sweeps, find_sweeps, sweeps_without_ledger
     from lmoe_tune.sweep.lines import LedgerError
     from lmoe_tune.sweep.rebuild import behind, survey
     from lmoe_tune.sweep.view import read_spec, read_sweep, state_of
 
-    findings = []
-    without_ledger = [
-        SweepFolder(home, path.name)
-        for path in sorted((home / "sweeps").glob("*"))
-        if (path / "sweep.json").is_file() and not (path / "ledger.jsonl").exists()
+    findings = [
+        finding("warn", f"sweep {folder.name}", str(folder.closed), "have it made readable")
+        for folder in closed_sweeps(home)
     ]
 
-    for folder in [*find_sweeps(home), *without_ledger]:
+    for folder in [*find_sweeps(home), *sweeps_without_ledger(home)]:
         what, fix = f"sweep {folder.name}", advice.doctor(rebuild=folder.name, home=home)
         try:
             ledger = read_sweep(folder) if folder.exists() else None

@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 
 from lmoe_tune import advice
-from lmoe_tune.durable import cannot_write, write_aside, writing
+from lmoe_tune.durable import cannot_write, owner_of, write_aside, writing
 from lmoe_tune.errors import LmoeTuneError, UsageError
 from lmoe_tune.home import DEFAULT, is_default
 from lmoe_tune.wording import did_you_mean, first_few, masked, printable
@@ -100,7 +100,15 @@ class SweepFolder:
         return self.path / "set-aside"
 
     def exists(self) -> bool:
-        return self.ledger.is_file()
+        return os.path.isfile(self.ledger)  # also where this user may not look
+
+    @property
+    def closed(self) -> str | None:
+        """Why this user cannot read the sweep's records; None if nothing keeps them from it."""
+        for path, rights in ((self.path, os.R_OK | os.X_OK), (self.ledger, os.R_OK)):
+            if path.exists() and not os.access(path, rights):
+                return f"{path} cannot be read: it belongs to {owner_of(path)}"
+        return None
 
     @contextmanager
     def locked(self, wait_s: float | None = None) -> Iterator[None]:
@@ -155,12 +163,25 @@ class SweepFolder:
 
 
 def find_sweeps(home: Path) -> list[SweepFolder]:
-    """All sweeps of a home, the one worked on last first."""
-    folders = [
-        SweepFolder(home, path.name) for path in (home / "sweeps").glob("*") if path.is_dir()
-    ]
-    existing = [folder for folder in folders if folder.exists()]
+    """All sweeps of a home that this user can read, the one worked on last first."""
+    existing = [folder for folder in _folders(home) if folder.exists() and folder.closed is None]
     return sorted(existing, key=lambda folder: folder.ledger.stat().st_mtime_ns, reverse=True)
+
+
+def closed_sweeps(home: Path) -> list[SweepFolder]:
+    """The sweeps of a home that this user cannot read: another user's."""
+    return [folder for folder in _folders(home) if folder.closed is not None]
+
+
+def sweeps_without_ledger(home: Path) -> list[SweepFolder]:
+    """Those whose ledger is lost: the other records are there."""
+    readable = [folder for folder in _folders(home) if folder.closed is None]
+    return [folder for folder in readable if folder.about.is_file() and not folder.exists()]
+
+
+def _folders(home: Path) -> list[SweepFolder]:
+    paths = sorted((home / "sweeps").glob("*"))
+    return [SweepFolder(home, path.name) for path in paths if path.is_dir()]
 
 
 def parts_of(folder: SweepFolder) -> list[SweepFolder]:
@@ -188,6 +209,7 @@ def find_sweep(home: Path, name: str) -> SweepFolder:
         hint = did_you_mean(name, known) or did_you_mean(Path(name).name, known)  # of its folder
         there_are += hint
         if is_name(name):
+            refuse_closed(SweepFolder(home, name))
             refuse_lost_ledger(SweepFolder(home, name))
         raise UsageError(f"no sweep '{printable(masked(name))}' in {home / 'sweeps'}; {there_are}")
     return SweepFolder(home, name)
@@ -209,6 +231,13 @@ def _perhaps_elsewhere(home: Path, name: str) -> str:
 def is_name(text: str) -> bool:
     """Whether this can be a sweep's name: one folder in the home's `sweeps`, and not outside it."""
     return text == Path(text).name and text not in ("", ".", "..")
+
+
+def refuse_closed(folder: SweepFolder) -> None:
+    """Raises UsageError if the sweep is another user's, who has not let this one read it."""
+    closed = folder.closed
+    if closed is not None:
+        raise UsageError(f"{closed}; have it made readable, or choose another home with --home")
 
 
 def refuse_lost_ledger(folder: SweepFolder) -> None:

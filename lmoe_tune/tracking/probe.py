@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import quote, unquote, urlsplit
 
+from lmoe_tune.durable import owner_of
 from lmoe_tune.errors import TrackingAwayError, TrackingError
 from lmoe_tune.tracking import http, settings
 from lmoe_tune.tracking.address import is_server, scheme, shown, sqlite_path
@@ -131,6 +132,10 @@ def _open(uri: str, path: Path) -> None:
         if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
             raise refusal(uri, f"{nearest} cannot be written in", "make it writable")
         return
+    for place in (path, path.absolute().parent):  # SQLite keeps its journal beside the file
+        if not os.access(place, os.W_OK):
+            why = f"{place} cannot be written: it belongs to {owner_of(place)}"
+            raise refusal(uri, why, "have it made writable for you, or set tracking.uri")
 
     address = f"file:{quote(str(path.absolute()))}?mode=rw"
     try:

@@ -107,6 +107,7 @@ def _create_sqlite(path: Path) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # MLflow's, of SQLAlchemy
             upgrade.main([f"sqlite:///{memory}&uri=true"], standalone_mode=False)
+        aside.touch()  # with the rights that the umask gives: SQLite lets only its owner write
         with closing(sqlite3.connect(aside)) as copy:
             held.backup(copy)
     aside.replace(path)

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 import lmoe_tune
+from tests.end_to_end.test_security import small_sweep
 
 UID = "12345"
 CODE = Path(lmoe_tune.__file__).resolve().parents[1]
@@ -95,6 +98,42 @@ def test_a_folder_that_is_not_the_users_is_refused_by_name(as_user: Run) -> None
         assert done.returncode == 2, done.stderr
         assert "/root-only" in done.stderr and "--home" in done.stderr
         assert "Traceback" not in done.stderr
+
+
+def test_another_users_sweep_that_cannot_be_read_keeps_nothing_else_from_being_read(
+    as_user: Run,
+) -> None:
+    base = Path(tempfile.mkdtemp(prefix="lt-shared-", dir="/tmp"))
+    home = str(base)
+    try:
+        base.chmod(0o755)
+        for name in ("closed", "open"):
+            small_sweep(base).folder.path.rename(base / "sweeps" / name)
+        (base / "sweeps" / "closed").chmod(0o700)
+        with closing(sqlite3.connect(base / "mlflow.db")) as database:
+            database.execute("CREATE TABLE experiments (experiment_id INTEGER)")
+
+        def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+            return as_user("/", "-m", "lmoe_tune.cli.main", *arguments, "--home", home)
+
+        listed = command("list", "--format", "json")
+        assert listed.returncode == 0, listed.stderr
+        states = {row["sweep"]: row["state"] for row in json.loads(listed.stdout)}
+        assert states == {"open": "complete", "closed": "unreadable"}
+        assert "closed: " in listed.stderr and "cannot be read: it belongs to root" in listed.stderr
+
+        assert command("status", "open").returncode == 0
+        found = {
+            one["what"]: one for one in json.loads(command("doctor", "--format", "json").stdout)
+        }
+        assert found["sweep open"]["state"] == "ok"
+        assert "belongs to root" in found["sweep closed"]["found"]
+        assert "mlflow.db cannot be written: it belongs to root" in found["MLflow"]["found"]
+
+        refused = command("status", "closed")
+        assert refused.returncode == 2 and "cannot be read: it belongs to root" in refused.stderr
+    finally:
+        shutil.rmtree(base)
 
 
 @pytest.mark.ray

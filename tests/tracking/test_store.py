@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import sqlite3
+import stat
 import subprocess
 import sys
 from collections.abc import Callable
@@ -32,13 +34,19 @@ def test_a_new_store_is_made_whole_and_nothing_else_appears(
     home = tmp_path / "a home with 100% blanks"
     (home / "sub").mkdir(parents=True)
     (home / "sub" / ".mlflow.db.new").write_bytes(b"half of a database, left by a kill")
-    client = connect(f"sqlite:///{home}/sub/mlflow.db")
+    before = os.umask(0o002)
+    try:
+        client = connect(f"sqlite:///{home}/sub/mlflow.db")
+    finally:
+        os.umask(before)
     assert client.get_experiment_by_name("Default") is not None
     assert sorted(path.name for path in (home / "sub").iterdir()) == [
         ".mlflow.db.lock",
         "mlflow.db",
     ]
     assert [path.name for path in tmp_path.iterdir()] == [home.name]
+    rights = stat.S_IMODE((home / "sub" / "mlflow.db").stat().st_mode)
+    assert rights == 0o664, "a group that shares a home writes into its database"
 
 
 @pytest.mark.slow
