@@ -29,7 +29,7 @@ def spec_of(folder: Path, *overrides: str) -> Spec:
         "space: {mixing_alpha: {low: 0.1, high: 10, log: true}}\n",
         encoding="utf-8",
     )
-    return load_spec(path, overrides=overrides, declarations=declarations(), check_files=False).spec
+    return load_spec(path, overrides=overrides, declarations=declarations()).spec
 
 
 def test_the_demonstration_is_a_matter_of_minutes() -> None:

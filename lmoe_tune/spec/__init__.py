@@ -5,7 +5,6 @@ Ray.
 from lmoe_tune.spec.architectures import ARCHITECTURES, TIMM
 from lmoe_tune.spec.check import (
     LoadedSpec,
-    folder_missing,
     load_data,
     load_params,
     load_spec,
@@ -84,7 +83,6 @@ __all__ = [
     "duration_s",
     "duration_text",
     "find_spec",
-    "folder_missing",
     "identity",
     "json_schema",
     "load_data",

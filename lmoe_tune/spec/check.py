@@ -4,7 +4,6 @@ at once.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -40,6 +39,7 @@ Resolve = Callable[[str, Path], Declaration]
 Missing = Callable[[Dataset], str | None]
 
 _CLASS_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
+SEARCHED: document.KeyPath = ("space", METHOD, "choices")
 _START = "a spec starts with name, trainable, data and space; see search_spaces/digits.yaml"
 
 
@@ -64,24 +64,14 @@ class LoadedSpec:
         return self.path.resolve().parent
 
 
-def folder_missing(dataset: Dataset) -> str | None:
-    """What is wrong with a data set's folder, as far as that can be seen without knowing its
-    layout.
-    """
-    if dataset.root is not None and not os.path.isdir(dataset.root):
-        return f"there is no folder {dataset.root}"
-    return None
-
-
 def load_spec(
     path: Path,
     *,
     overrides: Sequence[str] = (),
     name: str | None = None,
     declarations: Mapping[str, Declaration],
-    check_files: bool = True,
     resolve: Resolve | None = None,
-    missing: Missing = folder_missing,
+    missing: Missing | None = None,
     bounded: bool = False,
 ) -> LoadedSpec:
     """Read, complete and check a spec.
@@ -90,10 +80,10 @@ def load_spec(
         overrides: `a.b=v` each, as `--set` takes them; they go through the same checks.
         name: the sweep's name, instead of the spec's.
         declarations: the shipped trainables by name.
-        check_files: whether folders and files that the spec names must exist.
         resolve: gives the declaration of a `package.module:Class`, from that and the spec's folder;
             raises UsageError where it cannot.
-        missing: what a data set with an absolute `root` lacks, None if nothing is missing.
+        missing: what a data set with an absolute `root` lacks, None if nothing is missing; None:
+            folders and files that the spec names need not exist.
         bounded: something else than the spec's budget ends the sweep.
 
     Raises:
@@ -107,14 +97,14 @@ def load_spec(
 
     findings = Findings(root, problems)
     findings.check_shape()
-    is_searched = bool(_searched_methods(findings))
+    is_searched = bool(findings.items(SEARCHED))
     methods, are_all = _methods(findings, path, declarations, resolve)
     declaration = None
     if methods:
         declaration = combined(methods) if is_searched else methods[0]
 
-    sections.check_data(findings, declaration, path.parent, missing if check_files else None)
-    sections.check_model(findings, path.parent, check_files=check_files)
+    sections.check_data(findings, declaration, path.parent, missing)
+    sections.check_model(findings, path.parent, check_files=missing is not None)
     sections.check_train(findings)
     check_parameters(findings, declaration, methods if is_searched else (), are_all=are_all)
     metrics = metrics_of(methods)
@@ -152,13 +142,13 @@ def load_data(
     *,
     overrides: Sequence[str] = (),
     declarations: Mapping[str, Declaration],
-    missing: Missing | None = folder_missing,
+    missing: Missing | None = None,
 ) -> DataSpec:
     """The section `data` of a spec, for callers that need nothing else; the other sections may be
     wrong or absent.
 
     Args:
-        missing: as for `load_spec`; None: the data need not be there.
+        missing: as for `load_spec`.
 
     Raises:
         SpecError: with every problem of that section.
@@ -250,11 +240,11 @@ def _completed(
 
     filled: Filled = []
     if "name" not in probe.entries and re.fullmatch(NAME_PATTERN, path.stem):
-        root.entries["name"] = document.Entry(root.mark, node_of(path.stem, root.mark))
+        root.set("name", node_of(path.stem, root.mark))
         filled.append((("name",), path.stem))
 
     if "trainable" not in probe.entries:
-        root.entries["trainable"] = document.Entry(root.mark, node_of(TRAINABLE, root.mark))
+        root.set("trainable", node_of(TRAINABLE, root.mark))
         filled.append((("trainable",), TRAINABLE))
         trainable = TRAINABLE
 
@@ -275,12 +265,8 @@ def _completed(
 
 def _leaves(node: document.Node, path: document.KeyPath = ()) -> Iterator[document.KeyPath]:
     """The paths of the single values below a node, and of its empty mappings and lists."""
-    children: list[tuple[str | int, document.Node]] = []
-    if isinstance(node, document.Mapping):
-        children = [(key, entry.value) for key, entry in node.entries.items()]
-    elif isinstance(node, document.Sequence):
-        children = list(enumerate(node.items))
-
+    children: list[tuple[str | int, document.Node]] = list(enumerate(document.items_at(node)))
+    children += [(key, entry.value) for key, entry in document.entries_at(node).items()]
     if not children:
         yield path
 
@@ -303,88 +289,48 @@ def fold_objectives(root: document.Mapping) -> None:
 
     Constraints may be in any entry: they apply to the trial.
     """
-    given = root.get("objective")
-    if not isinstance(given, document.Sequence) or not given.items:
-        return
-
-    entries = [
-        item for item in map(document.copied, given.items) if isinstance(item, document.Mapping)
-    ]
-    if len(entries) < len(given.items):
+    given = root.entries.get("objective")
+    items = list(map(document.copied, document.items_at(root, "objective")))
+    entries = [item for item in items if isinstance(item, document.Mapping)]
+    if given is None or not entries or len(entries) < len(items):
         return  # its shape is reported
 
-    first, others = entries[0], entries[1:]
+    first, *others = entries
     for other in others:
         moved = other.entries.pop("constraints", None)
-        constraints = first.get("constraints")
         if moved is None:
             continue
 
-        if isinstance(constraints, document.Mapping) and isinstance(moved.value, document.Mapping):
-            for name, entry in moved.value.entries.items():
-                constraints.entries.setdefault(name, entry)
-        else:
-            first.entries.setdefault("constraints", moved)
+        constraints = first.entries.setdefault("constraints", moved).value
+        if isinstance(constraints, document.Mapping):
+            constraints.entries.update(document.entries_at(moved.value) | constraints.entries)
 
-    first.entries["also"] = document.Entry(given.mark, document.Sequence(given.mark, list(others)))
-    root.entries["objective"] = document.Entry(root.entries["objective"].key_mark, first)
+    first.set("also", document.Sequence(given.value.mark, list(others)), given.value.mark)
+    root.set("objective", first, given.key_mark)
 
 
 def _imply(root: document.Mapping) -> None:
     """Fill in, in place, what follows from the rest: the trainable of a sweep that searches it, no
     pruner for several objectives, and no default constraint on what is itself an objective."""
-    space, objective = root.get("space"), root.get("objective")
-    if isinstance(space, document.Mapping):
-        method = space.get(METHOD)
-    else:
-        method = None
-    if isinstance(method, document.Mapping):
-        choices = method.get("choices")
-    else:
-        choices = None
-    if "trainable" not in root.entries and isinstance(choices, document.Sequence) and choices.items:
-        root.entries["trainable"] = document.Entry(choices.mark, choices.items[0])
+    methods = document.items_at(root, "space", METHOD, "choices")
+    if "trainable" not in root.entries and methods:
+        root.set("trainable", methods[0])
 
-    if isinstance(objective, document.Mapping):
-        also = objective.get("also")
-    else:
-        also = None
-    if not (
-        isinstance(objective, document.Mapping)
-        and isinstance(also, document.Sequence)
-        and also.items
-    ):
+    objective = document.node_at(root, "objective")
+    also = document.items_at(objective, "also")
+    if not (isinstance(objective, document.Mapping) and also):
         return
 
-    search = root.entries.setdefault(
-        "search", document.Entry(root.mark, node_of({}, root.mark))
-    ).value
+    if "search" not in root.entries:
+        root.set("search", document.Mapping(root.mark))
+    search = document.node_at(root, "search")
     if isinstance(search, document.Mapping) and "pruner" not in search.entries:
-        search.entries["pruner"] = document.Entry(search.mark, node_of("none", search.mark))
+        search.set("pruner", node_of("none", search.mark))
 
-    named = [
-        objective.get("metric"),
-        *(one.get("metric") for one in also.items if isinstance(one, document.Mapping)),
-    ]
-    if "constraints" not in objective.entries and "val_accuracy" in [
-        one.plain() for one in named if one is not None
-    ]:
-        objective.entries["constraints"] = document.Entry(
-            objective.mark, node_of({}, objective.mark)
-        )
-
-
-def _searched_methods(findings: Findings) -> list[tuple[document.KeyPath, Any]]:
-    """Where the choices of `space.method` are in the document, and what they are; empty if the
-    method is not searched.
-    """
-    path: document.KeyPath = ("space", METHOD, "choices")
-    node = findings.node(path)
-    if isinstance(node, document.Sequence):
-        items = node.items
-    else:
-        items = []
-    return [((*path, place), item.plain()) for place, item in enumerate(items)]
+    named = [document.node_at(one, "metric") for one in (objective, *also)]
+    optimised = [one.plain() for one in named if one is not None]
+    if "constraints" not in objective.entries and "val_accuracy" in optimised:
+        objective.set("constraints", document.Mapping(objective.mark))
 
 
 def _methods(
@@ -396,8 +342,8 @@ def _methods(
     at the same time.
     """
     name = findings.plain(("trainable",))
-    asked = _searched_methods(findings)
-    names = [choice for _, choice in asked]
+    asked = findings.items(SEARCHED)
+    names = list(asked.values())
     if asked and name is not None and name not in names:
         findings.add(
             ("trainable",),
@@ -406,7 +352,7 @@ def _methods(
 
     found = [
         _declaration(findings, at, choice, path, declarations, resolve)
-        for at, choice in asked or [(("trainable",), name)]
+        for at, choice in (asked or {("trainable",): name}).items()
     ]
     by_name = {method.name: method for method in found if method is not None}
 

@@ -132,13 +132,10 @@ def _is_idle(findings: Findings, name: str, method: Declaration) -> bool:
 
 def _metric_paths(findings: Findings) -> list[KeyPath]:
     """Where the spec names metrics: in values, and as the keys of the constraints."""
-    others = findings.plain(("objective", "also")) or ()
-    paths: list[KeyPath] = [("objective", "metric")]
-    paths += [("objective", "also", place, "metric") for place in range(len(others))]
-    paths += [
-        ("objective", "constraints", name) for name in findings.keys(("objective", "constraints"))
-    ]
-    return paths
+    entries: list[KeyPath] = [("objective",), *findings.items(("objective", "also"))]
+    constrained = findings.keys(("objective", "constraints"))
+    paths: list[KeyPath] = [(*entry, "metric") for entry in entries]
+    return paths + [("objective", "constraints", name) for name in constrained]
 
 
 def _check_given(

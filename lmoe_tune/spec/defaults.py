@@ -11,7 +11,16 @@ import copy
 from typing import Any, Final
 
 from lmoe_tune.readers import READERS
-from lmoe_tune.spec.document import Entry, KeyPath, Mapping, Mark, Node, Scalar, Sequence
+from lmoe_tune.spec.document import (
+    Entry,
+    KeyPath,
+    Mapping,
+    Mark,
+    Node,
+    Scalar,
+    Sequence,
+    entries_at,
+)
 
 TRAINABLE: Final = "logit_mixoe"
 """The method of a spec that names none, and the one that the digits' space is a space of."""
@@ -54,7 +63,7 @@ def fill_in_digits(root: Mapping, *, with_space: bool) -> Filled:
     the sweep in no way itself.
     """
     defaults = dict(DIGITS)
-    if not with_space or root.get("space") is not None:
+    if not with_space or "space" in root.entries:
         del defaults["space"]
 
     return _fill_in(root, defaults)
@@ -71,13 +80,12 @@ def fill_in_images(root: Mapping, wanted: Mapping, dataset: str) -> Filled:
         dataset: the in-distribution set; its reader declares `resize` and `crop`.
     """
     defaults = copy.deepcopy(IMAGES)
-    data, model = wanted.get("data"), wanted.get("model")
     reader = READERS[dataset]
-    sized = isinstance(data, Mapping) and not {"resize", "crop"}.isdisjoint(data.entries)
+    sized = not {"resize", "crop"}.isdisjoint(entries_at(wanted, "data"))
     if not sized and reader.resize is not None:
         defaults["data"] |= {"resize": reader.resize, "crop": reader.crop}
 
-    if isinstance(model, Mapping) and "arch" in model.entries:
+    if "arch" in entries_at(wanted, "model"):
         del defaults["model"]["arch"], defaults["model"]["weights"]
 
     return _fill_in(root, defaults)
@@ -95,15 +103,9 @@ def node_of(value: Any, mark: Mark) -> Node:
 
 def _fill_in(root: Mapping, defaults: dict[str, Any]) -> Filled:
     filled: Filled = []
+    if not entries_at(root, "budget").keys().isdisjoint(_BOUNDING):
+        del defaults["budget"]
     for section, default in defaults.items():
-        given = root.get(section)
-        if (
-            section == "budget"
-            and isinstance(given, Mapping)
-            and any(key in given.entries for key in _BOUNDING)
-        ):
-            continue
-
         _fill(root, (section,), default, filled)
 
     return filled
@@ -112,7 +114,7 @@ def _fill_in(root: Mapping, defaults: dict[str, Any]) -> Filled:
 def _fill(parent: Mapping, path: KeyPath, default: Any, filled: Filled) -> None:
     key = str(path[-1])
     if key not in parent.entries and (not isinstance(default, dict) or path[0] == "space"):
-        parent.entries[key] = Entry(parent.mark, node_of(default, parent.mark))
+        parent.set(key, node_of(default, parent.mark))
         filled.append((path, default))
         return
 

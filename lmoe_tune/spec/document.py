@@ -100,15 +100,37 @@ class Mapping:
     def plain(self) -> dict[str, Plain]:
         return {key: entry.value.plain() for key, entry in self.entries.items()}
 
-    def get(self, key: str) -> Node | None:
-        entry = self.entries.get(key)
-        if entry is not None:
-            return entry.value
-
-        return None
+    def set(self, key: str, value: Node, mark: Mark | None = None) -> None:
+        """Give a key a value that is implied, or that comes from the place of the mark."""
+        self.entries[key] = Entry(mark or self.mark, value)
 
 
 Node = Scalar | Sequence | Mapping
+
+
+def node_at(node: Node | None, *path: str | int) -> Node | None:
+    """The node at a path below a node, or None."""
+    for part in path:
+        if isinstance(node, Mapping) and part in node.entries:
+            node = node.entries[str(part)].value
+        elif isinstance(node, Sequence) and isinstance(part, int) and part < len(node.items):
+            node = node.items[part]
+        else:
+            return None
+
+    return node
+
+
+def items_at(node: Node | None, *path: str | int) -> list[Node]:
+    """The items of the list at a path below a node; none where there is no list."""
+    found = node_at(node, *path)
+    return found.items if isinstance(found, Sequence) else []
+
+
+def entries_at(node: Node | None, *path: str | int) -> dict[str, Entry]:
+    """The entries of the mapping at a path below a node; none where there is no mapping."""
+    found = node_at(node, *path)
+    return found.entries if isinstance(found, Mapping) else {}
 
 
 def copied(node: Node) -> Node:

@@ -14,7 +14,18 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from lmoe_tune.errors import Problem
-from lmoe_tune.spec.document import KeyPath, Mapping, Mark, Node, Scalar, Sequence, core_value
+from lmoe_tune.spec.document import (
+    KeyPath,
+    Mapping,
+    Mark,
+    Node,
+    Scalar,
+    Sequence,
+    core_value,
+    entries_at,
+    items_at,
+    node_at,
+)
 from lmoe_tune.spec.fields import keys_at, meant_key, must_be, options_at, takes
 from lmoe_tune.spec.model import Spec
 from lmoe_tune.wording import dotted, shortened, shown, suggestion
@@ -71,16 +82,7 @@ class Findings:
 
     def node(self, path: KeyPath) -> Node | None:
         """The node at a path, or None."""
-        node: Node | None = self.root
-        for part in path:
-            if isinstance(node, Mapping) and isinstance(part, str):
-                node = node.get(part)
-            elif isinstance(node, Sequence) and isinstance(part, int) and part < len(node.items):
-                node = node.items[part]
-            else:
-                return None
-
-        return node
+        return node_at(self.root, *path)
 
     def plain(self, path: KeyPath, default: Any = None) -> Any:
         """The value at a path; the default where there is none, or one with a problem."""
@@ -96,11 +98,12 @@ class Findings:
 
     def keys(self, path: KeyPath) -> tuple[str, ...]:
         """The keys of the mapping at a path, in order; none where there is no mapping."""
-        node = self.node(path)
-        if isinstance(node, Mapping):
-            return tuple(node.entries)
+        return tuple(entries_at(self.root, *path))
 
-        return ()
+    def items(self, path: KeyPath) -> dict[KeyPath, Any]:
+        """The items of the list at a path, by their own paths; none where there is no list."""
+        nodes = items_at(self.root, *path)
+        return {(*path, place): node.plain() for place, node in enumerate(nodes)}
 
     def check_shape(self, within: KeyPath = ()) -> None:
         """Report unknown and missing keys and values of a wrong type or beyond a field's own
@@ -218,9 +221,8 @@ class Findings:
         while (node := self.node(path)) is None:
             path = path[:-1]
 
-        if at == "key" and path:
-            parent = self.node(path[:-1])
-            if isinstance(parent, Mapping):
-                return parent.entries[str(path[-1])].key_mark
+        siblings = entries_at(self.root, *path[:-1])
+        if at == "key" and path and path[-1] in siblings:
+            return siblings[str(path[-1])].key_mark
 
         return node.mark

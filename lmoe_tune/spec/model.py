@@ -6,6 +6,7 @@ turns what these models refuse into messages with a place; build a `Spec` with `
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
@@ -19,7 +20,6 @@ from pydantic import (
     WithJsonSchema,
     model_serializer,
 )
-from pydantic_core import PydanticCustomError
 
 from lmoe_tune.readers import READERS
 from lmoe_tune.spec.architectures import ARCHITECTURES, TIMM, is_architecture
@@ -54,68 +54,39 @@ class OneOf(MustBe):
         return made
 
 
-def _parsed(parse: Callable[[object], Any]) -> BeforeValidator:
-    def validate(value: object) -> Any:
-        try:
-            return parse(value)
-        except ValueError as error:
-            raise PydanticCustomError("notation", "{text}", {"text": str(error)}) from None
+def _such(is_such: Callable[[str], object]) -> BeforeValidator:
+    """Text that passes a test; what it must be is said by `MustBe`."""
+
+    def validate(value: object) -> str:
+        if not isinstance(value, str) or not is_such(value):
+            raise ValueError
+        return value
 
     return BeforeValidator(validate)
 
 
-def _text(value: object) -> str:
-    if (
-        not isinstance(value, str)
-        or not value.strip()
-        or len(value) > 500
-        or not value.isprintable()
-    ):
-        raise ValueError
-
-    return value
-
-
-def _name(value: object) -> str:
-    text = _text(value)
-    letters = text.replace(".", "").replace("_", "").replace("-", "")
-    plain = letters.isascii() and letters.isalnum() and text[0].isalnum()
-    if not plain or len(text) > 64 or ".." in text:
-        raise ValueError
-
-    return text
-
-
-def _arch(value: object) -> str:
-    if not isinstance(value, str) or not is_architecture(value):
-        raise ValueError
-    return value
-
-
-def _dataset(value: object) -> str:
-    if not isinstance(value, str) or value not in READERS:
-        raise ValueError
-    return value
+def _is_text(value: str) -> bool:
+    return bool(value.strip()) and len(value) <= 500 and value.isprintable()
 
 
 NAME_MUST_BE = "1 to 64 letters, digits, '.', '_' or '-', a letter or digit first, without '..'"
 NAME_PATTERN = r"^(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
-Text = Annotated[str, _parsed(_text), MustBe("text of 1 to 500 printable characters")]
+Text = Annotated[str, _such(_is_text), MustBe("text of 1 to 500 printable characters")]
 Name = Annotated[
     str,
-    _parsed(_name),
+    _such(re.compile(NAME_PATTERN).fullmatch),
     MustBe(NAME_MUST_BE),
     WithJsonSchema({"type": "string", "pattern": NAME_PATTERN}),
 ]
 Trainable = Annotated[
     str,
-    _parsed(_text),
+    _such(_is_text),
     MustBe("the name of a method; to search several, give space.method {choices: [NAME, …]}"),
 ]
 Duration = Annotated[
     float,
-    _parsed(duration_s),
+    BeforeValidator(duration_s),
     PlainSerializer(duration_text),
     MustBe(DURATION),
     WithJsonSchema(
@@ -129,7 +100,7 @@ Duration = Annotated[
 ]
 Size = Annotated[
     int,
-    _parsed(size_bytes),
+    BeforeValidator(size_bytes),
     PlainSerializer(size_text),
     MustBe(SIZE),
     WithJsonSchema(
@@ -138,7 +109,7 @@ Size = Annotated[
 ]
 Arch = Annotated[
     str,
-    _parsed(_arch),
+    _such(is_architecture),
     OneOf(f"one of {', '.join(ARCHITECTURES)}, or {TIMM}NAME of a model of timm", ARCHITECTURES),
     WithJsonSchema(
         {
@@ -151,13 +122,13 @@ Arch = Annotated[
 ]
 DatasetName = Annotated[
     str,
-    _parsed(_dataset),
+    _such(READERS.__contains__),
     OneOf(f"one of {', '.join(READERS)}", tuple(READERS)),
     WithJsonSchema({"type": "string", "enum": list(READERS)}),
 ]
 Bound = Annotated[
     BoundExpression,
-    _parsed(BoundExpression.parse),
+    BeforeValidator(BoundExpression.parse),
     PlainSerializer(BoundExpression.notation),
     MustBe(EXPRESSION),
     WithJsonSchema(

@@ -10,13 +10,14 @@ from lmoe_tune.errors import Problem, SpecError
 from lmoe_tune.spec.declaration import METHOD
 from lmoe_tune.spec.document import (
     NULL,
-    Entry,
     KeyPath,
     Mapping,
     Mark,
     Node,
     Scalar,
     Sequence,
+    items_at,
+    node_at,
     parse,
 )
 from lmoe_tune.spec.fields import allows_null, takes_text
@@ -53,7 +54,8 @@ def apply_overrides(
             problems.append((mark, Problem(source, "", example)))
             continue
 
-        path = _qualified(path, {*methods, *_searched(root)})
+        searched = {str(one.plain()) for one in items_at(root, "space", METHOD, "choices")}
+        path = _qualified(path, {*methods, *searched})
         try:
             value = _value(path, text, mark, problems)
         except SpecError as error:
@@ -69,7 +71,7 @@ def apply_overrides(
 def apply_name(root: Mapping, name: str, order: int) -> None:
     """Set the sweep's name to this text, whatever YAML would make of it."""
     mark = Mark(order, 1, 1, "--name")
-    root.entries["name"] = Entry(mark, Scalar(mark, name, quoted=True))
+    root.set("name", Scalar(mark, name, quoted=True), mark)
 
 
 def _value(path: KeyPath, text: str, mark: Mark, problems: list[tuple[Mark, Problem]]) -> Node:
@@ -78,10 +80,7 @@ def _value(path: KeyPath, text: str, mark: Mark, problems: list[tuple[Mark, Prob
     """
     stripped = text.strip()
     if not stripped:
-        if allows_null(path):
-            unset = "; null means its default"
-        else:
-            unset = ""
+        unset = "; null means its default" if allows_null(path) else ""
         what = f"nothing follows '=' (a variable that is not set?){unset}"
         raise SpecError([Problem(mark.source, dotted(path), what)])
 
@@ -103,26 +102,6 @@ def _value(path: KeyPath, text: str, mark: Mark, problems: list[tuple[Mark, Prob
         return Scalar(mark, None)
 
     return node
-
-
-def _searched(root: Mapping) -> list[str]:
-    """The methods that the document searches."""
-    space = root.get("space")
-    if isinstance(space, Mapping):
-        method = space.get(METHOD)
-    else:
-        method = None
-    if isinstance(method, Mapping):
-        choices = method.get("choices")
-    else:
-        choices = None
-    if isinstance(choices, Sequence):
-        plain = choices.plain()
-    else:
-        plain = ()
-    assert isinstance(plain, tuple)
-
-    return [str(choice) for choice in plain]
 
 
 def _qualified(path: KeyPath, methods: Collection[str]) -> KeyPath:
@@ -169,13 +148,13 @@ def _put(root: Mapping, path: KeyPath, value: Node, mark: Mark) -> str:
 
         key = str(part)
         if last:
-            node.entries[key] = Entry(mark, value)
+            node.set(key, value, mark)
             return ""
 
-        child = node.get(key)
+        child = node_at(node, key)
         if child is None or (isinstance(child, Scalar) and child.value is None):
             child = Mapping(mark)
-            node.entries[key] = Entry(mark, child)
+            node.set(key, child, mark)
 
         node = child
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from lmoe_tune.errors import SpecError
 from lmoe_tune.spec.declaration import METHOD, Declaration, Parameter, Value, methods_with
-from lmoe_tune.spec.document import KeyPath, Sequence
+from lmoe_tune.spec.document import KeyPath
 from lmoe_tune.spec.findings import Findings
 from lmoe_tune.wording import shown
 
@@ -216,8 +216,7 @@ def _check_choices(
         findings.refuse(where, "a list of at least one value")
 
     seen: set[tuple[type, Any]] = set()
-    for place, choice in enumerate(choices or ()):
-        at = (*where, place)
+    for at, choice in findings.items(where).items():
         if parameter is not None and not _check_value(findings, at, parameter):
             continue
 
@@ -328,12 +327,9 @@ def _check_start_from(
     misspelt: Collection[str | None],
 ) -> None:
     space, fixed = findings.keys(("space",)), findings.keys(("fixed",))
-    points = findings.node(START_FROM)
-    seen: dict[tuple[tuple[str, str], ...], int] = {}
+    seen: dict[tuple[tuple[str, str], ...], Any] = {}
 
-    for place, node in enumerate(points.items if isinstance(points, Sequence) else ()):
-        path: KeyPath = (*START_FROM, place)
-        point = node.plain()
+    for path, point in findings.items(START_FROM).items():
         if not isinstance(point, dict):
             continue
         if not point:
@@ -355,8 +351,8 @@ def _check_start_from(
                     findings.refuse(at, expected)
 
         if findings.clean(path):
-            first = seen.setdefault(_key_of(point), place)
-            if first != place:
+            first = seen.setdefault(_key_of(point), path[-1])
+            if first != path[-1]:
                 findings.add(path, f"the same point as number {first}: it would be tried twice")
 
 
@@ -365,11 +361,8 @@ def _check_methods_of_points(findings: Findings, methods: Collection[Declaration
     tried.
     """
     named = (*findings.keys(("space",)), *findings.keys(("fixed",)))
-    points = findings.node(START_FROM)
 
-    for place, node in enumerate(points.items if isinstance(points, Sequence) else ()):
-        path: KeyPath = (*START_FROM, place)
-        point = node.plain()
+    for path, point in findings.items(START_FROM).items():
         if not (isinstance(point, dict) and findings.clean(path)):
             continue
 

@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from lmoe_tune.readers import READERS
 from lmoe_tune.spec.declaration import METHOD, Declaration
-from lmoe_tune.spec.document import KeyPath, Mapping, Sequence
+from lmoe_tune.spec.document import KeyPath
 from lmoe_tune.spec.findings import Findings
 from lmoe_tune.spec.metrics import Metric
 from lmoe_tune.spec.model import Dataset, ObjectiveSpec, TrainSpec
@@ -33,13 +33,8 @@ def absolute(path: str, spec_folder: Path) -> str:
 
 def dataset_paths(findings: Findings) -> list[KeyPath]:
     """Where the spec names data sets."""
-    sets = findings.node(("data", "coarse_ood"))
-    if isinstance(sets, Sequence):
-        num_coarse = len(sets.items)
-    else:
-        num_coarse = 0
-    places: list[KeyPath] = [("data", "id"), ("data", "outliers"), VAL_COARSE]
-    places += [("data", "coarse_ood", place) for place in range(num_coarse)]
+    coarse = findings.items(("data", "coarse_ood"))
+    places: list[KeyPath] = [("data", "id"), ("data", "outliers"), VAL_COARSE, *coarse]
 
     return [path for path in places if findings.plain((*path, "dataset")) is not None]
 
@@ -82,10 +77,7 @@ def check_data(
                 findings.add((*path, "root"), fault)
 
         check_exclusions(findings, path, spec_folder, check_files=missing is not None)
-        if root is not None:
-            where = absolute(root, spec_folder)
-        else:
-            where = None
+        where = root and absolute(root, spec_folder)
         twin = sets.setdefault((name, where), path)
         bands = READERS[name].is_embedded and VAL_COARSE in (twin, path)  # of one photograph
 
@@ -96,11 +88,10 @@ def check_data(
                 f"these are the images of {role}: the parts of the data must be disjoint",
             )
 
-    if isinstance(findings.node(("data",)), Mapping):
-        outliers = findings.node(("data", "outliers"))
-        needed = declaration is not None and declaration.needs_outliers
-        if declaration is not None and needed and (outliers is None or outliers.plain() is None):
-            findings.add_missing(("data", "outliers"), f"{declaration.name} trains with outliers")
+    outliers = findings.node(("data", "outliers"))
+    needed = declaration is not None and declaration.needs_outliers and findings.keys(("data",))
+    if declaration is not None and needed and (outliers is None or outliers.plain() is None):
+        findings.add_missing(("data", "outliers"), f"{declaration.name} trains with outliers")
 
     resize, crop = findings.plain(("data", "resize")), findings.plain(("data", "crop"))
     if resize is not None and crop is not None and crop > resize:
@@ -202,9 +193,7 @@ def _learning_rates(findings: Findings) -> list[KeyPath]:
 
     for name in findings.keys(("space",)):
         if name.rpartition(".")[2] == "lr":
-            choices = findings.plain(("space", name, "choices")) or ()
-            paths.append(("space", name, "low"))
-            paths += [("space", name, "choices", place) for place in range(len(choices))]
+            paths += [("space", name, "low"), *findings.items(("space", name, "choices"))]
 
     return paths
 
@@ -216,15 +205,7 @@ def check_objective(findings: Findings, metrics: dict[str, Metric]) -> None:
     Args:
         metrics: by name, with those that only this spec's methods give.
     """
-    others = findings.node(("objective", "also"))
-    if isinstance(others, Sequence):
-        num_others = len(others.items)
-    else:
-        num_others = 0
-    entries: list[KeyPath] = [
-        ("objective",),
-        *(("objective", "also", place) for place in range(num_others)),
-    ]
+    entries: list[KeyPath] = [("objective",), *findings.items(("objective", "also"))]
     seen = set()
 
     for entry in entries:
@@ -368,9 +349,7 @@ def check_search(findings: Findings) -> None:
         findings.refuse(("search", "min_epochs"), f"at most train.epochs, {epochs}")
 
     sampler = findings.plain(("search", "sampler"))
-    several = findings.node(("objective", "also"))
-
-    if isinstance(several, Sequence) and several.items:
+    if findings.items(("objective", "also")):
         pruner = findings.plain(("search", "pruner"), "none")
         if pruner != "none":
             findings.add(

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from lmoe_tune.errors import SpecError
-from lmoe_tune.spec import Declaration, Parameter, Spec, load_spec
+from lmoe_tune.spec import Dataset, Declaration, Parameter, Spec, load_spec
 
 LOGIT_MIXOE = Declaration(
     name="logit_mixoe",
@@ -37,12 +37,20 @@ space: {mixing_alpha: {low: 0.1, high: 10, log: true}}
 """
 
 
+def folder_missing(dataset: Dataset) -> str | None:
+    """What a data set lacks, as far as these tests look."""
+    if dataset.root is not None and not Path(dataset.root).is_dir():
+        return f"there is no folder {dataset.root}"
+    return None
+
+
 class Loader:
     """Writes a text to `x.yaml` in the working directory and loads it."""
 
     def __call__(self, text: str | bytes = MINIMAL, *overrides: str, **arguments: Any) -> Spec:
         path = Path("x.yaml")
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        arguments.setdefault("missing", folder_missing)
         return load_spec(path, overrides=overrides, declarations=DECLARATIONS, **arguments).spec
 
     def problems(self, text: str | bytes = MINIMAL, *overrides: str, **arguments: Any) -> list[str]:

@@ -11,12 +11,11 @@ from lmoe_tune.spec import (
     BoundExpression,
     Declaration,
     Parameter,
-    folder_missing,
     load_data,
     load_params,
     load_spec,
 )
-from tests.spec.conftest import DECLARATIONS, MINIMAL
+from tests.spec.conftest import DECLARATIONS, MINIMAL, folder_missing
 
 FULL = """\
 name: cars
@@ -141,7 +140,7 @@ def test_what_was_filled_in_is_known(load, tmp_path):
     assert "model.baseline.epochs 90" in loaded.filled_in
     assert "train.batch_size 32" in loaded.filled_in
     assert not any(setting.startswith(("train.epochs", "train.lr")) for setting in loaded.filled_in)
-    assert load_spec(path, name="y", declarations=DECLARATIONS, check_files=False).spec.name == "y"
+    assert load_spec(path, name="y", declarations=DECLARATIONS).spec.name == "y"
 
 
 def test_the_data_alone_need_nothing_else(tmp_path):
@@ -312,8 +311,8 @@ def test_every_folder_that_is_missing_is_named(load, tmp_path):
     ]
 
 
-def test_folders_are_not_looked_for_without_check_files(load, tmp_path):
-    assert load(FULL, check_files=False).data.id.root == str(tmp_path / "cars")
+def test_folders_are_not_looked_for_without_being_asked(load, tmp_path):
+    assert load(FULL, missing=None).data.id.root == str(tmp_path / "cars")
     (tmp_path / "w.pt").touch()
     text = FULL.replace("imagenet", "w.pt")
     assert load(text, missing=nothing_missing).model.weights == str(tmp_path / "w.pt")

@@ -5,7 +5,7 @@ import yaml
 
 from lmoe_tune.errors import SpecError
 from lmoe_tune.spec import document
-from lmoe_tune.spec.document import Mapping, core_value, parse
+from lmoe_tune.spec.document import Mapping, core_value, node_at, parse
 
 
 @pytest.fixture(params=["libyaml", "python"])
@@ -57,10 +57,10 @@ def test_every_key_and_value_knows_its_place(loader):
     root = parse("a: 1\nb:\n  - x\n  - {c:   2}\n", "f", [])
     assert isinstance(root, Mapping)
     assert root.entries["b"].key_mark.where == "f:2:1"
-    inner = root.get("b").items[1]
+    inner = node_at(root, "b", 1)
     assert inner.mark.where == "f:4:5"
     assert inner.entries["c"].key_mark.where == "f:4:6"
-    assert inner.get("c").mark.where == "f:4:11"
+    assert node_at(inner, "c").mark.where == "f:4:11"
 
 
 def test_a_duplicate_key_is_reported_and_the_first_one_counts(loader):
@@ -74,7 +74,7 @@ def test_a_duplicate_key_is_reported_and_the_first_one_counts(loader):
 
 def test_an_alias_stands_for_a_copy(loader):
     root = parse("a: &x {c: 1}\nb: *x\n", "f", [])
-    root.get("b").entries.clear()
+    node_at(root, "b").entries.clear()
     assert root.plain() == {"a": {"c": 1}, "b": {}}
 
 

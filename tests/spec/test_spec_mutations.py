@@ -133,9 +133,7 @@ def test_a_mutated_spec_loads_or_tells_what_is_wrong(
         )
         loaded, problems = None, []
         try:
-            loaded = load_spec(
-                Path("x.yaml"), overrides=overrides, declarations=declarations, check_files=False
-            )
+            loaded = load_spec(Path("x.yaml"), overrides=overrides, declarations=declarations)
         except SpecError as error:
             problems = error.problems
         assert (loaded is None) == bool(problems)

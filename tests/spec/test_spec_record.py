@@ -54,7 +54,7 @@ def test_a_resolved_spec_is_plain_yaml_for_other_readers_too(load):
 
 def test_the_shipped_spaces_read_back_equal(shipped, declarations):
     for path in sorted(shipped.glob("*.yaml")):
-        spec = load_spec(path, declarations=declarations, check_files=False).spec
+        spec = load_spec(path, declarations=declarations).spec
         assert spec_from_resolved(resolved_yaml(spec)) == spec
 
 

@@ -8,7 +8,7 @@ from lmoe_tune.spec.defaults import DIGITS
 
 @pytest.fixture
 def loaded(shipped, declarations):
-    return lambda name: load_spec(shipped / name, declarations=declarations, check_files=False).spec
+    return lambda name: load_spec(shipped / name, declarations=declarations).spec
 
 
 def test_digits_yaml_says_what_the_digits_default_to(load, loaded):

@@ -23,8 +23,8 @@ def compare_renamed(tmp_path, declarations, space, name):
         renamed(shipped.read_text(encoding="utf-8"), space, name, Path("spaces") / path.name),
         encoding="utf-8",
     )
-    before = load_spec(shipped, declarations=declarations, check_files=False).spec
-    after = load_spec(path, declarations=declarations, check_files=False).spec
+    before = load_spec(shipped, declarations=declarations).spec
+    after = load_spec(path, declarations=declarations).spec
     assert after.name == name
     assert after.tracking.experiment in (None, name)
     unnamed = {"name": before.name, "tracking": before.tracking}
