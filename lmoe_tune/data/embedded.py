@@ -9,14 +9,24 @@ from __future__ import annotations
 
 import gzip
 import importlib.util
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from lmoe_tune.data.splits import IntArray, derived_seed
+from lmoe_tune.data.splits import (
+    ClassSplit,
+    ImageSplit,
+    IntArray,
+    derived_seed,
+    of_classes,
+    split_images,
+)
+from lmoe_tune.data.usable_images import class_split
 from lmoe_tune.errors import UsageError
+from lmoe_tune.readers import READERS
 from lmoe_tune.spec import DataSpec
 
 # N images, H W pixels, C channels; images are uint8
@@ -75,16 +85,36 @@ def load_photo_patches(photo: Literal["china", "flower"], pool: Pool) -> UInt8Ar
     return rounded
 
 
-def embedded_digits(data: DataSpec) -> tuple[UInt8Array, IntArray]:
-    """The digits that a spec keeps: images (N, 8, 8), labels (N,). Raises UsageError as
-    `refuse_unreadable`.
-    """
+@dataclass(frozen=True, eq=False)
+class Digits:
+    """The digits that a spec keeps: images (N, 8, 8), labels (N,), their places (N,) in the whole
+    set, and how their classes and images are split."""
+
+    images: UInt8Array
+    labels: IntArray
+    places: IntArray
+    classes: ClassSplit
+    split: ImageSplit
+
+    def of(self, indices: IntArray, classes: tuple[int, ...]) -> IntArray:
+        """The indices whose digits are of these classes."""
+        return of_classes(self.labels, indices, classes)
+
+    def every(self) -> IntArray:
+        """The indices of all of them."""
+        return np.arange(len(self.labels))
+
+
+def digits_of(data: DataSpec) -> Digits:
+    """The digits of a spec. Raises UsageError as `refuse_unreadable` and `class_split`."""
     refuse_unreadable(data)
     images, labels = load_digits()
+    places = np.arange(len(labels), dtype=np.int64)
     if data.id.limit is not None:
-        chosen = kept(len(images), data.id.limit)
-        images, labels = images[chosen], labels[chosen]
-    return images, labels
+        places = kept(len(labels), data.id.limit)
+    images, labels = images[places], labels[places]
+    classes = class_split(data, READERS[data.id.dataset].num_classes or 0)
+    return Digits(images, labels, places, classes, split_images(labels, split=data.split))
 
 
 def embedded_outliers(data: DataSpec) -> tuple[UInt8Array, UInt8Array]:
@@ -123,12 +153,6 @@ def refuse_unreadable(data: DataSpec) -> None:
 def kept(count: int, limit: int) -> IntArray:
     """Sorted indices of a fixed subset: the same for every split and seed."""
     return np.sort(np.random.default_rng(derived_seed("limit")).permutation(count)[:limit])
-
-
-def of_classes(labels: IntArray, indices: IntArray, classes: tuple[int, ...]) -> IntArray:
-    """The indices whose images are of these classes; labels (N,) of all images."""
-    chosen: IntArray = indices[np.isin(labels[indices], classes)]
-    return chosen
 
 
 def numbered(labels: IntArray, classes: tuple[int, ...]) -> IntArray:

@@ -14,24 +14,26 @@ from typing import Any
 
 import numpy as np
 
-from lmoe_tune.data.embedded import PHOTOS, load_digits, load_photo_patches
+from lmoe_tune.data.embedded import PHOTOS, digits_of, load_digits, load_photo_patches
 from lmoe_tune.data.exclusion import same_classes
 from lmoe_tune.data.leaks import Leak, copied, find_leaks, find_near_duplicates
 from lmoe_tune.data.sealed_plan import plan_test_of
 from lmoe_tune.data.search_data import describe_splits, refuse_unsplittable
 from lmoe_tune.data.search_plan import plan_of
-from lmoe_tune.data.splits import split_images
 from lmoe_tune.data.table import Part
 from lmoe_tune.data.usable_images import (
+    ID,
+    OUTLIERS,
+    VAL_COARSE,
     Finding,
     Say,
+    Selected,
     UnusableError,
     UsableImages,
     class_split,
-    select_coarse,
-    select_id,
-    select_outliers,
-    select_val_coarse,
+    coarse_sets,
+    select,
+    sets_of,
     split_id,
 )
 from lmoe_tune.errors import UsageError
@@ -93,31 +95,25 @@ def inspect(data: DataSpec, home: Path, say: Say | None = None) -> Inspection:
         return _inspect_embedded(data)
 
     found = _Found(home, say)
-    own = found.selected("data.id", lambda: select_id(data, home, say))
-    outliers = found.selected("data.outliers", lambda: select_outliers(data, home, say))
-    validated = found.selected("data.val_coarse", lambda: select_val_coarse(data, home, say))
-    coarse = [
-        found.selected(f"data.coarse_ood.{place}", partial(select_coarse, data, place, home, say))
-        for place in range(len(data.coarse_ood))
-    ]
-
-    found.look_for_leaks(own, outliers, validated, coarse)
+    selected = found.select_all(data)
+    found.look_for_leaks(selected)
     found.say_what_means_what(data)
+    own = selected.get(ID)
     splits: dict[str, Counts] = {}
     fingerprint = near_duplicates = None
     if own is not None:
         near_duplicates = found.near_duplicates(data, own)
-        are_read = (outliers or not data.outliers) and (validated or not data.val_coarse)
-        if are_read:
-            splits, fingerprint = found.splits(data, own, outliers, validated, coarse)
+        if selected.keys() >= sets_of(data, sealed=False).keys():
+            splits, fingerprint = found.splits(data, selected)
 
+    coarse = coarse_sets(selected)
     return Inspection(
         id=_described(own) if own else {"layout": None, "classes": 0, "images": 0},
-        outliers=_described_or_missing(data.outliers, outliers),
-        val_coarse=_described_or_missing(data.val_coarse, validated),
+        outliers=_described_or_missing(data.outliers, selected.get(OUTLIERS)),
+        val_coarse=_described_or_missing(data.val_coarse, selected.get(VAL_COARSE)),
         coarse_ood={
-            "images": sum(len(one.indices) for one in coarse if one),
-            "sets": [_described(one) for one in coarse if one],
+            "images": sum(len(one.indices) for one in coarse),
+            "sets": [_described(one) for one in coarse],
         },
         splits=splits,
         problems=tuple(sorted(found.problems, key=lambda problem: not problem.stops)),
@@ -168,26 +164,24 @@ class _Found:
     def add(self, where: str, what: str, fix: str, *, stops: bool) -> None:
         self.problems.append(Finding(where, what, fix, stops))
 
-    def selected(
-        self, where: str, select: Callable[[], UsableImages | None]
-    ) -> UsableImages | None:
-        """The images of a selection, after adding its findings and notes; None if it cannot be
-        read.
-        """
-        try:
-            found = select()
-        except LayoutError as error:
-            self.problems.append(finding_of(error))
-            return None
-        if found is None:
-            return None
+    def select_all(self, data: DataSpec) -> Selected:
+        """The images of every set that can be read and has some; adds the findings and notes."""
+        selected = {}
+        for where in sets_of(data, sealed=True):
+            try:
+                found = select(data, where, self.home, self.say)
+            except LayoutError as error:
+                self.problems.append(finding_of(error))
+                continue
 
-        self.problems += found.findings
-        self.notes += [f"{where}: {note}" for note in found.notes]
-        if not len(found.indices):
-            self.add(where, "no image is left", f"relax {where}.exclude, or add images", stops=True)
-            return None
-        return found
+            self.problems += found.findings
+            self.notes += [f"{where}: {note}" for note in found.notes]
+            if len(found.indices):
+                selected[where] = found
+            else:
+                fix = f"relax {where}.exclude, or add images"
+                self.add(where, "no image is left", fix, stops=True)
+        return selected
 
     def say_what_means_what(self, data: DataSpec) -> None:
         """Note what a reader of the results must know about these sets."""
@@ -199,24 +193,20 @@ class _Found:
                 "coarse images; name a set of their own to avoid that"
             )
 
-    def look_for_leaks(
-        self,
-        own: UsableImages | None,
-        outliers: UsableImages | None,
-        validated: UsableImages | None,
-        coarse: Sequence[UsableImages | None],
-    ) -> None:
+    def look_for_leaks(self, selected: Selected) -> None:
         """Find images and classes that are in two sets which must be disjoint."""
-        others = [one for one in (outliers, validated, *coarse) if one]
-        if own is not None:
-            for other in others:
-                self._leaks(own, other, "in-distribution images")
-                self._classes_in_common(own, other)
-
-        for first, kind in ((outliers, "outliers"), (validated, "images of data.val_coarse")):
-            if first is not None:
-                for other in others[others.index(first) + 1 :]:
-                    self._leaks(first, other, kind)
+        kinds = {
+            ID: "in-distribution images",
+            OUTLIERS: "outliers",
+            VAL_COARSE: "images of data.val_coarse",
+        }
+        sets = list(selected.values())
+        for place, first in enumerate(sets):
+            for other in sets[place + 1 :]:
+                if first.where in kinds:
+                    self._leaks(first, other, kinds[first.where])
+                if first.where == ID:
+                    self._classes_in_common(first, other)
 
     def near_duplicates(self, data: DataSpec, own: UsableImages) -> Counts:
         """Images of the in-distribution set that copy one another, and the parts they are in."""
@@ -252,18 +242,10 @@ class _Found:
             "list": listed,
         }
 
-    def splits(
-        self,
-        data: DataSpec,
-        own: UsableImages,
-        outliers: UsableImages | None,
-        validated: UsableImages | None,
-        coarse: Sequence[UsableImages | None],
-    ) -> tuple[dict[str, Counts], str | None]:
+    def splits(self, data: DataSpec, selected: Selected) -> tuple[dict[str, Counts], str | None]:
         """Classes and images of every part, and the fingerprint of what a search sees."""
         try:
-            plan = plan_of(data, own, outliers, validated)
-            sealed = plan_test_of(data, own, outliers, validated, [one for one in coarse if one])
+            plan, sealed = plan_of(data, selected), plan_test_of(data, selected)
         except UsageError as error:
             self.problems.append(finding_of(error))
             return {}, None
@@ -450,7 +432,8 @@ def _inspect_embedded(data: DataSpec) -> Inspection:
 def _embedded_splits(data: DataSpec) -> tuple[dict[str, Counts], str]:
     """Classes and images of every part. Raises UsageError if the digits cannot be split."""
     described = describe_splits(data)
-    split = class_split(data, READERS[data.id.dataset].num_classes or 0)
+    digits = digits_of(data)
+    split = digits.classes
     num_classes = {"train": len(split.train), "val": len(split.train)}
     num_classes["val_fine"] = len(split.val_novel)
     splits = {
@@ -458,13 +441,11 @@ def _embedded_splits(data: DataSpec) -> tuple[dict[str, Counts], str]:
         for name, count in described["images"].items()
     }
 
-    _, labels = load_digits()
-    test = labels[split_images(labels, split=data.split).test]
     for name, of, classes in (
-        ("test", test, split.in_distribution),
-        ("test_fine", labels, split.test_novel),
+        ("test", digits.split.test, split.in_distribution),
+        ("test_fine", digits.every(), split.test_novel),
     ):
-        splits[name] = {"classes": len(classes), "images": int(np.isin(of, classes).sum())}
+        splits[name] = {"classes": len(classes), "images": len(digits.of(of, classes))}
 
     outliers = [one for one in (data.outliers,) if one]
     for name, sets in (("test_outliers", outliers), ("test_coarse", data.coarse_ood)):

@@ -14,21 +14,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lmoe_tune.data.decoded_cache import ImageFile
-from lmoe_tune.data.embedded import (
-    PHOTOS,
-    embedded_digits,
-    kept,
-    load_photo_patches,
-    numbered,
-    of_classes,
-)
+from lmoe_tune.data.embedded import PHOTOS, digits_of, kept, load_photo_patches, numbered
 from lmoe_tune.data.image_set import ImageSet
 from lmoe_tune.data.sealed_plan import TestPlan, plan_test
 from lmoe_tune.data.search_data import SearchData, data_of_plan, embedded_data, fingerprint_of
-from lmoe_tune.data.search_plan import SearchPlan
-from lmoe_tune.data.splits import IntArray, split_images
-from lmoe_tune.data.table import Part
-from lmoe_tune.data.usable_images import class_split
+from lmoe_tune.data.splits import IntArray
 from lmoe_tune.errors import UsageError
 from lmoe_tune.readers import READERS
 from lmoe_tune.spec import DataSpec
@@ -97,24 +87,13 @@ def open_test_data(
 
 
 def _open_embedded(data: DataSpec, *, with_held_out: bool) -> Opened:
-    images, labels = embedded_digits(data)
-    classes = class_split(data, READERS[data.id.dataset].num_classes or 0)
-    split = split_images(labels, split=data.split)
-    if with_held_out:
-        known = classes.in_distribution
-    else:
-        known = classes.train
-    training = embedded_data(
-        data,
-        train=of_classes(labels, split.train, known),
-        val=of_classes(labels, split.val, known),
-        val_fine=np.zeros(0, dtype=np.int64),
-        classes=known,
-    )
+    digits = digits_of(data)
+    known = digits.classes.known(with_held_out=with_held_out)
+    training = embedded_data(data, digits, known, val_fine=np.zeros(0, dtype=np.int64))
 
-    test = of_classes(labels, split.test, known)
-    novel = of_classes(labels, np.arange(len(labels)), classes.test_novel)
-    sets = {ID: ImageSet.grey(images[test]), FINE: ImageSet.grey(images[novel])}
+    test = digits.of(digits.split.test, known)
+    novel = digits.of(digits.every(), digits.classes.test_novel)
+    sets = {ID: ImageSet.grey(digits.images[test]), FINE: ImageSet.grey(digits.images[novel])}
     for name, one in zip(_coarse_names(data), data.coarse_ood, strict=True):
         if one.dataset not in PHOTOS:
             raise UsageError(
@@ -125,7 +104,7 @@ def _open_embedded(data: DataSpec, *, with_held_out: bool) -> Opened:
             patches = patches[kept(len(patches), one.limit)]
         sets[name] = ImageSet.grey(patches)
 
-    test_labels = numbered(labels[test], known)
+    test_labels = numbered(digits.labels[test], known)
     fingerprint = fingerprint_of(ImageSet.joined(list(sets.values())), test_labels)
     if data.outliers is not None:
         patches = load_photo_patches(PHOTOS[data.outliers.dataset], "test")
@@ -135,32 +114,20 @@ def _open_embedded(data: DataSpec, *, with_held_out: bool) -> Opened:
         images=ImageSet.joined(list(sets.values())),
         sizes=_sizes(sets),
         labels=test_labels,
-        novel_labels=labels[novel],
+        novel_labels=digits.labels[novel],
         fingerprint=fingerprint,
     )
     return Opened(training, test_images)
 
 
 def _open_files(data: DataSpec, plan: TestPlan) -> Opened:
-    nothing = Part(plan.train.table, np.zeros(0, dtype=np.int64))
-    search_plan = SearchPlan(
-        train=plan.train,
-        train_labels=plan.train_labels,
-        val=plan.val,
-        val_labels=plan.val_labels,
-        val_fine=nothing,
-        outliers=plan.outliers,
-        val_coarse=plan.val_coarse,
-        classes=plan.classes,
-        fingerprint=plan.fingerprint,
-    )
     sets = {ID: ImageSet.of_parts(plan.test), FINE: ImageSet.of_parts(plan.test_fine)}
     for name, part in zip(_coarse_names(data), plan.test_coarse, strict=True):
         sets[name] = ImageSet.of_parts(part)
     if plan.test_outliers is not None:
         sets[OUTLIERS] = ImageSet.of_parts(plan.test_outliers)
 
-    training = data_of_plan(data, search_plan)
+    training = data_of_plan(data, plan)
     test = TestImages(
         images=ImageSet.joined(list(sets.values())),
         sizes=_sizes(sets),

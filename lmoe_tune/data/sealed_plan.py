@@ -12,18 +12,28 @@ import numpy as np
 import numpy.typing as npt
 
 from lmoe_tune.data.leaks import Leak, copied, find_near_duplicates
-from lmoe_tune.data.search_plan import coarse_part, fingerprint, outlier_parts, renumbered
-from lmoe_tune.data.splits import IntArray
+from lmoe_tune.data.search_plan import (
+    SearchPlan,
+    coarse_part,
+    fingerprint,
+    no_images,
+    outlier_parts,
+    renumbered,
+)
+from lmoe_tune.data.splits import IntArray, of_classes
 from lmoe_tune.data.table import Part
 from lmoe_tune.data.usable_images import (
+    ID,
+    OUTLIERS,
+    VAL_COARSE,
     Say,
+    Selected,
     UsableImages,
     class_split,
+    coarse_sets,
     refuse_stopping,
-    select_coarse,
-    select_id,
-    select_outliers,
-    select_val_coarse,
+    select,
+    select_all,
     split_id,
 )
 from lmoe_tune.readers import READERS
@@ -32,31 +42,23 @@ from lmoe_tune.spec import DataSpec
 BoolArray = npt.NDArray[np.bool_]
 
 
-@dataclass(frozen=True, eq=False)
-class TestPlan:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class TestPlan(SearchPlan):
     """Training on the in-distribution classes, with or without those held out during the search,
     and the sealed tests.
 
-    Labels count from 0 over `classes`. `val` has images of all of them. `test_fine` are test-novel
-    classes: their official test images, or all of their images where the set has no official split.
+    `val` has images of all `classes`, and `val_fine` is empty. `test_fine` are test-novel classes:
+    their official test images, or all of their images where the set has no official split.
     `test_outliers` is the outliers' test pool, `test_coarse` one part per coarse set.
     """
 
     __test__ = False  # not a pytest test
 
-    train: Part
-    train_labels: IntArray
-    val: Part
-    val_labels: IntArray
     test: Part
     test_labels: IntArray
     test_fine: Part
-    outliers: Part | None
-    val_coarse: Part
     test_outliers: Part | None
     test_coarse: tuple[Part, ...]
-    classes: tuple[str, ...]
-    fingerprint: str
 
 
 def plan_test(
@@ -68,44 +70,32 @@ def plan_test(
         with_held_out: the classes that the search held out are trained on and tested, too; else
             they are in no part.
     """
-    found, outliers = select_id(data, home, say), select_outliers(data, home, say)
-    validated = select_val_coarse(data, home, say)
-    coarse = [select_coarse(data, place, home, say) for place in range(len(data.coarse_ood))]
-    refuse_stopping([found, outliers, validated, *coarse])
-    return plan_test_of(data, found, outliers, validated, coarse, with_held_out=with_held_out)
+    selected = select_all(data, home, say, sealed=True)
+    refuse_stopping(selected)
+    return plan_test_of(data, selected, with_held_out=with_held_out)
 
 
-def plan_test_of(
-    data: DataSpec,
-    found: UsableImages,
-    outliers: UsableImages | None,
-    validated: UsableImages | None,
-    coarse: list[UsableImages],
-    *,
-    with_held_out: bool = True,
-) -> TestPlan:
+def plan_test_of(data: DataSpec, selected: Selected, *, with_held_out: bool = True) -> TestPlan:
     """The plan for the selected images."""
+    found, outliers, coarse = selected[ID], selected.get(OUTLIERS), coarse_sets(selected)
     table = found.table
     classes = class_split(data, len(table.classes))
     images = split_id(data, found)
-    if with_held_out:
-        known = classes.in_distribution
-    else:
-        known = classes.train
-
-    def of(indices: IntArray, chosen: tuple[int, ...]) -> Part:
-        return Part(table, indices[np.isin(table.labels[indices], chosen)])
-
-    train, val, test = (of(part, known) for part in (images.train, images.val, images.test))
+    known = classes.known(with_held_out=with_held_out)
+    train, val, test = (
+        Part(table, of_classes(table.labels, part, known))
+        for part in (images.train, images.val, images.test)
+    )
     has_official_test = any(table.official[index] == "test" for index in found.indices)
-    test_fine = of(images.test if has_official_test else found.indices, classes.test_novel)
+    unseen = images.test if has_official_test else found.indices
+    test_fine = Part(table, of_classes(table.labels, unseen, classes.test_novel))
     pools = outlier_parts(outliers)
-    val_coarse = coarse_part(found, outliers, validated)
-    test_coarse = tuple(Part(one.table, one.indices) for one in coarse)
+    val_coarse = coarse_part(selected)
+    test_coarse = tuple(one.whole() for one in coarse)
     contents: list[tuple[UsableImages | None, list[Part | None]]] = [
         (found, [train, val, test, test_fine]),
         (outliers, [pools["train"], pools["test"]]),
-        (validated or outliers, [val_coarse]),
+        (selected.get(VAL_COARSE) or outliers, [val_coarse]),
     ]
     contents += [(one, [part]) for one, part in zip(coarse, test_coarse, strict=True)]
     return TestPlan(
@@ -113,15 +103,16 @@ def plan_test_of(
         train_labels=renumbered(train, known),
         val=val,
         val_labels=renumbered(val, known),
+        val_fine=no_images(table),
+        outliers=pools["train"],
+        val_coarse=val_coarse,
+        classes=tuple(table.classes[label] for label in known),
+        fingerprint=fingerprint(contents),
         test=test,
         test_labels=renumbered(test, known),
         test_fine=test_fine,
-        outliers=pools["train"],
-        val_coarse=val_coarse,
         test_outliers=pools["test"],
         test_coarse=test_coarse,
-        classes=tuple(table.classes[label] for label in known),
-        fingerprint=fingerprint(contents),
     )
 
 
@@ -139,7 +130,7 @@ def seen_in_training(
         return {}
 
     plan = plan_test(data, home, with_held_out=with_held_out)
-    pairs = find_near_duplicates(select_id(data, home), home)
+    pairs = find_near_duplicates(select(data, ID, home), home)
     return {
         name: copies_in(part, (plan.train, plan.val), pairs)
         for name, part in (("id", plan.test), ("fine", plan.test_fine))

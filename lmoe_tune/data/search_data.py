@@ -17,22 +17,17 @@ import numpy.typing as npt
 
 from lmoe_tune.data.decode import DECODER_VERSION
 from lmoe_tune.data.decoded_cache import ImageFile
-from lmoe_tune.data.embedded import (
-    embedded_digits,
-    embedded_outliers,
-    numbered,
-    of_classes,
-    refuse_unreadable,
-)
+from lmoe_tune.data.embedded import Digits, digits_of, embedded_outliers, numbered
 from lmoe_tune.data.image_set import NO_IMAGES, ImageSet
 from lmoe_tune.data.search_plan import SearchPlan, id_parts, plan_search, renumbered
-from lmoe_tune.data.splits import IntArray, split_images
+from lmoe_tune.data.splits import IntArray, of_classes
 from lmoe_tune.data.table import Part
 from lmoe_tune.data.usable_images import (
+    ID,
     UnusableError,
     class_split,
     listed_id,
-    select_id,
+    select,
     split_id,
 )
 from lmoe_tune.readers import READERS
@@ -145,13 +140,13 @@ def validation_of_all_classes(data: DataSpec, home: Path) -> Validation:
     included.
     """
     if READERS[data.id.dataset].is_embedded:
-        images, labels = embedded_digits(data)
-        known = class_split(data, READERS[data.id.dataset].num_classes or 0).in_distribution
-        val = of_classes(labels, split_images(labels, split=data.split).val, known)
-        names = tuple(str(label) for label in known)
-        return Validation(ImageSet.grey(images[val]), numbered(labels[val], known), names)
+        digits = digits_of(data)
+        known = digits.classes.in_distribution
+        val = digits.of(digits.split.val, known)
+        labels, names = numbered(digits.labels[val], known), tuple(map(str, known))
+        return Validation(ImageSet.grey(digits.images[val]), labels, names)
 
-    found = select_id(data, home)
+    found = select(data, ID, home)
     table = found.table
     known = class_split(data, len(table.classes)).in_distribution
     part = Part(table, of_classes(table.labels, split_id(data, found).val, known))
@@ -220,43 +215,29 @@ def _fingerprint_of_files(data: DataSpec, of_plan: str) -> str:
 @lru_cache(maxsize=2)
 def load_embedded(data: DataSpec) -> SearchData:
     """The digits, with patches of a photograph as outliers."""
-    _, labels = embedded_digits(data)
-    classes = class_split(data, READERS[data.id.dataset].num_classes or 0)
-    split = split_images(labels, split=data.split)
+    digits = digits_of(data)
+    classes, split = digits.classes, digits.split
 
     # Nothing of a held-out class is trained on, so its training part makes the estimate steadier.
-    unseen = np.concatenate([split.train, split.val])
-    val_fine = of_classes(labels, unseen, classes.val_novel)
+    val_fine = digits.of(np.concatenate([split.train, split.val]), classes.val_novel)
     if not len(val_fine):
         raise _too_few(data)
 
-    return embedded_data(
-        data,
-        train=of_classes(labels, split.train, classes.train),
-        val=of_classes(labels, split.val, classes.train),
-        val_fine=val_fine,
-        classes=classes.train,
-    )
+    return embedded_data(data, digits, classes.train, val_fine)
 
 
 def embedded_data(
-    data: DataSpec,
-    *,
-    train: IntArray,
-    val: IntArray,
-    val_fine: IntArray,
-    classes: tuple[int, ...],
+    data: DataSpec, digits: Digits, classes: tuple[int, ...], val_fine: IntArray
 ) -> SearchData:
-    """The digits at these places in each part, and the outliers' pools for training and validation.
-
-    Raises:
-        UsageError: a part has no image, or the spec asks for what embedded images cannot be.
+    """The digits of these classes to train and to validate with, those at the places `val_fine`,
+    and the outliers' pools for training and validation. Raises UsageError if a part has no image.
     """
-    refuse_unreadable(data)
+    train = digits.of(digits.split.train, classes)
+    val = digits.of(digits.split.val, classes)
     if not (len(train) and len(val)):
         raise _too_few(data)
 
-    images, labels = embedded_digits(data)
+    images, labels = digits.images, digits.labels
     outliers, val_coarse = embedded_outliers(data)
     train_images = ImageSet.grey(images[train])
     assert train_images.pixels is not None
@@ -270,7 +251,7 @@ def embedded_data(
         val_labels=numbered(labels[val], classes),
         val_fine=ImageSet.grey(images[val_fine]),
         val_coarse=ImageSet.grey(val_coarse),
-        classes=tuple(str(label) for label in classes),
+        classes=tuple(map(str, classes)),
         mean=tuple(float(value) for value in values.mean(axis=(0, 2, 3))),
         std=tuple(float(value) for value in values.std(axis=(0, 2, 3))),
         fingerprint="",

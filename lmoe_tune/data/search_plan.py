@@ -10,18 +10,20 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lmoe_tune.data.splits import ClassSplit, IntArray
-from lmoe_tune.data.table import Part
+from lmoe_tune.data.splits import ClassSplit, IntArray, of_classes
+from lmoe_tune.data.table import ImageTable, Part
 from lmoe_tune.data.usable_images import (
+    ID,
+    OUTLIERS,
+    VAL_COARSE,
     Say,
+    Selected,
     UnusableError,
     UsableImages,
     class_split,
     outlier_pools,
     refuse_stopping,
-    select_id,
-    select_outliers,
-    select_val_coarse,
+    select_all,
     split_id,
 )
 from lmoe_tune.readers.names import path_key, some
@@ -29,7 +31,7 @@ from lmoe_tune.spec import DataSpec
 from lmoe_tune.wording import counted
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class SearchPlan:
     """The parts of image folders that a search may see.
 
@@ -63,27 +65,17 @@ def plan_search(data: DataSpec, home: Path | None = None, say: Say | None = None
     Raises:
         UsageError: the data cannot be read, or the split leaves a part without images.
     """
-    found, outliers = select_id(data, home, say), select_outliers(data, home, say)
-    validated = select_val_coarse(data, home, say)
-    refuse_stopping([found, outliers, validated])
-    return plan_of(data, found, outliers, validated)
+    selected = select_all(data, home, say)
+    refuse_stopping(selected)
+    return plan_of(data, selected)
 
 
-def plan_of(
-    data: DataSpec,
-    found: UsableImages,
-    outliers: UsableImages | None,
-    validated: UsableImages | None,
-) -> SearchPlan:
-    """The plan for the selected images. Raises UsageError if a part has no image.
-
-    Args:
-        validated: the coarse images to validate with, if they are a separate set.
-    """
+def plan_of(data: DataSpec, selected: Selected) -> SearchPlan:
+    """The plan for the selected images. Raises UsageError if a part has no image."""
+    found, outliers = selected[ID], selected.get(OUTLIERS)
     table = found.table
     classes, train, val, val_fine = id_parts(data, found)
-    pools = outlier_parts(outliers)
-    pool, val_coarse = pools["train"], coarse_part(found, outliers, validated)
+    pool, val_coarse = outlier_parts(outliers)["train"], coarse_part(selected)
     if pool is not None and (len(pool) < 2 or not len(val_coarse)):
         counts = f"{len(pool)} to train with and {len(val_coarse)} to validate with"
         what = f"too few images are left: {counts}"
@@ -102,7 +94,7 @@ def plan_of(
             [
                 (found, [train, val, val_fine]),
                 (outliers, [pool]),
-                (validated or outliers, [val_coarse]),
+                (selected.get(VAL_COARSE) or outliers, [val_coarse]),
             ]
         ),
     )
@@ -123,12 +115,14 @@ def id_parts(data: DataSpec, found: UsableImages) -> IdParts:
     classes = class_split(data, len(table.classes))
     images = split_id(data, found)
 
-    def of(indices: IntArray, chosen: tuple[int, ...]) -> Part:
-        return Part(table, indices[np.isin(table.labels[indices], chosen)])
-
-    train, val = of(images.train, classes.train), of(images.val, classes.train)
     # Nothing of a held-out class is trained on, so its training part makes the estimate steadier.
-    val_fine = of(np.sort(np.concatenate([images.train, images.val])), classes.val_novel)
+    unseen = np.sort(np.concatenate([images.train, images.val]))
+    chosen = (
+        (images.train, classes.train),
+        (images.val, classes.train),
+        (unseen, classes.val_novel),
+    )
+    train, val, val_fine = (Part(table, of_classes(table.labels, *one)) for one in chosen)
     _refuse_untrained(data, found, classes, train)
     if len(train) < 2 or not len(val) or not len(val_fine):
         counts = (
@@ -151,14 +145,17 @@ def outlier_parts(outliers: UsableImages | None) -> dict[str, Part | None]:
     }
 
 
-def coarse_part(
-    found: UsableImages, outliers: UsableImages | None, validated: UsableImages | None
-) -> Part:
+def coarse_part(selected: Selected) -> Part:
     """The coarse images to validate with: a separate set, else the outliers' validation pool, else
     none."""
-    if validated is not None:
-        return Part(validated.table, validated.indices)
-    return outlier_parts(outliers)["val"] or Part(found.table, np.zeros(0, dtype=np.int64))
+    if VAL_COARSE in selected:
+        return selected[VAL_COARSE].whole()
+    return outlier_parts(selected.get(OUTLIERS))["val"] or no_images(selected[ID].table)
+
+
+def no_images(table: ImageTable) -> Part:
+    """A part without an image."""
+    return Part(table, np.zeros(0, dtype=np.int64))
 
 
 def renumbered(part: Part, classes: tuple[int, ...]) -> IntArray:

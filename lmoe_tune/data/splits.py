@@ -44,6 +44,10 @@ class ClassSplit:
     def in_distribution(self) -> tuple[int, ...]:
         return tuple(sorted(self.train + self.val_novel))
 
+    def known(self, *, with_held_out: bool) -> tuple[int, ...]:
+        """The classes that a final training is on: with or without those held out by the search."""
+        return self.in_distribution if with_held_out else self.train
+
 
 @dataclass(frozen=True)
 class ImageSplit:
@@ -105,6 +109,12 @@ def split_images(labels: Sequence[int] | IntArray, *, split: int) -> ImageSplit:
         test.extend(members[num_val : num_val + num_test])
         train.extend(members[num_val + num_test :])
     return ImageSplit(*(np.sort(np.asarray(part, dtype=np.int64)) for part in (train, val, test)))
+
+
+def of_classes(labels: IntArray, indices: IntArray, classes: tuple[int, ...]) -> IntArray:
+    """The indices whose images are of these classes; labels (N,) of all images."""
+    chosen: IntArray = indices[np.isin(labels[indices], classes)]
+    return chosen
 
 
 def split_official(labels: IntArray, official: Sequence[str], *, split: int) -> ImageSplit:

@@ -6,7 +6,7 @@ hashes. What a search sees of it is in `search_plan`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,7 @@ from lmoe_tune.data.splits import (
     split_classes,
     split_official,
 )
-from lmoe_tune.data.table import ImageTable, read_table
+from lmoe_tune.data.table import ImageTable, Part, read_table
 from lmoe_tune.errors import UsageError
 from lmoe_tune.readers import READERS, LayoutError
 from lmoe_tune.readers.names import path_key, some
@@ -87,42 +87,46 @@ class UsableImages:
     def paths(self) -> list[str]:
         return [self.table.paths[index] for index in self.indices]
 
+    def whole(self) -> Part:
+        """All of these images."""
+        return Part(self.table, self.indices)
+
     @property
     def num_bytes(self) -> int:
         return sum(digest.size for digest in self.digests)
 
 
-def select_id(data: DataSpec, home: Path | None, say: Say | None = None) -> UsableImages:
-    """The in-distribution images, of all classes. Raises LayoutError."""
-    return _select(data, "data.id", data.id, home, say, labelled=True)
+Selected = Mapping[str, UsableImages]
+"""The usable images of the sets that a spec names, by setting."""
+
+ID, OUTLIERS, VAL_COARSE, COARSE_OOD = (
+    "data.id",
+    "data.outliers",
+    "data.val_coarse",
+    "data.coarse_ood",
+)
 
 
-def select_outliers(
-    data: DataSpec, home: Path | None, say: Say | None = None
-) -> UsableImages | None:
-    """The outliers of all pools. Raises LayoutError."""
-    if data.outliers is None:
-        return None
-    return _select(data, "data.outliers", data.outliers, home, say, labelled=False)
+def sets_of(data: DataSpec, *, sealed: bool) -> dict[str, Dataset]:
+    """The data sets that a spec names, by setting; `sealed`: the coarse test sets, too."""
+    named = {ID: data.id, OUTLIERS: data.outliers, VAL_COARSE: data.val_coarse}
+    if sealed:
+        named |= {f"{COARSE_OOD}.{place}": one for place, one in enumerate(data.coarse_ood)}
+    return {where: one for where, one in named.items() if one is not None}
 
 
-def select_coarse(
-    data: DataSpec, place: int, home: Path | None, say: Say | None = None
-) -> UsableImages:
-    """One of the sealed coarse test sets. Raises LayoutError."""
-    return _select(
-        data, f"data.coarse_ood.{place}", data.coarse_ood[place], home, say, labelled=False
-    )
+def coarse_sets(selected: Selected) -> list[UsableImages]:
+    """The coarse test sets among some sets, in order."""
+    return [one for where, one in selected.items() if where.startswith(COARSE_OOD)]
 
 
-def select_val_coarse(
-    data: DataSpec, home: Path | None, say: Say | None = None
-) -> UsableImages | None:
-    """The coarse images to validate with, where the spec names a set of their own. Raises
+def select_all(
+    data: DataSpec, home: Path | None, say: Say | None = None, *, sealed: bool = False
+) -> Selected:
+    """The usable images of every set: the in-distribution ones of all classes, the outliers of all
+    pools, the coarse ones to validate with; `sealed`: the coarse test sets, too. Raises
     LayoutError."""
-    if data.val_coarse is None:
-        return None
-    return _select(data, "data.val_coarse", data.val_coarse, home, say, labelled=False)
+    return {where: select(data, where, home, say) for where in sets_of(data, sealed=sealed)}
 
 
 def class_split(data: DataSpec, num_classes: int) -> ClassSplit:
@@ -167,25 +171,17 @@ def outlier_pools(found: UsableImages) -> ImageSplit:
     return ImageSplit(*(found.indices[part] for part in (split.train, split.val, split.test)))
 
 
-def refuse_stopping(sets: Sequence[UsableImages | None]) -> None:
+def refuse_stopping(selected: Selected) -> None:
     """Raises UsageError with every finding that stops a search."""
-    stopping = [
-        str(finding) for found in sets if found for finding in found.findings if finding.stops
-    ]
+    findings = [finding for found in selected.values() for finding in found.findings]
+    stopping = [str(finding) for finding in findings if finding.stops]
     if stopping:
         raise UsageError("\n".join(stopping))
 
 
-def _select(
-    data: DataSpec,
-    where: str,
-    dataset: Dataset,
-    home: Path | None,
-    say: Say | None,
-    *,
-    labelled: bool,
-) -> UsableImages:
-    table, wanted, chosen = _listed(data, where, dataset, labelled=labelled)
+def select(data: DataSpec, where: str, home: Path | None, say: Say | None = None) -> UsableImages:
+    """The usable images of the set that a setting names. Raises LayoutError."""
+    table, wanted, chosen = _listed(data, where)
     digests = digest_images(
         table.root,
         [table.paths[index] for index in chosen],
@@ -203,7 +199,7 @@ def _select(
     whole = [place for place, digest in enumerate(digests) if not digest.broken]
     kept, duplicates = _without_duplicates(table, chosen, digests, whole)
     notes = list(wanted.notes)
-    if labelled and duplicates:
+    if where == ID and duplicates:
         findings += _duplicate_findings(data, where, duplicates, table)
     elif duplicates:
         notes.append(f"{len(duplicates)} duplicate images are left out")
@@ -224,21 +220,20 @@ def _select(
 def listed_id(data: DataSpec) -> UsableImages:
     """The in-distribution images as they are listed: no file was opened, so that broken ones and
     duplicates are among them, and there are no digests. Raises LayoutError."""
-    table, _, chosen = _listed(data, "data.id", data.id, labelled=True)
-    return UsableImages("data.id", table, chosen, digests=())
+    table, _, chosen = _listed(data, ID)
+    return UsableImages(ID, table, chosen, digests=())
 
 
-def _listed(
-    data: DataSpec, where: str, dataset: Dataset, *, labelled: bool
-) -> tuple[ImageTable, _Wanted, IntArray]:
+def _listed(data: DataSpec, where: str) -> tuple[ImageTable, _Wanted, IntArray]:
     """All images of a set, those that the spec wants, and as many of these as its limit allows."""
+    dataset = sets_of(data, sealed=True)[where]
     assert dataset.root is not None, f"{dataset.dataset} has no root"
     try:
-        table = read_table(dataset.dataset, dataset.root, labelled=labelled)
+        table = read_table(dataset.dataset, dataset.root, labelled=where == ID)
     except LayoutError as error:
         raise LayoutError(error.what, error.fix, f"{where}.root") from error
 
-    wanted = _wanted(data, where, dataset, table, labelled=labelled)
+    wanted = _wanted(data, where, dataset, table)
     keys = [path_key(table.paths[index]) for index in wanted.indices]
     return table, wanted, wanted.indices[fixed_subset(keys, dataset.limit)].astype(np.int64)
 
@@ -258,11 +253,9 @@ class _Wanted(NamedTuple):
     findings: list[Finding]
 
 
-def _wanted(
-    data: DataSpec, where: str, dataset: Dataset, table: ImageTable, *, labelled: bool
-) -> _Wanted:
+def _wanted(data: DataSpec, where: str, dataset: Dataset, table: ImageTable) -> _Wanted:
     notes: list[str] = []
-    if labelled:
+    if where == ID:
         known = table.labels >= 0
         unknown = int((~known).sum())
         if unknown:

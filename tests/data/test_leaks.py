@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 
 from lmoe_tune.data import copies, leaks
 from lmoe_tune.data.leaks import Leak, copied, find_leaks, find_near_duplicates, groups_of
-from lmoe_tune.data.usable_images import UsableImages, select_id, select_outliers
+from lmoe_tune.data.usable_images import ID, OUTLIERS, UsableImages, select
 from lmoe_tune.spec import Dataset, DataSpec
 from tests.data import trees
 
@@ -30,7 +30,7 @@ def learnt(tmp_path: Path) -> UsableImages:
     trees.class_folders(tmp_path / "id", ("ant", "bee"), per_class=12)
     for name in ("china", "flower"):
         trees.save(tmp_path / "id" / "ant" / f"{name}.jpg", photograph(name))
-    return select_id(DataSpec(id=Dataset(dataset="folder", root=str(tmp_path / "id"))), None)
+    return select(DataSpec(id=Dataset(dataset="folder", root=str(tmp_path / "id"))), ID, None)
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def outliers(tmp_path: Path) -> Any:
             id=Dataset(dataset="folder", root=str(tmp_path / "id")),
             outliers=Dataset(dataset="folder", root=str(tmp_path / "out")),
         )
-        found = select_outliers(both, None)
+        found = select(both, OUTLIERS, None)
         assert found is not None
         return found
 
@@ -119,7 +119,7 @@ def test_another_view_of_the_same_scene_is_no_copy(
     image = photograph(name)
     trees.class_folders(tmp_path / "id", ("ant", "bee"), per_class=2)
     trees.save(tmp_path / "id/ant/view.jpg", image.crop((0, 0, 400, 400)))
-    learnt = select_id(DataSpec(id=Dataset(dataset="folder", root=str(tmp_path / "id"))), None)
+    learnt = select(DataSpec(id=Dataset(dataset="folder", root=str(tmp_path / "id"))), ID, None)
     views = [
         (f"{by}.jpg", image.crop((by, by // 2, 400 + by, 400 + by // 2)), {})
         for by in (5, 8, 12, 20, 40)
@@ -143,7 +143,7 @@ def test_the_same_pattern_under_different_noise_is_no_copy(
     ]
     trees.class_folders(tmp_path / "id", ("ant", "bee"), per_class=2)
     trees.save(tmp_path / "id/ant/noisy.jpg", noisy[0])
-    learnt = select_id(DataSpec(id=Dataset(dataset="folder", root=str(tmp_path / "id"))), None)
+    learnt = select(DataSpec(id=Dataset(dataset="folder", root=str(tmp_path / "id"))), ID, None)
     files = [(f"{place}.jpg", image, {}) for place, image in enumerate(noisy[1:])]
     assert find_leaks(learnt, outliers(*files)) == []
 
@@ -151,7 +151,7 @@ def test_the_same_pattern_under_different_noise_is_no_copy(
 def test_uniform_images_are_copies_only_byte_for_byte(tmp_path: Path, outliers: Any) -> None:
     trees.class_folders(tmp_path / "id", ("ant", "bee"), per_class=2)
     trees.save(tmp_path / "id/ant/white.jpg", Image.new("RGB", (60, 60), (250, 250, 250)))
-    learnt = select_id(DataSpec(id=Dataset(dataset="folder", root=str(tmp_path / "id"))), None)
+    learnt = select(DataSpec(id=Dataset(dataset="folder", root=str(tmp_path / "id"))), ID, None)
     assert (
         find_leaks(learnt, outliers(("white.png", Image.new("RGB", (60, 60), (250, 250, 250)), {})))
         == []
@@ -194,7 +194,7 @@ def test_near_duplicates_of_one_set_are_connected_in_groups(tmp_path: Path) -> N
     trees.save(root / "bee/d.jpg", ImageOps.mirror(image).resize((480, 320)))
     trees.save(root / "cat/e.jpg", photograph("flower"))
     trees.save(root / "dog/f.jpg", photograph("flower").convert("L"))
-    found = select_id(DataSpec(id=Dataset(dataset="folder", root=str(root))), None)
+    found = select(DataSpec(id=Dataset(dataset="folder", root=str(root))), ID, None)
 
     pairs = find_near_duplicates(found)
     assert len(pairs) == 4
@@ -209,7 +209,7 @@ def test_near_duplicates_of_one_set_are_connected_in_groups(tmp_path: Path) -> N
 
 def test_pictures_of_one_set_that_are_all_different_have_no_near_duplicates(tmp_path: Path) -> None:
     root = trees.class_folders(tmp_path, per_class=40)
-    found = select_id(DataSpec(id=Dataset(dataset="folder", root=str(root))), None)
+    found = select(DataSpec(id=Dataset(dataset="folder", root=str(root))), ID, None)
     assert find_near_duplicates(found) == []
 
 
@@ -222,7 +222,7 @@ def test_copies_are_found_whatever_their_brightness_and_place(
     for level in range(0, 128, 16):
         trees.save(root / f"ant/{level}.png", Image.fromarray(image + level))
         trees.save(root / f"bee/{level}.jpg", Image.fromarray(image + level), quality=80)
-    found = select_id(DataSpec(id=Dataset(dataset="folder", root=str(root))), None)
+    found = select(DataSpec(id=Dataset(dataset="folder", root=str(root))), ID, None)
 
     pairs = find_near_duplicates(found)
     groups = sorted(sorted(group) for group in groups_of(pairs))
