@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from lmoe_tune.api.loading import load_spec
 from lmoe_tune.arguments import refuse_other, refuse_other_items
-from lmoe_tune.data.decode_ahead import decode_ahead
+from lmoe_tune.data import load_search_data
 from lmoe_tune.data.inspection import refuse_unsound
+from lmoe_tune.data.rows import decode_ahead
 from lmoe_tune.durable import read_text, write_durably
 from lmoe_tune.errors import UsageError
 from lmoe_tune.home import resolve_home
@@ -105,6 +106,7 @@ class SingleTrial:
         write_durably(self.folder / "spec.yaml", resolved_yaml(spec).encode())
         write_durably(self.folder / "params.json", json.dumps(self.params, indent=1).encode())
         decode_ahead(
+            load_search_data(spec.data, self._home).files(),
             spec.data,
             self._home,
             progress=lambda done, total: observer.on_work("images decoded", done, total),

@@ -13,7 +13,8 @@ from lmoe_tune import advice
 from lmoe_tune.api.loading import load_spec
 from lmoe_tune.api.sweeps import Sweep
 from lmoe_tune.arguments import refuse_other
-from lmoe_tune.data.decode_ahead import decode_ahead
+from lmoe_tune.data import load_search_data
+from lmoe_tune.data.rows import decode_ahead
 from lmoe_tune.errors import StorageError, UsageError
 from lmoe_tune.home import resolve_home
 from lmoe_tune.spec import LoadedSpec, Spec, duration_s
@@ -205,7 +206,8 @@ class _Run:
             f"{verb} the sweep '{folder.name}' in {folder.path} ({started}{planned} trials started)"
         )
         if self.settings.address is None or self.spec.data.cache_dir is None:
-            decode_ahead(self.spec.data, folder.home, progress=self._decoded, say=say)
+            files = load_search_data(self.spec.data, folder.home).files()
+            decode_ahead(files, self.spec.data, folder.home, progress=self._decoded, say=say)
         # else each node of the cluster decodes for itself
 
         observer.on_begin(ledger)

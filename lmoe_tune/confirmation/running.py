@@ -24,7 +24,7 @@ from lmoe_tune.confirmation.reseeding import (
 )
 from lmoe_tune.confirmation.result import Confirmation, conclude, fingerprints_of, write_result
 from lmoe_tune.confirmation.tuned_comparators import open_search, tunable, tuned_candidate
-from lmoe_tune.data.decode_ahead import decode_files
+from lmoe_tune.data.rows import decode_ahead
 from lmoe_tune.errors import LmoeTuneError, UsageError
 from lmoe_tune.sweep import projector, view
 from lmoe_tune.sweep.cluster import refuse_unusable
@@ -314,7 +314,7 @@ def _decode(study: JobLedger, plan: Plan, how: _How) -> None:
         how.settings.address is None or spec.data.cache_dir is None
     ):  # else each node decodes for itself
         for data, files in study.files(plan):
-            decode_files(
+            decode_ahead(
                 files,
                 data,
                 study.folder.home,

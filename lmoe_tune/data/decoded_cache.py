@@ -83,6 +83,8 @@ class CachedImages:
     segments: tuple[UInt8Array, ...]
     segment_of: npt.NDArray[np.int32]
     slot_of: npt.NDArray[np.int64]
+    missing: npt.NDArray[np.int64]
+    """Rows that are in no segment, one for each image: none of what `acquire` gives."""
 
     def __len__(self) -> int:
         return len(self.slot_of)
@@ -102,21 +104,9 @@ class DecodedCache:
         self.folder = root / f"{side}px-{decoder_name()}"
         self.image_bytes = side * side * 3
 
-    def find(self, files: Sequence[ImageFile]) -> CachedImages | None:
-        """The images if all of them are there, else None. Takes no lock."""
-        found = _located(self._segments(), image_keys(files), self.side)
-        if isinstance(found, CachedImages):
-            return found
-
-        return None
-
     def num_missing(self, files: Sequence[ImageFile]) -> int:
-        """How many of the images are still to be decoded."""
-        found = _located(self._segments(), image_keys(files), self.side)
-        if isinstance(found, CachedImages):
-            return 0
-
-        return len(found)
+        """How many of the images are still to be decoded. Takes no lock."""
+        return len(self._located(image_keys(files)).missing)
 
     def acquire(
         self,
@@ -139,17 +129,17 @@ class DecodedCache:
             UsageError: some of the images are broken, or the folder cannot be written to.
         """
         keys = image_keys(files)
-        found = _located(self._segments(), keys, self.side)
-        while not isinstance(found, CachedImages):
+        found = self._located(keys)
+        while len(found.missing):
             with self._locked(say):
                 self._settle_leftovers()
-                missing = _located(self._segments(), keys, self.side)
-                if not isinstance(missing, CachedImages):
+                missing = self._located(keys).missing
+                if len(missing):
                     self._refuse_if_too_large(len(missing), limit)
                     size = readable_size(len(missing) * self.image_bytes)
                     say(f"decoding {len(missing):,} images once, {size}, into {self.folder}")
                     self._build([files[row] for row in missing], keys[missing], processes, progress)
-            found = _located(self._segments(), keys, self.side)
+            found = self._located(keys)
         return found
 
     def verify(self, *, say: Callable[[str], None] = log.warning) -> int:
@@ -169,6 +159,28 @@ class DecodedCache:
             return []
         found = [_Segment(path, self.side) for path in sorted(self.folder.glob("segment-*"))]
         return [segment for segment in found if segment.is_whole()]
+
+    def _located(self, keys: npt.NDArray[np.uint8]) -> CachedImages:
+        """Where every image is that a segment has, and the rows of the others, one per image."""
+        segments = self._segments()
+        place_of: dict[bytes, tuple[int, int]] = {}
+        for number, segment in enumerate(segments):
+            size, finished = segment.block_size, segment.blocks()
+            for slot, key in enumerate(segment.keys()):
+                if slot // size in finished:
+                    place_of.setdefault(key, (number, slot))
+        wanted = [key.tobytes() for key in keys]
+        places = np.array([place_of.get(key, (-1, -1)) for key in wanted], dtype=np.int64)
+        places = places.reshape(-1, 2)
+        missing = {
+            key: row for row, key in reversed(list(enumerate(wanted))) if key not in place_of
+        }
+        return CachedImages(
+            tuple(segment.mapped() for segment in segments),
+            places[:, 0].astype(np.int32),
+            places[:, 1].copy(),
+            np.array(sorted(missing.values()), dtype=np.int64),
+        )
 
     def _settle_leftovers(self) -> None:
         """Turn the leftovers of killed builds into segments of their finished blocks; remove
@@ -242,12 +254,7 @@ class DecodedCache:
             num_done += len(job["files"])
             tell(num_done, len(files))
 
-        wanted = min(len(os.sched_getaffinity(0)) if processes is None else processes, len(jobs))
-        if wanted <= 1:  # not worth starting a process
-            for job in jobs:
-                note(job, decode_block(job))
-        else:
-            run_jobs("lmoe_tune.data.decoded_cache", jobs, note, processes=wanted)
+        run_jobs(decode_block, jobs, note, processes=processes)
         if segment.blocks():
             segment.finish()
         else:
@@ -395,28 +402,6 @@ def image_keys(files: Sequence[ImageFile]) -> npt.NDArray[np.uint8]:
             text.encode(errors="surrogateescape"), digest_size=KEY_BYTES
         ).digest()
     return np.frombuffer(bytes(keys), np.uint8).reshape(-1, KEY_BYTES)
-
-
-def _located(
-    segments: Sequence[_Segment], keys: npt.NDArray[np.uint8], side: int
-) -> CachedImages | npt.NDArray[np.int64]:
-    """Where every image is, or else the rows that no segment has, one per image."""
-    place_of: dict[bytes, tuple[int, int]] = {}
-    for number, segment in enumerate(segments):
-        size, finished = segment.block_size, segment.blocks()
-        for slot, key in enumerate(segment.keys()):
-            if slot // size in finished:
-                place_of.setdefault(key, (number, slot))
-    wanted = [key.tobytes() for key in keys]
-    missing = {key: row for row, key in reversed(list(enumerate(wanted))) if key not in place_of}
-    if missing:
-        return np.array(sorted(missing.values()), dtype=np.int64)
-    places = np.array([place_of[key] for key in wanted], dtype=np.int64).reshape(-1, 2)
-    return CachedImages(
-        tuple(segment.mapped() for segment in segments),
-        places[:, 0].astype(np.int32),
-        places[:, 1].copy(),
-    )
 
 
 # The process that decodes

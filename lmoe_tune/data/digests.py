@@ -97,12 +97,7 @@ def digest_images(
         for start in range(0, len(unread), JOB)
     ]
 
-    processes = processes or len(os.sched_getaffinity(0))
-    if processes == 1 or len(unread) <= FEW:
-        for job in jobs:
-            note(job, examine(job))
-    else:
-        run_jobs("lmoe_tune.data.digests", jobs, note, processes=processes)
+    run_jobs(examine, jobs, note, processes=1 if len(unread) <= FEW else processes)
     return [_cropped(found[path], crop_bottom) for path in paths]
 
 

@@ -115,8 +115,28 @@ def acquire_decoded(
         )
 
 
+def decode_ahead(
+    files: Sequence[ImageFile],
+    spec: DataSpec,
+    home: Path,
+    *,
+    progress: Progress,
+    say: Callable[[str], None],
+) -> None:
+    """Decode these files, if there are any and a cache is kept, before the first trial: so trials
+    need not wait for one another. Raises UsageError as `acquire_decoded`."""
+    if files and spec.cache != "off":
+        acquire_decoded(files, spec, home, progress=progress, say=say)
+
+
 def refuse_no_room(files: Sequence[ImageFile], spec: DataSpec, home: Path) -> None:
-    """Raise UsageError, with what can be done, if the decoded images of some files will not fit."""
+    """Raise UsageError, with what can be done, if these files, decoded into the home, will not fit.
+
+    A `data.cache_dir` may be on the disks of other machines.
+    """
+    if spec.cache == "off" or spec.cache_dir is not None:
+        return
+
     cache = cache_of(spec, home)
     with _explained(spec, cache):
         cache.refuse_if_too_large(files, spec.cache_limit)

@@ -21,7 +21,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from lmoe_tune.data.incomplete_beta import beta_quantiles
+from lmoe_tune.data.incomplete_beta import Floats, beta_quantiles
 
 Per = Literal["batch", "sample"]
 """One number for all slots of a step, the first slot's; or one for each slot."""
@@ -60,7 +60,7 @@ class EpochDraws:
     def __init__(
         self, seed: int, epoch: int, *, num_steps: int, num_slots: int, device: torch.device
     ) -> None:
-        self._seed, self._epoch = seed, epoch
+        self.seed, self.epoch = seed, epoch
         self._num_steps, self._num_slots = num_steps, num_slots
         self._device = device
         self._torch_seeds = generator_of(seed, TORCH, epoch).integers(2**63, size=num_steps)
@@ -79,49 +79,30 @@ class EpochDraws:
         if self._device.type == "cuda":
             torch.cuda.manual_seed(seed)
 
-    def generator(self, name: str, step: int) -> np.random.Generator:
-        """A method's own generator."""
-        return generator_of(self._seed, OF_A_METHOD + name, self._epoch, step)
-
-    def uniforms(self, name: str, width: int, per: Per, step: int) -> Tensor:
-        """float32 (M, width) on the device, in [0, 1)."""
-
-        def make() -> npt.NDArray[np.float64]:
-            return self._numbers(name, width, per)
-
-        return self._of_step(("uniforms", name, width, per), make, step)
-
-    def beta(self, name: str, a: float, b: float, per: Per, step: int) -> Tensor:
-        """float32 (M,) on the device."""
-
-        def make() -> npt.NDArray[np.float64]:
-            return beta_quantiles(self._numbers(name, 1, per)[:, :, 0], a, b)
-
-        return self._of_step(("beta", name, a, b, per), make, step)
-
-    def _numbers(self, name: str, width: int, per: Per) -> npt.NDArray[np.float64]:
-        num_slots = self._num_slots
-        if per == "batch":
-            num_slots = min(1, num_slots)
-        return slot_numbers(
-            self._seed,
-            OF_A_METHOD + name,
-            self._epoch,
-            num_steps=self._num_steps,
-            num_slots=num_slots,
-            width=width,
-        )
-
-    def _of_step(
-        self, key: tuple[object, ...], make: Callable[[], npt.NDArray[np.float64]], step: int
+    def of_step(
+        self,
+        step: int,
+        name: str,
+        width: int,
+        per: Per,
+        made_of: Callable[[Floats], Floats],
+        *key: float,
     ) -> Tensor:
-        if key not in self._made:
-            largest_below_one = np.nextafter(np.float32(1), np.float32(0))
-            values = make().astype(np.float32)
-            if key[0] == "uniforms":
-                values = np.minimum(values, largest_below_one)
-            self._made[key] = uploaded(torch.from_numpy(values), self._device)
-        row = self._made[key][step]
+        """float32 (M, ...) on the device, what `made_of` makes of the uniform numbers (S, M, width)
+        of a name; `key` tells apart what is made of the same numbers."""
+        wanted = (name, width, per, *key)
+        if wanted not in self._made:
+            numbers = slot_numbers(
+                self.seed,
+                OF_A_METHOD + name,
+                self.epoch,
+                num_steps=self._num_steps,
+                num_slots=min(1, self._num_slots) if per == "batch" else self._num_slots,
+                width=width,
+            )
+            values = made_of(numbers).astype(np.float32)
+            self._made[wanted] = uploaded(torch.from_numpy(values), self._device)
+        row = self._made[wanted][step]
         return row.expand(self._num_slots, *row.shape[1:])
 
 
@@ -146,17 +127,28 @@ class StepDraws:
             per: "batch" gives all outliers of the step one number, that of the first.
             name: another name gives other numbers.
         """
-        return self._epoch.beta(name, a, a if b is None else b, per, self._step)
+        other = a if b is None else b
+
+        def quantiles(numbers: Floats) -> Floats:
+            return beta_quantiles(numbers[:, :, 0], a, other)
+
+        return self._epoch.of_step(self._step, name, 1, per, quantiles, a, other)
 
     def uniforms(self, name: str, width: int = 1, *, per: Per = "sample") -> Tensor:
         """float32 (M, width), `width` numbers in [0, 1) for each outlier; another name gives other
         numbers.
         """
-        return self._epoch.uniforms(name, width, per, self._step)
+        return self._epoch.of_step(self._step, name, width, per, _below_one)
 
     def generator(self, name: str) -> np.random.Generator:
         """A NumPy generator for this step and name, for other kinds or amounts of numbers."""
-        return self._epoch.generator(name, self._step)
+        epoch = self._epoch
+        return generator_of(epoch.seed, OF_A_METHOD + name, epoch.epoch, self._step)
+
+
+def _below_one(numbers: Floats) -> Floats:
+    """Numbers that are below 1 in float32, too."""
+    return np.minimum(numbers, np.nextafter(np.float32(1), np.float32(0)))
 
 
 def uploaded(values: Tensor, device: torch.device) -> Tensor:

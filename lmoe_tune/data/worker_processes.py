@@ -8,6 +8,7 @@ killed parent by more than a job.
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 import threading
@@ -32,14 +33,28 @@ def serve(work: Callable[[Any], Any]) -> None:
 
 
 def run_jobs(
-    module: str, jobs: Sequence[Any], done: Callable[[Any, Any], None], *, processes: int
+    work: Callable[[Any], Any],
+    jobs: Sequence[Any],
+    done: Callable[[Any, Any], None],
+    *,
+    processes: int | None,
 ) -> None:
     """Have every job done; `done` receives a job and its answer, from several threads but one at a
     time.
 
+    Args:
+        work: a function of the module that is run as a worker.
+        processes: None: as many as there are cores. A single one is not worth starting.
+
     Raises:
         LmoeTuneError: a process died.
     """
+    processes = min(processes or len(os.sched_getaffinity(0)), len(jobs))
+    if processes <= 1:
+        for job in jobs:
+            done(job, work(job))
+        return
+
     waiting, lock = iter(jobs), threading.Lock()
     started: list[JsonProcess] = []
 
@@ -64,10 +79,10 @@ def run_jobs(
                 done(job, answer)
 
     try:
-        for _ in range(min(processes, len(jobs))):
-            started.append(JsonProcess(module))
+        for _ in range(processes):
+            started.append(JsonProcess(work.__module__))
 
-        with ThreadPoolExecutor(max(1, len(started))) as pool:
+        with ThreadPoolExecutor(processes) as pool:
             futures = [pool.submit(drive, process) for process in started]
             try:
                 wait(futures, return_when=FIRST_EXCEPTION)

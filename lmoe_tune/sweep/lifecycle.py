@@ -17,9 +17,9 @@ from typing import Any
 from optuna.distributions import check_distribution_compatibility
 
 from lmoe_tune import __version__, advice
-from lmoe_tune.data import describe_splits
-from lmoe_tune.data.decode_ahead import refuse_no_room
+from lmoe_tune.data import describe_splits, load_search_data
 from lmoe_tune.data.inspection import refuse_unsound
+from lmoe_tune.data.rows import refuse_no_room
 from lmoe_tune.data.usable_images import Say
 from lmoe_tune.durable import write_durably
 from lmoe_tune.errors import UsageError
@@ -82,7 +82,8 @@ def prepare(
             for problem in inspected.problems:
                 warn(f"warning: {problem}")
 
-        refuse_no_room(loaded.spec.data, folder.home)
+        data = loaded.spec.data
+        refuse_no_room(load_search_data(data, folder.home).files(), data, folder.home)
         ready, sources = warm_started(resolve_platform(loaded.spec), folder.home)
         if fresh and (folder.exists() or folder.about.exists()):
             _set_aside(folder)

@@ -47,8 +47,7 @@ def cache(tmp_path: Path) -> DecodedCache:
     return DecodedCache(tmp_path / "cache", SIDE)
 
 
-def assert_decoded(found: CachedImages | None, files: list[ImageFile]) -> None:
-    assert found is not None
+def assert_decoded(found: CachedImages, files: list[ImageFile]) -> None:
     assert len(found) == len(files)
     for row, file in enumerate(files):
         np.testing.assert_array_equal(found[row], decode_resized(file.path, file.crop_bottom, SIDE))
@@ -76,10 +75,10 @@ def test_the_pixels_are_those_of_decoding_anew(
     cache: DecodedCache, files: MakeFiles, processes: int
 ) -> None:
     wanted = files(40)
-    assert cache.find(wanted) is None
+    assert cache.num_missing(wanted)
     assert cache.num_missing(wanted) == 40
     assert_decoded(cache.acquire(wanted, processes=processes), wanted)
-    assert_decoded(cache.find(wanted), wanted)
+    assert_decoded(cache.acquire(wanted), wanted)
 
 
 def test_only_what_is_new_is_decoded_and_any_order_can_be_asked_for(
@@ -246,7 +245,7 @@ def test_what_a_killed_build_has_finished_is_kept(
     (building,) = cache.folder.glob("building-*")
     with (building / "journal").open("a", encoding="utf-8") as journal:
         journal.write("2 12ab")  # a line that was being written
-    assert cache.find(wanted[:32]) is None, "what is being built is not read"
+    assert cache.num_missing(wanted[:32]), "what is being built is not read"
     names = decoded_now(monkeypatch)
     assert_decoded(cache.acquire(wanted, processes=1), wanted)
     assert len(names) == 18
@@ -298,7 +297,7 @@ def test_a_spoilt_segment_is_not_read_but_replaced(
         os.truncate(segment / "pixels", 100)  # mapped, it would end the process with SIGBUS
     else:
         (segment / spoil.removeprefix("no ")).unlink()
-    assert cache.find(wanted) is None
+    assert cache.num_missing(wanted)
     cache.verify()
     assert_decoded(cache.acquire(wanted), wanted)
 
@@ -381,4 +380,4 @@ def test_processes_that_want_it_at_once_build_it_once(
         _, errors = process.communicate(timeout=50)
         assert process.returncode == 0, errors
     assert len(segments(cache)) == 1
-    assert_decoded(cache.find(wanted), wanted)
+    assert_decoded(cache.acquire(wanted), wanted)
