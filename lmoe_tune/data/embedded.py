@@ -138,7 +138,7 @@ def embedded_outliers(data: DataSpec) -> tuple[UInt8Array, UInt8Array]:
 
 def refuse_unreadable(data: DataSpec) -> None:
     """Raises UsageError if a spec combines or changes the embedded sets in a forbidden way."""
-    others = [one.dataset for one in (data.outliers, data.val_coarse) if one]
+    others = [one.dataset for one in (data.outliers, data.val_coarse, *data.coarse_ood) if one]
     if data.id.dataset != "digits" or not set(others) <= PHOTOS.keys():
         raise UsageError(
             "data: digits can be combined with the outliers photo_china and photo_flower only, "

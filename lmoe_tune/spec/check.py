@@ -4,8 +4,9 @@ at once.
 
 from __future__ import annotations
 
+import copy
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from lmoe_tune.spec.parameters import (
     typed_space,
     with_method,
 )
+from lmoe_tune.spec.record import leaves
 from lmoe_tune.wording import dotted, printable, shown
 
 Resolve = Callable[[str, Path], Declaration]
@@ -230,10 +232,9 @@ def _completed(
     the same cause, as a spec that lacks sections.
     """
     fold_objectives(root)
-    probe = document.copied(root)
-    assert isinstance(probe, document.Mapping)
+    probe = copy.deepcopy(root)
     apply_overrides(probe, overrides, [], methods=declarations)
-    given = set(_leaves(probe))
+    given = {at for at, _ in leaves(probe.plain())}
     _imply(probe)
     seen = Findings(probe, [])
     dataset, trainable = (seen.plain(("data", "id", "dataset")), seen.plain(("trainable",)))
@@ -263,17 +264,6 @@ def _completed(
     return added, frozenset(map(dotted, given))
 
 
-def _leaves(node: document.Node, path: document.KeyPath = ()) -> Iterator[document.KeyPath]:
-    """The paths of the single values below a node, and of its empty mappings and lists."""
-    children: list[tuple[str | int, document.Node]] = list(enumerate(document.items_at(node)))
-    children += [(key, entry.value) for key, entry in document.entries_at(node).items()]
-    if not children:
-        yield path
-
-    for key, child in children:
-        yield from _leaves(child, (*path, key))
-
-
 def _in_words(value: Any) -> str:
     """A value that was filled in, on one line."""
     if isinstance(value, dict):
@@ -290,7 +280,7 @@ def fold_objectives(root: document.Mapping) -> None:
     Constraints may be in any entry: they apply to the trial.
     """
     given = root.entries.get("objective")
-    items = list(map(document.copied, document.items_at(root, "objective")))
+    items = copy.deepcopy(document.items_at(root, "objective"))
     entries = [item for item in items if isinstance(item, document.Mapping)]
     if given is None or not entries or len(entries) < len(items):
         return  # its shape is reported

@@ -31,11 +31,7 @@ def check_combinations(findings: Findings, methods: Sequence[Declaration]) -> No
     _check_sizes(findings)
     _check_searched_for_nothing(findings, methods)
 
-    for path in _metric_paths(findings):
-        if isinstance(path[-1], str) and path[-1] != "metric":
-            name = path[-1]
-        else:
-            name = findings.plain(path)
+    for path, name in _named_metrics(findings).items():
         if name is not None and findings.clean(path):
             _check_given(findings, path, str(name), methods)
 
@@ -130,12 +126,14 @@ def _is_idle(findings: Findings, name: str, method: Declaration) -> bool:
     )
 
 
-def _metric_paths(findings: Findings) -> list[KeyPath]:
-    """Where the spec names metrics: in values, and as the keys of the constraints."""
+def _named_metrics(findings: Findings) -> dict[KeyPath, str | None]:
+    """The metrics that the spec names, in values and as the keys of the constraints, by place."""
     entries: list[KeyPath] = [("objective",), *findings.items(("objective", "also"))]
     constrained = findings.keys(("objective", "constraints"))
-    paths: list[KeyPath] = [(*entry, "metric") for entry in entries]
-    return paths + [("objective", "constraints", name) for name in constrained]
+    values: dict[KeyPath, str | None] = {
+        (*entry, "metric"): findings.plain((*entry, "metric")) for entry in entries
+    }
+    return values | {("objective", "constraints", name): name for name in constrained}
 
 
 def _check_given(

@@ -133,19 +133,6 @@ def entries_at(node: Node | None, *path: str | int) -> dict[str, Entry]:
     return found.entries if isinstance(found, Mapping) else {}
 
 
-def copied(node: Node) -> Node:
-    """The node with containers of its own; the marks stay."""
-    if isinstance(node, Mapping):
-        return Mapping(
-            node.mark, {key: Entry(e.key_mark, copied(e.value)) for key, e in node.entries.items()}
-        )
-
-    if isinstance(node, Sequence):
-        return Sequence(node.mark, [copied(item) for item in node.items])
-
-    return node
-
-
 def core_value(text: str) -> bool | int | float | str | None:
     """The value of a plain (unquoted) scalar in YAML 1.2's core schema.
 

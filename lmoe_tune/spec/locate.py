@@ -23,12 +23,7 @@ def shipped_folder() -> Path:
 
 def shipped_specs() -> dict[str, Path]:
     """The shipped search spaces by name."""
-    folder = shipped_folder()
-    if folder.is_dir():
-        files = sorted(folder.glob("*.yaml"))
-    else:
-        files = []
-    return {file.stem: file for file in files}
+    return {file.stem: file for file in sorted(shipped_folder().glob("*.yaml"))}
 
 
 def find_spec(argument: str) -> Path:

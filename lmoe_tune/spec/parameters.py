@@ -51,8 +51,11 @@ def check_parameters(
             _check_value(findings, path, declared[name])
 
     for name in space:
-        if findings.clean(("space", name)):
-            _check_distribution(findings, ("space", name), declared.get(name))
+        path = ("space", name)
+        entry = findings.plain(path)
+        if entry is not None:
+            check = _check_choices if "choices" in entry else _check_range
+            check(findings, path, entry, declared.get(name))
 
     if findings.node(("space",)) is not None and not space and findings.clean(("space",)):
         hint = f": {', '.join(declared)}" if declared else ""
@@ -188,14 +191,6 @@ def _is_multiple(distance: float, step: float) -> bool:
     return math.isfinite(count) and abs(count - round(count)) <= _TOLERANCE * max(1.0, abs(count))
 
 
-def _check_distribution(findings: Findings, path: KeyPath, parameter: Parameter | None) -> None:
-    entry = findings.plain(path)
-    if "choices" in entry:
-        _check_choices(findings, path, entry, parameter)
-    else:
-        _check_range(findings, path, entry, parameter)
-
-
 def _check_choices(
     findings: Findings, path: KeyPath, entry: Mapping[str, Any], parameter: Parameter | None
 ) -> None:
@@ -220,10 +215,7 @@ def _check_choices(
         if parameter is not None and not _check_value(findings, at, parameter):
             continue
 
-        if parameter is not None:
-            value = parameter.typed(choice)
-        else:
-            value = choice
+        value = parameter.typed(choice) if parameter is not None else choice
         if (type(value), value) in seen:
             findings.add(at, f"{shown(choice)} is in the list twice")
 
@@ -235,10 +227,7 @@ def _check_range(
 ) -> None:
     low, high, step, log = (entry.get(key) for key in ("low", "high", "step", "log"))
     if parameter is not None and parameter.kind in ("choice", "bool"):
-        if parameter.kind == "choice":
-            options = parameter.choices
-        else:
-            options = (True, False)
+        options = parameter.choices or (True, False)
         text = ", ".join(
             str(option) if isinstance(option, str) else shown(option) for option in options
         )
@@ -261,15 +250,14 @@ def _check_range(
         return
 
     whole = bool(entry.get("int"))
-    if parameter is not None:
-        if whole and parameter.kind == "float":
-            findings.add(
-                (*path, "int"),
-                f"{parameter.name} is not a whole number: leave int out (step: 1 steps by one)",
-            )
-            whole = False
-
-        whole = whole or parameter.kind == "int"
+    if parameter is not None and parameter.kind == "int":
+        whole = True
+    elif parameter is not None and whole:
+        findings.add(
+            (*path, "int"),
+            f"{parameter.name} is not a whole number: leave int out (step: 1 steps by one)",
+        )
+        whole = False
 
     sound = [_check_end(findings, (*path, key), parameter, whole=whole) for key in ("low", "high")]
     if all(sound) and low >= high:

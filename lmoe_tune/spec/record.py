@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import yaml
@@ -118,7 +118,7 @@ def settings(spec: Spec) -> dict[str, Any]:
     """Every single setting of a spec by its dotted path, without those that may change from run to
     run.
     """
-    return {dotted(path): value for path, value in _leaves(identity(spec), ())}
+    return {dotted(path): value for path, value in leaves(identity(spec))}
 
 
 def diff(old: Spec, new: Spec) -> list[str]:
@@ -130,7 +130,7 @@ def diff(old: Spec, new: Spec) -> list[str]:
     """
     if old.warm_start:
         new = with_start_of(old, new)
-    before, after = dict(_leaves(identity(old), ())), dict(_leaves(identity(new), ()))
+    before, after = dict(leaves(identity(old))), dict(leaves(identity(new)))
     for path in SETTLED_AT_START:
         if after[path] in (None, "auto"):
             after[path] = before[path]
@@ -152,13 +152,17 @@ def _value(leaves: dict[document.KeyPath, Any], path: document.KeyPath) -> str:
     return value if isinstance(value, str) and value else "null" if value is None else shown(value)
 
 
-def _leaves(value: Any, path: document.KeyPath) -> Iterator[tuple[document.KeyPath, Any]]:
+def leaves(value: Any, path: document.KeyPath = ()) -> Iterator[tuple[document.KeyPath, Any]]:
     """The single values by path; an empty mapping or list counts as one."""
-    if isinstance(value, dict) and value:
-        for key, item in value.items():
-            yield from _leaves(item, (*path, key))
-    elif isinstance(value, list) and value:
-        for place, item in enumerate(value):
-            yield from _leaves(item, (*path, place))
-    else:
+    children: Iterable[tuple[str | int, Any]] = ()
+    if isinstance(value, dict):
+        children = value.items()
+    elif isinstance(value, list | tuple):
+        children = enumerate(value)
+
+    if not value or not children:
         yield path, value
+        return
+
+    for key, child in children:
+        yield from leaves(child, (*path, key))
