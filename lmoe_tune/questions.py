@@ -19,6 +19,7 @@ One JSON object a line:
 from __future__ import annotations
 
 import fcntl
+import itertools
 import json
 import os
 import time
@@ -124,44 +125,40 @@ def take_seeds(
         StorageError: it cannot be written.
     """
     with _held(home) as (file, records):
-        own, new = _seeds(records, sweep_id, purpose), list[int]()
-        taken = avoid | _all_seeds(records)
-        seed = first
-        while len(own) + len(new) < count:
-            if seed not in taken:
-                new.append(seed)
-            seed += 1
+        own, new = _seeds(records, sweep_id, purpose, count, first, avoid)
         if new:
             line = {"kind": "seeds", "sweep_id": sweep_id, "purpose": purpose, "seeds": new}
             _append(file, line)
 
-    return tuple([*own, *new][:count])
+    return (*own, *new)
 
 
-def taken_seeds(home: Path, sweep_id: str, purpose: str) -> tuple[int, ...]:
-    """The seeds that a sweep has taken for a purpose."""
-    return tuple(_seeds(_records(_content(home), home), sweep_id, purpose))
+def free_seeds(
+    home: Path, sweep_id: str, purpose: str, count: int, *, first: int, avoid: set[int]
+) -> tuple[int, ...]:
+    """What `take_seeds` would give now; nothing is recorded."""
+    own, new = _seeds(_records(_content(home), home), sweep_id, purpose, count, first, avoid)
+    return (*own, *new)
 
 
-def all_taken_seeds(home: Path) -> set[int]:
-    """All seeds that have been taken in this home, for any purpose."""
-    return _all_seeds(_records(_content(home), home))
-
-
-def _seeds(records: Sequence[Mapping[str, Any]], sweep_id: str, purpose: str) -> list[int]:
-    found: list[int] = []
-    for one in records:
-        if one["kind"] == "seeds" and (one["sweep_id"], one["purpose"]) == (sweep_id, purpose):
-            found += one["seeds"]
-    return found
-
-
-def _all_seeds(records: Sequence[Mapping[str, Any]]) -> set[int]:
-    found: set[int] = set()
+def _seeds(
+    records: Sequence[Mapping[str, Any]],
+    sweep_id: str,
+    purpose: str,
+    count: int,
+    first: int,
+    avoid: set[int],
+) -> tuple[list[int], list[int]]:
+    """Of `count` seeds those that are taken already, and those that are to be taken."""
+    own, taken = list[int](), set(avoid)
     for one in records:
         if one["kind"] == "seeds":
-            found.update(one["seeds"])
-    return found
+            taken.update(one["seeds"])
+            if (one["sweep_id"], one["purpose"]) == (sweep_id, purpose):
+                own += one["seeds"]
+
+    new = (seed for seed in itertools.count(first) if seed not in taken)
+    return own[:count], list(itertools.islice(new, max(0, count - len(own))))
 
 
 @contextmanager

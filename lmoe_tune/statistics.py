@@ -23,7 +23,7 @@ level of its own, and so has each *look* at it with more runs: see `Asked`.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -279,12 +279,21 @@ def _within(interval: tuple[float, float], metric: str) -> tuple[float, float]:
 
 
 def compare(
-    runs: Sequence[Run], configuration: str, comparators: Sequence[str], metrics: Sequence[str]
+    runs: Sequence[Run],
+    configuration: str,
+    comparators: Sequence[str],
+    metrics: Sequence[str],
+    *,
+    in_order: bool = True,
 ) -> list[Paired]:
     """The configuration against each comparator in each metric, metric by metric.
 
     The first comparator is tested at the full level. The others count only once it is passed, and
     then by Holm's method among them (a fixed sequence; Holm, 1979).
+
+    Args:
+        in_order: False where the first comparator is the same configuration: then the others count
+            without it.
 
     Raises:
         ValueError: a comparator shares no split and seed with the configuration.
@@ -292,7 +301,7 @@ def compare(
     found: list[Paired] = []
     for metric in metrics:
         of_metric = [_paired(runs, configuration, other, metric) for other in comparators]
-        corrected = in_sequence([paired.p for paired in of_metric])
+        corrected = in_sequence([paired.p for paired in of_metric], in_order=in_order)
         found += [
             replace(paired, p_corrected=p) for paired, p in zip(of_metric, corrected, strict=True)
         ]
@@ -310,6 +319,7 @@ def verdict(
     missing: Sequence[str] = (),
     accuracy_margin: float | None = None,
     accuracy_least: float | None = None,
+    in_order: bool = True,
 ) -> Verdict:
     """Whether the winner is better than its own method at defaults.
 
@@ -327,10 +337,11 @@ def verdict(
         accuracy_margin: how far below its defaults' the winner's `test_accuracy` may be; None:
             anything goes.
         accuracy_least: the least mean `test_accuracy`; None: any.
+        in_order: as for `compare`.
     """
     asked = asked or Asked()
     others = [own_defaults, *(name for name in comparators if name != own_defaults)]
-    paired = tuple(compare(runs, winner, others, [metric]))
+    paired = tuple(compare(runs, winner, others, [metric], in_order=in_order))
     own = paired[0]
     measured = _measured(runs, winner, own, asked)
     if own.p is None:
@@ -384,10 +395,14 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     return corrected
 
 
-def in_sequence(p_values: Sequence[float | None]) -> list[float | None]:
-    """The first p-value as it is; the others by Holm among them, none below the first."""
+def in_sequence(p_values: Sequence[float | None], *, in_order: bool = True) -> list[float | None]:
+    """The first p-value as it is; the others by Holm among them, none below the first if they come
+    after it.
+    """
     first, others = list(p_values[:1]), holm(p_values[1:])
     least = 1.0 if not first or first[0] is None else first[0]
+    if not in_order:
+        least = 0.0
     return [*first, *(None if p is None else max(least, p) for p in others)]
 
 
@@ -517,6 +532,8 @@ POWER = 0.8
 SURE = 0.8
 """How sure a plan is that pairs do not vary more than it says."""
 MAX_SEEDS = 1000
+EFFECTS = (0.001, 0.003, 0.01, 0.03)
+"""Differences for which it is said how many seeds they need."""
 
 
 @dataclass(frozen=True)
@@ -556,6 +573,19 @@ class Spreads:
             raise ValueError(f"{self.pairs} pairs in {self.splits} splits show no spread")
 
         return self.seed_sd * math.sqrt(self.seed_df / float(chdtri(self.seed_df, SURE)))
+
+
+def needs_of(spreads: Spreads | None, level: float) -> Iterator[tuple[float, int]]:
+    """The seeds that each of EFFECTS needs, if any number of seeds finds it; none where nothing can
+    be planned.
+    """
+    if spreads is None or not spreads.can_plan or spreads.image_sd is None:
+        return
+
+    for effect in EFFECTS:
+        seeds = seeds_needed(effect, spreads.seed_sd_at_most, spreads.image_sd, level)
+        if seeds is not None:
+            yield effect, seeds
 
 
 def least_difference(seeds: int, seed_sd: float, image_sd: float, level: float) -> float:

@@ -8,7 +8,7 @@ import pytest
 
 from lmoe_tune import questions
 from lmoe_tune.errors import UsageError
-from lmoe_tune.questions import FILE, Question, ask, look, read_questions, take_seeds, taken_seeds
+from lmoe_tune.questions import FILE, Question, ask, free_seeds, look, read_questions, take_seeds
 
 ASKER = {"sweep": "cars", "sweep_id": "one", "who": "somebody@here"}
 
@@ -45,7 +45,10 @@ def test_seeds_are_never_taken_twice(tmp_path: Path) -> None:
     assert take("one", 4) == (1000, 1002, 1006, 1007)
     assert take("one", 1) == (1000,), "the first of more are those of fewer"
     assert take("one", 1, "reseed") == (1008,)
-    assert taken_seeds(tmp_path, "one", "confirm") == (1000, 1002, 1006, 1007)
+    assert free_seeds(tmp_path, "one", "confirm", 5, first=1000, avoid={1001}) == (
+        *take("one", 4),
+        1009,
+    )
 
 
 @pytest.mark.parametrize("cut", [1, 2, 20, 39])
@@ -85,7 +88,11 @@ def test_processes_that_ask_at_once_get_numbers_and_seeds_of_their_own(tmp_path:
         worker.join()
     assert [one.number for one in read_questions(tmp_path)] == list(range(1, 41))
     names = [f"{worker}, {number}" for worker in range(4) for number in range(10)]
-    seeds = [seed for name in names for seed in taken_seeds(tmp_path, name, "confirm")]
+    seeds = [
+        seed
+        for name in names
+        for seed in free_seeds(tmp_path, name, "confirm", 3, first=1000, avoid=set())
+    ]
     assert sorted(seeds) == list(range(1000, 1120))
 
 

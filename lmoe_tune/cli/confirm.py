@@ -158,7 +158,8 @@ def _print_tables(document: dict[str, Any]) -> None:
     )
     metric = document["metric"]
     typer.echo(
-        f"\n{document['winner']['name']} minus the others in {metric}, paired by seed and split"
+        f"\n{document['winner']['name']} minus the others in {metric}, paired by seed and split "
+        "(corrected p: by Holm's method, none below the first)"
     )
     print_table(
         [

@@ -34,13 +34,15 @@ class Lines(Observer):
             say(f"{what}: {done:,} of {total:,}")
 
     def on_begin(self, ledger: Ledger) -> None:
-        self.ledger = ledger
+        self.ledger, self._num_ended = ledger, 0
+        self._num_jobs = len(ledger.unfinished_points())
 
     def on_start(self, trial: TrialRecord) -> None:
         if trial.epochs:
             say(f"{self.name_of(trial)}: continues after epoch {trial.epochs[-1].epoch}")
 
     def on_end(self, trial: TrialRecord) -> None:
+        self._num_ended += 1
         say(self.end_line(trial))
 
     def name_of(self, trial: TrialRecord) -> str:
@@ -54,6 +56,11 @@ class Lines(Observer):
     def end_line(self, trial: TrialRecord) -> str:
         """How a trial ended, on one line."""
         assert self.ledger is not None, "a trial before the sweep began"
+        if self.ledger.kind == "confirm":
+            how = f"failed: {trial.failure}" if trial.state == "failed" else "done"
+            place = f"[{self._num_ended} of {self._num_jobs}]"
+            return f"{place} {job_name(trial, self.ledger)}: {how}"
+
         return end_line(trial, self.ledger)
 
 
@@ -67,12 +74,7 @@ def job_name(job: TrialRecord, ledger: Ledger) -> str:
 
 
 def end_line(trial: TrialRecord, ledger: Ledger) -> str:
-    """How a trial ended, or a job of a confirmation, on one line."""
-    if ledger.kind == "confirm":
-        ended = sum(one.state != "running" for one in ledger.trials())
-        how = f"failed: {trial.failure}" if trial.state == "failed" else "done"
-        return f"[{ended} of {len(ledger.points())}] {job_name(trial, ledger)}: {how}"
-
+    """How a trial of a search ended, on one line."""
     what = f"trial {trial.number} {trial.state}"
     if trial.state == "failed":
         return f"{what}: {trial.failure or 'no epoch before the end'}"

@@ -134,7 +134,7 @@ class _Trials:
         trials = ledger.trials()
         self._has_jobs = ledger.kind == "confirm"
         self.kind = "jobs" if self._has_jobs else "trials"
-        self._num_jobs = len(ledger.points()) if self._has_jobs else None
+        self._num_jobs = len(ledger.unfinished_points()) if self._has_jobs else None
         self.running = {trial.number: trial for trial in trials if trial.state == "running"}
         self._ledger = ledger
         self._pace = Pace(ledger.spec.train.epochs)
@@ -147,7 +147,7 @@ class _Trials:
             self._epoch_s += sum(epoch.metrics.get("epoch_s", 0.0) for epoch in trial.epochs)
             if trial.epochs:
                 self._pace.add_epoch(trial)
-            if trial.state != "running":
+            if trial.state != "running" and not self._has_jobs:
                 self._count_end(trial)
 
     def reported(self, trial: TrialRecord) -> None:

@@ -27,22 +27,52 @@ def ask(study: JobLedger, plan: Plan, fingerprints: Mapping[int, str]) -> Questi
     Args:
         fingerprints: of the test images of each split that the winner is tested on.
     """
-    about = {
-        "winner": _configuration(plan.winner),
-        "against": _configuration(plan.own_defaults),
-        "test_sets": {str(split): fingerprints[split] for split in sorted(fingerprints)},
-        "training": _training(study.sweep.spec),
-    }
+    about = _about(study, plan, fingerprints)
     return questions.ask(study.folder.home, _digest(about), about, _asker(study))
 
 
 def look(study: JobLedger, question: Question, jobs: Iterable[Job]) -> Asked:
     """The look at a question with these jobs of the winner and its defaults, recorded as well."""
-    runs = sorted([job.row.name, job.split, job.seed] for job in jobs)
-    ident = _digest({"sweep_id": study.sweep.sweep_id, "runs": runs})
-    pairs = len({(split, seed) for _, split, seed in runs})
+    ident, pairs = _runs(study, jobs)
     found = questions.look(study.folder.home, question, ident, pairs, _asker(study))
     return Asked(question.number, found.number)
+
+
+def foresee(
+    study: JobLedger, plan: Plan, fingerprints: Mapping[int, str]
+) -> tuple[Question | None, Asked]:
+    """The question that a plan would ask, None if it is a new one, and its look once all jobs have
+    ended; nothing is recorded.
+
+    Args:
+        fingerprints: as for `ask`; those of splits that were not opened are no question's.
+    """
+    known = questions.read_questions(study.folder.home)
+    ident = _digest(_about(study, plan, fingerprints))
+    question = next((one for one in known if one.ident == ident), None)
+    if question is None:
+        return None, Asked(len(known) + 1)
+
+    rows = (plan.winner, plan.own_defaults)
+    of_look, _ = _runs(study, (job for job in study.jobs(plan) if job.row in rows))
+    numbers = (one.number for one in question.looks if one.ident == of_look)
+    return question, Asked(question.number, next(numbers, len(question.looks) + 1))
+
+
+def _about(study: JobLedger, plan: Plan, fingerprints: Mapping[int, str]) -> dict[str, Any]:
+    return {
+        "winner": _configuration(plan.winner),
+        "against": _configuration(plan.own_defaults),
+        "test_sets": {str(split): fingerprints[split] for split in sorted(fingerprints)},
+        "training": _training(study.sweep.spec),
+    }
+
+
+def _runs(study: JobLedger, jobs: Iterable[Job]) -> tuple[str, int]:
+    """What tells these jobs from others, and how many pairs they are."""
+    runs = sorted([job.row.name, job.split, job.seed] for job in jobs)
+    pairs = len({(split, seed) for _, split, seed in runs})
+    return _digest({"sweep_id": study.sweep.sweep_id, "runs": runs}), pairs
 
 
 def _asker(study: JobLedger) -> dict[str, str]:

@@ -46,6 +46,7 @@ def cautions_of(
         found.append(
             f"there are only {num_novel_classes} novel classes, so this says little about other ones"
         )
+    found += _of_constant(verdict.paired)
     found += _of_near_duplicates(plan, runs)
     splits = {run.split for run in runs}
     if len(splits) > 1:
@@ -71,6 +72,15 @@ def _of_rivals(plan: Plan, paired: Sequence[Paired]) -> Iterator[str]:
                 f"{one.against} is ahead of the winner, {plan.winner.name}, by "
                 f"{abs(one.difference):.4f} in {one.metric}{p}"
             )
+
+
+def _of_constant(paired: Sequence[Paired]) -> Iterator[str]:
+    names = [one.against for one in paired if one.p == 1.0 and one.seed_sd < 1e-12]
+    if names:
+        yield (
+            f"p is 1 against {', '.join(names)}, whatever the interval: all pairs differ by the same amount, so "
+            "nothing shows what other seeds would do"
+        )
 
 
 def _of_divergence(runs: Sequence[Run]) -> Iterator[str]:

@@ -14,37 +14,37 @@ import json
 import statistics
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any
 
-from lmoe_tune.confirmation.job_ledger import JobLedger
+from lmoe_tune.confirmation.asking import foresee
+from lmoe_tune.confirmation.job_ledger import JobLedger, distinct
 from lmoe_tune.confirmation.plan import RESEED_FILE, Plan
+from lmoe_tune.confirmation.result import fingerprints_of
 from lmoe_tune.durable import read_text
 from lmoe_tune.errors import LmoeTuneError
-from lmoe_tune.questions import read_questions
 from lmoe_tune.spec import Spec
 from lmoe_tune.statistics import (
     SURE,
-    Asked,
     Spreads,
     least_difference,
     least_shown,
-    seeds_needed,
+    needs_of,
 )
 from lmoe_tune.sweep import view
 from lmoe_tune.sweep.folder import SweepFolder, find_sweeps
 from lmoe_tune.sweep.ledger import Ledger
 from lmoe_tune.training.baseline_record import read_baseline_record
-from lmoe_tune.wording import counted, duration
+from lmoe_tune.wording import duration
 
 SEEDS = (3, 5, 10, 20)
-EFFECTS = (0.001, 0.003, 0.01, 0.03)
 FEW_DF = 4
 """With fewer degrees of freedom, what is known of the spread is said to be little."""
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """Of a plan."""
+    """Of a plan, with what earlier ones have trained."""
 
     rows: tuple[str, ...]
     seeds: tuple[int, ...]
@@ -59,10 +59,18 @@ class Forecast:
     """What is particular about its rows."""
     winner_is_default: bool
     """Whether the winner has its method's defaults: then there is no difference to find."""
+    is_new: bool
+    """Whether it asks a new question, as far as can be known before the test set is opened."""
     question: int
-    """The number it would have in the home if its test set or winner were new."""
+    """Its number in the home, or the one that it would have."""
+    look: int
+    """The number of the look that it would be at the question."""
     level: float
-    """One-sided, of its first look."""
+    """One-sided, of that look."""
+    refusals: tuple[str, ...]
+    """Why `confirm` would refuse to train anything as things are, a sentence each."""
+    work: str
+    """How many jobs there are, in words."""
     source: str | None
     """Where the following come from; None if nothing is known yet, and they are empty."""
     spreads: Spreads | None
@@ -89,15 +97,14 @@ class Forecast:
             hours = ""
         else:
             hours = f", about {duration(3600 * self.hours)} one after the other"
-        size = ", ".join(
-            counted(len(found), what)
-            for found, what in ((self.rows, "row"), (self.seeds, "seed"), (self.splits, "split"))
-        )
-        found = [
-            f"{size}: {counted(self.jobs, 'missing training')}{hours}",
-            f"as a new question it would be number {self.question} of the home, at a level of {self.level:.2g}",
-        ]
+        found = [f"{self.work}{hours}"]
+        if self.is_new:
+            asked = f"as a new question it would be number {self.question} of the home"
+        else:
+            asked = f"it would be look {self.look} at question {self.question} of the home, which was asked before"
+        found.append(f"{asked}, at a level of {self.level:.2g}")
         found += [f"- {note}" for note in self.notes]
+        found += [f"- it would be refused: {why}" for why in self.refusals]
         if self.winner_is_default:
             return found
         if self.source is None or self.spreads is None:
@@ -124,16 +131,12 @@ class Forecast:
         return found
 
 
-def forecast_of(ledger: Ledger, plan: Plan) -> Forecast:
+def forecast_of(ledger: Ledger, import_path: Path, plan: Plan) -> Forecast:
     """What the plan of a sweep costs, and what it could find."""
-    study = JobLedger.reading(ledger)
-    # rows with the same parameters share their jobs
-    missing = {
-        (job.row.method, json.dumps(dict(job.row.params), sort_keys=True), job.split, job.seed)
-        for job in study.jobs(plan)
-        if not job.is_complete
-    }
-    asked = Asked(len(read_questions(ledger.folder.home)) + 1)
+    study = JobLedger.reading(ledger, import_path)
+    jobs = study.jobs(plan)
+    missing = [job for job in distinct(jobs) if not job.is_complete]
+    question, asked = foresee(study, plan, fingerprints_of(study, plan, opens=False))
     known = next(_known_spreads(ledger), None)
     source, spreads = known if known is not None else (None, None)
     at_most = cannot_show = None
@@ -143,15 +146,19 @@ def forecast_of(ledger: Ledger, plan: Plan) -> Forecast:
         cannot_show = least_shown(spreads.image_sd, asked.level)
         finds = [(n, least_difference(n, at_most, spreads.image_sd, asked.level)) for n in SEEDS]
     return Forecast(
-        rows=tuple(row.name for row in plan.rows),
-        seeds=plan.seeds,
-        splits=plan.splits,
+        rows=tuple(row.name for row in study.rows(plan)),
+        seeds=tuple(sorted({job.seed for job in jobs})),
+        splits=tuple(sorted({job.split for job in jobs})),
         jobs=len(missing),
-        hours=_hours(ledger, len(missing), len({(split, seed) for _, _, split, seed in missing})),
+        hours=_hours(ledger, len(missing), len({(job.split, job.seed) for job in missing})),
         notes=plan.notes,
-        winner_is_default=plan.own_defaults.is_same(plan.winner.as_record()),
+        winner_is_default=plan.winner_is_default,
+        is_new=question is None,
         question=asked.question,
+        look=asked.look,
         level=asked.level,
+        refusals=tuple(_changes(study)) if missing else (),
+        work=study.work_in_words(plan),
         source=source,
         spreads=spreads,
         seed_sd_at_most=at_most,
@@ -161,17 +168,9 @@ def forecast_of(ledger: Ledger, plan: Plan) -> Forecast:
     )
 
 
-def needs_of(spreads: Spreads | None, level: float) -> Iterator[tuple[float, int]]:
-    """The seeds that each of some differences needs, if any number of seeds finds it; none where
-    nothing can be planned.
-    """
-    if spreads is None or not spreads.can_plan or spreads.image_sd is None:
-        return
-
-    for effect in EFFECTS:
-        seeds = seeds_needed(effect, spreads.seed_sd_at_most, spreads.image_sd, level)
-        if seeds is not None:
-            yield effect, seeds
+def _changes(study: JobLedger) -> Iterator[str]:
+    for line in study.changed():
+        yield f"{line}, since {study.since} (--allow-changes continues)"
 
 
 def needs_lines(needs: tuple[tuple[float, int], ...], cannot_show: float | None) -> list[str]:

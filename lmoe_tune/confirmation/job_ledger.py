@@ -9,7 +9,7 @@ from __future__ import annotations
 import getpass
 import socket
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +33,9 @@ from lmoe_tune.source_code import PARTS, changes, code_of
 from lmoe_tune.spec import DataSpec, Spec, diff
 from lmoe_tune.sweep import view
 from lmoe_tune.sweep.ledger import Ledger, now_ms
-from lmoe_tune.sweep.lifecycle import with_run_settings, write_records
+from lmoe_tune.sweep.lifecycle import write_records
 from lmoe_tune.sweep.rebuild import write_about
+from lmoe_tune.wording import counted
 
 CODE = (*PARTS, "confirmation/job.py")
 Point = dict[str, Any]
@@ -50,6 +51,8 @@ class Job:
     seed: int
     trial: TrialRecord | None
     """None if it has not been started."""
+    of: Candidate
+    """The first row with the same parameters: it is trained once for both."""
 
     @property
     def is_complete(self) -> bool:
@@ -77,9 +80,9 @@ class JobLedger:
             self._ledger = open_(self.folder, view.read_spec(self.folder))
 
     @classmethod
-    def reading(cls, sweep: Ledger) -> JobLedger:
+    def reading(cls, sweep: Ledger, import_path: Path) -> JobLedger:
         """Open it for reading, at any moment."""
-        return cls(sweep, Path.cwd(), is_writing=False)
+        return cls(sweep, import_path, is_writing=False)
 
     @property
     def ledger(self) -> Ledger:
@@ -106,7 +109,10 @@ class JobLedger:
         rows = list(plan.rows)
         for record in self._records():
             if record["purpose"] == plan.purpose and not any(row.is_same(record) for row in rows):
-                rows.append(Candidate.of_record(record))
+                row = Candidate.of_record(record)
+                while any(row.name == other.name for other in rows):
+                    row = replace(row, name=f"{row.name} (earlier)")
+                rows.append(row)
         return rows
 
     def jobs(self, plan: Plan) -> list[Job]:
@@ -118,8 +124,9 @@ class JobLedger:
             queued = {_key(point) for point in self._ledger.points()}
             trials = {_key(trial.params): trial for trial in self._ledger.trials()}
 
-        found, records = list[Job](), self._records()
-        for row in self.rows(plan):
+        found, records, rows = list[Job](), self._records(), self.rows(plan)
+        for row in rows:
+            of = next(other for other in rows if other.is_same(row.as_record()))
             place = _place(records, row, plan.purpose)
             cells = {(split, seed) for of, split, seed in queued if of == place}
             if row in plan.rows:
@@ -129,8 +136,26 @@ class JobLedger:
                     trial = None
                 else:
                     trial = trials.get((place, split, seed))
-                found.append(Job(row, split, seed, trial))
+                found.append(Job(row, split, seed, trial, of))
         return found
+
+    def work_in_words(self, plan: Plan) -> str:
+        """How many jobs the plan has, with those of earlier ones, and how many are to be done."""
+        jobs = distinct(self.jobs(plan))
+        rows, seeds = {job.row.name for job in jobs}, {job.seed for job in jobs}
+        splits, to_do = {job.split for job in jobs}, sum(not job.is_complete for job in jobs)
+        sizes = ((rows, "configuration"), (seeds, "seed"), (splits, "split"))
+        words = ", ".join(counted(len(found), what) for found, what in sizes)
+        if len(rows) * len(seeds) * len(splits) > len(jobs):
+            words += ", not all of them together"
+        words += f": {counted(len(jobs), 'job')}"
+        if to_do < len(jobs):
+            words += f", {to_do} of them to do"
+        twice = {job.row.name: job.of.name for job in self.jobs(plan) if job.row != job.of}
+        if twice:
+            same = ", ".join(f"{of} and {name}" for name, of in twice.items())
+            words += f" ({same}: the same parameters)"
+        return words
 
     def _records(self) -> list[dict[str, Any]]:
         if self._ledger is not None:
@@ -150,7 +175,14 @@ class JobLedger:
             UsageError: spec, code or data differ from those of the sweep, or of the jobs so far; or
                 the data of a split cannot be used.
         """
-        self._refuse_changes(command, allow_changes)
+        changed = self.changed()
+        if changed and not allow_changes:
+            lines = "\n".join(f"  {line}" for line in changed)
+            raise UsageError(
+                f"not everything about the sweep '{self.sweep.folder.name}' is as it was when {self.since}:\n{lines}\n"
+                f"Restore the old state, or continue anyway with {advice.ALLOW_CHANGES}, which the confirmation records"
+            )
+        self._open(command, changed)
         for split in plan.splits:
             refuse_unsound(_at_split(self.sweep.spec, split), self.folder.home, say)
         ledger = self.ledger
@@ -199,47 +231,42 @@ class JobLedger:
             else:
                 yield data, load_search_data(data, self.folder.home).files()
 
-    def _refuse_changes(self, command: str, allow_changes: bool) -> None:
-        """Bring the study's spec and code up to date if that changes nothing, or is allowed; create
-        it if new.
-        """
-        home, name = self.folder.home, self.sweep.folder.name
-        now = {
-            "code": code_of(self.sweep.spec, self._import_path, CODE),
-            "fingerprint": describe_splits(self.sweep.spec.data, home)["fingerprint"],
-        }
+    @property
+    def since(self) -> str:
+        """From when on nothing may change."""
         if self._ledger is None:
-            before, code = self.sweep.attrs, code_of(self.sweep.spec, self._import_path)
-        else:
-            before, code = self._ledger.attrs, now["code"]
-        changed = changes(before.get("code", code), code)
-        if before.get("fingerprint", now["fingerprint"]) != now["fingerprint"]:
-            changed.append(f"data: {before['fingerprint']} -> {now['fingerprint']}")
-        spec = self._wanted_spec
+            return "it was searched"
+
+        return "its confirmation was started"
+
+    def changed(self) -> list[str]:
+        """What of code, data and spec differs from the search, or from the jobs so far; a line each."""
+        before = self.sweep if self._ledger is None else self._ledger
+        parts = PARTS if self._ledger is None else CODE
+        code = code_of(self.sweep.spec, self._import_path, parts)
+        found = changes(before.attrs.get("code", code), code)
+        fingerprint = self._fingerprint()
+        known = before.attrs.get("fingerprint", fingerprint)
+        if known != fingerprint:
+            found.append(f"data: {known} -> {fingerprint}")
         if self._ledger is not None:
-            frozen = self._ledger.spec
-            differences = diff(frozen, spec)
-            changed += differences
-            if differences:
-                spec = spec
-            else:
-                spec = with_run_settings(frozen, spec).model_copy(update={"search": spec.search})
-        if changed and not allow_changes:
-            if self._ledger is None:
-                since = "it was searched"
-            else:
-                since = "its confirmation was started"
-            lines = "\n".join(f"  {line}" for line in changed)
-            raise UsageError(
-                f"not everything about the sweep '{name}' is as it was when {since}:\n{lines}\n"
-                f"Restore the old state, or continue anyway with {advice.ALLOW_CHANGES}, which the confirmation records"
-            )
-        self.folder.path.mkdir(parents=True, exist_ok=True)
-        write_records(self.folder, spec)
+            found += diff(self._ledger.spec, self._wanted_spec)
+        return found
+
+    def _fingerprint(self) -> str:
+        return str(describe_splits(self.sweep.spec.data, self.folder.home)["fingerprint"])
+
+    def _open(self, command: str, changed: Sequence[str]) -> None:
+        """Bring the study's spec and code up to date, with these changes; create it if new."""
+        first = None
+        now: dict[str, Any] = {
+            "code": code_of(self.sweep.spec, self._import_path, CODE),
+            "fingerprint": self._fingerprint(),
+        }
         if self._ledger is None:
             first = {
                 "kind": "confirm",
-                "of_sweep": name,
+                "of_sweep": self.sweep.folder.name,
                 "of_sweep_id": self.sweep.sweep_id,
                 "candidates": [],
                 "import_path": str(self._import_path),
@@ -247,13 +274,17 @@ class JobLedger:
                 "budget": {"trials": 0, "time_s": None, "gpu_hours": None, "max_failed": None},
                 **now,
             }
-            self._ledger = Ledger.writing(self.folder, spec, first)
-        else:
-            self._ledger = Ledger.writing(self.folder, spec)
-        attrs: dict[str, Any] = dict(now)
+        write_records(self.folder, self._wanted_spec)
+        self._ledger = Ledger.writing(self.folder, self._wanted_spec, first)
         if changed:
-            attrs[f"change:{self._ledger.num_runs():04d}"] = {"time_ms": now_ms(), "lines": changed}
-        self._ledger.set_attrs(attrs)
+            change = {"time_ms": now_ms(), "lines": changed}
+            now[f"change:{self._ledger.num_runs():04d}"] = change
+        self._ledger.set_attrs(now)
+
+
+def distinct(jobs: Sequence[Job]) -> list[Job]:
+    """Each once that several rows share."""
+    return [job for job in jobs if job.row == job.of]
 
 
 def who() -> str:

@@ -6,13 +6,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from lmoe_tune import advice
 from lmoe_tune.errors import LmoeTuneError, UsageError
-from lmoe_tune.questions import all_taken_seeds, take_seeds, taken_seeds
+from lmoe_tune.questions import free_seeds, take_seeds
 from lmoe_tune.spec import (
     METHOD,
     SHARED_PARAMETERS,
@@ -100,6 +100,11 @@ class Plan:
         return self.top[0]
 
     @property
+    def winner_is_default(self) -> bool:
+        """Whether the winner has its method's defaults: then it has no gain."""
+        return self.own_defaults.is_same(self.winner.as_record())
+
+    @property
     def rows(self) -> tuple[Candidate, ...]:
         return (*self.top, self.own_defaults, *self.others)
 
@@ -116,15 +121,13 @@ def make_plan(
     num_seeds: int,
     splits: Sequence[int] | None = None,
     tuned: Sequence[Candidate] = (),
-    takes_seeds: bool = True,
 ) -> Plan:
-    """The plan of a sweep's confirmation.
+    """The plan of a sweep's confirmation; nothing is recorded.
 
     Args:
         import_path: where the user's own trainables are.
         splits: other splits than the spec's.
         tuned: further rows, at the end.
-        takes_seeds: whether the home records that these seeds are used now; else it is only a plan.
 
     Raises:
         UsageError: the sweep has no complete trial, or its own classifier does not go with the
@@ -178,21 +181,21 @@ def make_plan(
         own_defaults=own,
         others=(*others, *tuned),
         splits=asked,
-        seeds=fresh_seeds(ledger, CONFIRM, num_seeds, takes=takes_seeds),
+        seeds=fresh_seeds(ledger, CONFIRM, num_seeds),
         notes=tuple(notes),
     )
 
 
-def make_reseeding(
-    ledger: Ledger, import_path: Path, *, top: int, num_seeds: int, takes_seeds: bool = True
-) -> Plan:
+def with_taken_seeds(plan: Plan, ledger: Ledger) -> Plan:
+    """The plan with seeds that no other confirmation of the home can take any more."""
+    return replace(plan, seeds=fresh_seeds(ledger, plan.purpose, len(plan.seeds), takes=True))
+
+
+def make_reseeding(ledger: Ledger, import_path: Path, *, top: int, num_seeds: int) -> Plan:
     """The plan of a look at the validation images before the test: the best trials, and the
     defaults of the first.
 
     Everything is as in the search but for the seeds.
-
-    Args:
-        takes_seeds: as for `make_plan`.
 
     Raises:
         UsageError: the sweep has no complete trial.
@@ -203,7 +206,7 @@ def make_reseeding(
         own_defaults=untuned(ledger.spec, best[0].method, import_path),
         others=(),
         splits=(ledger.spec.data.split,),
-        seeds=fresh_seeds(ledger, RESEED, num_seeds, takes=takes_seeds),
+        seeds=fresh_seeds(ledger, RESEED, num_seeds),
         notes=tuple(notes),
         purpose=RESEED,
     )
@@ -284,23 +287,18 @@ def trial_at_defaults(ledger: Ledger, method: str, import_path: Path) -> int | N
 
 
 def fresh_seeds(
-    ledger: Ledger, purpose: Purpose, count: int, *, takes: bool = True
+    ledger: Ledger, purpose: Purpose, count: int, *, takes: bool = False
 ) -> tuple[int, ...]:
     """Seeds that nothing in this home was trained with; the first of more are those of fewer.
 
     Args:
         purpose: CONFIRM or RESEED, whose seeds differ.
-        takes: whether the home records that they are used now.
+        takes: whether the home records that they are used now; else it is only a plan.
     """
     home = ledger.folder.home
     avoid = {seed for seed in map(_train_seed, find_sweeps(home)) if seed is not None}
-    if takes:
-        return take_seeds(home, ledger.sweep_id, purpose, count, first=FIRST_SEED, avoid=avoid)
-
-    own = taken_seeds(home, ledger.sweep_id, purpose)[:count]
-    avoid |= all_taken_seeds(home)
-    new = (seed for seed in itertools.count(FIRST_SEED) if seed not in avoid)
-    return (*own, *itertools.islice(new, count - len(own)))
+    choose = take_seeds if takes else free_seeds
+    return choose(home, ledger.sweep_id, purpose, count, first=FIRST_SEED, avoid=avoid)
 
 
 def _train_seed(folder: SweepFolder) -> int | None:

@@ -14,7 +14,6 @@ import numpy as np
 
 from lmoe_tune.confirmation.asking import ask, look
 from lmoe_tune.confirmation.cautions import accuracy_bounds, cautions_of
-from lmoe_tune.confirmation.forecast import needs_of
 from lmoe_tune.confirmation.job_ledger import Job, JobLedger
 from lmoe_tune.confirmation.plan import (
     DESCRIPTION,
@@ -27,6 +26,7 @@ from lmoe_tune.confirmation.plan import (
 )
 from lmoe_tune.durable import read_text, write_durably
 from lmoe_tune.errors import LmoeTuneError
+from lmoe_tune.questions import read_questions
 from lmoe_tune.records import TrialRecord
 from lmoe_tune.spec.metrics import TEST_METRICS
 from lmoe_tune.statistics import (
@@ -38,6 +38,7 @@ from lmoe_tune.statistics import (
     VerdictName,
     compare,
     least_shown,
+    needs_of,
     summarise,
     verdict,
 )
@@ -203,9 +204,10 @@ def conclude(
     missing = [str(job) for job in jobs if job.row.name in rows and not job.is_complete]
     margin, least = accuracy_bounds(study.sweep.spec)
     asked = _asked(study, plan, tested, recorded=not missing)
+    in_order = not plan.winner_is_default  # else there is no first step to pass
     found = verdict(
         runs, *rows, comparators, METRIC,
-        asked=asked, missing=missing, accuracy_margin=margin, accuracy_least=least,
+        asked=asked, missing=missing, accuracy_margin=margin, accuracy_least=least, in_order=in_order,
     )  # fmt: skip
 
     by_class, num_novel = _over_classes(tested, *rows)
@@ -229,7 +231,10 @@ def conclude(
         noise_floor=own.noise_floor,
         winner=_winner(study, plan, tested),
         rows=tuple(row_of(row, runs) for row in study.rows(plan)),
-        paired=(*found.paired, *compare(runs, plan.winner.name, comparators, metrics[1:])),
+        paired=(
+            *found.paired,
+            *compare(runs, plan.winner.name, comparators, metrics[1:], in_order=in_order),
+        ),
         ci95_classes=by_class,
         num_novel_classes=num_novel,
         needs=tuple(needs_of(own.spreads, more.level)),
@@ -243,15 +248,25 @@ def conclude(
     )
 
 
-def fingerprints_of(study: JobLedger, plan: Plan) -> dict[int, str]:
+def fingerprints_of(study: JobLedger, plan: Plan, *, opens: bool = True) -> dict[int, str]:
     """Of the test images of each split that the winner is or will be tested on.
 
-    Those of splits without a test are read: their opening is recorded before.
+    Args:
+        opens: whether those of splits without a test are read, whose opening is recorded before;
+            else they are as the sweep's questions say, or `sealed` if it has asked none.
     """
-    jobs = [job for job in study.jobs(plan) if job.row.name == plan.winner.name]
+    jobs = [job for job in study.jobs(plan) if job.row == plan.winner]
     known = {job.split: _read(study.folder, job).fingerprint for job in jobs if job.is_complete}
+    recorded: dict[str, str] = {}
+    for question in read_questions(study.folder.home):
+        if question.sweep_id == study.sweep.sweep_id:
+            recorded |= question.about["test_sets"]
+
     for split in {job.split for job in jobs} - known.keys():
-        known[split] = study.open_split(split).test.fingerprint
+        if opens:
+            known[split] = study.open_split(split).test.fingerprint
+        else:
+            known[split] = recorded.get(str(split), "sealed")
     return known
 
 

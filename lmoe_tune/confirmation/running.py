@@ -14,7 +14,15 @@ from lmoe_tune.arguments import refuse_other, refuse_other_items
 from lmoe_tune.confirmation.asking import ask
 from lmoe_tune.confirmation.forecast import Forecast, forecast_of
 from lmoe_tune.confirmation.job_ledger import JobLedger
-from lmoe_tune.confirmation.plan import CONFIRM, Candidate, Plan, make_plan, make_reseeding
+from lmoe_tune.confirmation.plan import (
+    CONFIRM,
+    RESEED,
+    Candidate,
+    Plan,
+    make_plan,
+    make_reseeding,
+    with_taken_seeds,
+)
 from lmoe_tune.confirmation.reseeding import (
     Reseeding,
     compare_reseeded,
@@ -36,6 +44,7 @@ from lmoe_tune.sweep.runner import run_sweep
 from lmoe_tune.sweep.settings import Leave, RunSettings
 from lmoe_tune.sweep.tracked import address as address_of
 from lmoe_tune.tracking import refuse_closed
+from lmoe_tune.wording import counted
 
 if TYPE_CHECKING:
     from trainables.worker import TrialWorker
@@ -178,16 +187,17 @@ def confirm(
         notes = _refuse_unfinished(ledger, allow_unfinished)
         if reseed is not None:
             return _reseed(ledger, import_path, how, top=top, num_seeds=reseed)
+        plan = make_plan(ledger, import_path, top=top, num_seeds=seeds, splits=splits)
+        study = JobLedger(ledger, import_path)
         if tuned_comparators:
-            tuned = _tune(ledger, import_path, how)
-        else:
-            tuned = []
-        plan = make_plan(ledger, import_path, top=top, num_seeds=seeds, splits=splits, tuned=tuned)
+            plan = replace(plan, others=(*plan.others, *_tune(ledger, import_path, how)))
+        elif plan.winner_is_default and not study.is_done(plan):
+            raise UsageError(_nothing_to_confirm(plan, ledger))
         for note in (*notes, *plan.notes):
             how.settings.observer.on_message(note)
 
-        study = JobLedger(ledger, import_path)
         if not study.is_done(plan):
+            plan = with_taken_seeds(plan, ledger)
             _train(study, plan, import_path, how)
         result = conclude(study, plan, import_path, notes=notes)
         write_result(study, result)
@@ -216,21 +226,43 @@ def forecast(
     _refuse_splits(splits)
     ledger = view.read_sweep(sweep.folder)
     import_path = _import_path(ledger)
-    plan = make_plan(
-        ledger, import_path, top=top, num_seeds=seeds, splits=splits, takes_seeds=False
-    )
-    found = forecast_of(ledger, plan)
+    plan = make_plan(ledger, import_path, top=top, num_seeds=seeds, splits=splits)
+    refusals = [f"{note} (--allow-unfinished continues)" for note in _unfinished(ledger)]
     if tuned_comparators:
-        found = replace(found, notes=(*found.notes, *_searches_to_come(ledger)))
-    return found
+        tuned, to_come = _tuned_so_far(ledger, import_path)
+        plan = replace(plan, others=(*plan.others, *tuned), notes=(*plan.notes, *to_come))
+    elif plan.winner_is_default:
+        refusals.append(_nothing_to_confirm(plan, ledger))
+    found = forecast_of(ledger, import_path, plan)
+    return replace(found, refusals=(*refusals, *found.refusals))
 
 
-def _searches_to_come(sweep: Ledger) -> Iterator[str]:
+def _tuned_so_far(sweep: Ledger, import_path: Path) -> tuple[list[Candidate], list[str]]:
+    """What the searches of the other methods have found, and a note for each that comes first."""
+    found, to_come = [], []
     for method in tunable(sweep.spec):
         folder = sweep.folder.tuned(method)
-        if not (folder.exists() and view.read_sweep(folder).is_complete()):
+        search = view.read_sweep(folder) if folder.exists() else None
+        if search is None or not search.is_complete():
             trials = sweep.budget.trials or "as many trials as the search had"
-            yield f"{method} is tuned first, in a search of {trials} trials; that and its jobs are not counted here"
+            to_come.append(
+                f"{method} is tuned first, in a search of {trials} trials; that and its jobs are not counted here"
+            )
+        elif (candidate := tuned_candidate(search, import_path)) is not None:
+            found.append(candidate)
+    return found, to_come
+
+
+def _nothing_to_confirm(plan: Plan, sweep: Ledger) -> str:
+    """Why the test set stays sealed, and what can be done."""
+    name, home = sweep.folder.name, sweep.folder.home
+    return (
+        f"{plan.winner.name} is the best of '{name}' and has exactly the defaults of {plan.winner.method}, so there is "
+        "no gain to confirm, and the test set stays sealed. Search on "
+        f"(`{advice.resume(name, trials='+8', home=home)}`), try fresh seeds on the validation images "
+        f"(`{advice.confirm(name, reseed=3, home=home)}`), or test the defaults against the other methods, each tuned "
+        f"with the search's budget (`{advice.confirm(name, tuned_comparators=True, home=home)}`)"
+    )
 
 
 def _refuse_counts(seeds: int, top: int, reseed: int | None = None) -> None:
@@ -272,18 +304,23 @@ def _import_path(ledger: Ledger) -> Path:
     return Path(ledger.attrs.get("import_path", Path.cwd()))
 
 
-def _refuse_unfinished(sweep: Ledger, allowed: bool) -> list[str]:
-    name = sweep.folder.name
+def _unfinished(sweep: Ledger) -> list[str]:
     if sweep.is_complete():
         return []
-    if not allowed:
+
+    planned = sweep.budget.trials or "an open number"
+    return [f"the search was not complete: {len(sweep.trials())} trials of {planned}"]
+
+
+def _refuse_unfinished(sweep: Ledger, allowed: bool) -> list[str]:
+    name, found = sweep.folder.name, _unfinished(sweep)
+    if found and not allowed:
         raise UsageError(
             f"the sweep '{name}' is not complete, and a test set that is opened in the middle of a search tempts you "
             f"to search on by what it says; finish the search with `{advice.resume(name, home=sweep.folder.home)}`, "
             "or continue with --allow-unfinished"
         )
-    planned = sweep.budget.trials or "an open number"
-    return [f"the search was not complete: {len(sweep.trials())} trials of {planned}"]
+    return found
 
 
 def _train(study: JobLedger, plan: Plan, import_path: Path, how: _How) -> None:
@@ -292,16 +329,18 @@ def _train(study: JobLedger, plan: Plan, import_path: Path, how: _How) -> None:
     caution = refuse_closed(address_of(study.sweep.folder, study.sweep.spec))
     if caution is not None:
         observer.on_message(caution)
-    num_jobs = study.begin(
-        plan, how.command, allow_changes=how.settings.allow_changes, say=observer.on_work
-    )
+    study.begin(plan, how.command, allow_changes=how.settings.allow_changes, say=observer.on_work)
     question = ask(study, plan, fingerprints_of(study, plan))
     openings = view.test_openings(study.sweep)
     observer.on_message(
-        f"confirming '{study.sweep.folder.name}': {num_jobs} jobs ({len(plan.rows)} rows, {len(plan.seeds)} fresh "
-        f"seeds, split {', '.join(map(str, plan.splits))}); this is opening {len(openings)} of its test set, and "
-        f"question {question.number} of the home"
+        f"confirming '{study.sweep.folder.name}': {study.work_in_words(plan)}; this is opening {len(openings)} of its "
+        f"test set, and question {question.number} of the home"
     )
+    waiting = study.num_waiting(RESEED)
+    if waiting:
+        observer.on_message(
+            f"{counted(waiting, 'job')} of its reseeding, which has not ended, first"
+        )
 
     _decode(study, plan, how)
     _run(study.ledger, import_path, how)
@@ -342,15 +381,16 @@ def _reseed(sweep: Ledger, import_path: Path, how: _How, *, top: int, num_seeds:
     for note in plan.notes:
         how.settings.observer.on_message(note)
     if not study.is_done(plan):
-        num_jobs = study.begin(
+        plan = with_taken_seeds(plan, sweep)
+        study.begin(
             plan,
             how.command,
             allow_changes=how.settings.allow_changes,
             say=how.settings.observer.on_work,
         )
         how.settings.observer.on_message(
-            f"reseeding '{sweep.folder.name}': {num_jobs} jobs ({len(plan.rows)} rows, {len(plan.seeds)} fresh seeds) "
-            "on the validation images; the test set stays sealed"
+            f"reseeding '{sweep.folder.name}': {study.work_in_words(plan)}, on the validation images; the test "
+            "set stays sealed"
         )
         _decode(study, plan, how)
         _run(study.ledger, import_path, how)
@@ -358,8 +398,9 @@ def _reseed(sweep: Ledger, import_path: Path, how: _How, *, top: int, num_seeds:
     runs, gains = compare_reseeded(study, plan)
     spreads = spreads_of(study, plan, gains[plan.winner.name])
     write_spreads(study, spreads)
-    planned = make_plan(sweep, import_path, top=top, num_seeds=NUM_SEEDS, takes_seeds=False)
-    result = conclude_reseeding(study, plan, runs, gains, spreads, forecast_of(sweep, planned))
+    planned = make_plan(sweep, import_path, top=top, num_seeds=NUM_SEEDS)
+    foreseen = forecast_of(sweep, import_path, planned)
+    result = conclude_reseeding(study, plan, runs, gains, spreads, foreseen)
     if not view.is_delivered(study.ledger):
         _deliver_rest(study, how.settings.observer)
     return result

@@ -159,7 +159,10 @@ def _of_confirmation(document: Mapping[str, Any]) -> list[Table]:
         if one["metric"] == document["metric"]
     ]
     columns = ["against", "difference", "95% interval", "p", "corrected p", "noise floor"]
-    caption = f"{winner} minus the others in {document['metric']}, paired by seed and split"
+    caption = (
+        f"{winner} minus the others in {document['metric']}, paired by seed and split (corrected p: by Holm's method, "
+        "none below the first)"
+    )
     return [of_rows, Table("paired", [*columns, "correlation"], against, caption)]
 
 

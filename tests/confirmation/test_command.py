@@ -135,7 +135,9 @@ def test_a_dry_run_says_the_cost_and_what_could_be_found_and_opens_nothing(
     sweep: Ledger, run: Run, jobs_end: Callable[..., None], tmp_path: Path
 ) -> None:
     lines = run("confirm", "small", "--dry-run").stdout.splitlines()
-    assert lines[0].startswith("8 rows, 5 seeds, 1 split: 35 missing trainings")
+    assert lines[0].startswith(
+        "7 configurations, 5 seeds, 1 split: 35 jobs (trial 0 and logit_mixoe untuned"
+    )
     assert "number 1 of the home, at a level of 0.02" in lines[1]
     assert lines[2].startswith("nothing is known yet of how much pairs vary")
     assert view.test_openings(sweep) == []
@@ -145,12 +147,132 @@ def test_a_dry_run_says_the_cost_and_what_could_be_found_and_opens_nothing(
     jobs_end()
     run("confirm", "small", "--top", "1", "--seeds", "3")
     found = json.loads(run("confirm", "small", "--dry-run", "--format", "json").stdout)
-    assert (found["question"], found["source"]) == (2, "the confirmation of 'small'")
+    assert (found["question"], found["look"], found["is_new"]) == (1, 2, False)
+    assert found["source"] == "the confirmation of 'small'"
     assert found["jobs"] == 35 - 18
     least = dict(found["finds"])
     assert least[3] > least[5] > least[20] > 0
     assert all(0 < seeds <= 1000 for _, seeds in found["needs"])
     assert len(view.test_openings(view.read_sweep(sweep.folder))) == 1, "as before"
+
+
+def test_a_dry_run_foresees_the_question_the_look_and_the_level_of_the_real_one(
+    sweep: Ledger,
+    run: Run,
+    jobs_end: Callable[..., None],
+    add_trial: Callable[..., int],
+) -> None:
+    jobs_end(lambda name, split, seed: 0.9 + seed % 3 / 100)
+
+    def agree(*arguments: str) -> dict[str, Any]:
+        command = ("confirm", "small", "--top", "1", *arguments, "--format", "json")
+        foreseen = json.loads(run(*command, "--dry-run").stdout)
+        done = json.loads(run(*command).stdout)
+        for key in ("question", "look", "level", "seeds", "splits"):
+            assert foreseen[key] == done[key], key
+        assert foreseen["rows"] == [row["name"] for row in done["rows"]]
+        return foreseen
+
+    assert agree("--seeds", "2")["is_new"]
+    assert agree("--seeds", "4")["look"] == 2
+    assert agree("--seeds", "3")["jobs"] == 0, "what exists counts"
+    assert agree("--seeds", "4", "--splits", "0,1")["is_new"]
+    jobs_end(how="interrupted")
+    add_trial(Ledger.writing(sweep.folder, sweep.spec), 0.99)
+    assert run("confirm", "small", "--top", "1", "--seeds", "4").exit_code == 130
+    jobs_end()
+    found = agree("--seeds", "4")
+    assert (found["question"], found["look"], found["is_new"]) == (3, 1, False), "asked, not seen"
+    said = run("confirm", "small", "--top", "1", "--seeds", "5", "--dry-run").stdout
+    assert (
+        "it would be look 2 at question 3 of the home, which was asked before, at a level of 0.00067"
+        in said
+    )
+
+
+def test_a_dry_run_says_what_the_real_one_would_refuse(
+    make_ledger: Callable[..., Ledger],
+    add_trial: Callable[..., int],
+    run: Run,
+    jobs_end: Callable[..., None],
+) -> None:
+    ledger = make_ledger("budget.trials=5")
+    for value in (0.90, 0.91, 0.95):
+        add_trial(ledger, value)
+    right = ledger.attrs["code"]
+    ledger.set_attr("code", right | {"lmoe_tune/model.py": "0"})
+    said = run("confirm", "small", "--dry-run").stdout
+    assert (
+        "refused: the search was not complete: 3 trials of 5 (--allow-unfinished continues)" in said
+    )
+    assert "refused: lmoe_tune/model.py: changed, since it was searched (--allow-changes" in said
+
+    jobs_end()
+    run("confirm", "small", "--seeds", "2", "--allow-unfinished", "--allow-changes")
+    said = run("confirm", "small", "--seeds", "2", "--dry-run").stdout
+    assert "model.py" not in said, "there is nothing to train"
+    study = JobLedger(ledger, Path("/nowhere"))
+    study.ledger.set_attr("code", right | {"lmoe_tune/confirmation/job.py": "0"})
+    said = run("confirm", "small", "--seeds", "3", "--dry-run").stdout
+    assert "lmoe_tune/confirmation/job.py: changed, since its confirmation was started" in said
+
+
+def test_a_winner_with_its_methods_defaults_opens_nothing(
+    make_ledger: Callable[..., Ledger],
+    add_trial: Callable[..., int],
+    run: Run,
+    tmp_path: Path,
+) -> None:
+    ledger = make_ledger("budget.trials=3")
+    for value in (0.95, 0.91, 0.90):
+        add_trial(ledger, value)
+    with pytest.raises(
+        UsageError, match=r"trial 0 is the best .* exactly the defaults of logit_mixoe.*--reseed 3"
+    ):
+        run("confirm", "small")
+    assert view.test_openings(ledger) == []
+    assert not (tmp_path / "home" / "questions.jsonl").exists()
+    assert not ledger.folder.confirmation.exists()
+    said = run("confirm", "small", "--dry-run").stdout
+    assert "it would be refused: trial 0 is the best of 'small'" in said
+
+
+def test_defaults_that_won_are_compared_with_the_other_methods_tuned(
+    make_ledger: Callable[..., Ledger],
+    add_trial: Callable[..., int],
+    run: Run,
+    run_jobs: Callable[..., None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    small = make_ledger("budget.trials=2")
+    for value in (0.95, 0.91):
+        add_trial(small, value)
+
+    def auroc(name: str, split: int, seed: int) -> float:
+        return 0.9 + (0.05 + NOISE[seed] if name == "trial 0" else 0.0)
+
+    def run_sweep(ledger: Ledger, settings: RunSettings, **more: Any) -> Outcome:
+        if ledger.kind == "confirm":
+            study = JobLedger(small, tmp_path)
+            study._ledger = ledger
+            run_jobs(study, auroc)
+        else:
+            while ledger.exhausted() is None:
+                add_trial(ledger, 0.9)
+        return Outcome("complete", delivered=True)
+
+    monkeypatch.setattr(running, "run_sweep", run_sweep)
+    arguments = ("confirm", "small", "--top", "1", "--seeds", "3", "--tuned-comparators")
+    found = json.loads(run(*arguments, "--format", "json").stdout)
+    own, *others = (pair for pair in found["paired"] if pair["metric"] == "test_auroc")
+    assert (own["difference"], own["p"], found["verdict"]) == (0.0, 1.0, "noise")
+    assert all(pair["p"] <= pair["p_corrected"] < 0.05 for pair in others)
+    text = run(*arguments).stdout
+    assert "p is 1 against logit_mixoe untuned, whatever the interval: all pairs differ by" in text
+    planned = json.loads(run(*arguments, "--dry-run", "--format", "json").stdout)
+    assert planned["rows"] == [row["name"] for row in found["rows"]]
+    assert (planned["jobs"], planned["refusals"], planned["look"]) == (0, [], 1)
 
 
 @pytest.fixture
@@ -182,7 +304,7 @@ def test_a_reseeding_says_what_was_luck_and_plans_the_confirmation(
     reseeding_ends(better)
     done = run("confirm", "small", "--top", "2", "--reseed", "3")
     assert done.exit_code == 0
-    assert "reseeding 'small': 9 jobs (3 rows, 3 fresh seeds)" in done.stderr
+    assert "reseeding 'small': 3 configurations, 3 seeds, 1 split: 9 jobs, on the" in done.stderr
     assert "the test set stays sealed" in done.stderr
     assert (
         "[9 of 9] logit_mixoe untuned, split 0, seed 1002, validation images: done" in done.stderr

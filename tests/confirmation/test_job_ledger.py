@@ -9,7 +9,15 @@ import pytest
 
 from lmoe_tune.confirmation import job_ledger as study_module
 from lmoe_tune.confirmation.job_ledger import JobLedger, who
-from lmoe_tune.confirmation.plan import CONFIRM, RESEED, Plan, make_plan, make_reseeding
+from lmoe_tune.confirmation.plan import (
+    CONFIRM,
+    RESEED,
+    Candidate,
+    Plan,
+    make_plan,
+    make_reseeding,
+    with_taken_seeds,
+)
 from lmoe_tune.errors import UsageError
 from lmoe_tune.sweep import picture, view
 from lmoe_tune.sweep.control import SweepControl
@@ -22,7 +30,7 @@ COMMAND = "lmoe-tune confirm small"
 
 
 def plan_of(sweep: Ledger, top: int = 1, num_seeds: int = 2, **more: Any) -> Plan:
-    return make_plan(sweep, NOWHERE, top=top, num_seeds=num_seeds, **more)
+    return with_taken_seeds(make_plan(sweep, NOWHERE, top=top, num_seeds=num_seeds, **more), sweep)
 
 
 def trial_of(study: JobLedger, plan: Plan, row: str, seed: int) -> Any:
@@ -109,6 +117,8 @@ def test_more_seeds_and_rows_are_added_to_what_there_is(
     assert again.begin(more, COMMAND) == 6 + 3  # a seed for each of six rows, three for the seventh
     assert again.ledger.attrs["candidates"][:6] == study.ledger.attrs["candidates"]
     assert again.ledger.attrs["candidates"][6]["name"] == "trial 1"
+    words = "7 configurations, 3 seeds, 1 split: 21 jobs, 9 of them to do"
+    assert again.work_in_words(more) == words
     run_jobs(again, same)
     assert again.is_done(more) and again.is_done(plan_of(sweep))
     assert len(openings(sweep)) == 2
@@ -121,9 +131,25 @@ def test_a_row_that_is_there_under_another_name_is_not_trained_twice(
     add_trial(ledger, 0.9)  # the defaults
     study, plan = JobLedger(ledger, NOWHERE), plan_of(ledger)
     assert study.begin(plan, COMMAND) == 10
+    assert study.work_in_words(plan) == (
+        "5 configurations, 2 seeds, 1 split: 10 jobs (trial 0 and logit_mixoe untuned: the same parameters)"
+    )
     study.ledger.ask()
     of_defaults = trial_of(study, plan, "logit_mixoe untuned", 1000)
     assert trial_of(study, plan, "trial 0", 1000) == of_defaults
+
+
+def test_a_row_that_another_one_of_its_name_has_replaced_keeps_results_of_its_own(
+    sweep: Ledger, run_jobs: Callable[..., None]
+) -> None:
+    study = JobLedger(sweep, NOWHERE)
+    before, now = (Candidate("mixoe tuned", "mixoe", {"mix_weight": value}) for value in (1.0, 2.0))
+    study.begin(plan_of(sweep, tuned=[before]), COMMAND)
+    run_jobs(study, same)
+    plan = plan_of(sweep, tuned=[now])
+    study.begin(plan, COMMAND)
+    assert [row.name for row in study.rows(plan)][-2:] == ["mixoe tuned", "mixoe tuned (earlier)"]
+    assert [job.is_complete for job in study.jobs(plan)][-4:] == [False, False, True, True]
 
 
 def test_failed_jobs_are_tried_once_more(sweep: Ledger, run_jobs: Callable[..., None]) -> None:
@@ -147,7 +173,7 @@ def test_a_reseeding_opens_nothing_and_is_no_part_of_a_confirmations_table(
     sweep: Ledger, run_jobs: Callable[..., None], openings: Callable[..., Any]
 ) -> None:
     study = JobLedger(sweep, NOWHERE)
-    reseeding = make_reseeding(sweep, NOWHERE, top=2, num_seeds=2)
+    reseeding = with_taken_seeds(make_reseeding(sweep, NOWHERE, top=2, num_seeds=2), sweep)
     assert study.begin(reseeding, COMMAND) == 6 == study.num_waiting(RESEED)
     assert openings(sweep) == []
     assert not (sweep.folder.home / "questions.jsonl").read_text(encoding="utf-8").count("question")

@@ -15,6 +15,7 @@ from lmoe_tune.confirmation.plan import (
     spec_of,
     trial_at_defaults,
     untuned,
+    with_taken_seeds,
 )
 from lmoe_tune.errors import UsageError
 from lmoe_tune.questions import FILE
@@ -78,7 +79,7 @@ def test_a_winner_with_its_methods_defaults_is_said_to_be_one(
     ledger = make_ledger()
     add_trial(ledger, 0.9)
     plan = make_plan(ledger, NOWHERE, top=1, num_seeds=2)
-    assert plan.own_defaults.is_same(plan.winner.as_record())
+    assert plan.winner_is_default
     assert "has its method's defaults" in plan.notes[0]
 
 
@@ -155,13 +156,14 @@ def test_seeds_are_fresh_and_those_of_more_begin_with_those_of_fewer(
     make_ledger: Callable[..., Ledger],
 ) -> None:
     ledger = make_ledger("train.seed=1001")
-    assert fresh_seeds(ledger, CONFIRM, 3) == (1000, 1002, 1003)
-    assert fresh_seeds(ledger, RESEED, 2) == (1004, 1005)
-    assert fresh_seeds(ledger, CONFIRM, 9)[:4] == fresh_seeds(ledger, CONFIRM, 4)
+    assert fresh_seeds(ledger, CONFIRM, 3, takes=True) == (1000, 1002, 1003)
+    assert fresh_seeds(ledger, RESEED, 2, takes=True) == (1004, 1005)
+    more = fresh_seeds(ledger, CONFIRM, 9)
+    assert more[:4] == (1000, 1002, 1003, 1006) == fresh_seeds(ledger, CONFIRM, 4, takes=True)
 
 
 def test_a_reseeding_is_of_the_best_and_the_defaults_with_seeds_of_its_own(sweep: Ledger) -> None:
-    plan = make_reseeding(sweep, NOWHERE, top=2, num_seeds=2)
+    plan = with_taken_seeds(make_reseeding(sweep, NOWHERE, top=2, num_seeds=2), sweep)
     assert [row.name for row in plan.rows] == ["trial 2", "trial 1", "logit_mixoe untuned"]
     assert (plan.purpose, plan.splits, plan.seeds) == (RESEED, (0,), (1000, 1001))
     assert make_plan(sweep, NOWHERE, top=2, num_seeds=2).seeds == (1002, 1003)
@@ -175,11 +177,11 @@ def test_the_trial_that_was_the_defaults_is_found(sweep: Ledger) -> None:
 
 
 def test_a_plan_that_is_only_made_takes_no_seeds(sweep: Ledger) -> None:
-    planned = make_plan(sweep, NOWHERE, top=1, num_seeds=2, takes_seeds=False)
+    planned = make_plan(sweep, NOWHERE, top=1, num_seeds=2)
     assert planned.seeds == (1000, 1001)
     assert not (sweep.folder.home / FILE).exists()
-    assert make_plan(sweep, NOWHERE, top=1, num_seeds=2).seeds == (1000, 1001)
-    longer = make_plan(sweep, NOWHERE, top=1, num_seeds=3, takes_seeds=False)
+    assert with_taken_seeds(planned, sweep) == planned
+    longer = make_plan(sweep, NOWHERE, top=1, num_seeds=3)
     assert longer.seeds == (1000, 1001, 1002)
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from lmoe_tune.cli.lines import end_line
 from lmoe_tune.cli.live_table import LiveTable
 from lmoe_tune.cli.streams import PatientFile
 from lmoe_tune.confirmation.job_ledger import JobLedger
@@ -59,11 +58,28 @@ def test_a_confirmations_jobs_are_counted_and_named(
     assert shown[2].startswith("          ..........  0/1  trial 2")
     assert len(shown) == 3
     assert max(map(len, shown)) <= width
-    said = end_line(study.ledger.trial(ended), study.ledger)
+    said = table.end_line(study.ledger.trial(ended))
     assert said.startswith(f"[1 of {num_jobs}] trial 2, split 0, seed ")
     assert said.endswith(": done")
     for text in (*shown, said):
         assert not any(digits in text for digits in ("4321", "1234", "9876"))
+
+
+def test_jobs_that_ended_before_are_not_counted_again(
+    sweep: Ledger, tmp_path: Path, table: LiveTable
+) -> None:
+    study = JobLedger(sweep, tmp_path)
+    study.begin(make_plan(sweep, tmp_path, top=1, num_seeds=2), "lmoe-tune confirm small")
+    table.on_begin(study.ledger)
+    for _ in range(12):
+        handed_out(table, study.ledger, epochs=1)
+    study.begin(make_plan(sweep, tmp_path, top=1, num_seeds=3), "lmoe-tune confirm small")
+
+    table.on_begin(study.ledger)
+    ended = handed_out(table, study.ledger, epochs=1)
+
+    assert table.lines(79, 20)[0] == "jobs      1 of 6, 0 running"
+    assert table.end_line(study.ledger.trial(ended)).startswith("[1 of 6] ")
 
 
 def test_a_reseedings_jobs_say_what_they_are_validated_on(
@@ -76,5 +92,5 @@ def test_a_reseedings_jobs_say_what_they_are_validated_on(
 
     assert table.lines(119, 20)[-1].endswith("validation images")
     study.ledger.fail(number, "out of memory")
-    said = end_line(study.ledger.trial(number), study.ledger)
+    said = table.end_line(study.ledger.trial(number))
     assert said.endswith(", validation images: failed: out of memory")
