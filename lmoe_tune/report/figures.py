@@ -5,6 +5,7 @@ is none.
 from __future__ import annotations
 
 import io
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -72,98 +73,16 @@ class _NothingToDraw(Exception):
 
 def draw_all(facts: Facts, compared: Compared) -> list[Drawing]:
     """All figures, in the order of the page."""
-    answers = "; ".join(compared.lacking) or "no trial is complete yet"
-
-    def of_networks(
-        draw: Callable[[Facts, Answers, Answers | None], Figure],
-    ) -> Callable[[], Figure]:
-        def drawn() -> Figure:
-            if compared.best is None:
-                raise _NothingToDraw(answers)
-            return draw(facts, compared.best, compared.baseline)
-
-        return drawn
-
-    metric = facts.spec.objective.metric
-    plans: list[tuple[str, str, str, Callable[[], Figure]]] = [
-        (
-            "history", "Optimisation history",
-            (f"Every trial's last {metric}, in the order of their starts, and the best so far of the "
-            "complete ones that meet the constraints. Pruned trials were stopped early, so they had fewer epochs."),
-            lambda: _history(facts),
-        ),
-        (
-            "importance", "Parameter importance",
-            (f"The share of the variance of {metric} that each parameter explains, by fANOVA over the complete trials. "
-            "With fewer than about twenty of them it is only a hint."),
-            lambda: _importance(facts),
-        ),
-        (
-            "slices", "Slices",
-            f"{metric} over each searched parameter; the others vary too. Darker is later.",
-            lambda: _slices(facts),
-        ),
-        (
-            "parallel", "Parallel coordinates",
-            (f"A line per complete trial over the parameters of its method (at most the {MAX_AXES} that matter most), "
-            f"coloured by {metric}; the best one is drawn bold. An axis has the same ends for all methods."),
-            lambda: _parallel(facts),
-        ),
-        (
-            "tradeoff", "Accuracy against AUROC",
-            ("Validation accuracy and validation AUROC of the complete trials, the constraint, and the "
-            "Pareto front of the two among those that meet it. The cross is the baseline."),
-            lambda: _tradeoff(facts),
-        ),
-        (
-            "roc", "ROC curves (validation)",
-            ("In-distribution is positive. Solid is the best trial, dashed the baseline that all trials start from. "
-            "The search has used these images."),
-            of_networks(_roc),
-        ),
-        (
-            "roc_test", "ROC curves (sealed test)",
-            "The confirmed winner (solid) and its method's defaults (dashed), a thin line per seed.",
-            lambda: _roc_test(facts),
-        ),
-        (
-            "scores", "Scores",
-            ("Distributions of the score of the best trial and of the baseline over validation images. The dotted line "
-            "keeps 95% of the in-distribution images."),
-            of_networks(_scores),
-        ),
-        (
-            "scores_test", "Scores (sealed test)",
-            ("Distributions of the score of the confirmed winner's first seed over the sealed test images. The dotted "
-            "line keeps 95% of the in-distribution ones."),
-            lambda: _scores_test(facts),
-        ),
-        (
-            "pca", "Logits",
-            ("The first two principal components of the logits of in-distribution images, outliers and mixtures of "
-            "the two (0.2 < λ < 0.8), each network with its own axes."),
-            of_networks(_pca),
-        ),
-        (
-            "lambda", "Confidence along λ",
-            ("The largest probability for λ · in-distribution image + (1 − λ) · outlier: mean and 10th to 90th "
-            "percentile over pairs of validation images. The method's promise is a smooth decay from right to left; "
-            "the dotted line is its target, λ + (1 − λ) / K."),
-            of_networks(_lambda),
-        ),
-        (
-            "seeds", "Seed spread",
-            "Test AUROC of every fresh training of each row of the confirmation; the bar is the mean.",
-            lambda: _seeds(facts),
-        ),
-    ]  # fmt: skip
-    return [_drawing(*plan) for plan in plans]
+    return [_drawing(*plan, facts, compared) for plan in FIGURES]
 
 
-def _drawing(name: str, title: str, caption: str, draw: Callable[[], Figure]) -> Drawing:
+def _drawing(
+    name: str, title: str, caption: str, draw: _Draw, facts: Facts, compared: Compared
+) -> Drawing:
+    caption = caption.format(metric=facts.spec.objective.metric)
     try:
         with mpl.rc_context(STYLE):
-            figure = draw()
+            figure = draw(facts, compared)
             buffer = io.BytesIO()
             figure.savefig(
                 buffer,
@@ -180,115 +99,94 @@ def _drawing(name: str, title: str, caption: str, draw: Callable[[], Figure]) ->
 # The search
 
 
-def _history(facts: Facts) -> Figure:
-    figure, axes = _axes(WIDE)
-    shown = {
-        "complete": ("o", BLUE, "complete"),
-        "pruned": ("o", "none", "pruned"),
-        "running": ("^", GREEN, "running"),
-    }
-    for state, (marker, face, label) in shown.items():
-        some = [trial for trial in facts.trials if trial.state == state and trial.value is not None]
-        if some:
-            axes.scatter(
-                [trial.number for trial in some],
-                [float(trial.value or 0.0) for trial in some],
-                marker=marker,
-                facecolors=face,
-                edgecolors=GREY if face == "none" else face,
-                s=26,
-                label=label,
-                zorder=3,
-            )
-    valued = [trial for trial in facts.trials if trial.value is not None]
-    failed = [trial.number for trial in facts.trials if trial.state == "failed"]
+def _history(facts: Facts, compared: Compared) -> Figure:
+    valued = {trial.number: trial.value for trial in facts.trials if trial.value is not None}
     if not valued:
         raise _NothingToDraw("no trial has a result yet")
+
+    figure, axes = _axes(WIDE)
+    for state, marker, face, edge in (
+        ("complete", "o", BLUE, BLUE),
+        ("pruned", "o", "none", GREY),
+        ("running", "^", GREEN, GREEN),
+    ):
+        some = [trial.number for trial in facts.trials if trial.state == state]
+        some = [number for number in some if number in valued]
+        look: dict[str, Any] = {"marker": marker, "facecolors": face, "edgecolors": edge, "s": 26}
+        if some:
+            axes.scatter(some, [valued[number] for number in some], label=state, zorder=3, **look)
+    failed = [trial.number for trial in facts.trials if trial.state == "failed"]
     if failed:
-        floor = min(float(trial.value or 0.0) for trial in valued)
-        axes.scatter(
-            failed,
-            [floor] * len(failed),
-            marker="x",
-            color=RED,
-            label="failed (no value)",
-            zorder=3,
-        )
-    places, values = _best_so_far(facts)
-    if places:
+        floor = [min(valued.values())] * len(failed)
+        axes.scatter(failed, floor, marker="x", color=RED, label="failed (no value)", zorder=3)
+
+    last = max(trial.number for trial in facts.trials)
+    meeting = [trial.number for trial in _complete(facts) if trial.violation == 0]
+    if meeting:
+        best = best_so_far([valued[number] for number in meeting], facts)
+        places, values = [*meeting, last], [*best, best[-1]]
         axes.step(places, values, where="post", color=ORANGE, linewidth=1.6, label="best so far")
-    axes.set_xlabel("trial")
-    axes.set_ylabel(facts.spec.objective.metric)
-    _whole_numbers(axes, max(trial.number for trial in facts.trials))
+    axes.set(xlabel="trial", ylabel=facts.spec.objective.metric)
+    axes.set_xticks(range(0, last + 1, max(1, -(-(last + 1) // 16))))
     axes.legend(loc="best", ncols=2)
     return figure
 
 
-def _best_so_far(facts: Facts) -> tuple[list[int], list[float]]:
-    if facts.spec.objective.direction == "maximize":
-        sign = 1
-    else:
-        sign = -1
-    places: list[int] = []
-    values: list[float] = []
-    best: float | None = None
-    for trial in facts.trials:
-        value = trial.value
-        if trial.state == "complete" and trial.violation == 0 and value is not None:
-            if best is None or sign * value > sign * best:
-                best = value
-            else:
-                best = best
-        if best is not None:
-            places.append(trial.number)
-            values.append(best)
-    return places, values
+def best_so_far(values: Sequence[float], facts: Facts) -> list[float]:
+    """Of each value the best one up to there."""
+    better = {"maximize": max, "minimize": min}[facts.spec.objective.direction]
+    return list(itertools.accumulate(values, better))
 
 
-def _importance(facts: Facts) -> Figure:
+def _complete(facts: Facts) -> list[TrialRecord]:
+    """The complete trials that have a value."""
+    complete = [trial for trial in facts.trials if trial.state == "complete"]
+    return [trial for trial in complete if trial.value is not None]
+
+
+def _importance(facts: Facts, compared: Compared) -> Figure:
     if not facts.importances:
         raise _NothingToDraw("too few complete trials differ")
+
     names = list(facts.importances)[::-1]
-    figure, axes = _axes((NARROW[0], 1.0 + 0.34 * len(names)))
     shares = [facts.importances[name] for name in names]
-    axes.barh(names, shares, color=BLUE, height=0.6)
-    for place, share in enumerate(shares):
-        axes.text(share + 0.01, place, f"{share:.2f}", va="center")
-    axes.set_xlim(0, max(1.0, max(shares) + 0.1))
-    axes.set_xlabel("share of the variance explained")
+    figure, axes = _axes((NARROW[0], 1.0 + 0.34 * len(names)))
+    bars = axes.barh(names, shares, color=BLUE, height=0.6)
+    axes.bar_label(bars, fmt="{:.2f}", padding=3)
+    axes.set(xlim=(0, max(1.0, max(shares) + 0.1)), xlabel="share of the variance explained")
     axes.grid(axis="y", visible=False)
     return figure
 
 
-def _slices(facts: Facts) -> Figure:
+def _slices(facts: Facts, compared: Compared) -> Figure:
     names = facts.searched[:MAX_SLICES]
     valued = [trial for trial in facts.trials if trial.value is not None]
     if not names or not valued:
         raise _NothingToDraw("no trial has a result yet")
+
     columns = min(3, len(names))
     rows = -(-len(names) // columns)
     figure = Figure(figsize=(2.5 * columns + 0.9, 2.5 * rows))
     grid: Any = figure.subplots(rows, columns, sharey=True, squeeze=False)
     last = max(trial.number for trial in facts.trials)
-    points = None
-    for place, (axes, name) in enumerate(zip(grid.flat, names, strict=False)):
+    colours: dict[str, Any] = {"cmap": "Blues", "vmin": -0.5 * last - 1, "vmax": max(1, last)}
+    for axes, name in zip(grid.flat, names, strict=False):
         some = [trial for trial in valued if name in trial.params]
         xs, ticks = _positions(facts, name, [trial.params[name] for trial in some])
-        for state, faces in (("complete", True), ("pruned", False), ("running", False)):
-            chosen = [number for number, trial in enumerate(some) if trial.state == state]
-            if not chosen:
-                continue
-            found = axes.scatter(
-                [xs[number] for number in chosen],
-                [some[number].value for number in chosen],
-                c=[some[number].number for number in chosen],
-                cmap="Blues",
-                vmin=-0.5 * last - 1,
-                vmax=max(1, last),
-                s=26 if faces else 14,
-                marker="o" if faces else "x",
+        for state, marker, size in (
+            ("complete", "o", 26),
+            ("pruned", "x", 14),
+            ("running", "x", 14),
+        ):
+            chosen = [place for place, trial in enumerate(some) if trial.state == state]
+            axes.scatter(
+                [xs[place] for place in chosen],
+                [some[place].value for place in chosen],
+                c=[some[place].number for place in chosen],
+                s=size,
+                marker=marker,
+                **colours,
             )
-            points = found if faces or points is None else points
         if ticks is not None:
             axes.set_xticks(range(len(ticks)), ticks, rotation=20, ha="right")
             axes.set_xlim(-0.5, len(ticks) - 0.5)
@@ -299,9 +197,9 @@ def _slices(facts: Facts) -> Figure:
             axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel(name)
-        if place % columns == 0:
-            axes.set_ylabel(facts.spec.objective.metric)
-    for axes in list(grid.flat)[len(names) :]:
+    for axes in grid[:, 0]:
+        axes.set_ylabel(facts.spec.objective.metric)
+    for axes in grid.flat[len(names) :]:
         axes.set_visible(False)
     handles = [
         Line2D([], [], marker="o", linestyle="", color=BLUE, label="complete"),
@@ -311,11 +209,9 @@ def _slices(facts: Facts) -> Figure:
     return figure
 
 
-def _parallel(facts: Facts) -> Figure:
+def _parallel(facts: Facts, compared: Compared) -> Figure:
     """A panel for each method that was tried, as a trial has the parameters of its method only."""
-    complete = [
-        trial for trial in facts.trials if trial.state == "complete" and trial.value is not None
-    ]
+    complete = _complete(facts)
     panels: dict[Any, list[TrialRecord]] = {}
     for trial in complete:
         panels.setdefault(trial.params.get(METHOD), []).append(trial)
@@ -421,65 +317,41 @@ class _Scale:
         return float(value)
 
 
-def _tradeoff(facts: Facts) -> Figure:
+def _tradeoff(facts: Facts, compared: Compared) -> Figure:
     first, second = "val_accuracy", facts.spec.objective.metric
     if second == first:
         second = "val_auroc"
-    complete = [
-        trial
-        for trial in facts.trials
-        if trial.state == "complete" and {first, second} <= set(trial.metrics)
-    ]
+    complete = [trial for trial in facts.trials if trial.state == "complete"]
+    complete = [trial for trial in complete if {first, second} <= trial.metrics.keys()]
     if not complete:
         raise _NothingToDraw("no complete trial has both")
+
+    def points(trials: Sequence[TrialRecord]) -> tuple[list[float], list[float]]:
+        return [one.metrics[first] for one in trials], [one.metrics[second] for one in trials]
+
     figure, axes = _axes(NARROW)
-    for meets, face, label in ((True, BLUE, "meets the constraints"), (False, "none", "does not")):
-        some = [trial for trial in complete if (trial.violation == 0) == meets]
-        if some:
-            axes.scatter(
-                [trial.metrics[first] for trial in some],
-                [trial.metrics[second] for trial in some],
-                facecolors=face,
-                edgecolors=BLUE,
-                s=28,
-                label=label,
-                zorder=3,
-            )
-    front = _front([trial for trial in complete if trial.violation == 0], first, second)
-    if front:
-        axes.plot(
-            [trial.metrics[first] for trial in front],
-            [trial.metrics[second] for trial in front],
-            color=ORANGE,
-            linewidth=1.5,
-            marker="o",
-            markerfacecolor="none",
-            markersize=9,
-            label="Pareto front",
-        )
-    if first in facts.baseline and second in facts.baseline:
-        axes.scatter(
-            [facts.baseline[first]],
-            [facts.baseline[second]],
-            marker="+",
-            s=80,
-            color="black",
-            label="baseline",
-        )
+    meeting = [trial for trial in complete if trial.violation == 0]
+    missing = [trial for trial in complete if trial.violation != 0]
+    if meeting:
+        axes.scatter(*points(meeting), color=BLUE, s=28, label="meets the constraints", zorder=3)
+        look: dict[str, Any] = {"marker": "o", "markerfacecolor": "none", "markersize": 9}
+        front = points(_front(meeting, first, second))
+        axes.plot(*front, color=ORANGE, linewidth=1.5, label="Pareto front", **look)
+    if missing:
+        empty: dict[str, Any] = {"facecolors": "none", "edgecolors": BLUE}
+        axes.scatter(*points(missing), s=28, label="does not", zorder=3, **empty)
+    if {first, second} <= facts.baseline.keys():
+        cross = [facts.baseline[first]], [facts.baseline[second]]
+        axes.scatter(*cross, marker="+", s=80, color="black", label="baseline")
     bound = facts.spec.objective.constraints.get(first)
     if bound is not None and bound.min is not None:
-        least = bound.min.value(facts.baseline.get(first, float("nan")))
-        if np.isfinite(least):
+        least = bound.min.value(facts.baseline.get(first, math.nan))
+        if math.isfinite(least):
             axes.axvline(least, color=RED, linestyle=":", label=f"constraint: at least {least:.4g}")
-    if facts.best is not None and facts.best.state == "complete" and first in facts.best.metrics:
-        axes.annotate(
-            f"trial {facts.best.number}",
-            (facts.best.metrics[first], facts.best.metrics[second]),
-            xytext=(6, 6),
-            textcoords="offset points",
-        )
-    axes.set_xlabel(first)
-    axes.set_ylabel(second)
+    if facts.best in complete:
+        place = facts.best.metrics[first], facts.best.metrics[second]
+        axes.annotate(_best_name(facts), place, xytext=(6, 6), textcoords="offset points")
+    axes.set(xlabel=first, ylabel=second)
     axes.legend(loc="best", fontsize=8)
     return figure
 
@@ -500,68 +372,55 @@ def _front(trials: Sequence[TrialRecord], first: str, second: str) -> list[Trial
 # The networks
 
 
-def _roc(facts: Facts, best: Answers, baseline: Answers | None) -> Figure:
+def _sides(facts: Facts, compared: Compared) -> list[tuple[str, Answers]]:
+    """The best trial and the baseline, if its weights are there, with their names."""
+    if compared.best is None:
+        raise _NothingToDraw("; ".join(compared.lacking))
+    sides = [(_best_name(facts), compared.best)]
+    if compared.baseline is not None:
+        sides.append(("baseline", compared.baseline))
+    return sides
+
+
+def _roc(facts: Facts, compared: Compared) -> Figure:
     figure, axes = _axes((4.6, 4.2))
-    sides = [(best, "-", _best_name(facts))]
-    if baseline is not None:
-        sides.append((baseline, "--", "baseline"))
-    for answers, line, who in sides:
+    for (who, answers), line in zip(_sides(facts, compared), ("-", "--"), strict=False):
         for name in ("fine", "coarse"):
             if name in answers.scores:
                 fpr, tpr, area = _curve(answers.scores["id"], answers.scores[name])
-                axes.plot(
-                    fpr,
-                    tpr,
-                    line,
-                    color=OF_SET[name],
-                    linewidth=1.6,
-                    label=f"{who}, {name}: {area:.4f}",
-                )
+                label = f"{who}, {name}: {area:.4f}"
+                axes.plot(fpr, tpr, line, color=OF_SET[name], linewidth=1.6, label=label)
     _as_roc(axes)
     return figure
 
 
-def _roc_test(facts: Facts) -> Figure:
+def _roc_test(facts: Facts, compared: Compared) -> Figure:
     found = _confirmed(facts)
-    document = found.document
-    rows = [(document["winner"]["name"], "-"), (document["compared_with"], "--")]
+    rows = ((found.document["winner"]["name"], "-"), (found.document["compared_with"], "--"))
     figure, axes = _axes((4.6, 4.2))
-    drawn = False
     for row, line in rows:
         areas: dict[str, list[float]] = {}
-        for job in found.jobs(row):
-            scores = found.scores(job)
+        for scores in map(found.scores, found.jobs(row)):
             for name in (name for name in scores if name != "id" and len(scores[name])):
                 kind = name.partition("_")[0]
                 fpr, tpr, area = _curve(scores["id"], scores[name])
-                label = None
-                axes.plot(
-                    fpr,
-                    tpr,
-                    line,
-                    color=OF_SET.get(kind, GREY),
-                    linewidth=0.9,
-                    alpha=0.7,
-                    label=label,
-                )
+                colour = OF_SET.get(kind, GREY)
+                axes.plot(fpr, tpr, line, color=colour, linewidth=0.9, alpha=0.7)
                 areas.setdefault(kind, []).append(area)
-                drawn = True
-        for kind, found_areas in areas.items():
-            text = f"{row}, {kind}: mean {np.mean(found_areas):.4f}"
+        for kind, of_kind in areas.items():
+            text = f"{row}, {kind}: mean {np.mean(of_kind):.4f}"
             axes.plot([], [], line, color=OF_SET.get(kind, GREY), label=text)
-    if not drawn:
+    if not axes.lines:
         raise _NothingToDraw("the test scores are not kept any more")
+
     _as_roc(axes)
     return figure
 
 
 def _as_roc(axes: Axes) -> None:
     axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=":")
-    axes.set_xlabel("false positives (OOD taken as in-distribution)")
-    axes.set_ylabel("true positives")
-    axes.set_xlim(-0.01, 1.01)
-    axes.set_ylim(-0.01, 1.01)
-    axes.set_aspect("equal")
+    axes.set(xlabel="false positives (OOD taken as in-distribution)", ylabel="true positives")
+    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
     axes.legend(loc="lower right", fontsize=7.5, title="AUROC", title_fontsize=7.5)
 
 
@@ -576,23 +435,22 @@ def _curve(known: Floats, unknown: Floats) -> tuple[Floats, Floats, float]:
     return fpr, tpr, float(np.trapezoid(tpr, fpr))
 
 
-def _scores(facts: Facts, best: Answers, baseline: Answers | None) -> Figure:
-    sides = [(_best_name(facts), best.scores)] + (
-        [("baseline", baseline.scores)] if baseline is not None else []
-    )
-    return _histograms(facts, sides)
+def _scores(facts: Facts, compared: Compared) -> Figure:
+    sides = _sides(facts, compared)
+    return _histograms(facts, [(who, answers.scores) for who, answers in sides])
 
 
-def _scores_test(facts: Facts) -> Figure:
+def _scores_test(facts: Facts, compared: Compared) -> Figure:
     found = _confirmed(facts)
     winner = found.document["winner"]
-    job = next((job for job in found.jobs(winner["name"]) if job["job"] == winner["job"]), None)
-    scores = found.scores(job) if job is not None else {}
-    if not scores:
-        raise _NothingToDraw("the test scores are not kept any more")
-    # `coarse` is all coarse sets together, where a confirmation says so: the single ones would be there twice
-    sets = {name: values for name, values in scores.items() if len(values)}
-    return _histograms(facts, [(f"{winner['name']}, seed {winner['seed']}", sets)])
+    jobs = [job for job in found.jobs(winner["name"]) if job["job"] == winner["job"]]
+    for scores in map(found.scores, jobs):
+        # `coarse` is all coarse sets together, where a confirmation says so: the single ones would be there twice
+        sets = {name: values for name, values in scores.items() if len(values)}
+        if sets:
+            return _histograms(facts, [(f"{winner['name']}, seed {winner['seed']}", sets)])
+
+    raise _NothingToDraw("the test scores are not kept any more")
 
 
 def _histograms(facts: Facts, sides: Sequence[tuple[str, dict[str, Floats]]]) -> Figure:
@@ -602,43 +460,22 @@ def _histograms(facts: Facts, sides: Sequence[tuple[str, dict[str, Floats]]]) ->
         every = np.concatenate(list(scores.values()))
         bins = np.linspace(float(every.min()), float(every.max()) + 1e-12, 41)
         for name, values in scores.items():
-            kind = name.partition("_")[0]
-            if name in NAMED:
-                label = NAMED[name]
-            else:
-                label = name.replace("_", ": ", 1)
+            colour = OF_SET.get(name.partition("_")[0], GREY)
             weights = np.full(len(values), 1 / len(values))
-            axes.hist(
-                values,
-                bins,
-                weights=weights,
-                histtype="stepfilled",
-                alpha=0.3,
-                color=OF_SET.get(kind, GREY),
-            )
-            axes.hist(
-                values,
-                bins,
-                weights=weights,
-                histtype="step",
-                color=OF_SET.get(kind, GREY),
-                label=label,
-            )
+            label = NAMED.get(name, name.replace("_", ": ", 1))
+            axes.hist(values, bins, weights=weights, alpha=0.3, color=colour)
+            axes.hist(values, bins, weights=weights, histtype="step", color=colour, label=label)
         kept = np.sort(scores["id"])[::-1][max(0, int(np.ceil(0.95 * len(scores["id"]))) - 1)]
         axes.axvline(float(kept), color="black", linestyle=":", linewidth=1)
+        axes.set(xlabel=f"{facts.spec.objective.score} score", yscale="log")
         axes.set_title(title, fontsize=9)
-        axes.set_xlabel(f"{facts.spec.objective.score} score")
-        axes.set_yscale("log")
-    grid.flat[0].set_ylabel("share of images")
-    handles, labels = grid.flat[0].get_legend_handles_labels()
-    figure.legend(
-        handles, labels, loc="outside lower center", ncols=3 if len(sides) > 1 else 2, fontsize=7.5
-    )
+    grid[0, 0].set_ylabel("share of images")
+    _legend_below(figure, ncols=1 + len(sides), fontsize=7.5)
     return figure
 
 
-def _pca(facts: Facts, best: Answers, baseline: Answers | None) -> Figure:
-    sides = [(_best_name(facts), best)] + ([("baseline", baseline)] if baseline is not None else [])
+def _pca(facts: Facts, compared: Compared) -> Figure:
+    sides = _sides(facts, compared)
     figure = Figure(figsize=(3.9 * len(sides), 3.8))
     grid: Any = figure.subplots(1, len(sides), squeeze=False)
     for axes, (title, answers) in zip(grid.flat, sides, strict=True):
@@ -647,69 +484,58 @@ def _pca(facts: Facts, best: Answers, baseline: Answers | None) -> Figure:
         centred = every - every.mean(axis=0)
         _, singular, directions = np.linalg.svd(centred, full_matrices=False)
         shares = singular**2 / max(1e-300, float((singular**2).sum()))
-        plane = centred @ directions[:2].T
-        start = 0
-        for name, rows in sets.items():
-            some = plane[start : start + len(rows)]
-            start += len(rows)
+        ends = np.cumsum([len(rows) for rows in sets.values()])
+        for name, some in zip(sets, np.split(centred @ directions[:2].T, ends), strict=False):
             label = {"id": "in-distribution", "coarse": "outliers", "mixed": "mixtures"}[name]
-            axes.scatter(
-                some[:, 0],
-                some[:, -1],
-                s=7,
-                alpha=0.5,
-                color=OF_SET[name],
-                label=label,
-                linewidths=0,
-            )
+            look: dict[str, Any] = {"s": 7, "alpha": 0.5, "linewidths": 0}
+            axes.scatter(some[:, 0], some[:, -1], color=OF_SET[name], label=label, **look)
         axes.set_title(title, fontsize=9)
-        axes.set_xlabel(f"component 1 ({shares[0]:.0%})")
-        axes.set_ylabel(f"component 2 ({shares[min(1, len(shares) - 1)]:.0%})")
-    handles, labels = grid.flat[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=8, markerscale=2)
+        axes.set(
+            xlabel=f"component 1 ({shares[0]:.0%})", ylabel=f"component 2 ({shares[:2][-1]:.0%})"
+        )
+    _legend_below(figure, ncols=3, fontsize=8, markerscale=2)
     return figure
 
 
-def _lambda(facts: Facts, best: Answers, baseline: Answers | None) -> Figure:
+def _legend_below(figure: Figure, **look: Any) -> None:
+    """One for all panels, by what the first one shows."""
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", **look)
+
+
+def _lambda(facts: Facts, compared: Compared) -> Figure:
+    sides = _sides(facts, compared)
+    best = sides[0][1]
     if not best.confidence.size:
         raise _NothingToDraw("the spec has no outliers to mix with")
+
     figure, axes = _axes(NARROW)
-    sides = [(_best_name(facts), best, BLUE)] + (
-        [("baseline", baseline, ORANGE)] if baseline is not None else []
-    )
-    for who, answers, colour in sides:
+    for (who, answers), colour in zip(sides, (BLUE, ORANGE), strict=False):
         low, high = np.percentile(answers.confidence, [10, 90], axis=1)
         axes.fill_between(LAMBDAS, low, high, color=colour, alpha=0.18, linewidth=0)
         axes.plot(LAMBDAS, answers.confidence.mean(axis=1), color=colour, linewidth=1.8, label=who)
-    target = LAMBDAS + (1 - LAMBDAS) / best.num_classes
-    axes.plot(
-        LAMBDAS, target, color="black", linestyle=":", linewidth=1, label="target of the mixture"
-    )
-    axes.set_xlabel("λ: 0 is the outlier, 1 the in-distribution image")
-    axes.set_ylabel("confidence")
+    target, label = LAMBDAS + (1 - LAMBDAS) / best.num_classes, "target of the mixture"
+    axes.plot(LAMBDAS, target, color="black", linestyle=":", linewidth=1, label=label)
+    axes.set(xlabel="λ: 0 is the outlier, 1 the in-distribution image", ylabel="confidence")
     axes.set_ylim(0, 1.02)
     axes.legend(loc="best")
     return figure
 
 
-def _seeds(facts: Facts) -> Figure:
+def _seeds(facts: Facts, compared: Compared) -> Figure:
     found = _confirmed(facts)
-    metric = found.document["metric"]
-    rows = [row["name"] for row in found.document["rows"] if found.jobs(row["name"])][
-        :MAX_SEEDS_ROWS
-    ]
+    metric, winner = found.document["metric"], found.document["winner"]["name"]
+    rows = [row["name"] for row in found.document["rows"] if found.jobs(row["name"])]
+    rows = rows[:MAX_SEEDS_ROWS][::-1]
     figure, axes = _axes((WIDE[0], 0.9 + 0.36 * len(rows)))
-    for place, row in enumerate(rows[::-1]):
+    for place, row in enumerate(rows):
         values = [job["metrics"][metric] for job in found.jobs(row) if metric in job["metrics"]]
         if not values:
             continue
-        if row == found.document["winner"]["name"]:
-            colour = BLUE
-        else:
-            colour = GREY
+        colour = {winner: BLUE}.get(row, GREY)
         axes.scatter(values, [place] * len(values), s=22, color=colour, alpha=0.75, zorder=3)
         axes.plot([np.mean(values)] * 2, [place - 0.3, place + 0.3], color=colour, linewidth=2)
-    axes.set_yticks(range(len(rows)), rows[::-1])
+    axes.set_yticks(range(len(rows)), rows)
     axes.set_xlabel(metric)
     return figure
 
@@ -723,10 +549,8 @@ def _axes(size: tuple[float, float]) -> tuple[Figure, Axes]:
 
 
 def _best_name(facts: Facts) -> str:
-    if facts.best:
-        return f"trial {facts.best.number}"
-
-    return "best trial"
+    assert facts.best is not None, "no best trial"
+    return f"trial {facts.best.number}"
 
 
 def _confirmed(facts: Facts) -> Confirmation:
@@ -747,15 +571,84 @@ def _positions(
     """The positions of values on an axis; with tick labels if the values are not numbers."""
     if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
         return list(values), None
+
     searched = facts.spec.space.get(name)
-    if searched is not None:
-        known = [str(choice) for choice in (searched.choices or ())]
-    else:
-        known = []
-    choices = known or list(dict.fromkeys(map(str, values)))
+    known = searched.choices if searched is not None else None
+    choices = list(dict.fromkeys(map(str, known or values)))
     return [choices.index(str(value)) for value in values], choices
 
 
-def _whole_numbers(axes: Axes, last: int) -> None:
-    step = max(1, -(-(last + 1) // 16))
-    axes.set_xticks(range(0, last + 1, step))
+_Draw = Callable[[Facts, Compared], Figure]
+FIGURES: tuple[tuple[str, str, str, _Draw], ...] = (
+    (
+        "history", "Optimisation history",
+        ("Every trial's last {metric}, in the order of their starts, and the best so far of the "
+        "complete ones that meet the constraints. Pruned trials were stopped early, so they had fewer epochs."),
+        _history,
+    ),
+    (
+        "importance", "Parameter importance",
+        ("The share of the variance of {metric} that each parameter explains, by fANOVA over the complete trials. "
+        "With fewer than about twenty of them it is only a hint."),
+        _importance,
+    ),
+    (
+        "slices", "Slices",
+        "{metric} over each searched parameter; the others vary too. Darker is later.",
+        _slices,
+    ),
+    (
+        "parallel", "Parallel coordinates",
+        (f"A line per complete trial over the parameters of its method (at most the {MAX_AXES} that matter most), "
+        "coloured by {metric}; the best one is drawn bold. An axis has the same ends for all methods."),
+        _parallel,
+    ),
+    (
+        "tradeoff", "Accuracy against AUROC",
+        ("Validation accuracy and validation AUROC of the complete trials, the constraint, and the "
+        "Pareto front of the two among those that meet it. The cross is the baseline."),
+        _tradeoff,
+    ),
+    (
+        "roc", "ROC curves (validation)",
+        ("In-distribution is positive. Solid is the best trial, dashed the baseline that all trials start from. "
+        "The search has used these images."),
+        _roc,
+    ),
+    (
+        "roc_test", "ROC curves (sealed test)",
+        "The confirmed winner (solid) and its method's defaults (dashed), a thin line per seed.",
+        _roc_test,
+    ),
+    (
+        "scores", "Scores",
+        ("Distributions of the score of the best trial and of the baseline over validation images. The dotted line "
+        "keeps 95% of the in-distribution images."),
+        _scores,
+    ),
+    (
+        "scores_test", "Scores (sealed test)",
+        ("Distributions of the score of the confirmed winner's first seed over the sealed test images. The dotted "
+        "line keeps 95% of the in-distribution ones."),
+        _scores_test,
+    ),
+    (
+        "pca", "Logits",
+        ("The first two principal components of the logits of in-distribution images, outliers and mixtures of "
+        "the two (0.2 < λ < 0.8), each network with its own axes."),
+        _pca,
+    ),
+    (
+        "lambda", "Confidence along λ",
+        ("The largest probability for λ · in-distribution image + (1 − λ) · outlier: mean and 10th to 90th "
+        "percentile over pairs of validation images. The method's promise is a smooth decay from right to left; "
+        "the dotted line is its target, λ + (1 − λ) / K."),
+        _lambda,
+    ),
+    (
+        "seeds", "Seed spread",
+        "Test AUROC of every fresh training of each row of the confirmation; the bar is the mean.",
+        _seeds,
+    ),
+)  # fmt: skip
+"""Name, title and caption of each, and what draws it."""
