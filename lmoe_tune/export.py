@@ -285,7 +285,7 @@ def _measured(deployed: Logits, winner: Winner, home: Path) -> dict[str, Any]:
         ]
     )
     scores = found.scores[: len(validation.images)]
-    threshold = threshold_at_tpr(scores, TPR)
+    threshold = threshold_at_tpr(scores, TPR).item()
     labels = torch.from_numpy(validation.labels)
     measured = validation_metrics(found, labels, len(validation.fine))
     return {

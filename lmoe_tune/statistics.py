@@ -23,6 +23,7 @@ level of its own, and so has each *look* at it with more runs: see `Asked`.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -31,6 +32,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import brentq
 from scipy.special import chdtri, ndtri, stdtrit
+
+from lmoe_tune.wording import counted
 
 Floats = npt.NDArray[np.float64]
 VerdictName = Literal["real", "small", "noise", "worse"]
@@ -125,13 +128,13 @@ class Paired:
     """
     correlation: float | None
     """Of the two configurations' values over the pairs of a split; None if there is none."""
-    num_pairs: int
-    num_splits: int
+    pairs: int
+    splits: int
 
     @property
     def spreads(self) -> Spreads:
         """What the seeds of later comparisons are planned with."""
-        return Spreads(self.seed_sd, self.image_sd, self.num_pairs, self.num_splits)
+        return Spreads(self.seed_sd, self.image_sd, self.pairs, self.splits)
 
     @property
     def gain(self) -> float:
@@ -343,43 +346,39 @@ def verdict(
     others = [own_defaults, *(name for name in comparators if name != own_defaults)]
     paired = tuple(compare(runs, winner, others, [metric], in_order=in_order))
     own = paired[0]
-    measured = _measured(runs, winner, own, asked)
     if own.p is None:
-        pairs = _counted(own.num_pairs, "pair")
         sentence = (
-            f"Too few seeds: {pairs} of runs of {winner} and {own.against} allow no test; "
-            "two are the least, five are better."
+            f"Too few seeds: {counted(own.pairs, 'pair')} of runs of {winner} and {own.against} "
+            "allow no test; two are the least, five are better."
         )
         return Verdict("noise", sentence, paired)
 
+    measured = _measured(runs, winner, own, asked)
     if missing:
         sentence = (
-            f"Not finished: {_counted(len(missing), 'training')} of {winner} or {own.against} "
+            f"Not finished: {counted(len(missing), 'training')} of {winner} or {own.against} "
             f"without a result ({missing[0]}), so nothing is called real yet ({measured})."
         )
         return Verdict("noise", sentence, paired)
 
     is_beyond = own.p / 2 < asked.level
-    if is_beyond and own.gain > 0:
-        objection = _objection(
-            runs, winner, own.against, margin=accuracy_margin, least=accuracy_least
-        )
-        if objection is not None:
-            name, why = objection
-            return Verdict(name, f"{name.capitalize()}: {why} ({measured}).", paired)
-
-    if is_beyond and own.gain < 0:
+    if not is_beyond:
+        sentence = f"Not distinguishable from noise: {winner} against {own.against} ({measured})."
+        return Verdict("noise", sentence, paired)
+    if own.gain < 0:
         return Verdict("worse", f"Worse: {winner} falls behind {own.against} ({measured}).", paired)
-    if is_beyond and abs(own.difference) > own.noise_floor:
+
+    objection = _objection(runs, winner, own.against, margin=accuracy_margin, least=accuracy_least)
+    if objection is not None:
+        name, why = objection
+        return Verdict(name, f"{name.capitalize()}: {why} ({measured}).", paired)
+    if abs(own.difference) > own.noise_floor:
         return Verdict("real", f"Real: {winner} is better than {own.against} ({measured}).", paired)
-    if is_beyond:
-        sentence = (
-            f"Small: {winner} is better than {own.against}, but by less than one seed is off by "
-            f"({measured})."
-        )
-        return Verdict("small", sentence, paired)
-    sentence = f"Not distinguishable from noise: {winner} against {own.against} ({measured})."
-    return Verdict("noise", sentence, paired)
+    sentence = (
+        f"Small: {winner} is better than {own.against}, but by less than one seed is off by "
+        f"({measured})."
+    )
+    return Verdict("small", sentence, paired)
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
@@ -407,34 +406,28 @@ def in_sequence(p_values: Sequence[float | None], *, in_order: bool = True) -> l
 
 
 def _paired(runs: Sequence[Run], configuration: str, other: str, metric: str) -> Paired:
-    theirs = {(run.split, run.seed): run for run in _of(runs, other)}
-    own = {(run.split, run.seed): run for run in _of(runs, configuration)}
-    shared = sorted(own.keys() & theirs.keys())
-    if not shared:
+    pairs = _pairs(runs, configuration, other)
+    if not pairs:
         raise ValueError(f"{configuration} and {other} share no split and seed")
 
     differences, variances, off_own, off_theirs = [], [], [], []
-    splits = sorted({split for split, _ in shared})
+    splits = sorted({own.split for own, _ in pairs})
     for split in splits:
-        pairs = [(own[key], theirs[key]) for key in shared if key[0] == split]
-        own_values = np.array([ours.metrics[metric] for ours, _ in pairs])
-        their_values = np.array([their.metrics[metric] for _, their in pairs])
+        of_split = [pair for pair in pairs if pair[0].split == split]
+        own_values = np.array([own.metrics[metric] for own, _ in of_split])
+        their_values = np.array([their.metrics[metric] for _, their in of_split])
         differences.append(own_values - their_values)
         off_own.append(own_values - own_values.mean())
         off_theirs.append(their_values - their_values.mean())
-        resampled = [_resampled(ours, metric) - _resampled(their, metric) for ours, their in pairs]
+        resampled = [_resampled(own, metric) - _resampled(their, metric) for own, their in of_split]
         variances.append(float(np.mean(resampled, axis=0).var()))
 
     together = np.concatenate(differences)
-    if len(shared) > 1:
-        spread = float(together.var(ddof=1))
-    else:
-        spread = 0.0
     found = estimate(differences, variances)
-    if found and found.seed_df:
-        within = math.sqrt(found.seed_variance * len(shared))
-    else:
-        within = 0.0
+    spread = within = 0.0
+    if found is not None:
+        spread = float(together.var(ddof=1))
+        within = math.sqrt(found.seed_variance * len(pairs))
     return Paired(
         against=other,
         metric=metric,
@@ -446,20 +439,23 @@ def _paired(runs: Sequence[Run], configuration: str, other: str, metric: str) ->
         seed_sd=within,
         image_sd=math.sqrt(float(np.mean(variances))),
         correlation=_correlation(np.concatenate(off_own), np.concatenate(off_theirs)),
-        num_pairs=len(shared),
-        num_splits=len(splits),
+        pairs=len(pairs),
+        splits=len(splits),
     )
+
+
+def _pairs(runs: Sequence[Run], configuration: str, other: str) -> list[tuple[Run, Run]]:
+    """The runs of both with the same split and seed, in their order."""
+    own = {(run.split, run.seed): run for run in _of(runs, configuration)}
+    theirs = {(run.split, run.seed): run for run in _of(runs, other)}
+    return [(own[key], theirs[key]) for key in sorted(own.keys() & theirs.keys())]
 
 
 def _objection(
     runs: Sequence[Run], winner: str, other: str, *, margin: float | None, least: float | None
 ) -> tuple[VerdictName, str] | None:
     """Why a winner with the better metric is not called better all the same."""
-    shared = {(run.split, run.seed) for run in _of(runs, winner)}
-    shared &= {(run.split, run.seed) for run in _of(runs, other)}
-    own = [run for run in _of(runs, winner) if (run.split, run.seed) in shared]
-    theirs = [run for run in _of(runs, other) if (run.split, run.seed) in shared]
-
+    own, theirs = zip(*_pairs(runs, winner, other), strict=True)
     diverged = sum(run.diverged for run in own)
     if diverged > sum(run.diverged for run in theirs):
         why = (
@@ -488,21 +484,14 @@ def _objection(
 
 
 def _measured(runs: Sequence[Run], winner: str, own: Paired, asked: Asked) -> str:
+    assert own.p is not None, "no test"
     of_winner = summarise(runs, winner, own.metric)
-    parts = [f"{own.metric} {own.difference:+.4f} over {_counted(own.num_pairs, 'pair')} of runs"]
-    if own.p is not None:
-        parts.append(f"one-sided p {own.p / 2:.2g} against {asked.level:.2g} at {asked}")
-    parts.append(f"noise floor {own.noise_floor:.4f}")
-    spread = f"minimum {of_winner.minimum:.4f} and median {of_winner.median:.4f} over its seeds"
-    parts.append(f"mean {of_winner.mean:.4f}, {spread}")
-    return "; ".join(parts)
-
-
-def _counted(count: int, noun: str) -> str:
-    if count == 1:
-        return f"{count} {noun}"
-
-    return f"{count} {noun}s"
+    return (
+        f"{own.metric} {own.difference:+.4f} over {counted(own.pairs, 'pair')} of runs; "
+        f"one-sided p {own.p / 2:.2g} against {asked.level:.2g} at {asked}; "
+        f"noise floor {own.noise_floor:.4f}; mean {of_winner.mean:.4f}, minimum "
+        f"{of_winner.minimum:.4f} and median {of_winner.median:.4f} over its seeds"
+    )
 
 
 def _correlation(own: Floats, theirs: Floats) -> float | None:
@@ -612,11 +601,9 @@ def seeds_needed(effect: float, seed_sd: float, image_sd: float, level: float) -
     if least_difference(MAX_SEEDS, seed_sd, image_sd, level) > effect:
         return None
 
-    low, high = 1, MAX_SEEDS
-    while high - low > 1:
-        middle = (low + high) // 2
-        if least_difference(middle, seed_sd, image_sd, level) > effect:
-            low = middle
-        else:
-            high = middle
-    return high
+    counts = range(2, MAX_SEEDS + 1)
+    return counts[
+        bisect_left(
+            counts, True, key=lambda n: least_difference(n, seed_sd, image_sd, level) <= effect
+        )
+    ]

@@ -17,7 +17,7 @@ import pytest
 import torch
 from scipy.stats import ttest_1samp
 
-from lmoe_tune.evaluation.detection import aurocs
+from lmoe_tune.evaluation import auroc
 from lmoe_tune.statistics import (
     SURE,
     Asked,
@@ -66,7 +66,7 @@ def test_a_difference_by_hand() -> None:
     half = 2.776445 * math.sqrt(0.00025 / 5)  # t with 4 degrees of freedom
     assert found.ci95 == pytest.approx((0.02 - half, 0.02 + half), rel=1e-5)
     assert found.p == pytest.approx(0.04742, abs=1e-5)  # t = 2.828427
-    assert (found.num_pairs, found.num_splits) == (5, 1)
+    assert (found.pairs, found.splits) == (5, 1)
 
 
 def test_the_noise_of_the_test_images_counts_once_for_all_seeds() -> None:
@@ -152,7 +152,7 @@ def test_questions_and_looks_share_one_level() -> None:
 def test_only_pairs_of_the_same_split_and_seed_are_compared() -> None:
     runs = runs_of({"winner": [0.9, 0.8, 0.7], "defaults": [0.8, 0.7]})
     (found,) = compare(runs, "winner", ["defaults"], [METRIC])
-    assert found.num_pairs == 2
+    assert found.pairs == 2
     assert found.difference == pytest.approx(0.1)
     with pytest.raises(ValueError, match="share no split and seed"):
         compare([*runs, Run("other", 5, 0, {METRIC: 0.1})], "winner", ["other"], [METRIC])
@@ -419,7 +419,7 @@ def measured_runs(
             chosen = rng.integers(num_images, size=(num_resamples, num_images))
             chosen[0] = np.arange(num_images)
             drawn.append(torch.from_numpy(scores[..., chosen]))
-        return aurocs(*drawn)
+        return auroc(*drawn)
 
     gains = np.zeros(num_candidates)
     gains[0] = effect

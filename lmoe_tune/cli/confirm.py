@@ -230,7 +230,7 @@ def _print_reseeding(result: Reseeding, form: Format) -> None:
     for name, gain in result.gains.items():
         typer.echo(
             f"{name} minus {gain.against}: {gain.difference:+.4f} in {metric}, "
-            f"standard deviation {gain.seed_sd:.4f} over {gain.num_pairs} pairs"
+            f"standard deviation {gain.seed_sd:.4f} over {gain.pairs} pairs"
         )
     for row in rows:
         if row["diverged"]:

@@ -10,23 +10,16 @@ on validation images beforehand, `tuned_comparators` searches for the other meth
 verdict should warn of, add a function to `cautions`.
 """
 
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lmoe_tune.confirmation.result import Confirmation
-    from lmoe_tune.confirmation.running import confirm
-
-__all__ = ["Confirmation", "confirm"]
+    from _typeshed import DataclassInstance
 
 
-def __getattr__(name: str) -> Any:
-    # A worker imports `job` from here, and needs neither the searches nor Ray's driver.
-    if name == "confirm":
-        from lmoe_tune.confirmation.running import confirm
-
-        return confirm
-    if name == "Confirmation":
-        from lmoe_tune.confirmation.result import Confirmation
-
-        return Confirmation
-    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+def plain(found: DataclassInstance) -> dict[str, Any]:
+    """What a command found, as plain values: its JSON document."""
+    return dict(json.loads(json.dumps(asdict(found), default=dict)))

@@ -59,8 +59,8 @@ def cautions_of(
             f"training starts from the weights '{spec.model.weights}', and what they were trained on "
             "may include the novel classes"
         )
-    if 1 < verdict.paired[0].num_pairs < FEW_SEEDS:
-        found.append(f"{verdict.paired[0].num_pairs} pairs are few: five find much more")
+    if 1 < verdict.paired[0].pairs < FEW_SEEDS:
+        found.append(f"{verdict.paired[0].pairs} pairs are few: five find much more")
     return list(dict.fromkeys(found))
 
 

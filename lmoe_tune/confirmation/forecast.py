@@ -13,10 +13,11 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from lmoe_tune.confirmation import plain
 from lmoe_tune.confirmation.asking import foresee
 from lmoe_tune.confirmation.job_ledger import JobLedger, distinct
 from lmoe_tune.confirmation.plan import RESEED_FILE, Plan
@@ -89,7 +90,7 @@ class Forecast:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
-        return dict(json.loads(json.dumps(asdict(self))))
+        return plain(self)
 
     def lines(self) -> list[str]:
         """The same in words."""

@@ -228,7 +228,7 @@ def measure(
         "predicted": predicted.cpu().numpy(),
         "confidence": confidence.cpu().numpy(),
         "fingerprint": np.array(test.fingerprint),
-        "novel_auroc": np.array([auroc(scores[ID], of_class) for of_class in fine]),
+        "novel_auroc": np.array([auroc(scores[ID], of_class).item() for of_class in fine]),
         "novel_count": counts,
         "novel_class": novel,
     }

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from lmoe_tune.confirmation import plain
 from lmoe_tune.confirmation.forecast import Forecast
 from lmoe_tune.confirmation.job_ledger import Job, JobLedger
 from lmoe_tune.confirmation.plan import RESEED_FILE, VAL_DIVERGED, Plan
@@ -56,10 +57,7 @@ class Reseeding:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
-        plain = json.loads(json.dumps(asdict(self), default=dict))
-        for pair in plain["gains"].values():
-            pair["pairs"], pair["splits"] = pair.pop("num_pairs"), pair.pop("num_splits")
-        return dict(plain)
+        return plain(self)
 
 
 def write_spreads(study: JobLedger, spreads: Spreads) -> None:

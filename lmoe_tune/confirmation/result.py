@@ -6,12 +6,13 @@ import io
 import json
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from lmoe_tune.confirmation import plain
 from lmoe_tune.confirmation.asking import ask, look
 from lmoe_tune.confirmation.cautions import accuracy_bounds, cautions_of
 from lmoe_tune.confirmation.job_ledger import Job, JobLedger
@@ -128,10 +129,7 @@ class Confirmation:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
-        plain = json.loads(json.dumps(asdict(self), default=dict))
-        for pair in plain["paired"]:
-            pair["pairs"], pair["splits"] = pair.pop("num_pairs"), pair.pop("num_splits")
-        return dict(plain)
+        return plain(self)
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,8 @@
 """How well scores separate in-distribution (ID, the positive class) from out-of-distribution (OOD),
 with ties counted exactly.
 
-Scores are (..., N) of ID and (..., M) of OOD images; the functions named in the plural give one
-number for each leading index, so that a thousand resamples take one call. They only sort and count,
-on the scores' device.
+Scores are (..., N) of ID and (..., M) of OOD images; the functions give one number for each leading
+index, so that a thousand resamples take one call. They only sort and count, on the scores' device.
 """
 
 from __future__ import annotations
@@ -12,35 +11,8 @@ import torch
 from torch import Tensor
 
 
-def auroc(id_scores: Tensor, ood_scores: Tensor) -> float:
-    """P(ID score > OOD score) + P(tie) / 2 over all pairs; inputs (N,) and (M,), neither empty."""
-    return aurocs(id_scores, ood_scores).item()
-
-
-def tnr_at_tpr(id_scores: Tensor, ood_scores: Tensor, tpr: float = 0.95) -> float:
-    """True-negative rate on OOD at the highest threshold that keeps `tpr` of the ID scores (score
-    >= threshold).
-    """
-    return tnrs_at_tpr(id_scores, ood_scores, tpr).item()
-
-
-def threshold_at_tpr(id_scores: Tensor, tpr: float = 0.95) -> float:
-    """The highest threshold with at least `tpr` of the ID scores (N,) at or above it."""
-    return _thresholds(id_scores, tpr).item()
-
-
-def aupr_in(id_scores: Tensor, ood_scores: Tensor) -> float:
-    """Area under the precision-recall curve, ID positive: scikit-learn's average precision."""
-    return auprs_in(id_scores, ood_scores).item()
-
-
-def aupr_out(id_scores: Tensor, ood_scores: Tensor) -> float:
-    """The same with OOD positive and the scores negated."""
-    return auprs_in(-ood_scores, -id_scores).item()
-
-
-def aurocs(id_scores: Tensor, ood_scores: Tensor) -> Tensor:
-    """AUROC (...,); see `auroc`."""
+def auroc(id_scores: Tensor, ood_scores: Tensor) -> Tensor:
+    """P(ID score > OOD score) + P(tie) / 2 over all pairs, (...,); neither set may be empty."""
     _refuse_empty(id_scores, ood_scores)
     ordered, ood_scores = id_scores.contiguous().sort(dim=-1).values, ood_scores.contiguous()
     below = torch.searchsorted(ordered, ood_scores, side="left")
@@ -50,14 +22,23 @@ def aurocs(id_scores: Tensor, ood_scores: Tensor) -> Tensor:
     return half_pairs.double() / (2 * ordered.shape[-1] * ood_scores.shape[-1])
 
 
-def tnrs_at_tpr(id_scores: Tensor, ood_scores: Tensor, tpr: float = 0.95) -> Tensor:
-    """True-negative rates (...,); see `tnr_at_tpr`."""
+def tnr_at_tpr(id_scores: Tensor, ood_scores: Tensor, tpr: float = 0.95) -> Tensor:
+    """True-negative rate (...,) on OOD at the highest threshold that keeps `tpr` of the ID scores
+    (score >= threshold).
+    """
     _refuse_empty(id_scores, ood_scores)
-    return (ood_scores < _thresholds(id_scores, tpr)[..., None]).double().mean(dim=-1)
+    return (ood_scores < threshold_at_tpr(id_scores, tpr)[..., None]).double().mean(dim=-1)
 
 
-def auprs_in(id_scores: Tensor, ood_scores: Tensor) -> Tensor:
-    """Average precisions (...,); see `aupr_in`.
+def threshold_at_tpr(id_scores: Tensor, tpr: float = 0.95) -> Tensor:
+    """The highest threshold (...,) with at least `tpr` of the ID scores at or above it."""
+    _refuse_empty(id_scores)
+    kept = -int(-tpr * id_scores.shape[-1] // 1)  # ceil
+    return id_scores.sort(dim=-1, descending=True).values[..., kept - 1]
+
+
+def aupr_in(id_scores: Tensor, ood_scores: Tensor) -> Tensor:
+    """Area under the precision-recall curve (...,), ID positive: scikit-learn's average precision.
 
     The recall rises by 1 / N at every ID image, where the precision counts all images that score at
     least as high: the result is the mean of these precisions over the ID images.
@@ -71,10 +52,9 @@ def auprs_in(id_scores: Tensor, ood_scores: Tensor) -> Tensor:
     return (true.double() / (true + false)).mean(dim=-1)
 
 
-def _thresholds(id_scores: Tensor, tpr: float) -> Tensor:
-    _refuse_empty(id_scores)
-    kept = -int(-tpr * id_scores.shape[-1] // 1)  # ceil
-    return id_scores.sort(dim=-1, descending=True).values[..., kept - 1]
+def aupr_out(id_scores: Tensor, ood_scores: Tensor) -> Tensor:
+    """The same with OOD positive and the scores negated."""
+    return aupr_in(-ood_scores, -id_scores)
 
 
 def _refuse_empty(*score_sets: Tensor) -> None:

@@ -92,17 +92,6 @@ def _reduced(logits: Tensor, name: Score) -> Outputs:
     return Outputs(scores, named, logits.argmax(dim=1), logits.isfinite().all())
 
 
-def accuracy(logits: Tensor, labels: Tensor) -> float:
-    """Share of rows of (N, K) whose largest logit is the label (N,)."""
-    return (logits.argmax(dim=1) == labels).double().mean().item()
-
-
-def ece(logits: Tensor, labels: Tensor) -> float:
-    """Expected calibration error of logits (N, K) against labels (N,): `calibration_errors`."""
-    found = _reduced(logits, "msp")
-    return calibration_errors(found.confidence, found.predicted == labels).item()
-
-
 def calibration_errors(confidence: Tensor, correct: Tensor) -> Tensor:
     """Expected calibration error (Guo et al., 2017) of confidences and bools (..., N), for each
     leading index.

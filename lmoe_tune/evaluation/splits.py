@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from lmoe_tune.evaluation.detection import auprs_in, aurocs, tnrs_at_tpr
+from lmoe_tune.evaluation.detection import aupr_in, aupr_out, auroc, tnr_at_tpr
 from lmoe_tune.evaluation.scores import SCORES, Outputs, Score, calibration_errors, outputs
 
 Floats = npt.NDArray[np.float64]
@@ -43,18 +43,18 @@ def validation_metrics(found: Outputs, labels: Tensor, num_fine: int) -> dict[st
     ends = ["", *(f"_{name}" for name in SCORES.values())]
     id_scores, fine, coarse = rows.tensor_split([num_id, num_id + num_fine], dim=1)
 
-    aurocs_of = []
+    aurocs = []
     for name, ood_scores in (("fine", fine), ("coarse", coarse)):
         if ood_scores.shape[1] == 0:
             continue
-        auroc, tnr95 = aurocs(id_scores, ood_scores), tnrs_at_tpr(id_scores, ood_scores)
+        areas, tnr95 = auroc(id_scores, ood_scores), tnr_at_tpr(id_scores, ood_scores)
         for place, end in enumerate(ends):
-            metrics[f"val_{name}_auroc{end}"] = auroc[place]
+            metrics[f"val_{name}_auroc{end}"] = areas[place]
             metrics[f"val_{name}_fpr95{end}"] = 1 - tnr95[place]
         metrics[f"val_{name}_tnr95"] = tnr95[0]
-        aurocs_of.append(auroc[0])
-    if aurocs_of:
-        metrics["val_auroc"] = torch.stack(aurocs_of).mean()
+        aurocs.append(areas[0])
+    if aurocs:
+        metrics["val_auroc"] = torch.stack(aurocs).mean()
 
     values = torch.stack(list(metrics.values())).tolist()  # GPU sync: once per evaluation only
     return dict(zip(metrics, values, strict=True))
@@ -178,19 +178,19 @@ def _measured(
     }
     against = {name: _detection(id_scores, of) for name, of in scores.items() if name != "id"}
     coarse = {name: of for name, of in against.items() if name not in ("fine", "outliers")}
-    aurocs_of = []
+    aurocs = []
     if "fine" in against:
         metrics |= {f"test_fine_{name}": value for name, value in against["fine"].items()}
-        aurocs_of.append(metrics["test_fine_auroc"])
+        aurocs.append(metrics["test_fine_auroc"])
     if coarse:
         for name in next(iter(coarse.values())):
             metrics[f"test_coarse_{name}"] = torch.stack([of[name] for of in coarse.values()]).mean(
                 dim=0
             )
         metrics |= {f"test_{name}_auroc": of["auroc"] for name, of in coarse.items()}
-        aurocs_of.append(metrics["test_coarse_auroc"])
-    if aurocs_of:
-        metrics["test_auroc"] = torch.stack(aurocs_of).mean(dim=0)
+        aurocs.append(metrics["test_coarse_auroc"])
+    if aurocs:
+        metrics["test_auroc"] = torch.stack(aurocs).mean(dim=0)
     for name, value in against.get("outliers", {}).items():
         metrics[f"test_outliers_{name}"] = value
     return metrics
@@ -215,8 +215,8 @@ def chance_metrics(sizes: Mapping[str, int], num_classes: int) -> dict[str, floa
 
 def _detection(id_scores: Tensor, ood_scores: Tensor) -> dict[str, Tensor]:
     return {
-        "auroc": aurocs(id_scores, ood_scores),
-        "tnr95": tnrs_at_tpr(id_scores, ood_scores),
-        "aupr_in": auprs_in(id_scores, ood_scores),
-        "aupr_out": auprs_in(-ood_scores, -id_scores),
+        "auroc": auroc(id_scores, ood_scores),
+        "tnr95": tnr_at_tpr(id_scores, ood_scores),
+        "aupr_in": aupr_in(id_scores, ood_scores),
+        "aupr_out": aupr_out(id_scores, ood_scores),
     }

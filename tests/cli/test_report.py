@@ -45,6 +45,7 @@ FIGURES = {
     "lambda", "seeds",
 }  # fmt: skip
 OF_CONFIRM = {"roc_test", "scores_test", "seeds"}
+NO_WEIGHTS = Compared(None, None, ("none",))
 HOSTILE = "<script>alert('x')</script>"
 
 
@@ -330,7 +331,9 @@ def test_conditional_and_categorical_parameters_and_two_objectives_are_drawn(
     for name in ("history", "importance", "slices", "parallel", "tradeoff"):
         assert drawn[name].png is not None, drawn[name].missing
 
-    panels = {axes.get_title(loc="left"): axes for axes in _parallel(gather(ledger)).axes}
+    panels = {
+        axes.get_title(loc="left"): axes for axes in _parallel(gather(ledger), NO_WEIGHTS).axes
+    }
     of_each = Counter(trial.params["method"] for trial in ledger.trials())
     assert panels.keys() == {f"{method}, {count} trials" for method, count in of_each.items()}
     for title, axes in panels.items():
@@ -354,7 +357,7 @@ def test_no_label_of_an_axis_covers_its_neighbour(
     values = [0.5 + place / 100 for place in range(20)]
     ledger = sweep("wide", *values, trials=20, more=(f"space={space}", "search.sampler=random"))
     with mpl.rc_context(STYLE):
-        figure = draw(gather(ledger))
+        figure = draw(gather(ledger), NO_WEIGHTS)
         FigureCanvasAgg(figure).draw()
     for axes in figure.axes:
         low, high = sorted(axes.get_xlim())
