@@ -197,9 +197,12 @@ def test_a_trial_leaves_the_users_process_as_it_was_and_goes_on_where_it_was(
     torch.manual_seed(5)
     expected = torch.rand(1)
     torch.manual_seed(5)
-    first = lt.train(spec, home=tmp_path)
+    observer, said = lt.Observer(), list[str]()
+    observer.on_message = said.append  # type: ignore[method-assign]
+    first = lt.train(spec, home=tmp_path, observer=observer)
     epochs = iter(first)
     assert next(epochs).epoch == 1
+    assert any("resources.epoch_timeout is not heeded here" in text for text in said)
     epochs.close()  # type: ignore[attr-defined]
     again = lt.train(spec, home=tmp_path)
     assert [epoch.epoch for epoch in again] == [2, 3]

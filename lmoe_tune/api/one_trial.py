@@ -35,8 +35,8 @@ class SingleTrial:
     """A trial to iterate over: each step trains one epoch and gives its result.
 
     Started a second time, it continues after its last checkpoint, unless spec, parameters or code have
-    changed since; epochs that were given before are in `epochs`. `resources` is a sweep's, and its
-    `epoch_timeout` is not heeded here.
+    changed since; epochs that were given before are in `epochs`. `resources` is a sweep's; its
+    `epoch_timeout`, which ends a process, is not heeded here, and the observer is told so.
 
     Attributes:
         folder: its checkpoints and records.
@@ -98,10 +98,10 @@ class SingleTrial:
         from lmoe_tune.training.trial import run_trial
 
         spec, observer = self.spec, self._observer
-        inspected = refuse_unsound(spec.data, self._home, observer.on_work)
-        if not self._epochs:
-            for problem in inspected.problems:
-                observer.on_message(f"warning: {problem}")
+        say = observer.on_message
+        refuse_unsound(spec.data, self._home, observer.on_work, None if self._epochs else say)
+        if spec.resources.epoch_timeout is not None:
+            say("resources.epoch_timeout is not heeded here: it ends a process, and is for sweeps")
         self._make_folder()
         write_durably(self.folder / "spec.yaml", resolved_yaml(spec).encode())
         write_durably(self.folder / "params.json", json.dumps(self.params, indent=1).encode())
@@ -110,12 +110,11 @@ class SingleTrial:
             spec.data,
             self._home,
             progress=lambda done, total: observer.on_work("images decoded", done, total),
-            say=observer.on_message,
+            say=say,
         )
 
         objective = self._method.objective(self.params)
         checkpoints = self.folder / "checkpoints"
-        # An epoch's time limit ends the process, which is the user's here.
         resources = spec.resources.model_copy(update={"epoch_timeout": None})
         spec = spec.model_copy(update={"resources": resources})
         epochs = run_trial(spec, objective, self.params, home=self._home, folder=checkpoints)

@@ -123,14 +123,29 @@ def inspect(data: DataSpec, home: Path, say: Say | None = None) -> Inspection:
     )
 
 
-def refuse_unsound(data: DataSpec, home: Path, say: Say | None = None) -> Inspection:
-    """The inspection that a search starts with. Raises UsageError with every problem that stops
-    it."""
+def refuse_unsound(
+    data: DataSpec,
+    home: Path,
+    say: Say | None = None,
+    warn: Callable[[str], None] | None = None,
+) -> None:
+    """The inspection that a search starts with.
+
+    Args:
+        say: is told how far the reading of the data is.
+        warn: is told each problem that is no reason to stop.
+
+    Raises:
+        UsageError: with every problem that stops a search.
+    """
     found = inspect(data, home, say)
     if found.stops:
         lines = "\n".join(str(problem) for problem in found.problems if problem.stops)
         raise UsageError(f"the data cannot be searched on:\n{lines}")
-    return found
+
+    if warn is not None:
+        for problem in found.problems:
+            warn(f"warning: {problem}")
 
 
 def problem_of_lists(data: DataSpec) -> Finding | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 import re
 import shutil
 import signal
@@ -55,6 +56,7 @@ NAMESPACE = "lmoe-tune"  # of Ray's, for the names of sweeps
 ASKED_EVERY_S = 0.05
 START_PATIENCE_S = 10.0  # of a user who wants out; Ray takes 2 to 5 s
 SHUTDOWN_PATIENCE_S = 30.0  # Ray takes 1 to 5 s
+CLIENT_MODE = "RAY_CLIENT_MODE"  # Ray sets it to 0 when it is imported
 CORE_SETTING = re.compile("RAY_[a-z].*")
 ANSWERS_WITHIN_S = 10.0
 LARGEST_PORT = 65535
@@ -147,20 +149,18 @@ def started(
         UsageError: what the user has set for it cannot be.
         KeyboardInterrupt: it was given up.
     """
-    if not _runs_here():
-        refuse_unusable(address)
-    address = address or os.environ.get("RAY_ADDRESS") or None
-    import ray
-
-    if ray.is_initialized():
-        with _environment(local=False):
-            there = Cluster(local=False, vitals=_vitals(local=False), stays=True)
-            try:
-                yield there
-            finally:
-                there.end_presence()
-        return
     with ExitStack() as stack:
+        stack.callback(random.setstate, random.getstate())  # Ray draws numbers for itself
+        if _runs_here():
+            stack.enter_context(_environment(local=False))
+            there = Cluster(local=False, vitals=_vitals(local=False), stays=True)
+            stack.callback(there.end_presence)
+            yield there
+            return
+
+        refuse_unusable(address)
+        address = address or os.environ.get("RAY_ADDRESS") or None
+        _import_ray()  # not within its settings: it would read them once and for all
         stack.enter_context(_environment(local=address is None))
         folder = workers = None
         if address is None:
@@ -201,6 +201,20 @@ def _environment(*, local: bool) -> Iterator[None]:
         for name in (rays - before.keys()) | ours.keys():
             if name not in ours or os.environ.get(name) == ours[name]:
                 _set_variable(name, before.get(name))
+
+
+def _import_ray() -> None:
+    """Import Ray, and put back what that changes in the process, which is the user's.
+
+    The packages on the import path that it brings along are imported then, its hook for uncaught
+    errors only reports them to the cluster, and its variable says what is so without it.
+    """
+    hook, path, had_variable = sys.excepthook, [*sys.path], CLIENT_MODE in os.environ
+    import ray  # noqa: F401
+
+    sys.excepthook, sys.path[:] = hook, path
+    if not had_variable:
+        os.environ.pop(CLIENT_MODE, None)
 
 
 def _set_variable(name: str, value: str | None) -> None:

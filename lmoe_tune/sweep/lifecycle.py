@@ -76,12 +76,9 @@ def prepare(
     refuse_closed(folder)
     make_sampler(loaded.spec, 0)  # refuses one whose package is missing
     refuse_unusable(folder.home)
-    inspected = refuse_unsound(loaded.spec.data, folder.home, say)
-    if fresh or not folder.exists():
-        if warn is not None:
-            for problem in inspected.problems:
-                warn(f"warning: {problem}")
-
+    is_new = fresh or not folder.exists()
+    refuse_unsound(loaded.spec.data, folder.home, say, warn if is_new else None)
+    if is_new:
         data = loaded.spec.data
         refuse_no_room(load_search_data(data, folder.home).files(), data, folder.home)
         ready, sources = warm_started(resolve_platform(loaded.spec), folder.home)

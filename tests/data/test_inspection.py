@@ -287,7 +287,11 @@ def test_what_a_reader_left_out_is_a_warning_that_a_search_gives_too(tmp_path: P
     trees.class_folders(tmp_path, ("ant", "bee", "cat", "dog"))
     (tmp_path / "elk").mkdir()
     data = DataSpec(id=Dataset(dataset="folder", root=str(tmp_path)))
-    (problem,) = refuse_unsound(data, tmp_path / "home").problems
+    said: list[str] = []
+    home = tmp_path.with_name("home")
+    refuse_unsound(data, home, warn=said.append)
+    (problem,) = inspect(data, home).problems
+    assert said == [f"warning: {problem}"], "a search warns of it"
     assert not problem.stops and problem.where == "data.id"
     assert problem.what == "folders without an image are left out: elk"
 

@@ -13,7 +13,7 @@ from tests.end_to_end.conftest import PATIENCE_S, Command
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
 SETUP = """
-import asyncio, json, os, signal, sys, threading, time
+import asyncio, json, os, random, signal, sys, threading, time
 import lmoe_tune as lt
 
 SPEC = lt.load_spec("digits", ["train.epochs=2", "model.baseline.epochs=2"])
@@ -59,23 +59,42 @@ def test_a_sweep_is_a_function_that_prints_nothing_and_gives_everything_back(
     found = run(
         command,
         """
-import ray  # sets a variable itself
-
 before, environment, seen = handlers(), dict(os.environ), Seen()
+import numpy as np
+
+drawn = np.random.get_state()[1]
+numbers, path, hook = random.getstate(), list(sys.path), sys.excepthook
 sweep = search(observer=seen)
-answer(
+import ray
+
+same = {
+    "signals": before == handlers(),
+    "environment": environment == dict(os.environ),
+    "numbers": numbers == random.getstate() and (drawn == np.random.get_state()[1]).all(),
+    "path": path == sys.path,
+    "hook": hook is sys.excepthook,
+}
+found = dict(
     state=sweep.state,
     trials=[trial.number for trial in sweep.trials],
-    ended=sorted(seen.ended),
     best=sweep.best.state,
     columns=[name in sweep.to_frame().columns for name in ("mixing_alpha", "val_auroc", "state")],
     rows=len(sweep.to_frame()),
-    same_signals=before == handlers(),
-    same_environment=environment == dict(os.environ),
     ray=ray.is_initialized(),
+    ended=sorted(seen.ended),
     again=lt.open_sweep("digits", "lmoe_runs").state,
     extended=len(sweep.resume(trials="+1").trials),
 )
+ray.init(num_cpus=1, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+
+def user_s_own(): raise ValueError("in a worker of Ray's")
+
+try:
+    ray.get(ray.remote(user_s_own).remote())
+except ValueError as error:
+    from_worker = "in user_s_own" in str(error) and "in a worker of Ray's" in str(error)
+ray.shutdown()
+answer(**found, changed=[name for name, is_same in same.items() if not is_same], from_worker=from_worker)
 """,
     )
     assert found == {
@@ -85,11 +104,11 @@ answer(
         "best": "complete",
         "columns": [True, True, True],
         "rows": 2,
-        "same_signals": True,
-        "same_environment": True,
+        "changed": [],
         "ray": False,
         "again": "complete",
         "extended": 3,
+        "from_worker": True,
     }
 
 

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from lmoe_tune.api.sweeps import latest_sweep
-from lmoe_tune.data import decoded_cache
+from lmoe_tune.data import decoded_cache, inspection
 from lmoe_tune.data.inspection import inspect
 from lmoe_tune.data.usable_images import Finding
 from lmoe_tune.errors import UsageError
@@ -179,7 +179,7 @@ def test_fresh_does_not_touch_a_sweep_that_is_worked_on(
 def test_a_sweep_whose_data_cannot_be_read_is_not_begun(
     tmp_path: Path, spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(data: object, home: Path, say: object) -> None:
+    def refuse(*_: object) -> None:
         raise UsageError("data.id: no images")
 
     monkeypatch.setattr(lifecycle, "refuse_unsound", refuse)
@@ -194,9 +194,8 @@ def test_what_is_odd_about_the_data_is_said_when_a_sweep_begins_and_not_again(
 ) -> None:
     odd = Finding("data.outliers.exclude", "'owel' matches nothing", "write 'owl'", stops=False)
     sound = inspect(spec().data, tmp_path)
-    monkeypatch.setattr(
-        lifecycle, "refuse_unsound", lambda data, home, say: replace(sound, problems=(odd,))
-    )
+    found = replace(sound, problems=(odd,))
+    monkeypatch.setattr(inspection, "inspect", lambda data, home, say: found)
     folder, said = SweepFolder(tmp_path / "other", "small"), list[str]()
 
     prepare(folder, loaded(spec()), fresh=False, warn=said.append)
