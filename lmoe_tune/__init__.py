@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lmoe_tune.api.data import build_data, inspect_data
     from lmoe_tune.api.dry_run import DryRun, dry_run
-    from lmoe_tune.api.exporting import Exported
     from lmoe_tune.api.loading import load_spec
     from lmoe_tune.api.one_trial import SingleTrial, train
     from lmoe_tune.api.running import search
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
         TrainingError,
         UsageError,
     )
+    from lmoe_tune.export import Exported
     from lmoe_tune.records import EpochRecord, TrialRecord
     from lmoe_tune.report.comparison import Comparison
     from lmoe_tune.spec import Declaration, LoadedSpec, Parameter, Range, Spec, Term
@@ -56,7 +56,7 @@ _HOMES = {
     "Detector": "lmoe_tune.detector.detector",
     "DryRun": "lmoe_tune.api.dry_run",
     "EpochRecord": "lmoe_tune.records",
-    "Exported": "lmoe_tune.api.exporting",
+    "Exported": "lmoe_tune.export",
     "Forecast": "lmoe_tune.confirmation.forecast",
     "Inspection": "lmoe_tune.data.inspection",
     "InterruptedConfirmation": "lmoe_tune.confirmation.running",

@@ -167,19 +167,13 @@ def load(path: Path) -> dict[str, Any]:
     if match is None or hashlib.sha256(content).hexdigest()[:16] != match[2]:
         raise ValueError(f"{path}: damaged (its content does not match the checksum in its name)")
     state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    state |= _late_part(content)
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        for name in archive.namelist():
+            if name.endswith(f"/{_LATE}"):
+                state |= json.loads(archive.read(name))
     if state["epoch"] != int(match[1]):
         raise ValueError(f"{path}: damaged (its content is of epoch {state['epoch']})")
     return state
-
-
-def _late_part(content: bytes) -> dict[str, Any]:
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        names = [name for name in archive.namelist() if name.endswith(f"/{_LATE}")]
-        if names:
-            return dict(json.loads(archive.read(names[0])))
-
-    return {}
 
 
 def load_newest(folder: Path, *, up_to: int | None = None) -> dict[str, Any] | None:

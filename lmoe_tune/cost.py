@@ -19,6 +19,9 @@ from lmoe_tune.errors import UsageError
 from lmoe_tune.readers import READERS
 from lmoe_tune.readers.recognition import find_layout
 from lmoe_tune.spec import Spec
+from lmoe_tune.spec.outliers import mean_outlier_ratio
+from lmoe_tune.sweep.nodes import Capacity, slots_of
+from lmoe_tune.sweep.readiness import num_gpus
 from lmoe_tune.wording import counted
 
 FORWARD_GFLOP = {
@@ -77,16 +80,19 @@ def estimate(spec: Spec, points: int | None = None) -> Cost | None:
     forward = _forward_flop(spec.model.arch, side)
     step = forward * (1 + BACKWARD)
 
-    share, slots = spec.resources.gpu, _num_slots(spec)
+    # A spec that asks for GPUs will run where there is one at least.
+    share, cores, gpus = spec.resources.gpu, os.cpu_count() or 1, max(1, num_gpus())
+    slots = max(1, slots_of([Capacity(cores, gpus)], spec.resources, spec.search.max_concurrent))
     if share > 0:
-        baseline_speed = GPU_FLOPS
-        speed = GPU_FLOPS * min(_num_gpus(), math.ceil(slots * share))
+        baseline_speed, speed = GPU_FLOPS, GPU_FLOPS * min(gpus, math.ceil(slots * share))
+        device = f"{counted(gpus, 'GPU')} of the middle class (20 TFLOP/s in training)"
     else:
         speed = CPU_SHARE * _matmul_flops()
-        baseline_speed = speed * min(1.0, spec.resources.cpu / (os.cpu_count() or 1))
-    per_image = 1 + 2 * _outlier_ratio(
-        spec
-    )  # an outlier goes through the network alone and mixed in
+        baseline_speed = speed * min(1.0, spec.resources.cpu / cores)
+        device = f"this machine's {cores} CPU cores"
+    per_image = 1.0
+    if data.outliers is not None:  # one goes through the network alone and mixed in
+        per_image += 2 * mean_outlier_ratio(spec)
     trial_flop = spec.train.epochs * train * (step * per_image + forward)
     trial_s = trial_flop / speed + _overhead_s(
         spec.train.epochs, train, spec.train.batch_size, slots
@@ -101,14 +107,6 @@ def estimate(spec: Spec, points: int | None = None) -> Cost | None:
     trials = planned or 1
     hours = (baseline_s + trial_s * trials) / 3600
     reserved_s = baseline_s * min(slots, trials) + trial_s * slots * trials
-    device = f"this machine's {os.cpu_count()} CPU cores"
-    if share > 0:
-        if _num_gpus() == 1:
-            count = "a GPU"
-        else:
-            count = f"{_num_gpus()} GPUs"
-        device = f"{count} of the middle class (20 TFLOP/s in training)"
-
     return Cost(hours, train, planned, share * reserved_s / 3600, device)
 
 
@@ -157,40 +155,8 @@ def _forward_flop(arch: str, side: int) -> float:
     return 1e9 * FORWARD_GFLOP.get(arch, FORWARD_GFLOP["resnet50"]) * (side / 224) ** 2
 
 
-def _outlier_ratio(spec: Spec) -> float:
-    if spec.data.outliers is None:
-        return 0.0
-
-    searched = spec.space.get("outlier_ratio")
-    if searched is None:
-        return float(spec.fixed.get("outlier_ratio", 1.0))
-    if searched.choices:
-        return sum(float(choice) for choice in searched.choices) / len(searched.choices)
-
-    return ((searched.low or 0.0) + (searched.high or 0.0)) / 2
-
-
 def _overhead_s(epochs: int, images: int, batch: int, slots: int) -> float:
     return epochs * -(-images // batch) * STEP_S / slots
-
-
-def _num_slots(spec: Spec) -> int:
-    resources = spec.resources
-    slots = (os.cpu_count() or 1) / resources.cpu
-    if resources.gpu > 0:
-        slots = min(slots, _num_gpus() / resources.gpu)
-
-    return max(1, min(int(slots), spec.search.max_concurrent or int(slots)))
-
-
-def _num_gpus() -> int:
-    """At least one: a spec that asks for GPUs will run where there are some."""
-    return max(1, num_gpus())
-
-
-def num_gpus() -> int:
-    """The GPUs of this machine, found without torch."""
-    return len(list(Path("/dev").glob("nvidia[0-9]*")))
 
 
 def _matmul_flops(side: int = 768) -> float:

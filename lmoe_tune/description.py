@@ -72,21 +72,16 @@ class ModelDescription:
         try:
             if not isinstance(document, Mapping):
                 raise ValueError("it has no such record")
-            return cls.of_document(document)
+            return cls(
+                arch=str(document["arch"]),
+                classes=tuple(str(name) for name in document["classes"]),
+                score=cast(ScoreName, document["score"]),
+                precision=cast(Precision, document["precision"]),
+                preprocessing=Preprocessing.of_document(document["preprocessing"]),
+            )
         except (KeyError, TypeError, ValueError) as error:
             what = f"'{error.args[0]}' is missing" if isinstance(error, KeyError) else error
             raise UsageError(
                 f"the checkpoint of {whose} does not say how images become the network's input ({what}), so "
                 f"it would be given different pixels from those it was trained on; {fix}"
             ) from error
-
-    @classmethod
-    def of_document(cls, document: Mapping[str, Any]) -> ModelDescription:
-        """The other way round. Raises KeyError, TypeError or ValueError if it is not one."""
-        return cls(
-            arch=str(document["arch"]),
-            classes=tuple(str(name) for name in document["classes"]),
-            score=cast(ScoreName, document["score"]),
-            precision=cast(Precision, document["precision"]),
-            preprocessing=Preprocessing.of_document(document["preprocessing"]),
-        )

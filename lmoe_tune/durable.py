@@ -5,11 +5,13 @@ UTF-8.
 from __future__ import annotations
 
 import errno
+import json
 import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from lmoe_tune.errors import StorageError, UsageError
 
@@ -41,20 +43,39 @@ def read_text(path: Path) -> str:
         ) from error
 
 
-def write_durably(path: Path, content: bytes | memoryview) -> None:
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; an empty one where there is none, or it is damaged."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def write_durably(path: Path, content: bytes | memoryview, *, sync: bool = True) -> None:
     """Write `path` aside and rename it into place; its folder must exist.
+
+    Args:
+        sync: wait until a power cut cannot lose it.
 
     Raises:
         StorageError: it cannot be written.
     """
-    _replace(path, content, sync=True)
+    with writing(path):
+        aside = Aside(path)
+        try:
+            aside.write(content, sync=sync)
+            aside.place(path, sync=sync)
+        except BaseException:
+            aside.discard()
+            raise
 
 
 def write_aside(path: Path, content: bytes) -> None:
     """Like `write_durably`, but a power cut may lose it: for what can be written again from
     something else.
     """
-    _replace(path, content, sync=False)
+    write_durably(path, content, sync=False)
 
 
 @contextmanager
@@ -139,14 +160,3 @@ class Aside:
             self._file.close()
         with suppress(OSError):
             os.unlink(self._path)
-
-
-def _replace(path: Path, content: bytes | memoryview, *, sync: bool) -> None:
-    with writing(path):
-        aside = Aside(path)
-        try:
-            aside.write(content, sync=sync)
-            aside.place(path, sync=sync)
-        except BaseException:
-            aside.discard()
-            raise

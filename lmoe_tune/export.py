@@ -17,7 +17,7 @@ import shutil
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import metadata
@@ -34,14 +34,15 @@ from lmoe_tune.description import KEY, ModelDescription
 from lmoe_tune.detector.folder import ABOUT, FORMAT, MODEL, ONNX, VERSION, is_export
 from lmoe_tune.detector.network import Network
 from lmoe_tune.detector.scoring import BATCH, score_pixels
-from lmoe_tune.durable import read_text, sync_folder, write_durably, writing
-from lmoe_tune.errors import UsageError
+from lmoe_tune.durable import read_object, sync_folder, write_durably, writing
+from lmoe_tune.errors import TrackingError, UsageError
 from lmoe_tune.evaluation import threshold_at_tpr, validation_metrics
 from lmoe_tune.evaluation.scores import joined
 from lmoe_tune.records import TrialRecord
 from lmoe_tune.spec import DataSpec
 from lmoe_tune.sweep import view
 from lmoe_tune.sweep.ledger import Ledger
+from lmoe_tune.sweep.tracked import address
 
 TPR = 0.95
 PRECISION = "fp32"  # of every detector: see `Network`
@@ -73,6 +74,54 @@ class Winner:
     metrics: dict[str, Any]
     confirmed: dict[str, Any] | None
     """What a confirmation found about it; None if there was none."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A detector that was written; `load_detector(exported.folder)` opens it."""
+
+    folder: Path
+    document: Mapping[str, Any]
+    """Its `detector.json`."""
+    trial: int
+    method: str
+    verdict: str | None
+    """What a confirmation said about it; None if there was none."""
+    registered: Mapping[str, Any] | None
+    """`name` and `version` in MLflow's model registry, if it was registered."""
+
+
+def export(
+    ledger: Ledger, out: Path, *, trial: int | None, onnx: bool, register: str | None
+) -> Exported:
+    """See `Sweep.export`."""
+    from lmoe_tune.tracking.uploads import register_detector
+
+    winner, verdict, registered = winner_of(ledger, trial), None, None
+    if winner.confirmed is not None:
+        verdict = winner.confirmed["verdict"]
+    if register is None:
+        document = write_detector(ledger, winner, out, onnx=onnx)
+        return Exported(out, document, winner.trial, winner.method, verdict, None)
+
+    experiment_id, run_id = view.tracking_of(ledger).run_of(winner.trial)  # or refused
+    document = write_detector(ledger, winner, out, onnx=onnx)
+    try:
+        registered = register_detector(
+            address(ledger.folder, ledger.spec),
+            out,
+            model_name=register,
+            experiment_id=experiment_id,
+            run_id=run_id,
+            trial=winner.trial,
+            artifact_root=ledger.folder.home / "mlartifacts",
+            verdict=verdict,
+        )
+    except TrackingError as error:
+        raise type(error)(
+            f"{error}; the detector itself is in {out}, but is not registered"
+        ) from error
+    return Exported(out, document, winner.trial, winner.method, verdict, registered)
 
 
 def winner_of(ledger: Ledger, trial: int | None = None) -> Winner:
@@ -136,11 +185,8 @@ def write_detector(
 
 
 def _confirmation(ledger: Ledger) -> dict[str, Any] | None:
-    try:
-        document: dict[str, Any] = json.loads(
-            (ledger.folder.confirmation.path / "confirm.json").read_text(encoding="utf-8")
-        )
-    except (OSError, ValueError):
+    document = read_object(ledger.folder.confirmation.path / "confirm.json")
+    if not document.get("winner"):
         return None
     if len(document.get("test_openings", ())) < len(view.test_openings(ledger)):
         name, home = ledger.folder.name, ledger.folder.home
@@ -148,10 +194,7 @@ def _confirmation(ledger: Ledger) -> dict[str, Any] | None:
             f"a later confirmation of the sweep '{name}' has begun and not ended, so its winner may change; finish it "
             f"with {advice.confirm(name, home=home)}, or export what the search found with --trial"
         )
-    if document.get("winner"):
-        return document
-
-    return None
+    return document
 
 
 def _confirmed(ledger: Ledger, document: dict[str, Any]) -> Winner:
@@ -193,25 +236,20 @@ def _confirmed(ledger: Ledger, document: dict[str, Any]) -> Winner:
 
 
 def _searched(ledger: Ledger, number: int | None) -> Winner:
-    name, trials = ledger.folder.name, {trial.number: trial for trial in ledger.trials()}
-    best = ledger.best()
-    if number is None and best is None:
+    name = ledger.folder.name
+    trial = ledger.best() if number is None else view.trial_of(ledger, number)
+    if trial is None:
         raise UsageError(
             f"the sweep '{name}' has no complete trial yet, so there is nothing to export"
         )
-    if number is not None and number not in trials:
-        raise UsageError(f"the sweep '{name}' has no trial {number}")
-    trial = trials[number] if number is not None else best
-    assert trial is not None
     state = checkpoint.load_newest(ledger.folder.checkpoints(trial.number))
     state = state or _repeated(ledger, trial)
     if state is None:
         raise UsageError(view.without_weights(ledger, trial.number))
-    method = ledger.spec.trainable
     return Winner(
         name=f"{name}, trial {trial.number}",
         trial=trial.number,
-        method=trial.params.get("method", method),
+        method=trial.params.get("method", ledger.spec.trainable),
         params=trial.params,
         weights=state["model"],
         describes=ModelDescription.of_record(
@@ -399,9 +437,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _provenance(ledger: Ledger, winner: Winner) -> dict[str, Any]:
-    environment: dict[str, Any] = {}
-    with suppress(OSError, ValueError):
-        environment = json.loads(read_text(ledger.folder.path / "environment.json"))
+    environment = read_object(ledger.folder.environment)
     return {
         "sweep": ledger.folder.name,
         "sweep_id": ledger.sweep_id,
@@ -424,10 +460,7 @@ def _provenance(ledger: Ledger, winner: Winner) -> dict[str, Any]:
 def _refuse_foreign(out: Path) -> None:
     if out.is_symlink() or (out.exists() and not out.is_dir()):
         raise UsageError(f"{out}: is not a folder; give another one with --out")
-    if out.is_dir():
-        there = {path.name for path in out.iterdir()}
-    else:
-        there = set()
+    there = {path.name for path in out.glob("*")}
     if there and not (is_export(out) and there <= {ABOUT, MODEL, ONNX}):
         raise UsageError(
             f"{out}: has files that no export wrote, and is left alone; give another folder with --out"
@@ -438,16 +471,12 @@ def _write(out: Path, files: dict[str, bytes]) -> None:
     with writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         aside = Path(tempfile.mkdtemp(prefix=_aside(out), dir=out.parent))
-    try:
-        with writing(out):
-            lock = (aside / _LOCK).open("w", encoding="utf-8")
-        with lock:
-            with writing(out):
+        try:
+            with (aside / _LOCK).open("w", encoding="utf-8") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 (aside / _NEW).mkdir()
-            for name, content in files.items():
-                write_durably(aside / _NEW / name, content)
-            with writing(out):
+                for name, content in files.items():
+                    write_durably(aside / _NEW / name, content)
                 if out.exists():
                     out.rename(aside / _OLD)
                 try:
@@ -457,8 +486,8 @@ def _write(out: Path, files: dict[str, bytes]) -> None:
                         (aside / _OLD).rename(out)
                     raise
                 sync_folder(out.parent)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
 
 
 def _mend(out: Path) -> None:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -136,16 +135,14 @@ def memory_plan(spec: Spec, folder: Path) -> MemoryPlan | None:
     )
 
 
-def _largest_points(spec: Spec) -> Iterator[dict[str, Any]]:
+def _largest_points(spec: Spec) -> list[dict[str, Any]]:
     """A point of each method that is searched, with the most outliers; the rest as it is by
     default.
     """
     most = _ratios(spec)
     if METHOD not in spec.space:
-        yield most
-        return
-    for method in spec.space[METHOD].choices or ():
-        yield {METHOD: method, **most}
+        return [most]
+    return [{METHOD: method, **most} for method in spec.space[METHOD].choices or ()]
 
 
 def _ratios(spec: Spec) -> dict[str, Any]:

@@ -62,10 +62,11 @@ def build_model(
 
     Args:
         arch: small_cnn, one of torchvision's in `ARCHITECTURES`, or timm/NAME.
-        image_size: H = W; only transformers are built for one size, 224 if none is given.
+        image_size: H = W; only transformers are built for one size, 224 if none is given. A spec is
+            checked for sizes and channels that they cannot take.
 
     Raises:
-        UsageError: no such architecture, or it cannot take such images.
+        UsageError: there is no such architecture.
     """
     if arch == "small_cnn":
         return SmallCNN(num_classes, in_channels)
@@ -73,10 +74,7 @@ def build_model(
         raise UsageError(
             f"model.arch is '{arch}', but must be one of {', '.join(ARCHITECTURES)}, or {TIMM}NAME"
         )
-    if in_channels != 3:
-        raise UsageError(
-            f"model.arch: {arch} takes images of 3 channels, but these have {in_channels}; use small_cnn"
-        )
+    assert in_channels == 3, f"{arch} takes three channels: the spec is checked for it"
     if arch.startswith(TIMM):
         return _build_timm(arch, num_classes, image_size)
     import torchvision  # costs 2 s: only where one of its models is used
@@ -84,10 +82,6 @@ def build_model(
     sized = {}
     if arch == "vit_b_16":
         sized["image_size"] = image_size or 224
-        if sized["image_size"] % 16:
-            raise UsageError(
-                f"data.crop is {image_size}, but must be a multiple of 16 for vit_b_16"
-            )
     model: Any = getattr(torchvision.models, arch)(weights=None, **sized)
     if arch.startswith("resnet"):
         model.fc = Head(model.fc.in_features, num_classes)

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 NICE = 10  # of 19: with that, MLflow would not even be imported while both cores are busy
@@ -131,7 +131,7 @@ def die_with_parent() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-class JsonProcess:
+class JsonProcess(subprocess.Popen[bytes]):
     """A Python process of ours that is sent one JSON object a line, and answers with others.
 
     Anything else among its lines is skipped. It ends when its stdin is closed.
@@ -151,7 +151,7 @@ class JsonProcess:
             environment: variables for it alone; a secret belongs here, not among the arguments.
             own_session: Ctrl-C in the terminal does not reach it.
         """
-        self._process = subprocess.Popen(
+        super().__init__(
             python_command(module, *arguments),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -160,15 +160,8 @@ class JsonProcess:
             start_new_session=own_session,
         )
         self._last_lines: deque[str] = deque(maxlen=LAST_LINES)
-        assert self._process.stderr is not None
-        self._reader = threading.Thread(
-            target=self._keep_last_lines, args=(self._process.stderr,), daemon=True
-        )
+        self._reader = threading.Thread(target=self._keep_last_lines, daemon=True)
         self._reader.start()
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
 
     def give_way(self) -> None:
         """Let others go first where the processors are busy; a tenth of them is left to it. For one
@@ -198,14 +191,14 @@ class JsonProcess:
 
     def send(self, message: Message) -> None:
         """Raises OSError when it is gone."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(message).encode() + b"\n")
-        self._process.stdin.flush()
+        assert self.stdin is not None
+        self.stdin.write(json.dumps(message).encode() + b"\n")
+        self.stdin.flush()
 
     def messages(self) -> Iterator[Message]:
         """What it says, until it ends."""
-        assert self._process.stdout is not None
-        with self._process.stdout as lines:
+        assert self.stdout is not None
+        with self.stdout as lines:
             for line in lines:
                 with suppress(ValueError):  # printed, or killed in the middle of a line
                     message = json.loads(line)
@@ -214,26 +207,16 @@ class JsonProcess:
 
     def close(self) -> None:
         """Let it end: nothing more will be sent."""
-        assert self._process.stdin is not None
+        assert self.stdin is not None
         with suppress(OSError):
-            self._process.stdin.close()
-
-    def kill(self) -> None:
-        self._process.kill()
-
-    def poll(self) -> int | None:
-        return self._process.poll()
-
-    def wait(self, timeout_s: float | None = None) -> int:
-        """Its exit status; raises subprocess.TimeoutExpired."""
-        return self._process.wait(timeout_s)
+            self.stdin.close()
 
     def how_it_ended(self) -> str:
         """For a message: "was killed (…)" or "ended with status …", and the last that it wrote on
         stderr.
         """
         self.close()
-        ended = how_it_ended(self._process.wait())
+        ended = how_it_ended(self.wait())
         self._reader.join(timeout=1.0)  # a grandchild may hold the pipe open
         last = [line for line in self._last_lines if line.strip()]
         if last:
@@ -241,9 +224,10 @@ class JsonProcess:
 
         return ended
 
-    def _keep_last_lines(self, stderr: IO[bytes]) -> None:
-        with stderr:
-            for line in stderr:
+    def _keep_last_lines(self) -> None:
+        assert self.stderr is not None
+        with self.stderr as lines:
+            for line in lines:
                 self._last_lines.append(line.decode(errors="replace").rstrip())
 
 

@@ -41,9 +41,7 @@ class Look:
 
     number: int
     ident: str
-    pairs: int
     sweep: str
-    time_ms: int
 
 
 @dataclass(frozen=True)
@@ -53,11 +51,8 @@ class Question:
     number: int
     ident: str
     about: Mapping[str, Any]
-    sweep: str
-    """Which asked first."""
     sweep_id: str
-    who: str
-    time_ms: int
+    """Of the sweep that asked first."""
     looks: tuple[Look, ...] = ()
 
 
@@ -82,13 +77,10 @@ def ask(home: Path, ident: str, about: Mapping[str, Any], asker: Mapping[str, An
         StorageError: it cannot be written.
     """
     with _held(home) as (file, records):
-        known = _questions(records)
-        for question in known:
-            if question.ident == ident:
-                return question
-        number = len(known) + 1
-        line = {"kind": "question", "number": number, "id": ident, "about": about, **asker}
-        _append(file, line)
+        known = [one.ident for one in _questions(records)]
+        if ident not in known:
+            line = {"kind": "question", "number": len(known) + 1, "id": ident, "about": about}
+            _append(file, {**line, **asker})
 
     return next(one for one in read_questions(home) if one.ident == ident)
 
@@ -103,14 +95,13 @@ def look(home: Path, question: Question, ident: str, pairs: int, asker: Mapping[
     """
     with _held(home) as (file, records):
         (now,) = (one for one in _questions(records) if one.ident == question.ident)
-        for known in now.looks:
-            if known.ident == ident:
-                return known
-        line = {"kind": "look", "question": now.number, "number": len(now.looks) + 1, "id": ident}
-        _append(file, {**line, "pairs": pairs, **asker})
+        number = len(now.looks) + 1
+        if ident not in [one.ident for one in now.looks]:
+            line = {"kind": "look", "question": now.number, "number": number, "id": ident}
+            _append(file, {**line, "pairs": pairs, **asker})
 
     (now,) = (one for one in read_questions(home) if one.ident == question.ident)
-    return now.looks[-1]
+    return next(one for one in now.looks if one.ident == ident)
 
 
 def take_seeds(
@@ -216,7 +207,7 @@ def _questions(records: Sequence[Mapping[str, Any]]) -> list[Question]:
     looks: dict[int, list[Look]] = {}
     for one in records:
         if one["kind"] == "look":
-            found = Look(one["number"], one["id"], one["pairs"], one["sweep"], one["time_ms"])
+            found = Look(one["number"], one["id"], one["sweep"])
             looks.setdefault(one["question"], []).append(found)
 
     return [
@@ -224,10 +215,7 @@ def _questions(records: Sequence[Mapping[str, Any]]) -> list[Question]:
             number=one["number"],
             ident=one["id"],
             about=one["about"],
-            sweep=one["sweep"],
             sweep_id=one["sweep_id"],
-            who=one["who"],
-            time_ms=one["time_ms"],
             looks=tuple(looks.get(one["number"], ())),
         )
         for one in records

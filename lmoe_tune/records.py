@@ -7,7 +7,7 @@ All times are milliseconds since the epoch and come from the ledger, never from 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 TrialState = Literal["running", "complete", "pruned", "failed"]
@@ -33,13 +33,8 @@ class EpochRecord:
     """
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, as `from_json` reads them."""
-        return _plain(self)
-
-    @classmethod
-    def from_json(cls, found: Mapping[str, Any]) -> EpochRecord:
-        """Raises KeyError or TypeError if `found` is not such a record."""
-        return cls(**found)
+        """Plain values, as the class takes them."""
+        return dict(vars(self))
 
 
 @dataclass(frozen=True)
@@ -100,7 +95,7 @@ class TrialRecord:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, as `from_json` reads them."""
-        found = _plain(self)
+        found = dict(vars(self))
         found["epochs"] = [epoch.to_json() for epoch in self.epochs]
         return {"trial": found.pop("number"), "value": self.value, **found}
 
@@ -110,11 +105,7 @@ class TrialRecord:
         values = dict(found)
         values["number"] = values.pop("trial")
         del values["value"]  # the first of the values
-        values["epochs"] = tuple(EpochRecord.from_json(epoch) for epoch in values["epochs"])
+        values["epochs"] = tuple(EpochRecord(**epoch) for epoch in values["epochs"])
         values["values"] = tuple(values["values"])
         values["notes"] = tuple(values["notes"])
         return cls(**values)
-
-
-def _plain(record: Any) -> dict[str, Any]:
-    return {entry.name: getattr(record, entry.name) for entry in fields(record)}

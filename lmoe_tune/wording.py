@@ -62,26 +62,16 @@ def shown(value: object) -> str:
     if value is None:
         return "empty"
     if isinstance(value, bool):
-        if value:
-            return "true"
-
-        return "false"
+        return str(value).lower()
     if isinstance(value, float) and not math.isfinite(value):
         return ".nan" if math.isnan(value) else ".inf" if value > 0 else "-.inf"
     if isinstance(value, int | float):
         return shortened(repr(value))
     if isinstance(value, str):
         return f"'{shortened(value)}'"
-    if isinstance(value, Mapping):
-        if value:
-            return "a mapping"
-
-        return "an empty mapping"
-    if isinstance(value, list | tuple):
-        if value:
-            return "a list"
-
-        return "an empty list"
+    for kind, called in ((Mapping, "mapping"), (list | tuple, "list")):
+        if isinstance(value, kind):
+            return f"a {called}" if value else f"an empty {called}"
 
     return type(value).__name__
 

@@ -82,7 +82,7 @@ def test_slots_that_wait_for_the_baseline_count_as_gpu_hours(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def gpu_hours(name: str, gpus: int, *overrides: str) -> float:
-        monkeypatch.setattr(cost, "_num_gpus", lambda: gpus)
+        monkeypatch.setattr(cost, "num_gpus", lambda: gpus)
         monkeypatch.setattr(cost.os, "cpu_count", lambda: 64)
         found = cost.estimate(spec_of(tmp_path / name, "resources.gpu=1", *overrides))
         assert found is not None

@@ -19,10 +19,7 @@ def message_of(error: BaseException) -> str:
     except Exception:
         text = "its text cannot be made"
     if not isinstance(error, LmoeTuneError):
-        if text:
-            text = f"{type(error).__name__}: {text}"
-        else:
-            text = type(error).__name__
+        text = f"{type(error).__name__}: {text}".removesuffix(": ")
     return printable(text, MESSAGE_CHARS)
 
 

@@ -46,7 +46,7 @@ def import_beside(folder: Path, name: str) -> ModuleType:
                 return importlib.import_module(name)
             finally:
                 for new in sys.modules.keys() - before:
-                    stamp = _stamp(sys.modules[new])
+                    stamp = _now(getattr(sys.modules[new], "__file__", None) or "")
                     if stamp is not None and _folder_of(stamp[0]) in _seen:
                         _stamps[new] = stamp
 
@@ -136,11 +136,6 @@ def _folder_of(file: str) -> str | None:
     """The entry of the import path that a file is below: the nearest one."""
     above = [path for path in sys.path if path and file.startswith(f"{path.rstrip('/')}/")]
     return max(above, key=len, default=None)
-
-
-def _stamp(module: ModuleType) -> tuple[str, int, int] | None:
-    file = getattr(module, "__file__", None)
-    return None if file is None else _now(file)
 
 
 def _now(file: str) -> tuple[str, int, int] | None:

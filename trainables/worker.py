@@ -114,10 +114,8 @@ class TrialWorker(tune.Trainable):  # type: ignore[misc]
     def step(self) -> dict[str, Any]:
         if self.config.get("ended"):
             return {"report": Report(self.config["trial"])}
-        failed = True
         try:
             report = self._next_epoch()
-            failed = False
         except (
             BaseException
         ) as error:  # SystemExit and KeyboardInterrupt too: both are the trial's own here
@@ -131,7 +129,9 @@ class TrialWorker(tune.Trainable):  # type: ignore[misc]
                 ends_sweep=isinstance(error, BaselineError | UsageError | StorageError),
                 out_of_memory=isinstance(error, DeviceMemoryError),
             )
-        if failed:  # only now is the error gone, and with its frames what they held
+        if (
+            report.failure is not None
+        ):  # only now is the error gone, and with its frames what they held
             _free_memory()
         clock_ms = time.time_ns() // 1_000_000
         return {"report": replace(report, notes=_notes.take(), time_ms=clock_ms)}

@@ -16,6 +16,7 @@ from lmoe_tune.data import describe_splits
 from lmoe_tune.home import resolve_home
 from lmoe_tune.memory_plan import memory_plan
 from lmoe_tune.spec import LoadedSpec, Spec
+from lmoe_tune.spec.outliers import mean_outlier_ratio
 from lmoe_tune.sweep.budget import Budget, BudgetChange, change_of
 from lmoe_tune.sweep.folder import SweepFolder
 from lmoe_tune.sweep.nodes import Capacity, slots_of
@@ -74,10 +75,9 @@ def dry_run(
         UsageError: a trial is too large for this machine, or an argument is not as it must be.
     """
     change = change_of(trials=trials, time=time, gpu_hours=gpu_hours)
-    loaded = spec
-    if not isinstance(loaded, LoadedSpec):
-        loaded = load_spec(loaded, bounded=change != BudgetChange())
-    return foreseen(loaded, change, resolve_home(home))
+    if not isinstance(spec, LoadedSpec):
+        spec = load_spec(spec, bounded=change != BudgetChange())
+    return foreseen(spec, change, resolve_home(home))
 
 
 def foreseen(loaded: LoadedSpec, change: BudgetChange, home: Path) -> DryRun:
@@ -102,7 +102,7 @@ def estimate(spec: Spec, trials: int | None, slots: int, home: Path) -> dict[str
     """
     splits = describe_splits(spec.data, home)
     images = splits["images"]
-    ratio = _outlier_ratio(spec) if images["outliers"] else 0.0
+    ratio = mean_outlier_ratio(spec) if images["outliers"] else 0.0
     per_trial = round(images["train"] * (1 + 2 * ratio)) * spec.train.epochs
     evaluated = images["val"] + images["val_fine"] + images["val_coarse"]
     cost = {
@@ -147,12 +147,3 @@ def _gpu_hours(
     return {
         name: f"{rough.gpu_hours:,.2g} by a rough model (a factor of 3), the baseline's wait included"
     }
-
-
-def _outlier_ratio(spec: Spec) -> float:
-    """Outliers for each in-distribution image, on average over the space."""
-    entry = spec.space.get("outlier_ratio")
-    if entry is None:
-        return float(spec.fixed.get("outlier_ratio", 1.0))
-    values = entry.choices or (entry.low or 0.0, entry.high or 0.0)
-    return sum(map(float, values)) / len(values)

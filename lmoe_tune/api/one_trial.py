@@ -15,13 +15,13 @@ from lmoe_tune.arguments import refuse_other, refuse_other_items
 from lmoe_tune.data import load_search_data
 from lmoe_tune.data.inspection import refuse_unsound
 from lmoe_tune.data.rows import decode_ahead
-from lmoe_tune.durable import read_text, write_durably
+from lmoe_tune.durable import read_text, write_durably, writing
 from lmoe_tune.errors import UsageError
 from lmoe_tune.home import resolve_home
 from lmoe_tune.records import TrialRecord
 from lmoe_tune.source_code import code_of
 from lmoe_tune.spec import METHOD, METRICS, LoadedSpec, identity, load_params, resolved_yaml
-from lmoe_tune.sweep import schema
+from lmoe_tune.sweep import schema, view
 from lmoe_tune.sweep.ledger import Ledger
 from lmoe_tune.sweep.observer import Observer
 from lmoe_tune.training.platform import resolve_platform
@@ -102,7 +102,8 @@ class SingleTrial:
         refuse_unsound(spec.data, self._home, observer.on_work, None if self._epochs else say)
         if spec.resources.epoch_timeout is not None:
             say("resources.epoch_timeout is not heeded here: it ends a process, and is for sweeps")
-        self._make_folder()
+        with writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
         write_durably(self.folder / "spec.yaml", resolved_yaml(spec).encode())
         write_durably(self.folder / "params.json", json.dumps(self.params, indent=1).encode())
         decode_ahead(
@@ -121,7 +122,11 @@ class SingleTrial:
         while (result := self._next(epochs)) is not None:
             is_known = result.epoch in self._epochs  # the one that it continues from
             self._epochs[result.epoch] = result.metrics
-            self._write_epochs()
+            lines = [
+                json.dumps({"epoch": epoch, "metrics": metrics}) + "\n"
+                for epoch, metrics in sorted(self._epochs.items())
+            ]
+            write_durably(self.folder / "metrics.jsonl", "".join(lines).encode())
             if not is_known:
                 yield result
 
@@ -136,21 +141,6 @@ class SingleTrial:
                 return next(epochs, None)
         finally:
             torch.backends.cudnn.deterministic = before
-
-    def _make_folder(self) -> None:
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UsageError(
-                f"{self.folder}: cannot be made ({error.strerror}); choose another home with --home"
-            ) from error
-
-    def _write_epochs(self) -> None:
-        lines = [
-            json.dumps({"epoch": epoch, "metrics": self._epochs[epoch]}) + "\n"
-            for epoch in sorted(self._epochs)
-        ]
-        write_durably(self.folder / "metrics.jsonl", "".join(lines).encode())
 
 
 def train(
@@ -203,17 +193,12 @@ def repeat(ledger: Ledger, number: int, *, observer: Observer | None = None) -> 
 
 def recorded_trial(ledger: Ledger, number: int) -> TrialRecord:
     """A trial with at least one epoch. Raises UsageError if there is none of that number."""
-    trials = {trial.number: trial for trial in ledger.trials()}
-    if number not in trials:
-        last = f"0 to {max(trials)}" if trials else "none yet"
-        raise UsageError(
-            f"the sweep '{ledger.folder.name}' has no trial {number}: there are {last}"
-        )
-    if not trials[number].epochs:
+    trial = view.trial_of(ledger, number)
+    if not trial.epochs:
         raise UsageError(
             f"trial {number} has no recorded epoch, so there is nothing to compare with"
         )
-    return trials[number]
+    return trial
 
 
 def differences(

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
-from typing import Any
 
 from lmoe_tune import advice
 from lmoe_tune.api.loading import load_spec
@@ -18,7 +17,6 @@ from lmoe_tune.data.rows import decode_ahead
 from lmoe_tune.errors import StorageError, UsageError
 from lmoe_tune.home import resolve_home
 from lmoe_tune.spec import LoadedSpec, Spec, duration_s
-from lmoe_tune.spec.model import NAME_MUST_BE, NAME_PATTERN
 from lmoe_tune.spec.record import problems_of
 from lmoe_tune.sweep import projector, view
 from lmoe_tune.sweep.budget import Budget, BudgetChange, change_of, how_to_extend, refuse_useless
@@ -101,9 +99,24 @@ def search(
     )
     if isinstance(spec, LoadedSpec) and overrides:
         raise UsageError("overrides go with a spec that is not loaded yet: give them to load_spec")
+    if tracking_uri is not None and masked(tracking_uri) != tracking_uri:
+        raise UsageError(
+            "tracking_uri must not hold a password, as it is kept with the sweep: "
+            "put it into MLFLOW_TRACKING_URI"
+        )
     if not isinstance(spec, LoadedSpec):
         spec = load_spec(spec, overrides, name=name, bounded=change != BudgetChange())
-    loaded = LoadedSpec(_renamed(spec.spec, name, tracking_uri), spec.path)
+    changed = spec.spec
+    if name is not None:
+        changed = changed.model_copy(update={"name": name})
+    if tracking_uri is not None:
+        tracking = changed.tracking.model_copy(update={"uri": tracking_uri})
+        changed = changed.model_copy(update={"tracking": tracking})
+    problems = problems_of(changed)
+    if problems:  # name, or tracking.uri
+        raise UsageError(f"{problems[0].key.replace('.', '_')}: {problems[0].what}")
+
+    loaded = LoadedSpec(changed, spec.path)
     return start(loaded, resolve_home(home), change, settings, fresh=fresh)
 
 
@@ -125,9 +138,8 @@ def start(
         refuse_unready(ready.spec, home)
     for line in in_words(ready.sources):
         settings.observer.on_message(line)
-    import_path = loaded.folder
     run = _Run(
-        folder, ready.spec, change, settings, import_path, ready.sources, changed=ready.changes
+        folder, ready.spec, change, settings, loaded.folder, ready.sources, changed=ready.changes
     )
     return run.to_the_end()
 
@@ -295,24 +307,3 @@ def seconds(value: str | float | None, called: str) -> float | None:
         raise UsageError(
             f"{called} is {shown(value)}, but must be a duration such as 90s, 30m, 8h or 2d"
         ) from error
-
-
-def _renamed(spec: Spec, name: str | None, tracking_uri: str | None) -> Spec:
-    """The spec under another name, or for another tracking server. Raises UsageError."""
-    update: dict[str, Any] = {}
-    if name is not None:
-        if not re.fullmatch(NAME_PATTERN, name):
-            raise UsageError(f"the name is {shown(name)}, but must be {NAME_MUST_BE}")
-        update["name"] = name
-    if tracking_uri is not None:
-        if masked(tracking_uri) != tracking_uri:
-            raise UsageError(
-                "tracking_uri must not hold a password, as it is kept with the sweep: "
-                "put it into MLFLOW_TRACKING_URI"
-            )
-        update["tracking"] = spec.tracking.model_copy(update={"uri": tracking_uri})
-    changed = spec.model_copy(update=update)
-    problems = problems_of(changed)
-    if problems:
-        raise UsageError(f"tracking_uri: {problems[0].what}")
-    return changed

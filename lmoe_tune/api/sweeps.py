@@ -27,7 +27,7 @@ from lmoe_tune.wording import shortened
 if TYPE_CHECKING:
     import pandas  # type: ignore[import-untyped]
 
-    from lmoe_tune.api.exporting import Exported
+    from lmoe_tune.export import Exported
     from lmoe_tune.report.comparison import Comparison
     from lmoe_tune.sweep.audit import Audit
     from lmoe_tune.sweep.disk import Freed
@@ -181,7 +181,7 @@ class Sweep:
             StorageError: the folder cannot be written.
             TrackingError: MLflow lacks the trial, or cannot be reached.
         """
-        from lmoe_tune.api.exporting import export
+        from lmoe_tune.export import export
 
         return export(self.ledger, Path(out), trial=trial, onnx=onnx, register=register)
 
@@ -419,7 +419,4 @@ def latest_sweep(home: Path, *, unfinished: bool) -> SweepFolder:
                 if not ledger.is_complete():
                     return folder
                 begun.append(folder)
-    if begun:
-        return begun[0]
-
-    return sweeps[0]
+    return (begun or sweeps)[0]

@@ -102,8 +102,7 @@ def _package(name: str, needed: str) -> Finding:
 
 def hardware() -> list[Finding]:
     """Processors and GPUs, and whether this torch has code for the latter."""
-    from lmoe_tune.cost import num_gpus
-    from lmoe_tune.sweep.readiness import hint_of_gpu
+    from lmoe_tune.sweep.readiness import hint_of_gpu, num_gpus
 
     found = [finding("ok", "CPU cores", str(os.cpu_count()))]
     try:

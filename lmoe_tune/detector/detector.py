@@ -99,11 +99,8 @@ class Detector:
         """
         is_single_array = isinstance(images, np.ndarray) and images.ndim < 4
         if is_single_array or not isinstance(images, np.ndarray | list | tuple):
-            (found,) = self.each([images])
-        else:
-            return [_or_raised(found) for found in self.each(images)]
-
-        return _or_raised(found)
+            return self([images])[0]
+        return [_or_raised(found) for found in self.each(images)]
 
     def each(self, images: Iterable[Picture]) -> Iterator[Prediction | CorruptImageError]:
         """One answer per image, in order, a few images at a time; the error for an image that

@@ -16,6 +16,7 @@ from lmoe_tune.arguments import refuse_other
 from lmoe_tune.data.preprocessing import Preprocessing
 from lmoe_tune.detector.archive import UnsafeArchiveError, refuse_code
 from lmoe_tune.detector.detector import Detector, device_of
+from lmoe_tune.durable import read_object
 from lmoe_tune.errors import UsageError
 from lmoe_tune.evaluation.scores import ScoreName
 
@@ -102,11 +103,7 @@ def read_about(folder: Path) -> dict[str, Any]:
 
 def is_export(folder: Path) -> bool:
     """Whether a folder was written by `lmoe-tune export`, of whatever version."""
-    try:
-        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(about, dict) and about.get("format") == FORMAT
+    return read_object(folder / ABOUT).get("format") == FORMAT
 
 
 def _checked(path: Path, sha256: str) -> bytes:

@@ -7,7 +7,7 @@ from torch import nn
 
 from lmoe_tune.data.batches import Batch
 from lmoe_tune.data.streams import StepDraws
-from lmoe_tune.methods.objective import Objective, StepLoss
+from lmoe_tune.methods.objective import Objective, StepLoss, weighted_sum
 
 
 class CrossEntropy(Objective):
@@ -16,5 +16,4 @@ class CrossEntropy(Objective):
     outlier_ratio = 0.0
 
     def loss(self, model: nn.Module, batch: Batch, draws: StepDraws) -> StepLoss:
-        total = F.cross_entropy(model(batch.images).float(), batch.labels)
-        return StepLoss(total, {"id_loss": total.detach()})
+        return weighted_sum(F.cross_entropy(model(batch.images).float(), batch.labels), {})

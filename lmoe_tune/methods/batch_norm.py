@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal
 
@@ -14,8 +14,8 @@ BatchNormMode = Literal["joint", "separate", "frozen"]
 
 
 def forward_groups(model: nn.Module, groups: Sequence[Tensor], mode: BatchNormMode) -> list[Tensor]:
-    """Logits (Ng, K) of every group of images (Ng, C, H, W); the first group is the in-distribution
-    one.
+    """Logits (Ng, K), in fp32, of every group of images (Ng, C, H, W); the first group is the
+    in-distribution one.
 
     joint: one forward over all rows, so all groups are normalised alike and the running statistics
         are those of the mixture of groups.
@@ -25,18 +25,18 @@ def forward_groups(model: nn.Module, groups: Sequence[Tensor], mode: BatchNormMo
         rate.
     """
     if mode == "separate":
-        first = model(groups[0])
+        first = model(groups[0]).float()
         with _batch_norms_set(model, track_running_stats=False):
-            return [first, *(model(group) for group in groups[1:])]
+            return [first, *(model(group).float() for group in groups[1:])]
     with _batch_norms_set(model, training=mode == "joint"):
-        logits: Tensor = model(torch.cat(list(groups)) if len(groups) > 1 else groups[0])
+        logits: Tensor = model(torch.cat(list(groups)) if len(groups) > 1 else groups[0]).float()
     return list(torch.split(logits, [len(group) for group in groups]))
 
 
 @contextmanager
 def _batch_norms_set(model: nn.Module, **attributes: bool) -> Iterator[None]:
     layers = [layer for layer in model.modules() if isinstance(layer, _BatchNorm)]
-    before = [_values(layer, attributes) for layer in layers]
+    before = [{name: getattr(layer, name) for name in attributes} for layer in layers]
     for layer in layers:
         layer.__dict__.update(attributes)
     try:
@@ -44,7 +44,3 @@ def _batch_norms_set(model: nn.Module, **attributes: bool) -> Iterator[None]:
     finally:
         for layer, values in zip(layers, before, strict=True):
             layer.__dict__.update(values)
-
-
-def _values(layer: nn.Module, names: Iterable[str]) -> dict[str, bool]:
-    return {name: getattr(layer, name) for name in names}

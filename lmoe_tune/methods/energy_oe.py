@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from lmoe_tune.data.batches import Batch
 from lmoe_tune.data.streams import StepDraws
 from lmoe_tune.methods.batch_norm import BatchNormMode, forward_groups
-from lmoe_tune.methods.objective import Objective, StepLoss
+from lmoe_tune.methods.objective import Objective, StepLoss, weighted_sum
 
 DEPTH_IN, DEPTH_OUT = (
     10.0,
@@ -46,31 +46,21 @@ class EnergyOE(Objective):
     batch_norm: BatchNormMode
 
     def loss(self, model: nn.Module, batch: Batch, draws: StepDraws) -> StepLoss:
+        groups = [batch.images]
         if self.energy_weight > 0:
-            groups = [batch.images, batch.outliers]
-        else:
-            groups = [batch.images]
-        z_id, *z_rest = (
-            logits.float() for logits in forward_groups(model, groups, self.batch_norm)
-        )
-        id_loss = F.cross_entropy(z_id, batch.labels)
-        total, logged = id_loss, {"id_loss": id_loss.detach()}
+            groups.append(batch.outliers)
+        z_id, *z_rest = forward_groups(model, groups, self.batch_norm)
+
+        id_loss, terms = F.cross_entropy(z_id, batch.labels), dict[str, tuple[float, Tensor]]()
         for z_out in z_rest:
-            energy_loss = self.energy_loss(z_id, z_out)
-            total, logged["energy_loss"] = (
-                total + self.energy_weight * energy_loss,
-                energy_loss.detach(),
-            )
-        return StepLoss(total, logged)
+            terms["energy_loss"] = self.energy_weight, self.energy_loss(z_id, z_out)
+        return weighted_sum(id_loss, terms)
 
     def energy_loss(self, z_id: Tensor, z_out: Tensor) -> Tensor:
         """The two squared hinges on the logits (B, K) and (M, K), each a mean over its own rows."""
         log_K = math.log(z_id.shape[1])
         m_in = -DEPTH_IN - log_K if self.m_in is None else self.m_in
-        if self.m_out is None:
-            m_out = -DEPTH_OUT - log_K
-        else:
-            m_out = self.m_out
+        m_out = -DEPTH_OUT - log_K if self.m_out is None else self.m_out
         too_high = F.relu(-z_id.logsumexp(dim=1) - m_in)
         too_low = F.relu(m_out + z_out.logsumexp(dim=1))
         return too_high.square().mean() + too_low.square().mean()

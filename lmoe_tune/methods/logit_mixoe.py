@@ -14,18 +14,22 @@ passes are choices of this project; we do not claim to reproduce the paper.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lmoe_tune.data.batches import Batch
 from lmoe_tune.data.streams import Per, StepDraws
 from lmoe_tune.methods.batch_norm import BatchNormMode, forward_groups
-from lmoe_tune.methods.consistency import DISTANCES, ConsistencyName
 from lmoe_tune.methods.mixing import mixup, softened_target
-from lmoe_tune.methods.objective import Objective, StepLoss, uniform_cross_entropy
+from lmoe_tune.methods.objective import Objective, StepLoss, uniform_cross_entropy, weighted_sum
+
+ConsistencyName = Literal["mse", "mse_log_softmax", "kl", "js"]
 
 
 @dataclass(frozen=True)
@@ -46,36 +50,29 @@ class LogitMixOE(Objective):
     def loss(self, model: nn.Module, batch: Batch, draws: StepDraws) -> StepLoss:
         lam = draws.beta(self.mixing_alpha, per=self.per)
         groups = [batch.images]
-        if self._needs_outliers:
+        if max(self.mix_weight, self.consistency_weight, self.outlier_weight) > 0:
             groups.append(batch.outliers)
         if self.consistency_weight > 0:
             groups.append(mixup(batch.images[batch.pairs], batch.outliers, lam))
         z_id, *z_rest = forward_groups(model, groups, self.batch_norm)
-        z_id = z_id.float()
 
-        id_loss = F.cross_entropy(z_id, batch.labels)
-        total, logged = id_loss, {"id_loss": id_loss.detach()}
+        id_loss, terms = F.cross_entropy(z_id, batch.labels), dict[str, tuple[float, Tensor]]()
         if not z_rest:
-            return StepLoss(total, logged)
+            return weighted_sum(id_loss, terms)
 
-        z_out = z_rest[0].float()
+        z_out = z_rest[0]
         z_mix = lam[:, None] * z_id[batch.pairs] + (1 - lam[:, None]) * z_out
         labels = batch.labels[batch.pairs]
         if self.mix_weight > 0:
             mix_loss = F.cross_entropy(z_mix, softened_target(labels, lam, z_mix.shape[1]))
-            total, logged["mix_loss"] = total + self.mix_weight * mix_loss, mix_loss.detach()
+            terms["mix_loss"] = self.mix_weight, mix_loss
         if self.consistency_weight > 0:
-            consistency_loss = self.distance(z_rest[1].float(), z_mix)
-            total = total + self.consistency_weight * consistency_loss
-            logged["consistency_loss"] = consistency_loss.detach()
+            terms["consistency_loss"] = self.consistency_weight, self.distance(z_rest[1], z_mix)
         if self.outlier_weight > 0:
-            outlier_loss = uniform_cross_entropy(z_out)
-            total, logged["outlier_loss"] = (
-                total + self.outlier_weight * outlier_loss,
-                outlier_loss.detach(),
-            )
-        logged["margin"] = margin(z_mix.detach(), labels)
-        return StepLoss(total, logged)
+            terms["outlier_loss"] = self.outlier_weight, uniform_cross_entropy(z_out)
+        found = weighted_sum(id_loss, terms)
+        found.logged["margin"] = margin(z_mix.detach(), labels)
+        return found
 
     def distance(self, input_logits: Tensor, mixed_logits: Tensor) -> Tensor:
         """D(z_in, z_mix) with the gradient stopped on the side that `stop_gradient` names; both (M,
@@ -92,10 +89,6 @@ class LogitMixOE(Objective):
             mixed_logits = mixed_logits - mixed_logits.mean(dim=1, keepdim=True)
         return DISTANCES[self.consistency](input_logits, mixed_logits)
 
-    @property
-    def _needs_outliers(self) -> bool:
-        return max(self.mix_weight, self.consistency_weight, self.outlier_weight) > 0
-
 
 def margin(logits: Tensor, labels: Tensor) -> Tensor:
     """Mean of the label's logit minus the largest other one, for logits (M, K) and labels (M,).
@@ -106,3 +99,45 @@ def margin(logits: Tensor, labels: Tensor) -> Tensor:
     at_label = logits.gather(1, labels[:, None])
     others = logits.scatter(1, labels[:, None], float("-inf"))
     return (at_label.squeeze(1) - others.amax(dim=1)).mean()
+
+
+# The distances D between the logits of the mixed input and the mixed logits, both (M, K): means over
+# the pairs, in fp32.
+
+
+def mse(input_logits: Tensor, mixed_logits: Tensor) -> Tensor:
+    """Mean over pairs and classes of the squared difference of the logits."""
+    return F.mse_loss(input_logits, mixed_logits)
+
+
+def mse_log_softmax(input_logits: Tensor, mixed_logits: Tensor) -> Tensor:
+    """The same over log-probabilities, so that a shift of all logits does not count."""
+    return F.mse_loss(input_logits.log_softmax(dim=1), mixed_logits.log_softmax(dim=1))
+
+
+def kl(input_logits: Tensor, mixed_logits: Tensor) -> Tensor:
+    """KL(softmax(mixed logits) || softmax(logits of the mixed input)), in nats."""
+    return F.kl_div(
+        input_logits.log_softmax(dim=1),
+        mixed_logits.log_softmax(dim=1),
+        reduction="batchmean",
+        log_target=True,
+    )
+
+
+def js(input_logits: Tensor, mixed_logits: Tensor) -> Tensor:
+    """Jensen-Shannon divergence of the two distributions, in nats; at most log 2."""
+    log_p, log_q = input_logits.log_softmax(dim=1), mixed_logits.log_softmax(dim=1)
+    log_mean = torch.logaddexp(log_p, log_q) - math.log(2)
+    return 0.5 * (
+        F.kl_div(log_mean, log_p, reduction="batchmean", log_target=True)
+        + F.kl_div(log_mean, log_q, reduction="batchmean", log_target=True)
+    )
+
+
+DISTANCES: dict[ConsistencyName, Callable[[Tensor, Tensor], Tensor]] = {
+    "mse": mse,
+    "mse_log_softmax": mse_log_softmax,
+    "kl": kl,
+    "js": js,
+}

@@ -25,7 +25,7 @@ from lmoe_tune.data.batches import Batch
 from lmoe_tune.data.streams import Per, StepDraws
 from lmoe_tune.methods.batch_norm import BatchNormMode, forward_groups
 from lmoe_tune.methods.mixing import boxes_of, cutmix, mixup, softened_target
-from lmoe_tune.methods.objective import Objective, StepLoss
+from lmoe_tune.methods.objective import Objective, StepLoss, weighted_sum
 
 PUBLISHED_ALPHA = {"mixup": 1.0, "cutmix": 2.0}
 
@@ -44,20 +44,16 @@ class MixOE(Objective):
 
     def loss(self, model: nn.Module, batch: Batch, draws: StepDraws) -> StepLoss:
         mixed, lam = self.mixed(batch, draws)
+        groups = [batch.images]
         if self.mix_weight > 0:
-            groups = [batch.images, mixed]
-        else:
-            groups = [batch.images]
-        z_id, *z_rest = (
-            logits.float() for logits in forward_groups(model, groups, self.batch_norm)
-        )
-        id_loss = F.cross_entropy(z_id, batch.labels)
-        total, logged = id_loss, {"id_loss": id_loss.detach()}
+            groups.append(mixed)
+        z_id, *z_rest = forward_groups(model, groups, self.batch_norm)
+
+        id_loss, terms = F.cross_entropy(z_id, batch.labels), dict[str, tuple[float, Tensor]]()
         for z_mixed in z_rest:
             target = softened_target(batch.labels[batch.pairs], lam, z_mixed.shape[1])
-            mix_loss = F.cross_entropy(z_mixed, target)
-            total, logged["mix_loss"] = total + self.mix_weight * mix_loss, mix_loss.detach()
-        return StepLoss(total, logged)
+            terms["mix_loss"] = self.mix_weight, F.cross_entropy(z_mixed, target)
+        return weighted_sum(id_loss, terms)
 
     def mixed(self, batch: Batch, draws: StepDraws) -> tuple[Tensor, Tensor]:
         """The mixtures (M, C, H, W) of a batch's pairs, and the in-distribution images' share (M,)

@@ -71,9 +71,16 @@ class LossFunction(Objective):
             raise TrainingError(
                 f"the terms of the method's loss are {_kind(terms)}, but must be a dict: name: value"
             )
-        _refuse_names(tuple(terms))
         _refuse_malformed({"the loss": total, **terms})
         return StepLoss(total, {name: value.detach().float() for name, value in terms.items()})
+
+
+def weighted_sum(id_loss: Tensor, terms: Mapping[str, tuple[float, Tensor]]) -> StepLoss:
+    """The in-distribution loss, and to it each of the terms times its weight; all are logged."""
+    total, logged = id_loss, {"id_loss": id_loss.detach()}
+    for name, (weight, term) in terms.items():
+        total, logged[name] = total + weight * term, term.detach()
+    return StepLoss(total, logged)
 
 
 def checked(loss: StepLoss) -> StepLoss:

@@ -14,12 +14,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from lmoe_tune.data.batches import Batch
 from lmoe_tune.data.streams import StepDraws
 from lmoe_tune.methods.batch_norm import BatchNormMode, forward_groups
-from lmoe_tune.methods.objective import Objective, StepLoss, uniform_cross_entropy
+from lmoe_tune.methods.objective import Objective, StepLoss, uniform_cross_entropy, weighted_sum
 
 
 @dataclass(frozen=True)
@@ -31,19 +31,12 @@ class OutlierExposure(Objective):
     batch_norm: BatchNormMode
 
     def loss(self, model: nn.Module, batch: Batch, draws: StepDraws) -> StepLoss:
+        groups = [batch.images]
         if self.outlier_weight > 0:
-            groups = [batch.images, batch.outliers]
-        else:
-            groups = [batch.images]
-        z_id, *z_rest = (
-            logits.float() for logits in forward_groups(model, groups, self.batch_norm)
-        )
-        id_loss = F.cross_entropy(z_id, batch.labels)
-        total, logged = id_loss, {"id_loss": id_loss.detach()}
+            groups.append(batch.outliers)
+        z_id, *z_rest = forward_groups(model, groups, self.batch_norm)
+
+        id_loss, terms = F.cross_entropy(z_id, batch.labels), dict[str, tuple[float, Tensor]]()
         for z_out in z_rest:
-            outlier_loss = uniform_cross_entropy(z_out)
-            total, logged["outlier_loss"] = (
-                total + self.outlier_weight * outlier_loss,
-                outlier_loss.detach(),
-            )
-        return StepLoss(total, logged)
+            terms["outlier_loss"] = self.outlier_weight, uniform_cross_entropy(z_out)
+        return weighted_sum(id_loss, terms)

@@ -4,7 +4,6 @@ drawn yet.
 
 from __future__ import annotations
 
-import json
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from lmoe_tune.durable import read_object
 from lmoe_tune.records import TrialRecord
 from lmoe_tune.spec import Spec
 from lmoe_tune.sweep import view
@@ -99,11 +99,8 @@ def gather(ledger: Ledger) -> Facts:
 
 def _confirmation(ledger: Ledger) -> Confirmation | None:
     folder = ledger.folder.confirmation.path
-    try:
-        document = json.loads((folder / "confirm.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    if not isinstance(document, dict) or "rows" not in document:
+    document = read_object(folder / "confirm.json")
+    if "rows" not in document:
         return None
     if len(document.get("test_openings", ())) < len(view.test_openings(ledger)):
         return None  # a later confirmation has begun and not ended, so this one may be superseded

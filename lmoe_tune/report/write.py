@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
-from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
-from lmoe_tune.durable import read_text, write_durably, writing
+from lmoe_tune.durable import read_object, read_text, write_durably, writing
 from lmoe_tune.records import TrialRecord
 from lmoe_tune.report.answers import Compared
 from lmoe_tune.report.facts import gather
@@ -33,9 +30,7 @@ def write_report(ledger: Ledger) -> Path:
     """
     facts = gather(ledger)
     drawings = draw_all(facts, _compared(ledger, facts.best))
-    environment: dict[str, Any] = {}
-    with suppress(OSError, ValueError):
-        environment = json.loads(read_text(ledger.folder.path / "environment.json"))
+    environment = read_object(ledger.folder.environment)
     page = make_page(facts, drawings, read_text(ledger.folder.spec), environment)
     folder = report_folder(ledger.folder)
     with writing(folder):

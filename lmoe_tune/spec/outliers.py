@@ -57,6 +57,15 @@ def numbers_of_outliers(spec: Spec) -> NumbersOfOutliers | None:
     return NumbersOfOutliers(min(found), max(found), len(found) + uncounted)
 
 
+def mean_outlier_ratio(spec: Spec) -> float:
+    """Outliers for each in-distribution image, on average over the space."""
+    searched = spec.space.get(OUTLIER_RATIO)
+    if searched is None:
+        return float(spec.fixed.get(OUTLIER_RATIO, 1.0))
+    values = searched.choices or (searched.low or 0.0, searched.high or 0.0)
+    return sum(map(float, values)) / len(values)
+
+
 def outliers_in_words(spec: Spec) -> str | None:
     """What a searched ratio means in whole outliers, on one line; None if it is not searched."""
     found = numbers_of_outliers(spec)

@@ -7,12 +7,11 @@ To show one more thing in MLflow: a field there, its value here, and where it go
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, overload
 
-from lmoe_tune.durable import read_text
+from lmoe_tune.durable import read_object, read_text
 from lmoe_tune.records import EpochRecord, TrialRecord
 from lmoe_tune.snapshot import BaselineSnapshot, DatasetRecord, ModelSource, SweepSnapshot
 from lmoe_tune.sweep.ledger import Ledger
@@ -147,7 +146,7 @@ def _of_confirmation(ledger: Ledger, state: str) -> SweepSnapshot:
 
 def _constants(ledger: Ledger) -> dict[str, str]:
     """What all trials have in common, by the name of a tag."""
-    spec, about = ledger.spec, _environment(ledger)
+    spec, about = ledger.spec, read_object(ledger.folder.environment)
     train, data = spec.train, spec.data
     sets = [one for one in (data.outliers, *data.coarse_ood) if one is not None]
     found: dict[str, object] = {
@@ -178,7 +177,7 @@ def _constants(ledger: Ledger) -> dict[str, str]:
 
 
 def _datasets(ledger: Ledger) -> tuple[DatasetRecord, ...]:
-    data, about = ledger.spec.data, _environment(ledger).get("data") or {}
+    data, about = ledger.spec.data, read_object(ledger.folder.environment).get("data") or {}
     counts, digest = about.get("images") or {}, about.get("fingerprint")
     if digest is None:
         return ()
@@ -203,18 +202,6 @@ def _datasets(ledger: Ledger) -> tuple[DatasetRecord, ...]:
         for one, part, role in parts
         if counts.get(part)
     )
-
-
-def _environment(ledger: Ledger) -> dict[str, Any]:
-    """What `environment.json` says, which is written once."""
-    try:
-        found = json.loads(read_text(ledger.folder.environment))
-    except (OSError, ValueError):
-        return {}
-    if isinstance(found, dict):
-        return found
-
-    return {}
 
 
 def _about_job(attrs: dict[str, Any], trial: TrialRecord) -> dict[str, Any]:

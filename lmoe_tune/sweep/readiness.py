@@ -6,7 +6,6 @@ import os
 import shutil
 from pathlib import Path
 
-from lmoe_tune.cost import num_gpus
 from lmoe_tune.data import describe_splits
 from lmoe_tune.spec import Resources, Spec
 from lmoe_tune.spec.architectures import IMAGENET_FILES
@@ -41,6 +40,11 @@ def machine_for(resources: Resources) -> Capacity:
     machine = Capacity(cpus=os.cpu_count() or 1, gpus=gpus)
     refuse_too_large([machine], resources)
     return machine
+
+
+def num_gpus() -> int:
+    """The GPUs of this machine that have a device of NVIDIA's."""
+    return len(list(Path("/dev").glob("nvidia[0-9]*")))
 
 
 def hint_of_gpu() -> str | None:

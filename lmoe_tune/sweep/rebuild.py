@@ -19,7 +19,7 @@ from optuna.distributions import json_to_distribution
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as State
 
-from lmoe_tune.durable import sync_folder, write_durably
+from lmoe_tune.durable import read_object, sync_folder, write_durably
 from lmoe_tune.errors import UsageError
 from lmoe_tune.records import TrialRecord
 from lmoe_tune.spec import Spec
@@ -245,14 +245,7 @@ def _datetime(ms: int) -> datetime:
 
 def read_about(folder: SweepFolder) -> dict[str, Any]:
     """What `sweep.json` says; nothing if it cannot be read."""
-    try:
-        found = json.loads(folder.about.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    if isinstance(found, dict):
-        return found
-
-    return {}
+    return read_object(folder.about)
 
 
 def _bytes(path: Path) -> bytes | None:

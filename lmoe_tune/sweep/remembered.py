@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from lmoe_tune import __version__
-from lmoe_tune.durable import write_aside
+from lmoe_tune.durable import read_object, write_aside
 from lmoe_tune.errors import StorageError
 from lmoe_tune.questions import FILE as QUESTIONS
 from lmoe_tune.sweep.folder import SweepFolder
@@ -74,14 +74,7 @@ def _hash_of(path: Path) -> str:
 
 
 def _read(path: Path) -> dict[str, Row]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    if not isinstance(found, dict):
-        return {}
-
-    return {name: one for name, one in found.items() if _is_known(one)}
+    return {name: one for name, one in read_object(path).items() if _is_known(one)}
 
 
 def _is_outdated(row: Row) -> bool:

@@ -11,7 +11,7 @@ from lmoe_tune import advice
 from lmoe_tune.durable import read_text
 from lmoe_tune.errors import SpecError, UsageError
 from lmoe_tune.questions import Question, read_questions
-from lmoe_tune.records import TrialState
+from lmoe_tune.records import TrialRecord, TrialState
 from lmoe_tune.spec import Spec, spec_from_resolved
 from lmoe_tune.sweep import schema
 from lmoe_tune.sweep.folder import SweepFolder
@@ -79,6 +79,16 @@ def without_weights(ledger: Ledger, number: int) -> str:
         f"the weights of trial {number} are not kept: {why}; {there}. "
         f"To train it once more, and then to export it: {again}"
     )
+
+
+def trial_of(ledger: Ledger, number: int) -> TrialRecord:
+    """Raises UsageError if the sweep has no trial of that number."""
+    trials = {trial.number: trial for trial in ledger.trials()}
+    if number in trials:
+        return trials[number]
+
+    there = f"0 to {max(trials)}" if trials else "none yet"
+    raise UsageError(f"the sweep '{ledger.folder.name}' has no trial {number}: there are {there}")
 
 
 def summary(ledger: Ledger) -> dict[str, Any]:

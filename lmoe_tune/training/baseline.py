@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +22,9 @@ from lmoe_tune.methods.baseline import CrossEntropy
 from lmoe_tune.model import build_model
 from lmoe_tune.spec import Spec
 from lmoe_tune.training.baseline_record import RECORD, baseline_folder, baseline_key
-from lmoe_tune.training.compiling import explained_compiler
 from lmoe_tune.training.epoch_timeout import each_within
-from lmoe_tune.training.loop import EpochResult, Settings, evaluate, train
-from lmoe_tune.training.memory import SET_FOR_THE_BASELINE, explained_memory
+from lmoe_tune.training.loop import Settings, evaluate, train
+from lmoe_tune.training.memory import SET_FOR_THE_BASELINE, explained
 from lmoe_tune.weights import load_weights
 
 
@@ -102,16 +101,24 @@ def _train_baseline(
     if state is not None:
         record = json.loads(state["record"])
     try:
-        with explained_memory(images.device, SET_FOR_THE_BASELINE), explained_compiler():
-            if training.epochs == 0:
-                return _as_given(model, images, settings, folder, record)
+        with explained(images.device, SET_FOR_THE_BASELINE):
+            if training.epochs == 0:  # the user's classifier, kept like one that was trained here
+                model.to(images.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # as in loop.train
+                metrics = evaluate(model, images, settings, epoch=0)
+                state = {"epoch": 0, "model": model.state_dict()}
+                state |= _with_epoch(record, 0, metrics, last=0)
+                checkpoint.save(folder, 0, state)
+                return state
 
             with checkpoint.Writer(folder) as writer:
                 epochs = train(
                     model, CrossEntropy(), images, settings, state, on_trained=writer.begin
                 )
                 for result in each_within(spec.resources.epoch_timeout, epochs):
-                    state = _kept(result, record, training.epochs, folder, writer)
+                    late = _with_epoch(record, result.epoch, result.metrics, last=training.epochs)
+                    writer.finish(late)
+                    write_durably(folder / RECORD, late["record"].encode())
+                    state = result.state() | late
     except TrainingError as error:
         raise BaselineError(
             f"the baseline cannot be trained: {error} (model.baseline in the spec)"
@@ -120,50 +127,14 @@ def _train_baseline(
     return state
 
 
-def _kept(
-    result: EpochResult,
-    record: dict[str, Any],
-    num_epochs: int,
-    folder: Path,
-    writer: checkpoint.Writer,
+def _with_epoch(
+    record: dict[str, Any], epoch: int, metrics: Mapping[str, float], *, last: int
 ) -> dict[str, Any]:
-    """The checkpoint of an epoch, once it and the record are in their folder."""
-    record["epochs"].append(
-        {
-            "epoch": result.epoch,
-            "metrics": result.metrics,
-            "time_ms": time.time_ns() // 1_000_000,
-        }
-    )
-    record["state"] = "complete" if result.epoch == num_epochs else "running"
-    late: dict[str, Any] = {"metrics": result.metrics, "record": json.dumps(record, indent=1)}
-    writer.finish(late)
-    write_durably(folder / RECORD, late["record"].encode())
-    return result.state() | late
-
-
-def _as_given(
-    model: torch.nn.Module,
-    images: ImageSource,
-    settings: Settings,
-    folder: Path,
-    record: dict[str, Any],
-) -> dict[str, Any]:
-    """The user's classifier, evaluated and kept like one that was trained here."""
-    model.to(images.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # as in loop.train
-    metrics = evaluate(model, images, settings, epoch=0)
-    record["epochs"].append(
-        {"epoch": 0, "metrics": metrics, "time_ms": time.time_ns() // 1_000_000}
-    )
-    record["state"] = "complete"
-    state = {
-        "epoch": 0,
-        "metrics": metrics,
-        "model": model.state_dict(),
-        "record": json.dumps(record, indent=1),
-    }
-    checkpoint.save(folder, 0, state)
-    return state
+    """What a checkpoint has beside the weights: the epoch's metrics, and the record with that epoch."""
+    now_ms = time.time_ns() // 1_000_000
+    record["epochs"].append({"epoch": epoch, "metrics": metrics, "time_ms": now_ms})
+    record["state"] = "complete" if epoch == last else "running"
+    return {"metrics": metrics, "record": json.dumps(record, indent=1)}
 
 
 def _record_agrees(folder: Path, state: dict[str, Any]) -> bool:

@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from lmoe_tune.durable import read_object
 from lmoe_tune.spec import Spec
 
 RECORD = "record.json"
@@ -57,10 +58,4 @@ def baseline_folder(home: Path, key: str) -> Path:
 
 def read_baseline_record(home: Path, key: str) -> dict[str, Any] | None:
     """The record of a baseline: its settings, state and epochs so far; None before its first epoch."""
-    try:
-        record: dict[str, Any] = json.loads(
-            (baseline_folder(home, key) / RECORD).read_text(encoding="utf-8")
-        )
-    except FileNotFoundError:
-        return None
-    return record
+    return read_object(baseline_folder(home, key) / RECORD) or None

@@ -34,23 +34,11 @@ def each_within(seconds: float | None, items: Iterator[Item]) -> Iterator[Item]:
     """
     while True:
         try:
-            if seconds is None:
+            with _ended_after(seconds):
                 item = next(items)
-            else:
-                with _stacks_after(seconds), _killed_after(seconds + GRACE_S):
-                    item = next(items)
         except StopIteration:
             return
         yield item
-
-
-@contextmanager
-def _stacks_after(seconds: float) -> Iterator[None]:
-    faulthandler.dump_traceback_later(seconds, exit=True, file=STDERR)
-    try:
-        yield
-    finally:
-        faulthandler.cancel_dump_traceback_later()
 
 
 class _Event(ctypes.Structure):
@@ -95,13 +83,19 @@ class _KillTimer:
 
 
 @contextmanager
-def _killed_after(seconds: float) -> Iterator[None]:
+def _ended_after(seconds: float | None) -> Iterator[None]:
+    if seconds is None:
+        yield
+        return
+
+    faulthandler.dump_traceback_later(seconds, exit=True, file=STDERR)
     timer = _KillTimer()
-    timer.set(seconds)
+    timer.set(seconds + GRACE_S)
     try:
         yield
     finally:
         timer.delete()
+        faulthandler.cancel_dump_traceback_later()
 
 
 @cache

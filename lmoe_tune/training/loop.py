@@ -121,8 +121,9 @@ def train(
             _refuse_other_terms(loss, names)
             optimizer.zero_grad()
             loss.total.backward()  # type: ignore[no-untyped-call]
-            if not (steps_before or step):
-                _refuse_no_gradient(model)
+            is_first = not (steps_before or step)
+            if is_first and all(parameter.grad is None for parameter in model.parameters()):
+                raise TrainingError(NO_GRADIENT)
             optimizer.step(lr)
             rows_T.append(
                 torch.stack([loss.total.detach(), *(loss.logged[name] for name in names)])
@@ -198,11 +199,6 @@ def _refuse_other_terms(loss: StepLoss, names: list[str]) -> None:
             f"the loss has the terms {', '.join(loss.logged)}, but had {', '.join(names)} in the first "
             "step; a term that does not apply can be 0"
         )
-
-
-def _refuse_no_gradient(model: nn.Module) -> None:
-    if all(parameter.grad is None for parameter in model.parameters()):
-        raise TrainingError(NO_GRADIENT)
 
 
 def _refuse_non_finite(

@@ -24,12 +24,13 @@ from torch.utils._pytree import tree_leaves
 
 from lmoe_tune.data.batches import Batch
 from lmoe_tune.data.streams import EpochDraws
-from lmoe_tune.errors import DeviceMemoryError
+from lmoe_tune.errors import DeviceMemoryError, TrainingError
 from lmoe_tune.methods.objective import Objective
 from lmoe_tune.model import build_model
 from lmoe_tune.spec.outliers import outliers_per_step
-from lmoe_tune.wording import readable_size
+from lmoe_tune.wording import readable_size, shortened
 
+COMPILERS = ("torch._dynamo", "torch._inductor")
 CPU = torch.device("cpu")
 
 
@@ -119,16 +120,26 @@ SET_FOR_THE_BASELINE = "set a smaller model.baseline.batch_size or data.crop"
 
 
 @contextmanager
-def explained_memory(device: torch.device, what_to_set: str) -> Iterator[None]:
-    """If the block runs out of the device's memory, the error gives the numbers.
+def explained(device: torch.device, what_to_set: str) -> Iterator[None]:
+    """If the block runs out of the device's memory, the error gives the numbers; if torch's compiler
+    fails in it, what to set.
 
     Raises:
         DeviceMemoryError: instead of torch's own error.
+        TrainingError: instead of the compiler's.
     """
     try:
         yield
     except torch.OutOfMemoryError as error:
         raise DeviceMemoryError(f"{_numbers(device)}; {what_to_set}") from error
+    except Exception as error:
+        if not type(error).__module__.startswith(COMPILERS):
+            raise
+
+        first = str(error).strip().partition("\n")[0]
+        raise TrainingError(
+            f"torch.compile failed: {type(error).__name__}: {shortened(first)}; set train.compile: false"
+        ) from error
 
 
 def _numbers(device: torch.device) -> str:

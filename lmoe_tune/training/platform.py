@@ -6,7 +6,10 @@ One thread and two, or fp32 and bf16, give different bits, so a resumed sweep mu
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
+import sysconfig
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +17,6 @@ from typing import Literal
 
 from lmoe_tune.spec import METHOD, Spec
 from lmoe_tune.spec.outliers import numbers_of_outliers
-from lmoe_tune.training.compiling import lacking_compiler
 from lmoe_tune.wording import readable_size
 
 
@@ -51,7 +53,8 @@ def resolve_platform(spec: Spec, *, cuda: bool | None = None) -> Spec:
     precision: Literal["auto", "fp32", "bf16"] = train.precision
     if precision == "auto":
         if device == "cuda":
-            has_bf16 = _gpus_have_bf16()
+            # assumed if none can be queried, as on a cluster's head
+            has_bf16 = all(gpu.capability >= BF16_CAPABILITY for gpu in gpus_here())
         else:
             has_bf16 = _cpu_has_bf16()
         precision = "bf16" if has_bf16 else "fp32"
@@ -76,13 +79,6 @@ BF16_CAPABILITY = 8.0
 """The lowest CUDA compute capability at which GPUs multiply bf16; those below it emulate it."""
 
 
-def _gpus_have_bf16() -> bool:
-    """Whether all GPUs of this machine multiply bf16; assumed if none can be queried, as on a
-    cluster's head.
-    """
-    return all(gpu.capability >= BF16_CAPABILITY for gpu in gpus_here())
-
-
 LEAST_COMPILED = 224
 """Image side in pixels from which a GPU is busy with memory traffic, which compiling saves."""
 MOST_COMPILED = 6
@@ -97,6 +93,21 @@ def _pays_to_compile(spec: Spec) -> bool:
     has_few = numbers_of_rows(spec) <= MOST_COMPILED
     can_compile = lacking_compiler("cuda") is None and bool(gpus_here())
     return is_large(spec) and has_few and can_compile
+
+
+def lacking_compiler(device: str) -> str | None:
+    """What torch.compile lacks on this machine to build code for a device, in words."""
+    if device == "cuda":
+        variable, names, language = "CC", ("gcc", "clang"), "C"
+    else:
+        variable, names, language = "CXX", ("g++", "clang++"), "C++"
+    if not os.environ.get(variable) and not any(shutil.which(name) for name in names):
+        return f"there is no {language} compiler here ({' or '.join(names)})"
+
+    if device == "cuda" and not os.path.exists(f"{sysconfig.get_path('include')}/Python.h"):
+        return "Python's headers are not here (Python.h; Debian's package python3-dev)"
+
+    return None
 
 
 def is_large(spec: Spec) -> bool:

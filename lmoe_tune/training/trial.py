@@ -25,10 +25,10 @@ from lmoe_tune.spec import DataSpec, Spec
 from lmoe_tune.training.allocator import keep_freed_memory
 from lmoe_tune.training.baseline import Baseline, acquire_baseline
 from lmoe_tune.training.baseline_record import baseline_key
-from lmoe_tune.training.compiling import explained_compiler, lacking_compiler
 from lmoe_tune.training.epoch_timeout import each_within
 from lmoe_tune.training.loop import Settings, train
-from lmoe_tune.training.memory import SET_FOR_A_TRIAL, explained_memory
+from lmoe_tune.training.memory import SET_FOR_A_TRIAL, explained
+from lmoe_tune.training.platform import lacking_compiler
 
 Load = Callable[[DataSpec, Path], SearchData]
 """Loads the images to train on and to validate with."""
@@ -111,7 +111,7 @@ def run_trial(
         return TrialEpoch(epoch, metrics, baseline.metrics, baseline.key)
 
     state = checkpoint.load_newest(folder, up_to=None if num_recorded is None else num_recorded + 1)
-    with explained_memory(device, SET_FOR_A_TRIAL), explained_compiler():
+    with explained(device, SET_FOR_A_TRIAL):
         if state is not None:
             model.load_state_dict(state["model"])
             yield recorded(state["epoch"], state["metrics"])

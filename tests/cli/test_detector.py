@@ -297,6 +297,8 @@ def test_the_confirmed_winner_goes_before_the_best_trial(ledger: Ledger, tmp_pat
     with pytest.raises(UsageError, match="a later confirmation of the sweep 'digits' has begun"):
         export.winner_of(ledger)
     assert export.winner_of(ledger, BEST).confirmed is None
+    (ledger.folder.confirmation.path / "confirm.json").unlink()
+    assert export.winner_of(ledger).confirmed is None, "the first one has not ended"
 
 
 def test_the_validation_images_are_those_of_the_search_and_no_test_image_is_among_them() -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lmoe_tune.methods.consistency import DISTANCES, js, kl, mse, mse_log_softmax
+from lmoe_tune.methods.logit_mixoe import DISTANCES, js, kl, mse, mse_log_softmax
 
 NAMES = sorted(DISTANCES)
 

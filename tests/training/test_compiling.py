@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lmoe_tune.errors import TrainingError
-from lmoe_tune.training.compiling import explained_compiler, lacking_compiler
+from lmoe_tune.training.platform import lacking_compiler
 
 
 @pytest.mark.parametrize(
@@ -38,18 +37,3 @@ def test_pythons_headers_are_needed_on_a_gpu(
     assert lacking_compiler("cpu") is None
     (tmp_path / "Python.h").touch()
     assert lacking_compiler("cuda") is None
-
-
-def test_a_compiler_that_fails_says_what_to_set() -> None:
-    from torch._dynamo.exc import Unsupported
-
-    with (
-        pytest.raises(TrainingError, match="Unsupported: a loop; set train.compile: false"),
-        explained_compiler(),
-    ):
-        raise Unsupported("a loop\nthat cannot be compiled")
-
-
-def test_other_errors_stay_as_they_are() -> None:
-    with pytest.raises(ValueError, match="other"), explained_compiler():
-        raise ValueError("other")

@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from lmoe_tune.errors import DeviceMemoryError
+from lmoe_tune.errors import DeviceMemoryError, TrainingError
 from lmoe_tune.model import build_model
 from lmoe_tune.testing.methods import objective_of
 from lmoe_tune.training.memory import (
     SET_FOR_A_TRIAL,
-    explained_memory,
+    explained,
     model_memory,
     rows_of_step,
 )
@@ -78,10 +78,10 @@ def test_an_evaluation_holds_two_maps_at_a_time() -> None:
 def test_running_out_of_memory_is_said_with_what_to_set() -> None:
     with (
         pytest.raises(DeviceMemoryError, match="the memory does not suffice; set a smaller"),
-        explained_memory(torch.device("cpu"), SET_FOR_A_TRIAL),
+        explained(torch.device("cpu"), SET_FOR_A_TRIAL),
     ):
         raise torch.OutOfMemoryError("CUDA out of memory")
-    with pytest.raises(ValueError, match="other"), explained_memory(torch.device("cpu"), ""):
+    with pytest.raises(ValueError, match="other"), explained(torch.device("cpu"), ""):
         raise ValueError("other errors stay what they are")
 
 
@@ -91,3 +91,13 @@ def test_counting_needs_no_model_in_memory_and_changes_no_generator() -> None:
     rows_of_step(objective_of("logit_mixoe"), 16)
     assert torch.equal(before, torch.get_rng_state())
     assert isinstance(build_model("small_cnn", 5, 1), nn.Module)
+
+
+def test_a_compiler_that_fails_says_what_to_set() -> None:
+    from torch._dynamo.exc import Unsupported
+
+    with (
+        pytest.raises(TrainingError, match="Unsupported: a loop; set train.compile: false"),
+        explained(torch.device("cpu"), ""),
+    ):
+        raise Unsupported("a loop\nthat cannot be compiled")
