@@ -166,7 +166,7 @@ def test_a_term_of_ones_own_may_be_the_objective(tmp_path: Path) -> None:
     spec = lt.load_spec(path, ["objective.direction=minimize"]).spec
     assert (spec.objective.metric, spec.objective.direction) == ("train_margin_loss", "minimize")
     assert spec_from_resolved(resolved_yaml(spec)) == spec
-    with pytest.raises(lt.SpecError, match="m never gives train_mix_loss"):
+    with pytest.raises(lt.SpecError, match="own_terms:M never gives train_mix_loss"):
         lt.load_spec(path, ["objective.metric=train_mix_loss"])
 
 
