@@ -95,14 +95,14 @@ def export(
     ledger: Ledger, out: Path, *, trial: int | None, onnx: bool, register: str | None
 ) -> Exported:
     """See `Sweep.export`."""
-    from lmoe_tune.tracking.uploads import register_detector
-
-    winner, verdict, registered = winner_of(ledger, trial), None, None
+    winner, verdict = winner_of(ledger, trial), None
     if winner.confirmed is not None:
         verdict = winner.confirmed["verdict"]
     if register is None:
         document = write_detector(ledger, winner, out, onnx=onnx)
         return Exported(out, document, winner.trial, winner.method, verdict, None)
+
+    from lmoe_tune.tracking.uploads import register_detector
 
     experiment_id, run_id = view.tracking_of(ledger).run_of(winner.trial)  # or refused
     document = write_detector(ledger, winner, out, onnx=onnx)
