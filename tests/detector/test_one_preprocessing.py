@@ -90,8 +90,10 @@ def exported(describes: ModelDescription, out: Path, patch: pytest.MonkeyPatch, 
     """The folder that `lmoe-tune export` writes of a model with this description."""
     patch.setattr(export, "_measured", lambda *_: {"threshold": 0.0, "threshold_measured": {}})
     patch.setattr(export, "_provenance", lambda *_: {})
+    patch.setattr(export, "caution_about", lambda *_: None)
     winner = export.Winner("it", 0, "", {}, {}, describes, None, {}, None)  # type: ignore[arg-type]
-    ledger: Any = SimpleNamespace(folder=SimpleNamespace(home=out.parent))
+    home = SimpleNamespace(home=out.parent)
+    ledger: Any = SimpleNamespace(folder=home, trial=lambda number: None)
     export.write_detector(ledger, winner, out, onnx=onnx)
     return out
 
