@@ -188,11 +188,11 @@ def _confirmation(ledger: Ledger) -> dict[str, Any] | None:
     document = read_object(ledger.folder.confirmation.path / "confirm.json")
     if not document.get("winner"):
         return None
-    if len(document.get("test_openings", ())) < len(view.test_openings(ledger)):
-        name, home = ledger.folder.name, ledger.folder.home
+    openings = view.test_openings(ledger)
+    if len(document.get("test_openings", ())) < len(openings):
         raise UsageError(
-            f"a later confirmation of the sweep '{name}' has begun and not ended, so its winner may change; finish it "
-            f"with {advice.confirm(name, home=home)}, or export what the search found with --trial"
+            f"a later confirmation of the sweep '{ledger.folder.name}' has begun and not ended, so its winner may "
+            f"change; finish it with {openings[-1]['command']}, or export what the search found with --trial"
         )
     return document
 

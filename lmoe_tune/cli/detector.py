@@ -10,7 +10,7 @@ import typer
 from lmoe_tune import advice
 from lmoe_tune.cli.options import HomeOption, JsonOption, NameArgument, resolve_home
 from lmoe_tune.cli.output import print_json, print_table, say, shown
-from lmoe_tune.wording import printable
+from lmoe_tune.wording import counted, printable
 
 if TYPE_CHECKING:
     from lmoe_tune.sweep.ledger import Ledger
@@ -128,8 +128,9 @@ def predict(
         ]
         print_table(cells, ("image", "class", "score", "is_ood"))
     for text in broken:
-        say(f"error: {text}")
+        say(f"error: {printable(text)}")
     if broken:
+        say(f"{len(broken)} of {counted(len(paths), 'image')} cannot be read")
         raise typer.Exit(2)
 
 

@@ -36,7 +36,7 @@ def compare(
     chosen = "table" if form == "html" else checked_format(form, "table, json, csv, html")
     distinct = list(dict.fromkeys(names))
     if len(distinct) < 2:
-        raise UsageError("compare needs two or more sweeps")
+        raise UsageError(f"compare needs two or more sweeps, and got '{distinct[0]}' only")
 
     from lmoe_tune.api.sweeps import compare, open_sweep
     from lmoe_tune.durable import write_durably

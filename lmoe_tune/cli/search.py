@@ -286,9 +286,10 @@ def prune_checkpoints(
 
     sweep = open_sweep(name, resolve_home(home))
     freed = sweep.prune_checkpoints(keep)
-    typer.echo(
-        f"freed {readable_size(freed.num_bytes)}: the checkpoints of {counted(len(freed.removed), 'trial')}"
-    )
+    what = f"the checkpoints of {counted(len(freed.removed), 'trial')}"
+    if freed.num_bytes and not freed.removed:
+        what = "earlier checkpoints of trials that keep their last"
+    typer.echo(f"freed {readable_size(freed.num_bytes)}: {what}")
     for what, numbers in (
         ("of the best trials", freed.best),
         ("to continue from", freed.unfinished),

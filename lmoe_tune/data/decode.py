@@ -180,6 +180,11 @@ def _as_rgb(image: Image) -> Image:
             values >>= 8
         return module.fromarray(np.clip(values, 0, 255).astype(np.uint8)).convert("RGB")
 
+    if image.mode == "F":
+        raise ValueError(
+            "its pixels are floating-point numbers, whose range no file says: convert it to 8 or 16 bits"
+        )
+
     if image.mode in ("P", "PA") and "transparency" in image.info:
         # Pillow's own way for palettes with transparency; the colours are the same
         image = image.convert("RGBA")

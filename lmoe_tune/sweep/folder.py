@@ -209,7 +209,7 @@ def find_sweep(home: Path, name: str) -> SweepFolder:
         hint = did_you_mean(name, known) or did_you_mean(Path(name).name, known)  # of its folder
         there_are += hint
         if is_name(name):
-            refuse_closed(SweepFolder(home, name))
+            refuse_unreadable(SweepFolder(home, name))
             refuse_lost_ledger(SweepFolder(home, name))
         raise UsageError(f"no sweep '{printable(masked(name))}' in {home / 'sweeps'}; {there_are}")
     return SweepFolder(home, name)
@@ -233,7 +233,7 @@ def is_name(text: str) -> bool:
     return text == Path(text).name and text not in ("", ".", "..")
 
 
-def refuse_closed(folder: SweepFolder) -> None:
+def refuse_unreadable(folder: SweepFolder) -> None:
     """Raises UsageError if the sweep is another user's, who has not let this one read it."""
     closed = folder.closed
     if closed is not None:

@@ -29,7 +29,7 @@ from lmoe_tune.spec.record import CHANGEABLE, CHANGEABLE_DATA, SETTLED_AT_START
 from lmoe_tune.sweep import schema, view
 from lmoe_tune.sweep.budget import Budget, BudgetChange
 from lmoe_tune.sweep.copies import refuse_copy
-from lmoe_tune.sweep.folder import SweepFolder, refuse_closed, refuse_lost_ledger
+from lmoe_tune.sweep.folder import SweepFolder, refuse_lost_ledger, refuse_unreadable
 from lmoe_tune.sweep.ledger import Ledger, now_ms
 from lmoe_tune.sweep.sampling import make_distributions, make_sampler
 from lmoe_tune.sweep.warm_start import Source, warm_started
@@ -73,7 +73,7 @@ def prepare(
             difference), something is wrong with the data or with a sweep to start from, or the
             decoded images of a new sweep will not fit on the disk.
     """
-    refuse_closed(folder)
+    refuse_unreadable(folder)
     make_sampler(loaded.spec, 0)  # refuses one whose package is missing
     refuse_unusable(folder.home)
     is_new = fresh or not folder.exists()

@@ -473,7 +473,7 @@ def test_doctor_shows_decoded_images_whose_they_are_and_how_to_free_them(
         "space: {mixing_alpha: {low: 0.1, high: 1}}\n",
         encoding="utf-8",
     )
-    spec = load_spec(path, declarations=declarations(), check_files=False).spec
+    spec = load_spec(path, declarations=declarations()).spec
     ledger = sweep("cars", 0.9)
     home = ledger.folder.home
     assert doctor._caches(home, spec) == [], "nothing is decoded yet"

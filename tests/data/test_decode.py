@@ -89,6 +89,14 @@ def test_thirty_two_bits_that_hold_eight_are_taken_as_they_are(tmp_path: Path) -
     np.testing.assert_array_equal(decode_rgb(tmp_path / "a.tif")[:, :, 0], values)
 
 
+def test_floating_point_pixels_are_refused_as_no_file_says_their_range(tmp_path: Path) -> None:
+    Image.fromarray(np.linspace(0, 1, 200, dtype=np.float32).reshape(10, 20)).save(
+        tmp_path / "a.tif"
+    )
+    with pytest.raises(CorruptImageError, match="floating-point numbers.*convert it to 8 or 16"):
+        decode_rgb(tmp_path / "a.tif")
+
+
 @pytest.mark.parametrize(
     ("orientation", "turn"),
     [

@@ -11,12 +11,19 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from lmoe_tune.data import inspection as module
 from lmoe_tune.data.inspection import inspect, problem_of_lists, refuse_unsound
 from lmoe_tune.data.sealed_plan import plan_test, seen_in_training
 from lmoe_tune.data.search_plan import plan_search
 from lmoe_tune.errors import UsageError
 from lmoe_tune.spec import Dataset, DataSpec
 from tests.data import trees
+
+
+@pytest.fixture(autouse=True)
+def a_few_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """These sets are small, so that they are read quickly: that alone is no finding."""
+    monkeypatch.setattr(module, "FEW_IMAGES", 1)
 
 
 @pytest.fixture
@@ -66,6 +73,19 @@ def test_what_is_there_is_counted(cars: DataSpec, tmp_path: Path) -> None:
     )
     assert found["id"]["median_pixels"] == [48, 40]
     assert found["fingerprint"] == plan_search(cars, tmp_path / "home").fingerprint
+
+
+def test_parts_with_a_few_images_are_a_warning(
+    cars: DataSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "FEW_IMAGES", 6)
+    found = inspect(cars, tmp_path / "home")
+
+    assert not found.stops
+    said = [(problem.where, problem.what) for problem in found.problems]
+    assert ("data.id", "3 images for val, so its metrics say next to nothing") in said
+    assert ("data.id", "5 images for val_fine, so its metrics say next to nothing") in said
+    assert not any("for test," in what for _, what in said), "it has 20"
 
 
 def test_a_second_inspection_reads_no_image(
