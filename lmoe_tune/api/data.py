@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from lmoe_tune.api.loading import load_spec
 from lmoe_tune.data import load_search_data
-from lmoe_tune.data.rows import acquire_decoded, cache_of
+from lmoe_tune.data.rows import cache_of, decode_ahead
 from lmoe_tune.errors import UsageError
 from lmoe_tune.home import resolve_home
 from lmoe_tune.spec import DataSpec, LoadedSpec
@@ -66,13 +66,7 @@ def build_data(
     if damaged:
         say(f"{damaged} damaged blocks of images are decoded again")
     num_new = cache.num_missing(files)
-    acquire_decoded(
-        files,
-        wanted,
-        home,
-        progress=lambda done, total: observer.on_work("images decoded", done, total),
-        say=say,
-    )
+    decode_ahead(files, wanted, home, work=observer.on_work, say=say)
     return {
         "folder": str(cache.folder),
         "images": len(files),

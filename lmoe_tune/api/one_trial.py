@@ -110,7 +110,7 @@ class SingleTrial:
             load_search_data(spec.data, self._home).files(),
             spec.data,
             self._home,
-            progress=lambda done, total: observer.on_work("images decoded", done, total),
+            work=observer.on_work,
             say=say,
         )
 

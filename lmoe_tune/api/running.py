@@ -219,7 +219,7 @@ class _Run:
         )
         if self.settings.address is None or self.spec.data.cache_dir is None:
             files = load_search_data(self.spec.data, folder.home).files()
-            decode_ahead(files, self.spec.data, folder.home, progress=self._decoded, say=say)
+            decode_ahead(files, self.spec.data, folder.home, work=observer.on_work, say=say)
         # else each node of the cluster decodes for itself
 
         observer.on_begin(ledger)
@@ -281,9 +281,6 @@ class _Run:
 
     def _delivered(self, left: int, total: int) -> None:
         self.settings.observer.on_work(projector.DELIVERING, total - left, total)
-
-    def _decoded(self, done: int, total: int) -> None:
-        self.settings.observer.on_work("images decoded", done, total)
 
     def _say_undelivered(self) -> None:
         name, home = self.folder.name, self.folder.home

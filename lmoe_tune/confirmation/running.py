@@ -357,9 +357,7 @@ def _decode(study: JobLedger, plan: Plan, how: _How) -> None:
                 files,
                 data,
                 study.folder.home,
-                progress=lambda done, total: how.settings.observer.on_work(
-                    "images decoded", done, total
-                ),
+                work=how.settings.observer.on_work,
                 say=how.settings.observer.on_message,
             )
 

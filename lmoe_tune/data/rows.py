@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -120,12 +121,17 @@ def decode_ahead(
     spec: DataSpec,
     home: Path,
     *,
-    progress: Progress,
+    work: Callable[[str, int, int], None],
     say: Callable[[str], None],
 ) -> None:
     """Decode these files, if there are any and a cache is kept, before the first trial: so trials
-    need not wait for one another. Raises UsageError as `acquire_decoded`."""
+    need not wait for one another. Raises UsageError as `acquire_decoded`.
+
+    Args:
+        work: is told what is done, how much of it, and how much there is.
+    """
     if files and spec.cache != "off":
+        progress = partial(work, "images decoded")
         acquire_decoded(files, spec, home, progress=progress, say=say)
 
 
