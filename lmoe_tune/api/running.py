@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +15,17 @@ from lmoe_tune.data import load_search_data
 from lmoe_tune.data.rows import decode_ahead
 from lmoe_tune.errors import StorageError, UsageError
 from lmoe_tune.home import resolve_home
-from lmoe_tune.spec import LoadedSpec, Spec, duration_s
+from lmoe_tune.spec import LoadedSpec, Spec
 from lmoe_tune.spec.record import problems_of
 from lmoe_tune.sweep import projector, view
-from lmoe_tune.sweep.budget import Budget, BudgetChange, change_of, how_to_extend, refuse_useless
+from lmoe_tune.sweep.budget import (
+    Budget,
+    BudgetChange,
+    change_of,
+    how_to_extend,
+    refuse_useless,
+    seconds,
+)
 from lmoe_tune.sweep.cluster import is_local, refuse_unusable
 from lmoe_tune.sweep.folder import SweepFolder
 from lmoe_tune.sweep.ledger import Ledger
@@ -31,7 +37,7 @@ from lmoe_tune.sweep.runner import run_sweep
 from lmoe_tune.sweep.settings import Leave, RunSettings
 from lmoe_tune.sweep.tracked import address as address_of
 from lmoe_tune.sweep.warm_start import Source, in_words
-from lmoe_tune.wording import masked, shown
+from lmoe_tune.wording import masked
 
 
 def search(
@@ -288,19 +294,3 @@ class _Run:
             "MLflow does not have everything yet; the next run delivers it, "
             f"or: {advice.sync(name, home=home)}"
         )
-
-
-def seconds(value: str | float | None, called: str) -> float | None:
-    """A duration in seconds: 90, "90s", "30m", "8h", "2d". Raises UsageError that names what was
-    given.
-    """
-    if value is None or (isinstance(value, int | float) and value >= 0):
-        return value
-    try:
-        if not isinstance(value, str):
-            raise ValueError(f"{value!r} is no duration")
-        return duration_s(float(value) if re.fullmatch(r"\d+(\.\d+)?", value) else value)
-    except ValueError as error:
-        raise UsageError(
-            f"{called} is {shown(value)}, but must be a duration such as 90s, 30m, 8h or 2d"
-        ) from error

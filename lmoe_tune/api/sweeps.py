@@ -15,7 +15,7 @@ from lmoe_tune.home import resolve_home
 from lmoe_tune.records import TrialRecord
 from lmoe_tune.spec import Spec
 from lmoe_tune.sweep import view
-from lmoe_tune.sweep.budget import change_of, exceeded
+from lmoe_tune.sweep.budget import change_of, exceeded, seconds
 from lmoe_tune.sweep.folder import SweepFolder, closed_sweeps, find_sweep, find_sweeps, parts_of
 from lmoe_tune.sweep.ledger import Ledger
 from lmoe_tune.sweep.observer import Observer
@@ -277,7 +277,7 @@ class Sweep:
             SweepLockedError: another process works on it.
             LmoeTuneError: as for `search`.
         """
-        from lmoe_tune.api.running import resume, seconds
+        from lmoe_tune.api.running import resume
 
         change = change_of(trials=trials, time=time, gpu_hours=gpu_hours, max_failed=max_failed)
         settings = RunSettings(

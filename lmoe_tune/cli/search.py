@@ -329,7 +329,7 @@ def _preview(loaded: LoadedSpec, change: BudgetChange, home: Path, *, as_json: b
 
 
 def _settings(address: str | None, wait: str | None, *, allow_changes: bool) -> RunSettings:
-    from lmoe_tune.api.running import seconds
+    from lmoe_tune.sweep.budget import seconds
     from lmoe_tune.sweep.settings import RunSettings
 
     return RunSettings(

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from lmoe_tune import advice
 from lmoe_tune.errors import UsageError
 from lmoe_tune.spec import Spec, duration_s
+from lmoe_tune.wording import shown
 
 BudgetName = Literal["trials", "time", "gpu_hours", "max_failed", "points"]
 
@@ -253,14 +254,24 @@ def _duration(given: str | float | None) -> tuple[float | None, float]:
     if given is None:
         return None, 0.0
     text = str(given).strip()
-    amount = text.removeprefix("+")
+    found = seconds(text.removeprefix("+"), "time", more=", with + for that much more")
+    return (None, found or 0.0) if text.startswith("+") else (found, 0.0)
+
+
+def seconds(value: str | float | None, called: str, *, more: str = "") -> float | None:
+    """A duration in seconds: 90, "90s", "30m", "8h", "2d". Raises UsageError that names what was
+    given, and says `more`.
+    """
+    if value is None or (isinstance(value, int | float) and value >= 0):
+        return value
     try:
-        seconds = duration_s(float(amount) if re.fullmatch(r"\d+(\.\d+)?", amount) else amount)
+        if not isinstance(value, str):
+            raise ValueError(f"{value!r} is no duration")
+        return duration_s(float(value) if re.fullmatch(r"\d+(\.\d+)?", value) else value)
     except ValueError as error:
         raise UsageError(
-            f"time is '{given}', but must be a duration such as 90s, 30m, 8h or 2d, with + for that much more"
+            f"{called} is {shown(value)}, but must be a duration such as 90s, 30m, 8h or 2d{more}"
         ) from error
-    return (None, seconds) if text.startswith("+") else (seconds, 0.0)
 
 
 def exceeded(usage: Usage, budget: Budget, complete: int) -> bool:
