@@ -27,7 +27,9 @@ def resolve_home(given: str | Path | None = None, *, called: str = "home") -> Pa
         UsageError: it is empty, of an unknown user, a file, or an address of an object store.
     """
     if given is None:
-        called, given = _default()
+        called, given = VARIABLE, os.environ.get(VARIABLE, "")
+        if not given.strip():  # set but empty is as good as not set
+            called, given = "the home", DEFAULT
 
     refuse_other(given, called, str, Path)
     text = str(given)
@@ -62,13 +64,6 @@ def is_default(home: Path) -> bool:
         return resolve_home() == home
     except UsageError:
         return False
-
-
-def _default() -> tuple[str, str]:
-    text = os.environ.get(VARIABLE, "")  # set but empty is as good as not set
-    if text.strip():
-        return VARIABLE, text
-    return "the home", DEFAULT
 
 
 def _refuse_object_store(text: str, called: str) -> None:

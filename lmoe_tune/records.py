@@ -32,10 +32,6 @@ class EpochRecord:
     A key reads `val_accuracy:min`.
     """
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain values, as the class takes them."""
-        return dict(vars(self))
-
 
 @dataclass(frozen=True)
 class TrialRecord:
@@ -96,7 +92,7 @@ class TrialRecord:
     def to_json(self) -> dict[str, Any]:
         """Plain values, as `from_json` reads them."""
         found = dict(vars(self))
-        found["epochs"] = [epoch.to_json() for epoch in self.epochs]
+        found["epochs"] = [dict(vars(epoch)) for epoch in self.epochs]
         return {"trial": found.pop("number"), "value": self.value, **found}
 
     @classmethod

@@ -191,7 +191,7 @@ def _frozen(trial: TrialRecord, objectives: Sequence[str]) -> FrozenTrial:
     """The trial as Optuna keeps it."""
     attrs: dict[str, Any] = {}
     for epoch in trial.epochs:
-        found = epoch.to_json()
+        found = dict(vars(epoch))
         attrs[schema.EPOCH.at(found.pop("epoch"))] = found
     notes = {key.name: getattr(trial, key.name) for key in schema.RECORD_KEYS}
     notes[schema.RETRIES.name] = trial.retries or None

@@ -53,7 +53,7 @@ def write_news(
 
 
 def _lines(epochs: Iterable[EpochRecord]) -> bytes:
-    return "".join(f"{json.dumps(epoch.to_json())}\n" for epoch in epochs).encode()
+    return "".join(f"{json.dumps(vars(epoch))}\n" for epoch in epochs).encode()
 
 
 def _write_about(path: Path, trial: TrialRecord) -> None:
