@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import re
-import sys
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from lmoe_tune.cli.options import (
-    Format,
-    FormatOption,
-    HomeOption,
-    NameArgument,
-    checked_format,
-    resolve_home,
+import lmoe_tune as lt
+from lmoe_tune.cli.lines import watching
+from lmoe_tune.cli.options import FormatOption, HomeOption, NameArgument, resolve_home
+from lmoe_tune.cli.output import (
+    leave_at_once,
+    openings_line,
+    print_json,
+    print_rows,
+    print_table,
+    say,
+    shown,
 )
-from lmoe_tune.cli.output import leave_at_once, openings_line, print_json, print_table, say, shown
 from lmoe_tune.cli.search import INTERRUPTED, TOO_MANY_FAILED, AddressOption, ChangesOption
 from lmoe_tune.errors import UsageError
-
-if TYPE_CHECKING:
-    from lmoe_tune.confirmation.reseeding import Reseeding
-    from lmoe_tune.confirmation.result import Confirmation
 
 app = typer.Typer()
 
@@ -72,16 +68,12 @@ def confirm(
     """Is the winner real? Train the best trials and the untuned methods again, and open the sealed
     test set.
     """
-    from lmoe_tune import Reseeding, open_sweep
-    from lmoe_tune.cli.progress import watching
-    from lmoe_tune.confirmation import running
-
-    chosen, split_numbers = checked_format(form), _splits(splits)
+    split_numbers = _splits(splits)
     if reseed is not None and dry_run:
         raise UsageError(
             "reseed does not go with dry_run: it says itself what a confirmation could find"
         )
-    sweep = open_sweep(name, resolve_home(home))
+    sweep = lt.open_sweep(name, resolve_home(home))
     asked: dict[str, Any] = {
         "seeds": seeds,
         "top": top,
@@ -89,33 +81,39 @@ def confirm(
         "tuned_comparators": tuned_comparators,
     }
     if dry_run:
-        forecast = running.forecast(sweep, **asked)
-        if chosen == "json":
+        forecast = lt.forecast(sweep, **asked)
+        if form == "json":
             print_json(forecast.to_json())
         else:
             typer.echo("\n".join(forecast.lines()))
         return
 
-    how: dict[str, Any] = {
-        "reseed": reseed,
-        "allow_unfinished": allow_unfinished,
-        "allow_changes": allow_changes,
-        "address": address,
-        "leave": leave_at_once,
-    }
-    confirmed: Callable[..., Confirmation | Reseeding] = running.confirm
+    confirmed: Callable[..., lt.Confirmation | lt.Reseeding] = lt.confirm
     try:
         with watching() as observer:
-            found = confirmed(sweep, observer=observer, **asked, **how)
-    except running.InterruptedConfirmation as stopped:
+            found = confirmed(
+                sweep,
+                observer=observer,
+                reseed=reseed,
+                allow_unfinished=allow_unfinished,
+                allow_changes=allow_changes,
+                address=address,
+                leave=leave_at_once,
+                **asked,
+            )
+    except lt.InterruptedConfirmation as stopped:
         say(f"interrupted; to continue: {stopped.command}")
         raise typer.Exit(INTERRUPTED) from None
 
-    if isinstance(found, Reseeding):
-        _print_reseeding(found, chosen)
-        raise typer.Exit(TOO_MANY_FAILED if found.failed else 0)
     document = found.to_json()
-    _print(document, chosen)
+    if form == "json":
+        print_json(document)
+    elif isinstance(found, lt.Reseeding):
+        _print_reseeding(found, document, form)
+    elif form == "csv":
+        _print_csv(document, document["paired"])
+    else:
+        _print_tables(document)
     raise typer.Exit(TOO_MANY_FAILED if document["failed"] else 0)
 
 
@@ -129,32 +127,22 @@ def _splits(text: str | None) -> tuple[int, ...] | None:
     return tuple(dict.fromkeys(int(number) for number in text.split(",")))
 
 
-def _print(document: dict[str, Any], form: Format) -> None:
-    if form == "json":
-        print_json(document)
-    elif form == "csv":
-        _print_csv(document)
-    else:
-        _print_tables(document)
-
-
 def _print_tables(document: dict[str, Any]) -> None:
     from lmoe_tune.confirmation.forecast import needs_lines
     from lmoe_tune.spec.metrics import TEST_METRICS
 
     rows = document["rows"]
     metrics = [name for name in TEST_METRICS if any(name in row["metrics"] for row in rows)]
-    columns = ("", "runs", *(name.removeprefix("test_") for name in metrics))
+    names = [name.removeprefix("test_") for name in metrics]
     typer.echo("sealed test set, mean ± standard deviation over the runs")
     print_table(
         [[row["name"], shown(row["runs"]), *_means(row, metrics)] for row in rows],
-        columns,
+        ("", "runs", *names),
     )
     typer.echo("\n95% intervals of the means (over seeds, test images and splits)")
-    columns = ("", *columns[2:])
     print_table(
         [[row["name"], *(_interval(row["metrics"].get(name)) for name in metrics)] for row in rows],
-        columns,
+        ("", *names),
     )
     metric = document["metric"]
     typer.echo(
@@ -199,16 +187,12 @@ def _say_failed(document: dict[str, Any]) -> None:
         say("the same command tries the failed jobs once more")
 
 
-def _print_reseeding(result: Reseeding, form: Format) -> None:
+def _print_reseeding(result: lt.Reseeding, document: dict[str, Any], form: str) -> None:
     from lmoe_tune.confirmation.reseeding import SHOWN
 
-    document = result.to_json()
-    if form == "json":
-        print_json(document)
-        return
     if form == "csv":
         gains = [gain | {"against": name} for name, gain in document["gains"].items()]
-        _print_csv(document | {"paired": gains})
+        _print_csv(document, gains)
         return
 
     rows, searched, metric = document["rows"], document["searched"], document["metric"]
@@ -244,49 +228,28 @@ def _print_reseeding(result: Reseeding, form: Format) -> None:
     _say_failed(document)
 
 
-def _print_csv(document: dict[str, Any]) -> None:
-    rows = document["rows"]
-    metrics = list(dict.fromkeys(name for row in rows for name in row["metrics"]))
-    paired = {
-        one["against"]: one for one in document["paired"] if one["metric"] == document["metric"]
-    }
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    parts = ("mean", "sd", "low", "high")
+def _print_csv(document: dict[str, Any], compared: Iterable[dict[str, Any]]) -> None:
     of_pair = ("difference", "p", "p_corrected", "noise_floor")
-    writer.writerow(
-        [
-            "name",
-            "method",
-            "seeds",
-            *(f"{name}_{part}" for name in metrics for part in parts),
-            *of_pair,
-            "verdict",
-        ]
-    )
-    for row in rows:
-        cells = [row["name"], row["method"], row["seeds"]]
-        for name in metrics:
-            found = row["metrics"].get(name)
-            cells += (
-                [found["mean"], found["sd"], *(found["ci95"] or (None, None))]
-                if found
-                else [None] * 4
-            )
-        pair = paired.get(row["name"], {})
-        cells += [pair.get(key) for key in of_pair]
-        writer.writerow(
-            [*cells, document.get("verdict") if row["name"] == document["compared_with"] else None]
-        )
-    sys.stdout.write(text.getvalue())
+    pairs = {one["against"]: one for one in compared if one["metric"] == document["metric"]}
+    columns, rows = ["name", "method", "seeds"], []
+    for row in document["rows"]:
+        flat = row | {key: pairs.get(row["name"], {}).get(key) for key in of_pair}
+        if row["name"] == document["compared_with"]:
+            flat["verdict"] = document.get("verdict")
+        for name, found in row["metrics"].items():
+            low, high = found["ci95"] or (None, None)
+            measured = {"mean": found["mean"], "sd": found["sd"], "low": low, "high": high}
+            flat |= {f"{name}_{part}": value for part, value in measured.items()}
+            columns += [f"{name}_{part}" for part in measured]
+        rows.append(flat)
+    print_rows(rows, (*dict.fromkeys(columns), *of_pair, "verdict"), "csv")
 
 
 def _means(row: dict[str, Any], metrics: Iterable[str]) -> list[str]:
-    return [_mean(row, name) for name in metrics]
+    return [_mean(row["metrics"].get(name)) for name in metrics]
 
 
-def _mean(row: dict[str, Any], name: str) -> str:
-    found = row["metrics"].get(name)
+def _mean(found: dict[str, Any] | None) -> str:
     if found is None:
         return "-"
     return f"{found['mean']:.4f}" + (f" ± {found['sd']:.4f}" if found["sd"] is not None else "")

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import sys
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import typer
 
+import lmoe_tune as lt
+from lmoe_tune.cli.lines import watching
 from lmoe_tune.cli.options import (
     FormatOption,
     HomeOption,
     JsonOption,
     SetOption,
     SpecArgument,
-    checked_format,
     load_data,
     resolve_home,
 )
-from lmoe_tune.cli.output import print_json, print_table, say, shown
+from lmoe_tune.cli.output import print_json, print_rows, print_table, say, shown
 from lmoe_tune.wording import counted, readable_size
-
-if TYPE_CHECKING:
-    from lmoe_tune.data.inspection import Inspection
 
 app = typer.Typer(
     name="data", help="Inspect the data of a spec, and prepare them.", no_args_is_help=True
@@ -42,21 +40,14 @@ def inspect(
 ) -> None:
     """What is there: layouts, classes, images, splits; broken files, duplicates, leaks, and how
     to fix them."""
-    from lmoe_tune import inspect_data
-    from lmoe_tune.cli.progress import watching
-
-    chosen = checked_format(form)
     described = load_data(spec, overrides, look_for_data=False)
     with watching() as observer:
-        found = inspect_data(described, home=resolve_home(home), observer=observer)
-    if chosen == "json":
-        print_json(found.document())
-    elif chosen == "csv":
-        sys.stdout.write("split,classes,images\n")
-        for name, counts in found.splits.items():
-            sys.stdout.write(f"{name},{counts['classes']},{counts['images']}\n")
+        found = lt.inspect_data(described, home=resolve_home(home), observer=observer)
+    splits = [{"split": name, **counts} for name, counts in found.splits.items()]
+    if form == "table":
+        _print(found, splits)
     else:
-        _print(found)
+        print_rows(splits, SPLITS, form, found.document())
     if found.stops:
         raise typer.Exit(2)
 
@@ -71,11 +62,10 @@ def build(
     """Decode the images of a search ahead of time; check those already decoded, and repair damaged
     ones.
     """
-    from lmoe_tune import build_data
-    from lmoe_tune.cli.progress import watching
-
     with watching() as observer:
-        built = build_data(load_data(spec, overrides), home=resolve_home(home), observer=observer)
+        built = lt.build_data(
+            load_data(spec, overrides), home=resolve_home(home), observer=observer
+        )
     if json:
         print_json(built)
         return
@@ -91,7 +81,10 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def _print(found: Inspection) -> None:
+SPLITS = ("split", "classes", "images")
+
+
+def _print(found: lt.Inspection, splits: Sequence[Mapping[str, Any]]) -> None:
     sets = [("id", found.id)]
     if found.outliers is not None:
         sets.append(("outliers", found.outliers))
@@ -99,15 +92,9 @@ def _print(found: Inspection) -> None:
         sets.append(("val_coarse", found.val_coarse))
     sets += [("coarse_ood", one) for one in found.coarse_ood["sets"]]
     print_table([[name, *_cells(one)] for name, one in sets], COLUMNS)
-    if found.splits:
+    if splits:
         typer.echo("")
-        print_table(
-            [
-                [name, shown(one["classes"]), shown(one["images"])]
-                for name, one in found.splits.items()
-            ],
-            ("split", "classes", "images"),
-        )
+        print_rows(splits, SPLITS, "table")
 
     for name, one in sets:
         if one.get("excluded"):
@@ -118,10 +105,7 @@ def _print(found: Inspection) -> None:
     for note in found.notes:
         say(f"note: {note}")
     for problem in found.problems:
-        kind = "warning"
-        if problem.stops:
-            kind = "problem"
-        say(f"{kind}: {problem}")
+        say(f"{'problem' if problem.stops else 'warning'}: {problem}")
 
     stopping = sum(problem.stops for problem in found.problems)
     if stopping:
@@ -137,6 +121,6 @@ def _cells(one: dict[str, Any]) -> list[str]:
     if "median_pixels" in one:
         pixels = " x ".join(map(str, one["median_pixels"]))
 
-    counts = len(one.get("broken", ())), one.get("duplicates", 0)
     cells = [one.get(name) for name in ("dataset", "layout", "classes", "images")]
+    counts = (len(one.get("broken", ())), one.get("duplicates", 0))
     return list(map(shown, [*cells, size, pixels, *counts]))

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+import lmoe_tune as lt
 from lmoe_tune import advice
 from lmoe_tune.cli.options import HomeOption, JsonOption, NameArgument, resolve_home
 from lmoe_tune.cli.output import print_json, print_table, say, shown
+from lmoe_tune.errors import UsageError
 from lmoe_tune.wording import counted, printable
 
 if TYPE_CHECKING:
@@ -46,9 +48,7 @@ def export(
     """Write a sweep's winner as a detector that runs by itself: model, preprocessing, classes,
     score, threshold.
     """
-    from lmoe_tune.api.sweeps import open_sweep
-
-    sweep = open_sweep(name, resolve_home(home))
+    sweep = lt.open_sweep(name, resolve_home(home))
     if sweep.state != "complete":
         say(f"the sweep '{name}' is not complete; this is the best so far")
     found = sweep.export(out, trial=trial, onnx=onnx, register=register)
@@ -105,9 +105,8 @@ def predict(
 ) -> None:
     """Run an exported detector: class, score, and whether an image is out-of-distribution."""
     from lmoe_tune.data.decode import CorruptImageError
-    from lmoe_tune.detector import load_detector
 
-    detector = load_detector(folder)
+    detector = lt.load_detector(folder)
     below = (_images_below(path) if path.is_dir() else [path] for path in images)
     paths = [path for some in below for path in some]
     rows: list[dict[str, Any]] = []
@@ -116,8 +115,8 @@ def predict(
         if isinstance(found, CorruptImageError):
             broken.append(str(found))
         else:
-            row = {"image": str(path), "class": found.label}
-            rows.append(row | {"score": found.score, "is_ood": found.is_ood})
+            row = {"image": str(path), "class": found.label, "score": found.score}
+            rows.append(row | {"is_ood": found.is_ood})
 
     if as_json:
         print_json(rows)
@@ -135,7 +134,6 @@ def predict(
 
 
 def _images_below(folder: Path) -> list[Path]:
-    from lmoe_tune.errors import UsageError
     from lmoe_tune.readers.files import images_below
 
     found = [folder / name for name in images_below(folder)]

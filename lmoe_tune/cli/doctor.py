@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+import lmoe_tune as lt
 from lmoe_tune import advice
 from lmoe_tune.cli import machine
 from lmoe_tune.cli.machine import Finding, finding
-from lmoe_tune.cli.options import FormatOption, HomeOption, checked_format, load, resolve_home
+from lmoe_tune.cli.options import FormatOption, HomeOption, load, resolve_home
 from lmoe_tune.cli.output import print_rows
-from lmoe_tune.errors import LmoeTuneError, UsageError
+from lmoe_tune.errors import LmoeTuneError, TrackingAwayError, TrackingError, UsageError
 
 if TYPE_CHECKING:
-    from lmoe_tune.spec import LoadedSpec, Spec
+    from lmoe_tune.sweep.folder import SweepFolder
 
 app = typer.Typer()
 
@@ -48,7 +49,6 @@ def doctor(
     """Check the installation, this machine, the home and the sweeps in it; rebuild a damaged
     ledger.
     """
-    chosen = checked_format(form)
     if rebuild is not None:
         typer.echo(rebuild_ledger(resolve_home(home), rebuild))
         return
@@ -59,12 +59,12 @@ def doctor(
         findings += examine_nodes(address, loaded or load("digits", None), resolve_home(home))
     elif loaded is not None:
         findings += examine_memory(loaded)
-    print_rows([dict(row) for row in findings], ("state", "what", "found", "advice"), chosen)
+    print_rows(findings, ("state", "what", "found", "advice"), form)
     if any(finding["state"] == "fail" for finding in findings):
         raise typer.Exit(1)
 
 
-def examine(home: Path, loaded: LoadedSpec | None = None) -> list[Finding]:
+def examine(home: Path, loaded: lt.LoadedSpec | None = None) -> list[Finding]:
     """All findings: the machine and the environment, the sweeps of the home, and the tracking
     server.
 
@@ -75,7 +75,7 @@ def examine(home: Path, loaded: LoadedSpec | None = None) -> list[Finding]:
     return [*machine.examine(home), *_caches(home, given), *_sweeps(home), _tracking(home)]
 
 
-def examine_memory(loaded: LoadedSpec) -> list[Finding]:
+def examine_memory(loaded: lt.LoadedSpec) -> list[Finding]:
     """Whether the trials of a spec fit into this machine's GPUs; nothing if they train on the
     CPU.
     """
@@ -91,7 +91,7 @@ def examine_memory(loaded: LoadedSpec) -> list[Finding]:
     return [finding(state, f"GPU memory for {loaded.spec.name}", plan.compared(memory))]
 
 
-def examine_nodes(address: str, loaded: LoadedSpec, home: Path) -> list[Finding]:
+def examine_nodes(address: str, loaded: lt.LoadedSpec, home: Path) -> list[Finding]:
     """What each node of a cluster lacks to run trials of a spec."""
     from lmoe_tune.memory_plan import memory_plan
     from lmoe_tune.sweep.preflight import look_at_nodes
@@ -121,7 +121,7 @@ def examine_nodes(address: str, loaded: LoadedSpec, home: Path) -> list[Finding]
     return found
 
 
-def _caches(home: Path, given: Spec | None) -> list[Finding]:
+def _caches(home: Path, given: lt.Spec | None) -> list[Finding]:
     """The folders of decoded images: the home's, those that the home's sweeps name, and the one that
     this spec names.
     """
@@ -152,56 +152,45 @@ def _caches(home: Path, given: Spec | None) -> list[Finding]:
 
 
 def _sweeps(home: Path) -> list[Finding]:
-    from lmoe_tune.sweep.copies import about_copy, original_of
     from lmoe_tune.sweep.folder import closed_sweeps, find_sweeps, sweeps_without_ledger
-    from lmoe_tune.sweep.lines import LedgerError
-    from lmoe_tune.sweep.rebuild import behind, survey
-    from lmoe_tune.sweep.view import read_spec, read_sweep, state_of
 
-    findings = [
+    closed = [
         finding("warn", f"sweep {folder.name}", str(folder.closed), "have it made readable")
         for folder in closed_sweeps(home)
     ]
+    return [*closed, *map(_sweep, [*find_sweeps(home), *sweeps_without_ledger(home)])]
 
-    for folder in [*find_sweeps(home), *sweeps_without_ledger(home)]:
-        what, fix = f"sweep {folder.name}", advice.doctor(rebuild=folder.name, home=home)
+
+def _sweep(folder: SweepFolder) -> Finding:
+    from lmoe_tune.sweep import copies, lines, rebuild, view
+
+    what, ledger = f"sweep {folder.name}", None
+    lacking: str | None = f"{folder.ledger} is gone"
+    try:
+        if folder.exists():
+            ledger = view.read_sweep(folder)
+            lacking = rebuild.behind(ledger)
+    except lines.LedgerError as error:
+        ledger, lacking = None, str(error)
+    except (LmoeTuneError, OSError) as error:
+        return finding("fail", what, str(error))
+
+    if ledger is None or lacking is not None:
+        fix = advice.doctor(rebuild=folder.name, home=folder.home)
         try:
-            ledger = read_sweep(folder) if folder.exists() else None
-            if ledger is not None:
-                lacking = behind(ledger)
-            else:
-                lacking = f"{folder.ledger} is gone"
-        except LedgerError as error:
-            ledger, lacking = None, str(error)
+            remains = f"{rebuild.survey(folder, view.read_spec(folder))} can be rebuilt"
         except (LmoeTuneError, OSError) as error:
-            findings.append(finding("fail", what, str(error)))
-            continue
+            remains, fix = str(error), ""
+        return finding("warn" if ledger else "fail", what, f"{lacking}; {remains}", fix)
 
-        if lacking is not None:
-            try:
-                remains = f"{survey(folder, read_spec(folder))} can be rebuilt"
-            except (LmoeTuneError, OSError) as error:
-                remains, fix = str(error), ""
+    original = copies.original_of(ledger)
+    if original is not None:
+        return finding("warn", what, *copies.about_copy(ledger, original))
 
-            findings.append(
-                finding("warn" if ledger else "fail", what, f"{lacking}; {remains}", fix)
-            )
-            continue
-
-        assert ledger is not None, "a ledger that lacks nothing"
-        original = original_of(ledger)
-        if original is not None:
-            findings.append(finding("warn", what, *about_copy(ledger, original)))
-            continue
-
-        state = state_of(ledger)
-        if state == "interrupted":
-            fix = advice.resume(folder.name, home=home)
-        else:
-            fix = ""
-        findings.append(finding("ok", what, f"{state}, {len(ledger.trials())} trials", fix))
-
-    return findings
+    state, fix = view.state_of(ledger), ""
+    if state == "interrupted":
+        fix = advice.resume(folder.name, home=folder.home)
+    return finding("ok", what, f"{state}, {len(ledger.trials())} trials", fix)
 
 
 def rebuild_ledger(home: Path, name: str) -> str:
@@ -234,14 +223,16 @@ def rebuild_ledger(home: Path, name: str) -> str:
 
 
 def _tracking(home: Path) -> Finding:
-    from lmoe_tune.tracking import default_uri, probe
+    from lmoe_tune.tracking import ask, default_uri, shown
 
-    found = probe(default_uri(home))
-    if found.state == "refused":
-        return finding("fail", "MLflow", found.why)
-    if found.state == "away":
-        return finding("warn", "MLflow", found.why, "sweeps run without it and deliver later")
-    if found.caution:
-        return finding("warn", "MLflow", found.caution)
+    uri = default_uri(home)
+    try:
+        caution = ask(uri)
+    except TrackingAwayError as error:
+        return finding("warn", "MLflow", str(error), "sweeps run without it and deliver later")
+    except TrackingError as error:
+        return finding("fail", "MLflow", str(error))
 
-    return finding("ok", "MLflow", found.uri)
+    if caution is not None:
+        return finding("warn", "MLflow", caution)
+    return finding("ok", "MLflow", shown(uri))

@@ -1,13 +1,18 @@
-"""Progress of long work where no table can be drawn: a line now and then, and one for each trial or
-job that ends.
+"""Progress of long work: a live table on a terminal; elsewhere a line now and then, and one for each
+trial or job that ends.
 """
 
 from __future__ import annotations
 
+import os
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from lmoe_tune.cli.output import params_line, say, shown
+from lmoe_tune.cli.streams import patient_stderr
 from lmoe_tune.records import TrialRecord
 from lmoe_tune.sweep.observer import Observer
 
@@ -20,8 +25,10 @@ LOGGED_EVERY_S = 15.0
 class Lines(Observer):
     """A line on stderr for each message, and for each finished trial."""
 
+    ledger: Ledger
+    """There from `on_begin` on."""
+
     def __init__(self) -> None:
-        self.ledger: Ledger | None = None
         self._last_work = time.monotonic()
 
     def on_message(self, text: str) -> None:
@@ -39,29 +46,42 @@ class Lines(Observer):
 
     def on_start(self, trial: TrialRecord) -> None:
         if trial.epochs:
-            say(f"{self.name_of(trial)}: continues after epoch {trial.epochs[-1].epoch}")
+            say(f"{name_of(trial, self.ledger)}: continues after epoch {trial.epochs[-1].epoch}")
 
     def on_end(self, trial: TrialRecord) -> None:
         self._num_ended += 1
         say(self.end_line(trial))
 
-    def name_of(self, trial: TrialRecord) -> str:
-        """What a trial is called on the screen."""
-        assert self.ledger is not None, "a trial before the sweep began"
-        if self.ledger.kind == "confirm":
-            return job_name(trial, self.ledger)
-
-        return f"trial {trial.number}"
-
     def end_line(self, trial: TrialRecord) -> str:
         """How a trial ended, on one line."""
-        assert self.ledger is not None, "a trial before the sweep began"
         if self.ledger.kind == "confirm":
             how = f"failed: {trial.failure}" if trial.state == "failed" else "done"
             place = f"[{self._num_ended} of {self._num_jobs}]"
             return f"{place} {job_name(trial, self.ledger)}: {how}"
 
         return end_line(trial, self.ledger)
+
+
+@contextmanager
+def watching() -> Iterator[Lines]:
+    """The observer that fits stderr."""
+    if not sys.stderr.isatty() or os.environ.get("TERM", "dumb") in ("dumb", "unknown"):
+        yield Lines()
+        return
+    from lmoe_tune.cli.live_table import LiveTable
+
+    table = LiveTable(patient_stderr(), sys.stderr.encoding or "ascii")
+    try:
+        yield table
+    finally:
+        table.close()
+
+
+def name_of(trial: TrialRecord, ledger: Ledger) -> str:
+    """What a trial is called on the screen."""
+    if ledger.kind == "confirm":
+        return job_name(trial, ledger)
+    return f"trial {trial.number}"
 
 
 def job_name(job: TrialRecord, ledger: Ledger) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,13 +13,14 @@ from lmoe_tune.cli.lines import Lines, job_name
 from lmoe_tune.cli.output import shown
 from lmoe_tune.cli.pace import Pace, until_a_budget_ends
 from lmoe_tune.cli.streams import PatientFile
-from lmoe_tune.records import TrialRecord
+from lmoe_tune.records import TrialRecord, TrialState
 from lmoe_tune.wording import duration
 
 if TYPE_CHECKING:
     from lmoe_tune.sweep.ledger import Ledger
 
 EVERY_S = 0.5
+ENDED: tuple[TrialState, ...] = ("complete", "pruned", "failed")
 LABEL, BAR, NARROWEST_BAR, BAR_OF_TRIAL = 8, 20, 6, 10  # columns
 PHONE = 40  # columns: lines that stay for long are no wider, so no window wraps them
 
@@ -138,40 +140,39 @@ class _Trials:
         self.running = {trial.number: trial for trial in trials if trial.state == "running"}
         self._ledger = ledger
         self._pace = Pace(ledger.spec.train.epochs)
-        self._num_ended = self._num_failed = 0
-        self._epoch_s = 0.0
+        self._before = Counter(ledger.standing.counts if self._has_jobs else ())
         self._best = None if self._has_jobs else ledger.best()
         self._begun = time.monotonic()
         self._wall_before_s = ledger.wall_s()
         for trial in trials:
-            self._epoch_s += sum(epoch.metrics.get("epoch_s", 0.0) for epoch in trial.epochs)
             if trial.epochs:
                 self._pace.add_epoch(trial)
             if trial.state != "running" and not self._has_jobs:
-                self._count_end(trial)
+                self._pace.add_end(trial)
+        self._look()
 
     def reported(self, trial: TrialRecord) -> None:
         """Take in a trial's next epoch."""
         self.running[trial.number] = trial
-        self._take_in_epoch(trial)
+        self._pace.add_epoch(trial)
+        self._look()
 
     def ended(self, trial: TrialRecord) -> None:
         """Take in the end of a trial, and the epoch that it ended with."""
         before = self.running.pop(trial.number, None)
         if trial.epochs and (before is None or len(before.epochs) < len(trial.epochs)):
-            self._take_in_epoch(trial)
-        self._count_end(trial)
+            self._pace.add_epoch(trial)
+        self._pace.add_end(trial)
+        self._look()
         if not self._has_jobs:
             self._best = self._ledger.best()
 
-    def _take_in_epoch(self, trial: TrialRecord) -> None:
-        self._pace.add_epoch(trial)
-        self._epoch_s += trial.epochs[-1].metrics.get("epoch_s", 0.0)
-
-    def _count_end(self, trial: TrialRecord) -> None:
-        self._pace.add_end(trial)
-        self._num_ended += 1
-        self._num_failed += trial.state == "failed"
+    def _look(self) -> None:
+        """At what the ledger adds up to, in the thread that writes it."""
+        ledger = self._ledger
+        counts = {state: ledger.standing.counts[state] - self._before[state] for state in ENDED}
+        self._num_ended, self._num_failed = sum(counts.values()), counts["failed"]
+        self._gpu_hours = ledger.gpu_hours()
 
     def rows(self) -> Iterator[tuple[str, str]]:
         """Label and text of what concerns the sweep as a whole."""
@@ -186,10 +187,9 @@ class _Trials:
         until = "" if left is None else f", about {duration(left)} left"
         yield "time", f"{duration(wall_s)}{until}"
 
-        gpu = self._ledger.spec.resources.gpu
-        if gpu > 0:
+        if self._ledger.spec.resources.gpu > 0:
             of = f" of {budget.gpu_hours:g}" if budget.gpu_hours else ""
-            yield "spent", f"{self._epoch_s * gpu / 3600:.2f}{of} GPU-hours"
+            yield "spent", f"{self._gpu_hours:.2f}{of} GPU-hours"
 
         best = self._best
         if best is not None:
@@ -235,9 +235,8 @@ class _Trials:
 
     def _left_s(self, wall_s: float) -> float | None:
         budget, spec = self._ledger.budget, self._ledger.spec
-        gpu_hours = self._epoch_s * spec.resources.gpu / 3600
         gpus = spec.resources.gpu * max(1, len(self.running))
-        left = until_a_budget_ends(budget, wall_s=wall_s, gpu_hours=gpu_hours, gpus=gpus)
+        left = until_a_budget_ends(budget, wall_s=wall_s, gpu_hours=self._gpu_hours, gpus=gpus)
 
         running = [len(trial.epochs) for trial in list(self.running.values())]
         counts = (budget.trials, self._ledger.num_points, self._num_jobs)

@@ -50,10 +50,8 @@ def packages() -> list[Finding]:
     from importlib import metadata  # 13 ms, which no other command should wait for
 
     from packaging.requirements import Requirement
-    from packaging.specifiers import SpecifierSet
 
     version = platform.python_version()
-
     try:
         about = metadata.metadata(DISTRIBUTION)
         required = metadata.requires(DISTRIBUTION) or []
@@ -63,11 +61,7 @@ def packages() -> list[Finding]:
             finding("warn", DISTRIBUTION, "is not installed, but runs from a folder"),
         ]
 
-    needed = about["Requires-Python"] or ""
-    fits = SpecifierSet(needed).contains(version, prereleases=True)
-    state: State = "ok" if fits else "fail"
-    found = [finding(state, "Python", version, "" if fits else f"needs {needed}")]
-
+    found = [_fitting("Python", version, about["Requires-Python"] or "", "fail")]
     for text in required:
         requirement = Requirement(text)
         if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
@@ -78,8 +72,6 @@ def packages() -> list[Finding]:
 
 def _package(name: str, needed: str) -> Finding:
     from importlib import metadata
-
-    from packaging.specifiers import SpecifierSet
 
     from lmoe_tune.sweep.cluster import fault_of_settings
 
@@ -94,10 +86,15 @@ def _package(name: str, needed: str) -> Finding:
     except Exception as error:  # a broken installation may raise anything
         return finding("fail", name, f"{type(error).__name__}: {error}", install)
 
-    if not SpecifierSet(needed).contains(version, prereleases=True):
-        return finding("warn", name, version, f"needs {needed}: {install}")
+    return _fitting(name, version, needed, "warn", f": {install}")
 
-    return finding("ok", name, version)
+
+def _fitting(name: str, version: str, needed: str, otherwise: State, fix: str = "") -> Finding:
+    from packaging.specifiers import SpecifierSet
+
+    if SpecifierSet(needed).contains(version, prereleases=True):
+        return finding("ok", name, version)
+    return finding(otherwise, name, version, f"needs {needed}{fix}")
 
 
 def hardware() -> list[Finding]:
@@ -143,14 +140,10 @@ def _multi_process_service() -> Finding:
     turns.
     """
     pipes = Path(os.environ.get("CUDA_MPS_PIPE_DIRECTORY", "/tmp/nvidia-mps"))
+    found = "no daemon: trials that share a GPU (resources.gpu) take turns"
     if (pipes / "control").exists():
-        return finding(
-            "ok", "CUDA MPS", f"a daemon runs ({pipes}): trials share a GPU side by side"
-        )
-
-    return finding(
-        "ok", "CUDA MPS", "no daemon: trials that share a GPU (resources.gpu) take turns"
-    )
+        found = f"a daemon runs ({pipes}): trials share a GPU side by side"
+    return finding("ok", "CUDA MPS", found)
 
 
 def _supported(architectures: Iterable[str]) -> list[int]:
@@ -310,12 +303,10 @@ def variables() -> list[Finding]:
     from lmoe_tune.tracking.store import mlflows_variables
 
     encoding = locale.getpreferredencoding(do_setlocale=False)
-    utf8 = encoding.lower().replace("-", "") == "utf8"
-    if utf8:
-        advice = ""
-    else:
+    found = [finding("ok", "locale", encoding)]
+    if encoding.lower().replace("-", "") != "utf8":
         advice = "set a UTF-8 locale, such as LC_ALL=C.UTF-8, for other file names"
-    found = [finding("ok" if utf8 else "warn", "locale", encoding, advice)]
+        found = [finding("warn", "locale", encoding, advice)]
 
     known = {"LMOE_TUNE_": OWN_VARIABLES, "MLFLOW_": mlflows_variables()}
 

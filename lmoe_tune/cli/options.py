@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,7 +13,19 @@ from lmoe_tune.home import resolve_home as home_of
 if TYPE_CHECKING:
     from lmoe_tune.spec import Dataset, DataSpec, LoadedSpec
 
-Format = Literal["table", "json", "csv"]
+
+def format_option(*formats: str) -> Any:
+    """The option that chooses one of these formats; another one is a UsageError that names them."""
+
+    def checked(value: str) -> str:
+        if value not in formats:
+            raise UsageError(f"--format is '{value}', but must be one of {', '.join(formats)}")
+        return value
+
+    return typer.Option(
+        "--format", metavar="|".join(formats), callback=checked, help="How to print it."
+    )
+
 
 SpecArgument = Annotated[
     str,
@@ -40,9 +52,7 @@ HomeOption = Annotated[
         help="Where sweeps are kept (else LMOE_TUNE_HOME, else ./lmoe_runs).",
     ),
 ]
-FormatOption = Annotated[
-    str, typer.Option("--format", metavar="table|json|csv", help="How to print it.")
-]
+FormatOption = Annotated[str, format_option("table", "json", "csv")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 
 _home: str | None = None  # given before the command: lmoe-tune --home DIR list
@@ -57,15 +67,6 @@ def set_home(home: str | None) -> None:
 def resolve_home(home: str | None) -> Path:
     """The home: given after the command, before it, by the environment, or the default; absolute."""
     return home_of(_home if home is None else home, called="--home")
-
-
-def checked_format(value: str, known_as: str = "table, json, csv") -> Format:
-    """One of the formats; raises UsageError otherwise, with those that the command has."""
-    for known in get_args(Format):
-        if value == known:
-            return known  # type: ignore[no-any-return]
-
-    raise UsageError(f"--format is '{value}', but must be one of {known_as}")
 
 
 def load(

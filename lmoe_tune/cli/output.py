@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 import os
 import sys
@@ -14,7 +13,7 @@ from typing import Any
 
 import typer
 
-from lmoe_tune.cli.options import Format
+from lmoe_tune.wording import duration
 
 Row = dict[str, Any]
 
@@ -36,18 +35,40 @@ def print_json(document: Any) -> None:
     typer.echo(json.dumps(document, indent=2, default=str))
 
 
-def print_rows(rows: Sequence[Row], columns: Sequence[str], form: Format) -> None:
-    """Rows on stdout: all they hold as JSON, the named columns as table or CSV."""
+def print_rows(
+    rows: Sequence[Mapping[str, Any]],
+    columns: Sequence[str],
+    form: str,
+    document: Any = None,
+) -> None:
+    """The named columns of rows on stdout, as table or CSV; as JSON the document, by default all
+    that the rows hold.
+    """
     if form == "json":
-        print_json(list(rows))
+        print_json(list(rows) if document is None else document)
     elif form == "csv":
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
+        writer = csv.writer(sys.stdout, lineterminator="\n")
         writer.writerow(columns)
         writer.writerows(map(row.get, columns) for row in rows)
-        sys.stdout.write(text.getvalue())
     else:
         print_table([cells_of(row, columns) for row in rows], columns)
+
+
+def print_row(row: Mapping[str, Any], form: str, document: Any) -> None:
+    """What there is once, on stdout: a line for each value; as JSON the document."""
+    if form == "table":
+        typer.echo(as_lines(row))
+    else:
+        print_rows([row], tuple(row), form, document)
+
+
+def as_lines(row: Mapping[str, Any]) -> str:
+    """A line for each value of a row."""
+    width = max(map(len, row))
+    return "\n".join(
+        f"{key:{width}}  {duration(value) if key == 'wall_s' else shown(value)}"
+        for key, value in row.items()
+    )
 
 
 def cells_of(row: Mapping[str, Any], columns: Iterable[str]) -> list[str]:
@@ -81,21 +102,17 @@ def shown(value: Any) -> str:
     return str(value)
 
 
-def openings_line(openings: list[dict[str, Any]]) -> str:
+def openings_line(openings: Sequence[Mapping[str, Any]]) -> str:
     """How often the sealed test set was opened, and by whom last."""
     if not openings:
         return "the sealed test set was never opened"
 
     last = openings[-1]
     when = datetime.fromtimestamp(last["time_ms"] / 1000).isoformat(" ", "minutes")
-    if len(openings) == 1:
-        times = "once"
-    else:
-        times = f"{len(openings)} times"
-
-    return f"the sealed test set was opened {times}, {'' if len(openings) == 1 else 'last '}on {when} by {last['who']}"
+    times = "once, on" if len(openings) == 1 else f"{len(openings)} times, last on"
+    return f"the sealed test set was opened {times} {when} by {last['who']}"
 
 
-def params_line(params: Row) -> str:
+def params_line(params: Mapping[str, Any]) -> str:
     """Parameters on one line."""
     return ", ".join(f"{name} {shown(value)}" for name, value in params.items())

@@ -7,9 +7,10 @@ from typing import Annotated
 
 import typer
 
+import lmoe_tune as lt
 from lmoe_tune import advice
-from lmoe_tune.cli.options import HomeOption, NameArgument, checked_format, resolve_home
-from lmoe_tune.cli.output import print_json, print_rows, say
+from lmoe_tune.cli.options import HomeOption, NameArgument, format_option, resolve_home
+from lmoe_tune.cli.output import print_rows, say
 from lmoe_tune.cli.results import sweep_to_read
 from lmoe_tune.errors import TrackingError, UsageError
 
@@ -21,9 +22,7 @@ def compare(
     names: Annotated[
         list[str], typer.Argument(metavar="NAME…", help="The sweeps, two or more of one home.")
     ],
-    form: Annotated[
-        str, typer.Option("--format", metavar="table|json|csv|html", help="How to print it.")
-    ] = "table",
+    form: Annotated[str, format_option("table", "json", "csv", "html")] = "table",
     out: Annotated[
         Path | None,
         typer.Option("--out", metavar="FILE", help="Where to write the page, for html."),
@@ -33,17 +32,15 @@ def compare(
     """Put sweeps side by side: settings that differ, best and spread, cost, verdicts; html has a
     figure.
     """
-    chosen = "table" if form == "html" else checked_format(form, "table, json, csv, html")
     distinct = list(dict.fromkeys(names))
     if len(distinct) < 2:
         raise UsageError(f"compare needs two or more sweeps, and got '{distinct[0]}' only")
 
-    from lmoe_tune.api.sweeps import compare, open_sweep
     from lmoe_tune.durable import write_durably
     from lmoe_tune.report import comparison
 
     where = resolve_home(home)
-    found = compare([open_sweep(name, where) for name in distinct])
+    found = lt.compare([lt.open_sweep(name, where) for name in distinct])
     for line in found.cautions:
         say(line)
     if form == "html":
@@ -51,17 +48,13 @@ def compare(
         write_durably(path, comparison.make_comparison_page(found).encode())
         typer.echo(str(path))
         return
-    if chosen == "json":
-        print_json(found.document())
-        return
-    if chosen == "table":
-        print_rows(comparison.lines(found.rows), comparison.READABLE, chosen)
-    else:
-        print_rows(comparison.lines(found.rows), comparison.COLUMNS, chosen)
-    if chosen == "table" and found.differences:
+
+    columns = comparison.READABLE if form == "table" else comparison.COLUMNS
+    print_rows(comparison.lines(found.rows), columns, form, found.document())
+    if form == "table" and found.differences:
         typer.echo("")
         differing = [{"setting": key, **values} for key, values in found.differences.items()]
-        print_rows(differing, ("setting", *distinct), chosen)
+        print_rows(differing, ("setting", *distinct), form)
 
 
 @app.command()

@@ -10,64 +10,39 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
+import lmoe_tune as lt
 from lmoe_tune import advice
-from lmoe_tune.cli.options import (
-    FormatOption,
-    HomeOption,
-    NameArgument,
-    checked_format,
-    resolve_home,
-)
-from lmoe_tune.cli.output import openings_line, print_json, print_rows, say, shown
+from lmoe_tune.cli.lines import Lines
+from lmoe_tune.cli.options import FormatOption, HomeOption, NameArgument, resolve_home
+from lmoe_tune.cli.output import as_lines, openings_line, print_row, print_rows, say, shown
 from lmoe_tune.errors import UsageError
-from lmoe_tune.wording import duration, first_few, printable
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from lmoe_tune.api.sweeps import Sweep
+from lmoe_tune.wording import first_few, printable
 
 app = typer.Typer()
 WATCHED_EVERY_S = 2.0
+COUNTS = ("complete", "pruned", "failed", "running", "best_trial", "best_value")
 
 
 @app.command("list")
 def list_sweeps(form: FormatOption = "table", home: HomeOption = None) -> None:
     """All sweeps of a home, the one worked on last first."""
-    from lmoe_tune.api.sweeps import list_sweeps as listed
-    from lmoe_tune.cli.lines import Lines
     from lmoe_tune.sweep import view
 
-    chosen = checked_format(form)
     where = resolve_home(home)
-    rows = listed(where, observer=Lines())
-    if not rows and chosen == "table":
+    rows = lt.list_sweeps(where, observer=Lines())
+    if not rows and form == "table":
         say(f"no sweeps in {where}; start one with: {advice.search(home=where)}")
-        return
-    columns = (
-        "sweep",
-        "state",
-        "planned",
-        "complete",
-        "pruned",
-        "failed",
-        "running",
-        "best_trial",
-        "best_value",
-        "started",
-    )
-    if chosen == "json":
-        print_json(rows)
         return
 
     flat = [view.flattened(row) for row in rows]
-    if chosen == "table":
+    if form == "table":
         flat = [row | {"started": _minute(row.get("started"))} for row in flat]
-    print_rows(flat, columns, chosen)
+    print_rows(flat, ("sweep", "state", "planned", *COUNTS, "started"), form, rows)
 
 
 def _minute(time: str | None) -> str | None:
@@ -89,34 +64,19 @@ def status(
     """How far along a sweep is."""
     from lmoe_tune.sweep import view
 
-    chosen = checked_format(form)
     where = resolve_home(home)
     if watch:
-        if chosen != "table":
+        if form != "table":
             raise UsageError("--watch is for people: leave out --format")
         with suppress(KeyboardInterrupt):  # which is how one stops looking
             _watch(where, name)
         return
     found = sweep_to_read(where, name).summary()
-    if chosen == "json":
-        print_json(found)
-        return
-    flat = view.flattened(found)
-    if chosen == "csv":
-        print_rows([flat], tuple(flat), chosen)
-        return
-    typer.echo(_as_lines(flat))
-    _say_openings(found["test_openings"])
-    if found["state"] == "interrupted":
-        say(f"to resume: {advice.resume(name, home=where)}")
-
-
-def _as_lines(flat: dict[str, Any]) -> str:
-    width = max(map(len, flat))
-    return "\n".join(
-        f"{key:{width}}  {duration(value) if key == 'wall_s' else shown(value)}"
-        for key, value in flat.items()
-    )
+    print_row(view.flattened(found), form, found)
+    if form == "table":
+        _say_openings(found["test_openings"])
+        if found["state"] == "interrupted":
+            say(f"to resume: {advice.resume(name, home=where)}")
 
 
 def _within_the_window(text: str) -> str:
@@ -135,10 +95,9 @@ def _watch(home: Path, name: str) -> None:
     while True:
         flat = view.flattened(sweep.summary())
         if sys.stdout.isatty():
-            sys.stdout.write(f"\x1b[H\x1b[J{_within_the_window(_as_lines(flat))}\n")
+            sys.stdout.write(f"\x1b[H\x1b[J{_within_the_window(as_lines(flat))}\n")
         else:
-            keys = ("state", "complete", "pruned", "failed", "running", "best_trial", "best_value")
-            line = ", ".join(f"{key} {shown(flat[key])}" for key in keys)
+            line = ", ".join(f"{key} {shown(flat[key])}" for key in ("state", *COUNTS))
             if line != before:
                 sys.stdout.write(f"{line}\n")
             before = line
@@ -151,14 +110,9 @@ def _watch(home: Path, name: str) -> None:
 @app.command()
 def leaderboard(name: NameArgument, form: FormatOption = "table", home: HomeOption = None) -> None:
     """All trials of a sweep, best first."""
-    chosen = checked_format(form)
     sweep = sweep_to_read(resolve_home(home), name)
     rows = sweep.leaderboard()
     _say_openings(sweep.test_openings)
-    if chosen == "json":
-        print_json(rows)
-        return
-    searched = tuple(sweep.spec.space)
     metrics = ("val_accuracy", "val_fine_auroc", "val_coarse_auroc")
     pareto = ("pareto",) if rows and "pareto" in rows[0] else ()
     flat = [
@@ -166,10 +120,12 @@ def leaderboard(name: NameArgument, form: FormatOption = "table", home: HomeOpti
         for row in rows
     ]
     tied = ("tied",) if any(row["tied"] is not None for row in rows) else ()
-    columns = ("trial", "state", "value", *tied, *pareto, "feasible", *metrics, *searched, "epochs")
-    print_rows(flat, columns if chosen == "table" else (*columns, "run_id"), chosen)
-    if chosen == "table":
+    told = ("trial", "state", "value", *tied, *pareto, "feasible", *metrics, *sweep.spec.space)
+    if form == "table":
+        print_rows(flat, (*told, "epochs"), form)
         _say_failures(rows)
+    else:
+        print_rows(flat, (*told, "epochs", "run_id"), form, rows)
 
 
 def _say_failures(rows: Sequence[Mapping[str, Any]]) -> None:
@@ -190,7 +146,6 @@ def best(name: NameArgument, form: FormatOption = "table", home: HomeOption = No
     """The best trial: parameters, metrics, checkpoint, MLflow run and model."""
     from lmoe_tune.sweep import view
 
-    chosen = checked_format(form)
     sweep = sweep_to_read(resolve_home(home), name)
     found = sweep.summary()["best"]
     if found is None:
@@ -198,23 +153,16 @@ def best(name: NameArgument, form: FormatOption = "table", home: HomeOption = No
     _say_openings(sweep.test_openings)
     if found["checkpoint"] is None and not sweep.folder.repetition(found["trial"]).exists():
         say(view.without_weights(sweep.ledger, found["trial"]))
-    if chosen == "json":
-        print_json(found)
-        return
-    if len(found["tied"]) > 1:
+    if len(found["tied"]) > 1 and form != "json":
         others = [str(number) for number in found["tied"] if number != found["trial"]]
-        trials = f"trial{'s' if len(others) > 1 else ''} {', '.join(others)}"
         say(
             f"trial {found['trial']} is one of {len(found['tied'])} that cannot be told apart on these "
-            f"validation images with this seed (with {trials}), of those whose scores are kept"
+            f"validation images with this seed (with trial{'s' if len(others) > 1 else ''} "
+            f"{', '.join(others)}), of those whose scores are kept"
         )
     flat = {key: value for key, value in found.items() if key not in ("params", "metrics")}
     flat["tied"] = " ".join(map(str, found["tied"]))
-    flat |= found["params"] | found["metrics"]
-    if chosen == "csv":
-        print_rows([flat], tuple(flat), chosen)
-        return
-    typer.echo(_as_lines(flat))
+    print_row(flat | found["params"] | found["metrics"], form, found)
 
 
 @app.command()
@@ -222,20 +170,16 @@ def audit(name: NameArgument, form: FormatOption = "table", home: HomeOption = N
     """Recompute every suggestion and pruning decision from the ledger; print one hash for a
     paper.
     """
-    chosen = checked_format(form)
     found = sweep_to_read(resolve_home(home), name).audit()
-    if chosen != "table":
-        row = asdict(found) | {"same": not found.differences}
-        if chosen == "json":
-            print_json(row)
-        else:
-            print_rows([row], tuple(row), chosen)
-    else:
+    row = asdict(found) | {"same": not found.differences}
+    if form == "table":
         typer.echo(
             f"{found.suggestions} suggestions and {found.decisions} decisions on pruning computed again, "
             f"{found.given} given in advance: {_how_many_differ(found.differences)}"
         )
         typer.echo(f"sha256  {found.digest}")
+    else:
+        print_row(row, form, row)
     for line in (*found.differences, *found.cautions):
         say(line)
     if found.differences:
@@ -264,17 +208,14 @@ def ui(
     sweep's comparison.
     """
     from lmoe_tune.api.sweeps import serve_ui
-    from lmoe_tune.cli.lines import Lines
 
     raise typer.Exit(serve_ui(resolve_home(home), name, port, Lines()))
 
 
-def sweep_to_read(home: Path, name: str) -> Sweep:
+def sweep_to_read(home: Path, name: str) -> lt.Sweep:
     """The sweep, for a command that reads, answers and ends."""
-    from lmoe_tune.api.sweeps import open_sweep
-
     gc.disable()  # what is read stays until the end, so collecting garbage would find nothing
-    return open_sweep(name, home)
+    return lt.open_sweep(name, home)
 
 
 def _say_openings(openings: list[dict[str, Any]]) -> None:

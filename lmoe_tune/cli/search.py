@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+import lmoe_tune as lt
 from lmoe_tune import advice
+from lmoe_tune.cli.lines import Lines, watching
 from lmoe_tune.cli.options import (
     HomeOption,
     JsonOption,
@@ -31,9 +33,6 @@ from lmoe_tune.errors import UsageError
 from lmoe_tune.wording import counted, duration, first_few, readable_size
 
 if TYPE_CHECKING:
-    from lmoe_tune.api.sweeps import Sweep
-    from lmoe_tune.spec import LoadedSpec
-    from lmoe_tune.sweep.budget import BudgetChange
     from lmoe_tune.sweep.settings import RunSettings
 
 app = typer.Typer()
@@ -44,15 +43,6 @@ SUMMARIZED = (
     "val_accuracy", "val_fine_auroc", "val_coarse_auroc", "val_fine_tnr95", "val_coarse_tnr95",
 )  # fmt: skip
 
-TimeOption = Annotated[
-    str | None,
-    typer.Option(
-        "--time", metavar="8h", help="Wall time of the sweep, added up over resumes: 90s, 30m, 8h."
-    ),
-]
-GpuHoursOption = Annotated[
-    float | None, typer.Option("--gpu-hours", metavar="H", min=0, help="GPU-hours of all trials.")
-]
 AddressOption = Annotated[
     str | None,
     typer.Option(
@@ -89,8 +79,15 @@ def search(
     trials: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Number of trials in all.")
     ] = None,
-    time: TimeOption = None,
-    gpu_hours: GpuHoursOption = None,
+    time: Annotated[
+        str | None,
+        typer.Option(
+            metavar="8h", help="Wall time of the sweep, added up over resumes: 90s, 30m, 8h."
+        ),
+    ] = None,
+    gpu_hours: Annotated[
+        float | None, typer.Option(metavar="H", min=0, help="GPU-hours of all trials.")
+    ] = None,
     overrides: SetOption = None,
     address: AddressOption = None,
     fresh: Annotated[
@@ -113,10 +110,17 @@ def search(
     loaded = load(spec, overrides, name=name, bounded=change != BudgetChange())
     where = resolve_home(home)
     if dry_run:
-        _preview(loaded, change, where, as_json=json)
+        from lmoe_tune.api.dry_run import foreseen
+        from lmoe_tune.cli.dry_run import print_preview
+
+        found = foreseen(loaded, change, where)
+        if json:
+            print_json(found.document())
+        else:
+            print_preview(found)
         return
 
-    with _progress() as observer:
+    with watching() as observer:
         watched = replace(settings, observer=observer)
         sweep = running.start(loaded, where, change, watched, fresh=fresh)
     raise typer.Exit(_conclude(sweep, as_json=json))
@@ -161,7 +165,7 @@ def resume(
     else:
         folder = find_sweep(where, name)
 
-    with _progress() as observer:
+    with watching() as observer:
         watched = replace(settings, observer=observer)
         sweep = running.resume(folder, change, watched, retry_failed=retry_failed)
     raise typer.Exit(_conclude(sweep, as_json=json))
@@ -198,7 +202,7 @@ def train(
         _repeat(spec, trial_number, resolve_home(home), as_json=json)
         return
     loaded = load(spec, overrides)
-    with _progress() as observer:
+    with watching() as observer:
         trial = one_trial.train(loaded, params, home=resolve_home(home), observer=observer)
         found = trial.spec
         say(
@@ -213,7 +217,6 @@ def train(
             say(f"epoch {result.epoch}/{found.train.epochs}: {params_line(chosen)}")
 
     if json:
-        checkpoint = trial.checkpoint
         print_json(
             {
                 "trainable": trial.method,
@@ -221,7 +224,7 @@ def train(
                 "epochs": trial.num_epochs,
                 "metrics": trial.metrics,
                 "folder": str(trial.folder),
-                "checkpoint": str(checkpoint) if checkpoint else None,
+                "checkpoint": trial.checkpoint,
             }
         )
         return
@@ -231,34 +234,26 @@ def train(
 
 def _repeat(name: str, number: int, home: Path, *, as_json: bool) -> None:
     from lmoe_tune.api import one_trial
-    from lmoe_tune.api.sweeps import open_sweep
 
-    ledger = open_sweep(name, home).ledger
+    ledger = lt.open_sweep(name, home).ledger
     recorded = one_trial.recorded_trial(ledger, number)
-    with _progress() as observer:
+    total, metric = len(recorded.epochs), ledger.spec.objective.metric
+    was = {epoch.epoch: shown(epoch.metrics[metric]) for epoch in recorded.epochs}
+    with watching() as observer:
         trial = one_trial.repeat(ledger, number, observer=observer)
-        metric = ledger.spec.objective.metric
         for result in trial:
-            was = {epoch.epoch: epoch.metrics for epoch in recorded.epochs}[result.epoch]
             now = shown(result.metrics.get(metric))
-            say(
-                f"epoch {result.epoch}/{len(recorded.epochs)}: {metric} {now}, was {shown(was[metric])}"
-            )
-            if result.epoch >= len(recorded.epochs):
+            say(f"epoch {result.epoch}/{total}: {metric} {now}, was {was[result.epoch]}")
+            if result.epoch >= total:
                 break  # it was pruned there
 
     differing = one_trial.differences(recorded, trial.epochs)
     if as_json:
-        document = {"sweep": name, "trial": number, "epochs": len(recorded.epochs)}
-        print_json(
-            document
-            | {"same": not differing, "differences": differing, "folder": str(trial.folder)}
-        )
+        document = {"sweep": name, "trial": number, "epochs": total, "same": not differing}
+        print_json(document | {"differences": differing, "folder": str(trial.folder)})
         return
     if not differing:
-        typer.echo(
-            f"trial {number}: the same in all {len(recorded.epochs)} epochs, to the last bit"
-        )
+        typer.echo(f"trial {number}: the same in all {total} epochs, to the last bit")
         say(f"its weights: {trial.checkpoint}; export takes them where the sweep has kept none")
         return
     typer.echo(f"trial {number}: not the same; the largest distance by metric:")
@@ -281,10 +276,9 @@ def prune_checkpoints(
     home: HomeOption = None,
 ) -> None:
     """Delete checkpoints that nothing needs any more, and say what was kept."""
-    from lmoe_tune.api.sweeps import open_sweep
     from lmoe_tune.sweep import view
 
-    sweep = open_sweep(name, resolve_home(home))
+    sweep = lt.open_sweep(name, resolve_home(home))
     freed = sweep.prune_checkpoints(keep)
     what = f"the checkpoints of {counted(len(freed.removed), 'trial')}"
     if freed.num_bytes and not freed.removed:
@@ -310,22 +304,8 @@ def sync(
     home: HomeOption = None,
 ) -> None:
     """Deliver to MLflow what it does not have yet; with another server, the whole sweep."""
-    from lmoe_tune.api.sweeps import open_sweep
-    from lmoe_tune.cli.lines import Lines
-
-    server = open_sweep(name, resolve_home(home)).sync(tracking_uri, observer=Lines())
+    server = lt.open_sweep(name, resolve_home(home)).sync(tracking_uri, observer=Lines())
     say(f"MLflow at {server} has everything about '{name}'")
-
-
-def _preview(loaded: LoadedSpec, change: BudgetChange, home: Path, *, as_json: bool) -> None:
-    from lmoe_tune.api.dry_run import foreseen
-    from lmoe_tune.cli.dry_run import print_preview
-
-    found = foreseen(loaded, change, home)
-    if as_json:
-        print_json(found.document())
-    else:
-        print_preview(found)
 
 
 def _settings(address: str | None, wait: str | None, *, allow_changes: bool) -> RunSettings:
@@ -340,13 +320,7 @@ def _settings(address: str | None, wait: str | None, *, allow_changes: bool) -> 
     )
 
 
-def _progress() -> Any:
-    from lmoe_tune.cli.progress import watching
-
-    return watching()
-
-
-def _conclude(sweep: Sweep, *, as_json: bool) -> int:
+def _conclude(sweep: lt.Sweep, *, as_json: bool) -> int:
     """Print how a run of a sweep ended; returns the exit code."""
     summary = sweep.summary()
     if as_json:
@@ -362,7 +336,7 @@ def _conclude(sweep: Sweep, *, as_json: bool) -> int:
     return 0
 
 
-def _print_summary(sweep: Sweep, summary: dict[str, Any]) -> None:
+def _print_summary(sweep: lt.Sweep, summary: dict[str, Any]) -> None:
     counts = summary["trials"]
     parts = [f"{counts[state]} {state}" for state in ("complete", "pruned", "failed")]
     parts += [f"{counts['running']} unfinished"] if counts["running"] else []
@@ -380,7 +354,7 @@ def _print_summary(sweep: Sweep, summary: dict[str, Any]) -> None:
         typer.echo(f"next: {' | '.join(offered)}")
 
 
-def _what_works_now(sweep: Sweep, summary: dict[str, Any]) -> list[str]:
+def _what_works_now(sweep: lt.Sweep, summary: dict[str, Any]) -> list[str]:
     """What to type next for a complete sweep."""
     name, home = sweep.name, sweep.folder.home
     used, found = sweep.ledger.exhausted(), list[str]()
@@ -391,7 +365,7 @@ def _what_works_now(sweep: Sweep, summary: dict[str, Any]) -> list[str]:
     return found
 
 
-def _print_best(sweep: Sweep, best: dict[str, Any]) -> None:
+def _print_best(sweep: lt.Sweep, best: dict[str, Any]) -> None:
     objective = sweep.spec.objective
     note = ""
     if not best["feasible"]:

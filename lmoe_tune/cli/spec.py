@@ -8,21 +8,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+import lmoe_tune as lt
 from lmoe_tune import advice
 from lmoe_tune.cli.options import (
     FormatOption,
     HomeOption,
     SetOption,
     SpecArgument,
-    checked_format,
     load,
     resolve_home,
 )
-from lmoe_tune.cli.output import cells_of, print_json, print_rows, print_table, say
+from lmoe_tune.cli.output import print_json, print_rows, say
 from lmoe_tune.errors import UsageError
 
 if TYPE_CHECKING:
-    from lmoe_tune.spec import LoadedSpec, Spec
     from lmoe_tune.sweep.warm_start import Source
 
 app = typer.Typer()
@@ -106,7 +105,7 @@ def check(spec: SpecArgument, overrides: SetOption = None, home: HomeOption = No
         typer.echo(f"cost: {in_words(cost, found)}")
 
 
-def _sources(loaded: LoadedSpec, overrides: Sequence[str], home: Path) -> Sequence[Source]:
+def _sources(loaded: lt.LoadedSpec, overrides: Sequence[str], home: Path) -> Sequence[Source]:
     """The points that the sweep would take from others, or took if it was started already.
 
     Raises SpecError with what a search would refuse although the spec is right in itself.
@@ -133,7 +132,7 @@ def _sources(loaded: LoadedSpec, overrides: Sequence[str], home: Path) -> Sequen
     return sources
 
 
-def _note_machine(spec: Spec) -> None:
+def _note_machine(spec: lt.Spec) -> None:
     """Say that no trial fits on this machine; it may on a cluster."""
     from lmoe_tune.sweep.readiness import machine_for
 
@@ -149,7 +148,6 @@ def methods(form: FormatOption = "table") -> None:
     from lmoe_tune.spec import SHARED_PARAMETERS
     from trainables import declarations
 
-    chosen = checked_format(form)
     rows = [
         {
             "method": declaration.name,
@@ -163,15 +161,14 @@ def methods(form: FormatOption = "table") -> None:
         for declaration in declarations().values()
         for parameter in (*declaration.parameters, *SHARED_PARAMETERS)
     ]
-    if chosen != "table":
-        print_rows(rows, ("method", "parameter", "type", "range", "default", "help"), chosen)
+    columns = ("parameter", "type", "range", "default", "help")
+    if form != "table":
+        print_rows(rows, ("method", *columns), form)
         return
 
     for declaration in declarations().values():
         typer.echo(f"{declaration.name}: {declaration.summary}")
-        columns = ("parameter", "type", "range", "default", "help")
-        own = [cells_of(row, columns) for row in rows if row["method"] == declaration.name]
-        print_table(own, columns)
+        print_rows([row for row in rows if row["method"] == declaration.name], columns, form)
         typer.echo("")
 
 

@@ -28,7 +28,7 @@ import uuid
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -382,7 +382,11 @@ class _Segment:
 
 def num_bytes_in(root: Path) -> int:
     """What the decoded images under a folder take on the disk, unfinished ones included."""
-    return sum(path.stat().st_blocks * 512 for path in root.rglob("pixels"))
+    total = 0
+    for path in root.rglob("pixels"):
+        with suppress(FileNotFoundError):  # another process has just finished and renamed it
+            total += path.stat().st_blocks * 512
+    return total
 
 
 def image_keys(files: Sequence[ImageFile]) -> npt.NDArray[np.uint8]:

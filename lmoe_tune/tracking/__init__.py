@@ -12,19 +12,18 @@ first used: that takes 1.5 s, importing the package nothing.
 
 from lmoe_tune.tracking.address import absolute, default_uri, from_environment, shown
 from lmoe_tune.tracking.logged_models import CheckpointGoneError
-from lmoe_tune.tracking.probe import Probe, probe, refuse_closed
+from lmoe_tune.tracking.probe import ask, refuse_closed
 from lmoe_tune.tracking.projection import Delivered, Place, Projection
 
 __all__ = [
     "CheckpointGoneError",
     "Delivered",
     "Place",
-    "Probe",
     "Projection",
     "absolute",
+    "ask",
     "default_uri",
     "from_environment",
-    "probe",
     "refuse_closed",
     "shown",
 ]

@@ -53,9 +53,11 @@ def deliver(
     Args:
         known_tags: of the experiment; what is written is added.
     """
-    views = {sweep_key(snapshot.sweep_id, snapshot.kind): _view_of(snapshot, parent_run_id)}
-    if snapshot.kind == "sweep":
-        views[SWEEPS_KEY] = _of_sweeps(snapshot)
+    own = sweep_key(snapshot.sweep_id, snapshot.kind)
+    if snapshot.kind == "confirm":
+        views = {own: _of_confirmation(snapshot, parent_run_id)}
+    else:
+        views = {own: _of_trials(snapshot, parent_run_id), SWEEPS_KEY: _of_sweeps(snapshot)}
 
     for key, view in views.items():
         value = packed(view)
@@ -69,18 +71,6 @@ def packed(view: View) -> str:
     """As MLflow's page reads it: its tags are short."""
     text = json.dumps(view, sort_keys=True, separators=(",", ":"))
     return _COMPRESSED + base64.b64encode(zlib.compress(text.encode(), 9)).decode()
-
-
-def unpacked(value: str) -> View:
-    """The view that `packed` wrote."""
-    found: View = json.loads(zlib.decompress(base64.b64decode(value.removeprefix(_COMPRESSED))))
-    return found
-
-
-def _view_of(snapshot: SweepSnapshot, parent_run_id: str) -> View:
-    if snapshot.kind == "confirm":
-        return _of_confirmation(snapshot, parent_run_id)
-    return _of_trials(snapshot, parent_run_id)
 
 
 def _of_trials(snapshot: SweepSnapshot, parent_run_id: str) -> View:
@@ -135,11 +125,8 @@ def _of_sweeps(snapshot: SweepSnapshot) -> View:
 
 def _of_confirmation(snapshot: SweepSnapshot, parent_run_id: str) -> View:
     """The rows of a confirmation: who is compared, over which seeds, and what the test says."""
-    if len(snapshot.trials):
-        first = snapshot.trials[0].metrics
-    else:
-        first = {}
-    tested = sorted(name for name in first if name.startswith("test_"))
+    measured = {name for trial in snapshot.trials[:1] for name in trial.metrics}
+    tested = sorted(name for name in measured if name.startswith("test_"))
     about = ("candidate", "method", "split", "seed")
     shown = tested[:_MAX_TEST_CHARTS]
     charts = [_scatter(_param("candidate"), _metric(name)) for name in shown]

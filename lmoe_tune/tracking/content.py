@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import getpass
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from hashlib import sha256
 
@@ -29,6 +29,9 @@ PARENT = "mlflow.parentRunId"
 FINAL, FEASIBLE, EPOCHS, TRAIN_S, GPU_S, GPU_PEAK = (
     "objective_final", "feasible", "epochs_trained", "train_s", "gpu_s", "gpu_mem_peak_mb",
 )  # fmt: skip
+_FEASIBLE = {True: "Feasible: yes.", False: "Feasible: no: the constraints are missed."}
+_SUBJECT = {"sweep": "Sweep", "confirm": "Confirmation of the sweep"}
+_WANTED = {"maximize": "the higher the better", "minimize": "the lower the better"}
 _MAX_SHOWN = 200  # characters of a failure within a note
 
 Tags = dict[str, str]
@@ -61,13 +64,11 @@ def of_new_trial(snapshot: SweepSnapshot, trial: TrialRecord, parent_run_id: str
     for where the sweep's own process ran.
     """
     kind = TRIAL_KIND[snapshot.kind]
-    constants = _constants(snapshot)
-    for place in PLACES:
-        constants.pop(f"lmoe_tune.{place}", None)
+    ours = {name: text for name, text in snapshot.constants.items() if name not in PLACES}
     return {
         **of_every_run(kind, snapshot, parent_run_id),
         f"lmoe_tune.{kind}": str(trial.number),
-        **constants,
+        **_constants(ours),
         "lmoe_tune.method": str(trial.params.get("method", snapshot.trainable)),
     }
 
@@ -75,15 +76,10 @@ def of_new_trial(snapshot: SweepSnapshot, trial: TrialRecord, parent_run_id: str
 def of_trial(snapshot: SweepSnapshot, trial: TrialRecord, parent_run_id: str) -> Tags:
     """The tags that change while it runs."""
     tags = {PARENT: parent_run_id, "lmoe_tune.state": trial.state}
-    for place, where in zip(PLACES, (trial.host, trial.gpu), strict=True):
-        if where is not None:
-            tags[f"lmoe_tune.{place}"] = where
-    if trial.failure is not None:
-        tags["lmoe_tune.failure"] = trial.failure
-    if trial.retry_of is not None:
-        tags["lmoe_tune.retry_of"] = str(trial.retry_of)
-    if trial.ended_by is not None:
-        tags["lmoe_tune.ended_by"] = trial.ended_by
+    for name in (*PLACES, "failure", "retry_of", "ended_by"):
+        value = getattr(trial, name)
+        if value is not None:
+            tags[f"lmoe_tune.{name}"] = str(value)
     if trial.state != "running":
         tags[NOTE] = _note_of_trial(snapshot, trial)
     return tags
@@ -143,7 +139,7 @@ def of_sweep(snapshot: SweepSnapshot, best_run_id: str | None) -> Tags:
         "lmoe_tune.objective": snapshot.objective,
         "lmoe_tune.direction": snapshot.direction,
         "lmoe_tune.spec_sha256": spec_digest(snapshot),
-        **_constants(snapshot),
+        **_constants(snapshot.constants),
         **snapshot.tags,
         NOTE: _note_of_sweep(snapshot),
     }
@@ -174,8 +170,8 @@ def last_sign_ms(epochs: tuple[EpochRecord, ...], started_ms: int) -> int:
     return started_ms
 
 
-def _constants(snapshot: SweepSnapshot) -> Tags:
-    return {f"lmoe_tune.{name}": value for name, value in snapshot.constants.items()}
+def _constants(constants: Mapping[str, str]) -> Tags:
+    return {f"lmoe_tune.{name}": value for name, value in constants.items()}
 
 
 def _note_of_trial(snapshot: SweepSnapshot, trial: TrialRecord) -> str:
@@ -190,24 +186,15 @@ def _note_of_trial(snapshot: SweepSnapshot, trial: TrialRecord) -> str:
     if trial.epochs:
         names = (snapshot.objective, *snapshot.also, *snapshot.constrained)
         lines.append(_line({name: trial.metrics.get(name) for name in names}))
-        if trial.violation == 0:
-            missed = ""
-        else:
-            missed = ": the constraints are missed"
-        lines.append(f"Feasible: {'yes' if trial.violation == 0 else 'no'}{missed}.")
+        lines.append(_FEASIBLE[trial.violation == 0])
     lines.append(_line(trial_params(snapshot, trial)))
     return "\n\n".join(line for line in lines if line)
 
 
 def _note_of_sweep(snapshot: SweepSnapshot) -> str:
-    if snapshot.kind == "confirm":
-        what = "Confirmation of the sweep"
-    else:
-        what = "Sweep"
-    wanted = {"maximize": "the higher the better", "minimize": "the lower the better"}
     lines = [
-        f"**{what} {snapshot.sweep}**: {snapshot.trainable}, {snapshot.state}.",
-        f"It goes by `{snapshot.objective}` ({wanted[snapshot.direction]}).",
+        f"**{_SUBJECT[snapshot.kind]} {snapshot.sweep}**: {snapshot.trainable}, {snapshot.state}.",
+        f"It goes by `{snapshot.objective}` ({_WANTED[snapshot.direction]}).",
     ]
     if snapshot.kind == "sweep":
         searched = ", ".join(f"`{name}`" for name in snapshot.searched)
@@ -215,9 +202,8 @@ def _note_of_sweep(snapshot: SweepSnapshot) -> str:
     if snapshot.best is not None:
         best = snapshot.trials[snapshot.best]
         found = {snapshot.objective: best.metrics.get(snapshot.objective)}
-        if snapshot.feasible:
-            note = ""
-        else:
+        note = ""
+        if not snapshot.feasible:
             note = " (no trial meets the constraints; it misses them least)"
         lines.append(f"Best so far: trial {best.number}{note}, {_line(found)}")
         lines.append(_line(trial_params(snapshot, best)))
@@ -227,15 +213,11 @@ def _note_of_sweep(snapshot: SweepSnapshot) -> str:
 
 
 def _line(values: Mapping[str, object]) -> str:
-    return ", ".join(_shown(values))
+    known = {name: value for name, value in values.items() if value is not None}
+    return ", ".join(f"`{name}` = {_shown(value)}" for name, value in known.items())
 
 
-def _shown(values: Mapping[str, object]) -> Iterator[str]:
-    for name, value in values.items():
-        if value is None:
-            continue
-        if isinstance(value, float):
-            text = f"{value:.5g}"
-        else:
-            text = str(value)
-        yield f"`{name}` = {text}"
+def _shown(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.5g}"
+    return str(value)

@@ -61,18 +61,8 @@ class Answer:
         return [one for one in found if isinstance(one, dict) and one.get("experiment_id")]
 
 
-def ask(uri: str, experiment: str | None = None) -> Answer | None:
-    """Ask for an experiment, or for any; None if nobody answers."""
-    import requests
-
-    try:
-        return request(uri, experiment)
-    except requests.RequestException:
-        return None
-
-
 def request(uri: str, experiment: str | None = None) -> Answer:
-    """The same.
+    """Ask for an experiment, or for any.
 
     Raises:
         requests.RequestException: nobody answers.

@@ -12,7 +12,7 @@ import socket
 import sqlite3
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.client import HTTPException, responses
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -62,13 +62,10 @@ def judged(error: Exception, uri: str) -> TrackingError:
 
     # What MLflow raises mostly wraps what says more; unless the server itself has said what is
     # wrong.
-    for one in [*filter(_is_an_answer, chain[:1]), *chain]:
-        found = _judged_alone(one, uri)
-        if found is not None:
-            return found
-
-    for one in chain:
-        found = _judged_mlflow(one, uri)
+    asked = [(_judged_alone, one) for one in [*filter(_is_an_answer, chain[:1]), *chain]]
+    asked += [(_judged_mlflow, one) for one in chain]
+    for judge, one in asked:
+        found = judge(one, uri)
         if found is not None:
             return found
 
@@ -160,6 +157,7 @@ def _judged_mlflow(error: BaseException, uri: str) -> TrackingError | None:
         return None
 
     from mlflow.exceptions import MlflowException, RestException
+    from requests import RequestException
 
     if not isinstance(error, MlflowException):
         return None
@@ -177,10 +175,11 @@ def _judged_mlflow(error: BaseException, uri: str) -> TrackingError | None:
         return judged_status(status, uri)
 
     # A page that is no JSON: one among good answers passes.
-    answer = http.ask(uri)
-    if answer is None or answer.is_fine:
-        return away(uri, without_secrets(str(error), uri))
-    return judged_answer(answer, uri)
+    with suppress(RequestException):
+        answer = http.request(uri)
+        if not answer.is_fine:
+            return judged_answer(answer, uri)
+    return away(uri, without_secrets(str(error), uri))
 
 
 def _answer_to(error: MlflowException) -> http.Answer | None:
@@ -221,29 +220,25 @@ def _judged_requests(error: BaseException, uri: str) -> TrackingError | None:
         why = f"no safe connection can be made ({_innermost(error, uri)})"
         return refusal(uri, why, "see whether it is https, or name its certificate in "
                        "MLFLOW_TRACKING_SERVER_CERT_PATH")  # fmt: skip
-    if isinstance(error, exceptions.RetryError | exceptions.Timeout):
-        return away(uri, _innermost(error, uri))
     if isinstance(error, exceptions.ProxyError):
-        return _judged_proxy(error, uri)
-    if isinstance(error, exceptions.ConnectionError):
-        names = [one for one in _chain(error) if isinstance(one, socket.gaierror)]
-        if names:
-            return _judged_name(names[0], uri)
-
-        return away(uri, _innermost(error, uri))
-    if isinstance(error, exceptions.ChunkedEncodingError | exceptions.ContentDecodingError):
-        return away(uri, _innermost(error, uri))
-    return refusal(uri, without_secrets(str(error), uri))
-
-
-def _judged_proxy(error: BaseException, uri: str) -> TrackingError:
-    passing = [
-        one for one in _chain(error)
-        if isinstance(one, ConnectionError | TimeoutError | socket.gaierror)
-    ]  # fmt: skip
-    if passing:
-        return away(uri, f"the proxy: {_innermost(error, uri)}")
-    return refusal(uri, f"the proxy: {_innermost(error, uri)}", _TO_MEND[407])
+        below = ConnectionError | TimeoutError | socket.gaierror
+        why = f"the proxy: {_innermost(error, uri)}"
+        if any(isinstance(one, below) for one in _chain(error)):
+            return away(uri, why)
+        return refusal(uri, why, _TO_MEND[407])
+    passing = (
+        exceptions.ChunkedEncodingError,
+        exceptions.ConnectionError,
+        exceptions.ContentDecodingError,
+        exceptions.RetryError,
+        exceptions.Timeout,
+    )
+    if not isinstance(error, passing):
+        return refusal(uri, without_secrets(str(error), uri))
+    for one in _chain(error):
+        if isinstance(one, socket.gaierror):
+            return _judged_name(one, uri)
+    return away(uri, _innermost(error, uri))
 
 
 def _judged_name(error: socket.gaierror, uri: str) -> TrackingError:

@@ -10,11 +10,8 @@ kill left is known by that.
 from __future__ import annotations
 
 import hashlib
-import platform
 import shutil
-import tempfile
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
@@ -22,16 +19,15 @@ from urllib.parse import unquote, urlsplit
 from lmoe_tune.errors import TrackingError
 from lmoe_tune.records import TrialRecord
 from lmoe_tune.snapshot import ModelSource, SweepSnapshot
-from lmoe_tune.tracking.carried import ARCHIVE, PACKAGE, requirements, write_package
-from lmoe_tune.tracking.runs import Runs, dataset_key
+from lmoe_tune.tracking.carried import upload_model
+from lmoe_tune.tracking.runs import Runs, dataset_key, every_page
 
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
+    from mlflow.store.entities import PagedList
 
 
 NAME = "detector"
-_CODE = "detector.py"
-_SERVED = Path(__file__).parent / "served" / _CODE
 _SCORES = "msp, max_logit or energy; higher = more in-distribution"
 
 
@@ -39,17 +35,6 @@ class CheckpointGoneError(TrackingError):
     """A checkpoint was dropped meanwhile: its trial is no longer among the best. Says nothing about
     MLflow.
     """
-
-
-@dataclass(frozen=True)
-class KnownModel:
-    """A finished logged model of this sweep."""
-
-    model_id: str
-    trial: int
-    sha256: str
-    location: str
-    run_id: str
 
 
 class LoggedModels:
@@ -61,31 +46,24 @@ class LoggedModels:
         self._sweep_id = sweep_id
         self._artifact_root = artifact_root
         self._hashes: dict[tuple[str, int, int], str] = {}
-        self._known: dict[tuple[int, str], KnownModel] = {}
+        self._known: dict[tuple[int, str], LoggedModel] = {}
 
-    def find(self, linked: Collection[str] | None = None) -> None:
+    def find(self, linked: Collection[str]) -> None:
         """Learn which models there are; delete those that a kill left unfinished, and doubles.
 
         Args:
-            linked: ids that are outputs of a run; a model that is not is unfinished too. None: not
-                known.
+            linked: ids that are outputs of a run; a model that is not is unfinished too.
         """
         self._known = {}
-        found = self._search()
+        found = every_page(self._search)
         for model in sorted(found, key=lambda model: (model.creation_timestamp, model.model_id)):
-            known = KnownModel(
-                model.model_id,
-                int(model.tags.get("lmoe_tune.trial", -1)),
-                model.tags.get("lmoe_tune.sha256", ""),
-                model.artifact_location,
-                model.source_run_id or "",
-            )
-            is_whole = str(model.status) == "READY"
-            is_whole = is_whole and (linked is None or known.model_id in linked)
-            if not is_whole or (known.trial, known.sha256) in self._known:
-                self._delete(known)
+            tags = model.tags
+            key = (int(tags.get("lmoe_tune.trial", -1)), tags.get("lmoe_tune.sha256", ""))
+            is_whole = str(model.status) == "READY" and model.model_id in linked
+            if not is_whole or key in self._known:
+                self._delete(model)
             else:
-                self._known[known.trial, known.sha256] = known
+                self._known[key] = model
 
     def deliver(
         self, snapshot: SweepSnapshot, sources: list[ModelSource], run_ids: Mapping[int, str]
@@ -98,7 +76,7 @@ class LoggedModels:
         """
         wanted = {(source.trial, self._sha256(source.checkpoint)): source for source in sources}
         for key, source in wanted.items():
-            if key in self._known and self._known[key].run_id != run_ids[source.trial]:
+            if key in self._known and self._known[key].source_run_id != run_ids[source.trial]:
                 self._delete(self._known.pop(key))  # of a run that existed twice and was deleted
             if key not in self._known:
                 trial, run_id = snapshot.trials[source.trial], run_ids[source.trial]
@@ -115,26 +93,20 @@ class LoggedModels:
 
     def of_other_runs(self, run_ids: Collection[str]) -> set[str]:
         """The ids of the known models that belong to none of these runs."""
-        return {known.model_id for known in self._known.values() if known.run_id not in run_ids}
+        models = self._known.values()
+        return {model.model_id for model in models if model.source_run_id not in run_ids}
 
     def ids(self) -> dict[int, str]:
         """The finished models that are known, by trial."""
-        return {known.trial: known.model_id for known in self._known.values()}
+        return {trial: model.model_id for (trial, _), model in self._known.items()}
 
-    def _search(self) -> list[LoggedModel]:
-        found: list[LoggedModel] = []
-        token: str | None = None
-        while True:
-            page = self._client.search_logged_models(
-                [self._runs.experiment_id],
-                filter_string=f"tags.`lmoe_tune.sweep_id` = '{self._sweep_id}'",
-                max_results=100,
-                page_token=token,
-            )
-            found += page
-            token = page.token
-            if not token:
-                return found
+    def _search(self, token: str | None) -> PagedList[LoggedModel]:
+        return self._client.search_logged_models(
+            [self._runs.experiment_id],
+            filter_string=f"tags.`lmoe_tune.sweep_id` = '{self._sweep_id}'",
+            max_results=100,
+            page_token=token,
+        )
 
     def _log(
         self,
@@ -143,7 +115,7 @@ class LoggedModels:
         source: ModelSource,
         sha256: str,
         run_id: str,
-    ) -> KnownModel:
+    ) -> LoggedModel:
         from mlflow.entities import LoggedModelOutput, Metric
         from mlflow.exceptions import MlflowException
 
@@ -162,10 +134,14 @@ class LoggedModels:
                 name: str(trial.params[name]) for name in snapshot.searched if name in trial.params
             },
         )
-        with tempfile.TemporaryDirectory(prefix="lmoe-tune-") as scratch:
-            folder = Path(scratch) / "model"
-            _build(folder, source, snapshot, model, run_id)
-            self._client.log_model_artifacts(model.model_id, str(folder))
+        upload_model(
+            self._client,
+            model,
+            "checkpoint",
+            source.checkpoint,
+            outputs={"class": "string", "score": "double"},
+            about={"sweep": snapshot.sweep, "trial": source.trial, "score": _SCORES},
+        )
         last = trial.epochs[-1] if trial.epochs else None
         step = last.epoch if last else 0
         try:
@@ -197,18 +173,18 @@ class LoggedModels:
             ]
             self._client.log_batch(run_id, metrics=metrics, synchronous=True)
         self._client.finalize_logged_model(model.model_id, "READY")
-        return KnownModel(model.model_id, trial.number, sha256, model.artifact_location, run_id)
+        return model
 
-    def _delete(self, known: KnownModel) -> None:
+    def _delete(self, model: LoggedModel) -> None:
         """Delete the model, and its files if they lie under our own root: MLflow itself keeps them."""
-        self._client.delete_logged_model(known.model_id)
-        parts = urlsplit(known.location)
+        self._client.delete_logged_model(model.model_id)
+        parts = urlsplit(model.artifact_location)
         if self._artifact_root is None or parts.scheme not in ("", "file"):
             return  # a server's storage: `mlflow gc` frees it
         folder = Path(unquote(parts.path))
         if folder.name == "artifacts":
             folder = folder.parent
-        if folder.name == known.model_id and folder.is_relative_to(self._artifact_root):
+        if folder.name == model.model_id and folder.is_relative_to(self._artifact_root):
             shutil.rmtree(folder, ignore_errors=True)
 
     def _sha256(self, path: Path) -> str:
@@ -227,64 +203,3 @@ def _gone(checkpoint: Path) -> CheckpointGoneError:
     return CheckpointGoneError(
         f"the checkpoint {checkpoint} was to be logged as a model, but is gone"
     )
-
-
-def _build(
-    folder: Path, source: ModelSource, snapshot: SweepSnapshot, model: LoggedModel, run_id: str
-) -> None:
-    """Write the folder of an MLflow pyfunc model, the one that
-    `pyfunc.save_model(python_model=path)` writes.
-
-    That function would execute the code, copy the checkpoint twice and search all installed
-    packages to warn of versions that differ: 0.45 s of CPU.
-    """
-    import yaml
-    from mlflow import pyfunc
-    from mlflow.models import Model, ModelSignature
-    from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
-
-    folder.mkdir()
-    shutil.copyfile(_SERVED, folder / _CODE)
-    (folder / "checkpoint.pt").symlink_to(
-        source.checkpoint.resolve()
-    )  # the upload copies what it points to
-    write_package(folder)
-    needed = requirements(of_checkpoint=True)
-    python = platform.python_version()
-    conda = {"name": NAME, "channels": ["conda-forge"], "dependencies": [f"python={python}", "pip"]}
-    conda["dependencies"].append({"pip": needed})  # type: ignore[attr-defined]
-    (folder / "requirements.txt").write_text("\n".join(needed) + "\n", encoding="utf-8")
-    (folder / "conda.yaml").write_text(yaml.safe_dump(conda), encoding="utf-8")
-    virtualenv = {
-        "python": python,
-        "build_dependencies": ["pip"],
-        "dependencies": ["-r requirements.txt"],
-    }
-    (folder / "python_env.yaml").write_text(yaml.safe_dump(virtualenv), encoding="utf-8")
-
-    described = Model(
-        artifact_path=model.artifact_location,
-        run_id=run_id,
-        model_uuid=model.model_id,
-        model_id=model.model_id,
-        # No input schema: MLflow would accept one shape and type, and refuse the other forms of
-        # `predict`.
-        signature=ModelSignature(
-            outputs=Schema([ColSpec("string", "class"), ColSpec("double", "score")]),
-            params=ParamSchema([ParamSpec("score", "string", "")]),
-        ),
-        metadata={"lmoe_tune": {"sweep": snapshot.sweep, "trial": source.trial, "score": _SCORES}},
-    )
-    pyfunc.add_to_model(
-        described,
-        loader_module="mlflow.pyfunc.loaders.code_model",
-        model_code_path=_CODE,
-        artifacts={
-            "checkpoint": {"path": "checkpoint.pt", "uri": "checkpoint.pt"},
-            PACKAGE: {"path": ARCHIVE, "uri": ARCHIVE},
-        },
-        conda_env="conda.yaml",
-        python_env="python_env.yaml",
-        streamable=False,
-    )
-    described.save(str(folder / "MLmodel"))

@@ -11,10 +11,8 @@ import socket
 import sqlite3
 import threading
 from contextlib import closing
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
 from urllib.parse import quote, unquote, urlsplit
 
 from lmoe_tune.durable import owner_of
@@ -25,7 +23,6 @@ from lmoe_tune.tracking.judge import (
     away,
     judged,
     judged_answer,
-    missing_driver,
     not_mlflow,
     refusal,
     translated,
@@ -39,39 +36,29 @@ _ANY = "Default"  # an experiment that a new store has
 _KINDS = "http://HOST:PORT, https://…, sqlite:///PATH, postgresql://…, mysql://…, mssql://… or databricks"
 _FILE_LIBRARIES = {"s3": "boto3", "gs": "google.cloud.storage", "wasbs": "azure.storage.blob"}
 
-State = Literal["ready", "away", "refused"]
 
-
-@dataclass(frozen=True)
-class Probe:
-    """What a run would find.
-
-    Attributes:
-        uri: without credentials.
-        state: `away` may pass by itself, `refused` will not.
-        why: what is wrong and, for a refusal, what to fix; empty if it is ready.
-        caution: what will not arrive although the rest does, such as models.
-    """
-
-    uri: str
-    state: State
-    why: str = ""
-    caution: str | None = None
-
-
-def probe(uri: str, experiment: str | None = None) -> Probe:
+def ask(uri: str, experiment: str | None = None) -> str | None:
     """Ask the store as a run would: scheme, driver, proxy, credentials, and where files would go.
 
     Args:
         uri: may hold credentials.
         experiment: where it exists already, its files' place is looked at.
+
+    Returns:
+        A caution: what will not arrive although the rest does, such as models.
+
+    Raises:
+        TrackingError: away, which may pass by itself, or refused, with what to fix.
     """
-    try:
-        caution = _ask(uri, experiment)
-    except TrackingError as error:
-        state: State = "away" if isinstance(error, TrackingAwayError) else "refused"
-        return Probe(shown(uri), state, str(error))
-    return Probe(shown(uri), "ready", caution=caution)
+    refuse_unusable(uri)
+    if is_server(uri):
+        return _ask_server(uri, experiment)
+
+    if (path := sqlite_path(uri)) is not None:
+        _open(uri, path)
+    elif scheme(uri) in _DATABASES:
+        _connect(uri)
+    return None
 
 
 def refuse_closed(uri: str, experiment: str | None = None) -> str | None:
@@ -82,7 +69,7 @@ def refuse_closed(uri: str, experiment: str | None = None) -> str | None:
         TrackingRefusedError: says what to fix.
     """
     try:
-        return _ask(uri, experiment)
+        return ask(uri, experiment)
     except TrackingAwayError:
         return None
 
@@ -98,7 +85,9 @@ def refuse_unusable(uri: str) -> None:
     if kind in _HOSTED or uri in _HOSTED:
         return
     if kind == "sqlite":
-        _refuse_memory(uri)
+        if sqlite_path(uri) is None:
+            why = "it would be kept in memory, where no other process sees it"
+            raise refusal(uri, why, "name a file: sqlite:///PATH")
         return
     if kind in ("", "file"):
         _refuse_files(uri)
@@ -111,18 +100,6 @@ def refuse_unusable(uri: str) -> None:
         _import_driver(uri)
     if host is not None and not _through_proxy(uri, host):
         _knock(uri, host, port)
-
-
-def _ask(uri: str, experiment: str | None) -> str | None:
-    refuse_unusable(uri)
-    if is_server(uri):
-        return _ask_server(uri, experiment)
-
-    if (path := sqlite_path(uri)) is not None:
-        _open(uri, path)
-    elif scheme(uri) in _DATABASES:
-        _connect(uri)
-    return None
 
 
 def _open(uri: str, path: Path) -> None:
@@ -138,25 +115,20 @@ def _open(uri: str, path: Path) -> None:
             raise refusal(uri, why, "have it made writable for you, or set tracking.uri")
 
     address = f"file:{quote(str(path.absolute()))}?mode=rw"
-    try:
-        with closing(sqlite3.connect(address, uri=True, timeout=1)) as database:
-            database.execute("BEGIN IMMEDIATE")
-            database.execute("SELECT count(*) FROM sqlite_master").fetchone()
-            database.rollback()
-    except sqlite3.Error as error:
-        raise judged(error, uri) from None
+    with translated(uri), closing(sqlite3.connect(address, uri=True, timeout=1)) as database:
+        database.execute("BEGIN IMMEDIATE")
+        database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        database.rollback()
 
 
 def _ask_server(uri: str, experiment: str | None) -> str | None:
-    import requests
-
-    try:
+    with translated(uri):
         answer = _answer_about(uri, experiment)
-    except requests.RequestException as error:
-        raise judged(error, uri) from None
-
     if answer.status in (401, 403) and http.has_other_credentials():
-        _ask_through_mlflow(uri)
+        with settings.held(), translated(uri):  # MLflow signs its requests in a way of its own
+            from mlflow import MlflowClient
+
+            MlflowClient(uri).search_experiments(max_results=1)
         return None
     if not answer.is_fine:
         raise judged_answer(answer, uri)
@@ -180,14 +152,6 @@ def _answer_about(uri: str, experiment: str | None) -> http.Answer:
     if named.is_fine and not named.experiments:
         raise not_mlflow(uri)
     return answer
-
-
-def _ask_through_mlflow(uri: str) -> None:
-    """Where MLflow signs its requests in a way of its own."""
-    with settings.held(), translated(uri):
-        from mlflow import MlflowClient
-
-        MlflowClient(uri).search_experiments(max_results=1)
 
 
 def _about_files(answer: http.Answer) -> str | None:
@@ -246,12 +210,6 @@ def _connect(uri: str) -> None:
         raise away(uri, f"it has not answered within {CONNECT_TIMEOUT_S:g} s")
 
 
-def _refuse_memory(uri: str) -> None:
-    if sqlite_path(uri) is None:
-        why = "it would be kept in memory, where no other process sees it"
-        raise refusal(uri, why, "name a file: sqlite:///PATH")
-
-
 def _refuse_files(uri: str) -> None:
     """MLflow has closed its store of plain files; users who need it must tell MLflow so."""
     if os.environ.get("MLFLOW_ALLOW_FILE_STORE", "").strip().lower() in ("true", "1"):
@@ -269,14 +227,11 @@ def _import_driver(uri: str) -> None:
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError
 
-    try:
-        make_url(uri).get_dialect().import_dbapi()
-    except ImportError as error:
-        raise missing_driver(error, uri) from None
-    except (ArgumentError, ValueError):
-        raise _unreadable(uri) from None
-    except Exception as error:
-        raise judged(error, uri) from None
+    with translated(uri):
+        try:
+            make_url(uri).get_dialect().import_dbapi()
+        except (ArgumentError, ValueError):
+            raise _unreadable(uri) from None
 
 
 def _host(uri: str) -> tuple[str | None, int]:
@@ -302,10 +257,8 @@ def _through_proxy(uri: str, host: str) -> bool:
 
 def _knock(uri: str, host: str, port: int) -> None:
     """Open a connection to the host itself."""
-    try:
+    with translated(uri):
         socket.create_connection((host, port), timeout=CONNECT_TIMEOUT_S).close()
-    except OSError as error:
-        raise judged(error, uri) from None
 
 
 def _unreadable(uri: str) -> TrackingError:

@@ -13,28 +13,25 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from lmoe_tune.errors import TrackingAwayError, TrackingRefusedError
-from lmoe_tune.garbage import uncollected
 from lmoe_tune.records import TrialRecord
 from lmoe_tune.snapshot import BaselineSnapshot, ModelSource, SweepSnapshot
 from lmoe_tune.tracking import comparison, content, settings
 from lmoe_tune.tracking.address import is_server, shown, sqlite_path
 from lmoe_tune.tracking.judge import not_mlflow, translated
 from lmoe_tune.tracking.logged_models import CheckpointGoneError, LoggedModels
-from lmoe_tune.tracking.runs import Run, Runs, new_metrics
+from lmoe_tune.tracking.runs import Found, Run, Runs, every_page, new_metrics
 from lmoe_tune.tracking.store import connect, follow_home
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Experiment, Metric
     from mlflow.entities import Run as MlflowRun
-
-Found = TypeVar("Found")
 
 EXPERIMENT_TAG = "mlflow.experimentKind"
 _EXPERIMENT_TAGS = {
@@ -139,7 +136,6 @@ class Projection:
             self._num_threads = 1
         self._client: MlflowClient | None = None
         self._contact: _Contact | None = None
-        self._contact_key: tuple[str, str, str] | None = None
         self._refused: set[str] = set()
         self._suspects: set[int] = set()
         self._said: dict[str, None] = {}
@@ -167,16 +163,19 @@ class Projection:
             CheckpointGoneError: one of `models` is gone.
         """
         until = time.monotonic() + limit_s if limit_s is not None else None
-        with settings.held(), translated(self._uri), self._forgetting_on_error():
-            delivered = self._patiently(snapshot, models, until)
-            contact = self._contact
-            assert contact is not None
-            if snapshot.state != "running" and contact.runs.sent and not delivered.num_left:
-                # MLflow repeats a POST whose answer was lost, so things may exist twice without an
-                # error here; and some proxies answer without passing a request on.
-                if not _look_again(contact, snapshot):
-                    self._contact = None
-                delivered = self._deliver(self._reach(snapshot), snapshot, models, None)
+        try:
+            with settings.held(), translated(self._uri):
+                delivered = self._patiently(snapshot, models, until)
+                contact = self._reach(snapshot)
+                if snapshot.state != "running" and contact.runs.sent and not delivered.num_left:
+                    # MLflow repeats a POST whose answer was lost, so things may exist twice without
+                    # an error here; and some proxies answer without passing a request on.
+                    if not _look_again(contact, snapshot):
+                        self._contact = None
+                    delivered = self._deliver(self._reach(snapshot), snapshot, models, None)
+        except BaseException:
+            self._contact = None
+            raise
 
         said = tuple(self._said)[self._num_said :]
         self._num_said += len(said)
@@ -196,20 +195,11 @@ class Projection:
             self._contact = None
             return self._deliver(self._reach(snapshot), snapshot, models, until)
 
-    @contextmanager
-    def _forgetting_on_error(self) -> Iterator[None]:
-        try:
-            yield
-        except BaseException:
-            self._contact = None
-            raise
-
     def _say(self, sentence: str) -> None:
         self._said[sentence] = None
 
     def _reach(self, snapshot: SweepSnapshot) -> _Contact:
-        key = (snapshot.experiment, snapshot.sweep_id, snapshot.kind)
-        if self._contact is None or self._contact_key != key:
+        if self._contact is None:
             if self._client is None:
                 if self._artifact_root is not None:
                     follow_home(self._uri, self._artifact_root, EXPERIMENT_TAG)
@@ -219,7 +209,6 @@ class Projection:
             runs = Runs(self._client, self._uri, number, self._refused, self._say)
             models = LoggedModels(runs, snapshot.sweep_id, self._artifact_root)
             self._contact = _Contact(runs, models, experiment, dict(experiment.tags))
-            self._contact_key = key
             _find_runs(self._contact, snapshot)
         return self._contact
 
@@ -309,9 +298,8 @@ class Projection:
         """Those that run and those that are new, some at a time; returns how many are left."""
         waiting = [*sorted(contact.open), *range(contact.num_seen, len(snapshot.trials))]
         step = 4 * self._num_threads
-
-        def deliver(trial: TrialRecord) -> None:
-            self._deliver_trial(contact, snapshot, trial, parent_run_id)
+        deliver = partial(self._deliver_trial, contact, snapshot, parent_run_id)
+        log_datasets = partial(contact.runs.log_datasets, datasets=snapshot.datasets)
 
         with ThreadPoolExecutor(self._num_threads, "mlflow") as pool:
             for start in range(0, len(waiting), step):
@@ -319,23 +307,19 @@ class Projection:
                     return len(waiting) - start
                 numbers = waiting[start : start + step]
                 trials = [snapshot.trials[number] for number in numbers]
-                for _ in pool.map(deliver, trials):  # the first error is raised when all have ended
-                    pass
+                list(pool.map(deliver, trials))  # the first error is raised when all have ended
                 contact.num_seen = max(contact.num_seen, numbers[-1] + 1)
 
             while contact.without_datasets:
                 if until is not None and time.monotonic() > until:
                     break
                 some = contact.without_datasets[:step]
-                for _ in pool.map(
-                    lambda run: contact.runs.log_datasets(run, snapshot.datasets), some
-                ):
-                    pass
+                list(pool.map(log_datasets, some))
                 del contact.without_datasets[: len(some)]
         return len(contact.without_datasets) if snapshot.state != "running" else 0
 
     def _deliver_trial(
-        self, contact: _Contact, snapshot: SweepSnapshot, trial: TrialRecord, parent_run_id: str
+        self, contact: _Contact, snapshot: SweepSnapshot, parent_run_id: str, trial: TrialRecord
     ) -> None:
         try:
             _deliver_trial(contact, snapshot, trial, parent_run_id)
@@ -362,7 +346,7 @@ class Projection:
             raise
         except TrackingRefusedError as refusal:
             self._say(f"models are not kept in MLflow. {refusal}")
-            contact.models.find()  # and deletes what is unfinished
+            contact.models.find(contact.models.of_other_runs(()))  # and delete what is unfinished
             return contact.models.ids()
 
     def _deliver_parent(
@@ -378,7 +362,8 @@ class Projection:
             contact.runs.log_datasets(parent, snapshot.datasets)
             status = content.SWEEP_STATUS[snapshot.state]
             contact.runs.set_status(parent, status, max(snapshot.started_ms, contact.last_ms))
-            self._deliver_verdict(contact, snapshot)
+            if contact.grandparent is not None:  # a verdict is to be read at the sweep it is about
+                contact.runs.log(contact.grandparent, snapshot.tags, {})
         comparison.deliver(contact.runs, contact.experiment_tags, snapshot, parent.run_id)
 
     def _deliver_spec(self, contact: _Contact, snapshot: SweepSnapshot, parent: Run) -> None:
@@ -393,11 +378,6 @@ class Projection:
         except TrackingRefusedError as refusal:
             self._refused.add(f"spec {digest}")
             self._say(f"the spec is not kept in MLflow. {refusal}")
-
-    def _deliver_verdict(self, contact: _Contact, snapshot: SweepSnapshot) -> None:
-        """A confirmation's verdict is to be read at the sweep that it is about."""
-        if contact.grandparent is not None:
-            contact.runs.log(contact.grandparent, snapshot.tags, {})
 
 
 def _or_none(get: Callable[[str], Found], key: str) -> Found | None:
@@ -463,16 +443,10 @@ def _searched(contact: _Contact, snapshot: SweepSnapshot, narrower: str) -> Iter
     """The runs of a sweep, as MLflow has them now."""
     assert "'" not in snapshot.sweep_id, "a sweep id is a UUID"
     wanted = f"tags.`lmoe_tune.sweep_id` = '{snapshot.sweep_id}'{narrower}"
-    token: str | None = None
-    while True:
-        with uncollected():
-            page = contact.client.search_runs(
-                [contact.runs.experiment_id], wanted, max_results=1000, page_token=token
-            )
-        yield from page
-        token = page.token
-        if not token:
-            return
+    of_experiment, client = [contact.runs.experiment_id], contact.client
+    return every_page(
+        lambda token: client.search_runs(of_experiment, wanted, max_results=1000, page_token=token)
+    )
 
 
 def _take(contact: _Contact, snapshot: SweepSnapshot, run: MlflowRun) -> None:
@@ -512,6 +486,7 @@ def _deliver_trial(
         name = content.trial_name(snapshot, trial)
         run = contact.trials[trial.number] = runs.create(name, trial.started_ms, tags)
 
+    run.look_for(trial.metrics.keys() - runs.refused)
     ended_ms = trial.ended_ms or content.last_sign_ms(trial.epochs, trial.started_ms)
     metrics = [*new_metrics(run, trial.epochs), *_summary(run, snapshot, trial)]
     params = content.trial_params(snapshot, trial)

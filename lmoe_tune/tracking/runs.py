@@ -7,11 +7,12 @@ only itself; the rest arrives, and the user is told once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from lmoe_tune.errors import TrackingRefusedError
+from lmoe_tune.garbage import uncollected
 from lmoe_tune.records import EpochRecord
 from lmoe_tune.snapshot import DatasetRecord
 from lmoe_tune.tracking.judge import translated
@@ -20,12 +21,19 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Metric, Param, RunTag
     from mlflow.entities import Run as MlflowRun
+    from mlflow.store.entities import PagedList
+
+    Entity = Metric | Param | RunTag
+
+Found = TypeVar("Found")
 
 # MLflow's limits, per call and per value.
 _MAX_METRICS, _MAX_PARAMS, _MAX_PARAM_CHARS, _MAX_TAG_CHARS = 1000, 100, 6000, 5000
 _MAX_DIGEST_CHARS, _MAX_NAME_CHARS = 36, 500
 _ALL_EPOCHS = 1 << 31
 _WHOLE = ("complete", "pruned", "failed")
+_KINDS = {"Metric": "metric", "Param": "param", "RunTag": "tag"}
+"""Of MLflow's classes; `log_batch` takes a list of each, called after it."""
 
 
 @dataclass
@@ -58,6 +66,11 @@ class Run:
             num_epochs=_ALL_EPOCHS if whole else 0,
             has_datasets=bool(datasets),
         )
+
+    def look_for(self, metrics: Iterable[str]) -> None:
+        """Have all epochs sent again if it was found whole, but lacks one of these metrics."""
+        if self.num_epochs == _ALL_EPOCHS and not set(metrics) <= set(self.metrics):
+            self.num_epochs = 0
 
     def forget_details(self) -> None:
         """Keep its id alone: it will not change any more, and there may be thousands."""
@@ -114,13 +127,13 @@ class Runs:
         new_metrics = list(metrics)
 
         while len(new_params) > _MAX_PARAMS:
-            self._send(run, [], new_params[:_MAX_PARAMS], [])
+            self._send(run, new_params[:_MAX_PARAMS])
             del new_params[:_MAX_PARAMS]
         room = _MAX_METRICS - len(new_params) - len(new_tags)
         while len(new_metrics) > room:
-            self._send(run, new_metrics[:room], [], [])
+            self._send(run, new_metrics[:room])
             del new_metrics[:room]
-        self._send(run, new_metrics, new_params, new_tags)
+        self._send(run, [*new_metrics, *new_params, *new_tags])
         run.tags.update(changed)
         run.params.update(params)
         run.num_epochs = max(run.num_epochs, num_epochs)
@@ -155,61 +168,60 @@ class Runs:
             self.client.log_inputs(run.run_id, datasets=inputs)
         run.has_datasets = True
 
-    def _send(
-        self, run: Run, metrics: list[Metric], params: list[Param], tags: list[RunTag]
-    ) -> None:
-        metrics = [one for one in metrics if one.key not in self.refused]
-        params = [one for one in params if one.key not in self.refused]
-        tags = [one for one in tags if one.key not in self.refused]
-        if not (metrics or params or tags):
+    def _send(self, run: Run, entities: Sequence[Entity]) -> None:
+        wanted = [one for one in entities if one.key not in self.refused]
+        if not wanted:
             return
 
         self.sent.setdefault(run.run_id)
         try:
-            self._log_batch(run, metrics, params, tags)
+            self._log_batch(run, wanted)
         except TrackingRefusedError as refusal:
             if not refusal.of_content:
                 raise
-            self._send_apart(run, metrics, params, tags, refusal)
+            self._send_apart(run, wanted, refusal)
 
     def _send_apart(
-        self,
-        run: Run,
-        metrics: list[Metric],
-        params: list[Param],
-        tags: list[RunTag],
-        refusal: TrackingRefusedError,
+        self, run: Run, entities: Sequence[Entity], refusal: TrackingRefusedError
     ) -> None:
         """One name at a time: MLflow refuses the whole call for one of them."""
-        kinds = [*(("metric", one.key) for one in metrics), *(("param", one.key) for one in params)]
-        kinds += [("tag", one.key) for one in tags]
-        names = list(dict.fromkeys(kinds))
-        taken_off: dict[str, str] = {}
+        by_name: dict[tuple[str, str], list[Entity]] = {}
+        for one in entities:
+            by_name.setdefault((_KINDS[type(one).__name__], one.key), []).append(one)
 
-        for kind, name in names:
-            some = [one for one in metrics if kind == "metric" and one.key == name]
-            other = [one for one in params if kind == "param" and one.key == name]
-            last = [one for one in tags if kind == "tag" and one.key == name]
+        taken_off: dict[str, str] = {}
+        for (kind, name), some in by_name.items():
             try:
-                self._log_batch(run, some, other, last)
+                self._log_batch(run, some)
             except TrackingRefusedError as error:
                 if not error.of_content:
                     raise
                 taken_off[name] = f"the {kind} '{name}' is not shown, the rest is. {error}"
 
-        if len(taken_off) == len(names):
+        if len(taken_off) == len(by_name):
             raise refusal  # it is the run
         self.refused.update(taken_off)
         for sentence in taken_off.values():
             self.say(sentence)
 
-    def _log_batch(
-        self, run: Run, metrics: list[Metric], params: list[Param], tags: list[RunTag]
-    ) -> None:
+    def _log_batch(self, run: Run, entities: Sequence[Entity]) -> None:
+        batch: dict[str, list[Any]] = {f"{kind}s": [] for kind in _KINDS.values()}
+        for one in entities:
+            batch[f"{_KINDS[type(one).__name__]}s"].append(one)
         with translated(self.uri):
-            self.client.log_batch(
-                run.run_id, metrics=metrics, params=params, tags=tags, synchronous=True
-            )
+            self.client.log_batch(run.run_id, **batch, synchronous=True)
+
+
+def every_page(search: Callable[[str | None], PagedList[Found]]) -> Iterator[Found]:
+    """All that a search in MLflow finds; it gets the token of a page, None for the first."""
+    token: str | None = None
+    while True:
+        with uncollected():
+            page = search(token)
+        yield from page
+        token = page.token
+        if not token:
+            return
 
 
 def new_metrics(run: Run, epochs: Sequence[EpochRecord]) -> list[Metric]:

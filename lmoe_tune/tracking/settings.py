@@ -10,7 +10,7 @@ import logging
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 LOGGING_LEVEL = "MLFLOW_LOGGING_LEVEL"
 # What a user has set stays. MLflow reads these at each call.
@@ -32,51 +32,35 @@ SETTINGS = {
 _LEVELS = {"mlflow": logging.INFO, "alembic": logging.WARNING, "huey": logging.WARNING}
 
 
-class _Settings:
-    """Our settings in the environment, for as long as any thread needs them."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._num_users = 0
-        self._names: list[str] = []
-        self._levels: dict[str, int] = {}
-
-    def take(self) -> None:
-        with self._lock:
-            if self._num_users == 0:
-                self._set()
-            self._num_users += 1
-
-    def give_back(self) -> None:
-        with self._lock:
-            self._num_users -= 1
-            if self._num_users == 0:
-                self._unset()
-
-    def _set(self) -> None:
-        self._names = [name for name in SETTINGS if name not in os.environ]
-        os.environ.update({name: SETTINGS[name] for name in self._names})
-        self._levels = {}
-        if LOGGING_LEVEL in self._names:
-            for name, default in _LEVELS.items():
-                self._levels[name] = logging.getLogger(name).level or default
-                logging.getLogger(name).setLevel(SETTINGS[LOGGING_LEVEL])
-
-    def _unset(self) -> None:
-        for name in self._names:
-            os.environ.pop(name, None)
-        for name, level in self._levels.items():
-            logging.getLogger(name).setLevel(level)
-
-
-_settings = _Settings()
+_lock = threading.Lock()
+_num_users = 0  # threads that need them now
+_undo = ExitStack()
 
 
 @contextmanager
 def held() -> Iterator[None]:
     """Our settings hold within; afterwards the process, and MLflow in it, are as they were."""
-    _settings.take()
+    global _num_users
+    with _lock:
+        if _num_users == 0:
+            _set()
+        _num_users += 1
     try:
         yield
     finally:
-        _settings.give_back()
+        with _lock:
+            _num_users -= 1
+            if _num_users == 0:
+                _undo.close()
+
+
+def _set() -> None:
+    missing = {name: value for name, value in SETTINGS.items() if name not in os.environ}
+    os.environ.update(missing)
+    for name in missing:
+        _undo.callback(os.environ.pop, name, None)
+    if LOGGING_LEVEL in missing:
+        for name, default in _LEVELS.items():
+            log = logging.getLogger(name)
+            _undo.callback(log.setLevel, log.level or default)
+            log.setLevel(SETTINGS[LOGGING_LEVEL])

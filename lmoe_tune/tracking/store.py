@@ -29,11 +29,8 @@ def mlflows_variables() -> tuple[str, ...]:
     except ImportError:
         return ()
 
-    public = tuple(name for name in dir(environment_variables) if name.startswith("MLFLOW_"))
-    if public:
-        return (*public, "MLFLOW_TRACKING_TOKEN")
-
-    return ()
+    public = [name for name in dir(environment_variables) if name.startswith("MLFLOW_")]
+    return (*public, "MLFLOW_TRACKING_TOKEN")
 
 
 def connect(uri: str) -> MlflowClient:

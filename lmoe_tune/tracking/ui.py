@@ -103,7 +103,7 @@ def serve(
         TrackingError: MLflow does not start.
     """
     if is_server(tracking_uri):
-        link = _link(shown(tracking_uri), page)
+        link = f"{shown(tracking_uri).rstrip('/')}/{page}".rstrip("/")
         say(f"MLflow: {link}")
         _open(link)
         return 0
@@ -135,7 +135,7 @@ def serve(
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         if _wait_until_it_answers(server, chosen):
-            link = _link(f"http://{HOST}:{chosen}", page)
+            link = f"http://{HOST}:{chosen}/{page}".rstrip("/")
             say(f"MLflow: {link}  (Ctrl-C stops it)")
             if page:
                 _open(link)
@@ -151,13 +151,6 @@ def serve(
     raise TrackingError(
         f"MLflow's user interface ended with status {status}; its own messages are above"
     )
-
-
-def _link(base: str, page: str) -> str:
-    if page:
-        return f"{base.rstrip('/')}/{page}"
-
-    return base
 
 
 def _open(link: str) -> None:
@@ -187,29 +180,12 @@ def _guard(server: subprocess.Popen[bytes]) -> subprocess.Popen[bytes]:
 
 
 def _choose_port(port: int | None) -> int:
-    if _is_free(DEFAULT_PORT if port is None else port):
-        if port is None:
-            return DEFAULT_PORT
-
-        return port
-    if port is not None:
-        raise UsageError(
-            f"the port is {port}, but must be a free one: something else listens there"
-        )
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        chosen: int = probe.getsockname()[1]
-        return chosen
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError:
-            return False
-        return True
+    for wanted in (DEFAULT_PORT, 0) if port is None else (port,):  # 0: any
+        with socket.socket() as probe, suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((HOST, wanted))
+            return int(probe.getsockname()[1])
+    raise UsageError(f"the port is {port}, but must be a free one: something else listens there")
 
 
 def _wait_until_it_answers(server: subprocess.Popen[bytes], port: int) -> bool:

@@ -4,30 +4,26 @@ registry.
 
 from __future__ import annotations
 
-import logging
 import os
-import tempfile
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmoe_tune.tracking import settings
-from lmoe_tune.tracking.carried import PACKAGE, requirements, write_package
+from lmoe_tune.tracking.carried import upload_model
 from lmoe_tune.tracking.judge import translated
 from lmoe_tune.tracking.projection import EXPERIMENT_TAG
 from lmoe_tune.tracking.store import connect, follow_home
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
+    pass
 
 NAME = "exported-detector"
 ALIAS, CONFIRMING = "confirmed", "real"
 REPORT = "report"
 """The folder of the sweep's run that holds its report."""
 _URI = "MLFLOW_TRACKING_URI"
-_CODE = Path(__file__).parent / "served" / "detector.py"
 
 
 def upload_report(uri: str, folder: Path, *, run_id: str, artifact_root: Path) -> None:
@@ -68,74 +64,37 @@ def register_detector(
     Raises:
         TrackingError: MLflow cannot be reached, or refuses the name.
     """
+    tags = {"lmoe_tune.kind": "export", "lmoe_tune.exported_trial": str(trial)}
+    columns = {"class": "string", "score": "double", "is_ood": "boolean"}
     with settings.held(), translated(uri):
+        from mlflow.exceptions import MlflowException
+
         follow_home(uri, artifact_root, EXPERIMENT_TAG)
         client = connect(uri)
-        registered = _register(client, uri, folder, model_name, experiment_id, run_id, trial)
-        version = str(registered["version"])
-        for key, value in {"trial": str(trial), "verdict": verdict or "not confirmed"}.items():
-            client.set_model_version_tag(model_name, version, f"lmoe_tune.{key}", value)
-        if verdict == CONFIRMING:
-            client.set_registered_model_alias(model_name, ALIAS, version)
-        return registered
-
-
-def _register(
-    client: MlflowClient,
-    uri: str,
-    folder: Path,
-    model_name: str,
-    experiment_id: str,
-    run_id: str,
-    trial: int,
-) -> dict[str, Any]:
-    from mlflow import pyfunc
-    from mlflow.exceptions import MlflowException
-    from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, Schema
-
-    try:
-        client.create_registered_model(model_name)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
-    model = client.create_logged_model(
-        experiment_id,
-        name=NAME,
-        source_run_id=run_id,
-        tags={"lmoe_tune.kind": "export", "lmoe_tune.exported_trial": str(trial)},
-    )
-    columns = Schema(
-        [ColSpec("string", "class"), ColSpec("double", "score"), ColSpec("boolean", "is_ood")]
-    )
-    with tempfile.TemporaryDirectory(prefix="lmoe-tune-") as scratch, warnings.catch_warnings():
-        saved = Path(scratch) / "model"
-        before = logging.root.manager.disable
-        logging.disable(logging.WARNING)
         try:
-            warnings.simplefilter("ignore")  # that there is no example of an input
-            pyfunc.save_model(
-                str(saved),
-                python_model=str(_CODE),
-                artifacts={"detector": str(folder), PACKAGE: str(write_package(Path(scratch)))},
-                pip_requirements=requirements(of_checkpoint=False),
-                # No input schema: MLflow would accept one form of input, and refuse the others.
-                signature=ModelSignature(outputs=columns),
-            )
-        finally:
-            logging.disable(before)
-        client.log_model_artifacts(model.model_id, str(saved))
-    client.finalize_logged_model(model.model_id, "READY")
-    source = f"models:/{model.model_id}"  # which MLflow looks up where the whole process tracks
-    with _tracking_at(uri):
-        version = client.create_model_version(
-            model_name, source, run_id=run_id, model_id=model.model_id
+            client.create_registered_model(model_name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        model = client.create_logged_model(
+            experiment_id, name=NAME, source_run_id=run_id, tags=tags
         )
+        upload_model(client, model, "detector", folder, outputs=columns)
+        client.finalize_logged_model(model.model_id, "READY")
+        source = f"models:/{model.model_id}"  # which MLflow looks up where the whole process tracks
+        with _tracking_at(uri):
+            version = client.create_model_version(
+                model_name, source, run_id=run_id, model_id=model.model_id
+            ).version
+        for key, value in {"trial": str(trial), "verdict": verdict or "not confirmed"}.items():
+            client.set_model_version_tag(model_name, str(version), f"lmoe_tune.{key}", value)
+        if verdict == CONFIRMING:
+            client.set_registered_model_alias(model_name, ALIAS, str(version))
     return {
         "name": model_name,
-        "version": int(version.version),
+        "version": int(version),
         "model_id": model.model_id,
-        "uri": f"models:/{model_name}/{version.version}",
+        "uri": f"models:/{model_name}/{version}",
     }
 
 

@@ -102,7 +102,6 @@ def test_compare_is_printed_for_programs(
         (["a"], "table", "needs two or more"),
         (["a", "a"], "table", "needs two or more"),
         (["a", "bb"], "table", "no sweep 'bb'"),
-        (["a", "b"], "pdf", "must be one of table, json, csv, html"),
     ],
 )
 def test_what_cannot_be_compared_is_bad_usage(

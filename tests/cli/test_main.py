@@ -166,6 +166,7 @@ def test_the_version_is_printed(cli: Cli) -> None:
         (("sync", "nothing"), "no sweep 'nothing'"),
         (("list", "--format", "xml"), "--format is 'xml', but must be one of table, json, csv"),
         (("methods", "--format", "yaml"), "must be one of table, json, csv"),
+        (("compare", "a", "b", "--format", "pdf"), "must be one of table, json, csv, html"),
         (("init", "../mine"), "NAME is '../mine', but must be"),
         (("init", "mine", "--from", "digts"), "must be one of aircraft, birds"),
         (("search", "digits", "--time", "soon"), "time is 'soon', but must be a duration"),
@@ -733,7 +734,7 @@ def test_an_interrupted_command_says_so(
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("lmoe_tune.api.sweeps.list_sweeps", interrupted)
+    monkeypatch.setattr("lmoe_tune.list_sweeps", interrupted)
     assert run(["list", "--home", str(tmp_path)]) == 130
     assert "interrupted; the same command continues" in capsys.readouterr().err
 

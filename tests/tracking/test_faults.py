@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 from lmoe_tune.errors import TrackingError, TrackingRefusedError
 from lmoe_tune.records import TrialRecord
 from lmoe_tune.snapshot import BaselineSnapshot, ModelSource, SweepSnapshot
-from lmoe_tune.tracking import Delivered, Projection, probe
+from lmoe_tune.tracking import Delivered, Projection
 from lmoe_tune.tracking import projection as projection_module
 from tests.tracking.faulty_server import (
     EMPTY,
@@ -27,6 +27,7 @@ from tests.tracking.faulty_server import (
     FaultyProxy,
     TrackingServer,
 )
+from tests.tracking.found import probe
 
 pytestmark = pytest.mark.timeout(180)
 

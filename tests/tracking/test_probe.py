@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from lmoe_tune.errors import TrackingRefusedError
-from lmoe_tune.tracking import probe, refuse_closed
+from lmoe_tune.tracking import refuse_closed
+from tests.tracking.found import probe
 
 PAGE = b"<html><body>Please sign in</body></html>"
 WITHIN_S = 5.0
