@@ -40,9 +40,6 @@ class Augmentation:
     saturation: Tensor
     brightness_first: Tensor
 
-    def __len__(self) -> int:
-        return len(self.tops)
-
 
 NUM_DRAWN = 6  # uniform numbers that an image's augmentation takes
 

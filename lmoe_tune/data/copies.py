@@ -28,6 +28,7 @@ import numpy.typing as npt
 from lmoe_tune.data.decode import CorruptImageError
 from lmoe_tune.data.digests import THUMBNAIL, thumbnail
 from lmoe_tune.data.usable_images import UsableImages
+from lmoe_tune.data.worker_processes import Progress, unwatched
 
 MIN_CONTRAST = 4.0  # standard deviation of the 8 x 8 thumbnail, in levels of 255
 MAX_DIFFERENCE = 6.0  # root mean square between 8 x 8 thumbnails, in levels
@@ -42,8 +43,6 @@ BLOCK = 1024  # images compared at a time with those of similar brightness
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
-Progress = Callable[[int, int], None]
-"""Receives (candidates looked at, candidates in all)."""
 
 
 class Pair(NamedTuple):
@@ -59,7 +58,7 @@ def copies_between(
     first: UsableImages,
     second: UsableImages,
     known: set[int],
-    progress: Progress | None = None,
+    progress: Progress = unwatched,
 ) -> Iterator[Pair]:
     """One pair for each image of the second set that copies one of the first; none for the
     `known` places."""
@@ -69,9 +68,9 @@ def copies_between(
         yield pair
 
 
-def copies_within(found: UsableImages, progress: Progress | None = None) -> Iterator[Pair]:
+def copies_within(found: UsableImages, progress: Progress = unwatched) -> Iterator[Pair]:
     """Pairs that connect all images of a set that copy one another: n - 1 for a group of n."""
-    group = np.arange(len(found.indices))
+    group = np.arange(len(found))
 
     for pair in _confirmed(
         found, found, lambda pair: group[pair.place] != group[pair.other], progress
@@ -116,7 +115,7 @@ def _confirmed(
     first: UsableImages,
     second: UsableImages,
     is_wanted: Callable[[Pair], bool],
-    progress: Progress | None,
+    progress: Progress,
 ) -> Iterator[Pair]:
     """The candidates that are copies, the most similar first; unwanted ones are skipped."""
 
@@ -128,8 +127,7 @@ def _confirmed(
 
     candidates = _candidates(first, second)
     for number, pair in enumerate(candidates, start=1):
-        if progress is not None:
-            progress(number, len(candidates))
+        progress(number, len(candidates))
         if not is_wanted(pair):
             continue
 

@@ -38,10 +38,10 @@ import numpy.typing as npt
 
 from lmoe_tune import advice
 from lmoe_tune.data.decode import CorruptImageError, UInt8Array, decode_resized, decoder_name
-from lmoe_tune.data.worker_processes import run_jobs, serve
+from lmoe_tune.data.worker_processes import Progress, run_jobs, serve, unwatched
 from lmoe_tune.durable import sync_folder, write_durably
 from lmoe_tune.errors import LmoeTuneError, UsageError
-from lmoe_tune.wording import readable_size
+from lmoe_tune.wording import first_few, readable_size
 
 log = logging.getLogger(__name__)
 
@@ -51,9 +51,6 @@ SPARE_BYTES = 1 << 30  # left free on the disk: a full one would end the sweep
 NUM_SHOWN = 5  # broken files named in a message
 
 _LINE = re.compile(rb"^(\d+) ([0-9a-f]{8})\n", re.MULTILINE)
-
-Progress = Callable[[int, int], None]
-"""Receives (images done, images to decode) now and then."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +111,7 @@ class DecodedCache:
         *,
         limit: int | None = None,
         processes: int | None = None,
-        progress: Progress | None = None,
+        progress: Progress = unwatched,
         say: Callable[[str], None] = log.warning,
     ) -> CachedImages:
         """The images; missing ones are decoded first. Waits for another process that is already
@@ -223,7 +220,7 @@ class DecodedCache:
         files: Sequence[ImageFile],
         keys: npt.NDArray[np.uint8],
         processes: int | None,
-        progress: Progress | None,
+        progress: Progress,
     ) -> None:
         segment = _Segment.create(self.folder, self.side, keys)
         size, num_done = segment.block_size, 0
@@ -239,8 +236,7 @@ class DecodedCache:
             for start in range(0, len(files), size)
         ]
         broken: list[tuple[str, str]] = []
-        tell = progress or (lambda done, total: None)
-        tell(0, len(files))
+        progress(0, len(files))
 
         def note(job: dict[str, Any], answer: dict[str, Any]) -> None:
             nonlocal num_done
@@ -252,7 +248,7 @@ class DecodedCache:
             if not answer["broken"]:
                 segment.note(job["block"], answer["checksum"])
             num_done += len(job["files"])
-            tell(num_done, len(files))
+            progress(num_done, len(files))
 
         run_jobs(decode_block, jobs, note, processes=processes)
         if segment.blocks():
@@ -260,13 +256,9 @@ class DecodedCache:
         else:
             shutil.rmtree(segment.folder)
         if broken:
-            named = "\n".join(f"  {path}: {why}" for path, why in sorted(broken)[:NUM_SHOWN])
-            if len(broken) > NUM_SHOWN:
-                more = f"\n  … and {len(broken) - NUM_SHOWN} more"
-            else:
-                more = ""
+            named = first_few((f"  {path}: {why}" for path, why in sorted(broken)), NUM_SHOWN, "\n")
             raise UsageError(
-                f"{len(broken)} of the images cannot be decoded:\n{named}{more}\n"
+                f"{len(broken)} of the images cannot be decoded:\n{named}\n"
                 f"they were whole when they were inspected: see {advice.inspect()}"
             )
 

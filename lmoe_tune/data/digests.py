@@ -12,7 +12,7 @@ import io
 import json
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from lmoe_tune.data.decode import CorruptImageError, UInt8Array, decode_rgb
-from lmoe_tune.data.worker_processes import run_jobs, serve
+from lmoe_tune.data.worker_processes import Progress, run_jobs, serve, unwatched
 
 THUMBNAIL = 8  # pixels, both sides
 VERSION = 1
@@ -30,8 +30,6 @@ FEW = 256  # files that are read faster than processes start
 
 Job = dict[str, Any]
 """`root`, and the `paths` in it."""
-Progress = Callable[[int, int], None]
-"""Receives (files read, files to read)."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,7 @@ def digest_images(
     *,
     crop_bottom: int = 0,
     home: Path | None = None,
-    progress: Progress | None = None,
+    progress: Progress = unwatched,
     processes: int | None = None,
 ) -> list[Digest]:
     """The digests of images, in the order of `paths` (relative to `root`); reads what is not known
@@ -89,8 +87,7 @@ def digest_images(
                 lines.append([path, stat, answer])
         if store is not None:
             store.add(lines)
-        if progress is not None:
-            progress(len(found) - num_before, len(unread))
+        progress(len(found) - num_before, len(unread))
 
     jobs: list[Job] = [
         {"root": str(root), "paths": unread[start : start + JOB]}
@@ -156,10 +153,7 @@ def _thumbnail(content: bytes, side: int) -> tuple[UInt8Array, tuple[int, int]]:
             image.draft("L", (8 * side, 8 * side))
             image.load()
             orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-            if orientation != 1:
-                turned = ImageOps.exif_transpose(image)
-            else:
-                turned = image
+            turned = ImageOps.exif_transpose(image)
             if orientation in (5, 6, 7, 8):
                 width, height = height, width
             grey = turned.convert("L").resize((side, side), Image.Resampling.BOX)

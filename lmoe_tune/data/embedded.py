@@ -109,9 +109,7 @@ def digits_of(data: DataSpec) -> Digits:
     """The digits of a spec. Raises UsageError as `refuse_unreadable` and `class_split`."""
     refuse_unreadable(data)
     images, labels = load_digits()
-    places = np.arange(len(labels), dtype=np.int64)
-    if data.id.limit is not None:
-        places = kept(len(labels), data.id.limit)
+    places = kept(len(labels), data.id.limit)
     images, labels = images[places], labels[places]
     classes = class_split(data, READERS[data.id.dataset].num_classes or 0)
     return Digits(images, labels, places, classes, split_images(labels, split=data.split))
@@ -125,15 +123,9 @@ def embedded_outliers(data: DataSpec) -> tuple[UInt8Array, UInt8Array]:
     if data.outliers is None:
         return np.zeros((0, 8, 8), np.uint8), load_photo_patches("china", "val")
 
-    photo = PHOTOS[data.outliers.dataset]
-    if data.val_coarse:
-        validated = PHOTOS[data.val_coarse.dataset]
-    else:
-        validated = photo
-    train = load_photo_patches(photo, "train")
-    if data.outliers.limit is not None:
-        train = train[kept(len(train), data.outliers.limit)]
-    return train, load_photo_patches(validated, "val")
+    train = load_photo_patches(PHOTOS[data.outliers.dataset], "train")
+    validated = PHOTOS[(data.val_coarse or data.outliers).dataset]
+    return train[kept(len(train), data.outliers.limit)], load_photo_patches(validated, "val")
 
 
 def refuse_unreadable(data: DataSpec) -> None:
@@ -150,8 +142,8 @@ def refuse_unreadable(data: DataSpec) -> None:
         )
 
 
-def kept(count: int, limit: int) -> IntArray:
-    """Sorted indices of a fixed subset: the same for every split and seed."""
+def kept(count: int, limit: int | None) -> IntArray:
+    """Sorted indices of a fixed subset, the same for every split and seed; None: of all."""
     return np.sort(np.random.default_rng(derived_seed("limit")).permutation(count)[:limit])
 
 

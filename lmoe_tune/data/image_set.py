@@ -34,10 +34,11 @@ class ImageSet:
         return cls(pixels=np.ascontiguousarray(images[:, None]))
 
     @classmethod
-    def of_parts(cls, *parts: Part) -> ImageSet:
-        """Of the files of some parts of data sets, one after the other."""
-        files = (ImageFile(path, part.table.crop_bottom) for part in parts for path in part.files())
-        return cls(files=tuple(files))
+    def of_part(cls, part: Part | None) -> ImageSet:
+        """Of the files of a part of a data set, if there is one."""
+        if part is None:
+            return NO_IMAGES
+        return cls(files=tuple(ImageFile(path, part.table.crop_bottom) for path in part.files()))
 
     @classmethod
     def joined(cls, sets: Sequence[ImageSet]) -> ImageSet:

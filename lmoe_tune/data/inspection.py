@@ -6,7 +6,7 @@ The data checker sees every image, sealed ones too, but keeps only paths, hashes
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -28,7 +28,6 @@ from lmoe_tune.data.usable_images import (
     Finding,
     Say,
     Selected,
-    UnusableError,
     UsableImages,
     class_split,
     coarse_sets,
@@ -36,10 +35,10 @@ from lmoe_tune.data.usable_images import (
     sets_of,
     split_id,
 )
+from lmoe_tune.data.worker_processes import unwatched
 from lmoe_tune.errors import UsageError
 from lmoe_tune.readers import READERS, LayoutError
 from lmoe_tune.readers.names import read_names, some, write_names
-from lmoe_tune.readers.pretraining import seen_by_imagenet
 from lmoe_tune.spec import Dataset, DataSpec
 from lmoe_tune.wording import counted, printable
 
@@ -98,7 +97,7 @@ def inspect(data: DataSpec, home: Path, say: Say | None = None) -> Inspection:
     if READERS[data.id.dataset].is_embedded:
         return _inspect_embedded(data)
 
-    found = _Found(home, say)
+    found = _Found(home, say or unwatched)
     selected = found.select_all(data)
     found.look_for_leaks(selected)
     found.say_what_means_what(data)
@@ -116,7 +115,7 @@ def inspect(data: DataSpec, home: Path, say: Say | None = None) -> Inspection:
         outliers=_described_or_missing(data.outliers, selected.get(OUTLIERS)),
         val_coarse=_described_or_missing(data.val_coarse, selected.get(VAL_COARSE)),
         coarse_ood={
-            "images": sum(len(one.indices) for one in coarse),
+            "images": sum(map(len, coarse)),
             "sets": [_described(one) for one in coarse],
         },
         splits=splits,
@@ -164,8 +163,6 @@ def problem_of_lists(data: DataSpec) -> Finding | None:
 
 def finding_of(error: UsageError) -> Finding:
     """Why images cannot be read, or not be split as the spec asks."""
-    if isinstance(error, UnusableError):
-        return error.finding
     if isinstance(error, LayoutError):
         return Finding(error.where, error.what, error.fix)
     return Finding("data", str(error).removeprefix("data: "), "change that setting")
@@ -176,7 +173,7 @@ class _Found:
     """Problems and notes as they come up."""
 
     home: Path
-    say: Say | None = None
+    say: Say
     problems: list[Finding] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -195,7 +192,7 @@ class _Found:
 
             self.problems += found.findings
             self.notes += [f"{where}: {note}" for note in found.notes]
-            if len(found.indices):
+            if len(found):
                 selected[where] = found
             else:
                 fix = f"relax {where}.exclude, or add images"
@@ -230,7 +227,7 @@ class _Found:
     def near_duplicates(self, data: DataSpec, own: UsableImages) -> Counts:
         """Images of the in-distribution set that copy one another, and the parts they are in."""
         pairs = find_near_duplicates(
-            own, self.home, self._progress(f"{own.where}: likely copies compared")
+            own, self.home, partial(self.say, f"{own.where}: likely copies compared")
         )
         part_of = _parts_by_path(data, own)
         across: Counter[str] = Counter()
@@ -303,14 +300,8 @@ class _Found:
                 where = "data" if name in ("val_coarse", "test_outliers") else "data.id"
                 self.add(where, what, "add images", stops=False)
 
-    def _progress(self, what: str) -> Callable[[int, int], None] | None:
-        if self.say is not None:
-            return partial(self.say, what)
-
-        return None
-
     def _leaks(self, first: UsableImages, second: UsableImages, kind: str) -> None:
-        progress = self._progress(f"{second.where}: likely copies of {first.where} compared")
+        progress = partial(self.say, f"{second.where}: likely copies of {first.where} compared")
         leaks = find_leaks(first, second, self.home, progress)
         if not leaks:
             return
@@ -337,6 +328,22 @@ class _Found:
             f"leave them out with exclude: [{', '.join(shared)}]",
             stops=True,
         )
+
+
+def seen_by_imagenet(dataset: str) -> str:
+    """A sentence for readers of a result: with ImageNet weights, a novel class is new to the
+    fine-tuning only.
+    """
+    kind = READERS[dataset].shows
+    if kind is None:
+        return (
+            "weights trained on ImageNet have seen photographs of 1,000 classes, perhaps of some of "
+            "these, novel ones included: 'novel' means that a class was not fine-tuned on"
+        )
+    return (
+        f"weights trained on ImageNet have seen photographs of {kind.name}, perhaps of the novel "
+        "classes, too: 'novel' means that a class was not fine-tuned on"
+    )
 
 
 PARTS = ("train", "val", "test", "unused")
@@ -383,8 +390,8 @@ def _described(found: UsableImages) -> Counts:
         "layout": found.table.layout,
         "root": str(found.table.root),
         "classes": len({label for label in found.labels.tolist() if label >= 0}),
-        "images": len(found.indices),
-        "bytes": found.num_bytes,
+        "images": len(found),
+        "bytes": sum(digest.size for digest in found.digests),
         "median_pixels": [int(np.median(widths)), int(np.median(heights))],
         "smallest_side": int(np.minimum(heights, widths).min()),
         "broken": [f"{printable(path)}: {why}" for path, why in found.broken],
@@ -416,7 +423,7 @@ def _inspect_embedded(data: DataSpec) -> Inspection:
     """Digits and patches of photographs: nothing can be broken or leak, but the spec may ask for
     too much."""
     images, _ = load_digits()
-    found = _Found(Path())
+    found = _Found(Path(), unwatched)
     splits: dict[str, Counts] = {}
     fingerprint = None
     try:

@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
-from lmoe_tune.data.copies import Pair, Progress, copies_between, copies_within
+from lmoe_tune.data.copies import Pair, copies_between, copies_within
 from lmoe_tune.data.usable_images import UsableImages
+from lmoe_tune.data.worker_processes import Progress, unwatched
 from lmoe_tune.durable import read_text, write_durably
 from lmoe_tune.wording import printable
 
@@ -38,7 +39,7 @@ def find_leaks(
     first: UsableImages,
     second: UsableImages,
     home: Path | None = None,
-    progress: Progress | None = None,
+    progress: Progress = unwatched,
 ) -> list[Leak]:
     """The images of `second` that are in `first` too, one leak each, in order; the result is kept
     under the home."""
@@ -53,7 +54,7 @@ def find_leaks(
 
 
 def find_near_duplicates(
-    found: UsableImages, home: Path | None = None, progress: Progress | None = None
+    found: UsableImages, home: Path | None = None, progress: Progress = unwatched
 ) -> list[Leak]:
     """Pairs that connect the images of one set that copy one another; kept under the home.
 

@@ -11,7 +11,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -46,12 +46,6 @@ class Crops(NamedTuple):
         """The same corner (top, left) of every one of these images."""
         top, left = corner
         return cls(rows, np.full(len(rows), top), np.full(len(rows), left))
-
-
-class Loader(Protocol):
-    """Gives the crops batch by batch, in the given order, as uint8 (N, H, W, 3) on the device."""
-
-    def read(self, batches: Iterable[Crops], crop: int) -> Iterator[Tensor]: ...
 
 
 class HostLoader:
@@ -178,6 +172,10 @@ class DeviceLoader:
                 down = (tops[:, None] + within)[:, :, None]
                 right = (lefts[:, None] + within)[:, None, :]
                 yield self._pixels[rows[:, None, None], down, right]
+
+
+Loader = HostLoader | DeviceLoader
+"""Gives the crops batch by batch, in the given order, as uint8 (N, H, W, 3) on the device."""
 
 
 def _refuse_too_large(needed: int, device: torch.device) -> None:

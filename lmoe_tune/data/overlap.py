@@ -66,9 +66,7 @@ def sealed_images(data: DataSpec, home: Path) -> set[str]:
     plan = plan_test_of(data, selected)
     sealed = _hashes(selected[ID], plan.test) | _hashes(selected[ID], plan.test_fine)
     sealed |= _hashes(selected.get(OUTLIERS), plan.test_outliers)
-    for one, part in zip(coarse_sets(selected), plan.test_coarse, strict=True):
-        sealed |= _hashes(one, part)
-    return sealed
+    return sealed.union(*(_hashes(one, one) for one in coarse_sets(selected)))
 
 
 def _named(digits: Digits, *parts: IntArray) -> set[str]:
@@ -81,9 +79,5 @@ def _hashes(found: UsableImages | None, part: Part | None) -> set[str]:
     if found is None or part is None:
         return set()
 
-    chosen = set(part.indices.tolist())
-    return {
-        digest.sha256
-        for index, digest in zip(found.indices.tolist(), found.digests, strict=True)
-        if index in chosen
-    }
+    hashes = found.hashes
+    return {hashes[index] for index in part.indices.tolist()}

@@ -18,8 +18,8 @@ from lmoe_tune.data.decoded_cache import (
     CacheSpaceError,
     DecodedCache,
     ImageFile,
-    Progress,
 )
+from lmoe_tune.data.worker_processes import Progress, unwatched
 from lmoe_tune.errors import UsageError
 from lmoe_tune.spec import DataSpec
 from lmoe_tune.wording import readable_size
@@ -87,11 +87,7 @@ def open_rows(
 
 def cache_of(spec: DataSpec, home: Path, side: int | None = None) -> DecodedCache:
     """Where the decoded images of a spec are kept, resized to `side` if one is given."""
-    if spec.cache_dir is not None:
-        root = Path(spec.cache_dir)
-    else:
-        root = home / "cache"
-    return DecodedCache(root, side or spec.image_side)
+    return DecodedCache(Path(spec.cache_dir or home / "cache"), side or spec.image_side)
 
 
 def acquire_decoded(
@@ -101,7 +97,7 @@ def acquire_decoded(
     *,
     side: int | None = None,
     processes: int | None = None,
-    progress: Progress | None = None,
+    progress: Progress = unwatched,
     say: Callable[[str], None] = log.warning,
 ) -> CachedImages:
     """The files' images from the cache; those not in it are decoded first.

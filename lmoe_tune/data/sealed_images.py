@@ -96,12 +96,10 @@ def _open_embedded(data: DataSpec, *, with_held_out: bool) -> Opened:
     sets = {ID: ImageSet.grey(digits.images[test]), FINE: ImageSet.grey(digits.images[novel])}
     for name, one in zip(_coarse_names(data), data.coarse_ood, strict=True):
         patches = load_photo_patches(PHOTOS[one.dataset], "test")
-        if one.limit is not None:
-            patches = patches[kept(len(patches), one.limit)]
-        sets[name] = ImageSet.grey(patches)
+        sets[name] = ImageSet.grey(patches[kept(len(patches), one.limit)])
 
     test_labels = numbered(digits.labels[test], known)
-    fingerprint = fingerprint_of(ImageSet.joined(list(sets.values())), test_labels)
+    fingerprint = fingerprint_of(ImageSet.joined(list(sets.values())).pixels, test_labels)
     if data.outliers is not None:
         patches = load_photo_patches(PHOTOS[data.outliers.dataset], "test")
         sets[OUTLIERS] = ImageSet.grey(patches)
@@ -117,11 +115,11 @@ def _open_embedded(data: DataSpec, *, with_held_out: bool) -> Opened:
 
 
 def _open_files(data: DataSpec, plan: TestPlan) -> Opened:
-    sets = {ID: ImageSet.of_parts(plan.test), FINE: ImageSet.of_parts(plan.test_fine)}
+    sets = {ID: ImageSet.of_part(plan.test), FINE: ImageSet.of_part(plan.test_fine)}
     for name, part in zip(_coarse_names(data), plan.test_coarse, strict=True):
-        sets[name] = ImageSet.of_parts(part)
+        sets[name] = ImageSet.of_part(part)
     if plan.test_outliers is not None:
-        sets[OUTLIERS] = ImageSet.of_parts(plan.test_outliers)
+        sets[OUTLIERS] = ImageSet.of_part(plan.test_outliers)
 
     training = data_of_plan(data, plan)
     test = TestImages(
@@ -147,12 +145,9 @@ def _coarse_names(data: DataSpec) -> list[str]:
 def _sizes(sets: dict[str, ImageSet]) -> dict[str, int]:
     """How many images each set has. Raises UsageError if one that is needed has none."""
     sizes = {name: len(images) for name, images in sets.items()}
-    if not sizes[ID] or not sizes[FINE]:
-        if not sizes[ID]:
-            missing = "in-distribution"
-        else:
-            missing = "test-novel"
-        raise UsageError(
-            f"data.id: the sealed test set has no image of an {missing} class, so nothing can be confirmed"
-        )
+    for name, kind in ((ID, "an in-distribution"), (FINE, "a test-novel")):
+        if not sizes[name]:
+            raise UsageError(
+                f"data.id: the sealed test set has no image of {kind} class, so nothing can be confirmed"
+            )
     return sizes

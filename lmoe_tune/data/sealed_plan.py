@@ -26,12 +26,10 @@ from lmoe_tune.data.usable_images import (
     ID,
     OUTLIERS,
     VAL_COARSE,
-    Say,
     Selected,
     UsableImages,
     class_split,
     coarse_sets,
-    refuse_stopping,
     select,
     select_all,
     split_id,
@@ -61,17 +59,14 @@ class TestPlan(SearchPlan):
     test_coarse: tuple[Part, ...]
 
 
-def plan_test(
-    data: DataSpec, home: Path | None = None, say: Say | None = None, *, with_held_out: bool = True
-) -> TestPlan:
+def plan_test(data: DataSpec, home: Path | None = None, *, with_held_out: bool = True) -> TestPlan:
     """The plan of the final training and of the tests. Raises UsageError as `plan_search`.
 
     Args:
         with_held_out: the classes that the search held out are trained on and tested, too; else
             they are in no part.
     """
-    selected = select_all(data, home, say, sealed=True)
-    refuse_stopping(selected)
+    selected = select_all(data, home, sealed=True)
     return plan_test_of(data, selected, with_held_out=with_held_out)
 
 
@@ -91,13 +86,12 @@ def plan_test_of(data: DataSpec, selected: Selected, *, with_held_out: bool = Tr
     test_fine = Part(table, of_classes(table.labels, unseen, classes.test_novel))
     pools = outlier_parts(outliers)
     val_coarse = coarse_part(selected)
-    test_coarse = tuple(one.whole() for one in coarse)
     contents: list[tuple[UsableImages | None, list[Part | None]]] = [
         (found, [train, val, test, test_fine]),
         (outliers, [pools["train"], pools["test"]]),
         (selected.get(VAL_COARSE) or outliers, [val_coarse]),
     ]
-    contents += [(one, [part]) for one, part in zip(coarse, test_coarse, strict=True)]
+    contents += [(one, [one]) for one in coarse]
     return TestPlan(
         train=train,
         train_labels=renumbered(train, known),
@@ -112,7 +106,7 @@ def plan_test_of(data: DataSpec, selected: Selected, *, with_held_out: bool = Tr
         test_labels=renumbered(test, known),
         test_fine=test_fine,
         test_outliers=pools["test"],
-        test_coarse=test_coarse,
+        test_coarse=tuple(coarse),
     )
 
 
@@ -139,7 +133,6 @@ def seen_in_training(
 
 def copies_in(tested: Part, trained: Sequence[Part], pairs: Iterable[Leak]) -> BoolArray:
     """Which images (N,) of a part are near-duplicates of images in other parts of its table."""
-    known = {part.table.paths[index] for part in trained for index in part.indices}
-    paths = [tested.table.paths[index] for index in tested.indices]
-    seen = copied(pairs, paths, known)
-    return np.array([path in seen for path in paths], dtype=bool)
+    known = {path for part in trained for path in part.paths}
+    seen = copied(pairs, tested.paths, known)
+    return np.array([path in seen for path in tested.paths], dtype=bool)

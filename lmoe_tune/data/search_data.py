@@ -151,7 +151,7 @@ def validation_of_all_classes(data: DataSpec, home: Path) -> Validation:
     known = class_split(data, len(table.classes)).in_distribution
     part = Part(table, of_classes(table.labels, split_id(data, found).val, known))
     names = tuple(table.classes[label] for label in known)
-    return Validation(ImageSet.of_parts(part), renumbered(part, known), names)
+    return Validation(ImageSet.of_part(part), renumbered(part, known), names)
 
 
 def describe_splits(data: DataSpec, home: Path | None = None) -> dict[str, Any]:
@@ -175,19 +175,15 @@ def _load_files(data: DataSpec, home: Path | None) -> SearchData:
 
 def data_of_plan(data: DataSpec, plan: SearchPlan) -> SearchData:
     """The files that a plan has chosen."""
-    outliers = NO_IMAGES
-    if plan.outliers is not None:
-        outliers = ImageSet.of_parts(plan.outliers)
-
     return SearchData(
         spec=data,
-        train=ImageSet.of_parts(plan.train),
+        train=ImageSet.of_part(plan.train),
         train_labels=plan.train_labels,
-        outliers=outliers,
-        val=ImageSet.of_parts(plan.val),
+        outliers=ImageSet.of_part(plan.outliers),
+        val=ImageSet.of_part(plan.val),
         val_labels=plan.val_labels,
-        val_fine=ImageSet.of_parts(plan.val_fine),
-        val_coarse=ImageSet.of_parts(plan.val_coarse),
+        val_fine=ImageSet.of_part(plan.val_fine),
+        val_coarse=ImageSet.of_part(plan.val_coarse),
         classes=plan.classes,
         mean=IMAGENET_MEAN,
         std=IMAGENET_STD,
@@ -256,18 +252,22 @@ def embedded_data(
         std=tuple(float(value) for value in values.std(axis=(0, 2, 3))),
         fingerprint="",
     )
-    contents = (made.train, made.train_labels, made.outliers, made.val, made.val_labels)
-    return replace(made, fingerprint=fingerprint_of(*contents, made.val_fine, made.val_coarse))
+    fingerprint = fingerprint_of(
+        made.train.pixels,
+        made.train_labels,
+        made.outliers.pixels,
+        made.val.pixels,
+        made.val_labels,
+        made.val_fine.pixels,
+        made.val_coarse.pixels,
+    )
+    return replace(made, fingerprint=fingerprint)
 
 
-def fingerprint_of(*contents: ImageSet | npt.NDArray[Any]) -> str:
+def fingerprint_of(*arrays: npt.NDArray[Any] | None) -> str:
     """16 hexadecimal digits that identify the shapes and the content of pixels and labels."""
     digest = hashlib.sha256()
-    for content in contents:
-        if isinstance(content, ImageSet):
-            array = content.pixels
-        else:
-            array = content
+    for array in arrays:
         assert array is not None, "files have another fingerprint"
         digest.update(f"{array.shape}{array.dtype}".encode())
         digest.update(array.tobytes())
@@ -276,4 +276,4 @@ def fingerprint_of(*contents: ImageSet | npt.NDArray[Any]) -> str:
 
 def _too_few(data: DataSpec) -> UnusableError:
     what = f"value is {data.id.limit}, but must leave images to train on and to validate with"
-    return UnusableError("data.id.limit", what, "raise it")
+    return UnusableError(what, "raise it", "data.id.limit")

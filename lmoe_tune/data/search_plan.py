@@ -16,13 +16,11 @@ from lmoe_tune.data.usable_images import (
     ID,
     OUTLIERS,
     VAL_COARSE,
-    Say,
     Selected,
     UnusableError,
     UsableImages,
     class_split,
     outlier_pools,
-    refuse_stopping,
     select_all,
     split_id,
 )
@@ -52,7 +50,7 @@ class SearchPlan:
     fingerprint: str
 
 
-def plan_search(data: DataSpec, home: Path | None = None, say: Say | None = None) -> SearchPlan:
+def plan_search(data: DataSpec, home: Path | None = None) -> SearchPlan:
     """The plan of a spec over image folders (`digits` has none).
 
     Broken images and duplicates are left out of it, so every file is hashed and decoded once.
@@ -60,14 +58,11 @@ def plan_search(data: DataSpec, home: Path | None = None, say: Say | None = None
     Args:
         home: where the hashes are kept between calls; None: nowhere, every call reads all files
             again.
-        say: receives the progress of the reading.
 
     Raises:
         UsageError: the data cannot be read, or the split leaves a part without images.
     """
-    selected = select_all(data, home, say)
-    refuse_stopping(selected)
-    return plan_of(data, selected)
+    return plan_of(data, select_all(data, home))
 
 
 def plan_of(data: DataSpec, selected: Selected) -> SearchPlan:
@@ -79,7 +74,7 @@ def plan_of(data: DataSpec, selected: Selected) -> SearchPlan:
     if pool is not None and (len(pool) < 2 or not len(val_coarse)):
         counts = f"{len(pool)} to train with and {len(val_coarse)} to validate with"
         what = f"too few images are left: {counts}"
-        raise UnusableError("data.outliers", what, "raise data.outliers.limit or add images")
+        raise UnusableError(what, "raise data.outliers.limit or add images", "data.outliers")
 
     return SearchPlan(
         train=train,
@@ -131,7 +126,7 @@ def id_parts(data: DataSpec, found: UsableImages) -> IdParts:
         )
         if not len(val_fine):
             counts += f" ({_described(found, classes.val_novel)})"
-        raise UnusableError("data.id", f"too few images are left: {counts}", _more_images(data))
+        raise UnusableError(f"too few images are left: {counts}", _more_images(data), "data.id")
     return IdParts(classes, train, val, val_fine)
 
 
@@ -149,7 +144,7 @@ def coarse_part(selected: Selected) -> Part:
     """The coarse images to validate with: a separate set, else the outliers' validation pool, else
     none."""
     if VAL_COARSE in selected:
-        return selected[VAL_COARSE].whole()
+        return selected[VAL_COARSE]
     return outlier_parts(selected.get(OUTLIERS))["val"] or no_images(selected[ID].table)
 
 
@@ -175,12 +170,7 @@ def fingerprint(contents: list[tuple[UsableImages | None, list[Part | None]]]) -
     """
     digest = hashlib.sha256()
     for found, parts in contents:
-        if found:
-            sha_of = dict(
-                zip(found.indices.tolist(), (d.sha256 for d in found.digests), strict=True)
-            )
-        else:
-            sha_of = {}
+        hashes = found.hashes if found is not None else {}
         for part in parts:
             digest.update(b"\x1epart\x1e")
             if part is None:
@@ -190,7 +180,7 @@ def fingerprint(contents: list[tuple[UsableImages | None, list[Part | None]]]) -
                 label = part.table.labels[index]
                 name = part.table.classes[label] if label >= 0 else ""
                 path = path_key(part.table.paths[index])
-                text = f"{path}\x1f{name}\x1f{sha_of[index]}\x1e"
+                text = f"{path}\x1f{name}\x1f{hashes[index]}\x1e"
                 digest.update(text.encode(errors="surrogateescape"))
     return digest.hexdigest()[:16]
 
@@ -206,7 +196,7 @@ def _refuse_untrained(
 
     described = _described(found, without)
     what = f"{counted(len(without), 'class')} without a training image ({described})"
-    raise UnusableError("data.id", what, _more_images(data))
+    raise UnusableError(what, _more_images(data), "data.id")
 
 
 def _described(found: UsableImages, labels: Sequence[int]) -> str:

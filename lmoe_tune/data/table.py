@@ -60,9 +60,14 @@ class Part:
         labels: IntArray = self.table.labels[self.indices]
         return labels
 
+    @property
+    def paths(self) -> list[str]:
+        """Relative to the table's root, in the part's order."""
+        return [self.table.paths[index] for index in self.indices]
+
     def files(self) -> list[Path]:
         """Absolute paths, in the part's order."""
-        return [self.table.root / self.table.paths[index] for index in self.indices]
+        return [self.table.root / path for path in self.paths]
 
 
 def read_table(dataset: str, root: str, *, labelled: bool = True) -> ImageTable:

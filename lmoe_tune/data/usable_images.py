@@ -26,6 +26,7 @@ from lmoe_tune.data.splits import (
     split_official,
 )
 from lmoe_tune.data.table import ImageTable, Part, read_table
+from lmoe_tune.data.worker_processes import unwatched
 from lmoe_tune.errors import UsageError
 from lmoe_tune.readers import READERS, LayoutError
 from lmoe_tune.readers.names import path_key, some
@@ -52,22 +53,15 @@ class Finding:
         return f"{self.where}: {self.what}. To fix it: {self.fix}"
 
 
-class UnusableError(UsageError):
-    """The images cannot be split as the spec asks; `finding` says why and what to do."""
-
-    def __init__(self, where: str, what: str, fix: str) -> None:
-        self.finding = Finding(where, what, fix)
-        super().__init__(f"{where}: {what}; {fix}")
+class UnusableError(LayoutError):
+    """The images cannot be split as the spec asks."""
 
 
-@dataclass(frozen=True, eq=False)
-class UsableImages:
-    """The usable images of one data set: `indices` (M,) into its table, and their `digests`
-    (M,)."""
+@dataclass(frozen=True, eq=False, kw_only=True)
+class UsableImages(Part):
+    """The usable images of one data set, and their `digests` (M,)."""
 
     where: str
-    table: ImageTable
-    indices: IntArray
     digests: tuple[Digest, ...]
     broken: tuple[tuple[str, str], ...] = ()
     """Path and why."""
@@ -79,21 +73,10 @@ class UsableImages:
     findings: tuple[Finding, ...] = field(default=())
 
     @property
-    def labels(self) -> IntArray:
-        labels: IntArray = self.table.labels[self.indices]
-        return labels
-
-    @property
-    def paths(self) -> list[str]:
-        return [self.table.paths[index] for index in self.indices]
-
-    def whole(self) -> Part:
-        """All of these images."""
-        return Part(self.table, self.indices)
-
-    @property
-    def num_bytes(self) -> int:
-        return sum(digest.size for digest in self.digests)
+    def hashes(self) -> dict[int, str]:
+        """The hashes of the files by their indices."""
+        hashes = [digest.sha256 for digest in self.digests]
+        return dict(zip(self.indices.tolist(), hashes, strict=True))
 
 
 Selected = Mapping[str, UsableImages]
@@ -120,13 +103,18 @@ def coarse_sets(selected: Selected) -> list[UsableImages]:
     return [one for where, one in selected.items() if where.startswith(COARSE_OOD)]
 
 
-def select_all(
-    data: DataSpec, home: Path | None, say: Say | None = None, *, sealed: bool = False
-) -> Selected:
+def select_all(data: DataSpec, home: Path | None, *, sealed: bool = False) -> Selected:
     """The usable images of every set: the in-distribution ones of all classes, the outliers of all
-    pools, the coarse ones to validate with; `sealed`: the coarse test sets, too. Raises
-    LayoutError."""
-    return {where: select(data, where, home, say) for where in sets_of(data, sealed=sealed)}
+    pools, the coarse ones to validate with; `sealed`: the coarse test sets, too.
+
+    Raises UsageError with every finding that stops a search, or that a folder cannot be read.
+    """
+    selected = {where: select(data, where, home) for where in sets_of(data, sealed=sealed)}
+    findings = [finding for found in selected.values() for finding in found.findings]
+    stopping = [str(finding) for finding in findings if finding.stops]
+    if stopping:
+        raise UsageError("\n".join(stopping))
+    return selected
 
 
 def class_split(data: DataSpec, num_classes: int) -> ClassSplit:
@@ -150,10 +138,10 @@ def class_split(data: DataSpec, num_classes: int) -> ClassSplit:
         )
     except ValueError as error:
         raise UnusableError(
-            "data",
             f"{error} ({reader.title} has {num_classes} classes)",
             "set data.num_id_classes and data.num_val_novel to numbers that leave two classes to "
             "train on, or add classes",
+            "data",
         ) from error
 
 
@@ -171,15 +159,7 @@ def outlier_pools(found: UsableImages) -> ImageSplit:
     return ImageSplit(*(found.indices[part] for part in (split.train, split.val, split.test)))
 
 
-def refuse_stopping(selected: Selected) -> None:
-    """Raises UsageError with every finding that stops a search."""
-    findings = [finding for found in selected.values() for finding in found.findings]
-    stopping = [str(finding) for finding in findings if finding.stops]
-    if stopping:
-        raise UsageError("\n".join(stopping))
-
-
-def select(data: DataSpec, where: str, home: Path | None, say: Say | None = None) -> UsableImages:
+def select(data: DataSpec, where: str, home: Path | None, say: Say = unwatched) -> UsableImages:
     """The usable images of the set that a setting names. Raises LayoutError."""
     table, wanted, chosen = _listed(data, where)
     digests = digest_images(
@@ -187,13 +167,15 @@ def select(data: DataSpec, where: str, home: Path | None, say: Say | None = None
         [table.paths[index] for index in chosen],
         crop_bottom=table.crop_bottom,
         home=home,
-        progress=partial(say, f"{where}: files read") if say is not None else None,
+        progress=partial(say, f"{where}: files read"),
     )
 
     broken = [(table.paths[i], one.broken) for i, one in zip(chosen, digests, strict=True)]
     broken = [(path, why) for path, why in broken if why]
     broken += [(path, "is listed, but not there") for path in table.absent]
-    findings = _left_out(where, table) + wanted.findings
+    fix = "nothing, if it is meant to be so"  # what the reader assumed or left out
+    findings = [Finding(where, note, fix, stops=False) for note in table.notes]
+    findings += wanted.findings
     findings += _broken_findings(data, where, table, broken, len(chosen) + len(table.absent))
 
     whole = [place for place, digest in enumerate(digests) if not digest.broken]
@@ -205,9 +187,9 @@ def select(data: DataSpec, where: str, home: Path | None, say: Say | None = None
         notes.append(f"{len(duplicates)} duplicate images are left out")
 
     return UsableImages(
+        table,
+        chosen[kept],
         where=where,
-        table=table,
-        indices=chosen[kept],
         digests=tuple(digests[place] for place in kept),
         broken=tuple(broken),
         duplicates=tuple(duplicates),
@@ -221,7 +203,7 @@ def listed_id(data: DataSpec) -> UsableImages:
     """The in-distribution images as they are listed: no file was opened, so that broken ones and
     duplicates are among them, and there are no digests. Raises LayoutError."""
     table, _, chosen = _listed(data, ID)
-    return UsableImages(ID, table, chosen, digests=())
+    return UsableImages(table, chosen, where=ID, digests=())
 
 
 def _listed(data: DataSpec, where: str) -> tuple[ImageTable, _Wanted, IntArray]:
@@ -236,12 +218,6 @@ def _listed(data: DataSpec, where: str) -> tuple[ImageTable, _Wanted, IntArray]:
     wanted = _wanted(data, where, dataset, table)
     keys = [path_key(table.paths[index]) for index in wanted.indices]
     return table, wanted, wanted.indices[fixed_subset(keys, dataset.limit)].astype(np.int64)
-
-
-def _left_out(where: str, table: ImageTable) -> list[Finding]:
-    """What the reader assumed or left out: a search says it, too."""
-    fix = "nothing, if it is meant to be so"
-    return [Finding(where, note, fix, stops=False) for note in table.notes]
 
 
 class _Wanted(NamedTuple):

@@ -19,6 +19,13 @@ from typing import Any
 from lmoe_tune.errors import LmoeTuneError
 from lmoe_tune.processes import JsonProcess, message_pipe
 
+Progress = Callable[[int, int], None]
+"""Receives how many are done, and of how many."""
+
+
+def unwatched(*progress: object) -> None:
+    """Progress that nobody watches."""
+
 
 def serve(work: Callable[[Any], Any]) -> None:
     """Run as a worker: answer every job on stdin until it ends. For the `main` of the module given

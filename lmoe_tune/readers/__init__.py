@@ -16,11 +16,10 @@ from __future__ import annotations
 from lmoe_tune.readers import (
     butterfly200,
     cub200,
-    digits,
+    embedded,
     fgvc_aircraft,
     folder,
     nabirds,
-    photographs,
     stanford_cars,
     webvision,
 )
@@ -29,9 +28,9 @@ from lmoe_tune.readers.layout import LayoutError, Reader
 __all__ = ["READERS", "LayoutError", "Reader"]
 
 READERS: dict[str, Reader] = {
-    "digits": digits.READER,
-    "photo_china": photographs.CHINA,
-    "photo_flower": photographs.FLOWER,
+    "digits": embedded.DIGITS,
+    "photo_china": embedded.CHINA,
+    "photo_flower": embedded.FLOWER,
     "stanford_cars": stanford_cars.READER,
     "fgvc_aircraft": fgvc_aircraft.READER,
     "nabirds": nabirds.READER,

@@ -53,7 +53,8 @@ def _read_split(root: Path) -> Reading:
     notes: list[str] = []
 
     for name, part in _split_folders(root).items():
-        if part == "test" and not is_class_parent(root / name) and has_images(root / name):
+        classes = [has_images(root / name / below) for below in subfolders(root / name)]
+        if part == "test" and not any(classes) and has_images(root / name):
             notes.append(f"the images in {name}/ have no class folders and are left out")
             continue
         more, said = _entries(root, f"{name}/", part)
@@ -104,11 +105,6 @@ def _refuse_one_folder_twice(root: Path, entries: list[Entry], *, depth: int) ->
                 f"{root / folder} is a link to {other}, so its images would be there twice",
                 "remove the link, or put images of its own there",
             )
-
-
-def is_class_parent(folder: Path) -> bool:
-    """Whether at least one folder of a folder holds images directly."""
-    return any(has_images(folder / name) for name in subfolders(folder))
 
 
 def _entries(root: Path, prefix: str, official: str) -> tuple[list[Entry], list[str]]:

@@ -33,26 +33,26 @@ def strings(values: Any) -> list[str]:
     return [str(text).strip() for text in values.reshape(-1).tolist()]
 
 
-def texts(path: Path, variables: dict[str, Any], array: str, *names: str) -> list[str]:
-    """A field of texts of a struct array, under the first of its names that is there.
+def texts(path: Path, variables: dict[str, Any], *names: str) -> list[str]:
+    """A field of texts of the annotations, under the first of its names that is there.
 
     Raises LayoutError if there is no such field, or with the entry that is not a text.
     """
     found = []
-    for entry, value in _values(path, variables, array, *names):
+    for entry, value in _values(path, variables, *names):
         if not isinstance(value, str) or not value:
             raise LayoutError(f"{entry} is {_in_words(value)}, but must be a name", ORIGINAL)
         found.append(value)
     return found
 
 
-def numbers(path: Path, variables: dict[str, Any], array: str, name: str) -> list[int]:
-    """A field of whole numbers of a struct array; MATLAB may hold them as 1.0.
+def numbers(path: Path, variables: dict[str, Any], name: str) -> list[int]:
+    """A field of whole numbers of the annotations; MATLAB may hold them as 1.0.
 
     Raises LayoutError if there is no such field, or with the entry that is not a whole number.
     """
     found = []
-    for entry, value in _values(path, variables, array, name):
+    for entry, value in _values(path, variables, name):
         if not isinstance(value, int | float) or not math.isfinite(value) or value % 1:
             raise LayoutError(
                 f"{entry} is {_in_words(value)}, but must be a whole number", ORIGINAL
@@ -61,24 +61,22 @@ def numbers(path: Path, variables: dict[str, Any], array: str, name: str) -> lis
     return found
 
 
-def _values(
-    path: Path, variables: dict[str, Any], array: str, *names: str
-) -> Iterator[tuple[str, Any]]:
+def _values(path: Path, variables: dict[str, Any], *names: str) -> Iterator[tuple[str, Any]]:
     """Every entry of a field: where it is, and its value; an array of one is that one."""
-    structs: Any = variables.get(array)
+    structs: Any = variables.get("annotations")
     known = getattr(getattr(structs, "dtype", None), "names", None) or ()
     name = next((name for name in names if name in known), None)
     if name is None:
-        raise LayoutError(f"{path} has no {array}.{' or '.join(names)}", ORIGINAL)
+        raise LayoutError(f"{path} has no annotations.{' or '.join(names)}", ORIGINAL)
 
     values = structs[name].reshape(-1).tolist()
     if not values:
-        raise LayoutError(f"{path} has no entry in {array}", ORIGINAL)
+        raise LayoutError(f"{path} has no entry in annotations", ORIGINAL)
     for number, value in enumerate(values, start=1):
         one = value
         if getattr(value, "size", 0) == 1:
             one = value.item()
-        yield f"{path}: {array}({number}).{name}", one
+        yield f"{path}: annotations({number}).{name}", one
 
 
 def _in_words(value: Any) -> str:

@@ -18,7 +18,7 @@ from lmoe_tune.readers.names import path_key
 from lmoe_tune.readers.reading import make_reading, told_apart
 
 DEVKITS = ("devkit", "car_devkit/devkit", "car_devkit", "devkit/devkit", ".")
-PARTS = ("train", "test")  # what the column `test` holds, 0 and 1
+PARTS = {0: "train", 1: "test"}  # what the column `test` holds
 TRAIN, META, TEST = "cars_train_annos.mat", "cars_meta.mat", "cars_test_annos_withlabels"
 
 
@@ -70,7 +70,7 @@ def _read_devkit(root: Path) -> Reading:
 
 def _annotated(path: Path, classes: list[str], folder: str, official: str) -> list[Entry]:
     variables = read_mat(path)
-    names = texts(path, variables, "annotations", "fname", "relative_im_path")
+    names = texts(path, variables, "fname", "relative_im_path")
     return [
         Entry(f"{folder}/{_file_name(name)}", label, official)
         for name, label in zip(names, _labels(path, variables, classes), strict=True)
@@ -93,36 +93,30 @@ def _class_names(path: Path, variables: dict[str, Any]) -> tuple[list[str], list
 
 def _labels(path: Path, variables: dict[str, Any], classes: list[str]) -> list[str]:
     """The class of every image."""
-    labels = numbers(path, variables, "annotations", "class")
-    for entry, number in enumerate(labels, start=1):
-        if not 1 <= number <= len(classes):
-            raise LayoutError(
-                f"{path}: annotations({entry}) has the class {number}, but there are "
-                f"{len(classes)} class names, counted from 1",
-                ORIGINAL,
-            )
-    return [classes[number - 1] for number in labels]
+    must_be = f"one of the {len(classes)} classes, counted from 1"
+    return _named(path, variables, "class", dict(enumerate(classes, start=1)), must_be)
 
 
-def _parts(path: Path, variables: dict[str, Any]) -> list[str]:
-    """The part of the split of every image, from the column `test`."""
-    tests = numbers(path, variables, "annotations", "test")
-    for entry, test in enumerate(tests, start=1):
-        if test not in (0, 1):
+def _named(
+    path: Path, variables: dict[str, Any], field: str, names: dict[int, str], must_be: str
+) -> list[str]:
+    """What the numbers in a field of the annotations mean."""
+    found = numbers(path, variables, field)
+    for entry, number in enumerate(found, start=1):
+        if number not in names:
             raise LayoutError(
-                f"{path}: annotations({entry}).test is {test}, but must be 0 (train) or 1 (test)",
-                ORIGINAL,
+                f"{path}: annotations({entry}).{field} is {number}, but must be {must_be}", ORIGINAL
             )
-    return [PARTS[test] for test in tests]
+    return [names[number] for number in found]
 
 
 def _read_car_ims(root: Path) -> Reading:
     path = root / "cars_annos.mat"
     variables = read_mat(path)
     classes, notes = _class_names(path, variables)
-    names = texts(path, variables, "annotations", "relative_im_path", "fname")
+    names = texts(path, variables, "relative_im_path", "fname")
     labels = _labels(path, variables, classes)
-    parts = _parts(path, variables)
+    parts = _named(path, variables, "test", PARTS, "0 (train) or 1 (test)")
 
     folder = _images(root, "car_ims")
     entries = [

@@ -99,23 +99,22 @@ def load_spec(
 
     findings = Findings(root, problems)
     findings.check_shape()
-    is_searched = bool(findings.items(SEARCHED))
-    methods, are_all = _methods(findings, path, declarations, resolve)
+    known, methods = _methods(findings, path, declarations, resolve)
     declaration = None
-    if methods:
-        declaration = combined(methods) if is_searched else methods[0]
+    if known:
+        declaration = combined(known) if findings.items(SEARCHED) else known[0]
 
     sections.check_data(findings, declaration, path.parent, missing)
     sections.check_model(findings, path.parent, check_files=missing is not None)
     sections.check_train(findings)
-    check_parameters(findings, declaration, methods if is_searched else (), are_all=are_all)
-    metrics = metrics_of(methods)
+    check_parameters(findings, declaration, methods)
+    metrics = metrics_of(known)
     sections.check_objective(findings, metrics)
     sections.check_search(findings)
     sections.check_warm_start(findings)
     sections.check_budget(findings, bounded=bounded)
     sections.check_tracking(findings)
-    check_combinations(findings, methods if are_all else ())
+    check_combinations(findings, methods)
     if findings.problems:
         raise SpecError(findings.problems)
 
@@ -325,8 +324,9 @@ def _imply(root: document.Mapping) -> None:
 
 def _methods(
     findings: Findings, path: Path, declarations: Mapping[str, Declaration], resolve: Resolve | None
-) -> tuple[list[Declaration], bool]:
-    """What the trainable, or each of those that are searched, declares, and whether these are all.
+) -> tuple[list[Declaration], list[Declaration]]:
+    """What the trainable, or each of those that are searched, declares, as far as it is known; and
+    the same once more if that is all of them, else nothing.
 
     A misspelt name counts as the one that was probably meant, so that the parameters are checked
     at the same time.
@@ -344,9 +344,11 @@ def _methods(
         _declaration(findings, at, choice, path, declarations, resolve)
         for at, choice in (asked or {("trainable",): name}).items()
     ]
-    by_name = {method.name: method for method in found if method is not None}
+    known = list({method.name: method for method in found if method is not None}.values())
+    if None in found:
+        return known, []
 
-    return list(by_name.values()), None not in found
+    return known, known
 
 
 def _declaration(

@@ -7,6 +7,7 @@ What is only worth a note (a harmless setting without effect) is a remark: `swee
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from lmoe_tune.readers import READERS
 from lmoe_tune.spec.declaration import Declaration
@@ -143,6 +144,7 @@ def _check_given(
     if not name.startswith(TERM) or name == "train_loss":
         return
 
+    at: Literal["key", "value"] = "key" if path[-1] == name else "value"
     for method in methods:
         if method.terms is None:
             continue
@@ -152,7 +154,7 @@ def _check_given(
         if term is None:
             given = ", ".join(f"{TERM}{one}" for one in terms)
             text = f"{method.name} never gives {name}; of its loss it gives {given}"
-            findings.add(path, text, at="key" if path[-1] == name else "value")
+            findings.add(path, text, at=at)
         elif term.weights and all(
             0 in _values_of(findings, weight, method) for weight in term.weights
         ):
@@ -160,7 +162,7 @@ def _check_given(
                 f"{method.name} gives {name} only where {' or '.join(term.weights)} is above 0, and "
                 f"{_are(term.weights)} 0 in some trials or all: fix or search it above 0"
             )
-            findings.add(path, text, at="key" if path[-1] == name else "value")
+            findings.add(path, text, at=at)
 
 
 def _values_of(findings: Findings, name: str, method: Declaration) -> list[float]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 from lmoe_tune.errors import UsageError
-from lmoe_tune.spec.quantity import bounds
+from lmoe_tune.spec.quantity import bounds, is_number
 from lmoe_tune.wording import shown, suggestion
 
 Value = bool | int | float | str
@@ -92,7 +92,7 @@ class Parameter:
         if self.kind == "bool":
             return "true or false"
 
-        noun = "a whole number" if self.kind == "int" else "a number"
+        noun = {"int": "a whole number", "float": "a number"}[self.kind]
         return noun + bounds(self.low, self.high, low_exclusive=self.low_exclusive)
 
     def accepts(self, value: object) -> bool:
@@ -104,12 +104,7 @@ class Parameter:
         if self.kind == "bool":
             return isinstance(value, bool)
 
-        if isinstance(value, bool) or not isinstance(
-            value, int if self.kind == "int" else int | float
-        ):
-            return False
-
-        if not math.isfinite(value):
+        if not is_number(value, whole=self.kind == "int") or not math.isfinite(value):
             return False
         if self.low is not None and (value <= self.low if self.low_exclusive else value < self.low):
             return False

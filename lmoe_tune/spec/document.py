@@ -294,10 +294,7 @@ class _Composer:
 
     def explained(self, error: yaml.MarkedYAMLError, where: Mark) -> str:
         lines = self.text.splitlines()
-        if 0 < where.line <= len(lines):
-            line = lines[where.line - 1]
-        else:
-            line = ""
+        line = "".join(lines[where.line - 1 : where.line])
         if "\t" in line[: len(line) - len(line.lstrip())] or "'\\t'" in (error.problem or ""):
             return "a tab indents this line; use spaces"
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 import types
 from collections.abc import Iterable
+from dataclasses import asdict
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from annotated_types import Ge, Gt, Le, Lt, MaxLen
+from annotated_types import Le, MaxLen
 from pydantic import BaseModel
 
 from lmoe_tune.spec.model import MustBe, OneOf, Spec
-from lmoe_tune.spec.quantity import bounds
+from lmoe_tune.spec.quantity import bounds, is_number
 from lmoe_tune.wording import suggestion
 
 KeyPath = tuple[str | int, ...]
@@ -117,8 +118,7 @@ def _beyond(value: object, limit: object) -> bool:
     if isinstance(limit, MaxLen):
         return isinstance(value, tuple) and len(value) > limit.max_length
 
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and isinstance(limit, Le) and float(str(value)) > float(str(limit.le))
+    return is_number(value) and isinstance(limit, Le) and value > float(str(limit.le))
 
 
 def _elsewhere(key: str) -> str | None:
@@ -178,30 +178,19 @@ def _bare(annotation: Any, metadata: list[Any]) -> tuple[Any, list[Any]]:
 
 
 def _words(annotation: Any, metadata: Iterable[Any]) -> str:
-    low: Any = None
-    high: Any = None
-    low_exclusive = high_exclusive = False
-    most = ""
+    said = [str(entry) for entry in metadata if isinstance(entry, MustBe)]
+    if said:
+        return said[0]
 
-    for entry in metadata:
-        match entry:
-            case MustBe():
-                return str(entry)
-            case Gt(gt=limit):
-                low, low_exclusive = limit, True
-            case Ge(ge=limit):
-                low = limit
-            case Lt(lt=limit):
-                high, high_exclusive = limit, True
-            case Le(le=limit):
-                high = limit
-            case MaxLen(max_length=length):
-                most = f" of at most {length}"
-
+    limits = {name: limit for entry in metadata for name, limit in asdict(entry).items()}
     if annotation in (int, float):
-        noun = "a whole number" if annotation is int else "a number"
-        limits = [float(limit) if limit is not None else None for limit in (low, high)]
-        return noun + bounds(*limits, low_exclusive=low_exclusive, high_exclusive=high_exclusive)
+        noun = {int: "a whole number", float: "a number"}[annotation]
+        return noun + bounds(
+            limits.get("gt", limits.get("ge")),
+            limits.get("lt", limits.get("le")),
+            low_exclusive="gt" in limits,
+            high_exclusive="lt" in limits,
+        )
 
     if annotation is bool:
         return "true or false"
@@ -210,7 +199,7 @@ def _words(annotation: Any, metadata: Iterable[Any]) -> str:
     if annotation is str:
         return "text"
     if get_origin(annotation) is tuple:
-        return f"a list{most}"
+        return f"a list of at most {limits['max_length']}" if "max_length" in limits else "a list"
     if get_origin(annotation) is dict or _keys(annotation):
         return "a mapping"
 

@@ -28,7 +28,7 @@ from lmoe_tune.spec.document import (
 )
 from lmoe_tune.spec.fields import keys_at, meant_key, must_be, options_at, takes
 from lmoe_tune.spec.model import Spec
-from lmoe_tune.wording import dotted, shortened, shown, suggestion
+from lmoe_tune.wording import did_you_mean, dotted, shortened, shown, suggestion
 
 MAX_GUESSES = 200  # guessing a word takes time, and nobody reads more
 
@@ -63,9 +63,7 @@ class Findings:
 
     def refuse(self, path: KeyPath, expected: str, *, hint: str = "") -> None:
         """Report the value at a path: "value is X, but must be Y"."""
-        node = self.node(path)
-        value = node.plain() if node is not None else None
-        self.add(path, f"value is {shown(value)}, but must be {expected}{hint}")
+        self.add(path, f"value is {shown(self.raw(path))}, but must be {expected}{hint}")
 
     def add_missing(self, path: KeyPath, what: str = "") -> None:
         """Report an absent setting, unless a misspelt key beside it has been reported as this one."""
@@ -84,14 +82,15 @@ class Findings:
         """The node at a path, or None."""
         return node_at(self.root, *path)
 
+    def raw(self, path: KeyPath) -> Any:
+        """The value at a path, whatever is wrong with it; None where there is none."""
+        node = self.node(path)
+        return node and node.plain()
+
     def plain(self, path: KeyPath, default: Any = None) -> Any:
         """The value at a path; the default where there is none, or one with a problem."""
-        node = self.node(path)
-        if node is None or not self.clean(path):
-            return default
-
-        value = node.plain()
-        if value is None:
+        value = self.raw(path)
+        if value is None or not self.clean(path):
             return default
 
         return value
@@ -146,9 +145,7 @@ class Findings:
 
             self.add(path, f"unknown key{hint}", at="key")
         else:
-            node = self.node(path)
-            expected = must_be(path, node.plain() if node is not None else None)
-            self.refuse(path, expected, hint=self._slip(path))
+            self.refuse(path, must_be(path, self.raw(path)), hint=self._slip(path))
 
     def guess(self, word: str, known: Iterable[str]) -> str | None:
         """The known word that was probably meant."""
@@ -159,11 +156,7 @@ class Findings:
 
     def did_you_mean(self, word: str, known: Iterable[str]) -> str:
         """ "; did you mean 'x'?", or nothing."""
-        guess = self.guess(word, known)
-        if guess is not None:
-            return f"; did you mean '{guess}'?"
-
-        return ""
+        return did_you_mean(word, known) if self._may_guess() else ""
 
     def _may_guess(self) -> bool:
         self._num_guesses += 1

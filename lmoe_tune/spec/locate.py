@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path, PurePath
 
 from lmoe_tune.errors import UsageError
 from lmoe_tune.wording import did_you_mean, shown
 
-SUFFIXES = (".yaml", ".yml")
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 
@@ -36,11 +36,7 @@ def find_spec(argument: str) -> Path:
         return Path(argument)
 
     shipped = shipped_specs()
-    name = PurePath(argument).name
-    if name.lower().endswith(SUFFIXES):
-        stem = name[: name.rindex(".")]
-    else:
-        stem = name
+    stem = re.sub(r"\.ya?ml$", "", PurePath(argument).name, flags=re.IGNORECASE)
     if stem in shipped:
         return shipped[stem]
 

@@ -31,30 +31,25 @@ class NumbersOfOutliers:
 
 def numbers_of_outliers(spec: Spec) -> NumbersOfOutliers | None:
     """None where the ratio is not searched."""
-    batch, found, uncounted = spec.train.batch_size, set[int](), 0
+    batch, found = spec.train.batch_size, set[int]()
     for name, searched in spec.space.items():
         if name.rpartition(".")[2] != OUTLIER_RATIO:
             continue
         if searched.choices is not None:
             found |= {outliers_per_step(float(value), batch) for value in searched.choices}
             continue
-        assert searched.low is not None and searched.high is not None, "a range has two ends"
+
         low, high, step = searched.low, searched.high, searched.step
+        assert low is not None and high is not None, "a range has two ends"
         fewest, most = (outliers_per_step(end, batch) for end in (low, high))
-        if step is None:
-            count = most - fewest + 1
+        if step is not None and (high - low) / step < MANY:
+            values = range(int((high - low) / step + 1e-9) + 1)
+            found |= {outliers_per_step(low + value * step, batch) for value in values}
         else:
-            count = int((high - low) / step + 1e-9) + 1
-        if count > MANY:
-            found |= {fewest, most}
-            uncounted += MANY
-        elif step is None:
-            found |= set(range(fewest, most + 1))
-        else:
-            found |= {outliers_per_step(low + n * step, batch) for n in range(count)}
+            found |= {most, *range(fewest, most + 1)[:MANY]}
     if not found:
         return None
-    return NumbersOfOutliers(min(found), max(found), len(found) + uncounted)
+    return NumbersOfOutliers(min(found), max(found), len(found))
 
 
 def mean_outlier_ratio(spec: Spec) -> float:

@@ -96,12 +96,7 @@ def _value(path: KeyPath, text: str, mark: Mark, problems: list[tuple[Mark, Prob
         )
         raise SpecError([Problem(mark.source, dotted(path), what)])
 
-    node = parse(text, mark.source, problems, order=mark.order)
-
-    if node is None:
-        return Scalar(mark, None)
-
-    return node
+    return parse(text, mark.source, problems, order=mark.order) or Scalar(mark, None)
 
 
 def _qualified(path: KeyPath, methods: Collection[str]) -> KeyPath:

@@ -10,6 +10,7 @@ from lmoe_tune.errors import SpecError
 from lmoe_tune.spec.declaration import METHOD, Declaration, Parameter, Value, methods_with
 from lmoe_tune.spec.document import KeyPath
 from lmoe_tune.spec.findings import Findings
+from lmoe_tune.spec.quantity import is_number
 from lmoe_tune.wording import shown
 
 START_FROM: KeyPath = ("search", "start_from")
@@ -17,24 +18,20 @@ _TOLERANCE = 1e-9  # relative, of multiples of a step: 0.3 is three steps of 0.1
 
 
 def check_parameters(
-    findings: Findings,
-    declaration: Declaration | None,
-    methods: Collection[Declaration] = (),
-    *,
-    are_all: bool,
+    findings: Findings, declaration: Declaration | None, methods: Collection[Declaration]
 ) -> None:
     """Report what is wrong with the parameters; without a declaration only the problems that need
     none.
 
     Args:
-        methods: those that are searched, where `method` is.
-        are_all: whether the declaration is of all methods, so that it has every parameter.
+        methods: all methods of the declaration; none if it lacks some, and with these perhaps
+            parameters.
     """
     declared = declaration.all_parameters if declaration is not None else {}
     fixed, space = findings.keys(("fixed",)), findings.keys(("space",))
     misspelt = set()
 
-    if declaration is not None and are_all:
+    if declaration is not None and methods:
         for section, names in (("fixed", fixed), ("space", space)):
             for name in names:
                 if name not in declared:
@@ -64,8 +61,8 @@ def check_parameters(
             f"there is nothing to search: name at least one parameter of the trainable{hint}",
         )
 
-    _check_start_from(findings, declaration if are_all else None, declared, misspelt)
-    if methods and are_all:
+    _check_start_from(findings, declaration if methods else None, declared, misspelt)
+    if methods:
         _check_methods_of_points(findings, methods)
 
 
@@ -155,8 +152,7 @@ def outside(value: Any, entry: Mapping[str, Any], parameter: Parameter | None) -
 
     low, high, step = entry["low"], entry["high"], entry.get("step")
     whole = entry.get("int") or (parameter is not None and parameter.kind == "int")
-    number = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
-    if not number or not low <= value <= high:
+    if not is_number(value, whole=bool(whole)) or not low <= value <= high:
         return f"a {'whole ' if whole else ''}number between {shown(low)} and {shown(high)}, as the space has it"
     if step is not None and not _is_multiple(value - low, step):
         return f"{shown(low)} plus a multiple of the step {shown(step)}"
@@ -382,10 +378,4 @@ def _fitting(
 
 def _key_of(point: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     """The same for equal points, whatever the order and whether a number is written 1 or 1.0."""
-    numbers = {
-        name: isinstance(value, int | float) and not isinstance(value, bool)
-        for name, value in point.items()
-    }
-    return tuple(
-        sorted((name, repr(float(v) if numbers[name] else v)) for name, v in point.items())
-    )
+    return tuple(sorted((name, repr(float(v) if is_number(v) else v)) for name, v in point.items()))

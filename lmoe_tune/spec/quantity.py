@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
+from typing import TypeGuard
 
 _NUMBER = r"(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?"
 _DURATION = re.compile(
@@ -25,6 +26,13 @@ SIZE = "a number of bytes, or a text such as 500MB, 200GB or 1.5TB"
 _EXPRESSION = re.compile(rf"\s*baseline\s*(?:(?P<sign>[+-])\s*(?P<offset>{_NUMBER}))?\s*")
 EXPRESSION = "a number, or an expression such as 'baseline' or 'baseline - 0.02'"
 MAX_TEXT = 100  # characters: no quantity is longer, and no pattern meets more than that
+
+
+def is_number(value: object, *, whole: bool = False) -> TypeGuard[int | float]:
+    """Whether a value is a number; a bool is not, and where it must be `whole`, 1.0 is not."""
+    if isinstance(value, bool):
+        return False
+    return isinstance(value, int) or (isinstance(value, float) and not whole)
 
 
 def bounds(
@@ -69,7 +77,7 @@ def duration_s(value: object) -> float:
     anything else.
     """
     seconds = math.nan
-    if isinstance(value, int | float) and not isinstance(value, bool):
+    if is_number(value):
         seconds = float(value)
     elif isinstance(value, str) and value.strip() and len(value) <= MAX_TEXT:
         match = _DURATION.fullmatch(value.strip())
@@ -147,7 +155,7 @@ class BoundExpression:
         """From `0.9`, `"baseline"` or `"baseline - 0.02"`. Raises ValueError for anything else."""
         if isinstance(value, BoundExpression):
             return value
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        if is_number(value) and math.isfinite(value):
             return cls(relative=False, offset=float(value))
 
         if isinstance(value, str) and len(value) <= MAX_TEXT:

@@ -88,9 +88,8 @@ def check_data(
                 f"these are the images of {role}: the parts of the data must be disjoint",
             )
 
-    outliers = findings.node(("data", "outliers"))
     needed = declaration is not None and declaration.needs_outliers and findings.keys(("data",))
-    if declaration is not None and needed and (outliers is None or outliers.plain() is None):
+    if declaration is not None and needed and findings.raw(("data", "outliers")) is None:
         findings.add_missing(("data", "outliers"), f"{declaration.name} trains with outliers")
 
     resize, crop = findings.plain(("data", "resize")), findings.plain(("data", "crop"))
@@ -229,10 +228,7 @@ def check_objective(findings: Findings, metrics: dict[str, Metric]) -> None:
             and direction is not None
             and metric.direction not in (None, direction)
         ):
-            if metric.direction == "maximize":
-                better = "higher"
-            else:
-                better = "lower"
+            better = {"maximize": "higher", "minimize": "lower"}[metric.direction]
             text = f"value is '{direction}', but {metric.name} is better when {better}: write {metric.direction}"
             findings.add((*entry, "direction"), text)
 

@@ -10,7 +10,7 @@ import yaml
 
 from lmoe_tune.durable import cannot_write, write_durably
 from lmoe_tune.errors import UsageError
-from lmoe_tune.spec.locate import SUFFIXES, shipped_specs
+from lmoe_tune.spec.locate import shipped_specs
 from lmoe_tune.spec.model import NAME_MUST_BE, NAME_PATTERN
 from lmoe_tune.wording import did_you_mean, shown
 
@@ -32,7 +32,7 @@ def write_starter(name: str, space: str | None) -> tuple[Path, str]:
         UsageError: there is such a file already, or no such space.
         StorageError: the file cannot be written; then none is left.
     """
-    stem = name.removesuffix(SUFFIXES[0]).removesuffix(SUFFIXES[1])
+    stem = re.sub(r"\.ya?ml$", "", name)
     if not re.fullmatch(NAME_PATTERN, stem):
         raise UsageError(f"NAME is {shown(name)}, but must be {NAME_MUST_BE}")
 
@@ -44,7 +44,7 @@ def write_starter(name: str, space: str | None) -> tuple[Path, str]:
             f"--from is {shown(chosen)}, but must be one of {', '.join(shipped)}{did_you_mean(chosen, shipped)}"
         )
 
-    path = FOLDER / f"{stem}{SUFFIXES[0]}"
+    path = FOLDER / f"{stem}.yaml"
     if os.path.lexists(path):
         raise UsageError(f"{path} is there already; edit it, or choose another name")
 

@@ -180,7 +180,7 @@ def test_images_of_a_batch_are_varied_independently() -> None:
     values = torch.stack([value.double() for value in vars(drawn).values()])
     correlations = torch.corrcoef(values).fill_diagonal_(0)
     assert correlations.abs().max() < 0.08
-    assert len(drawn) == 4000
+    assert values.shape == (6, 4000)
 
 
 def test_every_corner_comes_up() -> None:

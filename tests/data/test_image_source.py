@@ -177,7 +177,7 @@ def test_a_broken_image_met_while_reading_ahead_is_raised(
 ) -> None:
     data = planned(cache="off")
     broken = dataclasses.replace(table, root=tmp_path / "gone")
-    data = dataclasses.replace(data, train=ImageSet.of_parts(Part(broken, np.arange(21))))
+    data = dataclasses.replace(data, train=ImageSet.of_part(Part(broken, np.arange(21))))
     with pytest.raises(CorruptImageError, match="is not there"):
         list(stream(ImageSource(data, CPU, tmp_path)).epoch(1))
 

@@ -331,7 +331,7 @@ def test_many_broken_images_are_refused_in_any_case(data: Any, tmp_path: Path) -
 
 def test_a_part_without_images_is_refused(data: Any) -> None:
     with pytest.raises(
-        UsageError, match=r"3 classes without a training image .*; raise data\.id\.limit"
+        UsageError, match=r"3 classes without a training image .*: raise data\.id\.limit"
     ):
         plan_search(data(id={"limit": 4}))
     with pytest.raises(UsageError, match=r"data\.outliers: too few images"):

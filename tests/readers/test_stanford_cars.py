@@ -74,7 +74,7 @@ def test_a_car_class_beyond_the_names_is_refused(tmp_path: Path) -> None:
         tmp_path / "devkit/cars_meta.mat",
         class_names=scipy.io.loadmat(tmp_path / "devkit/cars_meta.mat")["class_names"][:, :3],
     )
-    with pytest.raises(LayoutError, match=r"has the class \d, but there are 3 class names"):
+    with pytest.raises(LayoutError, match=r"class is \d, but must be one of the 3 classes"):
         table("stanford_cars", tmp_path)
 
 
@@ -85,7 +85,7 @@ def test_a_car_class_beyond_the_names_is_refused(tmp_path: Path) -> None:
         ("class", 1.5, r"annotations\(2\).class is 1.5, but must be a whole number"),
         ("class", np.array([]), r"annotations\(2\).class is empty"),
         ("class", np.array([1, 2]), r"annotations\(2\).class is 2 values"),
-        ("class", 0, r"annotations\(2\) has the class 0, but there are 6 class names"),
+        ("class", 0, r"annotations\(2\).class is 0, but must be one of the 6 classes"),
         ("relative_im_path", "", r"annotations\(2\).relative_im_path is empty"),
         ("relative_im_path", 7, r"annotations\(2\).relative_im_path is 7, but must be a name"),
         ("test", 2, r"annotations\(2\).test is 2, but must be 0 .train. or 1 .test."),
