@@ -15,7 +15,7 @@ from typing import Literal, get_args
 
 from lmoe_tune.errors import UsageError
 from lmoe_tune.spec.quantity import bounds, is_number
-from lmoe_tune.wording import shown, suggestion
+from lmoe_tune.wording import did_you_mean, shown
 
 Value = bool | int | float | str
 """A hyperparameter's value."""
@@ -218,26 +218,17 @@ class Declaration:
         cannot have.
         """
         available = self.all_parameters
-        faults = []
-        unknown = [name for name in params if name not in available]
-
-        if unknown:
-            close = [guess for name in unknown if (guess := suggestion(name, available))]
-            if close:
-                hint = f"; did you mean {', '.join(repr(guess) for guess in close)}?"
-            else:
-                hint = ""
-            faults.append(
-                f"Unavailable parameter(s) {', '.join(map(shown, unknown))} for {self.name}; "
-                f"available are {', '.join(available)}{hint}"
-            )
-
-        for name, value in params.items():
-            if name in available and not available[name].accepts(value):
-                faults.append(
-                    f"{name}: value is {shown(value)}, but must be {available[name].must_be()}"
-                )
-
+        there_are = f"; {self.name} has {', '.join(available)}"
+        faults = [
+            f"{name}: unknown parameter{did_you_mean(name, available) or there_are}"
+            for name in params
+            if name not in available
+        ]
+        faults += [
+            f"{name}: value is {shown(value)}, but must be {available[name].must_be()}"
+            for name, value in params.items()
+            if name in available and not available[name].accepts(value)
+        ]
         if faults:
             raise UsageError("\n".join(faults))
 

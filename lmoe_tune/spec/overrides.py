@@ -44,28 +44,30 @@ def apply_overrides(
         methods: names that may precede a parameter's, as in `space.mixoe.lr`.
     """
     for order, override in enumerate(overrides, start=1):
-        source = f"--set {_shown(override)}"
-        mark = Mark(order, 1, 1, source)
-        key, equals, text = override.partition("=")
-        path: KeyPath = tuple(part.strip() for part in key.split("."))
-
-        if not equals or not all(path):
-            example = "an override is KEY=VALUE, such as train.lr=1e-3"
-            problems.append((mark, Problem(source, "", example)))
-            continue
-
-        searched = {str(one.plain()) for one in items_at(root, "space", METHOD, "choices")}
-        path = _qualified(path, {*methods, *searched})
+        mark = Mark(order, 1, 1, f"--set {_shown(override)}")
+        path: KeyPath = ()
         try:
-            value = _value(path, text, mark, problems)
+            path = _path(root, override, methods)
+            text = override.partition("=")[2]
+            _put(root, path, _value(path, text, mark, problems), mark)
         except SpecError as error:
-            what = error.problems[0].what
-            problems.append((mark, Problem(source, dotted(path), what)))
-            continue
+            problems.append((mark, Problem(mark.source, dotted(path), error.problems[0].what)))
 
-        fault = _put(root, path, value, mark)
-        if fault:
-            problems.append((mark, Problem(source, dotted(path), fault)))
+
+def _path(root: Mapping, override: str, methods: Collection[str]) -> KeyPath:
+    """What an override sets. Raises SpecError if that cannot be seen."""
+    key, equals, _ = override.partition("=")
+    path: KeyPath = tuple(part.strip() for part in key.split("."))
+    if not equals or not all(path):
+        raise _refusal("an override is KEY=VALUE, such as train.lr=1e-3")
+
+    searched = {str(one.plain()) for one in items_at(root, "space", METHOD, "choices")}
+    return _qualified(path, {*methods, *searched})
+
+
+def _refusal(what: str) -> SpecError:
+    """Why an override cannot be applied; the caller says where it is."""
+    return SpecError([Problem("", "", what)])
 
 
 def apply_name(root: Mapping, name: str, order: int) -> None:
@@ -81,8 +83,7 @@ def _value(path: KeyPath, text: str, mark: Mark, problems: list[tuple[Mark, Prob
     stripped = text.strip()
     if not stripped:
         unset = "; null means its default" if allows_null(path) else ""
-        what = f"nothing follows '=' (a variable that is not set?){unset}"
-        raise SpecError([Problem(mark.source, dotted(path), what)])
+        raise _refusal(f"nothing follows '=' (a variable that is not set?){unset}")
 
     if takes_text(path) and not _QUOTED.fullmatch(text):
         null = allows_null(path) and NULL.fullmatch(stripped) is not None
@@ -91,10 +92,9 @@ def _value(path: KeyPath, text: str, mark: Mark, problems: list[tuple[Mark, Prob
     comment = _COMMENT.search(_QUOTED.sub(lambda quoted: "x" * len(quoted[0]), text))
     if comment is not None:
         dropped = shortened(text[comment.start() :].strip())
-        what = (
+        raise _refusal(
             f"YAML reads '{dropped}' as a comment and drops it: leave it out, or put it in quotes"
         )
-        raise SpecError([Problem(mark.source, dotted(path), what)])
 
     return parse(text, mark.source, problems, order=mark.order) or Scalar(mark, None)
 
@@ -119,38 +119,33 @@ def _shown(override: str) -> str:
     return shortened(override)
 
 
-def _put(root: Mapping, path: KeyPath, value: Node, mark: Mark) -> str:
-    """Set the node, making the mappings on the way. Returns why it cannot be set, or nothing."""
+def _put(root: Mapping, path: KeyPath, value: Node, mark: Mark) -> None:
+    """Set the node, making the mappings on the way. Raises SpecError if it cannot be set."""
     node: Node = root
-    for depth, part in enumerate(path):
-        last = depth == len(path) - 1
+    for depth, part in enumerate(path, start=1):
+        last = depth == len(path)
         if isinstance(node, Sequence):
             if not (str(part).isdecimal() and len(str(part)) < 6 and int(part) < len(node.items)):
-                above, count = dotted(path[:depth]), len(node.items)
-                return (
+                above, count = dotted(path[: depth - 1]), len(node.items)
+                raise _refusal(
                     f"{above} is a list of {count}, counted from 0: there is no '{dotted([part])}'"
                 )
 
             if last:
                 node.items[int(part)] = value
-                return ""
-
             node = node.items[int(part)]
             continue
 
         if not isinstance(node, Mapping):
-            return f"{dotted(path[:depth])} is a single value: nothing can be set in it"
+            raise _refusal(
+                f"{dotted(path[: depth - 1])} is a single value: nothing can be set in it"
+            )
 
         key = str(part)
+        child = node_at(node, key)
         if last:
             node.set(key, value, mark)
-            return ""
+        elif child is None or (isinstance(child, Scalar) and child.value is None):
+            node.set(key, Mapping(mark), mark)
 
-        child = node_at(node, key)
-        if child is None or (isinstance(child, Scalar) and child.value is None):
-            child = Mapping(mark)
-            node.set(key, child, mark)
-
-        node = child
-
-    return ""
+        node = node.entries[key].value

@@ -61,9 +61,7 @@ def check_parameters(
             f"there is nothing to search: name at least one parameter of the trainable{hint}",
         )
 
-    _check_start_from(findings, declaration if methods else None, declared, misspelt)
-    if methods:
-        _check_methods_of_points(findings, methods)
+    _check_start_from(findings, declaration, methods, misspelt)
 
 
 def check_values(findings: Findings, declaration: Declaration) -> dict[str, Value]:
@@ -307,10 +305,11 @@ def _check_step(findings: Findings, path: KeyPath, low: float, high: float, step
 def _check_start_from(
     findings: Findings,
     declaration: Declaration | None,
-    declared: Mapping[str, Parameter],
+    methods: Collection[Declaration],
     misspelt: Collection[str | None],
 ) -> None:
     space, fixed = findings.keys(("space",)), findings.keys(("fixed",))
+    declared = declaration.all_parameters if declaration is not None else {}
     seen: dict[tuple[tuple[str, str], ...], Any] = {}
 
     for path, point in findings.items(START_FROM).items():
@@ -321,7 +320,7 @@ def _check_start_from(
 
         for name, value in point.items():
             at = (*path, name)
-            if declaration is not None and name not in declared:
+            if declaration is not None and methods and name not in declared:
                 _unknown(findings, at, declaration)
             elif name not in space:
                 if "space" in findings.root.entries and name not in misspelt:
@@ -338,29 +337,31 @@ def _check_start_from(
             first = seen.setdefault(_key_of(point), path[-1])
             if first != path[-1]:
                 findings.add(path, f"the same point as number {first}: it would be tried twice")
+        if methods and findings.clean(path):
+            _check_method_of_point(findings, path, point, methods, (*space, *fixed))
 
 
-def _check_methods_of_points(findings: Findings, methods: Collection[Declaration]) -> None:
-    """Every point is of one method that has all its parameters; else it would be drawn and never
+def _check_method_of_point(
+    findings: Findings,
+    path: KeyPath,
+    point: Mapping[str, Any],
+    methods: Collection[Declaration],
+    named: Collection[str],
+) -> None:
+    """The point is of one method that has all its parameters; else it would be drawn and never
     tried.
     """
-    named = (*findings.keys(("space",)), *findings.keys(("fixed",)))
-
-    for path, point in findings.items(START_FROM).items():
-        if not (isinstance(point, dict) and findings.clean(path)):
-            continue
-
-        fitting, method = _fitting(point, methods, named), point.get(METHOD)
-        if method is not None:
-            for name in point:
-                only = methods_with(name, methods, named)
-                if only is not None and method not in only:
-                    text = f"{method}, the method of this point, does not have it; {' and '.join(only)} does"
-                    findings.add((*path, name), text, at="key")
-        elif not fitting:
-            findings.add(path, f"no method has all of {', '.join(point)}: make a point for each")
-        elif 1 < len(fitting) < len(methods):
-            findings.add(path, f"say which method it is for: method: {' or '.join(fitting)}")
+    fitting, method = _fitting(point, methods, named), point.get(METHOD)
+    if method is not None:
+        for name in point:
+            only = methods_with(name, methods, named)
+            if only is not None and method not in only:
+                text = f"{method}, the method of this point, does not have it; {' and '.join(only)} does"
+                findings.add((*path, name), text, at="key")
+    elif not fitting:
+        findings.add(path, f"no method has all of {', '.join(point)}: make a point for each")
+    elif 1 < len(fitting) < len(methods):
+        findings.add(path, f"say which method it is for: method: {' or '.join(fitting)}")
 
 
 def _fitting(
