@@ -24,7 +24,7 @@ from lmoe_tune.data.splits import (
     of_classes,
     split_images,
 )
-from lmoe_tune.data.usable_images import class_split
+from lmoe_tune.data.usable_images import UnusableError, class_split
 from lmoe_tune.errors import UsageError
 from lmoe_tune.readers import READERS
 from lmoe_tune.spec import DataSpec
@@ -129,16 +129,20 @@ def embedded_outliers(data: DataSpec) -> tuple[UInt8Array, UInt8Array]:
 
 
 def refuse_unreadable(data: DataSpec) -> None:
-    """Raises UsageError if a spec combines or changes the embedded sets in a forbidden way."""
+    """Raises UnusableError if a spec combines or changes the embedded sets in a forbidden way."""
     others = [one.dataset for one in (data.outliers, data.val_coarse, *data.coarse_ood) if one]
     if data.id.dataset != "digits" or not set(others) <= PHOTOS.keys():
-        raise UsageError(
-            "data: digits can be combined with the outliers photo_china and photo_flower only, "
-            f"not {data.id.dataset} with {' and '.join(others)}"
+        raise UnusableError(
+            "digits can be combined with the outliers photo_china and photo_flower only, "
+            f"not {data.id.dataset} with {' and '.join(others)}",
+            "name these, or images of your own for both",
+            "data",
         )
     if data.resize is not None or data.crop is not None or data.augment is not None:
-        raise UsageError(
-            "data: the embedded sets are 8 x 8 pixels and not augmented; leave resize, crop, augment out"
+        raise UnusableError(
+            "the embedded sets are 8 x 8 pixels and not augmented",
+            "leave resize, crop, augment out",
+            "data",
         )
 
 

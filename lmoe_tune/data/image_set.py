@@ -90,9 +90,7 @@ class ImageSet:
         rows = open_rows(files, spec, home, side=preprocessing.resize)
         loader = HostLoader(rows, torch.device("cpu"), threads=1)
 
-        starts = range(0, len(files), size)
-        chosen = (np.arange(start, min(start + size, len(files))) for start in starts)
-        crops = (Crops.at(preprocessing.corner, some) for some in chosen)
+        crops = Crops.chunks(preprocessing.corner, np.arange(len(files)), size)
         for pixels in loader.read(crops, preprocessing.crop[0]):
             yield np.ascontiguousarray(pixels.numpy().transpose(0, 3, 1, 2))
 

@@ -140,10 +140,9 @@ class ImageSource:
         return open_loader(rows, cache, self.device, threads=self._threads)
 
     def _centred(self, loader: Loader, first: int, count: int, size: int) -> Iterator[Tensor]:
+        rows = first + np.arange(count)
         size = rows_evaluated(size, self._crop)
-        starts = range(0, count, size)
-        chunks = (first + np.arange(start, min(start + size, count)) for start in starts)
-        crops = (Crops.at(self.preprocessing.corner, rows) for rows in chunks)
+        crops = Crops.chunks(self.preprocessing.corner, rows, size)
         for pixels in loader.read(crops, self._crop):
             yield normalise(pixels, self._mean, self._std)
 

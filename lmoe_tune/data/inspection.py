@@ -18,8 +18,8 @@ from lmoe_tune.data.embedded import PHOTOS, digits_of, load_digits, load_photo_p
 from lmoe_tune.data.exclusion import same_classes
 from lmoe_tune.data.leaks import Leak, copied, find_leaks, find_near_duplicates
 from lmoe_tune.data.sealed_plan import plan_test_of
-from lmoe_tune.data.search_data import describe_splits, refuse_unsplittable
-from lmoe_tune.data.search_plan import plan_of
+from lmoe_tune.data.search_data import describe_splits, load_embedded
+from lmoe_tune.data.search_plan import id_parts, plan_of
 from lmoe_tune.data.table import Part
 from lmoe_tune.data.usable_images import (
     ID,
@@ -31,6 +31,7 @@ from lmoe_tune.data.usable_images import (
     UsableImages,
     class_split,
     coarse_sets,
+    listed_id,
     select,
     sets_of,
     split_id,
@@ -155,17 +156,18 @@ def problem_of_lists(data: DataSpec) -> Finding | None:
     """Why the in-distribution images cannot be split as the spec asks, as far as the names of files
     and the lists show it: no image is opened."""
     try:
-        refuse_unsplittable(data)
-    except UsageError as error:
+        if READERS[data.id.dataset].is_embedded:
+            load_embedded(data)
+        else:
+            id_parts(data, listed_id(data))
+    except LayoutError as error:
         return finding_of(error)
     return None
 
 
-def finding_of(error: UsageError) -> Finding:
+def finding_of(error: LayoutError) -> Finding:
     """Why images cannot be read, or not be split as the spec asks."""
-    if isinstance(error, LayoutError):
-        return Finding(error.where, error.what, error.fix)
-    return Finding("data", str(error).removeprefix("data: "), "change that setting")
+    return Finding(error.where, error.what, error.fix)
 
 
 @dataclass
@@ -262,7 +264,7 @@ class _Found:
         """Classes and images of every part, and the fingerprint of what a search sees."""
         try:
             plan, sealed = plan_of(data, selected), plan_test_of(data, selected)
-        except UsageError as error:
+        except LayoutError as error:
             self.problems.append(finding_of(error))
             return {}, None
 
@@ -429,7 +431,7 @@ def _inspect_embedded(data: DataSpec) -> Inspection:
     try:
         splits, fingerprint = _embedded_splits(data)
         found.say_what_is_scarce(splits)
-    except UsageError as error:
+    except LayoutError as error:
         found.problems.append(finding_of(error))
 
     outliers = None

@@ -47,6 +47,12 @@ class Crops(NamedTuple):
         top, left = corner
         return cls(rows, np.full(len(rows), top), np.full(len(rows), left))
 
+    @classmethod
+    def chunks(cls, corner: tuple[int, int], rows: IntArray, size: int) -> Iterator[Crops]:
+        """The same for at most `size` of these images at a time."""
+        for start in range(0, len(rows), size):
+            yield cls.at(corner, rows[start : start + size])
+
 
 class HostLoader:
     """Reads in the background while the previous batch is used; on CUDA through pinned memory and a

@@ -19,14 +19,13 @@ from lmoe_tune.data.decode import DECODER_VERSION
 from lmoe_tune.data.decoded_cache import ImageFile
 from lmoe_tune.data.embedded import Digits, digits_of, embedded_outliers, numbered
 from lmoe_tune.data.image_set import NO_IMAGES, ImageSet
-from lmoe_tune.data.search_plan import SearchPlan, id_parts, plan_search, renumbered
+from lmoe_tune.data.search_plan import SearchPlan, plan_search, renumbered
 from lmoe_tune.data.splits import IntArray, of_classes
 from lmoe_tune.data.table import Part
 from lmoe_tune.data.usable_images import (
     ID,
     UnusableError,
     class_split,
-    listed_id,
     select,
     split_id,
 )
@@ -124,15 +123,6 @@ def load_search_data(data: DataSpec, home: Path | None = None) -> SearchData:
         return load_embedded(data)
 
     return _load_files(data, home)
-
-
-def refuse_unsplittable(data: DataSpec) -> None:
-    """Raises UsageError if the in-distribution images cannot be split as the spec asks, as far as
-    their names and lists show it: no file is opened."""
-    if READERS[data.id.dataset].is_embedded:
-        load_embedded(data)
-    else:
-        id_parts(data, listed_id(data))
 
 
 def validation_of_all_classes(data: DataSpec, home: Path) -> Validation:
