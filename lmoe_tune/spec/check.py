@@ -368,12 +368,10 @@ def _declaration(
 
     shipped = ", ".join(declarations)
     if isinstance(name, str) and not any(char in name for char in ":./\\"):
-        guess = findings.guess(name, declarations)
-        hint = f"; there are {shipped}, or your own package.module:Class"
-        if guess is not None:
-            hint = f"; did you mean '{guess}'?"
+        there_are = f"; there are {shipped}, or your own package.module:Class"
+        hint = findings.did_you_mean(name, declarations) or there_are
         findings.add(at, f"unknown trainable {shown(name)}{hint}")
-        return declarations.get(guess or "")
+        return declarations.get(findings.guess(name, declarations) or "")
 
     if not isinstance(name, str) or not _CLASS_PATH.fullmatch(name):
         findings.refuse(at, f"one of {shipped}, or your own package.module:Class")

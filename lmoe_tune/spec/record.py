@@ -135,11 +135,9 @@ def diff(old: Spec, new: Spec) -> list[str]:
         if after[path] in (None, "auto"):
             after[path] = before[path]
 
-    paths = [*before, *(path for path in after if path not in before)]
-
     return [
         f"{dotted(path)}: {_value(before, path)} -> {_value(after, path)}"
-        for path in paths
+        for path in before | after
         if path not in before or path not in after or before[path] != after[path]
     ]
 

@@ -209,25 +209,21 @@ def check_objective(findings: Findings, metrics: dict[str, Metric]) -> None:
 
     for entry in entries:
         path: KeyPath = (*entry, "metric")
-        first = len(entry) == 1 and findings.node(path) is None
-        if first:
-            default = ObjectiveSpec.model_fields["metric"].default
-        else:
-            default = None
-        metric = _metric(findings, metrics, path, findings.plain(path, default), at="value")
-        if metric is not None and metric.name in seen:
+        name = findings.plain(path)
+        if entry == ("objective",) and findings.node(path) is None:
+            name = ObjectiveSpec.model_fields["metric"].default
+        metric = _metric(findings, metrics, path, name, at="value")
+        if metric is None:
+            continue
+
+        if metric.name in seen:
             findings.add(path, f"{metric.name} is an objective already")
+        seen.add(metric.name)
 
-        seen.add(metric.name if metric is not None else "")
         direction = findings.plain((*entry, "direction"))
-
-        if metric is not None and metric.direction is None and direction is None:
+        if metric.direction is None and direction is None:
             findings.add(path, f"{metric.name} is your method's own: say its direction, too")
-        if (
-            metric is not None
-            and direction is not None
-            and metric.direction not in (None, direction)
-        ):
+        if metric.direction is not None and direction not in (None, metric.direction):
             better = {"maximize": "higher", "minimize": "lower"}[metric.direction]
             text = f"value is '{direction}', but {metric.name} is better when {better}: write {metric.direction}"
             findings.add((*entry, "direction"), text)
