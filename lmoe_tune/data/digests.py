@@ -94,7 +94,9 @@ def digest_images(
         for start in range(0, len(unread), JOB)
     ]
 
-    run_jobs(examine, jobs, note, processes=1 if len(unread) <= FEW else processes)
+    if len(unread) <= FEW:
+        processes = 1
+    run_jobs(examine, jobs, note, processes=processes)
     return [_cropped(found[path], crop_bottom) for path in paths]
 
 

@@ -97,7 +97,7 @@ class EpochDraws:
                 OF_A_METHOD + name,
                 self.epoch,
                 num_steps=self._num_steps,
-                num_slots=min(1, self._num_slots) if per == "batch" else self._num_slots,
+                num_slots={"batch": min(1, self._num_slots), "sample": self._num_slots}[per],
                 width=width,
             )
             values = made_of(numbers).astype(np.float32)
