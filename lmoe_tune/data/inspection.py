@@ -6,7 +6,7 @@ The data checker sees every image, sealed ones too, but keeps only paths, hashes
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
