@@ -47,7 +47,7 @@ def test_an_inspection_prints_one_document(cli: Callable[..., Any], spec: Path) 
         20,
     )
     assert found["splits"]["train"] == {"classes": 3, "images": 12}
-    assert found["problems"] == []
+    assert not any(problem["stops"] for problem in found["problems"])
 
 
 def test_a_person_reads_a_table_and_what_to_fix(
