@@ -129,10 +129,8 @@ class TrialWorker(tune.Trainable):  # type: ignore[misc]
                 ends_sweep=isinstance(error, BaselineError | UsageError | StorageError),
                 out_of_memory=isinstance(error, DeviceMemoryError),
             )
-        if (
-            report.failure is not None
-        ):  # only now is the error gone, and with its frames what they held
-            _free_memory()
+        if report.failure is not None:
+            _free_memory()  # only now is the error gone, and with its frames what they held
         clock_ms = time.time_ns() // 1_000_000
         return {"report": replace(report, notes=_notes.take(), time_ms=clock_ms)}
 

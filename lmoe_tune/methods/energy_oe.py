@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from lmoe_tune.data.batches import Batch
 from lmoe_tune.data.streams import StepDraws
 from lmoe_tune.methods.batch_norm import BatchNormMode, forward_groups
-from lmoe_tune.methods.objective import Objective, StepLoss, weighted_sum
+from lmoe_tune.methods.objective import Objective, StepLoss, Terms, weighted_sum
 
 DEPTH_IN, DEPTH_OUT = (
     10.0,
@@ -51,7 +51,7 @@ class EnergyOE(Objective):
             groups.append(batch.outliers)
         z_id, *z_rest = forward_groups(model, groups, self.batch_norm)
 
-        id_loss, terms = F.cross_entropy(z_id, batch.labels), dict[str, tuple[float, Tensor]]()
+        id_loss, terms = F.cross_entropy(z_id, batch.labels), Terms()
         for z_out in z_rest:
             terms["energy_loss"] = self.energy_weight, self.energy_loss(z_id, z_out)
         return weighted_sum(id_loss, terms)

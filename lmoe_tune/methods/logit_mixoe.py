@@ -27,7 +27,13 @@ from lmoe_tune.data.batches import Batch
 from lmoe_tune.data.streams import Per, StepDraws
 from lmoe_tune.methods.batch_norm import BatchNormMode, forward_groups
 from lmoe_tune.methods.mixing import mixup, softened_target
-from lmoe_tune.methods.objective import Objective, StepLoss, uniform_cross_entropy, weighted_sum
+from lmoe_tune.methods.objective import (
+    Objective,
+    StepLoss,
+    Terms,
+    uniform_cross_entropy,
+    weighted_sum,
+)
 
 ConsistencyName = Literal["mse", "mse_log_softmax", "kl", "js"]
 
@@ -56,7 +62,7 @@ class LogitMixOE(Objective):
             groups.append(mixup(batch.images[batch.pairs], batch.outliers, lam))
         z_id, *z_rest = forward_groups(model, groups, self.batch_norm)
 
-        id_loss, terms = F.cross_entropy(z_id, batch.labels), dict[str, tuple[float, Tensor]]()
+        id_loss, terms = F.cross_entropy(z_id, batch.labels), Terms()
         if not z_rest:
             return weighted_sum(id_loss, terms)
 

@@ -25,7 +25,7 @@ from lmoe_tune.data.batches import Batch
 from lmoe_tune.data.streams import Per, StepDraws
 from lmoe_tune.methods.batch_norm import BatchNormMode, forward_groups
 from lmoe_tune.methods.mixing import boxes_of, cutmix, mixup, softened_target
-from lmoe_tune.methods.objective import Objective, StepLoss, weighted_sum
+from lmoe_tune.methods.objective import Objective, StepLoss, Terms, weighted_sum
 
 PUBLISHED_ALPHA = {"mixup": 1.0, "cutmix": 2.0}
 
@@ -49,7 +49,7 @@ class MixOE(Objective):
             groups.append(mixed)
         z_id, *z_rest = forward_groups(model, groups, self.batch_norm)
 
-        id_loss, terms = F.cross_entropy(z_id, batch.labels), dict[str, tuple[float, Tensor]]()
+        id_loss, terms = F.cross_entropy(z_id, batch.labels), Terms()
         for z_mixed in z_rest:
             target = softened_target(batch.labels[batch.pairs], lam, z_mixed.shape[1])
             terms["mix_loss"] = self.mix_weight, F.cross_entropy(z_mixed, target)

@@ -75,7 +75,11 @@ class LossFunction(Objective):
         return StepLoss(total, {name: value.detach().float() for name, value in terms.items()})
 
 
-def weighted_sum(id_loss: Tensor, terms: Mapping[str, tuple[float, Tensor]]) -> StepLoss:
+Terms = dict[str, tuple[float, Tensor]]
+"""Terms of a loss by name: each a weight, and the term itself, a scalar."""
+
+
+def weighted_sum(id_loss: Tensor, terms: Terms) -> StepLoss:
     """The in-distribution loss, and to it each of the terms times its weight; all are logged."""
     total, logged = id_loss, {"id_loss": id_loss.detach()}
     for name, (weight, term) in terms.items():

@@ -14,12 +14,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from lmoe_tune.data.batches import Batch
 from lmoe_tune.data.streams import StepDraws
 from lmoe_tune.methods.batch_norm import BatchNormMode, forward_groups
-from lmoe_tune.methods.objective import Objective, StepLoss, uniform_cross_entropy, weighted_sum
+from lmoe_tune.methods.objective import (
+    Objective,
+    StepLoss,
+    Terms,
+    uniform_cross_entropy,
+    weighted_sum,
+)
 
 
 @dataclass(frozen=True)
@@ -36,7 +42,7 @@ class OutlierExposure(Objective):
             groups.append(batch.outliers)
         z_id, *z_rest = forward_groups(model, groups, self.batch_norm)
 
-        id_loss, terms = F.cross_entropy(z_id, batch.labels), dict[str, tuple[float, Tensor]]()
+        id_loss, terms = F.cross_entropy(z_id, batch.labels), Terms()
         for z_out in z_rest:
             terms["outlier_loss"] = self.outlier_weight, uniform_cross_entropy(z_out)
         return weighted_sum(id_loss, terms)
