@@ -173,9 +173,12 @@ def audit(name: NameArgument, form: FormatOption = "table", home: HomeOption = N
     found = sweep_to_read(resolve_home(home), name).audit()
     row = asdict(found) | {"same": not found.differences}
     if form == "table":
+        result = "all as recorded"
+        if found.differences:
+            result = f"{len(found.differences)} of them came out otherwise"
         typer.echo(
             f"{found.suggestions} suggestions and {found.decisions} decisions on pruning computed again, "
-            f"{found.given} given in advance: {_how_many_differ(found.differences)}"
+            f"{found.given} given in advance: {result}"
         )
         typer.echo(f"sha256  {found.digest}")
     else:
@@ -184,12 +187,6 @@ def audit(name: NameArgument, form: FormatOption = "table", home: HomeOption = N
         say(line)
     if found.differences:
         raise typer.Exit(1)
-
-
-def _how_many_differ(differences: Sequence[str]) -> str:
-    if not differences:
-        return "all as recorded"
-    return f"{len(differences)} of them came out otherwise"
 
 
 @app.command()

@@ -101,10 +101,6 @@ class _Contact:
     last_ms: int = 0
     """The latest time in the delivered trials."""
 
-    @property
-    def client(self) -> MlflowClient:
-        return self.runs.client
-
 
 class Projection:
     """Delivers snapshots of one sweep to one tracking store; called from one thread."""
@@ -374,7 +370,7 @@ class Projection:
         contact.runs.sent.setdefault(parent.run_id)
         try:
             with translated(self._uri):
-                contact.client.log_text(parent.run_id, snapshot.spec_yaml, "spec.yaml")
+                contact.runs.client.log_text(parent.run_id, snapshot.spec_yaml, "spec.yaml")
         except TrackingRefusedError as refusal:
             self._refused.add(f"spec {digest}")
             self._say(f"the spec is not kept in MLflow. {refusal}")
@@ -443,7 +439,7 @@ def _searched(contact: _Contact, snapshot: SweepSnapshot, narrower: str) -> Iter
     """The runs of a sweep, as MLflow has them now."""
     assert "'" not in snapshot.sweep_id, "a sweep id is a UUID"
     wanted = f"tags.`lmoe_tune.sweep_id` = '{snapshot.sweep_id}'{narrower}"
-    of_experiment, client = [contact.runs.experiment_id], contact.client
+    of_experiment, client = [contact.runs.experiment_id], contact.runs.client
     return every_page(
         lambda token: client.search_runs(of_experiment, wanted, max_results=1000, page_token=token)
     )
@@ -465,14 +461,14 @@ def _take(contact: _Contact, snapshot: SweepSnapshot, run: MlflowRun) -> None:
     if kind == trial_kind and number is not None and int(number) not in contact.trials:
         known = contact.trials[int(number)] = Run.of(run)
         if known.num_epochs == 0 and snapshot.objective in run.data.metrics:
-            history = contact.client.get_metric_history(run.info.run_id, snapshot.objective)
+            history = contact.runs.client.get_metric_history(run.info.run_id, snapshot.objective)
             known.sent_ms = {metric.step: metric.timestamp for metric in history}
     elif kind == "baseline" and key is not None and key not in contact.baselines:
         contact.baselines[key] = Run.of(run)
     elif kind == snapshot.kind and contact.parent is None:
         contact.parent = Run.of(run)
     else:
-        contact.client.delete_run(run.info.run_id)
+        contact.runs.client.delete_run(run.info.run_id)
 
 
 def _deliver_trial(
@@ -486,7 +482,7 @@ def _deliver_trial(
         name = content.trial_name(snapshot, trial)
         run = contact.trials[trial.number] = runs.create(name, trial.started_ms, tags)
 
-    run.look_for(trial.metrics.keys() - runs.refused)
+    run.look_for({snapshot.objective} & trial.metrics.keys() - runs.refused)
     ended_ms = trial.ended_ms or content.last_sign_ms(trial.epochs, trial.started_ms)
     metrics = [*new_metrics(run, trial.epochs), *_summary(run, snapshot, trial)]
     params = content.trial_params(snapshot, trial)
@@ -565,7 +561,7 @@ def _end_strays(contact: _Contact, snapshot: SweepSnapshot) -> None:
     strays = [run for number, run in contact.trials.items() if number >= len(snapshot.trials)]
     strays += [run for other, run in contact.baselines.items() if other != key]
 
+    ended_ms = max(snapshot.started_ms, contact.last_ms)
     for run in strays:
         if run.status == "RUNNING":
-            ended_ms = max(snapshot.started_ms, contact.last_ms)
             contact.runs.set_status(run, "KILLED", ended_ms)

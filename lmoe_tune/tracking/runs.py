@@ -68,7 +68,9 @@ class Run:
         )
 
     def look_for(self, metrics: Iterable[str]) -> None:
-        """Have all epochs sent again if it was found whole, but lacks one of these metrics."""
+        """Have all epochs sent again if it was found whole, but lacks one of these metrics: some
+        proxies answer without passing a request on.
+        """
         if self.num_epochs == _ALL_EPOCHS and not set(metrics) <= set(self.metrics):
             self.num_epochs = 0
 
