@@ -54,7 +54,7 @@ class Lines(Observer):
 
     def end_line(self, trial: TrialRecord) -> str:
         """How a trial ended, on one line."""
-        if self.ledger.kind == "confirm":
+        if self.ledger.has_jobs:
             how = f"failed: {trial.failure}" if trial.state == "failed" else "done"
             place = f"[{self._num_ended} of {self._num_jobs}]"
             return f"{place} {job_name(trial, self.ledger)}: {how}"
@@ -79,7 +79,7 @@ def watching() -> Iterator[Lines]:
 
 def name_of(trial: TrialRecord, ledger: Ledger) -> str:
     """What a trial is called on the screen."""
-    if ledger.kind == "confirm":
+    if ledger.has_jobs:
         return job_name(trial, ledger)
     return f"trial {trial.number}"
 

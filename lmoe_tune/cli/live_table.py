@@ -134,7 +134,7 @@ class _Trials:
 
     def __init__(self, ledger: Ledger) -> None:
         trials = ledger.trials()
-        self._has_jobs = ledger.kind == "confirm"
+        self._has_jobs = ledger.has_jobs
         self.kind = "jobs" if self._has_jobs else "trials"
         self._num_jobs = len(ledger.unfinished_points()) if self._has_jobs else None
         self.running = {trial.number: trial for trial in trials if trial.state == "running"}

@@ -436,7 +436,7 @@ def _tune(sweep: Ledger, import_path: Path, how: _How) -> list[Candidate]:
 
 def _run(ledger: Ledger, import_path: Path, how: _How) -> None:
     worker: type[TrialWorker] | None = None
-    if ledger.kind == "confirm":
+    if ledger.has_jobs:
         from lmoe_tune.confirmation.worker import JobWorker
 
         worker = JobWorker

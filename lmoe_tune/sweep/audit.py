@@ -221,7 +221,7 @@ class _Replay:
             elif name == schema.FAILURE.name:
                 self._own.fail(number, str(value))
             elif name == schema.ENDED_BY.name and not self._own.is_finished(number):
-                self._own.end_early(number, str(value), {})
+                self._own.end_early(number, str(value))
 
     def _epoch(self, number: int, epoch: int, found: Mapping[str, Any], end: int | None) -> None:
         if self._own.is_finished(number):
@@ -235,7 +235,7 @@ class _Replay:
         did, does = ("stopped", "continues") if end is not None else ("continued", "is stopped")
         self.differences.append(f"trial {number} epoch {epoch}: it {did}, but recomputed it {does}")
         if end is not None:
-            self._own.end_early(number, "audit", {})
+            self._own.end_early(number, "audit")
 
 
 def _end_of(transaction: Transaction) -> int | None:

@@ -75,6 +75,11 @@ class UsedUp:
         return said[self.budget]
 
     @property
+    def ends_trials(self) -> bool:
+        """Whether running trials end as well, at their last epoch."""
+        return any(one.budget in ("time", "gpu_hours") for one in (self, *self.also))
+
+    @property
     def extended_by(self) -> dict[str, Any] | None:
         """What `advice.resume` needs to continue; None if no budget helps because the space itself
         is used up.

@@ -24,7 +24,6 @@ from lmoe_tune.sweep.nodes import Nodes
 from lmoe_tune.sweep.observer import Observer
 from lmoe_tune.sweep.ties import drop_placements
 from lmoe_tune.sweep.trial_files import write_news, write_record
-from lmoe_tune.training.baseline_record import read_baseline_record
 from trainables.handshake import clock_fault, leave_sign
 
 if TYPE_CHECKING:
@@ -58,7 +57,6 @@ class SweepControl:
         observer: Observer,
         *,
         import_path: Path,
-        deadline_ms: int | None,
         stop: Event | None = None,
     ) -> None:
         self.ledger = ledger
@@ -68,7 +66,6 @@ class SweepControl:
         self.has_signal: Callable[[], bool] = lambda: False
         self.heeds = False
         self.fatal: BaseException | None = None
-        self.baseline = _baseline_metrics(ledger)
         self.nonce = leave_sign(ledger.folder.path, code_of(ledger.spec, import_path))
         self.handed_back: deque[int] = deque()
         self.alone: set[int] = set()
@@ -77,12 +74,10 @@ class SweepControl:
         self.slots = 1
         self._failed_before_any_epoch: int | None = 0
         self.import_path = import_path
-        self._deadline_ms = deadline_ms
-        self._gpu_hours_used_up = False
         self._said: set[str] = set()
         self._node_deaths: Counter[int] = Counter()
         self._handed_out_ms: dict[int, int] = {}
-        self._keep = ledger.spec.tracking.best_checkpoints if ledger.kind == "sweep" else 0
+        self._keep = 0 if ledger.has_jobs else ledger.spec.tracking.best_checkpoints
         kept = ledger.folder.trials.glob("*/checkpoints")
         self._with_checkpoints = {int(path.parent.name) for path in kept}
 
@@ -189,15 +184,12 @@ class SweepControl:
             ended = True
         else:
             self._failed_before_any_epoch = None
-            self.baseline = report.baseline
             with self.ledger.transaction():
                 self._keep_place(report)
                 ended = self.ledger.record_epoch(
                     report.trial, report.epoch, report.metrics, report.baseline
                 )
             self._say_other_gpu(report)
-            gpu_hours = self.ledger.budget.gpu_hours
-            self._gpu_hours_used_up = gpu_hours is not None and self.ledger.gpu_hours() >= gpu_hours
         trial = self.ledger.trial(report.trial)
         if ended:
             self._ended(trial, before)
@@ -245,7 +237,7 @@ class SweepControl:
         """Whether the driver sees the checkpoint of an epoch: without it a trial could not be
         complete.
         """
-        if self.ledger.kind != "sweep" or report.epoch == 0:
+        if self.ledger.has_jobs or report.epoch == 0:
             return True
         folder = self.ledger.folder.checkpoints(report.trial)
         give_up = time.monotonic() + ARRIVAL_PATIENCE_S
@@ -321,14 +313,15 @@ class SweepControl:
 
     def time_is_up(self) -> bool:
         """Whether the time or GPU budget is used up; if so, ends the running trials at their last
-        epoch.
+        epoch. One without an epoch has shown nothing yet: it waits for more time.
         """
-        over_time = self._deadline_ms is not None and now_ms() >= self._deadline_ms
-        if self.stopping or not (over_time or self._gpu_hours_used_up):
+        used = self.ledger.exhausted()
+        if self.stopping or used is None or not used.ends_trials:
             return False
-        for suggestion in self.ledger.unfinished():
-            self.ledger.end_early(suggestion.number, "the sweep's time is used up", self.baseline)
-            self._ended(self.ledger.trial(suggestion.number))
+        for number, epoch in sorted(self.ledger.standing.running.items()):
+            if epoch:
+                self.ledger.end_early(number, "the sweep's time is used up")
+                self._ended(self.ledger.trial(number))
         return True
 
     @contextmanager
@@ -355,7 +348,7 @@ class SweepControl:
         unfinished = self.ledger.standing.running.keys()
         for other in (self._with_checkpoints | {number}) - best - unfinished:
             shutil.rmtree(self.ledger.folder.checkpoints(other), ignore_errors=True)
-            if self.ledger.kind == "sweep":  # a reseeding needs those of all its jobs
+            if not self.ledger.has_jobs:  # a reseeding needs those of all its jobs
                 trial = self.ledger.trial(other)
                 drop_placements(self.ledger.folder, trial, self.ledger.spec, self.import_path)
         self._with_checkpoints = best | unfinished
@@ -367,18 +360,3 @@ def _has_checkpoint(folder: Path, epoch: int) -> bool:
     except OSError:
         return False
     return any(name.startswith(f"epoch-{epoch:04d}-") and name.endswith(".pt") for name in names)
-
-
-def _baseline_metrics(ledger: Ledger) -> dict[str, float]:
-    """What the trials of an earlier run started from: their time may be up before one of them
-    reports again.
-    """
-    key = ledger.attrs.get("baseline")
-    if key:
-        record = read_baseline_record(ledger.folder.home, key)
-    else:
-        record = None
-    if record and record["epochs"]:
-        return dict(record["epochs"][-1]["metrics"])
-
-    return {}

@@ -225,7 +225,7 @@ class Ledger:
 
     # ------------------------------------------------------------------ ending
 
-    def end_early(self, number: int, reason: str, baseline: Mapping[str, float]) -> None:
+    def end_early(self, number: int, reason: str) -> None:
         """End a running trial at its last recorded epoch, for a budget that is used up."""
         epochs = self.trial(number).epochs
         with self.transaction():
@@ -372,7 +372,7 @@ class Ledger:
             failed=standing.num_failed,
             time_s=self.wall_s(),
             gpu_hours=self.gpu_hours(),
-            points=0 if standing.tried is None else len(standing.tried),
+            points=len(standing.tried),
             waiting=len(standing.waiting),
             waiting_retries=standing.waiting_retries,
         )
@@ -383,16 +383,21 @@ class Ledger:
 
     @property
     def num_points(self) -> int | None:
-        """How many points the space has; None if it is continuous."""
-        tried = self._standing.tried
-        if tried is None:
-            return None
-
-        return tried.points.size
+        """How many points the space has; None if a part of it is continuous."""
+        return self._standing.tried.points.in_all
 
     def is_complete(self) -> bool:
-        """Nothing runs and nothing may start any more."""
-        return not self.standing.running and self.exhausted() is not None
+        """Nothing runs and nothing may start any more. A trial whose time was up before its first
+        epoch does not run, but waits for more time.
+        """
+        used = self.exhausted()
+        if used is None:
+            return False
+
+        epochs = self.standing.running.values()
+        if used.ends_trials:
+            return not any(epochs)
+        return not epochs
 
     @property
     def in_transaction(self) -> bool:
@@ -403,9 +408,9 @@ class Ledger:
         return schema.SWEEP_ID.read(self._attrs)
 
     @property
-    def kind(self) -> str:
-        """`sweep`, or `confirm` where the trials are a confirmation's jobs."""
-        return self.get(schema.KIND) or "sweep"
+    def has_jobs(self) -> bool:
+        """Whether its trials are the jobs of a confirmation."""
+        return self.get(schema.KIND) is not None
 
     @property
     def resume_command(self) -> str:

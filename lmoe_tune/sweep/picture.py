@@ -51,7 +51,7 @@ class StartedTrials(Sequence[TrialRecord]):
 
 def snapshot(ledger: Ledger, state: str) -> SweepSnapshot:
     """The picture of a ledger; for a confirmation's ledger, the picture of its jobs."""
-    if ledger.kind == "confirm":
+    if ledger.has_jobs:
         return _of_confirmation(ledger, state)
 
     spec, best = ledger.spec, ledger.best()
@@ -80,7 +80,7 @@ def snapshot(ledger: Ledger, state: str) -> SweepSnapshot:
 
 def models(ledger: Ledger) -> list[ModelSource]:
     """The last checkpoints of the best trials that are still there."""
-    if ledger.kind == "confirm":
+    if ledger.has_jobs:
         return []  # its checkpoints are gone; the winner's weights are in the folder of its job
 
     found: list[ModelSource] = []

@@ -1,7 +1,8 @@
-"""Spaces with a finite number of points, by index: no list of all points is ever made.
+"""The finite part of a space, its points by index: no list of all points is ever made.
 
-A grid goes through them in an order that only the seed determines; every other sampler is kept from
-a point that was tried before.
+That is the whole space where every parameter has choices or steps, and where the method is
+searched, the methods that have only such parameters, or none. A grid goes through the points in an
+order that only the seed determines; every other sampler is kept from one that was tried before.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import cached_property
 from typing import Any
 
 from lmoe_tune.spec import METHOD, Distribution, Spec
@@ -60,33 +62,47 @@ class Axis:
 
 @dataclass(frozen=True)
 class Points:
-    """The points of a finite space, numbered from 0; where the method is searched, method by
-    method.
+    """The points of the finite part of a space, numbered from 0; where the method is searched,
+    method by method.
+
+    Attributes:
+        endless: the other methods; `None` is the one of a space where it is not searched.
     """
 
     blocks: tuple[tuple[str | None, tuple[Axis, ...]], ...]
+    endless: tuple[str | None, ...]
     seed: int
 
     @classmethod
-    def of(cls, spec: Spec) -> Points | None:
-        """Those of a spec's space; None if it is continuous."""
-        axes = {name: _axis(name, entry) for name, entry in spec.space.items()}
-        found = [axis for axis in axes.values() if axis is not None]
-        if len(found) < len(axes):
-            return None
-        if METHOD not in spec.space:
-            blocks: tuple[Any, ...] = ((None, tuple(found)),)
-        else:
-            blocks = tuple(
-                (method, tuple(axis for axis in found if _has(spec.space[axis.name], axis, method)))
-                for method in spec.space[METHOD].choices or ()
-            )
-        return cls(blocks, spec.search.seed)
+    def of(cls, spec: Spec) -> Points:
+        """Those of a spec's space."""
+        axes = {name: _axis(name, entry) for name, entry in spec.space.items() if name != METHOD}
+        methods: tuple[Any, ...] = (None,)
+        if METHOD in spec.space:
+            methods = spec.space[METHOD].choices or ()
 
-    @property
+        blocks, endless = [], []
+        for method in methods:
+            own = [axes[name] for name in names_for(spec, method)]
+            finite = tuple(axis for axis in own if axis is not None)
+            if len(finite) == len(own):
+                blocks.append((method, finite))
+            else:
+                endless.append(method)
+        return cls(tuple(blocks), tuple(endless), spec.search.seed)
+
+    @cached_property
     def size(self) -> int:
         """How many there are; more than `len` could say."""
         return sum(_size(axes) for _, axes in self.blocks)
+
+    @property
+    def in_all(self) -> int | None:
+        """How many points the space has; None if a part of it is continuous."""
+        if self.endless:
+            return None
+
+        return self.size
 
     def at(self, index: int) -> dict[str, Any]:
         """The point of a number."""
@@ -156,21 +172,22 @@ class Tried:
 
 
 def num_points(spec: Spec) -> int | None:
-    """How many different trials a spec's space has; None if it is continuous."""
-    points = Points.of(spec)
-    if points is None:
-        return None
+    """How many different trials a spec's space has; None if a part of it is continuous."""
+    return Points.of(spec).in_all
 
-    return points.size
+
+def names_for(spec: Spec, method: Any) -> list[str]:
+    """The parameters, besides the method, of a trial with this method."""
+    return [
+        name
+        for name, entry in spec.space.items()
+        if name != METHOD and (entry.only_for is None or method in entry.only_for)
+    ]
 
 
 def _hashed(*parts: int) -> int:
     digest = hashlib.blake2b(repr(parts).encode(), digest_size=16).digest()
     return int.from_bytes(digest, "big")
-
-
-def _has(entry: Distribution, axis: Axis, method: Any) -> bool:
-    return axis.name != METHOD and (entry.only_for is None or method in entry.only_for)
 
 
 def _axis(name: str, entry: Distribution) -> Axis | None:

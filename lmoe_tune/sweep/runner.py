@@ -22,7 +22,7 @@ from lmoe_tune.sweep.cluster import Cluster
 from lmoe_tune.sweep.control import SweepControl
 from lmoe_tune.sweep.delivery import PATIENCE_S
 from lmoe_tune.sweep.guard import guarded
-from lmoe_tune.sweep.ledger import Ledger, now_ms
+from lmoe_tune.sweep.ledger import Ledger
 from lmoe_tune.sweep.nodes import refuse_too_large
 from lmoe_tune.sweep.projector import DELIVERING, Projector
 from lmoe_tune.sweep.settings import Leave, RunSettings
@@ -114,14 +114,8 @@ def _run(
     tracking_uri: str,
     worker: type[Any] | None,
 ) -> Outcome:
-    budget = ledger.budget
-    deadline_ms = None
-    if budget.time_s is not None:
-        deadline_ms = now_ms() + round(1000 * (budget.time_s - ledger.wall_s()))
     observer = settings.observer
-    control = SweepControl(
-        ledger, observer, import_path=import_path, deadline_ms=deadline_ms, stop=settings.stop
-    )
+    control = SweepControl(ledger, observer, import_path=import_path, stop=settings.stop)
     mend_records(ledger.folder, ledger.trials())
     run = ledger.begin_run(
         {"pid": os.getpid(), "resources": ledger.spec.resources.model_dump(mode="json")}

@@ -21,7 +21,7 @@ from lmoe_tune import advice
 from lmoe_tune.data.splits import derived_seed
 from lmoe_tune.errors import UsageError
 from lmoe_tune.spec import METHOD, Distribution, Spec
-from lmoe_tune.sweep.points import Points, Tried
+from lmoe_tune.sweep.points import Points, Tried, names_for
 from lmoe_tune.sweep.remarks import POPULATION
 from lmoe_tune.sweep.study import study_in_memory
 
@@ -38,13 +38,11 @@ class Suggestions:
     nothing had happened.
     """
 
-    def __init__(
-        self, spec: Spec, tried: Tried | None, space: Mapping[str, str] | None = None
-    ) -> None:
+    def __init__(self, spec: Spec, tried: Tried, space: Mapping[str, str] | None = None) -> None:
         """`Standing` keeps these two.
 
         Args:
-            tried: the points that were tried, where the space is finite.
+            tried: the points of the space's finite part that were tried.
             space: what all complete and pruned trials have in common, each in Optuna's JSON; None:
                 look at all of them each time.
         """
@@ -68,7 +66,7 @@ class Suggestions:
         if self._space is not None:
             space = {name: _read_distribution(text) for name, text in self._space.items()}
         sampler = make_sampler(self._spec, number, space)
-        if self._tried is None:
+        if not self._tried.points.size:
             return sampler
         if self._spec.search.sampler == "grid":
             tries = 0
@@ -86,29 +84,18 @@ class Suggestions:
         return trial
 
 
-def names_for(spec: Spec, method: Any) -> list[str]:
-    """The parameters, besides the method, of a trial with this method."""
-    return [
-        name
-        for name, entry in spec.space.items()
-        if name != METHOD and (entry.only_for is None or method in entry.only_for)
-    ]
-
-
 def first_suggestions(spec: Spec, count: int) -> list[dict[str, Any]]:
     """The parameters of a sweep's first trials, for those that do not depend on results."""
     study = study_in_memory(spec.objective.directions)
     for point in spec.search.start_from:
         study.enqueue_trial(dict(point))
-    points = Points.of(spec)
-    tried = None if points is None else Tried(points)
+    tried = Tried(Points.of(spec))
     suggestions, found = Suggestions(spec, tried), []
     for number in range(count):
-        if tried is not None and len(tried) >= tried.points.size:
+        if len(tried) == tried.points.in_all:
             break
         found.append(dict(suggestions.ask(study, number).params))
-        if tried is not None:
-            tried.add(found[-1])
+        tried.add(found[-1])
     return found
 
 
@@ -129,7 +116,7 @@ class KeptSpaceSampler(optuna.samplers.TPESampler):
 
 class UntriedSampler(optuna.samplers.BaseSampler):
     """What another sampler suggests, unless that was tried: then what it suggests next, at last any
-    untried point.
+    untried point, or of a method that always has one.
     """
 
     def __init__(
@@ -158,14 +145,17 @@ class UntriedSampler(optuna.samplers.BaseSampler):
     ) -> dict[str, Any]:
         given = trial.system_attrs.get("fixed_params", {})
         for _ in range(self._tries):
-            point = self._drawn(study, trial)
-            if point | given not in self._tried:
+            point = self._drawn(study, trial, given)
+            if point not in self._tried:
                 return point
         found = self._tried.next()
-        if found is None:
-            return self._drawn(study, trial)
+        if found is not None:
+            return found
 
-        return found
+        endless = self._tried.points.endless
+        if endless:
+            given = {METHOD: endless[trial.number % len(endless)]} | given
+        return self._drawn(study, trial, given)
 
     def sample_independent(
         self,
@@ -179,16 +169,20 @@ class UntriedSampler(optuna.samplers.BaseSampler):
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
         self._sampler.before_trial(study, trial)
 
-    def _drawn(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:
+    def _drawn(
+        self, study: optuna.Study, trial: FrozenTrial, given: Mapping[str, Any]
+    ) -> dict[str, Any]:
         """A whole point, drawn in the order in which a trial would ask for its parameters."""
         relative = self._sampler.sample_relative(study, trial, self._relative)
 
         def value(name: str) -> Any:
             entry = self._distributions[name]
+            if name in given:
+                return given[name]
             if name in relative:
                 return relative[name]
             if entry.single():
-                return entry.to_external_repr(_only(entry))
+                return _only(entry)
             return self._sampler.sample_independent(study, trial, name, entry)
 
         if METHOD not in self._spec.space:
@@ -197,12 +191,12 @@ class UntriedSampler(optuna.samplers.BaseSampler):
         return {METHOD: method} | {name: value(name) for name in names_for(self._spec, method)}
 
 
-def _only(entry: BaseDistribution) -> float:
-    """The one value of a distribution, as Optuna keeps it."""
+def _only(entry: BaseDistribution) -> Any:
+    """The one value of a distribution."""
     if isinstance(entry, CategoricalDistribution):
-        return 0.0
+        return entry.choices[0]
     assert isinstance(entry, IntDistribution | FloatDistribution)
-    return float(entry.low)
+    return entry.low
 
 
 def make_sampler(

@@ -39,7 +39,7 @@ class Standing:
         ranking: the complete trials, best first.
         space: the parameters that all complete and pruned trials have, with what they were drawn
             from, in Optuna's JSON.
-        tried: the points of a finite space that were tried; None for a continuous one.
+        tried: the points of the space's finite part that were tried.
     """
 
     def __init__(self, spec: Spec, pruning: Pruning | None = None) -> None:
@@ -57,8 +57,7 @@ class Standing:
         self._pruning = pruning
         self.space: dict[str, str] = {}
         self._num_in_space = 0
-        points = Points.of(spec)
-        self.tried = None if points is None else Tried(points)
+        self.tried = Tried(Points.of(spec))
         self._directions = spec.objective.directions
         self._num_retries = 0
         self._retried: set[int] = set()
@@ -111,8 +110,7 @@ class Standing:
         self.running[trial.number] = 0
         self.counts["running"] += 1
         self._num_retries += is_retry
-        if self.tried is not None:
-            self.tried.add(trial.params)
+        self.tried.add(trial.params)
 
     def _add_epochs(self, number: int, attrs: dict[str, Any]) -> None:
         epoch = self.running[number] + 1

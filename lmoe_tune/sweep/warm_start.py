@@ -23,7 +23,7 @@ from lmoe_tune.sweep import schema
 from lmoe_tune.sweep.audit import digest
 from lmoe_tune.sweep.folder import SweepFolder, find_sweep
 from lmoe_tune.sweep.ledger import Ledger
-from lmoe_tune.sweep.sampling import names_for
+from lmoe_tune.sweep.points import names_for
 from lmoe_tune.sweep.view import read_sweep
 from lmoe_tune.wording import counted
 from trainables import Method, configured

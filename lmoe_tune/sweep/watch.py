@@ -100,7 +100,7 @@ class Watch(Stopper):  # type: ignore[misc]
         images for itself, it does so meanwhile.
         """
         ledger = self._control.ledger
-        if self._has_baseline or self._cluster.local or ledger.kind != "sweep":
+        if self._has_baseline or self._cluster.local or ledger.has_jobs:
             return False
         if ledger.spec.data.cache_dir is not None:
             return False

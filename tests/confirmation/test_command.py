@@ -64,7 +64,7 @@ def jobs_end(
 
     def make(auroc: Callable[..., float | None] = better, how: str = "complete") -> None:
         def run_sweep(ledger: Ledger, settings: RunSettings, **more: Any) -> Outcome:
-            assert ledger.kind == "confirm"
+            assert ledger.has_jobs
             sweep = view.read_sweep(folder_module.find_sweep(ledger.folder.home, "small"))
             assert view.test_openings(sweep), "the opening is recorded before anything runs"
             if how == "complete":
@@ -565,7 +565,7 @@ def test_the_command_tunes_first_and_opens_the_test_set_afterwards(
         worked_on.append(ledger.folder.name)
         home = ledger.folder.home
         openings = view.test_openings(view.read_sweep(folder_module.find_sweep(home, "small")))
-        if ledger.kind == "confirm":
+        if ledger.has_jobs:
             study = JobLedger(sweep, tmp_path)
             study._ledger = ledger
             run_jobs(study, better)

@@ -275,11 +275,11 @@ def test_it_is_no_sweep_of_its_own_but_is_delivered_with_it(sweep: Ledger) -> No
 def test_a_worker_is_told_the_job_and_where_the_sweep_goes_on(sweep: Ledger) -> None:
     study = JobLedger(sweep, NOWHERE)
     study.begin(plan_of(sweep), COMMAND)
-    control = SweepControl(study.ledger, observer=None, import_path=NOWHERE, deadline_ms=None)  # type: ignore[arg-type]
+    control = SweepControl(study.ledger, observer=None, import_path=NOWHERE)  # type: ignore[arg-type]
     config = control.worker_config(study.ledger.ask())
     assert config["candidates"][config["params"]["candidate"]]["name"] == "trial 2"
     assert study.ledger.resume_command == COMMAND
-    of_search = SweepControl(sweep, observer=None, import_path=NOWHERE, deadline_ms=None)  # type: ignore[arg-type]
+    of_search = SweepControl(sweep, observer=None, import_path=NOWHERE)  # type: ignore[arg-type]
     assert "candidates" not in of_search.worker_config(sweep.ask())
     assert sweep.resume_command.startswith("lmoe-tune resume small --home ")
 

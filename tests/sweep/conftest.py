@@ -111,7 +111,7 @@ def swept(
     run_trial(written, val_auroc=0.7, val_accuracy=0.95)
     run_trial(written, val_auroc=0.8, val_accuracy=0.95)
     run_trial(written, epochs=1, val_auroc=0.6)
-    written.end_early(2, "for the test", {"val_accuracy": 0.95})
+    written.end_early(2, "for the test")
     written.fail(written.ask().number, "epoch 1: train_loss is nan")
     run_trial(written, epochs=1, val_auroc=0.9)
     return written

@@ -69,7 +69,7 @@ def test_points_that_are_asked_for_later_and_ends_of_budgets_are_taken_as_record
     own = sweep("search.pruner=none")
     own.enqueue([{"mixing_alpha": 3.0, "consistency_weight": 2.0, "outlier_ratio": 0.5}], {})
     own.ask()
-    own.end_early(own.ask().number, "time used up", {})
+    own.end_early(own.ask().number, "time used up")
 
     found = audit(own)
 

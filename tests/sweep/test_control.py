@@ -44,9 +44,9 @@ class Watcher:
 
 @pytest.fixture
 def control(ledger: Callable[..., Ledger]) -> MakeControl:
-    def make(*overrides: str, deadline_ms: int | None = None) -> SweepControl:
+    def make(*overrides: str) -> SweepControl:
         written = ledger("search.pruner=none", *overrides)
-        return SweepControl(written, Watcher(), import_path=Path("/specs"), deadline_ms=deadline_ms)
+        return SweepControl(written, Watcher(), import_path=Path("/specs"))
 
     return make
 
@@ -159,20 +159,36 @@ def test_a_process_that_died_too_often_fails_the_trial(control: MakeControl) -> 
 def test_when_the_time_is_up_the_running_trials_end_at_their_last_epoch(
     control: MakeControl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    running = control(deadline_ms=1000)
-    monkeypatch.setattr(module, "now_ms", lambda: 999)
+    running = control("budget.time=1h")
+    monkeypatch.setattr(Ledger, "wall_s", lambda ledger: 3599.0)
     for _ in range(2):
         start(running)
     running.on_report(epoch(1, 1))
     assert not running.time_is_up()
-    monkeypatch.setattr(module, "now_ms", lambda: 1000)
+    monkeypatch.setattr(Ledger, "wall_s", lambda ledger: 3600.0)
     assert running.time_is_up()
-    assert running.ledger.unfinished() == []
     assert running.ledger.trial(1).state == "pruned"
     assert running.ledger.trial(1).ended_by == "the sweep's time is used up"
 
 
-def test_without_a_deadline_the_time_is_never_up(control: MakeControl) -> None:
+def test_a_trial_whose_time_is_up_before_its_first_epoch_goes_on_with_more_time(
+    control: MakeControl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = control("budget.time=5s")
+    start(running)
+    assert not running.ledger.is_complete(), "it runs"
+    monkeypatch.setattr(Ledger, "wall_s", lambda ledger: 5.0)
+    assert running.time_is_up()
+    assert running.ledger.is_complete(), "nothing may run any more"
+    assert [one.number for one in running.ledger.unfinished()] == [0]
+    assert running.ledger.num_failed() == 0, "more failed trials than allowed is exit code 3"
+
+    running.ledger.set_attr("budget", {"time_s": 10.0, "trials": None})
+    assert not running.ledger.is_complete()
+    assert not running.time_is_up()
+
+
+def test_without_a_budget_of_time_it_is_never_up(control: MakeControl) -> None:
     assert not control().time_is_up()
 
 
@@ -222,26 +238,6 @@ def test_what_a_hook_raises_is_kept_and_stops_the_sweep(
     with running.fatal_errors():
         raise ZeroDivisionError
     assert running.fatal is error, "the first one is the cause"
-
-
-def test_time_that_is_up_before_a_resumed_trial_reports_ends_it_against_the_recorded_baseline(
-    control: MakeControl, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    first = control()
-    start(first)
-    first.on_report(epoch(0, 1))
-    ledger = first.ledger
-    ledger.set_attr("baseline", "key")
-    record = ledger.folder.home / "baselines" / "key" / "record.json"
-    record.parent.mkdir(parents=True)
-    record.write_text(
-        json.dumps({"epochs": [{"epoch": 1, "metrics": {"val_accuracy": 0.95}, "time_ms": 1}]}),
-        encoding="utf-8",
-    )
-    monkeypatch.setattr(module, "now_ms", lambda: 1000)
-    resumed = control(deadline_ms=1000)
-    assert resumed.time_is_up()
-    assert resumed.fatal is None and resumed.ledger.trial(0).state == "pruned"
 
 
 def test_deaths_of_a_process_are_counted_over_all_runs(control: MakeControl) -> None:

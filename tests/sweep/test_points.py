@@ -20,15 +20,9 @@ METHODS = (
 )
 
 
-def points_of(spec: Spec) -> Points:
-    points = Points.of(spec)
-    assert points is not None
-    return points
-
-
 @pytest.mark.parametrize(("settings", "size"), [(SMALL, 24), ((METHODS,), 8)])
 def test_every_point_has_one_number(spec: MakeSpec, settings: tuple[str, ...], size: int) -> None:
-    points = points_of(spec(*settings))
+    points = Points.of(spec(*settings))
     every = [points.at(index) for index in range(points.size)]
     assert points.size == num_points(spec(*settings)) == size
     assert len({tuple(sorted(point.items())) for point in every}) == size
@@ -37,14 +31,29 @@ def test_every_point_has_one_number(spec: MakeSpec, settings: tuple[str, ...], s
 
 
 def test_a_method_has_its_own_parameters_only(spec: MakeSpec) -> None:
-    points = points_of(spec(METHODS))
+    points = Points.of(spec(METHODS))
     every = [points.at(index) for index in range(points.size)]
     assert sum(point["method"] == "baseline" for point in every) == 2
     assert all(("mixing_alpha" in point) == (point["method"] == "logit_mixoe") for point in every)
 
 
+def test_a_method_with_a_range_is_left_out_of_the_points(spec: MakeSpec) -> None:
+    mixed = spec(
+        "space={method: {choices: [logit_mixoe, baseline, outlier_exposure]}, "
+        "mixing_alpha: {low: 0.1, high: 10}}"
+    )
+    points = Points.of(mixed)
+    assert [points.at(index) for index in range(points.size)] == [
+        {"method": "baseline"},
+        {"method": "outlier_exposure"},
+    ]
+    assert points.endless == ("logit_mixoe",)
+    assert points.index({"method": "logit_mixoe", "mixing_alpha": 1.0}) is None
+    assert num_points(mixed) is None, "one part of it is continuous"
+
+
 def test_steps_are_decimal_and_what_lies_between_them_is_no_point(spec: MakeSpec) -> None:
-    points = points_of(spec(*SMALL))
+    points = Points.of(spec(*SMALL))
     values = {points.at(index)["consistency_weight"] for index in range(points.size)}
     assert values == {0.0, 0.1, 0.2, 0.3}
     point = points.at(5)
@@ -56,7 +65,7 @@ def test_steps_are_decimal_and_what_lies_between_them_is_no_point(spec: MakeSpec
 
 
 def test_a_continuous_space_has_no_points(spec: MakeSpec) -> None:
-    assert Points.of(spec(SMALL[0])) is None
+    assert Points.of(spec(SMALL[0])).size == 0
     assert num_points(spec()) is None
 
 
@@ -68,7 +77,7 @@ def test_a_grid_of_a_hundred_million_points_costs_nothing(spec: MakeSpec) -> Non
         "space.outlier_ratio={choices: [0.5]}",
     )
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    tried = Tried(points_of(wide))
+    tried = Tried(Points.of(wide))
     assert tried.points.size == 10_000 * 10_001
     for _ in range(200):
         point = tried.next()
@@ -79,7 +88,7 @@ def test_a_grid_of_a_hundred_million_points_costs_nothing(spec: MakeSpec) -> Non
 
 
 def test_the_next_point_is_one_that_was_not_tried_until_there_is_none(spec: MakeSpec) -> None:
-    tried = Tried(points_of(spec(*SMALL)))
+    tried = Tried(Points.of(spec(*SMALL)))
     tried.add({"mixing_alpha": 7})
     assert len(tried) == 0, "not of this space"
     while (point := tried.next()) is not None:

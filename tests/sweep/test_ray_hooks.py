@@ -47,7 +47,7 @@ CLUSTER: Any = SimpleNamespace(
 def control(ledger: Callable[..., Ledger]) -> Callable[..., SweepControl]:
     def make(*overrides: str) -> SweepControl:
         written = ledger("search.pruner=none", "train.epochs=2", *overrides)
-        made = SweepControl(written, QUIET, import_path=Path("/specs"), deadline_ms=None)
+        made = SweepControl(written, QUIET, import_path=Path("/specs"))
         made.slots = 4
         write_baseline(made, "complete")
         return made

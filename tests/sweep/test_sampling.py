@@ -28,18 +28,20 @@ def of_space(name: str) -> tuple[str, ...]:
 
 
 def suggestions(
-    spec: Spec, count: int, *, told: State | None = State.COMPLETE
+    spec: Spec,
+    count: int,
+    *,
+    told: State | None = State.COMPLETE,
+    study: optuna.Study | None = None,
 ) -> list[dict[str, Any]]:
     """What a sweep is suggested, one trial after the other; untold they all run at once."""
-    study, found = optuna.create_study(direction="maximize"), []
-    points = Points.of(spec)
-    tried = None if points is None else Tried(points)
+    study, found = study or optuna.create_study(direction="maximize"), []
+    tried = Tried(Points.of(spec))
     asked = Suggestions(spec, tried)
     for number in range(count):
         trial = asked.ask(study, number)
         found.append(dict(trial.params))
-        if tried is not None:
-            tried.add(trial.params)
+        tried.add(trial.params)
         if told is not None:
             study.tell(trial, float(number % 3) if told is State.COMPLETE else None, state=told)
     return found
@@ -47,7 +49,6 @@ def suggestions(
 
 def all_points(spec: Spec) -> list[dict[str, Any]]:
     points = Points.of(spec)
-    assert points is not None
     return [points.at(index) for index in range(points.size)]
 
 
@@ -143,6 +144,23 @@ def test_a_grid_without_a_number_of_trials_ends_when_it_is_covered(
         run_trial(written)
     assert written.exhausted() is not None
     assert written.is_complete()
+
+
+@pytest.mark.parametrize("name", ["tpe", "random", "qmc", "nsga2"])
+def test_a_method_without_parameters_is_suggested_once(spec: MakeSpec, name: str) -> None:
+    chosen = spec(
+        f"search.sampler={name}",
+        "space={method: {choices: [logit_mixoe, baseline, energy_oe]}, "
+        "mixing_alpha: {low: 0.1, high: 10, log: true}, m_in: {choices: [-20, -10]}}",
+    )
+    study = optuna.create_study()
+    study.enqueue_trial({"method": "baseline"})
+    found = suggestions(chosen, 24, study=study)
+
+    finite = [tuple(point.values()) for point in found if point["method"] != "logit_mixoe"]
+    assert len(finite) == len(set(finite)) == 3
+    assert found[0] == {"method": "baseline"}, "as it was given"
+    assert len({point.get("mixing_alpha") for point in found}) == 22, "the others are all different"
 
 
 def test_values_stay_within_their_distributions(spec: MakeSpec) -> None:

@@ -68,7 +68,7 @@ def apply(ledger: Ledger, step: tuple[Any, ...]) -> None:
         elif what == "fail":
             ledger.fail(number, "no")
         elif what == "end":
-            ledger.end_early(number, "the time is used up", BASELINE)
+            ledger.end_early(number, "the time is used up")
         else:
             ledger.count_retry(number)
 
@@ -109,7 +109,7 @@ def kept(ledger: Ledger) -> dict[str, Any]:
         "last_ms": standing.last_ms,
         "ranked": list(standing.ranking),
         "front": sorted(standing.ranking.front()),
-        "points": None if standing.tried is None else len(standing.tried),
+        "points": len(standing.tried),
     }
 
 

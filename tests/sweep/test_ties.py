@@ -37,7 +37,7 @@ def end(control: SweepControl, shift: float, noise: float = 0.3) -> int:
 @pytest.fixture
 def control(ledger: Callable[..., Ledger]) -> SweepControl:
     opened = ledger("search.pruner=none", "tracking.best_checkpoints=2")
-    return SweepControl(opened, Observer(), import_path=NOWHERE, deadline_ms=None)
+    return SweepControl(opened, Observer(), import_path=NOWHERE)
 
 
 def test_the_trials_that_cannot_be_told_apart_from_the_best_are_marked(
@@ -64,7 +64,7 @@ def test_the_scores_go_with_the_checkpoint_but_for_those_of_the_defaults(
 
 def test_of_objectives_that_are_no_auroc_nothing_is_said(ledger: Callable[..., Ledger]) -> None:
     opened = ledger("search.pruner=none", "objective={metric: val_accuracy}")
-    control = SweepControl(opened, Observer(), import_path=NOWHERE, deadline_ms=None)
+    control = SweepControl(opened, Observer(), import_path=NOWHERE)
     end(control, 0.0)
     assert [row["tied"] for row in view.leaderboard(opened)] == [None]
 
