@@ -4,7 +4,9 @@ nothing, writes nothing.
 
 from __future__ import annotations
 
+import shutil
 import statistics
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +19,14 @@ from lmoe_tune.home import resolve_home
 from lmoe_tune.memory_plan import memory_plan
 from lmoe_tune.spec import LoadedSpec, Spec
 from lmoe_tune.spec.outliers import mean_outlier_ratio
-from lmoe_tune.sweep.budget import Budget, BudgetChange, change_of
+from lmoe_tune.sweep.budget import Budget, BudgetChange, change_of, why_complete
 from lmoe_tune.sweep.folder import SweepFolder
+from lmoe_tune.sweep.ledger import Ledger, Suggestion
+from lmoe_tune.sweep.lifecycle import budget_now, continued
 from lmoe_tune.sweep.nodes import Capacity, slots_of
 from lmoe_tune.sweep.readiness import machine_for
-from lmoe_tune.sweep.sampling import first_suggestions
-from lmoe_tune.sweep.warm_start import Source, would_take
+from lmoe_tune.sweep.view import counts_of
+from lmoe_tune.sweep.warm_start import Source, sources_of, warm_started
 from lmoe_tune.training.baseline_record import baseline_key, read_baseline_record
 from lmoe_tune.training.platform import gpu_bytes, resolve_platform
 
@@ -37,14 +41,23 @@ class DryRun:
     """With the settings filled in that this machine decides."""
     trials: int | None
     """How many in all; None if the budget does not count them."""
+    started: Mapping[str, int]
+    """How many of them there are already, by their state; those that are `running` continue."""
+    left: int | None
+    """How many are still to be trained, or to continue; None if nothing counts them."""
+    complete: str | None
+    """Why none is left, and how to extend the sweep."""
     sources: Sequence[Source]
     """Other sweeps that points are taken from."""
     machine: Capacity
     slots: int
     """How many trials run at a time."""
+    numbers: Sequence[int]
+    """Of the next trials: first those that continue."""
     configurations: Sequence[Mapping[str, Any]]
-    """The parameters of the first trials."""
+    """Their parameters."""
     cost: Mapping[str, Any]
+    """Of what is left."""
     memory: str | None
     """How much memory a trial needs, in words, if that is known."""
 
@@ -53,6 +66,8 @@ class DryRun:
         return {
             "sweep": self.spec.name,
             "trials": self.trials,
+            "started": self.started,
+            "left": self.left,
             "slots": self.slots,
             "configurations": self.configurations,
             "cost": self.cost,
@@ -64,7 +79,7 @@ def dry_run(
     spec: LoadedSpec | str | Path,
     *,
     home: str | Path | None = None,
-    trials: int | None = None,
+    trials: str | int | None = None,
     time: str | float | None = None,
     gpu_hours: float | None = None,
 ) -> DryRun:
@@ -72,7 +87,8 @@ def dry_run(
 
     Raises:
         SpecError: the spec has problems; all of them are in it.
-        UsageError: a trial is too large for this machine, or an argument is not as it must be.
+        UsageError: a trial is too large for this machine, an argument is not as it must be, or there
+            is a sweep of that name with another spec.
     """
     change = change_of(trials=trials, time=time, gpu_hours=gpu_hours)
     if not isinstance(spec, LoadedSpec):
@@ -80,18 +96,83 @@ def dry_run(
     return foreseen(spec, change, resolve_home(home))
 
 
-def foreseen(loaded: LoadedSpec, change: BudgetChange, home: Path) -> DryRun:
+def foreseen(
+    loaded: LoadedSpec,
+    change: BudgetChange,
+    home: Path,
+    *,
+    fresh: bool = False,
+    allow_changes: bool = False,
+) -> DryRun:
     """`dry_run`, after all its arguments were read and checked."""
-    wanted = resolve_platform(loaded.spec)
-    spec, sources = would_take(wanted, SweepFolder(home, wanted.name))
-    trials = change.applied(Budget.of(spec)).trials
+    folder = SweepFolder(home, loaded.spec.name)
+    if fresh or not folder.exists():
+        recorded = None
+        spec, sources = warm_started(resolve_platform(loaded.spec), home)
+    else:
+        spec = continued(folder, loaded.spec, allow_changes=allow_changes).spec
+        recorded = Ledger.reading(folder, spec)
+        sources = sources_of(recorded)
+
     machine = machine_for(spec.resources)
     slots = slots_of([machine], spec.resources, spec.search.max_concurrent)
-    configurations = first_suggestions(spec, min(NUM_SHOWN, trials or NUM_SHOWN))
+    with tempfile.TemporaryDirectory(prefix="lmoe-tune-dry-run-") as scratch:
+        ledger = _copied(recorded, SweepFolder(Path(scratch), spec.name), spec)
+        budget = budget_now(ledger, change, Budget.of(loaded.spec))
+        ledger.set_attr("budget", vars(budget))
+        started, left, used = counts_of(ledger), _num_left(ledger), ledger.exhausted()
+        complete = None
+        if used is not None and ledger.is_complete():
+            complete = why_complete(used, spec.name, home)
+        following = _next_trials(ledger)
+
     plan = memory_plan(spec, loaded.folder)
-    memory = None if plan is None else plan.compared(gpu_bytes())
-    cost = estimate(spec, trials, slots, home)
-    return DryRun(spec, trials, sources, machine, slots, configurations, cost, memory)
+    return DryRun(
+        spec=spec,
+        trials=budget.trials,
+        started=started,
+        left=left,
+        complete=complete,
+        sources=sources,
+        machine=machine,
+        slots=slots,
+        numbers=[one.number for one in following],
+        configurations=[one.params for one in following],
+        cost=estimate(spec, left, slots, home),
+        memory=None if plan is None else plan.compared(gpu_bytes()),
+    )
+
+
+def _copied(recorded: Ledger | None, scratch: SweepFolder, spec: Spec) -> Ledger:
+    """A copy to ask for the next trials: with what there is, they are what a search would get."""
+    scratch.path.mkdir(parents=True)
+    if recorded is not None:
+        shutil.copyfile(recorded.folder.ledger, scratch.ledger)
+    return Ledger.writing(scratch, spec)
+
+
+def _num_left(ledger: Ledger) -> int | None:
+    """Trials that are still to be trained, or to continue; None if nothing counts them."""
+    unfinished = len(ledger.standing.running)
+    if ledger.exhausted() is not None:
+        return unfinished
+
+    usage, bounds = ledger.usage(), list[int]()
+    if ledger.budget.trials is not None:
+        bounds.append(ledger.budget.trials - usage.trials)
+    if ledger.num_points is not None:
+        bounds.append(ledger.num_points - usage.points)
+    if not bounds:
+        return None
+    return unfinished + usage.waiting_retries + max(0, min(bounds))
+
+
+def _next_trials(ledger: Ledger) -> list[Suggestion]:
+    """The first few: those that continue, and then as they are suggested now."""
+    found = ledger.unfinished()[:NUM_SHOWN]
+    while len(found) < NUM_SHOWN and ledger.exhausted() is None:
+        found.append(ledger.ask())
+    return found
 
 
 def estimate(spec: Spec, trials: int | None, slots: int, home: Path) -> dict[str, Any]:
@@ -108,7 +189,7 @@ def estimate(spec: Spec, trials: int | None, slots: int, home: Path) -> dict[str
     cost = {
         "images trained per trial": per_trial,
         "images evaluated per trial": evaluated * spec.train.epochs,
-        "images trained in all": per_trial * trials if trials else "unlimited",
+        "images trained in all": "unlimited" if trials is None else per_trial * trials,
         "baseline images": images["train"] * spec.model.baseline.epochs,
         "seconds per trial": "not known before the baseline is trained",
         "hours in all": "not known",
@@ -120,7 +201,7 @@ def estimate(spec: Spec, trials: int | None, slots: int, home: Path) -> dict[str
         epoch_s = statistics.median(epoch["metrics"]["epoch_s"] for epoch in record["epochs"])
         cost["seconds per trial"] = trial_s = epoch_s * per_trial / images["train"]
         baseline_s = epoch_s * (spec.model.baseline.epochs - len(record["epochs"]))
-        if trials:
+        if trials is not None:
             cost["hours in all"] = (baseline_s + trial_s * trials / slots) / 3600
     return cost | _gpu_hours(spec, trials, slots, trial_s, baseline_s)
 
@@ -134,7 +215,7 @@ def _gpu_hours(
     name = "GPU-hours reserved in all"
     if not spec.resources.gpu:
         return {}
-    if not trials:
+    if trials is None:
         return {name: "as many as budget.gpu_hours or budget.time allow"}
     if trial_s is not None:
         reserved_s = baseline_s * min(slots, trials) + trial_s * trials

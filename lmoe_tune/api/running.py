@@ -22,9 +22,9 @@ from lmoe_tune.sweep.budget import (
     Budget,
     BudgetChange,
     change_of,
-    how_to_extend,
     refuse_useless,
     seconds,
+    why_complete,
 )
 from lmoe_tune.sweep.cluster import is_local, refuse_unusable
 from lmoe_tune.sweep.folder import SweepFolder
@@ -46,7 +46,7 @@ def search(
     home: str | Path | None = None,
     name: str | None = None,
     overrides: Sequence[str] = (),
-    trials: int | None = None,
+    trials: str | int | None = None,
     time: str | float | None = None,
     gpu_hours: float | None = None,
     fresh: bool = False,
@@ -71,7 +71,7 @@ def search(
         home: where sweeps are kept; None is LMOE_TUNE_HOME, else ./lmoe_runs.
         name: the sweep's name; the spec's by default.
         overrides: `a.b=v` each; for a spec that is not loaded yet.
-        trials: how many in all, instead of the budget's.
+        trials: how many in all, instead of the budget's; "+8" for eight more.
         time: wall time of all runs together, in seconds or as "8h".
         gpu_hours: of all runs together.
         fresh: start again from nothing; the old sweep is set aside.
@@ -204,8 +204,7 @@ class _Run:
         if ledger.is_complete():
             used = ledger.exhausted()
             assert used is not None, "complete, and nothing is used up"
-            how = how_to_extend(used, folder.name, folder.home)
-            say(f"the sweep '{folder.name}' is complete: {used}; {how}")
+            say(why_complete(used, folder.name, folder.home))
             if not view.is_delivered(ledger) and not projector.deliver_rest(
                 ledger, uri, say, self._delivered
             ):

@@ -28,10 +28,21 @@ def print_preview(found: DryRun) -> None:
         f"device {spec.train.device}, precision {spec.train.precision}{compiled}, "
         f"{spec.train.threads} thread(s) a trial"
     )
+    if any(found.started.values()):
+        counts = dict(found.started)
+        counts["unfinished"] = counts.pop("running")
+        started = ", ".join(f"{count} {state}" for state, count in counts.items())
+        left = "" if found.left is None else f"; {found.left} left to train"
+        typer.echo(f"started already: {started}{left}")
+    if found.complete is not None:
+        typer.echo(found.complete)
+        return
+
     sampler = f"sampler {spec.search.sampler}, seed {spec.search.seed}"
-    typer.echo(f"\nfirst configurations (later ones depend on results; {sampler}):")
+    typer.echo(f"\nnext configurations (later ones depend on results; {sampler}):")
     columns = list(spec.space)
-    rows = [[str(place), *cells_of(row, columns)] for place, row in enumerate(found.configurations)]
+    following = zip(found.numbers, found.configurations, strict=True)
+    rows = [[str(number), *cells_of(row, columns)] for number, row in following]
     print_table(rows, ["trial", *columns])
     for line in in_words(found.sources):
         typer.echo(line)

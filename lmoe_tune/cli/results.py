@@ -21,6 +21,7 @@ from lmoe_tune.cli.lines import Lines
 from lmoe_tune.cli.options import FormatOption, HomeOption, NameArgument, resolve_home
 from lmoe_tune.cli.output import as_lines, openings_line, print_row, print_rows, say, shown
 from lmoe_tune.errors import UsageError
+from lmoe_tune.records import in_words
 from lmoe_tune.wording import first_few, printable
 
 app = typer.Typer()
@@ -40,9 +41,14 @@ def list_sweeps(form: FormatOption = "table", home: HomeOption = None) -> None:
         return
 
     flat = [view.flattened(row) for row in rows]
+    counts: Sequence[str] = COUNTS
     if form == "table":
-        flat = [row | {"started": _minute(row.get("started"))} for row in flat]
-    print_rows(flat, ("sweep", "state", "planned", *COUNTS, "started"), form, rows)
+        counts = ["unfinished" if name == "running" else name for name in COUNTS]
+        flat = [
+            row | {"started": _minute(row.get("started")), "unfinished": row.get("running")}
+            for row in flat
+        ]
+    print_rows(flat, ("sweep", "state", "planned", *counts, "started"), form, rows)
 
 
 def _minute(time: str | None) -> str | None:
@@ -72,11 +78,17 @@ def status(
             _watch(where, name)
         return
     found = sweep_to_read(where, name).summary()
-    print_row(view.flattened(found), form, found)
+    flat = view.flattened(found)
+    print_row(_in_words(flat) if form == "table" else flat, form, found)
     if form == "table":
         _say_openings(found["test_openings"])
         if found["state"] == "interrupted":
             say(f"to resume: {advice.resume(name, home=where)}")
+
+
+def _in_words(flat: dict[str, Any]) -> dict[str, Any]:
+    """The same with the word for trials that have not ended."""
+    return {in_words(key, flat["state"]): value for key, value in flat.items()}
 
 
 def _within_the_window(text: str) -> str:
@@ -93,11 +105,12 @@ def _watch(home: Path, name: str) -> None:
 
     sweep, before = sweep_to_read(home, name), ""
     while True:
-        flat = view.flattened(sweep.summary())
+        flat = _in_words(view.flattened(sweep.summary()))
         if sys.stdout.isatty():
             sys.stdout.write(f"\x1b[H\x1b[J{_within_the_window(as_lines(flat))}\n")
         else:
-            line = ", ".join(f"{key} {shown(flat[key])}" for key in ("state", *COUNTS))
+            keys = [in_words(key, flat["state"]) for key in ("state", *COUNTS)]
+            line = ", ".join(f"{key} {shown(flat[key])}" for key in keys)
             if line != before:
                 sys.stdout.write(f"{line}\n")
             before = line
@@ -122,6 +135,8 @@ def leaderboard(name: NameArgument, form: FormatOption = "table", home: HomeOpti
     tied = ("tied",) if any(row["tied"] is not None for row in rows) else ()
     told = ("trial", "state", "value", *tied, *pareto, "feasible", *metrics, *sweep.spec.space)
     if form == "table":
+        state = sweep.state
+        flat = [row | {"state": in_words(row["state"], state)} for row in flat]
         print_rows(flat, (*told, "epochs"), form)
         _say_failures(rows)
     else:

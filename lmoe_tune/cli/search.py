@@ -77,7 +77,7 @@ def search(
         str | None, typer.Option(help="The sweep's name; the spec's by default.")
     ] = None,
     trials: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Number of trials in all.")
+        str | None, typer.Option(metavar="N", help="Number of trials in all, or +N for N more.")
     ] = None,
     time: Annotated[
         str | None,
@@ -113,7 +113,7 @@ def search(
         from lmoe_tune.api.dry_run import foreseen
         from lmoe_tune.cli.dry_run import print_preview
 
-        found = foreseen(loaded, change, where)
+        found = foreseen(loaded, change, where, fresh=fresh, allow_changes=allow_changes)
         if json:
             print_json(found.document())
         else:

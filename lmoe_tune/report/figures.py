@@ -19,7 +19,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from lmoe_tune import advice
-from lmoe_tune.records import TrialRecord
+from lmoe_tune.records import TrialRecord, in_words
 from lmoe_tune.report.answers import LAMBDAS, Answers, Compared
 from lmoe_tune.report.facts import Confirmation, Facts, Floats
 from lmoe_tune.spec import METHOD
@@ -114,7 +114,8 @@ def _history(facts: Facts, compared: Compared) -> Figure:
         some = [number for number in some if number in valued]
         look: dict[str, Any] = {"marker": marker, "facecolors": face, "edgecolors": edge, "s": 26}
         if some:
-            axes.scatter(some, [valued[number] for number in some], label=state, zorder=3, **look)
+            look["label"] = in_words(state, str(facts.summary["state"]))
+            axes.scatter(some, [valued[number] for number in some], zorder=3, **look)
     failed = [trial.number for trial in facts.trials if trial.state == "failed"]
     if failed:
         floor = [min(valued.values())] * len(failed)
@@ -203,7 +204,7 @@ def _slices(facts: Facts, compared: Compared) -> Figure:
         axes.set_visible(False)
     handles = [
         Line2D([], [], marker="o", linestyle="", color=BLUE, label="complete"),
-        Line2D([], [], marker="x", linestyle="", color=BLUE, label="pruned or running"),
+        Line2D([], [], marker="x", linestyle="", color=BLUE, label="pruned or unfinished"),
     ]
     figure.legend(handles=handles, loc="outside upper right", ncols=2)
     return figure

@@ -18,6 +18,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from lmoe_tune import advice
+from lmoe_tune.records import in_words
 from lmoe_tune.report.facts import Facts
 from lmoe_tune.report.figures import Drawing
 from lmoe_tune.spec.metrics import TEST_METRICS
@@ -67,7 +68,7 @@ def make_page(
     return template.render(
         summary=summary,
         spec=facts.spec,
-        counts=_counts(summary["trials"]),
+        counts=_counts(summary["trials"], str(summary["state"])),
         now=moment(datetime.now(UTC)),
         policy=POLICY,
         wide=WIDE,
@@ -113,13 +114,14 @@ def _embedded(facts: Facts, document: Mapping[str, Any] | None) -> Markup:
     return Markup(json.dumps(data, default=str).replace("<", "\\u003c"))
 
 
-def _counts(trials: Mapping[str, Any]) -> str:
+def _counts(trials: Mapping[str, Any], sweep_state: str) -> str:
     started = sum(trials[state] for state in STATES)
     if trials["planned"]:
         planned = f" of {trials['planned']}"
     else:
         planned = ""
-    return f"{started}{planned} trials: {', '.join(f'{trials[state]} {state}' for state in STATES)}"
+    counts = [f"{trials[state]} {in_words(state, sweep_state)}" for state in STATES]
+    return f"{started}{planned} trials: {', '.join(counts)}"
 
 
 def moment(when: datetime) -> str:
@@ -196,7 +198,7 @@ def _trials(facts: Facts) -> Table:
     cells = [
         [
             _number(row["trial"]),
-            _text(row["state"]),
+            _text(in_words(row["state"], facts.summary["state"])),
             _number(row["value"]),
             _text(_yes_or_no(row["feasible"])),
             _text(_yes_or_no(row.get("tied"))),

@@ -199,6 +199,11 @@ def refuse_useless(
     )
 
 
+def why_complete(used: UsedUp, name: str, home: Path) -> str:
+    """Why nothing of a sweep is left to do, and how it can be continued."""
+    return f"the sweep '{name}' is complete: {used}; {how_to_extend(used, name, home)}"
+
+
 def how_to_extend(used: UsedUp, name: str, home: Path) -> str:
     """How a complete sweep can be continued."""
     more = used.extended_by

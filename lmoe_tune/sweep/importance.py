@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial, create_trial
 
 from lmoe_tune.records import TrialRecord
 from lmoe_tune.sweep.ledger import Ledger
-from lmoe_tune.sweep.study import study_in_memory
+from lmoe_tune.sweep.study import new_study
 
 MIN_TRIALS = 4  # with fewer, a forest has nothing to split
 MAX_TRIALS = 100  # the cost grows with the square: 2 s of CPU for these, minutes for 5,000
@@ -51,7 +51,7 @@ def importances(ledger: Ledger) -> dict[str, float]:
 
 def _study_of(ledger: Ledger, trials: Sequence[TrialRecord]) -> optuna.Study:
     """A study in memory with these trials."""
-    study = study_in_memory(ledger.spec.objective.directions)
+    study = new_study(ledger.spec.objective.directions)
     study.add_trials([_frozen(trial) for trial in trials])
     return study
 

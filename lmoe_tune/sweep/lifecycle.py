@@ -87,10 +87,19 @@ def prepare(
         refuse_lost_ledger(folder)
         return Prepared(ready, sources=tuple(sources))
 
+    return continued(folder, loaded.spec, allow_changes=allow_changes)
+
+
+def continued(folder: SweepFolder, wanted: Spec, *, allow_changes: bool = False) -> Prepared:
+    """The spec with which a sweep that exists goes on.
+
+    Raises:
+        UsageError: it was started with another spec (with a line per difference).
+    """
     frozen = view.read_spec(folder)
-    differences = diff(frozen, loaded.spec)
+    differences = diff(frozen, wanted)
     if not differences:
-        return Prepared(with_run_settings(frozen, loaded.spec))
+        return Prepared(with_run_settings(frozen, wanted))
     lines = "\n".join(f"  {line}" for line in differences)
     if not allow_changes:
         raise UsageError(
@@ -98,8 +107,8 @@ def prepare(
             "Start another sweep with --name, or this one again with --fresh (the old one is set aside), or "
             f"continue anyway with {advice.ALLOW_CHANGES}, which the sweep records"
         )
-    _refuse_incomparable(frozen, loaded.spec)
-    settled = resolve_platform(with_settled(frozen, loaded.spec))
+    _refuse_incomparable(frozen, wanted)
+    settled = resolve_platform(with_settled(frozen, wanted))
     return Prepared(settled, changes=tuple(differences))
 
 
@@ -232,13 +241,20 @@ def settle(
         "code": code,
         "baseline": baseline_key(ledger.spec, fingerprint),
     }
-    budget = ledger.budget
     if spec_budget is not None:
         attrs["spec_budget"] = vars(spec_budget)
-        if ledger.attrs.get("spec_budget", attrs["spec_budget"]) != attrs["spec_budget"]:
-            budget = spec_budget
-    attrs["budget"] = vars(change.applied(budget, ledger.usage()))
+    attrs["budget"] = vars(budget_now(ledger, change, spec_budget))
     ledger.set_attrs(attrs)
+
+
+def budget_now(ledger: Ledger, change: BudgetChange, spec_budget: Budget | None) -> Budget:
+    """What a sweep may use in its next run; see `settle`."""
+    budget = ledger.budget
+    if spec_budget is not None:
+        before = ledger.get(schema.SPEC_BUDGET)
+        if before not in (None, vars(spec_budget)):
+            budget = spec_budget
+    return change.applied(budget, ledger.usage())
 
 
 def refuse_unusable(home: Path) -> None:

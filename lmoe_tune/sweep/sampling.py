@@ -21,9 +21,8 @@ from lmoe_tune import advice
 from lmoe_tune.data.splits import derived_seed
 from lmoe_tune.errors import UsageError
 from lmoe_tune.spec import METHOD, Distribution, Spec
-from lmoe_tune.sweep.points import Points, Tried, names_for
+from lmoe_tune.sweep.points import Tried, names_for
 from lmoe_tune.sweep.remarks import POPULATION
-from lmoe_tune.sweep.study import study_in_memory
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -82,21 +81,6 @@ class Suggestions:
         for name in names_for(self._spec, method):
             _suggest(trial, name, self._distributions[name])
         return trial
-
-
-def first_suggestions(spec: Spec, count: int) -> list[dict[str, Any]]:
-    """The parameters of a sweep's first trials, for those that do not depend on results."""
-    study = study_in_memory(spec.objective.directions)
-    for point in spec.search.start_from:
-        study.enqueue_trial(dict(point))
-    tried = Tried(Points.of(spec))
-    suggestions, found = Suggestions(spec, tried), []
-    for number in range(count):
-        if len(tried) == tried.points.in_all:
-            break
-        found.append(dict(suggestions.ask(study, number).params))
-        tried.add(found[-1])
-    return found
 
 
 class KeptSpaceSampler(optuna.samplers.TPESampler):

@@ -29,11 +29,6 @@ def new_study(directions: Sequence[Direction], **options: Any) -> optuna.Study:
         optuna.logging.set_verbosity(before)  # the user may use Optuna, too
 
 
-def study_in_memory(directions: Sequence[Direction]) -> optuna.Study:
-    """A new study that is written nowhere."""
-    return new_study(directions)
-
-
 class LedgerStorage(JournalStorage):
     """Optuna's journal storage, which does not look at all trials to find those that wait."""
 

@@ -95,12 +95,11 @@ def summary(ledger: Ledger) -> dict[str, Any]:
     """What `search --json` and `status --format json` print, and `list --format json` of each
     sweep.
     """
-    counts = {name: ledger.standing.counts[name] for name in COUNTED}
     tracking = tracking_of(ledger)
     return {
         "sweep": ledger.folder.name,
         "state": state_of(ledger),
-        "trials": {"planned": ledger.budget.trials, **counts},
+        "trials": {"planned": ledger.budget.trials, **counts_of(ledger)},
         "best": best_of(ledger),
         "tracking_uri": tracking.uri,
         "experiment_id": tracking.experiment_id,
@@ -119,6 +118,11 @@ def summary(ledger: Ledger) -> dict[str, Any]:
         "wall_s": round(ledger.wall_s(), 3),
         "folder": str(ledger.folder.path),
     }
+
+
+def counts_of(ledger: Ledger) -> dict[str, int]:
+    """How many trials there are, by their state."""
+    return {name: ledger.standing.counts[name] for name in COUNTED}
 
 
 def flattened(document: Mapping[str, Any]) -> dict[str, Any]:

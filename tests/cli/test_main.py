@@ -172,7 +172,7 @@ def test_the_version_is_printed(cli: Cli) -> None:
         (("search", "digits", "--time", "soon"), "time is 'soon', but must be a duration"),
         (("resume", "--trials", "many"), "trials is 'many'"),
         (("resume", "--trials", "-3"), "trials is '-3'"),
-        (("search", "digits", "--trials", "0"), "--trials"),
+        (("search", "digits", "--trials", "0"), "trials is '0', but must be +N"),
         (("search", "digits", "--set", "train.lr"), "train.lr"),
         (("search", "digits", "--set", "train.lr=fast"), "train.lr"),
         (("search", "digits", "--name", "../elsewhere"), "name"),
@@ -584,6 +584,26 @@ def test_status_holds_what_the_contract_promises(cli: Cli, sweep: Callable[..., 
     )
 
 
+def test_a_trial_of_an_interrupted_sweep_is_not_called_running(
+    cli: Cli, sweep: Callable[..., Ledger]
+) -> None:
+    ledger = sweep("half", 0.9, None)
+    assert ["interrupted", "1"] in [
+        line.split() for line in cli("status", "half").stdout.splitlines()
+    ]
+    shown = cli("status", "half").stdout + cli("leaderboard", "half").stdout + cli("list").stdout
+    assert "running" not in shown
+    assert [row.split()[:2] for row in cli("leaderboard", "half").stdout.splitlines()[1:]] == [
+        ["0", "complete"],
+        ["1", "interrupted"],
+    ]
+    assert (
+        json.loads(cli("leaderboard", "half", "--format", "json").stdout)[1]["state"] == "running"
+    )
+    with ledger.folder.locked():
+        assert "running" in cli("leaderboard", "half").stdout
+
+
 def test_a_uri_is_shown_without_its_password(cli: Cli, sweep: Callable[..., Ledger]) -> None:
     sweep("small", 0.8)
     done = cli(
@@ -721,7 +741,9 @@ def test_a_status_that_is_watched_ends_where_nobody_works_on_the_sweep(
     sweep("half", 0.9, None)
     done = cli("status", "half", "--watch")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("state interrupted, complete 1, pruned 0, failed 0, running 1")
+    assert done.stdout.startswith(
+        "state interrupted, complete 1, pruned 0, failed 0, interrupted 1"
+    )
     assert len(done.stdout.splitlines()) == 1
     assert cli("status", "half", "--watch", "--format", "json").returncode == 2
 

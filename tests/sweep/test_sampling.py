@@ -12,7 +12,7 @@ from lmoe_tune.spec import Spec
 from lmoe_tune.sweep.folder import SweepFolder
 from lmoe_tune.sweep.ledger import Ledger
 from lmoe_tune.sweep.points import Points, Tried
-from lmoe_tune.sweep.sampling import Suggestions, first_suggestions, make_sampler
+from lmoe_tune.sweep.sampling import Suggestions, make_sampler
 
 MakeSpec = Callable[..., Spec]
 SAMPLERS = ("tpe", "random", "qmc", "grid", "cmaes", "gp")
@@ -95,12 +95,15 @@ def test_a_grid_is_covered_once(spec: MakeSpec) -> None:
     assert found != all_points(chosen), "in an order of its own"
 
 
-def test_a_start_point_on_the_grid_is_not_tried_twice(spec: MakeSpec) -> None:
+def test_a_start_point_on_the_grid_is_not_tried_twice(spec: MakeSpec, folder: SweepFolder) -> None:
     chosen = spec(
         *of_space("grid"),
+        "budget.trials=30",
         "search.start_from=[{mixing_alpha: 1.0, consistency_weight: 1.0, outlier_ratio: 1.0}]",
     )
-    found = first_suggestions(chosen, 30)
+    written, found = Ledger.writing(folder, chosen), []
+    while written.exhausted() is None:
+        found.append(written.ask().params)
     assert found[0] == {"mixing_alpha": 1.0, "consistency_weight": 1.0, "outlier_ratio": 1.0}
     assert len(found) == 18 and all(point in found for point in all_points(chosen))
 

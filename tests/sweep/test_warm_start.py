@@ -17,7 +17,6 @@ from lmoe_tune.sweep.folder import SweepFolder
 from lmoe_tune.sweep.ledger import Ledger
 from lmoe_tune.sweep.lifecycle import first_attrs, prepare, write_records
 from lmoe_tune.sweep.rebuild import rebuild, write_about
-from lmoe_tune.sweep.sampling import first_suggestions
 from lmoe_tune.sweep.view import read_sweep, summary
 from lmoe_tune.sweep.warm_start import in_words, sources_of
 from trainables import declarations
@@ -279,15 +278,22 @@ def test_check_names_a_missing_source_although_a_sweep_of_that_name_is_there(
         check(str(path), ["warm_start=[nosuch]"], str(home))
 
 
-def test_the_points_of_a_source_are_not_drawn_once_more() -> None:
+def test_the_points_of_a_source_are_not_drawn_once_more(tmp_path: Path) -> None:
     """Both have the same seed, and a suggestion depends on it and on the trial's number."""
     path = Path(__file__).parents[2] / "search_spaces" / "digits.yaml"
     digits_spec = load_spec(path, declarations=declarations()).spec
     after = digits_spec.model_copy(update={"warm_start": ("old",)})
-    source, drawn = first_suggestions(digits_spec, 6), first_suggestions(after, 6)
+    source, drawn = asked(digits_spec, tmp_path / "one"), asked(after, tmp_path / "other")
     given = len(digits_spec.search.start_from)
     assert source[:given] == drawn[:given]
     assert all(point not in source for point in drawn[given:])
+
+
+def asked(spec: Spec, home: Path) -> list[dict[str, object]]:
+    folder = SweepFolder(home, "new")
+    folder.path.mkdir(parents=True)
+    ledger = Ledger.writing(folder, spec)
+    return [ledger.ask().params for _ in range(6)]
 
 
 def source_params(home: Path, number: int) -> dict[str, object]:
