@@ -17,7 +17,7 @@ from pathlib import Path
 from lmoe_tune import checkpoint
 from lmoe_tune.records import TrialRecord
 from lmoe_tune.sweep.folder import SweepFolder
-from lmoe_tune.sweep.lines import encode
+from lmoe_tune.sweep.lines import as_text, encode_text
 
 MARK = "LMOE_TUNE_BENCH"  # in the environment of a driver, so also of every process that descends from it
 POLL_S = 0.003
@@ -246,7 +246,9 @@ def tear(ledger: Path, rng: random.Random) -> None:
         "user_attr": {"torn": "x" * rng.randrange(200)},
     }
     number = ledger.read_bytes().count(b"\n")
-    lines = b"".join(encode(record, number=number + place, left=3 - place) for place in range(3))
+    lines = b"".join(
+        encode_text(as_text(record), number=number + place, left=3 - place) for place in range(3)
+    )
     with ledger.open("ab") as file:
         file.write(lines[: rng.randrange(1, len(lines))])
 

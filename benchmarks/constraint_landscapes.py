@@ -125,7 +125,7 @@ def search(landscape: Landscape, spec: Spec, folder: SweepFolder, slots: int) ->
             "epoch_s": 1.0,
         }
         misses = misses_of(spec, measured, BASELINE)
-        violation = ledger.standing.pruning.violation(epoch, misses)
+        violation = ledger.standing.pruning.violation(epoch, list(misses.values()))
         if ledger.record_epoch(number, epoch, measured, BASELINE) and violation > 0:
             missing.add(number)
     return result_of(landscape, ledger, missing)

@@ -175,7 +175,7 @@ def drive_ours(home: Path, driven: int, *more: str) -> dict[str, float]:
     opened = {"open_s": time.process_time() - start, "memory": memory() - before}
     ledger.begin_run({})
     place = Place("a node's id", "one", "cpu", None)
-    control = SweepControl(ledger, Observer(), import_path=home, deadline_ms=None)
+    control = SweepControl(ledger, Observer(), import_path=home)
 
     clock = Clock()
 

@@ -20,8 +20,8 @@ _EMPTY: Mapping[str, Any] = {}
 
 
 def in_words(state: str, sweep_state: str) -> str:
-    """What people are told of a trial's state: while no process works on its sweep, it does not run,
-    but continues from its checkpoint with the next resume.
+    """What people are told of a trial's state: while no process works on its sweep, it does not
+    run, but continues from its checkpoint with the next resume.
     """
     if state == "running" and sweep_state != "running":
         return "interrupted"

@@ -20,7 +20,7 @@ from lmoe_tune.memory_plan import memory_plan
 from lmoe_tune.spec import LoadedSpec, Spec
 from lmoe_tune.spec.outliers import mean_outlier_ratio
 from lmoe_tune.sweep.budget import Budget, BudgetChange, change_of, why_complete
-from lmoe_tune.sweep.folder import SweepFolder
+from lmoe_tune.sweep.folder import SweepFolder, refuse_unreadable
 from lmoe_tune.sweep.ledger import Ledger, Suggestion
 from lmoe_tune.sweep.lifecycle import budget_now, continued
 from lmoe_tune.sweep.nodes import Capacity, slots_of
@@ -87,8 +87,8 @@ def dry_run(
 
     Raises:
         SpecError: the spec has problems; all of them are in it.
-        UsageError: a trial is too large for this machine, an argument is not as it must be, or there
-            is a sweep of that name with another spec.
+        UsageError: a trial is too large for this machine, an argument is not as it must be, or
+            there is a sweep of that name with another spec.
     """
     change = change_of(trials=trials, time=time, gpu_hours=gpu_hours)
     if not isinstance(spec, LoadedSpec):
@@ -106,6 +106,7 @@ def foreseen(
 ) -> DryRun:
     """`dry_run`, after all its arguments were read and checked."""
     folder = SweepFolder(home, loaded.spec.name)
+    refuse_unreadable(folder)
     if fresh or not folder.exists():
         recorded = None
         spec, sources = warm_started(resolve_platform(loaded.spec), home)

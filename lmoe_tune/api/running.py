@@ -205,15 +205,13 @@ class _Run:
             used = ledger.exhausted()
             assert used is not None, "complete, and nothing is used up"
             say(why_complete(used, folder.name, folder.home))
-            if not view.is_delivered(ledger) and not projector.deliver_rest(
-                ledger, uri, say, self._delivered
-            ):
+            if not view.is_delivered(ledger) and not projector.deliver_rest(ledger, uri, observer):
                 self._say_undelivered()
             return
 
         if not has_asked:
             self._refuse_closed_store(uri)
-        started = ledger.num_started()
+        started = ledger.standing.num_started
         if ledger.budget.trials:
             planned = f" of {ledger.budget.trials}"
         else:
@@ -283,9 +281,6 @@ class _Run:
         caution = refuse_closed(uri, self.spec.tracking.experiment or self.spec.name)
         if caution is not None:
             self.settings.observer.on_message(caution)
-
-    def _delivered(self, left: int, total: int) -> None:
-        self.settings.observer.on_work(projector.DELIVERING, total - left, total)
 
     def _say_undelivered(self) -> None:
         name, home = self.folder.name, self.folder.home

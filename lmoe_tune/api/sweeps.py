@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from threading import Event
@@ -151,8 +151,8 @@ class Sweep:
         uri = address_of(self.folder, self.spec)
         if tracking_uri is not None:
             uri = absolute(tracking_uri, Path.cwd())
-        say = (observer or Observer()).on_message
-        delivered = all(_synced(part, uri, say) for part in (self.folder, *parts_of(self.folder)))
+        hears = observer or Observer()
+        delivered = all(_synced(part, uri, hears) for part in (self.folder, *parts_of(self.folder)))
         if not (delivered and self.deliver_report(uri)):
             raise TrackingError(
                 f"MLflow at {shown(uri)} could not be reached; nothing is lost, try again later"
@@ -382,14 +382,14 @@ def serve_ui(home: Path, name: str | None, port: int | None, observer: Observer)
     return serve(uri, artifacts, port, page=page, made_by=made_by, say=say)
 
 
-def _synced(part: SweepFolder, uri: str, say: Callable[[str], None]) -> bool:
+def _synced(part: SweepFolder, uri: str, observer: Observer) -> bool:
     from lmoe_tune.sweep import projector
     from lmoe_tune.sweep.copies import refuse_copy
 
     with part.locked():
         ledger = Ledger.writing(part, view.read_spec(part))
         refuse_copy(ledger)
-        return projector.sync(ledger, uri, say)
+        return projector.sync(ledger, uri, observer)
 
 
 def latest_sweep(home: Path, *, unfinished: bool) -> SweepFolder:
@@ -415,7 +415,7 @@ def latest_sweep(home: Path, *, unfinished: bool) -> SweepFolder:
     for folder in sweeps:
         with suppress(LmoeTuneError):  # a damaged one does not keep the others from continuing
             ledger = view.read_sweep(folder)
-            if ledger.num_trials():
+            if ledger.standing.counts.total():
                 if not ledger.is_complete():
                     return folder
                 begun.append(folder)

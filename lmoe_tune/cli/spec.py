@@ -123,7 +123,7 @@ def _sources(loaded: lt.LoadedSpec, overrides: Sequence[str], home: Path) -> Seq
 
     sources: Sequence[Source] = ()
     try:
-        _, sources = would_take(loaded.spec, SweepFolder(home, loaded.spec.name))
+        sources = would_take(loaded.spec, SweepFolder(home, loaded.spec.name))
     except UsageError as error:
         faults["warm_start",] = str(error)
 

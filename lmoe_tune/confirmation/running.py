@@ -423,7 +423,7 @@ def _tune(sweep: Ledger, import_path: Path, how: _How) -> list[Candidate]:
                 _run(ledger, import_path, how)
             elif not view.is_delivered(ledger):
                 uri = address_of(folder, ledger.spec)
-                projector.deliver_rest(ledger, uri, how.settings.observer.on_message)
+                projector.deliver_rest(ledger, uri, how.settings.observer)
             candidate = tuned_candidate(ledger, import_path)
         if candidate is None:
             how.settings.observer.on_message(
@@ -473,6 +473,6 @@ def _deliver(study: JobLedger, result: Confirmation, observer: Observer) -> None
 
 def _deliver_rest(study: JobLedger, observer: Observer) -> None:
     uri = address_of(study.folder, study.ledger.spec)
-    if not projector.deliver_rest(study.ledger, uri, observer.on_message):
+    if not projector.deliver_rest(study.ledger, uri, observer):
         sync = advice.sync(study.sweep.folder.name, home=study.folder.home)
         observer.on_message(f"MLflow does not have everything yet; to deliver it: {sync}")

@@ -28,6 +28,7 @@ from lmoe_tune.sweep.lines import whole_prefix
 from lmoe_tune.wording import shown
 
 Transaction = list[dict[str, Any]]
+ENDED = (COMPLETE, PRUNED, FAIL)
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,6 @@ class _Replay:
         own = SweepFolder(folder, "audit")
         own.path.mkdir(parents=True)
         self._own = Ledger.writing(own, recorded.spec)
-        self._num_created = 0
         self._is_first = True
         self.num_suggestions = self.num_given = self.num_decisions = self.num_unseen = 0
         self.differences: list[str] = []
@@ -145,50 +145,36 @@ class _Replay:
 
     def take_in(self, transaction: Transaction) -> None:
         """One transaction of the recorded ledger."""
+        is_first, self._is_first = self._is_first, False
         created = [record for record in transaction if record["op_code"] == Operation.CREATE_TRIAL]
-        if self._is_first and not any(
-            "state" in one and one["state"] != WAITING for one in created
-        ):
-            self._is_first = False
-            self._num_created += len(created)
-            return
-
-        self._is_first = False
-        if any(record.get("state") in (COMPLETE, PRUNED, FAIL) for record in created):
+        states = [record.get("state", RUNNING) for record in created]
+        if any(state in ENDED for state in states):
             raise UsageError(
                 "the ledger was rebuilt from the records of its trials, and these do not tell in which order "
                 "things were decided: it cannot be audited"
             )
 
+        if is_first and RUNNING not in states:
+            return  # the points to start from
         waiting = [record for record in created if record.get("state") == WAITING]
         if waiting:
-            self._enqueue(transaction, len(waiting))
+            self._enqueue(waiting)
 
-        self._num_created += len(created)
-        started = len(created) > len(waiting) or any(
+        if RUNNING in states or any(
             record["op_code"] == Operation.SET_STATE and record["state"] == RUNNING
             for record in transaction
-        )
-        if started:
+        ):
             self._ask()
 
         for record in transaction:
             if record["op_code"] == Operation.SET_TRIAL_ATTR:
                 self._attribute(record["trial_id"], record["user_attr"], _end_of(transaction))
 
-    def _enqueue(self, transaction: Transaction, count: int) -> None:
-        retries = any(schema.RETRY_OF.name in record.get("user_attr", {}) for record in transaction)
-        if retries or any(schema.RETRY_OF.name in r.get("user_attrs", {}) for r in transaction):
+    def _enqueue(self, waiting: Transaction) -> None:
+        if any(schema.RETRY_OF.name in record["user_attrs"] for record in waiting):
             self._own.retry_failed()
-            return
-
-        fixed = [self._points_of(self._num_created + place) for place in range(count)]
-        self._own.enqueue(fixed, {})
-
-    def _points_of(self, number: int) -> dict[str, Any]:
-        """The parameters that a trial was given."""
-        frozen = self._recorded.study.get_trials(deepcopy=False)[number]
-        return dict(frozen.system_attrs.get("fixed_params", {}))
+        else:
+            self._own.enqueue([record["system_attrs"]["fixed_params"] for record in waiting], {})
 
     def _ask(self) -> None:
         is_given = bool(self._own.standing.waiting)
@@ -203,13 +189,16 @@ class _Replay:
         else:
             self.num_suggestions += 1
 
+        params = found.params
         wrong = [
-            name for name in {**recorded, **found.params} if _differs(name, recorded, found.params)
+            name
+            for name in {**recorded, **params}
+            if name not in recorded or name not in params or recorded[name] != params[name]
         ]
         if wrong:
             self._strayed = True
             listed = ", ".join(
-                f"{name} {shown(recorded.get(name))}, computed {shown(found.params.get(name))}"
+                f"{name} {shown(recorded.get(name))}, computed {shown(params.get(name))}"
                 for name in wrong
             )
             self.differences.append(f"trial {found.number}: recorded {listed}")
@@ -241,8 +230,4 @@ class _Replay:
 def _end_of(transaction: Transaction) -> int | None:
     """The state in which a transaction ends its trial."""
     states = [record["state"] for record in transaction if record["op_code"] == Operation.SET_STATE]
-    return next((state for state in states if state in (COMPLETE, PRUNED, FAIL)), None)
-
-
-def _differs(name: str, recorded: Mapping[str, Any], computed: Mapping[str, Any]) -> bool:
-    return name not in recorded or name not in computed or recorded[name] != computed[name]
+    return next((state for state in states if state in ENDED), None)

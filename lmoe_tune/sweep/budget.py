@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
 from lmoe_tune import advice
 from lmoe_tune.errors import UsageError
 from lmoe_tune.spec import Spec, duration_s
 from lmoe_tune.wording import shown
 
+Number = TypeVar("Number", int, float)
 BudgetName = Literal["trials", "time", "gpu_hours", "max_failed", "points"]
 
 
@@ -20,10 +21,10 @@ BudgetName = Literal["trials", "time", "gpu_hours", "max_failed", "points"]
 class Budget:
     """Limits; None is unlimited."""
 
-    trials: int | None
-    time_s: float | None
-    gpu_hours: float | None
-    max_failed: int | None
+    trials: int | None = None
+    time_s: float | None = None
+    gpu_hours: float | None = None
+    max_failed: int | None = None
 
     @classmethod
     def of(cls, spec: Spec) -> Budget:
@@ -31,25 +32,22 @@ class Budget:
         budget = spec.budget
         return cls(budget.trials, budget.time, budget.gpu_hours, budget.max_failed)
 
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
 
 @dataclass(frozen=True)
 class Usage:
     """What a sweep has used so far."""
 
-    trials: int
+    trials: int = 0
     """Trials that were started, without retries of failed ones."""
-    failed: int
+    failed: int = 0
     """Trials that failed and were not tried again, or failed again."""
-    time_s: float
-    gpu_hours: float
-    points: int
+    time_s: float = 0.0
+    gpu_hours: float = 0.0
+    points: int = 0
     """Different points of a finite space that were tried."""
-    waiting: int
+    waiting: int = 0
     """Trials that wait with given parameters, retries included."""
-    waiting_retries: int
+    waiting_retries: int = 0
 
 
 @dataclass(frozen=True)
@@ -105,17 +103,18 @@ def used_up(budget: Budget, usage: Usage, num_points: int | None) -> UsedUp | No
     """
     if usage.waiting_retries:
         return None
-    found = []
-    if budget.max_failed is not None and usage.failed > budget.max_failed:
-        found.append(UsedUp("max_failed", usage.failed, budget.max_failed))
-    if budget.gpu_hours is not None and usage.gpu_hours >= budget.gpu_hours:
-        found.append(UsedUp("gpu_hours", usage.gpu_hours, budget.gpu_hours))
-    if budget.time_s is not None and usage.time_s >= budget.time_s:
-        found.append(UsedUp("time", usage.time_s, budget.time_s))
-    if budget.trials is not None and usage.trials >= budget.trials:
-        found.append(UsedUp("trials", usage.trials, budget.trials))
-    if num_points is not None and usage.points >= num_points and not usage.waiting:
-        found.append(UsedUp("points", usage.points, num_points))
+    rows: list[tuple[BudgetName, float, float | None]] = [
+        ("max_failed", usage.failed, budget.max_failed),
+        ("gpu_hours", usage.gpu_hours, budget.gpu_hours),
+        ("time", usage.time_s, budget.time_s),
+        ("trials", usage.trials, budget.trials),
+        ("points", usage.points, None if usage.waiting else num_points),
+    ]
+    found = [
+        UsedUp(name, used, limit)
+        for name, used, limit in rows
+        if limit is not None and (used > limit or (used == limit and name != "max_failed"))
+    ]
     return _together(found)
 
 
@@ -140,41 +139,47 @@ def _more(used: Sequence[UsedUp]) -> dict[str, Any] | None:
 
 
 @dataclass(frozen=True)
-class BudgetChange:
-    """What the command line says about the budget; None leaves it unchanged.
+class Amount(Generic[Number]):
+    """What the user gives for one budget."""
 
-    `more_…` adds to what the sweep may use, or to what it has used where that is more.
-    """
-
-    trials: int | None = None
+    total: Number | None = None
     """In all, including earlier runs."""
-    more_trials: int = 0
-    time_s: float | None = None
-    more_time_s: float = 0.0
-    gpu_hours: float | None = None
-    more_gpu_hours: float = 0.0
-    max_failed: int | None = None
-    more_failed: int = 0
+    more: Number | None = None
+    """On top of what the sweep may use, or of what it has used where that is more."""
+
+    def applied(self, limit: Number | None, used: Number) -> Number | None:
+        """The limit after it, of a sweep that has used so much."""
+        if self.total is not None:
+            limit = self.total
+        if self.more is not None:
+            limit = max(limit or 0, used) + self.more
+        return limit
+
+
+@dataclass(frozen=True)
+class BudgetChange:
+    """What the command line says about the budget."""
+
+    trials: Amount[int] = Amount()
+    time_s: Amount[float] = Amount()
+    gpu_hours: Amount[float] = Amount()
+    max_failed: Amount[int] = Amount()
 
     def applied(self, budget: Budget, usage: Usage | None = None) -> Budget:
         """The budget after the change, for a sweep that has used so much."""
-        used = usage or Usage(0, 0, 0.0, 0.0, 0, 0, 0)
-        trials = budget.trials if self.trials is None else max(self.trials, used.trials)
-        if self.more_trials:
-            trials = (used.trials if trials is None else trials) + self.more_trials
-
-        time_s = budget.time_s if self.time_s is None else self.time_s
-        if self.more_time_s:
-            time_s = max(time_s or 0.0, used.time_s) + self.more_time_s
-
-        gpu_hours = budget.gpu_hours if self.gpu_hours is None else self.gpu_hours
-        if self.more_gpu_hours:
-            gpu_hours = max(gpu_hours or 0.0, used.gpu_hours) + self.more_gpu_hours
-
-        max_failed = budget.max_failed if self.max_failed is None else self.max_failed
-        if self.more_failed and max_failed is not None:
-            max_failed = max(max_failed, used.failed) + self.more_failed
-        return Budget(trials, time_s, gpu_hours, max_failed)
+        used = usage or Usage()
+        trials = self.trials.applied(budget.trials, used.trials)
+        if trials is not None and self.trials.total is not None:
+            trials = max(trials, used.trials)
+        max_failed = self.max_failed.applied(budget.max_failed, used.failed)
+        if budget.max_failed is None and self.max_failed.total is None:
+            max_failed = None  # more than unlimited
+        return Budget(
+            trials=trials,
+            time_s=self.time_s.applied(budget.time_s, used.time_s),
+            gpu_hours=self.gpu_hours.applied(budget.gpu_hours, used.gpu_hours),
+            max_failed=max_failed,
+        )
 
 
 def refuse_useless(
@@ -230,42 +235,40 @@ def change_of(
     Raises:
         UsageError: a text is not of that kind.
     """
-    all_trials, more_trials = _number("trials", trials, whole=True)
-    all_hours, more_hours = _number("gpu_hours", gpu_hours, whole=False)
-    all_failed, more_failed = _number("max_failed", max_failed, whole=True)
-    all_s, more_s = _duration(time)
     return BudgetChange(
-        trials=None if all_trials is None else int(all_trials),
-        more_trials=int(more_trials),
-        time_s=all_s,
-        more_time_s=more_s,
-        gpu_hours=all_hours,
-        more_gpu_hours=more_hours,
-        max_failed=None if all_failed is None else int(all_failed),
-        more_failed=int(more_failed),
+        trials=_amount("trials", trials, int),
+        time_s=_duration(time),
+        gpu_hours=_amount("gpu_hours", gpu_hours, float),
+        max_failed=_amount("max_failed", max_failed, int),
     )
 
 
-def _number(called: str, given: str | float | None, *, whole: bool) -> tuple[float | None, float]:
-    """(in all, more)."""
+def _amount(called: str, given: str | float | None, kind: type[Number]) -> Amount[Number]:
     if given is None:
-        return None, 0
-    kind = r"\d+" if whole else r"(\d+\.?\d*|\.\d+)(e[+-]?\d+)?"
+        return Amount()
+    number = r"\d+" if kind is int else r"(\d+\.?\d*|\.\d+)(e[+-]?\d+)?"
     text = str(given).strip()
-    found = re.fullmatch(rf"(\+?)({kind})", text)
+    found = re.fullmatch(rf"(\+?)({number})", text)
     least = 0 if called == "max_failed" and not text.startswith("+") else 1e-9
     if found is None or float(found[2]) < least:
         raise UsageError(f"{called} is '{given}', but must be +N (N more) or N (N in all)")
-    return (None, float(found[2])) if found[1] else (float(found[2]), 0)
+    return _read(found[1], kind(found[2]))
 
 
-def _duration(given: str | float | None) -> tuple[float | None, float]:
-    """(in all, more), in seconds."""
+def _duration(given: str | float | None) -> Amount[float]:
+    """In seconds."""
     if given is None:
-        return None, 0.0
+        return Amount()
     text = str(given).strip()
     found = seconds(text.removeprefix("+"), "time", more=", with + for that much more")
-    return (None, found or 0.0) if text.startswith("+") else (found, 0.0)
+    return _read(text, found or 0.0)
+
+
+def _read(text: str, number: Number) -> Amount[Number]:
+    if text.startswith("+"):
+        return Amount(more=number)
+
+    return Amount(total=number)
 
 
 def seconds(value: str | float | None, called: str, *, more: str = "") -> float | None:
@@ -288,11 +291,6 @@ def exceeded(usage: Usage, budget: Budget, complete: int) -> bool:
     """Whether more trials failed than are allowed, or more than were completed."""
     over = budget.max_failed is not None and usage.failed > budget.max_failed
     return over or usage.failed > complete
-
-
-def budget_of(found: Mapping[str, Any]) -> Budget:
-    """A budget as the ledger holds it."""
-    return replace(Budget(None, None, None, None), **found)
 
 
 def _round_time(seconds: float) -> str:

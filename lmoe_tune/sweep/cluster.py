@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -200,7 +200,9 @@ def _environment(*, local: bool) -> Iterator[None]:
         rays = {name for name in os.environ if name.startswith(RAYS_VARIABLES)}
         for name in (rays - before.keys()) | ours.keys():
             if name not in ours or os.environ.get(name) == ours[name]:
-                _set_variable(name, before.get(name))
+                os.environ.pop(name, None)
+                if name in before:
+                    os.environ[name] = before[name]
 
 
 def _import_ray() -> None:
@@ -217,23 +219,13 @@ def _import_ray() -> None:
         os.environ.pop(CLIENT_MODE, None)
 
 
-def _set_variable(name: str, value: str | None) -> None:
-    if value is None:
-        os.environ.pop(name, None)
-    else:
-        os.environ[name] = value
-
-
-@contextmanager
-def _on_loopback() -> Iterator[None]:
+def _on_loopback() -> AbstractContextManager[None]:
     """All of Ray listens on 127.0.0.1, even if it was imported before the variable was set."""
     from ray._private import ray_constants
 
     if os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] != "0":
-        yield  # the user wants something else
-        return
-    with _replaced(ray_constants, "ENABLE_RAY_CLUSTER", False):
-        yield
+        return nullcontext()  # the user wants something else
+    return _replaced(ray_constants, "ENABLE_RAY_CLUSTER", False)
 
 
 @contextmanager
@@ -436,7 +428,8 @@ def fault_of_folder(base: Path) -> str | None:
     if not os.access(base, os.W_OK | os.X_OK):
         return "it cannot be written in"
     if not _is_short(base / _own_name()):
-        return f"its path must have {_longest(_own_name())} characters at most, for Ray's sockets"
+        longest = MAX_SOCKET_BYTES - RAY_PATH_BYTES - len(_own_name()) - 1
+        return f"its path must have {longest} characters at most, for Ray's sockets"
     return None
 
 
@@ -487,8 +480,8 @@ def remove_old_sessions(folder: Path) -> None:
     """
     yesterday = time.time() - LOGS_ARE_KEPT_S
     begun_before = time.strftime("session_%Y-%m-%d_%H-%M-%S", time.localtime(yesterday))
-    for name in sorted(_names_in(folder))[:SESSIONS_REMOVED]:
-        session, pid = folder / name, name.rpartition("_")[2]
+    for session in sorted(folder.glob("*"))[:SESSIONS_REMOVED]:
+        name, pid = session.name, session.name.rpartition("_")[2]
         if not name.startswith("session_2") or name >= begun_before:
             return
         if os.path.exists(f"/proc/{pid}"):
@@ -499,19 +492,8 @@ def remove_old_sessions(folder: Path) -> None:
                 shutil.rmtree(session, ignore_errors=True)
 
 
-def _names_in(folder: Path) -> list[str]:
-    try:
-        return os.listdir(folder)
-    except OSError:
-        return []
-
-
 def _own_name() -> str:
     return f"lmoe-tune-{os.getuid()}"
-
-
-def _longest(name: str) -> int:
-    return MAX_SOCKET_BYTES - RAY_PATH_BYTES - len(name) - 1
 
 
 def _is_short(folder: Path) -> bool:
@@ -525,12 +507,11 @@ def _vitals(*, local: bool) -> Vitals:
     import ray
 
     if local:
-        names = VITAL
         ours = {
             Path(process.command.split(" ")[0]).name: process
             for process in descendants(os.getpid())
         }
-        return Vitals({said: ours[name] for name, said in names.items() if name in ours})
+        return Vitals({said: ours[name] for name, said in VITAL.items() if name in ours})
     host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
     socket = f"--raylet_socket_name={ray._private.worker.global_worker.node.raylet_socket_name} "
     raylet = next((process for process in running() if socket in process.command), None)
@@ -580,8 +561,7 @@ def _import_tune() -> None:
         from lmoe_tune.sweep import scheduler, searcher, watch  # noqa: F401
 
 
-@contextmanager
-def _in_own_groups() -> Iterator[None]:
+def _in_own_groups() -> AbstractContextManager[None]:
     """Ray's raylet and control store get process groups of their own: a signal that a terminal,
     `timeout` or a scheduler sends to ours is for the driver, which shuts Ray down.
 
@@ -589,17 +569,14 @@ def _in_own_groups() -> Iterator[None]:
     """
     from ray._private import utils
 
-    die_with_parent = getattr(utils, "set_kill_on_parent_death_linux", None)
-    if die_with_parent is None:
-        yield
-        return
+    name = "set_kill_on_parent_death_linux"
+    die_with_parent: Any = getattr(utils, name, None)
 
     def in_own_group() -> None:  # in the child, before its program
         os.setpgid(0, 0)
         die_with_parent()
 
-    with _replaced(utils, "set_kill_on_parent_death_linux", in_own_group):
-        yield
+    return _replaced(utils, name, in_own_group)
 
 
 @contextmanager
@@ -607,27 +584,22 @@ def _without_side_processes() -> Iterator[None]:
     """Start no autoscaler, log forwarder and API server: three Python processes that a local sweep
     never uses.
 
-    They cost 1 to 1.5 s of a start. Ray has no public switch for them; where its internals change,
-    this does nothing and everything still works.
+    They cost 1 to 1.5 s of a start. Ray has no public switch for them.
     """
     from ray._private.node import Node
 
     def no_api_server(node: Node, **_: object) -> None:
         node._webui_url = None
 
-    with ExitStack() as stack:
-        for name, replacement in (
-            ("start_monitor", lambda node: None),
-            ("start_log_monitor", lambda node: None),
-            ("start_api_server", no_api_server),
-        ):
-            if hasattr(Node, name):
-                stack.enter_context(_replaced(Node, name, replacement))
+    with (
+        _replaced(Node, "start_monitor", lambda node: None),
+        _replaced(Node, "start_log_monitor", lambda node: None),
+        _replaced(Node, "start_api_server", no_api_server),
+    ):
         yield
 
 
-@contextmanager
-def _without_cluster_messages() -> Iterator[None]:
+def _without_cluster_messages() -> AbstractContextManager[None]:
     """Do not print what Ray sends to every driver: pages of a raylet's log when a node dies. We
     print one line instead.
     """
@@ -636,30 +608,28 @@ def _without_cluster_messages() -> Iterator[None]:
     def silent(*_: object, **__: object) -> None:
         return
 
-    if not hasattr(worker, "listen_error_messages"):
-        yield
-        return
-    with _replaced(worker, "listen_error_messages", silent):
-        yield
+    return _replaced(worker, "listen_error_messages", silent)
 
 
-@contextmanager
-def _without_signal_handler() -> Iterator[None]:
+def _without_signal_handler() -> AbstractContextManager[None]:
     """Leave the signals to Python. From its start to its end, a handler of Ray's core would end this
     process at SIGTERM, with a stack trace.
     """
     from ray._private import ray_constants
 
-    switch = "RAY_DISABLE_FAILURE_SIGNAL_HANDLER"  # a variable of Ray's, which the workers would take over
-    if not hasattr(ray_constants, switch):
-        yield
-        return
-    with _replaced(ray_constants, switch, True):
-        yield
+    # A variable of Ray's, which the workers would take over.
+    return _replaced(ray_constants, "RAY_DISABLE_FAILURE_SIGNAL_HANDLER", True)
 
 
 @contextmanager
 def _replaced(owner: Any, name: str, replacement: Any) -> Iterator[None]:
+    """Something of Ray's is another thing for the length of the block. Where its internals have
+    changed, this does nothing, and everything still works.
+    """
+    if not hasattr(owner, name):
+        yield
+        return
+
     before = getattr(owner, name)
     setattr(owner, name, replacement)
     try:
@@ -678,8 +648,8 @@ def private_environment() -> Iterator[None]:
     """
     from ray.tune.execution import class_cache
 
-    with ExitStack() as stack:
-        for name in ("DEFAULT_ENV_VARS", "ENV_VARS_TO_PROPAGATE"):
-            before = getattr(class_cache, name)
-            stack.enter_context(_replaced(class_cache, name, type(before)()))
+    with (
+        _replaced(class_cache, "DEFAULT_ENV_VARS", type(class_cache.DEFAULT_ENV_VARS)()),
+        _replaced(class_cache, "ENV_VARS_TO_PROPAGATE", type(class_cache.ENV_VARS_TO_PROPAGATE)()),
+    ):
         yield

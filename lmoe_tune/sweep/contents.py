@@ -80,10 +80,7 @@ class StoredTrial:
 
     @property
     def ended_ms(self) -> int | None:
-        if self.ended is None:
-            return None
-
-        return _milliseconds(self.ended)
+        return None if self.ended is None else _milliseconds(self.ended)
 
 
 class Contents:

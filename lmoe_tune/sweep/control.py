@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 from collections import Counter, deque
@@ -134,12 +133,9 @@ class SweepControl:
 
     def worker_config(self, suggestion: Suggestion) -> dict[str, Any]:
         """What a worker needs to run a trial; the rest it reads in the sweep's folder."""
-        folder, candidates = self.ledger.folder, self.ledger.get(schema.CANDIDATES)
-        about = {}
-        if candidates is not None:  # a confirmation's
-            about["candidates"] = candidates
+        folder = self.ledger.folder
         return {
-            **about,
+            "candidates": self.ledger.get(schema.CANDIDATES),  # a confirmation's
             "nonce": self.nonce,
             "home": str(folder.home),
             "sweep": str(folder.path),
@@ -241,7 +237,7 @@ class SweepControl:
             return True
         folder = self.ledger.folder.checkpoints(report.trial)
         give_up = time.monotonic() + ARRIVAL_PATIENCE_S
-        while not _has_checkpoint(folder, report.epoch):
+        while not any(folder.glob(f"epoch-{report.epoch:04d}-*.pt")):
             if time.monotonic() > give_up:
                 return False
             time.sleep(0.05)
@@ -292,31 +288,29 @@ class SweepControl:
         if with_node and self._node_deaths[number] <= NODE_DEATHS:
             self.observer.on_message(f"trial {number}: its node died; it continues on another one")
             return False
-        if self.ledger.count_retry(number) > self.ledger.spec.resources.max_retries:
-            self.on_process_lost(number, how)
+        retries = self.ledger.spec.resources.max_retries
+        if self.ledger.count_retry(number) > retries:
+            cause = f": {how}" if how else ""
+            failure = (
+                f"its process died {retries + 1} times (resources.max_retries is {retries}){cause}"
+            )
+            self.ledger.fail(number, failure)
+            self._ended(self.ledger.trial(number))
+            self._refuse_failures_only(failure)
             return True
         died = f"its process died{f' ({how})' if how else ''}"
         self.observer.on_message(f"trial {number}: {died}; it continues in a new one")
         return False
 
-    def on_process_lost(self, number: int, how: str = "") -> None:
-        """A trial's process died more often than it may be retried."""
-        if self.stopping or self.ledger.is_finished(number):
-            return
-        retries = self.ledger.spec.resources.max_retries
-        failure = f"its process died {retries + 1} times (resources.max_retries is {retries})"
-        if how:
-            failure += f": {how}"
-        self.ledger.fail(number, failure)
-        self._ended(self.ledger.trial(number))
-        self._refuse_failures_only(failure)
-
     def time_is_up(self) -> bool:
         """Whether the time or GPU budget is used up; if so, ends the running trials at their last
         epoch. One without an epoch has shown nothing yet: it waits for more time.
         """
+        budget = self.ledger.budget
+        if self.stopping or (budget.time_s is None and budget.gpu_hours is None):
+            return False  # the usual case, in every turn of the loop
         used = self.ledger.exhausted()
-        if self.stopping or used is None or not used.ends_trials:
+        if used is None or not used.ends_trials:
             return False
         for number, epoch in sorted(self.ledger.standing.running.items()):
             if epoch:
@@ -352,11 +346,3 @@ class SweepControl:
                 trial = self.ledger.trial(other)
                 drop_placements(self.ledger.folder, trial, self.ledger.spec, self.import_path)
         self._with_checkpoints = best | unfinished
-
-
-def _has_checkpoint(folder: Path, epoch: int) -> bool:
-    try:
-        names = os.listdir(folder)
-    except OSError:
-        return False
-    return any(name.startswith(f"epoch-{epoch:04d}-") and name.endswith(".pt") for name in names)

@@ -5,11 +5,11 @@ MLflow are found.
 from __future__ import annotations
 
 from lmoe_tune import advice
+from lmoe_tune.durable import read_object
 from lmoe_tune.errors import UsageError
 from lmoe_tune.sweep import schema
 from lmoe_tune.sweep.folder import find_sweeps
 from lmoe_tune.sweep.ledger import Ledger
-from lmoe_tune.sweep.rebuild import read_about
 
 
 def original_of(ledger: Ledger) -> str | None:
@@ -23,7 +23,7 @@ def original_of(ledger: Ledger) -> str | None:
         return None
 
     for other in find_sweeps(folder.home):
-        is_same = schema.SWEEP_ID.get(read_about(other)) == ledger.sweep_id
+        is_same = schema.SWEEP_ID.get(read_object(other.about)) == ledger.sweep_id
         if is_same and other.name != folder.name:
             return other.name
     return None

@@ -105,12 +105,7 @@ class _Delivery:
         Args:
             done: nothing more will be recorded.
         """
-        state = "running"
-        if done:
-            if self._ledger.is_complete():
-                state = "complete"
-            else:
-                state = "interrupted"
+        state = self._ledger.outcome if done else "running"
         with_models = done or time.monotonic() > self._models_due
         models = picture.models(self._ledger) if with_models else ()
         snapshot = picture.snapshot(self._ledger, state)
@@ -200,9 +195,6 @@ def main() -> None:
         pass  # the driver died
     except Exception as error:
         # The text of another error than ours may hold the server's password.
-        if isinstance(error, LmoeTuneError):
-            why = str(error)
-        else:
-            why = type(error).__name__
+        why = str(error) if isinstance(error, LmoeTuneError) else type(error).__name__
         tell({"message": f"MLflow: {why}"})
         raise

@@ -41,13 +41,8 @@ def prune_checkpoints(ledger: Ledger, keep: int | None = None) -> Freed:
         StorageError: something cannot be removed.
     """
     if keep is None:
-        count = ledger.spec.tracking.best_checkpoints
-    else:
-        count = keep
-    if count:
-        best = [trial.number for trial in ledger.ranked(count)]
-    else:
-        best = []
+        keep = ledger.spec.tracking.best_checkpoints
+    best = ledger.standing.ranking.best(keep)
     unfinished = sorted(ledger.standing.running)
     removed, freed = [], 0
 
@@ -58,10 +53,9 @@ def prune_checkpoints(ledger: Ledger, keep: int | None = None) -> Freed:
         if number in unfinished:
             continue
 
+        last = None
         if number in best:
             last = max(folder.glob("epoch-*.pt"), default=None)
-        else:
-            last = None
         for path in [path for path in folder.iterdir() if path != last]:
             freed += _size(path)
             _remove(path)
@@ -81,11 +75,7 @@ def prune_checkpoints(ledger: Ledger, keep: int | None = None) -> Freed:
 
 
 def _size(path: Path) -> int:
-    if path.is_file():
-        files = [path]
-    else:
-        files = [one for one in path.rglob("*") if one.is_file()]
-    return sum(file.stat().st_size for file in files)
+    return sum(file.stat().st_size for file in (path, *path.rglob("*")) if file.is_file())
 
 
 def _remove(path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 
 import optuna
 from optuna.distributions import json_to_distribution
@@ -36,24 +35,19 @@ def importances(ledger: Ledger) -> dict[str, float]:
         return {}
     num_trees = 64 if len(complete) <= MAX_TRIALS else 32
     target = (lambda trial: float(trial.values[0])) if several else None
+    study = new_study(ledger.spec.objective.directions)
+    study.add_trials([_frozen(trial) for trial in taken])
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             found = get_param_importances(
-                _study_of(ledger, taken),
+                study,
                 evaluator=FanovaImportanceEvaluator(n_trees=num_trees, seed=0),
                 target=target,
             )
     except (ValueError, RuntimeError):  # no parameter is in all trials, or none was varied
         return {}
     return {name: float(share) for name, share in found.items()}
-
-
-def _study_of(ledger: Ledger, trials: Sequence[TrialRecord]) -> optuna.Study:
-    """A study in memory with these trials."""
-    study = new_study(ledger.spec.objective.directions)
-    study.add_trials([_frozen(trial) for trial in trials])
-    return study
 
 
 def _frozen(trial: TrialRecord) -> FrozenTrial:

@@ -28,13 +28,9 @@ log = logging.getLogger(__name__)
 
 
 class JournalFile(BaseJournalBackend):
-    """The backend of one ledger file.
+    """The backend of one ledger file, for writing: the caller holds the sweep's lock."""
 
-    With `writable=False` the file is only read, up to its last whole transaction, at any moment and
-    beside a writer. With `writable=True` the caller must hold the sweep's lock.
-    """
-
-    def __init__(self, path: Path, *, writable: bool, contents: Contents | None = None) -> None:
+    def __init__(self, path: Path, contents: Contents | None = None) -> None:
         """Read the file.
 
         Args:
@@ -42,7 +38,6 @@ class JournalFile(BaseJournalBackend):
                 it.
         """
         self._path = path
-        self.writable = writable
         self._contents = contents
         self._file = LedgerFile(path)
         self._num_discarded = 0
@@ -51,7 +46,7 @@ class JournalFile(BaseJournalBackend):
         if contents is not None:
             self._apply(self._unread)
             self._unread = list(contents.records())
-        if writable and path.exists() and path.stat().st_size > self._file.end:
+        if path.exists() and path.stat().st_size > self._file.end:
             if _has_foreign_lines(path, self._file.end):
                 self._put_aside(path.stat().st_size)
             else:
@@ -61,10 +56,6 @@ class JournalFile(BaseJournalBackend):
         """Records from a number on, those of an open transaction included. Read once, they are
         forgotten.
         """
-        if not self.writable:
-            fresh = self._file.pull()
-            self._apply(fresh)
-            self._unread += fresh
         skip = log_number_from - self._num_discarded
         assert skip >= 0, "a journal file serves one storage"
         found = self._unread[skip:]
@@ -75,7 +66,6 @@ class JournalFile(BaseJournalBackend):
 
     def append_logs(self, logs: list[Record]) -> None:
         """Append records: to the open transaction, or as a transaction of their own."""
-        assert self.writable, "this ledger was opened for reading"
         texts = [as_text(record) for record in logs]
         # The study must see in memory what a later process will read from the file.
         as_read = [json.loads(text) for text in texts]

@@ -14,16 +14,15 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from lmoe_tune import advice
 from lmoe_tune.garbage import uncollected
 from lmoe_tune.records import EpochRecord, TrialRecord
 from lmoe_tune.spec import Spec
 from lmoe_tune.sweep import schema
-from lmoe_tune.sweep.budget import Budget, Usage, UsedUp, budget_of, used_up
+from lmoe_tune.sweep.budget import Budget, Usage, UsedUp, used_up
 from lmoe_tune.sweep.contents import COMPLETE, FAIL, PRUNED, STATES, Contents, StoredTrial
 from lmoe_tune.sweep.folder import SweepFolder
 from lmoe_tune.sweep.lines import LedgerError, LedgerFile
@@ -75,6 +74,7 @@ class Ledger:
         self._path = path or folder.ledger
         self._contents = Contents()
         self._journal: JournalFile | None = None  # of one that is written
+        self._run: int | None = None  # that this process has begun
         with uncollected():
             if writable:
                 self._open_for_writing(first_attrs or {}, enqueue=enqueue)
@@ -109,7 +109,7 @@ class Ledger:
         with self.transaction():
             trial = self._suggestions.ask(self.study, number)
         assert trial.number == number, f"asked for trial {number}, got {trial.number}"
-        self._written.keep(trial)
+        self._written.running[trial.number] = trial
         self._follow()
         return Suggestion(number, dict(trial.params))
 
@@ -189,38 +189,32 @@ class Ledger:
 
     def count_retry(self, number: int) -> int:
         """Record that a trial's process died; returns how often it has, over all runs."""
-        trial = self._trial(number)
-        deaths = (schema.RETRIES.get(trial.user_attrs) or 0) + 1
-        if not trial.is_finished:
-            with self.transaction():
-                self._set(number, schema.RETRIES.name, deaths)
-            self._follow()
+        deaths = (schema.RETRIES.get(self._trial(number).user_attrs) or 0) + 1
+        self._keep(number, {schema.RETRIES.name: deaths})
         return deaths
 
     def place(self, number: int, *, host: str, device: str | None, gpu: str | None) -> None:
         """Record where a running trial is, if that is new."""
-        trial = self._trial(number)
-        known = {schema.HOST.name: host, schema.DEVICE.name: device, schema.GPU.name: gpu}
+        known = self._trial(number).user_attrs
+        where = {schema.HOST.name: host, schema.DEVICE.name: device, schema.GPU.name: gpu}
         news = {
             name: value
-            for name, value in known.items()
-            if value is not None and trial.user_attrs.get(name) != value
+            for name, value in where.items()
+            if value is not None and known.get(name) != value
         }
-        if not news or trial.is_finished:
-            return
-
-        with self.transaction():
-            for name, value in news.items():
-                self._set(number, name, value)
-        self._follow()
+        self._keep(number, news)
 
     def note(self, number: int, texts: Sequence[str]) -> None:
         """Record the warnings of a running trial's process."""
-        trial = self._trial(number)
-        if not trial.is_finished:
-            notes = [*(schema.NOTES.get(trial.user_attrs) or ()), *texts]
+        notes = [*(schema.NOTES.get(self._trial(number).user_attrs) or ()), *texts]
+        self._keep(number, {schema.NOTES.name: notes})
+
+    def _keep(self, number: int, attrs: Mapping[str, Any]) -> None:
+        """Record attributes of a trial that has not ended."""
+        if attrs and not self._trial(number).is_finished:
             with self.transaction():
-                self._set(number, schema.NOTES.name, notes)
+                for name, value in attrs.items():
+                    self._set(number, name, value)
             self._follow()
 
     # ------------------------------------------------------------------ ending
@@ -299,6 +293,7 @@ class Ledger:
             attrs[schema.RUN_END.at(number - 1)] = ended
         attrs[schema.RUN.at(number)] = {"started_ms": now_ms(), **details}
         self.set_attrs(attrs)
+        self._run = number
         return number
 
     def end_run(self, run: int, how: str) -> None:
@@ -323,7 +318,7 @@ class Ledger:
         for number, run in starts.items():
             if number in ends:
                 end = ends[number]["ended_ms"]
-            elif self.folder.is_running():
+            elif number == self._run or (self._journal is None and self.folder.is_running()):
                 end = now_ms()
             else:
                 end = self._last_sign_ms(number)
@@ -342,16 +337,10 @@ class Ledger:
         """
         return self.standing.reserved_s * self.spec.resources.gpu / 3600
 
-    @cached_property
+    @property
     def study(self) -> optuna.Study:
-        """The same as Optuna has it."""
-        if self._journal is not None:
-            return self._written.study
-
-        from lmoe_tune.sweep.journal import JournalFile
-        from lmoe_tune.sweep.study import OptunaStudy
-
-        return OptunaStudy(JournalFile(self._path, writable=False, contents=Contents())).study
+        """The same as Optuna has it, of one that is written."""
+        return self._written.study
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -362,14 +351,14 @@ class Ledger:
 
     @property
     def budget(self) -> Budget:
-        return budget_of(schema.BUDGET.read(self._attrs))
+        return Budget(**schema.BUDGET.read(self._attrs))
 
     def usage(self) -> Usage:
         """What the sweep has used of its budgets."""
         standing = self.standing
         return Usage(
             trials=standing.num_started,
-            failed=standing.num_failed,
+            failed=len(standing.failed),
             time_s=self.wall_s(),
             gpu_hours=self.gpu_hours(),
             points=len(standing.tried),
@@ -390,14 +379,22 @@ class Ledger:
         """Nothing runs and nothing may start any more. A trial whose time was up before its first
         epoch does not run, but waits for more time.
         """
-        used = self.exhausted()
-        if used is None:
+        epochs = self.standing.running.values()
+        if any(epochs):
             return False
 
-        epochs = self.standing.running.values()
-        if used.ends_trials:
-            return not any(epochs)
-        return not epochs
+        used = self.exhausted()
+        return used is not None and (not epochs or used.ends_trials)
+
+    @property
+    def outcome(self) -> Literal["complete", "interrupted"]:
+        """What it is while no process works on it: there is nothing left to do, or it can be
+        resumed.
+        """
+        if self.is_complete():
+            return "complete"
+
+        return "interrupted"
 
     @property
     def in_transaction(self) -> bool:
@@ -473,29 +470,13 @@ class Ledger:
             for number in (*standing.running, *standing.waiting)
         ]
 
-    def num_trials(self) -> int:
-        """Trials that have been started, including retries of failed ones."""
-        return self.standing.counts.total()
-
-    def num_started(self) -> int:
-        """Trials that have been started, without retries of failed ones."""
-        return self.standing.num_started
-
-    def num_failed(self) -> int:
-        """Trials that failed and were not tried again; of those that were, the last try counts."""
-        return self.standing.num_failed
-
     def best(self) -> TrialRecord | None:
         """The best complete trial; where none is feasible, the one that misses the constraints
         least.
 
         With several objectives, the one of the Pareto front with the best first objective.
         """
-        found = self.ranked(1)
-        if found:
-            return found[0]
-
-        return None
+        return next(iter(self.ranked(1)), None)
 
     def ranked(self, count: int | None = None) -> list[TrialRecord]:
         """The complete trials, best first, or the best few; a Pareto front goes before all others."""
@@ -515,7 +496,7 @@ class Ledger:
         from lmoe_tune.sweep.sampling import Suggestions
         from lmoe_tune.sweep.study import OptunaStudy
 
-        self._journal = JournalFile(self._path, writable=True, contents=self._contents)
+        self._journal = JournalFile(self._path, self._contents)
         standing = self._standing = Standing(self.spec, Pruning(self.spec))
         if self._contents.attrs is not None:
             self._refuse_unknown()
@@ -538,7 +519,7 @@ class Ledger:
             schema.SWEEP_ID.name: str(uuid.uuid4()),
             schema.NAME.name: self.folder.name,
             schema.CREATED_MS.name: now_ms(),
-            schema.BUDGET.name: Budget.of(self.spec).to_json(),
+            schema.BUDGET.name: vars(Budget.of(self.spec)),
         }
 
     def _refuse_unknown(self) -> None:
@@ -600,7 +581,7 @@ class Ledger:
             trial = self._trial(number)
             self._standing.update(trial)
             if trial.is_finished and self._journal is not None:
-                self._written.drop(number)
+                self._written.running.pop(number, None)
 
 
 def now_ms() -> int:
@@ -616,10 +597,7 @@ def _given_params(trial: StoredTrial) -> dict[str, Any]:
 def _record(trial: StoredTrial, objectives: Sequence[str]) -> TrialRecord:
     attrs = trial.user_attrs
     epochs = _epochs(attrs)
-    if epochs:
-        values = tuple(float(epochs[-1].metrics[name]) for name in objectives)
-    else:
-        values = ()
+    values = tuple(float(epochs[-1].metrics[name]) for name in objectives if epochs)
     return TrialRecord(
         number=trial.number,
         state=STATES[trial.state],

@@ -176,17 +176,21 @@ def first_attrs(
     Args:
         sources: what it takes of other sweeps.
     """
-    fingerprint = describe_splits(spec.data, home)["fingerprint"]
-    taken: dict[str, Any] = {}
-    if sources:
-        taken[schema.WARM_START.name] = [source.as_record() for source in sources]
+    taken = {schema.WARM_START.name: [source.as_record() for source in sources]} if sources else {}
     return taken | {
         "budget": vars(change.applied(Budget.of(spec))),
         "spec_budget": vars(Budget.of(spec)),
+        **_data_and_code(spec, home, import_path),
+        "import_path": str(import_path),
+    }
+
+
+def _data_and_code(spec: Spec, home: Path, import_path: Path) -> dict[str, Any]:
+    fingerprint = describe_splits(spec.data, home)["fingerprint"]
+    return {
         "fingerprint": fingerprint,
         "baseline": baseline_key(spec, fingerprint),
         "code": code_of(spec, import_path),
-        "import_path": str(import_path),
     }
 
 
@@ -213,19 +217,19 @@ def settle(
             allowed; or the sweep is a copy of another one.
     """
     refuse_copy(ledger)
-    name, attrs = ledger.folder.name, dict[str, Any]()
-    fingerprint = describe_splits(ledger.spec.data, ledger.folder.home)["fingerprint"]
-    code = code_of(ledger.spec, import_path)
+    name, before = ledger.folder.name, ledger.attrs
+    attrs = _data_and_code(ledger.spec, ledger.folder.home, import_path)
+    fingerprint, code = attrs["fingerprint"], attrs["code"]
     changed = list(spec_changes)
-    if ledger.attrs.get("fingerprint", fingerprint) != fingerprint:
+    if before.get("fingerprint", fingerprint) != fingerprint:
         if not allow_changes:
             raise UsageError(
                 f"the data of the sweep '{name}' have changed since it was started, so its trials could not be "
                 "compared: restore the old data, start another sweep with --name, or continue anyway with "
                 f"{advice.ALLOW_CHANGES}, which the sweep records"
             )
-        changed.append(f"data: {ledger.attrs['fingerprint']} -> {fingerprint}")
-    in_code = changes(ledger.attrs.get("code", code), code)
+        changed.append(f"data: {before['fingerprint']} -> {fingerprint}")
+    in_code = changes(before.get("code", code), code)
     if in_code and not allow_changes:
         lines = "\n".join(f"  {line}" for line in in_code)
         raise UsageError(
@@ -236,11 +240,6 @@ def settle(
     changed += in_code
     if changed:
         attrs[f"change:{ledger.num_runs():04d}"] = {"time_ms": now_ms(), "lines": changed}
-    attrs |= {
-        "fingerprint": fingerprint,
-        "code": code,
-        "baseline": baseline_key(ledger.spec, fingerprint),
-    }
     if spec_budget is not None:
         attrs["spec_budget"] = vars(spec_budget)
     attrs["budget"] = vars(budget_now(ledger, change, spec_budget))

@@ -70,12 +70,6 @@ def _home_above(ledger: Path) -> Path | None:
     return next((folder.parent for folder in ledger.parents if folder.name == "sweeps"), None)
 
 
-def encode(record: Record, *, number: int, left: int) -> bytes:
-    """One line of the file; a record that was read from one loses its place there."""
-    bare = {key: value for key, value in record.items() if key not in ("n", "left", "crc")}
-    return encode_text(as_text(bare), number=number, left=left)
-
-
 def as_text(record: Record) -> str:
     """A record as JSON, before it has a place in the file."""
     return json.dumps(record, separators=(",", ":"))
@@ -97,9 +91,23 @@ def decode(content: bytes, *, origin: str, first: int = 0) -> tuple[list[Record]
     Raises:
         LedgerError: the content is damaged.
     """
+    records, length, fault = _scan(content, first)
+    if fault is not None:
+        raise LedgerError(f"{origin}: {fault}")
+    return records, length
+
+
+def whole_prefix(content: bytes) -> bytes:
+    """What precedes the first line that is missing or damaged, up to the last whole transaction."""
+    _, length, _ = _scan(content, 0)
+    return content[:length]
+
+
+def _scan(content: bytes, first: int) -> tuple[list[Record], int, str | None]:
+    """The records of whole transactions up to the first damage, their length, and what that is."""
     records: list[Record] = []
     whole_records = whole_length = position = 0
-    bad: int | None = None
+    fault, bad = None, None
     lines = content.split(b"\n")[:-1]  # what follows the last newline is torn, or nothing
     for number, (line, record) in enumerate(zip(lines, _decode_lines(lines), strict=True)):
         position += len(line) + 1
@@ -108,33 +116,14 @@ def decode(content: bytes, *, origin: str, first: int = 0) -> tuple[list[Record]
             continue
         left = records[-1]["left"] if records else 0
         if record["n"] != first + len(records) or (left and record["left"] != left - 1):
-            if bad is None:
-                what = "a line before it is missing"
-            else:
-                what = "its checksum does not match"
-            raise LedgerError(
-                f"{origin}: damaged at line {(number if bad is None else bad) + 1} ({what})"
-            )
+            fault = f"damaged at line {number + 1} (a line before it is missing)"
+            if bad is not None:
+                fault = f"damaged at line {bad + 1} (its checksum does not match)"
+            break
         records.append(record)
         if record["left"] == 0:
             whole_records, whole_length, bad = len(records), position, None
-    return records[:whole_records], whole_length
-
-
-def whole_prefix(content: bytes) -> bytes:
-    """What precedes the first line that is missing or damaged, up to the last whole transaction."""
-    position = length = number = 0
-    lines = content.split(b"\n")
-    for line, record in zip(lines, _decode_lines(lines), strict=True):
-        position += len(line) + 1
-        if record is None:
-            continue
-        if record["n"] != number:
-            break
-        number += 1
-        if record["left"] == 0:
-            length = position
-    return content[:length]
+    return records[:whole_records], whole_length, fault
 
 
 def good_records(content: bytes) -> list[Record]:

@@ -14,6 +14,7 @@ from typing import Any, overload
 from lmoe_tune.durable import read_object, read_text
 from lmoe_tune.records import EpochRecord, TrialRecord
 from lmoe_tune.snapshot import BaselineSnapshot, DatasetRecord, ModelSource, SweepSnapshot
+from lmoe_tune.sweep import schema
 from lmoe_tune.sweep.ledger import Ledger
 from lmoe_tune.sweep.view import checkpoint_of
 from lmoe_tune.training.baseline_record import read_baseline_record
@@ -31,7 +32,7 @@ class StartedTrials(Sequence[TrialRecord]):
     ) -> None:
         self._ledger = ledger
         self._shown_as = shown_as
-        self._num_started = ledger.num_trials()
+        self._num_started = ledger.standing.counts.total()
 
     def __len__(self) -> int:
         return self._num_started
@@ -94,12 +95,9 @@ def models(ledger: Ledger) -> list[ModelSource]:
 
 def baseline_snapshot(ledger: Ledger) -> BaselineSnapshot | None:
     """The training that the sweep's trials start from, once it has begun."""
-    key = ledger.attrs.get("baseline")
-    if key:
-        record = read_baseline_record(ledger.folder.home, key)
-    else:
-        record = None
-    if key is None or record is None:
+    key = ledger.get(schema.BASELINE)
+    record = key and read_baseline_record(ledger.folder.home, key)
+    if not key or not record:
         return None
 
     epochs = tuple(

@@ -11,7 +11,6 @@ import queue
 import subprocess
 import threading
 import time
-from collections.abc import Callable
 from typing import Any
 
 from lmoe_tune.errors import TrackingRefusedError
@@ -20,20 +19,13 @@ from lmoe_tune.sweep import tracked
 from lmoe_tune.sweep.delivery import AFTER_KILL, PATIENCE_S, deliver
 from lmoe_tune.sweep.folder import SweepFolder
 from lmoe_tune.sweep.ledger import Ledger
+from lmoe_tune.sweep.observer import Observer
 from lmoe_tune.tracking.address import without_secrets
 
 RESTART_INTERVAL_S = 30.0
 """From one start of the process to the next, doubled each time: a start takes 2 s of CPU."""
 DELIVERING = "delivering trials to MLflow"
 _LOOK_S = 0.2  # at what it tells, while it is waited for
-
-OnMessage = Callable[[str], None]
-OnBacklog = Callable[[int, int], None]
-"""Gets how many trials MLflow still lacks when the sweep has ended, and of how many."""
-
-
-def no_backlog(left: int, total: int) -> None:
-    """For callers that show no progress."""
 
 
 class Reception:
@@ -46,15 +38,12 @@ class Reception:
         progress: rises with each thing that was delivered.
     """
 
-    def __init__(
-        self, folder: SweepFolder, on_message: OnMessage, on_backlog: OnBacklog = no_backlog
-    ) -> None:
+    def __init__(self, folder: SweepFolder, observer: Observer) -> None:
         self.delivered = False
         self.refusal: str | None = None
         self.progress = 0
         self._folder = folder
-        self._on_message = on_message
-        self._on_backlog = on_backlog
+        self._observer = observer
         self._backlog = 0
         self._said: set[str] = set()
         self._times_away = 0
@@ -87,7 +76,7 @@ class Reception:
         """Tell the user something, unless it was told before."""
         if text not in self._said:
             self._said.add(text)
-            self._on_message(text)
+            self._observer.on_message(text)
 
     def _take_lines(self, lines: list[dict[str, Any]]) -> None:
         if self._is_away and self._times_away == 1:
@@ -102,7 +91,7 @@ class Reception:
         self.progress += 1
         self._backlog = max(self._backlog, left)
         if self._backlog:
-            self._on_backlog(left, self._backlog)
+            self._observer.on_work(DELIVERING, self._backlog - left, self._backlog)
 
 
 class Projector:
@@ -115,8 +104,7 @@ class Projector:
         self,
         ledger: Ledger,
         tracking_uri: str,
-        on_message: OnMessage,
-        on_backlog: OnBacklog = no_backlog,
+        observer: Observer,
         *,
         after_kill: bool = False,
     ) -> None:
@@ -127,7 +115,7 @@ class Projector:
         """
         folder = ledger.folder
         tracked.remember_address(folder, ledger.spec)
-        self._reception = Reception(folder, on_message, on_backlog)
+        self._reception = Reception(folder, observer)
         self._told: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         self._arguments = [str(folder.home), folder.name]
         if after_kill:
@@ -242,12 +230,7 @@ class Projector:
             self._told.put(message)
 
 
-def sync(
-    ledger: Ledger,
-    tracking_uri: str,
-    on_message: OnMessage,
-    on_backlog: OnBacklog = no_backlog,
-) -> bool:
+def sync(ledger: Ledger, tracking_uri: str, observer: Observer) -> bool:
     """Deliver a sweep that no other process works on; True if MLflow then has everything.
 
     The caller holds the sweep's lock. It takes as long as the server needs, if it answers at all.
@@ -255,7 +238,7 @@ def sync(
     Raises:
         TrackingRefusedError: waiting does not help; the message says what to fix.
     """
-    reception = Reception(ledger.folder, on_message, on_backlog)
+    reception = Reception(ledger.folder, observer)
 
     def take(told: dict[str, Any]) -> None:
         if "refused" in told:
@@ -266,13 +249,8 @@ def sync(
     return reception.delivered
 
 
-def deliver_rest(
-    ledger: Ledger,
-    tracking_uri: str,
-    on_message: OnMessage,
-    on_backlog: OnBacklog = no_backlog,
-) -> bool:
+def deliver_rest(ledger: Ledger, tracking_uri: str, observer: Observer) -> bool:
     """The same with the patience of a sweep's end, whatever the server does."""
-    projector = Projector(ledger, tracking_uri, on_message, on_backlog, after_kill=True)
+    projector = Projector(ledger, tracking_uri, observer, after_kill=True)
     projector.finish(PATIENCE_S)
     return projector.delivered

@@ -165,7 +165,7 @@ class Pruning:
         table = self._table(number, epoch)
         promoted = max(1, len(table) // REDUCTION_FACTOR)
         cost, missed = epochs[-1]
-        violation = self._violation(epoch, missed)
+        violation = self.violation(epoch, missed)
         return table.num_better(cost, violation, self._gains_at(epoch)) >= promoted
 
     def _is_below_median(self, number: int) -> bool:
@@ -177,18 +177,15 @@ class Pruning:
         if self._num_complete < MIN_COMPLETE or epoch < self._min_epochs:
             return False
         violation, cost = min(
-            (self._violation(at, missed), cost) for at, (cost, missed) in enumerate(epochs, start=1)
+            (self.violation(at, missed), cost) for at, (cost, missed) in enumerate(epochs, start=1)
         )
         table = self._table(number, epoch)
         return 2 * table.num_better(cost, violation, self._gains_at(epoch)) > len(table)
 
-    def violation(self, epoch: int, misses: Misses) -> float:
+    def violation(self, epoch: int, missed: list[float]) -> float:
         """What a trial at an epoch is judged by besides its objective: 0 where it may still be
         feasible.
         """
-        return self._violation(epoch, [misses.get(name, 0.0) for name in self._constraints])
-
-    def _violation(self, epoch: int, missed: list[float]) -> float:
         pairs = zip(missed, self._gains_at(epoch), strict=True)
         left = [value * (1 - float(gains.expected[bin_of(value)])) for value, gains in pairs]
         return sum(max(0.0, value) for value in left)

@@ -1,5 +1,4 @@
-"""Which trials are the best: pure functions over records, and the same kept up to date while a
-sweep runs.
+"""Which trials are the best, kept up to date while a sweep runs.
 
 A *cost* is an objective's value with the sign that makes less better. Of equal trials the earlier
 one is better.
@@ -8,11 +7,9 @@ one is better.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
-
-from lmoe_tune.records import TrialRecord
 
 Costs = tuple[float, ...]
 
@@ -21,34 +18,6 @@ def costs_of(values: Sequence[float], directions: Sequence[str]) -> Costs:
     """The objectives' values, less being better."""
     pairs = zip(values, directions, strict=True)
     return tuple(-value if direction == "maximize" else value for value, direction in pairs)
-
-
-def ranked(trials: Iterable[TrialRecord], directions: Sequence[str]) -> list[TrialRecord]:
-    """The complete trials, best first; a Pareto front goes before all others, infeasible ones come
-    last.
-    """
-    ranking, complete = _ranking(trials, directions)
-    return [complete[number] for number in ranking]
-
-
-def pareto_front(trials: Iterable[TrialRecord], directions: Sequence[str]) -> list[TrialRecord]:
-    """The feasible complete trials that no other one betters in every objective, by number.
-
-    With one objective, these are the trials with the best value.
-    """
-    ranking, complete = _ranking(trials, directions)
-    return [complete[number] for number in sorted(ranking.front())]
-
-
-def _ranking(
-    trials: Iterable[TrialRecord], directions: Sequence[str]
-) -> tuple[Ranking, dict[int, TrialRecord]]:
-    ranking, complete = Ranking(), dict[int, TrialRecord]()
-    for trial in trials:
-        if trial.state == "complete" and trial.values:
-            complete[trial.number] = trial
-            ranking.add(Place(trial.violation, costs_of(trial.values, directions), trial.number))
-    return ranking, complete
 
 
 @dataclass(frozen=True, order=True, slots=True)

@@ -10,7 +10,7 @@ import json
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -60,28 +60,23 @@ def survey(folder: SweepFolder, spec: Spec) -> Remains:
     Raises:
         LedgerError: not even the sweep's identity is left.
     """
-    if folder.ledger.is_file():
-        content = folder.ledger.read_bytes()
-    else:
-        content = b""
-    before = _read_prefix(whole_prefix(content), spec, folder)
-    attrs, system_attrs = dict(before.attrs), dict[str, Any]()
+    content = folder.ledger.read_bytes() if folder.ledger.is_file() else b""
+    attrs, trials = _read_prefix(whole_prefix(content), spec, folder)
+    system_attrs, from_records = dict[str, Any](), 0
     for record in good_records(content):  # the damage is mostly small: what follows it counts too
         if record.get("op_code") == Operation.SET_STUDY_ATTR:
             attrs.update(record["user_attr"])
         elif record.get("op_code") == Operation.SET_STUDY_SYSTEM_ATTR:
             system_attrs.update(record["system_attr"])
+    about = read_object(folder.about)
     if "sweep_id" not in attrs:
-        attrs |= read_about(folder)
+        attrs |= about
     if "sweep_id" not in attrs:
         raise LedgerError(
             f"{folder.path}: neither the ledger nor {folder.about.name} says which sweep this is"
         )
     # Whatever is lost, it stays known that the test set was opened.
-    attrs = {
-        key: of for key, of in read_about(folder).items() if schema.TEST_OPENING.holds(key)
-    } | attrs
-    trials, from_records = dict(before.trials), 0
+    attrs = {key: of for key, of in about.items() if schema.TEST_OPENING.holds(key)} | attrs
     for path in folder.trials.glob("[0-9]*"):
         record_of_trial = read_record(path)
         if record_of_trial is None:
@@ -133,9 +128,8 @@ def rebuild(folder: SweepFolder, spec: Spec) -> tuple[Remains, Path]:
 def write_about(ledger: Ledger) -> None:
     """Write `sweep.json`: what the ledger says about the sweep as a whole."""
     attrs = ledger.attrs
-    content = json.dumps(attrs, indent=1).encode()
-    if _bytes(ledger.folder.about) != content:
-        write_durably(ledger.folder.about, content)
+    if read_object(ledger.folder.about) != attrs:
+        write_durably(ledger.folder.about, json.dumps(attrs, indent=1).encode())
 
 
 def behind(ledger: Ledger) -> str | None:
@@ -148,10 +142,7 @@ def behind(ledger: Ledger) -> str | None:
     }
     ahead = []
     for path in ledger.folder.trials.glob("[0-9]*"):
-        if path.name.isdigit():
-            recorded = recorded_extent(path)
-        else:
-            recorded = None
+        recorded = recorded_extent(path) if path.name.isdigit() else None
         if recorded is None:
             continue
         state, num_epochs = recorded
@@ -164,23 +155,18 @@ def behind(ledger: Ledger) -> str | None:
     return f"the ledger lacks what the records of trial {numbers} hold: it has lost its end"
 
 
-@dataclass(frozen=True)
-class _Before:
-    attrs: dict[str, Any] = field(default_factory=dict)
-    trials: dict[int, TrialRecord] = field(default_factory=dict)
-
-
-def _read_prefix(content: bytes, spec: Spec, folder: SweepFolder) -> _Before:
-    """What a ledger said before it was damaged."""
+def _read_prefix(
+    content: bytes, spec: Spec, folder: SweepFolder
+) -> tuple[dict[str, Any], dict[int, TrialRecord]]:
+    """What a ledger said of the sweep and of its trials before it was damaged."""
     with tempfile.TemporaryDirectory(prefix="lmoe-tune-") as scratch:
         path = Path(scratch) / "ledger.jsonl"
         path.write_bytes(content)
         try:
             ledger = Ledger(folder, spec, writable=False, path=path)
-            trials = {trial.number: trial for trial in ledger.trials()}
-            return _Before(ledger.attrs, trials)
+            return ledger.attrs, {trial.number: trial for trial in ledger.trials()}
         except (LedgerError, KeyError):
-            return _Before()
+            return {}, {}
 
 
 def _extent(trial: TrialRecord) -> tuple[bool, int]:
@@ -200,17 +186,11 @@ def _frozen(trial: TrialRecord, objectives: Sequence[str]) -> FrozenTrial:
     reported = {}
     if len(objectives) == 1:
         reported = {epoch.epoch: float(epoch.metrics[objectives[0]]) for epoch in trial.epochs}
-    if trial.state == "complete":
-        values = list(trial.values)
-    else:
-        values = None
+    values = list(trial.values) if trial.state == "complete" else None
     if trial.state == "pruned" and reported:
         values = [reported[max(reported)]]  # as Optuna itself takes it
     state = next(State(state) for state, name in STATES.items() if name == trial.state)
-    if trial.state == "running":
-        ended = None
-    else:
-        ended = _datetime(trial.ended_ms or now_ms())
+    ended = None if trial.state == "running" else _datetime(trial.ended_ms or now_ms())
     return FrozenTrial(
         number=trial.number,
         trial_id=trial.number,
@@ -241,18 +221,6 @@ def _lost(number: int) -> FrozenTrial:
 
 def _datetime(ms: int) -> datetime:
     return datetime.fromtimestamp(ms / 1000, tz=UTC).astimezone().replace(tzinfo=None)
-
-
-def read_about(folder: SweepFolder) -> dict[str, Any]:
-    """What `sweep.json` says; nothing if it cannot be read."""
-    return read_object(folder.about)
-
-
-def _bytes(path: Path) -> bytes | None:
-    try:
-        return path.read_bytes()
-    except OSError:
-        return None
 
 
 def refuse_whole(folder: SweepFolder, spec: Spec) -> None:

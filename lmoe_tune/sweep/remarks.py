@@ -214,16 +214,14 @@ def _about_data(spec: Spec, given: Collection[str], num_images: int | None) -> I
 
 def _most_outliers(spec: Spec) -> int:
     """The most outliers that a step may have."""
-    ratios = [1.0]
-    named = {**spec.fixed, **spec.space}
-    for name, value in named.items():
+    ratios: list[float] = []
+    for name, value in {**spec.fixed, **spec.space}.items():
         if name.rpartition(".")[2] != OUTLIER_RATIO:
             continue
 
-        ratios = [] if ratios == [1.0] else ratios
         if isinstance(value, int | float):
             ratios.append(float(value))
         elif not isinstance(value, str):
             ratios += [float(one) for one in value.choices or (value.high or 0.0,)]
 
-    return outliers_per_step(max(ratios), spec.train.batch_size)
+    return outliers_per_step(max(ratios, default=1.0), spec.train.batch_size)

@@ -32,7 +32,8 @@ class Remembered:
 
     def __init__(self, home: Path) -> None:
         self._path = home / "cache" / "list.json"
-        self._before = _read(self._path)
+        found = read_object(self._path)
+        self._before = {name: one for name, one in found.items() if _is_known(one)}
         self._now: dict[str, Row] = {}
         self._questions = _hash_of(home / QUESTIONS)
 
@@ -43,7 +44,7 @@ class Remembered:
 
         found_from = self._hash(folder)
         known = self._before.get(folder.name)
-        if known is None or known.get("found_from") != found_from or _is_outdated(known["row"]):
+        if known is None or known["found_from"] != found_from or _is_outdated(known["row"]):
             row: Row = json.loads(json.dumps(find(folder)))
             if self._hash(folder) != found_from or folder.is_running():
                 return row  # it has changed meanwhile
@@ -73,10 +74,6 @@ def _hash_of(path: Path) -> str:
         return ""
 
 
-def _read(path: Path) -> dict[str, Row]:
-    return {name: one for name, one in read_object(path).items() if _is_known(one)}
-
-
 def _is_outdated(row: Row) -> bool:
     """Whether it names a checkpoint that was deleted since, which no file of the sweep records."""
     checkpoint = (row.get("best") or {}).get("checkpoint")
@@ -84,4 +81,4 @@ def _is_outdated(row: Row) -> bool:
 
 
 def _is_known(found: Any) -> bool:
-    return isinstance(found, dict) and isinstance(found.get("row"), dict)
+    return isinstance(found, dict) and "found_from" in found and isinstance(found.get("row"), dict)

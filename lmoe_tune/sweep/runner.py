@@ -24,7 +24,7 @@ from lmoe_tune.sweep.delivery import PATIENCE_S
 from lmoe_tune.sweep.guard import guarded
 from lmoe_tune.sweep.ledger import Ledger
 from lmoe_tune.sweep.nodes import refuse_too_large
-from lmoe_tune.sweep.projector import DELIVERING, Projector
+from lmoe_tune.sweep.projector import Projector
 from lmoe_tune.sweep.settings import Leave, RunSettings
 from lmoe_tune.sweep.trial_files import mend_records
 
@@ -114,20 +114,14 @@ def _run(
     tracking_uri: str,
     worker: type[Any] | None,
 ) -> Outcome:
-    observer = settings.observer
-    control = SweepControl(ledger, observer, import_path=import_path, stop=settings.stop)
+    control = SweepControl(ledger, settings.observer, import_path=import_path, stop=settings.stop)
     mend_records(ledger.folder, ledger.trials())
     run = ledger.begin_run(
         {"pid": os.getpid(), "resources": ledger.spec.resources.model_dump(mode="json")}
     )
 
     with _signals(control, settings.leave):
-        projector = Projector(
-            ledger,
-            tracking_uri,
-            observer.on_message,
-            lambda left, total: observer.on_work(DELIVERING, total - left, total),
-        )
+        projector = Projector(ledger, tracking_uri, settings.observer)
         try:
             _run_on_ray(control, projector, run, settings, worker)
         except KeyboardInterrupt:
@@ -147,7 +141,7 @@ def _run(
 
     if control.fatal is not None and not control.was_interrupted_first:
         raise control.fatal
-    return Outcome(_state(ledger), projector.delivered)
+    return Outcome(ledger.outcome, projector.delivered)
 
 
 def _run_on_ray(
@@ -189,7 +183,7 @@ def _end_run(control: SweepControl, run: int) -> bool:
     """Record that the run has ended, once; False if that was recorded, or cannot be."""
     if not (control.can_record and control.ledger.run_is_open()):
         return False
-    control.ledger.end_run(run, _state(control.ledger))
+    control.ledger.end_run(run, control.ledger.outcome)
     return True
 
 
@@ -201,13 +195,6 @@ def _give_up(control: SweepControl, leave: Leave | None) -> None:
     if control.was_interrupted_first:
         leave(INTERRUPTED, _last_words(control))
     leave(1, f"error: {control.fatal}")
-
-
-def _state(ledger: Ledger) -> str:
-    if ledger.is_complete():
-        return "complete"
-
-    return "interrupted"
 
 
 def _tune(

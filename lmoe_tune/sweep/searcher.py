@@ -56,15 +56,7 @@ class LedgerSearcher(Searcher):  # type: ignore[misc]
         """
         self._live.discard(trial_id)
         if error:
-            with self._control.fatal_errors():
-                number = self._numbers[trial_id]
-                if not self._control.stopping:
-                    again = [
-                        suggestion
-                        for suggestion in self._control.ledger.unfinished()
-                        if suggestion.number == number
-                    ]
-                    self._unfinished.extend(again)
+            self._control.handed_back.append(self._numbers[trial_id])
 
     def _take_back(self) -> None:
         """What came back is handed out again, before anything else."""

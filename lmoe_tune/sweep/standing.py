@@ -75,10 +75,6 @@ class Standing:
         return self.counts.total() - self._num_retries
 
     @property
-    def num_failed(self) -> int:
-        return len(self.failed)
-
-    @property
     def waiting_retries(self) -> int:
         return sum(self.waiting.values())
 

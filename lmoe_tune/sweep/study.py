@@ -32,8 +32,8 @@ def new_study(directions: Sequence[Direction], **options: Any) -> optuna.Study:
 class LedgerStorage(JournalStorage):
     """Optuna's journal storage, which does not look at all trials to find those that wait."""
 
-    def __init__(self, backend: JournalFile, waiting: Mapping[int, Any] | None) -> None:
-        """`waiting` has the numbers of these, in order; None if it is not known."""
+    def __init__(self, backend: JournalFile, waiting: Mapping[int, Any]) -> None:
+        """`waiting` has the numbers of these, in order."""
         super().__init__(backend)
         self._waiting = waiting
 
@@ -43,7 +43,7 @@ class LedgerStorage(JournalStorage):
         deepcopy: bool = True,
         states: Container[TrialState] | None = None,
     ) -> list[FrozenTrial]:
-        if states == (TrialState.WAITING,) and not deepcopy and self._waiting is not None:
+        if states == (TrialState.WAITING,) and not deepcopy:
             return [
                 self.get_trial(self.get_trial_id_from_study_id_trial_number(study_id, number))
                 for number in self._waiting
@@ -56,12 +56,13 @@ class OptunaStudy:
 
     Attributes:
         study: as Optuna has it.
+        running: Optuna's objects of trials, of those that were asked for or reported to.
     """
 
     def __init__(
         self,
         journal: JournalFile,
-        waiting: Mapping[int, Any] | None = None,
+        waiting: Mapping[int, Any],
         directions: Sequence[Direction] | None = None,
     ) -> None:
         """Open it.
@@ -83,7 +84,7 @@ class OptunaStudy:
         else:
             self.study = new_study(directions, **options)
         self._study_id = self._storage.get_study_id_from_name(STUDY)
-        self._running: dict[int, Trial] = {}
+        self.running: dict[int, Trial] = {}
 
     def set_attr(self, key: str, value: Any) -> None:
         """An attribute of the study."""
@@ -95,17 +96,9 @@ class OptunaStudy:
 
     def trial(self, number: int) -> Trial:
         """A running trial, to report to."""
-        if number not in self._running:
-            self._running[number] = Trial(self.study, self._id(number))
-        return self._running[number]
-
-    def keep(self, trial: Trial) -> None:
-        """One that was just asked for."""
-        self._running[trial.number] = trial
-
-    def drop(self, number: int) -> None:
-        """One that has ended."""
-        self._running.pop(number, None)
+        if number not in self.running:
+            self.running[number] = Trial(self.study, self._id(number))
+        return self.running[number]
 
     def _id(self, number: int) -> int:
         """What the storage calls a trial."""

@@ -66,10 +66,7 @@ def has_defaults(spec: Spec, trial: TrialRecord, import_path: Path) -> bool:
     for name, value in trial.params.items():
         if name == METHOD:
             continue
-        if name in declared:
-            default = declared[name].default
-        else:
-            default = None
+        default = getattr(declared.get(name), "default", None)
         if value != (training.get(name) if default is None else default):
             return False
     return True

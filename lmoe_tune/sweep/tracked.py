@@ -125,20 +125,20 @@ def address(folder: SweepFolder, spec: Spec) -> str:
     if uri == given:
         return uri
 
-    for line in _lines(folder.whole.path / FILE):
-        if line.get("given") == given:
-            return str(line["address"])
-    return uri
+    return _remembered(folder, given) or uri
 
 
 def remember_address(folder: SweepFolder, spec: Spec) -> None:
     """Write down what a relative path means here. The caller holds the sweep's lock."""
     given = spec.tracking.uri or from_environment()
     uri = address(folder, spec)
-    if given is not None and uri != given:
-        known = any(line.get("given") == given for line in _lines(folder.whole.path / FILE))
-        if not known:
-            append(folder.whole, [{"given": given, "address": uri}])
+    if given is not None and uri != given and _remembered(folder, given) is None:
+        append(folder.whole, [{"given": given, "address": uri}])
+
+
+def _remembered(folder: SweepFolder, given: str) -> str | None:
+    lines = _lines(folder.whole.path / FILE)
+    return next((str(line["address"]) for line in lines if line.get("given") == given), None)
 
 
 def page_of(folder: SweepFolder, uri: str, sweep_id: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -80,11 +79,8 @@ def mend_records(folder: SweepFolder, trials: Iterable[TrialRecord]) -> None:
     """Rewrite what does not agree with the ledger."""
     for trial in trials:
         path = folder.trial(trial.number)
-        for name in _names_in(path):
-            if name.startswith(".") and name.endswith(
-                ".tmp"
-            ):  # a kill in the middle of a write left it
-                (path / name).unlink(missing_ok=True)
+        for torn in path.glob(".*.tmp"):  # a kill in the middle of a write left it
+            torn.unlink(missing_ok=True)
         if recorded_extent(path) != (trial.state, len(trial.epochs)):
             write_record(folder, trial)
 
@@ -101,10 +97,3 @@ def recorded_extent(path: Path) -> tuple[str, int] | None:
             return json.loads(about.read())["state"], lines.count(b"\n")
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def _names_in(path: Path) -> list[str]:
-    try:
-        return os.listdir(path)
-    except OSError:
-        return []

@@ -46,12 +46,11 @@ def read_spec(folder: SweepFolder) -> Spec:
 
 def state_of(ledger: Ledger) -> str:
     """`running` while a process works on it, `complete`, or `interrupted`: it can be resumed."""
-    if ledger.is_complete():
-        return "complete"
-    if ledger.folder.is_running():
+    outcome = ledger.outcome
+    if outcome == "interrupted" and ledger.folder.is_running():
         return "running"
 
-    return "interrupted"
+    return outcome
 
 
 def checkpoint_of(folder: SweepFolder, number: int) -> Path | None:
@@ -252,16 +251,10 @@ def leaderboard(ledger: Ledger) -> list[dict[str, Any]]:
     started = {trial.number: trial for trial in trials}
     ranked = [started[number] for number in ledger.standing.ranking if number in started]
     several = len(ledger.spec.objective.metrics) > 1
-    if several:
-        front = set(ledger.standing.ranking.front())
-    else:
-        front = set()
+    front = set(ledger.standing.ranking.front())
     tied = ties_of(ledger)
     order = {"running": 0, "pruned": 1, "failed": 2, "complete": 3}
-    if ledger.spec.objective.direction == "maximize":
-        sign = -1
-    else:
-        sign = 1
+    sign = -1 if ledger.spec.objective.direction == "maximize" else 1
     others = sorted(
         (trial for trial in trials if trial.state != "complete"),
         key=lambda trial: (

@@ -17,7 +17,7 @@ from typing import Any
 from lmoe_tune.data.overlap import validated_there_sealed_here
 from lmoe_tune.errors import UsageError
 from lmoe_tune.records import TrialRecord
-from lmoe_tune.spec import METHOD, DataSpec, Spec, own_params, with_start_of
+from lmoe_tune.spec import METHOD, DataSpec, Spec, own_params
 from lmoe_tune.spec.parameters import outside
 from lmoe_tune.sweep import schema
 from lmoe_tune.sweep.audit import digest
@@ -63,18 +63,15 @@ class Source:
         return vars(self) | {"origins": [vars(origin) for origin in self.origins]}
 
 
-def in_words(sources: Sequence[Source]) -> list[str]:
+def in_words(sources: Sequence[Source]) -> Iterator[str]:
     """What is taken of other sweeps, and what is not; a line each."""
-    return [line for source in sources for line in _lines_of(source)]
-
-
-def _lines_of(source: Source) -> list[str]:
-    taken = [
-        f"its trial {origin.trial} ({source.metric} {_short(origin.value)}) as {origin.tried_as}"
-        for origin in source.origins
-    ]
-    said = [", ".join(taken) or "nothing can be used", *source.notes]
-    return [f"warm start from '{source.sweep}': {text}" for text in said]
+    for source in sources:
+        taken = [
+            f"its trial {one.trial} ({source.metric} {_short(one.value)}) as {one.tried_as}"
+            for one in source.origins
+        ]
+        for text in (", ".join(taken) or "nothing can be used", *source.notes):
+            yield f"warm start from '{source.sweep}': {text}"
 
 
 class _Unusable(Exception):
@@ -98,17 +95,14 @@ def warm_started(spec: Spec, home: Path) -> tuple[Spec, list[Source]]:
     return spec.model_copy(update={"search": search}), sources
 
 
-def would_take(spec: Spec, folder: SweepFolder) -> tuple[Spec, list[Source]]:
-    """The same for a sweep that may be there already, from these others: then it has taken what it
-    takes.
-    """
-    if not spec.warm_start:
-        return spec, []
-    ledger = read_sweep(folder) if folder.exists() else None
-    if ledger is None or ledger.spec.warm_start != spec.warm_start:
-        return warm_started(spec, folder.home)
+def would_take(spec: Spec, folder: SweepFolder) -> list[Source]:
+    """What a sweep takes of others; one that is there, from the same others, has taken it."""
+    if spec.warm_start and folder.exists():
+        ledger = read_sweep(folder)
+        if ledger.spec.warm_start == spec.warm_start:
+            return sources_of(ledger)
 
-    return with_start_of(ledger.spec, spec), sources_of(ledger)
+    return warm_started(spec, folder.home)[1]
 
 
 def sources_of(ledger: Ledger) -> list[Source]:

@@ -39,6 +39,7 @@ from lmoe_tune.sweep.folder import find_sweep
 from lmoe_tune.sweep.ledger import Ledger
 from lmoe_tune.training.trial import run_trial
 from tests.cli.conftest import make_sweep
+from tests.hearing import Hearing
 from trainables import load_method
 
 BEST = 1
@@ -419,6 +420,7 @@ def test_it_loads_without_what_trains_searches_or_tracks(folder: Path) -> None:
     code = f"""
 import sys, numpy
 from lmoe_tune.detector import load_detector
+
 load_detector({str(folder)!r}).predict(numpy.zeros((1, 1, 8, 8)))
 barred = ("ray", "optuna", "mlflow", "trainables", "torchvision", "lmoe_tune.training", "lmoe_tune.sweep",
           "lmoe_tune.methods", "lmoe_tune.tracking", "lmoe_tune.model")
@@ -680,7 +682,7 @@ def test_what_is_registered_says_the_same_and_a_sweep_that_mlflow_lacks_is_said(
 
     with pytest.raises(TrackingError, match="lmoe-tune sync"):
         register()
-    assert projector.sync(ledger, uri, print)
+    assert projector.sync(ledger, uri, Hearing())
     try:
         assert [register("real")["version"], register("noise")["version"]] == [1, 2]
         client = mlflow.MlflowClient(uri)
@@ -712,7 +714,7 @@ def test_what_is_registered_says_the_same_and_a_sweep_that_mlflow_lacks_is_said(
         with pytest.raises(ValueError, match="must be|must hold|cannot be read"):
             model.predict(bad)
     assert projector.sync(
-        view.read_sweep(ledger.folder), uri, print
+        view.read_sweep(ledger.folder), uri, Hearing()
     )  # it is none of the sweep's own models
     assert len(mlflow.MlflowClient(uri).search_model_versions("name = 'mine'")) == 2
 

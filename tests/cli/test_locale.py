@@ -21,7 +21,7 @@ EXPERIMENT = "Vögel"
 COMMANDS = [
     ("check", "birds.yaml"),
     ("data", "inspect", "birds.yaml"),
-    ("search", "birds.yaml", "--dry-run"),
+    ("search", "birds.yaml", "--dry-run", "--fresh"),
     ("list",),
     ("status", "birds"),
     ("leaderboard", "birds"),

@@ -253,7 +253,7 @@ def test_defaults_that_won_are_compared_with_the_other_methods_tuned(
         return 0.9 + (0.05 + NOISE[seed] if name == "trial 0" else 0.0)
 
     def run_sweep(ledger: Ledger, settings: RunSettings, **more: Any) -> Outcome:
-        if ledger.kind == "confirm":
+        if ledger.has_jobs:
             study = JobLedger(small, tmp_path)
             study._ledger = ledger
             run_jobs(study, auroc)

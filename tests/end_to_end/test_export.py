@@ -19,6 +19,7 @@ from lmoe_tune.sweep.ledger import Ledger
 from lmoe_tune.sweep.view import read_sweep, tracking_of
 from lmoe_tune.tracking.uploads import register_detector
 from tests.end_to_end.conftest import Command
+from tests.hearing import Hearing
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(180)]
 
@@ -88,7 +89,7 @@ def test_what_is_exported_answers_as_the_evaluation_did(copy_of_reference: Comma
     # what MLflow has registered
     uri = f"sqlite:///{command.home / 'mlflow.db'}"
     assert projector.sync(
-        Ledger.writing(command.folder, ledger.spec), uri, print
+        Ledger.writing(command.folder, ledger.spec), uri, Hearing()
     )  # its home has moved
     experiment_id, run_id = tracking_of(read_sweep(command.folder)).run_of(best.number)
     try:

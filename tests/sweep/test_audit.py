@@ -88,11 +88,11 @@ def test_a_value_that_was_changed_in_the_ledger_is_found(sweep: Callable[..., Le
     changed["param_value_internal"] *= 0.5
     lines[place] = json.dumps(changed).encode() + b"\n"
     untouched = audit(own).digest
-    from lmoe_tune.sweep.lines import encode
+    from lmoe_tune.sweep.lines import as_text, encode_text
 
     left, number = changed.pop("left"), changed.pop("n")
     changed.pop("crc")
-    lines[place] = encode(changed, number=number, left=left)
+    lines[place] = encode_text(as_text(changed), number=number, left=left)
     own.folder.ledger.write_bytes(b"".join(lines))
 
     found = audit(Ledger.reading(own.folder, own.spec))

@@ -8,6 +8,7 @@ import pytest
 
 from lmoe_tune.errors import UsageError
 from lmoe_tune.sweep.budget import (
+    Amount,
     Budget,
     BudgetChange,
     Usage,
@@ -116,14 +117,14 @@ def test_a_sweep_that_is_not_complete_takes_any_change() -> None:
 @pytest.mark.parametrize(
     ("typed", "change"),
     [
-        ({"trials": "+8"}, BudgetChange(more_trials=8)),
-        ({"trials": 24}, BudgetChange(trials=24)),
-        ({"time": "+2h"}, BudgetChange(more_time_s=7200)),
-        ({"time": "90"}, BudgetChange(time_s=90)),
-        ({"gpu_hours": "+0.5"}, BudgetChange(more_gpu_hours=0.5)),
-        ({"gpu_hours": 3}, BudgetChange(gpu_hours=3)),
-        ({"max_failed": "0"}, BudgetChange(max_failed=0)),
-        ({"max_failed": "+2"}, BudgetChange(more_failed=2)),
+        ({"trials": "+8"}, BudgetChange(trials=Amount(more=8))),
+        ({"trials": 24}, BudgetChange(trials=Amount(24))),
+        ({"time": "+2h"}, BudgetChange(time_s=Amount(more=7200.0))),
+        ({"time": "90"}, BudgetChange(time_s=Amount(90.0))),
+        ({"gpu_hours": "+0.5"}, BudgetChange(gpu_hours=Amount(more=0.5))),
+        ({"gpu_hours": 3}, BudgetChange(gpu_hours=Amount(3.0))),
+        ({"max_failed": "0"}, BudgetChange(max_failed=Amount(0))),
+        ({"max_failed": "+2"}, BudgetChange(max_failed=Amount(more=2))),
     ],
 )
 def test_amounts_are_typed_in_all_or_with_a_plus(

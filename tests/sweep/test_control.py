@@ -89,6 +89,7 @@ def test_a_worker_is_told_where_everything_is(control: MakeControl) -> None:
     folder = running.ledger.folder
     sign = json.loads((folder.path / "run.json").read_text(encoding="utf-8"))
     assert running.worker_config(suggestion) == {
+        "candidates": None,
         "nonce": sign["nonce"],
         "home": str(folder.home),
         "sweep": str(folder.path),
@@ -131,8 +132,7 @@ def test_once_it_stops_nothing_more_is_recorded(control: MakeControl) -> None:
     running.on_report(epoch(0, 1))
     running.interrupted = True
     assert running.on_report(epoch(0, 2)) is True
-    running.on_process_died(0)
-    running.on_process_lost(0)
+    assert running.on_process_died(0) is True
     trial = running.ledger.trial(0)
     assert trial.state == "running" and len(trial.epochs) == 1
 
@@ -148,8 +148,7 @@ def test_a_process_that_died_is_counted_and_said(control: MakeControl) -> None:
 def test_a_process_that_died_too_often_fails_the_trial(control: MakeControl) -> None:
     running = control("resources.max_retries=1")
     start(running)
-    running.on_process_died(0)
-    running.on_process_lost(0)
+    assert [running.on_process_died(0) for _ in range(2)] == [False, True]
     assert (
         running.ledger.trial(0).failure == "its process died 2 times (resources.max_retries is 1)"
     )
@@ -181,7 +180,9 @@ def test_a_trial_whose_time_is_up_before_its_first_epoch_goes_on_with_more_time(
     assert running.time_is_up()
     assert running.ledger.is_complete(), "nothing may run any more"
     assert [one.number for one in running.ledger.unfinished()] == [0]
-    assert running.ledger.num_failed() == 0, "more failed trials than allowed is exit code 3"
+    assert len(running.ledger.standing.failed) == 0, (
+        "more failed trials than allowed is exit code 3"
+    )
 
     running.ledger.set_attr("budget", {"time_s": 10.0, "trials": None})
     assert not running.ledger.is_complete()

@@ -20,7 +20,7 @@ from lmoe_tune.errors import UsageError
 from lmoe_tune.spec import Dataset, DataSpec, LoadedSpec, Spec, spec_from_resolved
 from lmoe_tune.sweep import folder as folder_module
 from lmoe_tune.sweep import lifecycle
-from lmoe_tune.sweep.budget import Budget, BudgetChange
+from lmoe_tune.sweep.budget import Amount, Budget, BudgetChange
 from lmoe_tune.sweep.folder import SweepFolder, SweepLockedError, find_sweep, find_sweeps
 from lmoe_tune.sweep.ledger import Ledger
 from lmoe_tune.sweep.lifecycle import first_attrs, prepare, settle, write_records
@@ -224,9 +224,9 @@ def test_the_environment_is_described_and_holds_no_secret(
     ("change", "trials"),
     [
         (BudgetChange(), 10),
-        (BudgetChange(trials=24), 24),
-        (BudgetChange(more_trials=8), 18),
-        (BudgetChange(trials=24, more_trials=8), 32),
+        (BudgetChange(trials=Amount(24)), 24),
+        (BudgetChange(trials=Amount(more=8)), 18),
+        (BudgetChange(trials=Amount(24, more=8)), 32),
     ],
 )
 def test_a_budget_is_set_or_extended(change: BudgetChange, trials: int) -> None:
@@ -235,7 +235,9 @@ def test_a_budget_is_set_or_extended(change: BudgetChange, trials: int) -> None:
 
 
 def test_time_and_gpu_hours_are_replaced() -> None:
-    changed = BudgetChange(time_s=90.0, gpu_hours=2.0).applied(Budget(10, 60.0, 1.0, 3))
+    changed = BudgetChange(time_s=Amount(90.0), gpu_hours=Amount(2.0)).applied(
+        Budget(10, 60.0, 1.0, 3)
+    )
     assert changed == Budget(10, 90.0, 2.0, 3)
 
 
@@ -243,7 +245,7 @@ def test_an_extension_stays_when_the_same_spec_is_given_again(
     folder: SweepFolder, spec: MakeSpec
 ) -> None:
     begin(folder, spec("budget.trials=10"))
-    assert resume(folder, BudgetChange(more_trials=2)).budget.trials == 12
+    assert resume(folder, BudgetChange(trials=Amount(more=2))).budget.trials == 12
     assert begin(folder, spec("budget.trials=10")).budget.trials == 12
     assert resume(folder).budget.trials == 12
     assert begin(folder, spec("budget.trials=15")).budget.trials == 15, (
@@ -254,7 +256,7 @@ def test_an_extension_stays_when_the_same_spec_is_given_again(
 def test_a_number_on_the_command_line_outlasts_the_command(
     folder: SweepFolder, spec: MakeSpec
 ) -> None:
-    begin(folder, spec("budget.trials=10"), BudgetChange(trials=4))
+    begin(folder, spec("budget.trials=10"), BudgetChange(trials=Amount(4)))
     assert resume(folder).budget.trials == 4
     assert begin(folder, spec("budget.trials=10")).budget.trials == 4
 
@@ -265,8 +267,10 @@ def test_a_lower_number_than_have_started_does_not_take_them_back(
     ledger = begin(folder, spec("budget.trials=3"))
     for _ in range(3):
         run_trial(ledger)
-    assert begin(folder, spec("budget.trials=3"), BudgetChange(trials=2)).budget.trials == 3
-    assert resume(folder, BudgetChange(more_trials=2)).budget.trials == 5, "two more than there are"
+    assert begin(folder, spec("budget.trials=3"), BudgetChange(trials=Amount(2))).budget.trials == 3
+    assert resume(folder, BudgetChange(trials=Amount(more=2))).budget.trials == 5, (
+        "two more than there are"
+    )
 
 
 def test_more_trials_of_a_sweep_bounded_by_time_alone_are_on_top_of_those_there_are(
@@ -275,7 +279,7 @@ def test_more_trials_of_a_sweep_bounded_by_time_alone_are_on_top_of_those_there_
     ledger = begin(folder, spec("budget.trials=null", "budget.time=1h"))
     for _ in range(3):
         run_trial(ledger)
-    assert resume(folder, BudgetChange(more_trials=2)).budget.trials == 5
+    assert resume(folder, BudgetChange(trials=Amount(more=2))).budget.trials == 5
 
 
 def test_the_baseline_that_the_trials_start_from_is_recorded(

@@ -17,6 +17,7 @@ from lmoe_tune.sweep.lifecycle import write_records
 from lmoe_tune.sweep.projector import Reception, sync
 from lmoe_tune.sweep.tracked import FILE, tracked
 from lmoe_tune.tracking import CheckpointGoneError, Delivered, Place
+from tests.hearing import Hearing
 
 URI = "http://user:secret@host:5000"
 
@@ -101,8 +102,8 @@ def test_what_is_new_is_told_once_and_the_end_says_that_all_is_delivered(
 
 def test_a_server_that_is_away_is_said_once_and_waited_for(written: Ledger, server: Server) -> None:
     server.away = [True] * 3
-    said: list[str] = []
-    reception = Reception(written.folder, said.append)
+    hearing = Hearing()
+    reception, said = Reception(written.folder, hearing), hearing.said
     deliver(written, URI, reception.take, after(5))
     assert said == [
         "MLflow cannot be reached; trials continue, and MLflow gets their records later",
@@ -115,8 +116,9 @@ def test_a_server_that_comes_and_goes_is_said_in_three_lines(
     written: Ledger, server: Server
 ) -> None:
     server.away = [True, False] * 50
-    said: list[str] = []
-    deliver(written, URI, Reception(written.folder, said.append).take, after(100))
+    hearing = Hearing()
+    said = hearing.said
+    deliver(written, URI, Reception(written.folder, hearing).take, after(100))
     assert [line.partition(";")[0] for line in said[:2]] == [
         "MLflow cannot be reached",
         "MLflow is back",
@@ -141,8 +143,8 @@ def test_a_checkpoint_that_the_driver_dropped_meanwhile_is_no_word_to_the_user(
 ) -> None:
     server.error = CheckpointGoneError("epoch-0003.pt is gone")
     server.away = [False, True, False, True, False]
-    said: list[str] = []
-    reception = Reception(written.folder, said.append)
+    hearing = Hearing()
+    reception, said = Reception(written.folder, hearing), hearing.said
     deliver(written, URI, reception.take, after(3))
     assert said == []
     assert reception.delivered
@@ -166,7 +168,7 @@ def test_sync_delivers_what_a_killed_driver_left_and_writes_the_ids(
     written: Ledger, server: Server
 ) -> None:
     written.begin_run({})
-    assert sync(written, URI, lambda text: None) is True
+    assert sync(written, URI, Hearing()) is True
     assert server.states == ["complete"]
     found = tracked(written.folder, URI)
     assert (found.run_ids[1], found.runs) == ("run-1", written.num_runs())
@@ -175,8 +177,9 @@ def test_sync_delivers_what_a_killed_driver_left_and_writes_the_ids(
 
 def test_sync_says_when_the_server_could_not_be_reached(written: Ledger, server: Server) -> None:
     server.away = itertools.repeat(True)
-    said: list[str] = []
-    assert sync(written, URI, said.append) is False
+    hearing = Hearing()
+    said = hearing.said
+    assert sync(written, URI, hearing) is False
     assert len(said) == 1
 
 
@@ -185,8 +188,8 @@ def test_a_refusal_is_said_once_and_tried_again_now_and_then(
 ) -> None:
     server.error = TrackingRefusedError("MLflow refuses: 403; ask for the right to write")
     server.away = [True] * 3
-    said: list[str] = []
-    reception = Reception(written.folder, said.append)
+    hearing = Hearing()
+    reception, said = Reception(written.folder, hearing), hearing.said
     deliver(written, URI, reception.take, after(5))
     assert len(said) == 2
     assert said[0].startswith("MLflow refuses: 403; ask for the right to write; trials continue")
@@ -201,19 +204,17 @@ def test_nobody_waits_at_the_end_for_a_store_that_refuses(written: Ledger, serve
     deliver(written, URI, attempts.append, after(0))
     assert attempts == [{"refused": "MLflow refuses: 404"}]
     with pytest.raises(TrackingRefusedError, match="404"):
-        sync(written, URI, lambda text: None)
+        sync(written, URI, Hearing())
 
 
 def test_a_backlog_at_the_end_is_worked_off_however_long_it_takes(
     written: Ledger, server: Server
 ) -> None:
     server.left = [900, 500, 100]
-    shown: list[tuple[int, int]] = []
-    reception = Reception(
-        written.folder, lambda text: None, lambda left, total: shown.append((left, total))
-    )
+    hearing = Hearing()
+    reception = Reception(written.folder, hearing)
     deliver(written, URI, reception.take, after(0))
-    assert shown == [(900, 900), (500, 900), (100, 900), (0, 900)]
+    assert hearing.work == [(0, 900), (400, 900), (800, 900), (900, 900)]
     assert reception.delivered
 
 
@@ -221,8 +222,8 @@ def test_what_mlflow_does_not_take_is_told_with_the_rest_delivered(
     written: Ledger, server: Server
 ) -> None:
     server.said = ("the metric 'ce@1 (%)' is not shown",)
-    said: list[str] = []
-    reception = Reception(written.folder, said.append)
+    hearing = Hearing()
+    reception, said = Reception(written.folder, hearing), hearing.said
     deliver(written, URI, reception.take, after(2))
     assert said == ["the metric 'ce@1 (%)' is not shown"]
     assert reception.delivered
@@ -231,8 +232,9 @@ def test_what_mlflow_does_not_take_is_told_with_the_rest_delivered(
 def test_an_experiment_that_was_renamed_is_said_once_and_its_parts_follow_it(
     written: Ledger, server: Server
 ) -> None:
-    said: list[str] = []
-    sync(written, URI, said.append)
+    hearing = Hearing()
+    said = hearing.said
+    sync(written, URI, hearing)
     assert server.known is None and said == []
 
     server.called = "nicer"
@@ -240,7 +242,7 @@ def test_an_experiment_that_was_renamed_is_said_once_and_its_parts_follow_it(
     write_records(tuned, written.spec)
     part = Ledger.writing(tuned, written.spec)
     for ledger in (written, part, written):
-        sync(ledger, URI, said.append)
+        sync(ledger, URI, hearing)
         assert server.known == Place("small", "1", "parent")
     assert said == [
         "the experiment 'small' is called 'nicer' in MLflow; the sweep's runs stay in it"

@@ -18,6 +18,7 @@ from lmoe_tune.sweep.ledger import Ledger
 from lmoe_tune.sweep.lifecycle import write_records
 from lmoe_tune.sweep.projector import Projector, deliver_rest
 from lmoe_tune.sweep.view import tracking_of
+from tests.hearing import Hearing
 from tests.tracking.faulty_server import HANGS, FaultyProxy
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
@@ -49,8 +50,8 @@ def test_one_that_is_killed_is_started_again_and_once_more_at_the_end(
     written: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(projector_module, "RESTART_INTERVAL_S", 0.0)
-    said: list[str] = []
-    projector = Projector(written, f"sqlite:///{written.folder.home}/mlflow.db", said.append)
+    hearing = Hearing()
+    projector = Projector(written, f"sqlite:///{written.folder.home}/mlflow.db", hearing)
     first = projector.pid
     os.kill(first, signal.SIGKILL)
 
@@ -63,7 +64,7 @@ def test_one_that_is_killed_is_started_again_and_once_more_at_the_end(
     projector.finish(PATIENCE_S)
     assert projector.delivered
     killed = "was killed (signal 9, SIGKILL; perhaps the machine ran out of memory)"
-    assert said == [f"the process that delivers to MLflow {killed}; another one takes over"]
+    assert hearing.said == [f"the process that delivers to MLflow {killed}; another one takes over"]
     assert sorted(tracking_of(written).run_ids) == [0, 1]
 
 
@@ -72,7 +73,7 @@ def test_one_whose_server_never_answers_is_ended_when_patience_is_over(
 ) -> None:
     monkeypatch.setattr(projector_module, "PATIENCE_S", 3.0)
     with FaultyProxy(0, lambda request: HANGS).closing() as mute:
-        assert deliver_rest(written, mute.uri, lambda text: None) is False
+        assert deliver_rest(written, mute.uri, Hearing()) is False
         wait_until(lambda: not list(processes_of(written.folder.home)))
 
 
@@ -83,8 +84,9 @@ import sys, time
 from pathlib import Path
 from lmoe_tune.sweep import view
 from lmoe_tune.sweep.folder import SweepFolder
+from lmoe_tune.sweep.observer import Observer
 from lmoe_tune.sweep.projector import Projector
-Projector(view.read_sweep(SweepFolder(Path(sys.argv[1]), "small")), sys.argv[2], print)
+Projector(view.read_sweep(SweepFolder(Path(sys.argv[1]), "small")), sys.argv[2], Observer())
 time.sleep(1000)
 """
     with FaultyProxy(0, lambda request: HANGS).closing() as mute:

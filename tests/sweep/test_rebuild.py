@@ -60,7 +60,7 @@ def half(
                     ledger.record_epoch(trial.number, epoch, metrics(trial.params, epoch), baseline)
             steps += 1
         mend_records(folder, ledger.trials())
-        return ledger, contents(uninterrupted)
+        return ledger, contents(uninterrupted.study)
 
     return make
 
@@ -97,7 +97,7 @@ def test_whatever_is_damaged_the_sweep_ends_as_it_would_have(
     damage: Any,
 ) -> None:
     ledger, expected = half(sampler)
-    before = contents(ledger)
+    before = contents(ledger.study)
     content = folder.ledger.read_bytes()
     folder.ledger.write_bytes(damage(content))
     remains, kept = rebuild(folder, ledger.spec)
@@ -105,12 +105,12 @@ def test_whatever_is_damaged_the_sweep_ends_as_it_would_have(
     assert kept.read_bytes() == damage(content)
     rebuilt = Ledger.writing(folder, ledger.spec)
     assert rebuilt.sweep_id == ledger.sweep_id
-    assert without_waiting(contents(rebuilt)) == without_waiting(before)
+    assert without_waiting(contents(rebuilt.study)) == without_waiting(before)
     if not (
         sampler == "qmc" and b'"qmc (' not in damage(content)
     ):  # what it counts by stood in the lost half
         work(rebuilt, metrics, baseline)
-        assert contents(rebuilt) == expected
+        assert contents(rebuilt.study) == expected
 
 
 def without_waiting(trials: list[Any]) -> list[Any]:
@@ -126,7 +126,7 @@ def test_a_ledger_that_is_gone_is_built_from_the_records_alone(
     assert remains.num_from_records == len(ledger.trials())
     rebuilt = Ledger.writing(folder, ledger.spec)
     work(rebuilt, metrics, baseline)
-    assert contents(rebuilt) == expected
+    assert contents(rebuilt.study) == expected
 
 
 @pytest.mark.parametrize("gone", [True, False], ids=["gone", "damaged"])
@@ -134,7 +134,7 @@ def test_a_trial_comes_back_with_the_distributions_that_it_had_whatever_the_spec
     half: Any, folder: SweepFolder, spec: Callable[..., Spec], gone: bool
 ) -> None:
     ledger, _ = half("tpe")
-    expected = contents(ledger)
+    expected = contents(ledger.study)
     dropped = spec("space={mixing_alpha: {low: 0.5, high: 4, log: true}}", "budget.trials=8")
     if gone:
         folder.ledger.unlink()
@@ -144,7 +144,7 @@ def test_a_trial_comes_back_with_the_distributions_that_it_had_whatever_the_spec
         folder.ledger.write_bytes(content[:place] + b"#" + content[place + 1 :])
     rebuild(folder, dropped)
     rebuilt = Ledger.writing(folder, dropped)
-    assert without_waiting(contents(rebuilt)) == without_waiting(expected)
+    assert without_waiting(contents(rebuilt.study)) == without_waiting(expected)
     assert [trial.distributions for trial in rebuilt.trials()] == [
         trial.distributions for trial in ledger.trials()
     ]
