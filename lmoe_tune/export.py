@@ -42,6 +42,7 @@ from lmoe_tune.records import TrialRecord
 from lmoe_tune.spec import DataSpec
 from lmoe_tune.sweep import view
 from lmoe_tune.sweep.ledger import Ledger
+from lmoe_tune.sweep.same_data import refuse_other_data
 from lmoe_tune.sweep.tracked import address
 
 TPR = 0.95
@@ -143,13 +144,18 @@ def write_detector(
     whole or not at all.
 
     Raises:
-        UsageError: there is something else in `out`, the data cannot be read, or ONNX's packages
-            are missing.
+        UsageError: there is something else in `out`, the data cannot be read or have changed, or
+            ONNX's packages are missing.
         StorageError: the folder cannot be written.
     """
     out = out.absolute()
     _mend(out)
     _refuse_foreign(out)
+    trained_in = ledger
+    if winner.confirmed is not None and ledger.folder.confirmation.exists():
+        trained_in = view.read_sweep(ledger.folder.confirmation)
+    refuse_other_data(trained_in)
+
     describes = winner.describes
     preprocessing = describes.preprocessing
     network = Network(describes.build(winner.weights), preprocessing)

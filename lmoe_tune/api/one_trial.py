@@ -24,6 +24,7 @@ from lmoe_tune.spec import METHOD, METRICS, LoadedSpec, identity, load_params, r
 from lmoe_tune.sweep import schema, view
 from lmoe_tune.sweep.ledger import Ledger
 from lmoe_tune.sweep.observer import Observer
+from lmoe_tune.sweep.same_data import refuse_other_data
 from lmoe_tune.training.platform import resolve_platform
 from trainables import Method, configured, declaration_of
 
@@ -179,9 +180,10 @@ def repeat(ledger: Ledger, number: int, *, observer: Observer | None = None) -> 
     A repetition that was interrupted continues; one that was finished starts again.
 
     Raises:
-        UsageError: there is no such trial, or it has no recorded epoch.
+        UsageError: there is no such trial, it has no recorded epoch, or the data have changed.
     """
     recorded = recorded_trial(ledger, number)
+    refuse_other_data(ledger)
     home = ledger.folder.home
     folder = ledger.folder.repetition(number)
     if len(_read_epochs(folder)) >= len(recorded.epochs):

@@ -35,6 +35,7 @@ from lmoe_tune.sweep import view
 from lmoe_tune.sweep.ledger import Ledger, now_ms
 from lmoe_tune.sweep.lifecycle import write_records
 from lmoe_tune.sweep.rebuild import write_about
+from lmoe_tune.sweep.same_data import change_of_data
 from lmoe_tune.wording import counted
 
 CODE = (*PARTS, "confirmation/job.py")
@@ -245,10 +246,9 @@ class JobLedger:
         parts = PARTS if self._ledger is None else CODE
         code = code_of(self.sweep.spec, self._import_path, parts)
         found = changes(before.attrs.get("code", code), code)
-        fingerprint = self._fingerprint()
-        known = before.attrs.get("fingerprint", fingerprint)
-        if known != fingerprint:
-            found.append(f"data: {known} -> {fingerprint}")
+        in_data = change_of_data(before, self.sweep.spec.data)
+        if in_data is not None:
+            found.append(in_data)
         if self._ledger is not None:
             found += diff(self._ledger.spec, self._wanted_spec)
         return found

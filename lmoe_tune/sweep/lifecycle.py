@@ -31,6 +31,7 @@ from lmoe_tune.sweep.budget import Budget, BudgetChange
 from lmoe_tune.sweep.copies import refuse_copy
 from lmoe_tune.sweep.folder import SweepFolder, refuse_lost_ledger, refuse_unreadable
 from lmoe_tune.sweep.ledger import Ledger, now_ms
+from lmoe_tune.sweep.same_data import change_of_data
 from lmoe_tune.sweep.sampling import make_distributions, make_sampler
 from lmoe_tune.sweep.warm_start import Source, warm_started
 from lmoe_tune.training.baseline_record import baseline_key
@@ -219,16 +220,17 @@ def settle(
     refuse_copy(ledger)
     name, before = ledger.folder.name, ledger.attrs
     attrs = _data_and_code(ledger.spec, ledger.folder.home, import_path)
-    fingerprint, code = attrs["fingerprint"], attrs["code"]
+    code = attrs["code"]
     changed = list(spec_changes)
-    if before.get("fingerprint", fingerprint) != fingerprint:
+    in_data = change_of_data(ledger, ledger.spec.data)
+    if in_data is not None:
         if not allow_changes:
             raise UsageError(
                 f"the data of the sweep '{name}' have changed since it was started, so its trials could not be "
-                "compared: restore the old data, start another sweep with --name, or continue anyway with "
-                f"{advice.ALLOW_CHANGES}, which the sweep records"
+                f"compared:\n  {in_data}\nRestore the old data, start another sweep with --name, or continue anyway "
+                f"with {advice.ALLOW_CHANGES}, which the sweep records"
             )
-        changed.append(f"data: {before['fingerprint']} -> {fingerprint}")
+        changed.append(in_data)
     in_code = changes(before.get("code", code), code)
     if in_code and not allow_changes:
         lines = "\n".join(f"  {line}" for line in in_code)

@@ -246,6 +246,15 @@ def test_after_pruning_every_checkpoint_best_says_what_is_left_and_what_to_do(
         assert offered(done.stderr) == ["train", "digits", "--trial", "1"]
 
 
+def test_images_that_have_changed_since_the_search_set_no_threshold(
+    ledger: Ledger, tmp_path: Path
+) -> None:
+    ledger.set_attr("fingerprint", "0" * 16)
+    with pytest.raises(UsageError, match="data of the sweep 'digits' have changed since"):
+        export.write_detector(ledger, export.winner_of(ledger), tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
 def test_a_sweep_without_a_complete_trial_has_nothing_to_export(
     sweep: Callable[..., Ledger],
 ) -> None:
