@@ -90,15 +90,13 @@ def _configuration(candidate: Candidate) -> dict[str, Any]:
 def _training(spec: Spec) -> dict[str, Any]:
     """What else a training's result depends on, apart from seeds and machine."""
     plain = spec.model_dump(mode="json")
-    training = {key: plain[key] for key in ("model", "train")}
-    training["score"] = plain["objective"]["score"]
-    training["data"] = {key: plain["data"].get(key) for key in ("resize", "crop", "augment")}
-    training["train"] = {
-        key: value
-        for key, value in plain["train"].items()
-        if key not in ("seed", "threads", "device", "precision")
+    of_machine = {"seed", "threads", "device", "precision"}
+    return {
+        "model": plain["model"],
+        "train": {key: plain["train"][key] for key in plain["train"].keys() - of_machine},
+        "score": plain["objective"]["score"],
+        "data": {key: plain["data"].get(key) for key in ("resize", "crop", "augment")},
     }
-    return training
 
 
 def _digest(about: Mapping[str, Any]) -> str:

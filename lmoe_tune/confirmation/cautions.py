@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from lmoe_tune.confirmation.plan import Plan
@@ -134,21 +134,16 @@ def _of_fixed(plan: Plan, spec: Spec, import_path: Path) -> Iterator[str]:
         if row.name.endswith(" tuned"):
             continue
         declared = load_method(row.method, import_path).declaration.all_parameters
-        held = _held(spec.fixed, declared.keys(), shared, is_own=row == plan.own_defaults)
+        names = set(declared)
+        if row != plan.own_defaults:
+            names &= shared
         changed = [
             f"{name} at {value}"
-            for name, value in held.items()
-            if declared[name].default != value and declared[name].default is not None
+            for name, value in spec.fixed.items()
+            if name in names and declared[name].default not in (value, None)
         ]
         if changed:
             yield f"`fixed` holds {', '.join(changed)} in {row.name}, where the default is different"
-
-
-def _held(
-    fixed: Mapping[str, object], declared: object, shared: set[str], *, is_own: bool
-) -> dict[str, object]:
-    names = set(declared) if is_own else shared & set(declared)  # type: ignore[call-overload]
-    return {name: value for name, value in fixed.items() if name in names}
 
 
 def accuracy_bounds(spec: Spec) -> tuple[float | None, float | None]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from lmoe_tune.confirmation import plain
 from lmoe_tune.confirmation.asking import foresee
 from lmoe_tune.confirmation.job_ledger import JobLedger, distinct
 from lmoe_tune.confirmation.plan import RESEED_FILE, Plan
-from lmoe_tune.confirmation.result import fingerprints_of
+from lmoe_tune.confirmation.result import CONFIRM_FILE, fingerprints_of
 from lmoe_tune.durable import read_text
 from lmoe_tune.errors import LmoeTuneError
 from lmoe_tune.spec import Spec
@@ -94,11 +94,9 @@ class Forecast:
 
     def lines(self) -> list[str]:
         """The same in words."""
-        if self.hours is None:
-            hours = ""
-        else:
-            hours = f", about {duration(3600 * self.hours)} one after the other"
-        found = [f"{self.work}{hours}"]
+        found = [self.work]
+        if self.hours is not None:
+            found[0] += f", about {duration(3600 * self.hours)} one after the other"
         if self.is_new:
             asked = f"as a new question it would be number {self.question} of the home"
         else:
@@ -132,14 +130,12 @@ class Forecast:
         return found
 
 
-def forecast_of(ledger: Ledger, import_path: Path, plan: Plan) -> Forecast:
-    """What the plan of a sweep costs, and what it could find."""
-    study = JobLedger.reading(ledger, import_path)
-    jobs = study.jobs(plan)
+def forecast_of(study: JobLedger, plan: Plan) -> Forecast:
+    """What the plan of a sweep's confirmation costs, and what it could find; nothing is opened."""
+    jobs, sweep = study.jobs(plan), study.sweep
     missing = [job for job in distinct(jobs) if not job.is_complete]
     question, asked = foresee(study, plan, fingerprints_of(study, plan, opens=False))
-    known = next(_known_spreads(ledger), None)
-    source, spreads = known if known is not None else (None, None)
+    source, spreads = next(_known_spreads(sweep), (None, None))
     at_most = cannot_show = None
     finds: list[tuple[int, float]] = []
     if spreads is not None and spreads.image_sd is not None:
@@ -151,7 +147,7 @@ def forecast_of(ledger: Ledger, import_path: Path, plan: Plan) -> Forecast:
         seeds=tuple(sorted({job.seed for job in jobs})),
         splits=tuple(sorted({job.split for job in jobs})),
         jobs=len(missing),
-        hours=_hours(ledger, len(missing), len({(job.split, job.seed) for job in missing})),
+        hours=_hours(sweep, len(missing), len({(job.split, job.seed) for job in missing})),
         notes=plan.notes,
         winner_is_default=plan.winner_is_default,
         is_new=question is None,
@@ -188,8 +184,8 @@ def _known_spreads(ledger: Ledger) -> Iterator[tuple[str, Spreads]]:
     for folder in sorted(folders, key=lambda one: one.name != ledger.folder.name):
         if not _has_same_data(folder, ledger.spec):
             continue
-        for what, read in (("confirmation", _of_confirmation), ("reseeding", _of_reseeding)):
-            found = _spreads(read, folder.confirmation)
+        for what, file in (("confirmation", CONFIRM_FILE), ("reseeding", RESEED_FILE)):
+            found = _spreads(folder.confirmation.path / file)
             if found is not None:
                 yield f"the {what} of '{folder.name}'", found
 
@@ -202,19 +198,14 @@ def _has_same_data(folder: SweepFolder, wanted: Spec) -> bool:
     return (data.id, data.coarse_ood) == (wanted.data.id, wanted.data.coarse_ood)
 
 
-def _of_confirmation(folder: SweepFolder) -> dict[str, Any]:
-    document = json.loads(read_text(folder.path / "confirm.json"))
-    return dict(document["paired"][0])
-
-
-def _of_reseeding(folder: SweepFolder) -> dict[str, Any]:
-    return dict(json.loads(read_text(folder.path / RESEED_FILE)))
-
-
-def _spreads(read: Callable[[SweepFolder], dict[str, Any]], folder: SweepFolder) -> Spreads | None:
-    """None if there are none that a plan could be made with."""
+def _spreads(path: Path) -> Spreads | None:
+    """Those of the winner's gain in a document; None if there are none that a plan could be made
+    with.
+    """
     try:
-        document = read(folder)
+        document = json.loads(read_text(path))
+        if path.name == CONFIRM_FILE:
+            document = document["paired"][0]
         found = Spreads(*(document[field.name] for field in fields(Spreads)))
         return found if found.can_plan else None
     except (OSError, ValueError, KeyError, TypeError, IndexError):
@@ -234,11 +225,8 @@ def _hours(ledger: Ledger, jobs: int, cells: int) -> float | None:
 
     seconds = jobs * ledger.spec.train.epochs * statistics.median(timed)
     key = ledger.attrs.get("baseline")
-    if key:
-        record = read_baseline_record(ledger.folder.home, key)
-    else:
-        record = None
-    if record:
+    record = read_baseline_record(ledger.folder.home, key) if key else None
+    if record is not None:
         epochs = [epoch["metrics"].get("epoch_s", 0.0) for epoch in record["epochs"]]
         seconds += cells * sum(epochs)
     return seconds / 3600

@@ -129,10 +129,14 @@ def _tested(
         number = num_seen(seen())
         if number > 0:
             metrics |= distinct(metrics) | {NEAR_DUPLICATES: number}
-        _keep_arrays(folder, _arrays_of_chance(test, metrics))
+        of_images = metrics.keys() - {DIVERGED, NEAR_DUPLICATES}
+        resampled = {name: np.full(NUM_RESAMPLES, metrics[name]) for name in of_images}
+        _keep_arrays(folder, _compared(test, lambda novel_class: 0.5, resampled))
         return training.num_classes, metrics
 
-    load = _all_classes if with_held_out else _searched_classes
+    def load(data: DataSpec, home: Path) -> SearchData:
+        return open_test_data(data, home, with_held_out=with_held_out).training
+
     return _trained(config, job_spec, candidate, chance, load=load, at_end=at_end)
 
 
@@ -167,7 +171,10 @@ def _trained(
         for last in epochs:
             yield last
     except TrainingError as error:
-        _refuse_other_than_diverged(error)
+        # the baseline of a seed may diverge as well; any other error is not a result
+        if not isinstance(error, DivergedError) and not isinstance(error.__cause__, DivergedError):
+            raise
+        log.warning("%s; this training counts as chance", error)
         num_classes, metrics = chance()
         yield from _at_chance(job_spec, num_classes, metrics, last)
 
@@ -217,23 +224,17 @@ def measure(
         metrics |= distinct(metrics_of_scores(*kept)) | {NEAR_DUPLICATES: number}
         resampled |= distinct(drawn)
 
-    novel, counts = np.unique(test.novel_labels, return_counts=True)
-    masks = [torch.from_numpy(test.novel_labels == label) for label in novel]
-    fine = [scores[FINE][mask.to(scores[FINE].device)] for mask in masks]
-    arrays: dict[str, npt.NDArray[Any]] = {
-        f"scores_{name}": of.cpu().numpy() for name, of in scores.items()
-    }
+    def auroc_of(novel_class: int) -> float:
+        mask = torch.from_numpy(test.novel_labels == novel_class).to(scores[FINE].device)
+        return auroc(scores[ID], scores[FINE][mask]).item()
+
+    arrays = {f"scores_{name}": of.cpu().numpy() for name, of in scores.items()}
     arrays |= {
         "labels": test.labels,
         "predicted": predicted.cpu().numpy(),
         "confidence": confidence.cpu().numpy(),
-        "fingerprint": np.array(test.fingerprint),
-        "novel_auroc": np.array([auroc(scores[ID], of_class).item() for of_class in fine]),
-        "novel_count": counts,
-        "novel_class": novel,
     }
-    arrays |= {f"{RESAMPLED}{name}": values for name, values in resampled.items()}
-    return metrics, arrays
+    return metrics, arrays | _compared(test, auroc_of, resampled)
 
 
 def _without_seen(
@@ -265,30 +266,18 @@ def distinct(metrics: Mapping[str, T]) -> dict[str, T]:
     return {f"{name}_distinct": metrics[name] for name in DISTINCT if name in metrics}
 
 
-def _refuse_other_than_diverged(error: TrainingError) -> None:
-    """Raise an error again that is not a result; the baseline of a seed may diverge as well."""
-    if not isinstance(error, DivergedError) and not isinstance(error.__cause__, DivergedError):
-        raise error
-    log.warning("%s; this training counts as chance", error)
-
-
-def _arrays_of_chance(
-    test: TestImages, metrics: Mapping[str, float]
+def _compared(
+    test: TestImages, auroc_of: Callable[[int], float], resampled: Mapping[str, npt.NDArray[Any]]
 ) -> dict[str, npt.NDArray[Any]]:
-    """What is kept of the test of a training that diverged."""
+    """What is kept of every test, also that of a training that diverged."""
     novel, counts = np.unique(test.novel_labels, return_counts=True)
     arrays: dict[str, npt.NDArray[Any]] = {
         "fingerprint": np.array(test.fingerprint),
-        "novel_auroc": np.full(len(novel), 0.5),
+        "novel_auroc": np.array([auroc_of(label) for label in novel.tolist()]),
         "novel_count": counts,
         "novel_class": novel,
     }
-    for name in metrics.keys() - {
-        DIVERGED,
-        NEAR_DUPLICATES,
-    }:  # these do not depend on a sample of images
-        arrays[f"{RESAMPLED}{name}"] = np.full(NUM_RESAMPLES, metrics[name])
-    return arrays
+    return arrays | {f"{RESAMPLED}{name}": values for name, values in resampled.items()}
 
 
 def _at_chance(
@@ -309,14 +298,6 @@ def _keep_arrays(folder: Path, arrays: dict[str, npt.NDArray[Any]]) -> None:
     np.savez_compressed(content, allow_pickle=False, **arrays)
     folder.mkdir(parents=True, exist_ok=True)
     write_durably(folder / SCORES, content.getvalue())
-
-
-def _all_classes(data: DataSpec, home: Path) -> SearchData:
-    return open_test_data(data, home, with_held_out=True).training
-
-
-def _searched_classes(data: DataSpec, home: Path) -> SearchData:
-    return open_test_data(data, home, with_held_out=False).training
 
 
 def _keep_model(folder: Path, trained: Trained) -> None:

@@ -39,8 +39,8 @@ from lmoe_tune.sweep.same_data import change_of_data
 from lmoe_tune.wording import counted
 
 CODE = (*PARTS, "confirmation/job.py")
-Point = dict[str, Any]
-"""A job: `candidate` (its place in the study's list), `split` and `seed`."""
+_Key = tuple[int | None, int, int]
+"""A job: the place of its candidate in the study's list, None before it has one, split and seed."""
 
 
 @dataclass(frozen=True)
@@ -59,12 +59,23 @@ class Job:
     def is_complete(self) -> bool:
         return self.trial is not None and self.trial.state == "complete"
 
+    @property
+    def is_failed(self) -> bool:
+        return self.trial is not None and self.trial.state == "failed"
+
+    @property
+    def started(self) -> TrialRecord:
+        """Its trial, of a job that has one."""
+        assert self.trial is not None, f"{self} has not been started"
+        return self.trial
+
     def __str__(self) -> str:
         return f"{self.row.name}, split {self.split}, seed {self.seed}"
 
 
 class JobLedger:
-    """A sweep's confirmation, opened for writing; the caller holds both locks.
+    """A sweep's confirmation, opened for writing, where the caller holds both locks, or for reading,
+    at any moment.
 
     Candidates and jobs are only ever added, so that a later confirmation with more of them trains
     what is missing.
@@ -73,17 +84,12 @@ class JobLedger:
     def __init__(self, sweep: Ledger, import_path: Path, *, is_writing: bool = True) -> None:
         self.sweep = sweep
         self.folder = sweep.folder.confirmation
-        self._import_path = import_path
+        self.import_path = import_path
         self._wanted_spec = spec_of(sweep.spec)
         self._ledger: Ledger | None = None
         if self.folder.exists():
             open_ = Ledger.writing if is_writing else Ledger.reading
             self._ledger = open_(self.folder, view.read_spec(self.folder))
-
-    @classmethod
-    def reading(cls, sweep: Ledger, import_path: Path) -> JobLedger:
-        """Open it for reading, at any moment."""
-        return cls(sweep, import_path, is_writing=False)
 
     @property
     def ledger(self) -> Ledger:
@@ -120,24 +126,21 @@ class JobLedger:
         """Row by row the plan's jobs and all that earlier plans have asked for; of a failed job its
         last trial.
         """
-        trials, queued = dict[tuple[int, int, int], TrialRecord](), set[tuple[int, int, int]]()
+        queued, trials = set[_Key](), dict[_Key, TrialRecord]()
         if self._ledger is not None:
             queued = {_key(point) for point in self._ledger.points()}
             trials = {_key(trial.params): trial for trial in self._ledger.trials()}
 
         found, records, rows = list[Job](), self._records(), self.rows(plan)
         for row in rows:
-            of = next(other for other in rows if other.is_same(row.as_record()))
+            first = next(other for other in rows if other.is_same(row.as_record()))
             place = _place(records, row, plan.purpose)
             cells = {(split, seed) for of, split, seed in queued if of == place}
             if row in plan.rows:
                 cells |= set(plan.cells())
             for split, seed in sorted(cells):
-                if place is None:
-                    trial = None
-                else:
-                    trial = trials.get((place, split, seed))
-                found.append(Job(row, split, seed, trial, of))
+                trial = trials.get((place, split, seed))
+                found.append(Job(row, split, seed, trial, first))
         return found
 
     def work_in_words(self, plan: Plan) -> str:
@@ -190,19 +193,22 @@ class JobLedger:
         records = list(ledger.attrs["candidates"])
         for row in plan.rows:
             if _place(records, row, plan.purpose) is None:
+                record = row.as_record() | {"purpose": plan.purpose}
                 if row.trial is not None and plan.purpose == CONFIRM:
-                    keeps = {"keeps_model_of": plan.seeds[0]}
-                else:
-                    keeps = {}
-                records.append(row.as_record() | {"purpose": plan.purpose} | keeps)
+                    record["keeps_model_of"] = plan.seeds[0]
+                records.append(record)
         known = {_key(point) for point in ledger.points()}
-        points = [
-            {"candidate": _place(records, row, plan.purpose), "split": split, "seed": seed}
+        wanted = [
+            (_place(records, row, plan.purpose), split, seed)
             for row in plan.rows
             for split, seed in plan.cells()
         ]
-        missing = {_key(point): point for point in points if _key(point) not in known}
-        ledger.enqueue(list(missing.values()), {"candidates": records, "resume_command": command})
+        missing = [
+            {"candidate": place, "split": split, "seed": seed}
+            for place, split, seed in dict.fromkeys(wanted)
+            if (place, split, seed) not in known
+        ]
+        ledger.enqueue(missing, {"candidates": records, "resume_command": command})
         ledger.retry_failed(
             number
             for number in ledger.standing.failed
@@ -244,7 +250,7 @@ class JobLedger:
         """What of code, data and spec differs from the search, or from the jobs so far; a line each."""
         before = self.sweep if self._ledger is None else self._ledger
         parts = PARTS if self._ledger is None else CODE
-        code = code_of(self.sweep.spec, self._import_path, parts)
+        code = code_of(self.sweep.spec, self.import_path, parts)
         found = changes(before.attrs.get("code", code), code)
         in_data = change_of_data(before, self.sweep.spec.data)
         if in_data is not None:
@@ -260,7 +266,7 @@ class JobLedger:
         """Bring the study's spec and code up to date, with these changes; create it if new."""
         first = None
         now: dict[str, Any] = {
-            "code": code_of(self.sweep.spec, self._import_path, CODE),
+            "code": code_of(self.sweep.spec, self.import_path, CODE),
             "fingerprint": self._fingerprint(),
         }
         if self._ledger is None:
@@ -269,7 +275,7 @@ class JobLedger:
                 "of_sweep": self.sweep.folder.name,
                 "of_sweep_id": self.sweep.sweep_id,
                 "candidates": [],
-                "import_path": str(self._import_path),
+                "import_path": str(self.import_path),
                 "resume_command": command,
                 "budget": {"trials": 0, "time_s": None, "gpu_hours": None, "max_failed": None},
                 **now,
@@ -303,7 +309,7 @@ def _place(records: Sequence[dict[str, Any]], candidate: Candidate, purpose: Pur
     return None
 
 
-def _key(point: Mapping[str, Any]) -> tuple[int, int, int]:
+def _key(point: Mapping[str, Any]) -> _Key:
     return point["candidate"], point["split"], point["seed"]
 
 

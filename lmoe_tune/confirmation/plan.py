@@ -26,6 +26,7 @@ from lmoe_tune.spec import (
 from lmoe_tune.spec.model import Budget
 from lmoe_tune.sweep.folder import SweepFolder, find_sweeps
 from lmoe_tune.sweep.view import read_spec
+from lmoe_tune.wording import counted
 from trainables import METHODS, configured, load_method
 
 if TYPE_CHECKING:
@@ -141,14 +142,11 @@ def make_plan(
         notes.append("no trial meets the constraints: the winner is the one that misses them least")
     own = untuned(spec, best[0].method, import_path)
     names = [name for name in METHODS if name != best[0].method]
-    without = [
-        name
-        for name in names
-        if spec.data.outliers is None and _declared(name, import_path).needs_outliers
-    ]
-    if without:
+    if spec.data.outliers is None:
+        without = [name for name in names if _declared(name, import_path).needs_outliers]
+        names = [name for name in names if name not in without]
         notes.append(f"{', '.join(without)}: left out, as the spec has no outliers to train with")
-    others = tuple(untuned(spec, name, import_path) for name in names if name not in without)
+    others = tuple(untuned(spec, name, import_path) for name in names)
     if own.is_same(best[0].as_record()):
         notes.append(
             f"the winner, {best[0].name}, has its method's defaults: the search found nothing better"
@@ -215,8 +213,14 @@ def make_reseeding(ledger: Ledger, import_path: Path, *, top: int, num_seeds: in
 def _best_or_refused(
     ledger: Ledger, import_path: Path, top: int
 ) -> tuple[list[Candidate], list[str]]:
-    """The best trials, and what to say if there are fewer than were asked for."""
-    best = best_of(ledger, import_path, top)
+    """The best trials by validation, without repetitions of the same parameters, and what to say if
+    there are fewer than were asked for.
+    """
+    best: list[Candidate] = []
+    for trial in ledger.ranked():
+        candidate = candidate_of(ledger.spec, trial, import_path)
+        if len(best) < top and not any(candidate.is_same(other.as_record()) for other in best):
+            best.append(candidate)
     if not best:
         raise UsageError(
             f"the sweep '{ledger.folder.name}' has no complete trial, so there is nothing to confirm; "
@@ -225,13 +229,11 @@ def _best_or_refused(
     if len(best) == top:
         return best, []
 
-    if len(best) == 1:
-        number = "one complete trial"
-    else:
-        number = f"{len(best)} complete trials"
-    return best, [
-        f"the sweep has {number} with different parameters, fewer than --top {top}: all are taken"
-    ]
+    trials = counted(len(best), "complete trial")
+    note = (
+        f"the sweep has {trials} with different parameters, fewer than --top {top}: all are taken"
+    )
+    return best, [note]
 
 
 def trains_held_out(spec: Spec) -> bool:
@@ -240,23 +242,11 @@ def trains_held_out(spec: Spec) -> bool:
     return spec.model.baseline.epochs > 0
 
 
-def best_of(ledger: Ledger, import_path: Path, top: int) -> list[Candidate]:
-    """The best trials of a search, by validation, without repetitions of the same parameters."""
-    found: list[Candidate] = []
-    for trial in ledger.ranked():
-        candidate = candidate_of(ledger.spec, trial, import_path)
-        if len(found) < top and not any(candidate.is_same(other.as_record()) for other in found):
-            found.append(candidate)
-    return found
-
-
-def candidate_of(
-    spec: Spec, trial: TrialRecord, import_path: Path, name: str | None = None
-) -> Candidate:
+def candidate_of(spec: Spec, trial: TrialRecord, import_path: Path) -> Candidate:
     """The configuration of a trial."""
     _, params = configured(spec, trial.params, import_path)
     method = str(trial.params.get(METHOD, spec.trainable))
-    return Candidate(name or f"trial {trial.number}", method, params, trial.number)
+    return Candidate(f"trial {trial.number}", method, params, trial.number)
 
 
 def untuned(spec: Spec, method: str, import_path: Path) -> Candidate:

@@ -15,15 +15,14 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from lmoe_tune.confirmation import plain
-from lmoe_tune.confirmation.forecast import Forecast
+from lmoe_tune.confirmation.forecast import Forecast, forecast_of
 from lmoe_tune.confirmation.job_ledger import Job, JobLedger
 from lmoe_tune.confirmation.plan import RESEED_FILE, VAL_DIVERGED, Plan
-from lmoe_tune.confirmation.result import Row, failed_record, row_of
+from lmoe_tune.confirmation.result import Row, comparable, failed_of, row_of
 from lmoe_tune.data.inspection import inspect
 from lmoe_tune.durable import write_durably
-from lmoe_tune.errors import LmoeTuneError
 from lmoe_tune.placements import COMPARABLE, Placements, mean_placements, read_placements
-from lmoe_tune.statistics import Paired, Run, Spreads, compare
+from lmoe_tune.statistics import Paired, Run, compare
 
 METRIC = COMPARABLE[0]
 SHOWN = (*COMPARABLE, "val_accuracy")
@@ -60,59 +59,29 @@ class Reseeding:
         return plain(self)
 
 
-def write_spreads(study: JobLedger, spreads: Spreads) -> None:
-    """Keep them beside the ledger of the jobs, for the forecasts of the home."""
-    content = json.dumps(asdict(spreads), indent=2) + "\n"
-    write_durably(study.folder.path / RESEED_FILE, content.encode())
-
-
-def compare_reseeded(study: JobLedger, plan: Plan) -> tuple[list[Run], dict[str, Paired]]:
-    """The trainings of a reseeding that ended well, and every trial minus the defaults, the best
-    one first.
+def conclude_reseeding(study: JobLedger, plan: Plan, planned: Plan) -> Reseeding:
+    """What the jobs of a plan found, those of earlier plans included. The spreads are kept for the
+    forecasts of the home, and used for one of the confirmation that is planned.
 
     Raises:
         LmoeTuneError: no training of the best trial and the defaults with the same seed has ended
             well.
     """
-    jobs = study.jobs(plan)
+    jobs, own = study.jobs(plan), plan.own_defaults
     runs = [_as_run(job) for job in jobs if job.is_complete]
-    own = plan.own_defaults.name
-    seeds = {run.seed for run in runs if run.configuration == own}
-    names = {run.configuration for run in runs if run.seed in seeds}
-    if not {plan.winner.name, own} <= names:
-        failures = [
-            job.trial.failure for job in jobs if job.trial is not None and job.trial.failure
-        ]
-        raise LmoeTuneError(
-            f"no training of {plan.winner.name} and {own} with the same seed has succeeded, so there is nothing to "
-            f"compare: {failures[0] if failures else 'none has ended'}"
-        )
-
-    trials = [row.name for row in study.rows(plan) if row.name in names - {own}]
-    return runs, {name: compare(runs, name, [own], [METRIC])[0] for name in trials}
-
-
-def spreads_of(study: JobLedger, plan: Plan, best: Paired) -> Spreads:
-    """What a confirmation is planned with, of the best trial minus the defaults."""
-    return replace(best.spreads, image_sd=_image_sd(study, plan))
-
-
-def conclude_reseeding(
-    study: JobLedger,
-    plan: Plan,
-    runs: Sequence[Run],
-    gains: Mapping[str, Paired],
-    spreads: Spreads,
-    forecast: Forecast,
-) -> Reseeding:
-    """The document of a reseeding."""
-    values = {trial.number: trial.metrics for trial in study.sweep.trials()}
+    names = comparable(plan, jobs, runs, own)
     rows = study.rows(plan)
-    jobs = study.jobs(plan)
+    trials = [row.name for row in rows if row.name in names and row != own]
+    gains = {name: compare(runs, name, [own.name], [METRIC])[0] for name in trials}
+    spreads = replace(gains[plan.winner.name].spreads, image_sd=_image_sd(study, plan, jobs))
+    content = json.dumps(asdict(spreads), indent=2) + "\n"
+    write_durably(study.folder.path / RESEED_FILE, content.encode())
+
+    values = {trial.number: trial.metrics for trial in study.sweep.trials()}
     return Reseeding(
         sweep=study.sweep.folder.name,
         metric=METRIC,
-        compared_with=plan.own_defaults.name,
+        compared_with=own.name,
         rows=tuple(row_of(row, runs) for row in rows),
         searched={
             row.name: values[row.trial][METRIC]
@@ -124,28 +93,26 @@ def conclude_reseeding(
         image_sd=spreads.image_sd,
         seeds=tuple(sorted({job.seed for job in jobs})),
         splits=plan.splits,
-        failed=tuple(
-            failed_record(job) for job in jobs if job.trial is not None and job.trial.failure
-        ),
-        forecast=forecast,
+        failed=failed_of(jobs),
+        forecast=forecast_of(study, planned),
     )
 
 
 def _as_run(job: Job) -> Run:
-    assert job.trial is not None
-    metrics = {name: job.trial.metrics[name] for name in SHOWN if name in job.trial.metrics}
-    diverged = job.trial.metrics.get(VAL_DIVERGED, 0.0) > 0
+    found = job.started.metrics
+    metrics = {name: found[name] for name in SHOWN if name in found}
+    diverged = found.get(VAL_DIVERGED, 0.0) > 0
     return Run(job.row.name, job.split, job.seed, metrics, diverged=diverged)
 
 
-def _image_sd(study: JobLedger, plan: Plan) -> float | None:
+def _image_sd(study: JobLedger, plan: Plan, jobs: Sequence[Job]) -> float | None:
     """By DeLong: image by image the mean over seeds, on as many images as the test has. The test
     itself stays sealed: only the counts of its images are known.
     """
     kept: dict[str, dict[int, Placements]] = {plan.winner.name: {}, plan.own_defaults.name: {}}
-    for job in study.jobs(plan):
-        if job.row.name in kept and job.is_complete and job.trial is not None:
-            found = read_placements(study.folder.trial(job.trial.number))
+    for job in jobs:
+        if job.row.name in kept and job.is_complete:
+            found = read_placements(study.folder.trial(job.started.number))
             if found is not None and found.can_compare(METRIC):
                 kept[job.row.name][job.seed] = found
 

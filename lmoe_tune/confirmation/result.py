@@ -7,7 +7,6 @@ import json
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,11 +27,9 @@ from lmoe_tune.confirmation.plan import (
 from lmoe_tune.durable import read_text, write_durably
 from lmoe_tune.errors import LmoeTuneError
 from lmoe_tune.questions import read_questions
-from lmoe_tune.records import TrialRecord
 from lmoe_tune.spec.metrics import TEST_METRICS
 from lmoe_tune.statistics import (
     Asked,
-    Floats,
     Paired,
     Run,
     Summary,
@@ -47,6 +44,8 @@ from lmoe_tune.sweep import view
 from lmoe_tune.sweep.folder import SweepFolder
 
 METRIC = TEST_METRICS[0]
+CONFIRM_FILE = "confirm.json"
+"""Where the result is kept, in the confirmation's folder."""
 NUM_CLASS_RESAMPLES = 2000
 
 
@@ -137,9 +136,9 @@ class _Tested:
     """A job that has succeeded, and what was kept of its test."""
 
     job: Job
-    trial: TrialRecord
-    resampled: Mapping[str, Floats]
+    run: Run
     fingerprint: str
+    """Of the test images."""
     novel: Mapping[int, tuple[float, int]]
     """AUROC and number of images of each novel class."""
 
@@ -147,34 +146,14 @@ class _Tested:
     def cell(self) -> tuple[int, int]:
         return self.job.split, self.job.seed
 
-    @property
-    def metrics(self) -> dict[str, float]:
-        return {
-            name: value
-            for name, value in self.trial.metrics.items()
-            if name.startswith("test_") and name != DIVERGED
-        }
-
-    def as_run(self) -> Run:
-        diverged = self.trial.metrics.get(DIVERGED, 0.0) > 0
-        job = self.job
-        return Run(job.row.name, job.split, job.seed, self.metrics, self.resampled, diverged)
-
-
-def confirm_file(folder: SweepFolder) -> Path:
-    """Where the result is kept; `folder` is the confirmation's."""
-    return folder.path / "confirm.json"
-
 
 def write_result(study: JobLedger, result: Confirmation) -> None:
     """Keep the result beside the confirmation's ledger."""
     content = json.dumps(result.to_json(), indent=2) + "\n"
-    write_durably(confirm_file(study.folder), content.encode())
+    write_durably(study.folder.path / CONFIRM_FILE, content.encode())
 
 
-def conclude(
-    study: JobLedger, plan: Plan, import_path: Path, *, notes: Iterable[str] = ()
-) -> Confirmation:
+def conclude(study: JobLedger, plan: Plan, *, notes: Iterable[str] = ()) -> Confirmation:
     """The result of a plan whose jobs have all ended; some may have failed.
 
     All existing trainings count, also those of earlier plans. The look is recorded in the home.
@@ -188,16 +167,9 @@ def conclude(
     jobs = study.jobs(plan)
     tested = [_read(study.folder, job) for job in jobs if job.is_complete]
     _refuse_other_images(tested, study.folder)
-    runs = [one.as_run() for one in tested]
-    comparators = _comparable(runs, plan)
-    failed = [job for job in jobs if job.trial is not None and job.trial.state == "failed"]
-    if plan.own_defaults.name not in comparators:
-        failures = [job.trial.failure for job in failed if job.trial is not None]
-        raise LmoeTuneError(
-            f"no job of {plan.winner.name} and {plan.own_defaults.name} with the same seed has succeeded, so there is "
-            f"nothing to compare: {failures[0] if failures else 'no job has ended'}"
-        )
-
+    runs = [one.run for one in tested]
+    names = comparable(plan, jobs, runs, plan.winner)
+    comparators = [row.name for row in (plan.own_defaults, *plan.others) if row.name in names]
     rows = (plan.winner.name, plan.own_defaults.name)
     missing = [str(job) for job in jobs if job.row.name in rows and not job.is_complete]
     margin, least = accuracy_bounds(study.sweep.spec)
@@ -211,9 +183,9 @@ def conclude(
     by_class, num_novel = _over_classes(tested, *rows)
     cautions = cautions_of(
         replace(plan, notes=(*notes, *plan.notes)), study.sweep.spec, runs, found,
-        ci95_classes=by_class, num_novel_classes=num_novel, import_path=import_path,
+        ci95_classes=by_class, num_novel_classes=num_novel, import_path=study.import_path,
     )  # fmt: skip
-    metrics = [name for name in TEST_METRICS if name in tested[0].metrics]
+    metrics = [name for name in TEST_METRICS if name in runs[0].metrics]
     own = found.paired[0]
     more = replace(asked, look=asked.look + 1)
     return Confirmation(
@@ -241,7 +213,7 @@ def conclude(
         seeds=tuple(sorted({job.seed for job in jobs})),
         splits=tuple(sorted({job.split for job in jobs})),
         jobs=tuple(_as_record(study.folder, one) for one in tested),
-        failed=tuple(failed_record(job) for job in failed),
+        failed=failed_of(jobs),
         changes=tuple(view.changes_of(study.ledger)),
     )
 
@@ -282,11 +254,11 @@ def _winner(study: JobLedger, plan: Plan, tested: Sequence[_Tested]) -> Winner:
     own_split = study.sweep.spec.data.split
     of_winner = [one for one in tested if one.job.row.name == plan.winner.name]
     first = min(of_winner, key=lambda one: (one.job.split != own_split, one.cell))
-    folder = study.folder.trial(first.trial.number)
-    has_model = (folder / MODEL).is_file() and (folder / DESCRIPTION).is_file()
+    number = first.job.started.number
+    folder = study.folder.trial(number)
     model = describes = None
-    if has_model:
-        model = _relative(study.folder, first.trial.number, MODEL)
+    if (folder / MODEL).is_file() and (folder / DESCRIPTION).is_file():
+        model = _relative(study.folder, number, MODEL)
         describes = json.loads(read_text(folder / DESCRIPTION))
 
     assert plan.winner.trial is not None, "the winner is a trial of the search"
@@ -295,7 +267,7 @@ def _winner(study: JobLedger, plan: Plan, tested: Sequence[_Tested]) -> Winner:
         name=plan.winner.name,
         method=plan.winner.method,
         params=_given(plan.winner),
-        job=first.trial.number,
+        job=number,
         split=first.job.split,
         seed=first.job.seed,
         model=model,
@@ -321,33 +293,40 @@ def row_of(row: Candidate, runs: Sequence[Run]) -> Row:
 
 def _as_record(folder: SweepFolder, one: _Tested) -> dict[str, Any]:
     return {
-        "job": one.trial.number,
-        "row": one.job.row.name,
-        "split": one.job.split,
-        "seed": one.job.seed,
-        "diverged": one.as_run().diverged,
-        "metrics": one.metrics,
-        "scores": _relative(folder, one.trial.number, SCORES),
+        **_about(one.job),
+        "diverged": one.run.diverged,
+        "metrics": one.run.metrics,
+        "scores": _relative(folder, one.job.started.number, SCORES),
     }
 
 
-def failed_record(job: Job) -> dict[str, Any]:
-    """What a document says about a job without a result."""
-    assert job.trial is not None
-    return {
-        "job": job.trial.number,
-        "row": job.row.name,
-        "split": job.split,
-        "seed": job.seed,
-        "failure": job.trial.failure,
-    }
+def failed_of(jobs: Iterable[Job]) -> tuple[Mapping[str, Any], ...]:
+    """What a document says about the jobs without a result."""
+    failed = (job for job in jobs if job.is_failed)
+    return tuple({**_about(job), "failure": job.started.failure} for job in failed)
 
 
-def _comparable(runs: Sequence[Run], plan: Plan) -> list[str]:
-    """The rows, other than the search's trials, that share a split and seed with the winner."""
-    cells = {(run.split, run.seed) for run in runs if run.configuration == plan.winner.name}
+def _about(job: Job) -> dict[str, Any]:
+    number, row = job.started.number, job.row.name
+    return {"job": number, "row": row, "split": job.split, "seed": job.seed}
+
+
+def comparable(plan: Plan, jobs: Iterable[Job], runs: Sequence[Run], row: Candidate) -> set[str]:
+    """The configurations that share a split and seed with a row, the winner or its defaults.
+
+    Raises:
+        LmoeTuneError: the winner and its defaults share none.
+    """
+    cells = {(run.split, run.seed) for run in runs if run.configuration == row.name}
     names = {run.configuration for run in runs if (run.split, run.seed) in cells}
-    return [row.name for row in (plan.own_defaults, *plan.others) if row.name in names]
+    if {plan.winner.name, plan.own_defaults.name} <= names:
+        return names
+
+    failures = [job.started.failure for job in jobs if job.is_failed]
+    raise LmoeTuneError(
+        f"no job of {plan.winner.name} and {plan.own_defaults.name} with the same seed has succeeded, so there is "
+        f"nothing to compare: {failures[0] if failures else 'no job has ended'}"
+    )
 
 
 def _over_classes(
@@ -364,7 +343,7 @@ def _over_classes(
     theirs = {one.cell: one for one in tested if one.job.row.name == other}
     cells = sorted(own.keys() & theirs.keys())
     counts = [len(own[cell].novel) for cell in cells]
-    if not cells or min(counts) < 2 or "test_fine_auroc" not in own[cells[0]].metrics:
+    if not cells or min(counts) < 2 or "test_fine_auroc" not in own[cells[0]].run.metrics:
         return None, min(counts, default=0)
 
     rng = np.random.default_rng(0)
@@ -380,27 +359,20 @@ def _over_classes(
             len(classes), np.full(len(classes), 1 / len(classes)), size=NUM_CLASS_RESAMPLES
         )
         fine = (weights * gains).sum(axis=1) / weights.sum(axis=1)
-        coarse = [_difference(pair, "test_coarse_auroc") for pair in pairs]
-        if None in coarse:
-            total = fine
-        else:
-            total = (fine + np.mean([x or 0.0 for x in coarse])) / 2
+        total, metric = fine, "test_coarse_auroc"
+        if all(metric in one.run.metrics for pair in pairs for one in pair):
+            coarse = [ours.run.metrics[metric] - their.run.metrics[metric] for ours, their in pairs]
+            total = (fine + np.mean(coarse)) / 2
         drawn += total * len(pairs) / len(cells)
 
     low, high = np.percentile(drawn, [2.5, 97.5])
     return (float(low), float(high)), min(counts)
 
 
-def _difference(pair: tuple[_Tested, _Tested], metric: str) -> float | None:
-    ours, theirs = pair
-    if metric not in ours.metrics or metric not in theirs.metrics:
-        return None
-    return ours.metrics[metric] - theirs.metrics[metric]
-
-
 def _read(folder: SweepFolder, job: Job) -> _Tested:
-    assert job.trial is not None
-    path = folder.trial(job.trial.number) / SCORES
+    path, found = folder.trial(job.started.number) / SCORES, job.started.metrics
+    metrics = {name: value for name, value in found.items() if name.startswith("test_")}
+    diverged = metrics.pop(DIVERGED, 0.0) > 0
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
             resampled = {
@@ -415,7 +387,8 @@ def _read(folder: SweepFolder, job: Job) -> _Tested:
                 strict=True,
             )
             novel = {one: (auroc, count) for one, auroc, count in by_class}
-            return _Tested(job, job.trial, resampled, str(arrays["fingerprint"]), novel)
+            run = Run(job.row.name, job.split, job.seed, metrics, resampled, diverged)
+            return _Tested(job, run, str(arrays["fingerprint"]), novel)
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise LmoeTuneError(
             f"{path}: cannot be read ({error}); move {folder.path} aside and run the confirmation again"

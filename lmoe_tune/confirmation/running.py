@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event
@@ -23,13 +22,7 @@ from lmoe_tune.confirmation.plan import (
     make_reseeding,
     with_taken_seeds,
 )
-from lmoe_tune.confirmation.reseeding import (
-    Reseeding,
-    compare_reseeded,
-    conclude_reseeding,
-    spreads_of,
-    write_spreads,
-)
+from lmoe_tune.confirmation.reseeding import Reseeding, conclude_reseeding
 from lmoe_tune.confirmation.result import Confirmation, conclude, fingerprints_of, write_result
 from lmoe_tune.confirmation.tuned_comparators import open_search, tunable, tuned_candidate
 from lmoe_tune.data.rows import decode_ahead
@@ -141,23 +134,21 @@ def confirm(
         leave: as for `search`.
 
     Raises:
-        UsageError: an argument is not as it must be, the search is not complete, or something has
-            changed.
+        UsageError: an argument is not as it must be, the search is not complete, something has
+            changed, or the winner has its method's defaults, so that there is nothing to compare.
         SweepLockedError: another process works on the sweep.
         InterruptedConfirmation: it was stopped.
         LmoeTuneError: no training of the winner and its defaults ended well.
     """
-    if not isinstance(getattr(sweep, "folder", None), SweepFolder):
-        raise UsageError(f"sweep is {sweep!r}, but must be what `open_sweep` or `search` gives")
-    folder = sweep.folder
-    _refuse_counts(seeds, top, reseed)
-    _refuse_splits(splits)
-    _refuse_beside_reseed(
-        reseed,
-        splits=splits is not None,
-        tuned_comparators=tuned_comparators,
-        seeds=seeds != NUM_SEEDS,
-    )
+    folder = _checked(sweep, seeds, top, splits, reseed)
+    given = {"splits": splits is not None, "tuned_comparators": tuned_comparators}
+    given["seeds"] = seeds != NUM_SEEDS
+    beside = ", ".join(name for name, is_given in given.items() if is_given)
+    if reseed is not None and beside:
+        raise UsageError(
+            f"reseed does not go with {beside}: it trains on the spec's own split, tunes nothing, and says itself "
+            "what a confirmation could find"
+        )
     refuse_unusable(address)
     command = advice.confirm(
         folder.name,
@@ -189,17 +180,17 @@ def confirm(
             return _reseed(ledger, import_path, how, top=top, num_seeds=reseed)
         plan = make_plan(ledger, import_path, top=top, num_seeds=seeds, splits=splits)
         study = JobLedger(ledger, import_path)
-        if tuned_comparators:
-            plan = replace(plan, others=(*plan.others, *_tune(ledger, import_path, how)))
-        elif plan.winner_is_default and not study.is_done(plan):
+        tuned = _tune(ledger, import_path, how) if tuned_comparators else []
+        if plan.winner_is_default and not tuned and not study.is_done(plan):
             raise UsageError(_nothing_to_confirm(plan, ledger))
+        plan = replace(plan, others=(*plan.others, *tuned))
         for note in (*notes, *plan.notes):
             how.settings.observer.on_message(note)
 
         if not study.is_done(plan):
             plan = with_taken_seeds(plan, ledger)
-            _train(study, plan, import_path, how)
-        result = conclude(study, plan, import_path, notes=notes)
+            _train(study, plan, how)
+        result = conclude(study, plan, notes=notes)
         write_result(study, result)
         _deliver(study, result, how.settings.observer)
         return result
@@ -222,18 +213,16 @@ def forecast(
     Raises:
         UsageError: as `confirm`.
     """
-    _refuse_counts(seeds, top)
-    _refuse_splits(splits)
-    ledger = view.read_sweep(sweep.folder)
+    ledger = view.read_sweep(_checked(sweep, seeds, top, splits))
     import_path = _import_path(ledger)
     plan = make_plan(ledger, import_path, top=top, num_seeds=seeds, splits=splits)
+    study = JobLedger(ledger, import_path, is_writing=False)
     refusals = [f"{note} (--allow-unfinished continues)" for note in _unfinished(ledger)]
-    if tuned_comparators:
-        tuned, to_come = _tuned_so_far(ledger, import_path)
-        plan = replace(plan, others=(*plan.others, *tuned), notes=(*plan.notes, *to_come))
-    elif plan.winner_is_default:
+    tuned, to_come = _tuned_so_far(ledger, import_path) if tuned_comparators else ([], [])
+    if plan.winner_is_default and not tuned and not to_come and not study.is_done(plan):
         refusals.append(_nothing_to_confirm(plan, ledger))
-    found = forecast_of(ledger, import_path, plan)
+    plan = replace(plan, others=(*plan.others, *tuned), notes=(*plan.notes, *to_come))
+    found = forecast_of(study, plan)
     return replace(found, refusals=(*refusals, *found.refusals))
 
 
@@ -256,48 +245,48 @@ def _tuned_so_far(sweep: Ledger, import_path: Path) -> tuple[list[Candidate], li
 def _nothing_to_confirm(plan: Plan, sweep: Ledger) -> str:
     """Why the test set stays sealed, and what can be done."""
     name, home = sweep.folder.name, sweep.folder.home
-    return (
+    more = "+8" if sweep.budget.trials else None
+    text = (
         f"{plan.winner.name} is the best of '{name}' and has exactly the defaults of {plan.winner.method}, so there is "
         "no gain to confirm, and the test set stays sealed. Search on "
-        f"(`{advice.resume(name, trials='+8', home=home)}`), try fresh seeds on the validation images "
-        f"(`{advice.confirm(name, reseed=3, home=home)}`), or test the defaults against the other methods, each tuned "
-        f"with the search's budget (`{advice.confirm(name, tuned_comparators=True, home=home)}`)"
+        f"(`{advice.resume(name, trials=more, home=home)}`), or try fresh seeds on the validation images "
+        f"(`{advice.confirm(name, reseed=3, home=home)}`)"
     )
+    if tunable(sweep.spec):
+        text += (
+            ", or test the defaults against the other methods, each tuned with the search's budget "
+            f"(`{advice.confirm(name, tuned_comparators=True, home=home)}`)"
+        )
+    return text
 
 
-def _refuse_counts(seeds: int, top: int, reseed: int | None = None) -> None:
-    for count, called in ((seeds, "seeds"), (top, "top")):
+def _checked(
+    sweep: HasFolder,
+    seeds: int,
+    top: int,
+    splits: Sequence[int] | None,
+    reseed: int | None = None,
+) -> SweepFolder:
+    """The folder of a sweep; refuses arguments that are not as they must be."""
+    if not isinstance(getattr(sweep, "folder", None), SweepFolder):
+        raise UsageError(f"sweep is {sweep!r}, but must be what `open_sweep` or `search` gives")
+
+    luck = ": one run says nothing about luck (5 are better)"
+    counts = {"seeds": (seeds, 2, luck), "top": (top, 1, "")}
+    if reseed is not None:
+        counts["reseed"] = (reseed, 2, luck)
+    for called, (count, least, why) in counts.items():
         refuse_other(count, called, int)
-    refuse_other(reseed, "reseed", int, type(None))
-    if top < 1:
-        raise UsageError(f"top is {top}, but must be at least 1")
-    if seeds < 2:
-        raise UsageError(
-            f"seeds is {seeds}, but must be at least 2: one run says nothing about luck (5 are better)"
-        )
-    if reseed is not None and reseed < 2:
-        raise UsageError(
-            f"reseed is {reseed}, but must be at least 2: one run says nothing about luck"
-        )
+        if count < least:
+            raise UsageError(f"{called} is {count}, but must be at least {least}{why}")
 
-
-def _refuse_splits(splits: Sequence[int] | None) -> None:
-    if splits is None:
-        return
-    refuse_other_items(splits, "splits", int)
-    if not splits or min(splits) < 0 or len(set(splits)) < len(splits):
-        raise UsageError(
-            f"splits is {list(splits)}, but must be one or more different numbers from 0 on"
-        )
-
-
-def _refuse_beside_reseed(reseed: int | None, **given: bool) -> None:
-    beside = ", ".join(name for name, is_given in given.items() if is_given)
-    if reseed is not None and beside:
-        raise UsageError(
-            f"reseed does not go with {beside}: it trains on the spec's own split, tunes nothing, and says itself "
-            "what a confirmation could find"
-        )
+    if splits is not None:
+        refuse_other_items(splits, "splits", int)
+        if not splits or min(splits) < 0 or len(set(splits)) < len(splits):
+            raise UsageError(
+                f"splits is {list(splits)}, but must be one or more different numbers from 0 on"
+            )
+    return sweep.folder
 
 
 def _import_path(ledger: Ledger) -> Path:
@@ -323,13 +312,14 @@ def _refuse_unfinished(sweep: Ledger, allowed: bool) -> list[str]:
     return found
 
 
-def _train(study: JobLedger, plan: Plan, import_path: Path, how: _How) -> None:
+def _train(study: JobLedger, plan: Plan, how: _How) -> None:
+    """Test the rows of a plan: from here on the test set counts as opened."""
     observer = how.settings.observer
     # Before the opening is recorded: nothing may be started into a store that refuses.
     caution = refuse_closed(address_of(study.sweep.folder, study.sweep.spec))
     if caution is not None:
         observer.on_message(caution)
-    study.begin(plan, how.command, allow_changes=how.settings.allow_changes, say=observer.on_work)
+    _begin(study, plan, how)
     question = ask(study, plan, fingerprints_of(study, plan))
     openings = view.test_openings(study.sweep)
     observer.on_message(
@@ -341,25 +331,25 @@ def _train(study: JobLedger, plan: Plan, import_path: Path, how: _How) -> None:
         observer.on_message(
             f"{counted(waiting, 'job')} of its reseeding, which has not ended, first"
         )
-
-    _decode(study, plan, how)
-    _run(study.ledger, import_path, how)
+    _run_jobs(study, plan, how)
 
 
-def _decode(study: JobLedger, plan: Plan, how: _How) -> None:
-    """Decode the images that the jobs will read, once for all of them."""
-    spec = study.ledger.spec
-    if (
-        how.settings.address is None or spec.data.cache_dir is None
-    ):  # else each node decodes for itself
+def _begin(study: JobLedger, plan: Plan, how: _How) -> None:
+    settings = how.settings
+    study.begin(
+        plan, how.command, allow_changes=settings.allow_changes, say=settings.observer.on_work
+    )
+
+
+def _run_jobs(study: JobLedger, plan: Plan, how: _How) -> None:
+    """Run what waits; the images that the jobs will read are decoded before, once for all of them."""
+    observer = how.settings.observer
+    if how.settings.address is None or study.ledger.spec.data.cache_dir is None:
+        # else each node decodes for itself
         for data, files in study.files(plan):
-            decode_ahead(
-                files,
-                data,
-                study.folder.home,
-                work=how.settings.observer.on_work,
-                say=how.settings.observer.on_message,
-            )
+            home = study.folder.home
+            decode_ahead(files, data, home, work=observer.on_work, say=observer.on_message)
+    _run(study.ledger, study.import_path, how)
 
 
 def _reseed(sweep: Ledger, import_path: Path, how: _How, *, top: int, num_seeds: int) -> Reseeding:
@@ -380,25 +370,15 @@ def _reseed(sweep: Ledger, import_path: Path, how: _How, *, top: int, num_seeds:
         how.settings.observer.on_message(note)
     if not study.is_done(plan):
         plan = with_taken_seeds(plan, sweep)
-        study.begin(
-            plan,
-            how.command,
-            allow_changes=how.settings.allow_changes,
-            say=how.settings.observer.on_work,
-        )
+        _begin(study, plan, how)
         how.settings.observer.on_message(
             f"reseeding '{sweep.folder.name}': {study.work_in_words(plan)}, on the validation images; the test "
             "set stays sealed"
         )
-        _decode(study, plan, how)
-        _run(study.ledger, import_path, how)
+        _run_jobs(study, plan, how)
 
-    runs, gains = compare_reseeded(study, plan)
-    spreads = spreads_of(study, plan, gains[plan.winner.name])
-    write_spreads(study, spreads)
     planned = make_plan(sweep, import_path, top=top, num_seeds=NUM_SEEDS)
-    foreseen = forecast_of(sweep, import_path, planned)
-    result = conclude_reseeding(study, plan, runs, gains, spreads, foreseen)
+    result = conclude_reseeding(study, plan, planned)
     if not view.is_delivered(study.ledger):
         _deliver_rest(study, how.settings.observer)
     return result
@@ -441,25 +421,16 @@ def _run(ledger: Ledger, import_path: Path, how: _How) -> None:
 
         worker = JobWorker
 
-    with _interruptible(how.command):
+    uri = address_of(ledger.folder, ledger.spec)
+    try:
         how.settings.observer.on_begin(ledger)
         outcome = run_sweep(
-            ledger,
-            how.settings,
-            import_path=import_path,
-            tracking_uri=address_of(ledger.folder, ledger.spec),
-            worker=worker,
+            ledger, how.settings, import_path=import_path, tracking_uri=uri, worker=worker
         )
-        if outcome.state == "interrupted":
-            raise KeyboardInterrupt
-
-
-@contextmanager
-def _interruptible(command: str) -> Iterator[None]:
-    try:
-        yield
     except KeyboardInterrupt:
-        raise InterruptedConfirmation(command) from None
+        raise InterruptedConfirmation(how.command) from None
+    if outcome.state == "interrupted":
+        raise InterruptedConfirmation(how.command)
 
 
 def _deliver(study: JobLedger, result: Confirmation, observer: Observer) -> None:

@@ -74,10 +74,7 @@ def test_metrics(
     `test_coarse_<set>_auroc` of each; `test_auroc` the mean of fine and coarse. * is auroc, tnr95,
     aupr_in or aupr_out. Empty sets are left out, and `test_auroc` is then the mean of what remains.
     """
-    sets = _sets(logits_id, logits_fine, logits_coarse, score)
-    return metrics_of_scores(
-        {name: found.scores for name, found in sets.items()}, *_certainty(sets["id"], labels)
-    )
+    return metrics_of_scores(*_reduced(logits_id, labels, logits_fine, logits_coarse, score))
 
 
 def metrics_of_scores(
@@ -114,11 +111,8 @@ def resampled_test_metrics(
     resample r has the same images for every model with the same sets and seed: differences between
     models can be taken resample by resample.
     """
-    sets = _sets(logits_id, logits_fine, logits_coarse, score)
-    scores = {name: found.scores for name, found in sets.items()}
-    return resampled_metrics_of_scores(
-        scores, *_certainty(sets["id"], labels), num_resamples=num_resamples, seed=seed
-    )
+    found = _reduced(logits_id, labels, logits_fine, logits_coarse, score)
+    return resampled_metrics_of_scores(*found, num_resamples=num_resamples, seed=seed)
 
 
 def resampled_metrics_of_scores(
@@ -147,18 +141,19 @@ def resampled_metrics_of_scores(
     return dict(zip(names, table, strict=True))
 
 
-def _sets(
-    logits_id: Tensor, logits_fine: Tensor, logits_coarse: Mapping[str, Tensor], score: Score
-) -> dict[str, Outputs]:
-    """The outputs of each set that is not empty: `id`, `fine`, `coarse_<name>`."""
-    sets = {"id": logits_id, "fine": logits_fine} | {
-        f"coarse_{name}": of for name, of in logits_coarse.items()
-    }
-    return {name: outputs(of, score) for name, of in sets.items() if name == "id" or len(of) > 0}
-
-
-def _certainty(of_id: Outputs, labels: Tensor) -> tuple[Tensor, Tensor]:
-    return of_id.confidence, of_id.predicted == labels.to(of_id.predicted.device)
+def _reduced(
+    logits_id: Tensor,
+    labels: Tensor,
+    logits_fine: Tensor,
+    logits_coarse: Mapping[str, Tensor],
+    score: Score,
+) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+    """What `metrics_of_scores` takes, from logits; empty sets are left out."""
+    of_id, coarse = outputs(logits_id, score), logits_coarse.items()
+    novel = {"fine": logits_fine} | {f"coarse_{name}": of for name, of in coarse}
+    scores = {name: outputs(of, score).scores for name, of in novel.items() if len(of) > 0}
+    correct = of_id.predicted == labels.to(of_id.predicted.device)
+    return {"id": of_id.scores} | scores, of_id.confidence, correct
 
 
 def _drawn(rng: np.random.Generator, count: int, values: Tensor) -> Tensor:

@@ -15,12 +15,22 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from lmoe_tune.report.facts import Facts, gather
-from lmoe_tune.report.figures import BLUE, DPI, GREY, ORANGE, STYLE
-from lmoe_tune.report.page import POLICY, Cell, Table, moment, templates
+from lmoe_tune.report.figures import (
+    BLUE,
+    DPI,
+    GREEN,
+    GREY,
+    ORANGE,
+    PURPLE,
+    RED,
+    STYLE,
+    best_so_far,
+)
+from lmoe_tune.report.page import POLICY, Table, cell, moment, templates
 from lmoe_tune.spec.record import settings
 from lmoe_tune.sweep import view
 from lmoe_tune.sweep.ledger import Ledger
-from lmoe_tune.wording import duration, shown
+from lmoe_tune.wording import duration
 
 COLUMNS = (
     "sweep", "state", "method", "complete", "pruned", "failed", "metric", "best_value", "best_trial", "median",
@@ -75,10 +85,6 @@ def _row(ledger: Ledger, facts: Facts) -> dict[str, Any]:
     if len(values) > 1:
         low, median, high = statistics.quantiles(values, n=4, method="inclusive")
 
-    verdict = None
-    if facts.confirmation is not None:
-        verdict = facts.confirmation.document.get("verdict")
-
     return {
         "sweep": summary["sweep"],
         "state": summary["state"],
@@ -92,7 +98,7 @@ def _row(ledger: Ledger, facts: Facts) -> dict[str, Any]:
         "epochs": sum(len(trial.epochs) for trial in facts.trials),
         "wall_s": summary["wall_s"],
         "gpu_hours": round(ledger.gpu_hours(), 4),
-        "verdict": verdict,
+        "verdict": facts.document.get("verdict"),
         "test_openings": summary["test_openings"],
     }
 
@@ -153,17 +159,13 @@ def _drawn(found: Sequence[Facts]) -> bytes:
     """The best so far over the trials on the left, the values of the complete trials on the right,
     for each sweep.
     """
-    colours = [BLUE, ORANGE, "#009E73", "#D55E00", "#CC79A7", GREY]
+    colours = (BLUE, ORANGE, GREEN, RED, PURPLE, GREY)
     figure = Figure(figsize=(9.0, max(3.4, 1.6 + 0.4 * len(found))), dpi=DPI)
     history, spread = figure.subplots(1, 2)
 
     for place, facts in enumerate(found):
         colour, values = colours[place % len(colours)], _values(facts)
-        if facts.spec.objective.direction == "maximize":
-            best = max
-        else:
-            best = min
-        so_far = [best(values[: count + 1]) for count in range(len(values))]
+        so_far = best_so_far(values, facts)
         history.step(
             range(1, len(values) + 1), so_far, where="post", color=colour, label=_name(facts)
         )
@@ -215,13 +217,6 @@ def make_comparison_page(found: Comparison) -> str:
 def _table(
     ident: str, rows: Sequence[Mapping[str, Any]], columns: Sequence[str], caption: str
 ) -> Table:
-    cells = [list(map(_cell, map(row.get, columns))) for row in rows]
-    return Table(ident, columns, cells, caption)
-
-
-def _cell(value: Any) -> Cell:
-    if value is None:
-        return Cell("-")
-    if isinstance(value, float):
-        return Cell(f"{value:.4g}", repr(value))
-    return Cell(value if isinstance(value, str) else shown(value))
+    return Table(
+        ident, columns, [[cell(row.get(name)) for name in columns] for row in rows], caption
+    )

@@ -67,6 +67,11 @@ class Facts:
     fingerprint: str | None
 
     @property
+    def document(self) -> dict[str, Any]:
+        """The confirmation's; empty if there is none."""
+        return {} if self.confirmation is None else self.confirmation.document
+
+    @property
     def searched(self) -> list[str]:
         """The searched parameters that a trial has, in the order of the spec."""
         return [
@@ -78,10 +83,7 @@ def gather(ledger: Ledger) -> Facts:
     """The facts of a sweep that may still run."""
     trials = ledger.trials()
     trained = baseline_snapshot(ledger)
-    if trained and trained.epochs:
-        baseline = trained.epochs[-1].metrics
-    else:
-        baseline = {}
+    epochs = trained and trained.epochs
     return Facts(
         home=ledger.folder.home,
         spec=ledger.spec,
@@ -90,7 +92,7 @@ def gather(ledger: Ledger) -> Facts:
         trials=trials,
         best=ledger.best(),
         front=ledger.pareto_front(),
-        baseline=dict(baseline),
+        baseline=dict(epochs[-1].metrics) if epochs else {},
         importances=importances(ledger),
         confirmation=_confirmation(ledger),
         fingerprint=ledger.attrs.get("fingerprint"),

@@ -59,11 +59,7 @@ def make_page(
     facts: Facts, drawings: Sequence[Drawing], spec_yaml: str, environment: Mapping[str, Any]
 ) -> str:
     """The whole document."""
-    summary = facts.summary
-    if facts.confirmation:
-        document = facts.confirmation.document
-    else:
-        document = None
+    summary, document = facts.summary, facts.document or None
     template = templates().get_template("page.html.jinja")
     return template.render(
         summary=summary,
@@ -115,13 +111,11 @@ def _embedded(facts: Facts, document: Mapping[str, Any] | None) -> Markup:
 
 
 def _counts(trials: Mapping[str, Any], sweep_state: str) -> str:
-    started = sum(trials[state] for state in STATES)
+    text = f"{sum(trials[state] for state in STATES)}"
     if trials["planned"]:
-        planned = f" of {trials['planned']}"
-    else:
-        planned = ""
+        text += f" of {trials['planned']}"
     counts = [f"{trials[state]} {in_words(state, sweep_state)}" for state in STATES]
-    return f"{started}{planned} trials: {', '.join(counts)}"
+    return f"{text} trials: {', '.join(counts)}"
 
 
 def moment(when: datetime) -> str:
@@ -135,7 +129,7 @@ def _of_confirmation(document: Mapping[str, Any]) -> list[Table]:
     metrics = [name for name in TEST_METRICS if name in there]
     head = ["", "method", "seeds", *(name.removeprefix("test_") for name in metrics)]
     cells = [
-        [_text(row["name"]), _text(row["method"]), _number(row["seeds"])]
+        [cell(row["name"]), cell(row["method"]), cell(row["seeds"])]
         + [_mean(row["metrics"].get(metric)) for metric in metrics]
         for row in rows
     ]
@@ -149,13 +143,13 @@ def _of_confirmation(document: Mapping[str, Any]) -> list[Table]:
 
     against = [
         [
-            _text(one["against"]),
-            _number(one["difference"], "{:+.4f}"),
-            _text(_interval(one["ci95"])),
-            _number(one["p"], "{:.2g}"),
-            _number(one.get("p_corrected"), "{:.2g}"),
-            _number(one.get("noise_floor"), "{:.4f}"),
-            _number(one.get("correlation"), "{:.2f}"),
+            cell(one["against"]),
+            cell(one["difference"], "{:+.4f}"),
+            cell(_interval(one["ci95"])),
+            cell(one["p"], "{:.2g}"),
+            cell(one.get("p_corrected"), "{:.2g}"),
+            cell(one.get("noise_floor"), "{:.4f}"),
+            cell(one.get("correlation"), "{:.2f}"),
         ]
         for one in document["paired"]
         if one["metric"] == document["metric"]
@@ -171,7 +165,7 @@ def _of_confirmation(document: Mapping[str, Any]) -> list[Table]:
 def _params(facts: Facts) -> Table:
     best = facts.summary["best"] or {"params": {}}
     rows = [
-        [_text(name), _value(value), _text(_range_of(facts, name))]
+        [cell(name), cell(value), cell(_range_of(facts, name))]
         for name, value in best["params"].items()
     ]
     return Table("params", ["parameter", "best trial", "searched"], rows)
@@ -180,7 +174,7 @@ def _params(facts: Facts) -> Table:
 def _metrics(facts: Facts) -> Table:
     best = facts.summary["best"] or {"metrics": {}}
     rows = [
-        [_text(name), _number(value), _number(facts.baseline.get(name))]
+        [cell(name), cell(value), cell(facts.baseline.get(name))]
         for name, value in best["metrics"].items()
     ]
     head = ["metric", "best trial", "baseline"]
@@ -191,29 +185,23 @@ def _trials(facts: Facts) -> Table:
     rows, searched = facts.leaderboard, facts.searched
     metrics = [name for name in SHOWN_OF_TRIAL if any(name in row["metrics"] for row in rows)]
     head = ["trial", "state", facts.spec.objective.metric, "feasible", "tied"]
-    if facts.summary["best"]:
-        best = facts.summary["best"]["trial"]
-    else:
-        best = None
+    best = (facts.summary["best"] or {}).get("trial")
     cells = [
         [
-            _number(row["trial"]),
-            _text(in_words(row["state"], facts.summary["state"])),
-            _number(row["value"]),
-            _text(_yes_or_no(row["feasible"])),
-            _text(_yes_or_no(row.get("tied"))),
-            *(_number(row["metrics"].get(name)) for name in metrics),
-            *(_value(row["params"].get(name)) for name in searched),
-            _number(row["epochs"]),
+            cell(row["trial"]),
+            cell(in_words(row["state"], facts.summary["state"])),
+            *(cell(row.get(key)) for key in ("value", "feasible", "tied")),
+            *(cell(row["metrics"].get(name)) for name in metrics),
+            *(cell(row["params"].get(name)) for name in searched),
+            cell(row["epochs"]),
         ]
         for row in rows[:MAX_ROWS]
     ]
     bold = [place for place, row in enumerate(rows[:MAX_ROWS]) if row["trial"] == best]
+    caption = ""
     if len(rows) > MAX_ROWS:
         all_of_them = advice.leaderboard(str(facts.summary["sweep"]), home=facts.home)
         caption = f"The first {MAX_ROWS:,} of {len(rows):,}; all of them: {all_of_them}"
-    else:
-        caption = ""
     return Table("leaderboard", [*head, *metrics, *searched, "epochs"], cells, caption, bold)
 
 
@@ -223,53 +211,40 @@ def _range_of(facts: Facts, name: str) -> str:
         return ""
     if searched.choices is not None:
         return ", ".join(map(str, searched.choices))
-    if searched.step is not None:
-        step = f", step {searched.step:g}"
-    else:
-        step = ""
-    return f"{searched.low:g} to {searched.high:g}{', log' if searched.log else ''}{step}"
+
+    log = ", log" * searched.log
+    step = "" if searched.step is None else f", step {searched.step:g}"
+    return f"{searched.low:g} to {searched.high:g}{log}{step}"
 
 
 # Cells
 
 
-def _text(value: Any) -> Cell:
-    return Cell(str(value))
-
-
-def _value(value: Any) -> Cell:
+def cell(value: Any, form: str = "{:.4g}") -> Cell:
+    """A value as a table shows it; `form` is that of a number with a fraction."""
     if value is None:
         return Cell("-")
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if is_number:
-        return _number(value)
-
-    return _text(value)
-
-
-def _number(value: float | None, form: str = "{:.4g}") -> Cell:
-    if value is None:
-        return Cell("-")
-    return Cell(str(value) if isinstance(value, int) else form.format(value), repr(value))
-
-
-def _yes_or_no(value: bool | None) -> str:
-    return {None: "-", True: "yes", False: "no"}[value]
+    if isinstance(value, str):
+        return Cell(value)
+    if isinstance(value, float):
+        return Cell(form.format(value), repr(value))
+    if isinstance(value, bool):
+        return Cell("yes" if value else "no")
+    return Cell(str(value), repr(value))
 
 
 def _mean(found: Mapping[str, Any] | None) -> Cell:
     if found is None:
         return Cell("-")
-    if found["sd"] is not None:
-        sd = f" ± {found['sd']:.4f}"
-    else:
-        sd = ""
+
+    text = f"{found['mean']:.4f}"
     title = f"median {found['median']:.4f}, minimum {found['minimum']:.4f}"
+    if found["sd"] is not None:
+        text += f" ± {found['sd']:.4f}"
     if found["ci95"] is not None:
-        title = (
-            f"95% interval of the mean: {found['ci95'][0]:.4f} to {found['ci95'][1]:.4f}; {title}"
-        )
-    return Cell(f"{found['mean']:.4f}{sd}", repr(found["mean"]), title)
+        low, high = found["ci95"]
+        title = f"95% interval of the mean: {low:.4f} to {high:.4f}; {title}"
+    return Cell(text, repr(found["mean"]), title)
 
 
 def _interval(ends: Sequence[float] | None) -> str:

@@ -89,7 +89,7 @@ def confirmed(searched: Ledger, tmp_path: Path) -> Callable[[], tuple[JobLedger,
             }
             for epoch in run_job(config):
                 study.ledger.record_epoch(suggestion.number, epoch.epoch, epoch.metrics, {})
-        result = conclude(study, plan, tmp_path)
+        result = conclude(study, plan)
         write_result(study, result)
         return study, result
 

@@ -9,7 +9,7 @@ import pytest
 
 from lmoe_tune.confirmation.job_ledger import JobLedger
 from lmoe_tune.confirmation.plan import DESCRIPTION, MODEL, SCORES, Plan, make_plan
-from lmoe_tune.confirmation.result import Confirmation, conclude, confirm_file, write_result
+from lmoe_tune.confirmation.result import Confirmation, conclude, write_result
 from lmoe_tune.errors import LmoeTuneError
 from lmoe_tune.questions import read_questions
 from lmoe_tune.sweep.ledger import Ledger
@@ -39,7 +39,7 @@ def confirmed(sweep: Ledger, run_jobs: Callable[..., None]) -> Confirmed:
 
 def made(study: JobLedger, plan: Plan) -> dict[str, Any]:
     """The document that is printed."""
-    return json.loads(json.dumps(conclude(study, plan, NOWHERE).to_json()))
+    return json.loads(json.dumps(conclude(study, plan).to_json()))
 
 
 def better(name: str, split: int, seed: int) -> float:
@@ -284,10 +284,10 @@ def test_other_test_images_from_one_job_to_the_next_are_refused(
 
 def test_the_result_is_kept_beside_the_ledger(confirmed: Confirmed) -> None:
     study, plan = confirmed(lambda name, split, seed: 0.9)
-    result = conclude(study, plan, NOWHERE, notes=["the search was not complete"])
+    result = conclude(study, plan, notes=["the search was not complete"])
     assert isinstance(result, Confirmation)
     write_result(study, result)
-    kept = json.loads(confirm_file(study.folder).read_text(encoding="utf-8"))
+    file = study.sweep.folder.path / "confirm" / "confirm.json"
+    kept = json.loads(file.read_text(encoding="utf-8"))
     assert kept == result.to_json()
-    assert confirm_file(study.folder) == study.sweep.folder.path / "confirm" / "confirm.json"
     assert "the search was not complete" in kept["cautions"]
