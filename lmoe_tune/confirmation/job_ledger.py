@@ -248,8 +248,10 @@ class JobLedger:
 
     def changed(self) -> list[str]:
         """What of code, data and spec differs from the search, or from the jobs so far; a line each."""
-        before = self.sweep if self._ledger is None else self._ledger
-        parts = PARTS if self._ledger is None else CODE
+        before: Ledger = self.sweep
+        parts: Sequence[str] = PARTS
+        if self._ledger is not None:
+            before, parts = self._ledger, CODE
         code = code_of(self.sweep.spec, self.import_path, parts)
         found = changes(before.attrs.get("code", code), code)
         in_data = change_of_data(before, self.sweep.spec.data)

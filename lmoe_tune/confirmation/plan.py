@@ -121,14 +121,12 @@ def make_plan(
     top: int,
     num_seeds: int,
     splits: Sequence[int] | None = None,
-    tuned: Sequence[Candidate] = (),
 ) -> Plan:
     """The plan of a sweep's confirmation; nothing is recorded.
 
     Args:
         import_path: where the user's own trainables are.
         splits: other splits than the spec's.
-        tuned: further rows, at the end.
 
     Raises:
         UsageError: the sweep has no complete trial, or its own classifier does not go with the
@@ -177,7 +175,7 @@ def make_plan(
     return Plan(
         top=tuple(best),
         own_defaults=own,
-        others=(*others, *tuned),
+        others=others,
         splits=asked,
         seeds=fresh_seeds(ledger, CONFIRM, num_seeds),
         notes=tuple(notes),
@@ -287,7 +285,7 @@ def fresh_seeds(
     """
     home = ledger.folder.home
     avoid = {seed for seed in map(_train_seed, find_sweeps(home)) if seed is not None}
-    choose = take_seeds if takes else free_seeds
+    choose = {True: take_seeds, False: free_seeds}[takes]
     return choose(home, ledger.sweep_id, purpose, count, first=FIRST_SEED, avoid=avoid)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,11 @@ def tunable(sweep: Spec) -> list[str]:
         own = sweep.space[METHOD].choices or ()
     else:
         own = (sweep.trainable,)
-    usable = [
-        name for name in METHODS if sweep.data.outliers is not None or not _needs_outliers(name)
-    ]
-    return [name for name in usable if name not in own and space_of(sweep, name)]
+    usable = [name for name in METHODS if name not in own and space_of(sweep, name)]
+    if sweep.data.outliers is not None:
+        return usable
+
+    return [name for name in usable if not load_method(name).declaration.needs_outliers]
 
 
 def space_of(sweep: Spec, method: str) -> dict[str, Distribution]:
@@ -118,8 +120,4 @@ def tuned_candidate(search: Ledger, import_path: Path) -> Candidate | None:
     if best is None:
         return None
     found = candidate_of(search.spec, best, import_path)
-    return Candidate(f"{found.method} tuned", found.method, found.params)
-
-
-def _needs_outliers(method: str) -> bool:
-    return load_method(method).declaration.needs_outliers
+    return replace(found, name=f"{found.method} tuned", trial=None)

@@ -217,6 +217,5 @@ def make_comparison_page(found: Comparison) -> str:
 def _table(
     ident: str, rows: Sequence[Mapping[str, Any]], columns: Sequence[str], caption: str
 ) -> Table:
-    return Table(
-        ident, columns, [[cell(row.get(name)) for name in columns] for row in rows], caption
-    )
+    cells = [list(map(cell, map(row.get, columns))) for row in rows]
+    return Table(ident, columns, cells, caption)

@@ -384,45 +384,40 @@ def _sides(facts: Facts, compared: Compared) -> list[tuple[str, Answers]]:
 
 
 def _roc(facts: Facts, compared: Compared) -> Figure:
-    figure, axes = _axes((4.6, 4.2))
-    for (who, answers), line in zip(_sides(facts, compared), ("-", "--"), strict=False):
-        for name in ("fine", "coarse"):
-            if name in answers.scores:
-                fpr, tpr, area = _curve(answers.scores["id"], answers.scores[name])
-                label = f"{who}, {name}: {area:.4f}"
-                axes.plot(fpr, tpr, line, color=OF_SET[name], linewidth=1.6, label=label)
-    _as_roc(axes)
-    return figure
+    return _rocs([(who, [answers.scores]) for who, answers in _sides(facts, compared)])
 
 
 def _roc_test(facts: Facts, compared: Compared) -> Figure:
     found = _confirmed(facts)
-    rows = ((found.document["winner"]["name"], "-"), (found.document["compared_with"], "--"))
+    rows = (found.document["winner"]["name"], found.document["compared_with"])
+    runs = {row: list(map(found.scores, found.jobs(row))) for row in rows}
+    return _rocs(list(runs.items()))
+
+
+def _rocs(sides: Sequence[tuple[str, Sequence[dict[str, Floats]]]]) -> Figure:
+    """The curves of one side or two, solid and dashed, from the scores of its runs by set."""
     figure, axes = _axes((4.6, 4.2))
-    for row, line in rows:
+    for (who, runs), line in zip(sides, ("-", "--"), strict=False):
         areas: dict[str, list[float]] = {}
-        for scores in map(found.scores, found.jobs(row)):
+        thin: dict[str, Any] = {"linewidth": 0.9, "alpha": 0.7} if len(runs) > 1 else {}
+        for scores in runs:
             for name in (name for name in scores if name != "id" and len(scores[name])):
                 kind = name.partition("_")[0]
                 fpr, tpr, area = _curve(scores["id"], scores[name])
-                colour = OF_SET.get(kind, GREY)
-                axes.plot(fpr, tpr, line, color=colour, linewidth=0.9, alpha=0.7)
+                axes.plot(fpr, tpr, line, color=OF_SET.get(kind, GREY), **thin)
                 areas.setdefault(kind, []).append(area)
         for kind, of_kind in areas.items():
-            text = f"{row}, {kind}: mean {np.mean(of_kind):.4f}"
+            what = "mean " if len(of_kind) > 1 else ""
+            text = f"{who}, {kind}: {what}{np.mean(of_kind):.4f}"
             axes.plot([], [], line, color=OF_SET.get(kind, GREY), label=text)
     if not axes.lines:
         raise _NothingToDraw("the test scores are not kept any more")
 
-    _as_roc(axes)
-    return figure
-
-
-def _as_roc(axes: Axes) -> None:
     axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=":")
     axes.set(xlabel="false positives (OOD taken as in-distribution)", ylabel="true positives")
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
     axes.legend(loc="lower right", fontsize=7.5, title="AUROC", title_fontsize=7.5)
+    return figure
 
 
 def _curve(known: Floats, unknown: Floats) -> tuple[Floats, Floats, float]:

@@ -212,9 +212,12 @@ def _range_of(facts: Facts, name: str) -> str:
     if searched.choices is not None:
         return ", ".join(map(str, searched.choices))
 
-    log = ", log" * searched.log
-    step = "" if searched.step is None else f", step {searched.step:g}"
-    return f"{searched.low:g} to {searched.high:g}{log}{step}"
+    text = f"{searched.low:g} to {searched.high:g}"
+    if searched.log:
+        text += ", log"
+    if searched.step is not None:
+        text += f", step {searched.step:g}"
+    return text
 
 
 # Cells
@@ -229,7 +232,7 @@ def cell(value: Any, form: str = "{:.4g}") -> Cell:
     if isinstance(value, float):
         return Cell(form.format(value), repr(value))
     if isinstance(value, bool):
-        return Cell("yes" if value else "no")
+        return Cell({True: "yes", False: "no"}[value])
     return Cell(str(value), repr(value))
 
 

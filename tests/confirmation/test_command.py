@@ -551,8 +551,6 @@ def test_the_best_of_its_search_is_a_row(
     assert found is not None
     assert (found.name, found.method, found.trial) == ("mixoe tuned", "mixoe", None)
     assert found.params["mix_weight"] == again.trial(1).params["mix_weight"]
-    plan = make_plan(sweep, tmp_path, top=1, num_seeds=2, tuned=[found])
-    assert plan.rows[-1] == found
 
 
 def test_the_command_tunes_first_and_opens_the_test_set_afterwards(

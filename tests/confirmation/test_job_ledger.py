@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -144,9 +145,9 @@ def test_a_row_that_another_one_of_its_name_has_replaced_keeps_results_of_its_ow
 ) -> None:
     study = JobLedger(sweep, NOWHERE)
     before, now = (Candidate("mixoe tuned", "mixoe", {"mix_weight": value}) for value in (1.0, 2.0))
-    study.begin(plan_of(sweep, tuned=[before]), COMMAND)
+    study.begin(replace(plan_of(sweep), others=(before,)), COMMAND)
     run_jobs(study, same)
-    plan = plan_of(sweep, tuned=[now])
+    plan = replace(plan_of(sweep), others=(now,))
     study.begin(plan, COMMAND)
     assert [row.name for row in study.rows(plan)][-2:] == ["mixoe tuned", "mixoe tuned (earlier)"]
     assert [job.is_complete for job in study.jobs(plan)][-4:] == [False, False, True, True]
