@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lmoe_tune.confirmation.plan import Plan
 from lmoe_tune.spec import SHARED_PARAMETERS, Spec
-from lmoe_tune.statistics import Paired, Run, Verdict
+from lmoe_tune.statistics import Paired, Run, Verdict, summarise
 from trainables import load_method
 
 FEW_SEEDS = 5
@@ -95,14 +95,9 @@ def _of_divergence(runs: Sequence[Run]) -> Iterator[str]:
 def _of_accuracy(plan: Plan, spec: Spec, runs: Sequence[Run]) -> Iterator[str]:
     if accuracy_bounds(spec) != (None, None):
         return
-    means = {}
-    for name in (plan.winner.name, plan.own_defaults.name):
-        of_row = [run.metrics for run in runs if run.configuration == name]
-        values = [one["test_accuracy"] for one in of_row if "test_accuracy" in one]
-        if not values:
-            return
-        means[name] = sum(values) / len(values)
-    fall = means[plan.own_defaults.name] - means[plan.winner.name]
+    rows = (plan.own_defaults, plan.winner)
+    defaults, winner = (summarise(runs, row.name, "test_accuracy").mean for row in rows)
+    fall = defaults - winner
     if fall > 0.02:
         yield (
             f"the winner's test accuracy is lower by {fall:.4f}, and the spec sets no bound for it "
