@@ -10,7 +10,6 @@ is most likely below.
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
@@ -22,7 +21,7 @@ from lmoe_tune.confirmation.asking import foresee
 from lmoe_tune.confirmation.job_ledger import JobLedger, distinct
 from lmoe_tune.confirmation.plan import RESEED_FILE, Plan
 from lmoe_tune.confirmation.result import CONFIRM_FILE, fingerprints_of
-from lmoe_tune.durable import read_text
+from lmoe_tune.durable import read_object
 from lmoe_tune.errors import LmoeTuneError
 from lmoe_tune.spec import Spec
 from lmoe_tune.statistics import (
@@ -203,12 +202,12 @@ def _spreads(path: Path) -> Spreads | None:
     with.
     """
     try:
-        document = json.loads(read_text(path))
+        document = read_object(path)
         if path.name == CONFIRM_FILE:
             document = document["paired"][0]
         found = Spreads(*(document[field.name] for field in fields(Spreads)))
         return found if found.can_plan else None
-    except (OSError, ValueError, KeyError, TypeError, IndexError):
+    except (KeyError, TypeError, IndexError):
         return None
 
 

@@ -16,7 +16,6 @@ from lmoe_tune.questions import free_seeds, take_seeds
 from lmoe_tune.spec import (
     METHOD,
     SHARED_PARAMETERS,
-    Declaration,
     Distribution,
     ObjectiveSpec,
     SearchSpec,
@@ -141,7 +140,9 @@ def make_plan(
     own = untuned(spec, best[0].method, import_path)
     names = [name for name in METHODS if name != best[0].method]
     if spec.data.outliers is None:
-        without = [name for name in names if _declared(name, import_path).needs_outliers]
+        without = [
+            name for name in names if load_method(name, import_path).declaration.needs_outliers
+        ]
         names = [name for name in names if name not in without]
         notes.append(f"{', '.join(without)}: left out, as the spec has no outliers to train with")
     others = tuple(untuned(spec, name, import_path) for name in names)
@@ -253,7 +254,7 @@ def untuned(spec: Spec, method: str, import_path: Path) -> Candidate:
     What the spec holds fixed stays fixed for the sweep's own methods: nobody tuned it. For others
     it fixes only what belongs to no method, such as the learning rate.
     """
-    declaration = _declared(method, import_path)
+    declaration = load_method(method, import_path).declaration
     if METHOD in spec.space:
         fixed = own_params(spec.fixed, method, declaration)
     elif method == spec.trainable:
@@ -322,7 +323,3 @@ def spec_of(spec: Spec) -> Spec:
         "budget": Budget(trials=1),
     }
     return spec.model_copy(update=changed)
-
-
-def _declared(method: str, import_path: Path) -> Declaration:
-    return load_method(method, import_path).declaration
