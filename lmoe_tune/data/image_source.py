@@ -26,7 +26,6 @@ from lmoe_tune.data.loaders import Crops, DeviceLoader, Loader, channel_statisti
 from lmoe_tune.data.preprocessing import Preprocessing
 from lmoe_tune.data.rows import InMemory, Rows, open_rows
 from lmoe_tune.data.search_data import SearchData
-from lmoe_tune.data.splits import IntArray
 from lmoe_tune.data.streams import (
     IMAGE_AUGMENTATION,
     OUTLIER_AUGMENTATION,
@@ -90,7 +89,9 @@ class ImageSource:
             for images, step in steps
         )
         crops = (
-            Crops.at(self.preprocessing.corner, some) if how is None else _crops(some, how)
+            Crops.at(self.preprocessing.corner, some)
+            if how is None
+            else Crops(some, how.tops.numpy(), how.lefts.numpy())
             for some, how in zip(rows, drawn, strict=True)
         )
 
@@ -197,7 +198,3 @@ def _preprocessing(data: SearchData, rows: Rows) -> Preprocessing:
         mean=mean,
         std=std,
     )
-
-
-def _crops(rows: IntArray, augmentation: Augmentation) -> Crops:
-    return Crops(rows, augmentation.tops.numpy(), augmentation.lefts.numpy())

@@ -166,9 +166,8 @@ def _choices(spec: DataSpec, num_missing: int, error: CacheSpaceError) -> list[s
             fewer = f", at most {spec.outliers.limit:,}"
         else:
             fewer = ""
-        choices.append(
-            f"  data.outliers.limit=N  with fewer outliers{fewer} (10,000 take {_size_of(10_000, spec)})"
-        )
+        size = readable_size(10_000 * spec.image_side**2 * 3)
+        choices.append(f"  data.outliers.limit=N  with fewer outliers{fewer} (10,000 take {size})")
     if spec.cache_limit is not None:
         choices.append(
             f"  data.cache_limit={-(-error.needed // 10**9) + spec.cache_limit // 10**9}GB  or more"
@@ -177,7 +176,3 @@ def _choices(spec: DataSpec, num_missing: int, error: CacheSpaceError) -> list[s
     choices.append("  data.cache=off  decodes every image in every epoch, about 50 times slower")
     choices.append(f"  deleting what is no longer needed under {error.folder.parent}")
     return choices
-
-
-def _size_of(count: int, spec: DataSpec) -> str:
-    return readable_size(count * spec.image_side**2 * 3)

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from annotated_types import Le, MaxLen
 from pydantic import BaseModel
 
-from lmoe_tune.spec.model import MustBe, OneOf, Spec
+from lmoe_tune.spec.model import MustBe, Spec
 from lmoe_tune.spec.quantity import bounds, is_number
 from lmoe_tune.wording import suggestion
 
@@ -81,7 +81,7 @@ def options_at(path: KeyPath) -> tuple[str, ...]:
     """The words that the value at this path may be; empty if it is not one of a few words."""
     annotation, metadata = _field(path)
     for entry in metadata:
-        if isinstance(entry, OneOf):
+        if isinstance(entry, MustBe) and entry.options:
             return entry.options
 
     return _options(annotation)
@@ -178,7 +178,7 @@ def _bare(annotation: Any, metadata: list[Any]) -> tuple[Any, list[Any]]:
 
 
 def _words(annotation: Any, metadata: Iterable[Any]) -> str:
-    said = [str(entry) for entry in metadata if isinstance(entry, MustBe)]
+    said = [entry.text for entry in metadata if isinstance(entry, MustBe)]
     if said:
         return said[0]
 

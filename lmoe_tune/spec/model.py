@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Lt, MaxLen
@@ -39,19 +40,13 @@ FIRST_RUNG_FRAC = 0.2
 """Of the epochs, before a trial may be pruned; why, is in docs/decisions/0020."""
 
 
-class MustBe(str):
-    """Metadata of a field: the words that follow "must be" in a message."""
+@dataclass(frozen=True)
+class MustBe:
+    """Metadata of a field: the words that follow "must be" in a message; where it takes one of a
+    few words, or more, `options` are what may have been meant."""
 
-
-class OneOf(MustBe):
-    """The same for a field that takes one of a few words, or more: `options` are what may have been meant."""
-
-    options: tuple[str, ...]
-
-    def __new__(cls, text: str, options: tuple[str, ...]) -> OneOf:
-        made = super().__new__(cls, text)
-        made.options = options
-        return made
+    text: str
+    options: tuple[str, ...] = ()
 
 
 def _such(is_such: Callable[[str], object]) -> BeforeValidator:
@@ -110,7 +105,7 @@ Size = Annotated[
 Arch = Annotated[
     str,
     _such(is_architecture),
-    OneOf(f"one of {', '.join(ARCHITECTURES)}, or {TIMM}NAME of a model of timm", ARCHITECTURES),
+    MustBe(f"one of {', '.join(ARCHITECTURES)}, or {TIMM}NAME of a model of timm", ARCHITECTURES),
     WithJsonSchema(
         {
             "anyOf": [
@@ -123,7 +118,7 @@ Arch = Annotated[
 DatasetName = Annotated[
     str,
     _such(READERS.__contains__),
-    OneOf(f"one of {', '.join(READERS)}", tuple(READERS)),
+    MustBe(f"one of {', '.join(READERS)}", tuple(READERS)),
     WithJsonSchema({"type": "string", "enum": list(READERS)}),
 ]
 Bound = Annotated[
