@@ -232,19 +232,15 @@ class _Found:
             own, self.home, partial(self.say, f"{own.where}: likely copies compared")
         )
         part_of = _parts_by_path(data, own)
-        across: Counter[str] = Counter()
-        listed = []
-        for pair in pairs:
-            parts = part_of[pair.path], part_of[pair.other]
-            listed.append({**vars(pair), "parts": list(parts)})
-            if parts[0] != parts[1]:
-                across[" / ".join(sorted(parts, key=PARTS.index))] += 1
-
+        parts_of = {pair: [part_of[pair.path], part_of[pair.other]] for pair in pairs}
+        pairs_across = [pair for pair, (one, other) in parts_of.items() if one != other]
+        across = Counter(
+            " / ".join(sorted(parts_of[pair], key=PARTS.index)) for pair in pairs_across
+        )
         tested = {path for path, part in part_of.items() if part == "test"}
         seen = copied(pairs, tested, part_of.keys() - tested)
         if across:
             between = ", ".join(f"{count} {name}" for name, count in sorted(across.items()))
-            pairs_across = [pair for pair in pairs if part_of[pair.path] != part_of[pair.other]]
             self.add(
                 own.where,
                 f"{counted(sum(across.values()), 'pair')} of near-duplicates lie across the parts "
@@ -257,7 +253,7 @@ class _Found:
             "pairs": len(pairs),
             "across": dict(sorted(across.items())),
             "test_images": len(seen),
-            "list": listed,
+            "list": [{**vars(pair), "parts": parts} for pair, parts in parts_of.items()],
         }
 
     def splits(self, data: DataSpec, selected: Selected) -> tuple[dict[str, Counts], str | None]:
