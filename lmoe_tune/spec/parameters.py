@@ -337,7 +337,7 @@ def _check_start_from(
             first = seen.setdefault(_key_of(point), path[-1])
             if first != path[-1]:
                 findings.add(path, f"the same point as number {first}: it would be tried twice")
-        if methods and findings.clean(path):
+        if METHOD in declared and methods and findings.clean(path):
             _check_method_of_point(findings, path, point, methods, (*space, *fixed))
 
 

@@ -111,6 +111,12 @@ def test_a_method_that_is_twice_in_a_list_is_reported_at_its_place(load, minimal
     assert load.problem(text).startswith("x.yaml:4:38 space.method.choices.1: 'baseline' is in the")
 
 
+def test_points_of_a_single_method_are_not_asked_which_method_they_are_of(load, minimal):
+    space = "space: {lr: {low: 0.1, high: 1}, logit_mixoe.lr: {low: 0.1, high: 1}}"
+    text = minimal.rpartition("space")[0] + space + "\nsearch: {start_from: [{lr: 0.5}]}"
+    assert load.problem(text).startswith("x.yaml:4:34 space.logit_mixoe.lr: unknown parameter; ")
+
+
 def test_a_list_of_methods_under_trainable_is_told_where_it_goes(load, minimal):
     text = minimal.replace("logit_mixoe", "[logit_mixoe, baseline]")
     assert "to search several, give space.method {choices: " in load.problem(text)
