@@ -17,7 +17,7 @@ from lmoe_tune.records import TrialRecord
 from lmoe_tune.source_code import code_of
 from lmoe_tune.sweep import schema
 from lmoe_tune.sweep.guard import LEAVE_S, ClusterLostError
-from lmoe_tune.sweep.ledger import Ledger, Suggestion, now_ms
+from lmoe_tune.sweep.ledger import Ledger, Suggestion, system_ms
 from lmoe_tune.sweep.lines import LedgerError
 from lmoe_tune.sweep.nodes import Nodes
 from lmoe_tune.sweep.observer import Observer
@@ -145,7 +145,7 @@ class SweepControl:
         }
 
     def on_start(self, suggestion: Suggestion) -> None:
-        self._handed_out_ms[suggestion.number] = now_ms()
+        self._handed_out_ms[suggestion.number] = system_ms()
         trial = self.ledger.trial(suggestion.number)
         if self.ledger.folder.trial(trial.number).exists():  # of an earlier run, or handed back
             write_record(self.ledger.folder, trial)
@@ -202,7 +202,7 @@ class SweepControl:
         faults = list(report.unfit)
         if report.is_greeting:
             handed_out_ms = self._handed_out_ms.get(report.trial, report.time_ms)
-            clock = clock_fault(handed_out_ms, now_ms(), report.time_ms)
+            clock = clock_fault(handed_out_ms, system_ms(), report.time_ms)
             faults += [clock] if clock is not None else []
         if not faults and not self._has_arrived(report):
             faults.append("its checkpoints do not arrive in the home")

@@ -49,6 +49,12 @@ class Suggestion:
     params: dict[str, Any]
 
 
+_EVEN_CLOCK = getattr(
+    time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC
+)  # the first one counts a suspended machine's time
+_BOOTED_NS = time.time_ns() - time.clock_gettime_ns(_EVEN_CLOCK)
+
+
 class Ledger:
     """The study of one sweep, opened with `writing` or `reading`."""
 
@@ -585,7 +591,14 @@ class Ledger:
 
 
 def now_ms() -> int:
-    """Milliseconds since the epoch."""
+    """Milliseconds since the epoch, by a clock that runs evenly: setting the system's clock while a
+    sweep runs neither uses up its time nor gives some back.
+    """
+    return (_BOOTED_NS + time.clock_gettime_ns(_EVEN_CLOCK)) // 1_000_000
+
+
+def system_ms() -> int:
+    """Milliseconds since the epoch, by the system's clock as it is set now, for comparing machines."""
     return time.time_ns() // 1_000_000
 
 

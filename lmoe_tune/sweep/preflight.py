@@ -18,7 +18,7 @@ from lmoe_tune.errors import LmoeTuneError
 from lmoe_tune.source_code import code_of
 from lmoe_tune.spec import Spec
 from lmoe_tune.sweep.cluster import started
-from lmoe_tune.sweep.ledger import now_ms
+from lmoe_tune.sweep.ledger import system_ms
 from lmoe_tune.sweep.nodes import Capacity
 from lmoe_tune.sweep.shipping import sent
 from lmoe_tune.training.platform import BF16_CAPABILITY, Gpu, gpus_here, smallest_memory
@@ -89,7 +89,7 @@ def _asked(
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     ask = ray.remote(num_cpus=0)(_look_here)
-    asked_ms = now_ms()
+    asked_ms = system_ms()
     nodes = [node for node in ray.nodes() if node["Alive"]]
     answers = []
     for node in nodes:
@@ -153,7 +153,7 @@ def judged(
     if not capacity.slots(spec.resources):
         return NodeFinding(host, f"{has}; too small for a trial", (), is_large=False)
 
-    clock = clock_fault(asked_ms, now_ms(), reply.time_ms)
+    clock = clock_fault(asked_ms, system_ms(), reply.time_ms)
     found = [*reply.faults, *([clock] if clock is not None else [])]
     if spec.train.device == "cuda":
         found += _gpu_faults(reply.gpus, spec, needed)

@@ -15,7 +15,7 @@ from lmoe_tune.records import TrialRecord
 from lmoe_tune.sweep import control as module
 from lmoe_tune.sweep.control import SweepControl
 from lmoe_tune.sweep.guard import LEAVE_S
-from lmoe_tune.sweep.ledger import Ledger, Suggestion, now_ms
+from lmoe_tune.sweep.ledger import Ledger, Suggestion, system_ms
 from lmoe_tune.sweep.lines import LedgerError
 from trainables.handshake import Place
 from trainables.worker import Report
@@ -264,7 +264,7 @@ def test_a_process_that_dies_with_its_node_counts_only_when_that_goes_on_and_on(
 
 def greeting(number: int, host: str = "one", *, ahead_s: float = 0.0, **more: Any) -> Report:
     place = Place(f"id-of-{host}", host, "cpu", more.pop("gpu", None))
-    return Report(number, place=place, time_ms=now_ms() + round(1000 * ahead_s), **more)
+    return Report(number, place=place, time_ms=system_ms() + round(1000 * ahead_s), **more)
 
 
 def test_where_a_trial_runs_is_known_before_its_first_epoch(control: MakeControl) -> None:
@@ -337,10 +337,10 @@ def test_an_answer_that_was_long_on_its_way_is_no_fault_of_the_clock(
     running = control()
     start(running)
     report = greeting(0)
-    hour_later = now_ms() + 3_600_000
-    monkeypatch.setattr(module, "now_ms", lambda: hour_later)
+    hour_later = system_ms() + 3_600_000
+    monkeypatch.setattr(module, "system_ms", lambda: hour_later)
     assert running.on_report(report) is False
-    assert running.on_report(replace(epoch(0, 1), time_ms=now_ms())) is False
+    assert running.on_report(replace(epoch(0, 1), time_ms=system_ms())) is False
 
 
 def test_gpus_of_two_kinds_are_said_once(control: MakeControl) -> None:

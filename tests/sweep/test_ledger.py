@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -29,6 +30,14 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     now = [1_700_000_000_000]
     monkeypatch.setattr(module, "now_ms", lambda: now[0])
     return now
+
+
+def test_setting_the_systems_clock_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    before, hour_ns = module.now_ms(), 3_600_000_000_000
+    now = time.time_ns()
+    monkeypatch.setattr(module.time, "time_ns", lambda: now + hour_ns)
+    assert 0 <= module.now_ms() - before < 600_000
+    assert module.system_ms() - before >= 3_600_000 - 1000
 
 
 def values(auroc: float, accuracy: float = 0.95, **more: float) -> dict[str, float]:

@@ -9,7 +9,7 @@ from lmoe_tune.cli.doctor import examine_memory, examine_nodes
 from lmoe_tune.errors import LmoeTuneError
 from lmoe_tune.spec import LoadedSpec, Spec
 from lmoe_tune.sweep import preflight
-from lmoe_tune.sweep.ledger import now_ms
+from lmoe_tune.sweep.ledger import system_ms
 from lmoe_tune.sweep.nodes import Capacity
 from lmoe_tune.sweep.preflight import Answer, NodeFinding, judged, look_at_nodes
 from lmoe_tune.training import platform
@@ -35,7 +35,7 @@ T4 = Gpu("Tesla T4", 7.5, 16 * 2**30)
 
 
 def judge(spec: Spec, *gpus: Gpu, needed: int | None = None, ahead_s: int = 0) -> NodeFinding:
-    now = now_ms()
+    now = system_ms()
     reply = Answer((), 64 * 2**30, gpus, now + 1000 * ahead_s)
     return judged("one", Capacity(8.0, len(gpus)), reply, spec, needed, now)
 
