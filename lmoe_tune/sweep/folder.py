@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 
 from lmoe_tune import advice
-from lmoe_tune.durable import cannot_write, owner_of, write_aside, writing
+from lmoe_tune.durable import cannot_write, owner_of, writing
 from lmoe_tune.errors import LmoeTuneError, UsageError
 from lmoe_tune.home import DEFAULT, is_default
 from lmoe_tune.wording import did_you_mean, first_few, masked, printable
@@ -89,14 +89,10 @@ class SweepFolder:
     @property
     def is_set_aside(self) -> bool:
         """Whether `--fresh` has set it aside: it is only resumed if it is named."""
-        return self._aside.exists()
-
-    def mark_set_aside(self) -> None:
-        """Mark it as set aside."""
-        write_aside(self._aside, b"")
+        return self.aside.exists()
 
     @property
-    def _aside(self) -> Path:
+    def aside(self) -> Path:
         return self.path / "set-aside"
 
     def exists(self) -> bool:

@@ -397,10 +397,7 @@ class Ledger:
         """What it is while no process works on it: there is nothing left to do, or it can be
         resumed.
         """
-        if self.is_complete():
-            return "complete"
-
-        return "interrupted"
+        return "complete" if self.is_complete() else "interrupted"
 
     @property
     def in_transaction(self) -> bool:

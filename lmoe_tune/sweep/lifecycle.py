@@ -21,7 +21,7 @@ from lmoe_tune.data import describe_splits, load_search_data
 from lmoe_tune.data.inspection import refuse_unsound
 from lmoe_tune.data.rows import refuse_no_room
 from lmoe_tune.data.usable_images import Say
-from lmoe_tune.durable import write_durably
+from lmoe_tune.durable import write_aside, write_durably
 from lmoe_tune.errors import UsageError
 from lmoe_tune.source_code import changes, code_of
 from lmoe_tune.spec import LoadedSpec, Spec, diff, resolved_yaml, with_start_of
@@ -324,4 +324,4 @@ def _set_aside(folder: SweepFolder) -> None:
         candidates = map(folder.path.with_name, names)
         aside = next(path for path in candidates if not path.exists())
         folder.path.rename(aside)
-        SweepFolder(folder.home, aside.name).mark_set_aside()
+        write_aside(SweepFolder(folder.home, aside.name).aside, b"")

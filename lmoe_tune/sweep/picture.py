@@ -84,13 +84,9 @@ def models(ledger: Ledger) -> list[ModelSource]:
     if ledger.has_jobs:
         return []  # its checkpoints are gone; the winner's weights are in the folder of its job
 
-    found: list[ModelSource] = []
-    for trial in ledger.ranked(ledger.spec.tracking.best_checkpoints):
-        path = checkpoint_of(ledger.folder, trial.number)
-        if path is not None:
-            found.append(ModelSource(trial.number, path))
-
-    return found
+    best = ledger.standing.ranking.best(ledger.spec.tracking.best_checkpoints)
+    paths = {number: checkpoint_of(ledger.folder, number) for number in best}
+    return [ModelSource(number, path) for number, path in paths.items() if path is not None]
 
 
 def baseline_snapshot(ledger: Ledger) -> BaselineSnapshot | None:

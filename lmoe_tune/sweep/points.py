@@ -99,10 +99,7 @@ class Points:
     @property
     def in_all(self) -> int | None:
         """How many points the space has; None if a part of it is continuous."""
-        if self.endless:
-            return None
-
-        return self.size
+        return None if self.endless else self.size
 
     def at(self, index: int) -> dict[str, Any]:
         """The point of a number."""

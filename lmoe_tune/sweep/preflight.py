@@ -164,11 +164,11 @@ def _gpu_faults(gpus: tuple[Gpu, ...], spec: Spec, needed: int | None) -> list[s
     if not gpus:
         return ["nvidia-smi there names no GPU"]
 
-    found = []
-    if spec.train.precision == "bf16":
-        for gpu in gpus:
-            if gpu.capability < BF16_CAPABILITY:
-                found.append(f"its {gpu.name} has no bf16: set train.precision to fp32")
+    found = [
+        f"its {gpu.name} has no bf16: set train.precision to fp32"
+        for gpu in gpus
+        if spec.train.precision == "bf16" and gpu.capability < BF16_CAPABILITY
+    ]
     memory = smallest_memory(gpus)
     if needed is None or memory is None:
         return found

@@ -67,10 +67,7 @@ class Suggestions:
         sampler = make_sampler(self._spec, number, space)
         if not self._tried.points.size:
             return sampler
-        if self._spec.search.sampler == "grid":
-            tries = 0
-        else:
-            tries = MAX_TRIES
+        tries = 0 if self._spec.search.sampler == "grid" else MAX_TRIES
         return UntriedSampler(sampler, self._spec, self._distributions, self._tried, tries)
 
     def _suggested(self, study: optuna.Study) -> optuna.Trial:
