@@ -345,8 +345,13 @@ class Ledger:
 
     @property
     def study(self) -> optuna.Study:
-        """The same as Optuna has it, of one that is written."""
-        return self._written.study
+        """The same as Optuna has it; of one that is read, as Optuna itself reads the file now."""
+        if self._journal is not None:
+            return self._written.study
+
+        from lmoe_tune.sweep.study import read_study
+
+        return read_study(self._path)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:

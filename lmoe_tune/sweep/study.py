@@ -7,10 +7,12 @@ Imported where a ledger is opened for writing, or where Optuna is to look at one
 from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import optuna
 from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from lmoe_tune.sweep.journal import JournalFile
@@ -27,6 +29,13 @@ def new_study(directions: Sequence[Direction], **options: Any) -> optuna.Study:
         return optuna.create_study(directions=directions, **options)
     finally:
         optuna.logging.set_verbosity(before)  # the user may use Optuna, too
+
+
+def read_study(path: Path) -> optuna.Study:
+    """The study of a ledger's file, to look at."""
+    return optuna.load_study(
+        study_name=STUDY, storage=JournalStorage(JournalFileBackend(str(path)))
+    )
 
 
 class LedgerStorage(JournalStorage):

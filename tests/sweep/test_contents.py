@@ -93,6 +93,7 @@ def test_after_any_history_both_read_the_same(
         assert [of_ours(one) for one in found.trials] == [of_optuna(one) for one in trials]
         assert ledger.study.get_trials() == trials, "as it was written"
         assert Ledger.writing(folder, chosen).study.get_trials() == trials, "one record a trial"
+        assert Ledger.reading(folder, chosen).study.get_trials() == trials, "as Optuna reads it"
 
         whole = folder.ledger.read_bytes()
         with folder.ledger.open("ab") as file:

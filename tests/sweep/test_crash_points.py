@@ -8,8 +8,6 @@ from typing import Any
 
 import optuna
 import pytest
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
 
 from lmoe_tune.spec import Spec
 from lmoe_tune.sweep.folder import SweepFolder
@@ -88,11 +86,6 @@ def contents(study: optuna.Study) -> list[Any]:
     ]
 
 
-def as_optuna_reads(folder: SweepFolder) -> optuna.Study:
-    backend = JournalFileBackend(str(folder.ledger))
-    return optuna.load_study(study_name="sweep", storage=JournalStorage(backend))
-
-
 def ends_of_transactions(content: bytes) -> list[int]:
     """Lengths of the file at which nothing is torn, with that of the empty file."""
     ends, position = [0], 0
@@ -140,7 +133,9 @@ def test_cut_after_any_transaction_a_sweep_ends_as_the_uninterrupted_one(
         resumed = Ledger.writing(folder, chosen)
         work(resumed, metrics, baseline)
         assert contents(resumed.study) == expected, f"cut at byte {end}"
-        assert contents(as_optuna_reads(folder)) == expected, f"cut at byte {end}, read back"
+        assert contents(Ledger.reading(folder, chosen).study) == expected, (
+            f"cut at byte {end}, read back"
+        )
 
 
 def test_cut_within_any_record_the_ledger_opens_as_after_the_transaction_before(
