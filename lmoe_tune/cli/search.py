@@ -350,16 +350,20 @@ def _print_summary(sweep: lt.Sweep, summary: dict[str, Any]) -> None:
     typer.echo(f"compare the trials: {summary['comparison']}")
     if summary["test_openings"]:
         say(openings_line(summary["test_openings"]))
-    if sweep.state == "complete" and (offered := _what_works_now(sweep, summary)):
+    if sweep.state == "complete" and (offered := _what_works_now(sweep)):
         typer.echo(f"next: {' | '.join(offered)}")
 
 
-def _what_works_now(sweep: lt.Sweep, summary: dict[str, Any]) -> list[str]:
+def _what_works_now(sweep: lt.Sweep) -> list[str]:
     """What to type next for a complete sweep."""
+    from lmoe_tune.confirmation.plan import has_defaults
+
     name, home = sweep.name, sweep.folder.home
     used, found = sweep.ledger.exhausted(), list[str]()
-    if summary["best"] is not None:
-        found += [advice.confirm(name, home=home), advice.leaderboard(name, home=home)]
+    if sweep.best is not None:
+        if not has_defaults(sweep.ledger, sweep.best):  # else there is no gain to confirm
+            found.append(advice.confirm(name, home=home))
+        found.append(advice.leaderboard(name, home=home))
     if used is not None and used.extended_by is not None:
         found.append(advice.resume(name, **used.extended_by, home=home))
     return found

@@ -23,6 +23,7 @@ from lmoe_tune.spec import (
     own_params,
 )
 from lmoe_tune.spec.model import Budget
+from lmoe_tune.sweep import schema
 from lmoe_tune.sweep.folder import SweepFolder, find_sweeps
 from lmoe_tune.sweep.view import read_spec
 from lmoe_tune.wording import counted
@@ -273,6 +274,13 @@ def trial_at_defaults(ledger: Ledger, method: str, import_path: Path) -> int | N
             return trial.number
 
     return None
+
+
+def has_defaults(ledger: Ledger, trial: TrialRecord) -> bool:
+    """Whether a trial of the sweep was an untuned method."""
+    where = ledger.get(schema.IMPORT_PATH) or "."
+    found = candidate_of(ledger.spec, trial, Path(where))
+    return found.is_same(untuned(ledger.spec, found.method, Path(where)).as_record())
 
 
 def fresh_seeds(
