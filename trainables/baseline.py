@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
 from lmoe_tune.spec import Declaration, Term
 from trainables.method import Method
+
+if TYPE_CHECKING:
+    from lmoe_tune.methods.objective import Objective
 
 
 class Baseline(Method):
@@ -17,4 +23,7 @@ class Baseline(Method):
         terms=(Term("id_loss"),),
     )
 
-    objective_class = "lmoe_tune.methods.baseline:CrossEntropy"
+    def objective(self, params: Mapping[str, Any]) -> Objective:
+        from lmoe_tune.methods.baseline import CrossEntropy
+
+        return CrossEntropy()

@@ -4,9 +4,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
 from lmoe_tune.spec import Declaration, Parameter, Range, Term
 from trainables.method import Method
 from trainables.parameters import BATCH_NORM, OUTLIER_RATIO, only_with
+
+if TYPE_CHECKING:
+    from lmoe_tune.methods.objective import Objective
 
 
 class EnergyOE(Method):
@@ -44,4 +50,7 @@ class EnergyOE(Method):
         terms=(Term("id_loss"), Term("energy_loss", ("energy_weight",))),
     )
 
-    objective_class = "lmoe_tune.methods.energy_oe:EnergyOE"
+    def objective(self, params: Mapping[str, Any]) -> Objective:
+        from lmoe_tune.methods.energy_oe import EnergyOE as Objective
+
+        return Objective(**self.own(params))

@@ -4,9 +4,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
 from lmoe_tune.spec import Declaration, Parameter, Range, Term
 from trainables.method import Method
 from trainables.parameters import BATCH_NORM, OUTLIER_RATIO, PER, only_with
+
+if TYPE_CHECKING:
+    from lmoe_tune.methods.objective import Objective
 
 MIXING = ("mix_weight", "consistency_weight")
 WEIGHTS = (*MIXING, "outlier_weight")
@@ -85,4 +91,7 @@ class LogitMixOE(Method):
         ),
     )
 
-    objective_class = "lmoe_tune.methods.logit_mixoe:LogitMixOE"
+    def objective(self, params: Mapping[str, Any]) -> Objective:
+        from lmoe_tune.methods.logit_mixoe import LogitMixOE as Objective
+
+        return Objective(**self.own(params))

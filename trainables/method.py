@@ -37,8 +37,6 @@ class Method:
     """
 
     declaration: ClassVar[Declaration]
-    objective_class: ClassVar[str] = ""
-    """Of a shipped method: `module:Class` of its objective; importing that imports torch."""
 
     def loss(
         self, model: nn.Module, batch: Batch, draws: StepDraws, params: Mapping[str, Any]
@@ -61,12 +59,6 @@ class Method:
 
     def objective(self, params: Mapping[str, Any]) -> Objective:
         """The training objective for one set of parameters; every declared one is in `params`."""
-        if self.objective_class:
-            module, _, name = self.objective_class.partition(":")
-            own = {one.name: params[one.name] for one in self.declaration.parameters}
-            found: Objective = getattr(importlib.import_module(module), name)(**own)
-            return found
-
         from lmoe_tune.methods.objective import LossFunction
 
         if self.declaration.needs_outliers:
@@ -74,6 +66,10 @@ class Method:
         else:
             ratio = 0.0
         return LossFunction(self.loss, dict(params), ratio)
+
+    def own(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Those of `params` that the declaration names itself, without the shared ones."""
+        return {parameter.name: params[parameter.name] for parameter in self.declaration.parameters}
 
 
 def load_method(name: str, folder: Path | None = None) -> Method:
@@ -112,8 +108,7 @@ def load_method(name: str, folder: Path | None = None) -> Method:
             f"'{module_name}': {class_name} declares a parameter '{METHOD}', which is what chooses among methods; "
             "call it otherwise"
         )
-    has_objective = found.objective_class or found.objective is not Method.objective
-    if found.loss is Method.loss and not has_objective:
+    if found.loss is Method.loss and found.objective is Method.objective:
         raise UsageError(
             f"'{module_name}': {class_name} is unfinished, it must define the method `loss`"
         )

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
 from lmoe_tune.spec import Declaration, Parameter, Range, Term
 from trainables.method import Method
 from trainables.parameters import BATCH_NORM, OUTLIER_RATIO, PER, only_with
+
+if TYPE_CHECKING:
+    from lmoe_tune.methods.objective import Objective
 
 
 class MixOE(Method):
@@ -47,4 +53,7 @@ class MixOE(Method):
         terms=(Term("id_loss"), Term("mix_loss", ("mix_weight",))),
     )
 
-    objective_class = "lmoe_tune.methods.mixoe:MixOE"
+    def objective(self, params: Mapping[str, Any]) -> Objective:
+        from lmoe_tune.methods.mixoe import MixOE as Objective
+
+        return Objective(**self.own(params))

@@ -23,6 +23,7 @@ from lmoe_tune.source_code import code_of
 from lmoe_tune.spec import METHOD, METRICS, LoadedSpec, identity, load_params, resolved_yaml
 from lmoe_tune.sweep import schema, view
 from lmoe_tune.sweep.ledger import Ledger
+from lmoe_tune.sweep.lifecycle import refuse_unusable
 from lmoe_tune.sweep.observer import Observer
 from lmoe_tune.sweep.same_data import refuse_other_data
 from lmoe_tune.training.platform import resolve_platform
@@ -170,7 +171,9 @@ def train(
         spec = load_spec(spec, bounded=True)
     if isinstance(params, str | Path):
         params = load_params(Path(params), declaration_of(spec.spec, spec.folder))
-    return SingleTrial(spec, params or {}, resolve_home(home), observer or Observer())
+    where = resolve_home(home)
+    refuse_unusable(where)
+    return SingleTrial(spec, params or {}, where, observer or Observer())
 
 
 def repeat(ledger: Ledger, number: int, *, observer: Observer | None = None) -> SingleTrial:

@@ -133,7 +133,7 @@ def test_resources_that_no_machine_has_are_lowered_as_it_says(terminal: Terminal
 # ------------------------------------------------------------------ resume
 
 COMPLETE: dict[str, tuple[Sequence[float | None], dict[str, Any]]] = {
-    "trials": ((0.9, 0.8), {"trials": 2}),
+    "trials": ((0.8, 0.9), {"trials": 2}),
     "points": (
         (0.9,),
         {"trials": 8, "more": ["space={mixing_alpha: {choices: [1]}}", "search.start_from=[]"]},
@@ -274,7 +274,7 @@ def test_what_comes_after_a_complete_sweep_can_be_typed(
     _, said = terminal.type("lmoe-tune resume cars")
     offered = {command.split()[1]: command for command in commands_in(said)}
 
-    assert offered.keys() == {"resume", "ui", "confirm", "leaderboard"}
+    assert offered.keys() == {"resume", "ui", "confirm", "leaderboard"}, said
     assert terminal.type(offered["leaderboard"])[0] == 0
     assert terminal.type(offered["ui"])[0] == 0 and len(shown) == 1
     code, found = terminal.type(offered["confirm"], "--dry-run")

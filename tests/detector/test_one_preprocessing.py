@@ -91,6 +91,7 @@ def exported(describes: ModelDescription, out: Path, patch: pytest.MonkeyPatch, 
     patch.setattr(export, "_measured", lambda *_: {"threshold": 0.0, "threshold_measured": {}})
     patch.setattr(export, "_provenance", lambda *_: {})
     patch.setattr(export, "caution_about", lambda *_: None)
+    patch.setattr(export, "refuse_other_data", lambda *_: None)
     winner = export.Winner("it", 0, "", {}, {}, describes, None, {}, None)  # type: ignore[arg-type]
     home = SimpleNamespace(home=out.parent)
     ledger: Any = SimpleNamespace(folder=home, trial=lambda number: None)

@@ -150,7 +150,8 @@ def test_what_fresh_has_put_aside_and_what_never_began_are_only_taken_up_by_name
     assert latest_sweep(folder.home, unfinished=True) == folder, "there is nothing else"
     begun = SweepFolder(folder.home, "begun")
     begin(begun, spec()).ask()
-    os.utime(folder.ledger)
+    later = begun.ledger.stat().st_mtime_ns + 10**9
+    os.utime(folder.ledger, ns=(later, later))
     assert find_sweeps(folder.home)[0] == folder
     assert latest_sweep(folder.home, unfinished=True) == begun, "the other one has no trial yet"
     assert latest_sweep(folder.home, unfinished=False) == folder

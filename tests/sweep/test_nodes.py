@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import shutil
 import socket
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -89,22 +90,18 @@ def test_gpus_of_several_kinds_are_noticed_once_each() -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("length", "short"), [(10, True), (60, False)])
+@pytest.mark.parametrize(("length", "short"), [(3, True), (60, False)])
 def test_ray_s_folder_is_ours_alone_short_and_gone_if_it_had_to_be_elsewhere(
-    tmp_path_factory: pytest.TempPathFactory,
-    monkeypatch: pytest.MonkeyPatch,
-    length: int,
-    short: bool,
+    monkeypatch: pytest.MonkeyPatch, length: int, short: bool
 ) -> None:
-    base = Path("/tmp") / f"{tmp_path_factory.mktemp('b').name}{'x' * length}"
-    base.mkdir()
+    base = Path(tempfile.mkdtemp(prefix="b", suffix="x" * length, dir="/tmp"))
     try:
         monkeypatch.setattr(cluster.tempfile, "gettempdir", lambda: str(base))
         monkeypatch.delenv("RAY_TMPDIR", raising=False)
         with cluster._private_folder() as folder:
             assert (folder.parent == base) is short
             assert folder.stat().st_mode & 0o777 == 0o700
-            path = folder / "ray/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store.1"
+            path = folder / "ray/session_2099-01-01_00-00-00_000000_1234567/sockets/plasma_store.1"
             path.parent.mkdir(parents=True)
             with socket.socket(socket.AF_UNIX) as listener:
                 listener.bind(str(path))
