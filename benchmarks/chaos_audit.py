@@ -183,7 +183,7 @@ def compare_record(path: Path, trial: TrialRecord) -> Iterator[Problem]:
         json.loads(line)
         for line in (path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     ]
-    wanted = [epoch.to_json() for epoch in trial.epochs]
+    wanted = trial.to_json()["epochs"]
     if lines != wanted:
         yield Problem(
             "on disk",
