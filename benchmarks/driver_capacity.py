@@ -102,7 +102,7 @@ def fill(home: Path, size: int, *more: str) -> None:
     folder.path.mkdir(parents=True, exist_ok=True)
     folder.spec.write_text(resolved_yaml(spec), encoding="utf-8")
     ledger = Ledger.writing(folder, spec)
-    while ledger.num_started() < size:
+    while ledger.standing.num_started < size:
         number = ledger.ask().number
         for epoch in (1, 2, 3):
             if ledger.record_epoch(number, epoch, measured(number, epoch), BASELINE):

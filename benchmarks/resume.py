@@ -84,7 +84,7 @@ def make_home(folder: Path, finished: int, template: Path) -> None:
         ledger = Ledger.writing(place, quick)
         metrics = ledger.trial(0).metrics
         ledger.set_attr("budget", {**ledger.attrs["budget"], "trials": finished + 1})
-        while ledger.num_started() < finished:
+        while ledger.standing.num_started < finished:
             number = ledger.ask().number
             level, epoch, ended = rng.gauss(0.95, 0.02), 0, False
             while not ended:
