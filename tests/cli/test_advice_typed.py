@@ -281,6 +281,17 @@ def test_what_comes_after_a_complete_sweep_can_be_typed(
     assert code == 0, found
 
 
+def test_a_winner_with_its_methods_defaults_is_not_offered_to_confirm(
+    terminal: Terminal, sweep: MakeSweep
+) -> None:
+    sweep("cars", 0.9, 0.8, trials=2)  # trial 0 is the untuned method
+
+    _, said = terminal.type("lmoe-tune resume cars")
+
+    offered = {command.split()[1] for command in commands_in(said)}
+    assert "leaderboard" in offered and "confirm" not in offered
+
+
 def test_a_sweep_without_a_complete_trial_says_how_to_see_why(
     terminal: Terminal, sweep: MakeSweep
 ) -> None:

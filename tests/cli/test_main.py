@@ -678,17 +678,6 @@ def test_a_dry_run_of_more_than_the_machine_has_is_refused(cli: Cli) -> None:
     assert "resources" in done.stderr
 
 
-@pytest.mark.parametrize(("values", "offered"), [((0.8, 0.9), True), ((0.9, 0.8), False)])
-def test_a_winner_with_its_methods_defaults_is_not_offered_to_confirm(
-    cli: Cli, sweep: Callable[..., Ledger], values: tuple[float, float], offered: bool
-) -> None:
-    sweep("digits", *values, trials=2)  # trial 0 is the untuned method
-    done = cli("resume", "digits")
-    assert done.returncode == 0, done.stderr
-    assert "next: " in done.stdout
-    assert ("lmoe-tune confirm digits" in done.stdout) is offered
-
-
 def test_a_complete_sweep_is_not_started_again(cli: Cli, sweep: Callable[..., Ledger]) -> None:
     ledger = sweep("digits", 0.8, 0.9, trials=2)
     trials = ledger.trials()
