@@ -100,7 +100,8 @@ class Forecast:
             asked = f"as a new question it would be number {self.question} of the home"
         else:
             asked = f"it would be look {self.look} at question {self.question} of the home, which was asked before"
-        found.append(f"{asked}, at a level of {self.level:.2g}")
+        if not self.winner_is_default:  # else it asks nothing
+            found.append(f"{asked}, at a level of {self.level:.2g}")
         found += [f"- {note}" for note in self.notes]
         found += [f"- it would be refused: {why}" for why in self.refusals]
         if self.winner_is_default:

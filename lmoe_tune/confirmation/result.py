@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from lmoe_tune.confirmation import plain
-from lmoe_tune.confirmation.asking import ask, look
+from lmoe_tune.confirmation.asking import ask, foresee, look
 from lmoe_tune.confirmation.cautions import accuracy_bounds, cautions_of
 from lmoe_tune.confirmation.job_ledger import Job, JobLedger
 from lmoe_tune.confirmation.plan import (
@@ -241,6 +241,9 @@ def fingerprints_of(study: JobLedger, plan: Plan, *, opens: bool = True) -> dict
 
 
 def _asked(study: JobLedger, plan: Plan, tested: Sequence[_Tested], *, recorded: bool) -> Asked:
+    if plan.winner_is_default:  # compared with itself, it asks nothing
+        return foresee(study, plan, fingerprints_of(study, plan))[1]
+
     question = ask(study, plan, fingerprints_of(study, plan))
     if not recorded:  # nothing can be claimed, so it is not a look
         return Asked(question.number, len(question.looks) + 1)

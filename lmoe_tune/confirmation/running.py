@@ -180,9 +180,9 @@ def confirm(
             return _reseed(ledger, import_path, how, top=top, num_seeds=reseed)
         plan = make_plan(ledger, import_path, top=top, num_seeds=seeds, splits=splits)
         study = JobLedger(ledger, import_path)
+        if plan.winner_is_default and not study.is_done(plan):
+            how.settings.observer.on_message(_no_gain(plan, ledger))
         tuned = _tune(ledger, import_path, how) if tuned_comparators else []
-        if plan.winner_is_default and not tuned and not study.is_done(plan):
-            raise UsageError(_nothing_to_confirm(plan, ledger))
         plan = replace(plan, others=(*plan.others, *tuned))
         for note in (*notes, *plan.notes):
             how.settings.observer.on_message(note)
@@ -219,8 +219,8 @@ def forecast(
     study = JobLedger(ledger, import_path, is_writing=False)
     refusals = [f"{note} (--allow-unfinished continues)" for note in _unfinished(ledger)]
     tuned, to_come = _tuned_so_far(ledger, import_path) if tuned_comparators else ([], [])
-    if plan.winner_is_default and not tuned and not to_come and not study.is_done(plan):
-        refusals.append(_nothing_to_confirm(plan, ledger))
+    if plan.winner_is_default and not study.is_done(plan):
+        to_come.append(_no_gain(plan, ledger))
     plan = replace(plan, others=(*plan.others, *tuned), notes=(*plan.notes, *to_come))
     found = forecast_of(study, plan)
     return replace(found, refusals=(*refusals, *found.refusals))
@@ -242,21 +242,19 @@ def _tuned_so_far(sweep: Ledger, import_path: Path) -> tuple[list[Candidate], li
     return found, to_come
 
 
-def _nothing_to_confirm(plan: Plan, sweep: Ledger) -> str:
-    """Why the test set stays sealed, and what can be done."""
+def _no_gain(plan: Plan, sweep: Ledger) -> str:
+    """What to say of a winner with its method's defaults before the test set is opened for it."""
     name, home = sweep.folder.name, sweep.folder.home
     more = "+8" if sweep.budget.trials else None
     text = (
         f"{plan.winner.name} is the best of '{name}' and has exactly the defaults of {plan.winner.method}, so there is "
-        "no gain to confirm, and the test set stays sealed. Search on "
-        f"(`{advice.resume(name, trials=more, home=home)}`), or try fresh seeds on the validation images "
-        f"(`{advice.confirm(name, reseed=3, home=home)}`)"
+        "no gain to confirm: the verdict is 'noise', the table compares the methods, and no question is counted. "
+        f"To search on: {advice.resume(name, trials=more, home=home)}; to try fresh seeds on the validation images: "
+        f"{advice.confirm(name, reseed=3, home=home)}"
     )
     if tunable(sweep.spec):
-        text += (
-            ", or test the defaults against the other methods, each tuned with the search's budget "
-            f"(`{advice.confirm(name, tuned_comparators=True, home=home)}`)"
-        )
+        tuned = advice.confirm(name, tuned_comparators=True, home=home)
+        text += f"; to tune the other methods, too: {tuned}"
     return text
 
 
@@ -320,12 +318,15 @@ def _train(study: JobLedger, plan: Plan, how: _How) -> None:
     if caution is not None:
         observer.on_message(caution)
     _begin(study, plan, how)
-    question = ask(study, plan, fingerprints_of(study, plan))
     openings = view.test_openings(study.sweep)
-    observer.on_message(
+    text = (
         f"confirming '{study.sweep.folder.name}': {study.work_in_words(plan)}; this is opening {len(openings)} of its "
-        f"test set, and question {question.number} of the home"
+        "test set"
     )
+    if not plan.winner_is_default:
+        question = ask(study, plan, fingerprints_of(study, plan))
+        text += f", and question {question.number} of the home"
+    observer.on_message(text)
     waiting = study.num_waiting(RESEED)
     if waiting:
         observer.on_message(

@@ -217,24 +217,33 @@ def test_a_dry_run_says_what_the_real_one_would_refuse(
     assert "lmoe_tune/confirmation/job.py: changed, since its confirmation was started" in said
 
 
-def test_a_winner_with_its_methods_defaults_opens_nothing(
+def test_a_winner_with_its_methods_defaults_is_noise_and_asks_no_question(
     make_ledger: Callable[..., Ledger],
     add_trial: Callable[..., int],
     run: Run,
+    run_jobs: Callable[..., None],
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    ledger = make_ledger("budget.trials=3")
+    small = make_ledger("budget.trials=3")
     for value in (0.95, 0.91, 0.90):
-        add_trial(ledger, value)
-    with pytest.raises(
-        UsageError, match=r"trial 0 is the best .* exactly the defaults of logit_mixoe.*--reseed 3"
-    ):
-        run("confirm", "small")
-    assert view.test_openings(ledger) == []
-    assert not (tmp_path / "home" / "questions.jsonl").exists()
-    assert not ledger.folder.confirmation.exists()
-    said = run("confirm", "small", "--dry-run").stdout
-    assert "it would be refused: trial 0 is the best of 'small'" in said
+        add_trial(small, value)
+
+    def run_sweep(ledger: Ledger, settings: RunSettings, **more: Any) -> Outcome:
+        study = JobLedger(small, tmp_path)
+        study._ledger = ledger
+        run_jobs(study, lambda name, split, seed: 0.9 + NOISE[seed])
+        return Outcome("complete", delivered=True)
+
+    monkeypatch.setattr(running, "run_sweep", run_sweep)
+    planned = run("confirm", "small", "--seeds", "3", "--dry-run").stdout
+    assert "trial 0 is the best of 'small' and has exactly the defaults of logit_mixoe" in planned
+    assert "refused" not in planned and "question 1" not in planned
+
+    done = run("confirm", "small", "--seeds", "3", "--format", "json")
+    assert "no gain to confirm" in done.stderr and "--reseed 3" in done.stderr
+    assert json.loads(done.stdout)["verdict"] == "noise"
+    assert view.questions_of(small) == {"questions": [], "home_questions": 0}
 
 
 def test_defaults_that_won_are_compared_with_the_other_methods_tuned(
