@@ -304,7 +304,7 @@ class SweepControl:
 
     def time_is_up(self) -> bool:
         """Whether the time or GPU budget is used up; if so, ends the running trials at their last
-        epoch. One without an epoch has shown nothing yet: it waits for more time.
+        epoch.
         """
         budget = self.ledger.budget
         if self.stopping or (budget.time_s is None and budget.gpu_hours is None):
@@ -312,10 +312,9 @@ class SweepControl:
         used = self.ledger.exhausted()
         if used is None or not used.ends_trials:
             return False
-        for number, epoch in sorted(self.ledger.standing.running.items()):
-            if epoch:
-                self.ledger.end_early(number, "the sweep's time is used up")
-                self._ended(self.ledger.trial(number))
+        for number in sorted(self.ledger.standing.running):
+            self.ledger.end_early(number, "the sweep's time is used up")
+            self._ended(self.ledger.trial(number))
         return True
 
     @contextmanager

@@ -387,15 +387,8 @@ class Ledger:
         return self._standing.tried.points.in_all
 
     def is_complete(self) -> bool:
-        """Nothing runs and nothing may start any more. A trial whose time was up before its first
-        epoch does not run, but waits for more time.
-        """
-        epochs = self.standing.running.values()
-        if any(epochs):
-            return False
-
-        used = self.exhausted()
-        return used is not None and (not epochs or used.ends_trials)
+        """Nothing runs and nothing may start any more."""
+        return not self.standing.running and self.exhausted() is not None
 
     @property
     def outcome(self) -> Literal["complete", "interrupted"]:
