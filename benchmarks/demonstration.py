@@ -11,9 +11,9 @@ process, one thread, no Ray. What was interrupted goes on where it was. Nothing 
 
 from __future__ import annotations
 
+import argparse
 import json
 import statistics
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -213,12 +213,17 @@ def searched(path: Path, home: Path, least_accuracy: float) -> dict[str, Any]:
 
 def main() -> None:
     """Print the figures of each candidate as it is measured."""
-    folder = Path(sys.argv[1]).resolve()
-    wanted = [word for word in sys.argv[2:] if word != "--baselines"]
-    searches = "--baselines" not in sys.argv
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("folder", type=Path, help="where images and records are kept")
+    parser.add_argument("names", nargs="*", help="of candidates; all by default")
+    parser.add_argument("--baselines", action="store_true", help="train only those")
+    given = parser.parse_args()
+
+    folder = given.folder.resolve()
     for candidate in CANDIDATES:
-        if not wanted or candidate.name in wanted:
-            print(json.dumps(judged(candidate, folder, searches=searches)), flush=True)
+        if not given.names or candidate.name in given.names:
+            found = judged(candidate, folder, searches=not given.baselines)
+            print(json.dumps(found), flush=True)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ flower, all the same on every machine that has the same versions of matplotlib a
 
 from __future__ import annotations
 
-import sys
+import argparse
 from pathlib import Path
 
 import matplotlib
@@ -117,4 +117,6 @@ def patch(photograph: Image.Image, rng: np.random.Generator) -> Image.Image:
 
 
 if __name__ == "__main__":
-    print(make(Path(sys.argv[1]).resolve()))
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("folder", type=Path, help="where the images are written")
+    print(make(parser.parse_args().folder.resolve()))

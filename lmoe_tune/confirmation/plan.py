@@ -294,7 +294,7 @@ def fresh_seeds(
     """
     home = ledger.folder.home
     avoid = {seed for seed in map(_train_seed, find_sweeps(home)) if seed is not None}
-    choose = {True: take_seeds, False: free_seeds}[takes]
+    choose = take_seeds if takes else free_seeds
     return choose(home, ledger.sweep_id, purpose, count, first=FIRST_SEED, avoid=avoid)
 
 

@@ -134,8 +134,8 @@ def confirm(
         leave: as for `search`.
 
     Raises:
-        UsageError: an argument is not as it must be, the search is not complete, something has
-            changed, or the winner has its method's defaults, so that there is nothing to compare.
+        UsageError: an argument is not as it must be, the search is not complete, or something has
+            changed.
         SweepLockedError: another process works on the sweep.
         InterruptedConfirmation: it was stopped.
         LmoeTuneError: no training of the winner and its defaults ended well.
