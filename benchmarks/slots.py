@@ -1,10 +1,13 @@
 """How long is a slot idle? From process start to the first step, between two epochs, and between two trials.
 
-    python benchmarks/slots.py [--trials 12] [--epochs 4] [--out FILE]
+    python benchmarks/slots.py [--trials 12] [--epochs 4] [--rounds 5] [--out FILE]
 
 A sweep of the digits with one slot, as one types it, whose trainable (`marked_steps.py`) writes down when it began
 each step; a sweep before it has trained the baseline. A gap is the time from the beginning of one step to that of the
 next, less a median step. Then the same epochs in this process, with the time of what each does beside its steps.
+
+The start is measured in rounds, each time beside the least that Ray Tune needs for a first step: `ray.init`, a `Tuner`
+and one actor that imports torch (`peers/one_actor.py`), with Ray's defaults.
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ sys.path[0] = str(
 from benchmarks.chaos_faults import Driver  # noqa: E402
 from benchmarks.machine import machine  # noqa: E402
 from benchmarks.marked_steps import LOG, read_marks  # noqa: E402
+from benchmarks.resume import peer  # noqa: E402
 from benchmarks.sweep_overhead import BenchmarkError, environment, say  # noqa: E402
 
 PATIENCE_S = 240.0
@@ -80,15 +84,43 @@ def gaps(marks: Sequence[tuple[float, str]], epochs: int) -> dict[str, list[floa
     return between
 
 
-def started(driver: Driver, home: Path, name: str, first_step: float) -> list[tuple[str, float]]:
+FIRST_STEP = "first step"
+
+
+def started(driver: Driver, home: Path, name: str, first_step: float) -> dict[str, float]:
     """Seconds from the start of the process to what was done, by the files that it left."""
     sweep = home / "sweeps" / name
     seen = {
         "spec read, data looked at (spec.yaml)": sweep / "spec.yaml",
         "this run's sign left (run.json)": sweep / "run.json",
     }
-    found = [(what, path.stat().st_mtime - driver.started) for what, path in seen.items()]
-    return [*found, ("first step", first_step - driver.started)]
+    found = {what: path.stat().st_mtime - driver.started for what, path in seen.items()}
+    return found | {FIRST_STEP: first_step - driver.started}
+
+
+def starts(folder: Path, home: Path, rounds: int) -> list[str]:
+    """How long a start takes, and the peer's, a line each."""
+    seconds: dict[str, list[float]] = defaultdict(list)
+    peers: list[float] = []
+    ratios: list[float] = []
+    for number in range(rounds):
+        say(f"start {number + 1} of {rounds}")
+        name = f"start-{number}"
+        driver, specs = search(folder, name, 1, 1)
+        found = started(driver, home, name, read_marks(specs)[0][0])
+        for what, after in found.items():
+            seconds[what].append(after)
+        peers.append(peer(folder / f"peer-{number}"))
+        ratios.append(found[FIRST_STEP] / peers[-1])
+
+    lines = [f"  {what:46} {spread(of)}" for what, of in seconds.items()]
+    lines.append(f"  {'first step of a minimal Tuner':46} {spread(peers)}")
+    lines.append(f"  {'ours relative to it':46} {spread(ratios)}")
+    return lines
+
+
+def spread(values: Sequence[float]) -> str:
+    return f"{statistics.median(values):8.2f}  ({min(values):.2f}–{max(values):.2f})"
 
 
 class Timed:
@@ -146,6 +178,7 @@ def main() -> int:
     )
     parser.add_argument("--trials", type=int, default=12)
     parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     lines = machine("torch", "ray")
@@ -156,16 +189,14 @@ def main() -> int:
         say("training a baseline")
         search(folder, "warm", 1, args.epochs)
         say("the sweep")
-        driver, specs = search(folder, "timed", args.trials, args.epochs)
+        _, specs = search(folder, "timed", args.trials, args.epochs)
         marks = read_marks(specs)
         assert (specs / LOG.name).exists()
         found = gaps(marks, args.epochs)
         step = statistics.median(found["step"])
-        lines += ["", "seconds from the start of the process, a baseline being there:"]
-        lines += [
-            f"  {what:46} {after:6.2f}"
-            for what, after in started(driver, home, "timed", marks[0][0])
-        ]
+        rounds = f"median (min–max) of {args.rounds} rounds, a baseline being there"
+        lines += ["", f"seconds from the start of the process, {rounds}:"]
+        lines += starts(folder, home, args.rounds)
         count = f"{len(found['trials']) + 1} trials of {args.epochs} epochs, one slot"
         lines += ["", f"milliseconds, median (10th–90th of a hundred), {count}:"]
         lines.append(f"  {'a step':46} {milliseconds(found['step'])}")

@@ -51,6 +51,10 @@ LOCAL_ENVIRONMENT = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     # A fresh worker imports these while the driver is still busy starting; saves the import of torch (2 s).
     "RAY_preload_python_modules": "trainables.preload",
+    "RAY_enable_worker_prestart": "1",  # once the raylet is up, not once the driver has connected to it
+    # How long the raylet waits to look again for its own object store (1000 by default), and how often.
+    "RAY_raylet_client_connect_timeout_milliseconds": "20",
+    "RAY_raylet_client_num_connect_attempts": "500",
 }
 NAMESPACE = "lmoe-tune"  # of Ray's, for the names of sweeps
 ASKED_EVERY_S = 0.05
