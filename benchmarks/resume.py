@@ -37,6 +37,7 @@ from benchmarks.sweep_overhead import BenchmarkError, environment, machine, say,
 from lmoe_tune.sweep import projector, view  # noqa: E402
 from lmoe_tune.sweep.folder import SweepFolder  # noqa: E402
 from lmoe_tune.sweep.ledger import Ledger  # noqa: E402
+from lmoe_tune.sweep.observer import Observer  # noqa: E402
 from lmoe_tune.sweep.tracked import address  # noqa: E402
 from lmoe_tune.sweep.trial_files import write_record  # noqa: E402
 
@@ -95,7 +96,7 @@ def make_home(folder: Path, finished: int, template: Path) -> None:
                 } | {"val_accuracy": 1}
                 ended = ledger.record_epoch(number, epoch, measured, {"val_accuracy": 1.0})
             write_record(place, ledger.trial(number))
-        delivered = projector.sync(ledger, address(place, spec), say)
+        delivered = projector.sync(ledger, address(place, spec), Observer())
         if not delivered:
             raise BenchmarkError("MLflow did not take the synthetic trials")
 
