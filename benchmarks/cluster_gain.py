@@ -16,14 +16,28 @@ from __future__ import annotations
 import argparse
 import heapq
 import random
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
-from rungs import RULES, TRIALS, Row, Table, is_feasible, make_spec, read_tables
 
-from lmoe_tune.spec import Spec
-from lmoe_tune.sweep.pruning import Pruning, misses_of
+ROOT = Path(__file__).resolve().parents[1]
+if str(ROOT) not in sys.path:
+    sys.path.insert(0, str(ROOT))
+
+from benchmarks.rungs import (  # noqa: E402 (after the checkout is on the path)
+    RULES,
+    TRIALS,
+    Row,
+    Table,
+    is_feasible,
+    make_spec,
+    read_tables,
+)
+from lmoe_tune.spec import Spec  # noqa: E402
+from lmoe_tune.sweep.pruning import Pruning, misses_of  # noqa: E402
 
 SLOTS = (1, 2, 4, 8)
 BASELINE_EPOCHS, TRIAL_EPOCHS = 90, 10

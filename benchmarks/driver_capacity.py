@@ -30,12 +30,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.machine import machine  # noqa: E402
+
+if TYPE_CHECKING:
+    from lmoe_tune.spec import Spec
 
 TWO_OBJECTIVES = "ours (two objectives)"
 AT_RANDOM = "ours (random sampler)"
@@ -63,7 +66,7 @@ WIDE = {
 }
 
 
-def make_spec(folder: Path, *more: str) -> Any:
+def make_spec(folder: Path, *more: str) -> Spec:
     from lmoe_tune.spec import load_spec
     from trainables import declarations
 

@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
     from multiprocessing.context import ForkProcess
 
-    from gpu_sections import Bench
+    from benchmarks.gpu_sections import Bench
 
 HERE = Path(__file__).resolve().parent
 NEEDED = ("pydantic", "yaml")
@@ -90,7 +90,7 @@ def main(arguments: list[str] | None = None) -> int:
             return CANNOT_START
 
         if options.worker is not None or options.first_step:
-            import gpu_sections
+            from benchmarks import gpu_sections
 
             bench = gpu_sections.Bench.of(options, folder)
             if options.first_step:
@@ -247,7 +247,7 @@ def work_apart(
         print("torch sees no CUDA device; a dry run: --device cpu --seconds 60", file=sys.stderr)
         sys.exit(NO_DEVICE)
 
-    import gpu_sections
+    from benchmarks import gpu_sections
 
     run_sections(
         names, ends, gpu_sections.Bench.of(options, folder), lambda *event: told.send(event)

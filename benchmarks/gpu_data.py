@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
-from photographs import QUALITY, photograph
 from PIL import Image
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from benchmarks.photographs import QUALITY, photograph
 from lmoe_tune.spec import Spec, load_spec
 from lmoe_tune.training.platform import resolve_platform
 from trainables import declarations
@@ -64,7 +66,7 @@ def write_classes(root: Path, num_train: int, *, seed: int = 0) -> list[Path]:
     return [path for path in paths if path.parent.parent.name == "known"]
 
 
-def _cut(rng: np.random.Generator, large: np.ndarray) -> Image.Image:
+def _cut(rng: np.random.Generator, large: npt.NDArray[np.uint8]) -> Image.Image:
     top, left = rng.integers(2 * HEIGHT), rng.integers(2 * WIDTH)
     return Image.fromarray(large[top : top + HEIGHT, left : left + WIDTH])
 
@@ -116,7 +118,7 @@ def copy_bandwidth(device: torch.device, num_bytes: int, seconds: float) -> floa
     return 2 * num_bytes / _best(copy, device, seconds)
 
 
-def _best(what: Any, device: torch.device, seconds: float) -> float:
+def _best(what: Callable[[], None], device: torch.device, seconds: float) -> float:
     import time
 
     best, give_up = float("inf"), time.perf_counter() + seconds

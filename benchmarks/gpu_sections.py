@@ -11,15 +11,19 @@ import sys
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
-from gpu_data import (
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, RandomSampler
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.gpu_data import (
     Traffic,
     copy_bandwidth,
     matrix_flops,
@@ -27,18 +31,15 @@ from gpu_data import (
     synchronize,
     write_classes,
 )
-from machine import machine
-from peers.published_protocol import (
+from benchmarks.machine import machine
+from benchmarks.peers.published_protocol import (
     MEAN,
     STD,
     Photographs,
     loading_and_augmenting,
     loss_of_three_forwards,
 )
-from torch import Tensor
-from torch.utils.data import DataLoader, RandomSampler
-from torch.utils.flop_counter import FlopCounterMode
-from train_step import (
+from benchmarks.train_step import (
     MODES,
     Mode,
     Ours,
@@ -49,7 +50,6 @@ from train_step import (
     make_batch,
     make_sides,
 )
-
 from lmoe_tune.data import SearchData, load_search_data
 from lmoe_tune.data.augment import NUM_DRAWN, Augmentation, augment, augmentation_of
 from lmoe_tune.data.batches import Batch
@@ -215,8 +215,10 @@ class Budget:
 
 def correctness(bench: Bench, budget: Budget) -> Iterator[str]:
     strict_fp32()
-    loaders = [HostLoader(bench.rows, bench.device, threads=COPYING_THREADS)]
-    loaders.append(DeviceLoader(bench.rows, bench.device))
+    loaders: list[Loader] = [
+        HostLoader(bench.rows, bench.device, threads=COPYING_THREADS),
+        DeviceLoader(bench.rows, bench.device),
+    ]
     host = augmented(HostLoader(bench.rows, CPU, threads=1), bench)
     expected = [images for images, _ in itertools.islice(host, 3)]
     for loader in loaders:
@@ -226,8 +228,8 @@ def correctness(bench: Bench, budget: Budget) -> Iterator[str]:
         refuse(apart > 1e-3, "these are other images")
 
     sides = bench.sides((Mode("separate", channels_last=False, bf16=False), EXACT))
-    for name, (loss, gradient) in differences(sides).items():
-        yield f"{name}: loss {loss:.1e} and gradients {gradient:.1e} from the reference's"
+    for name, (of_loss, of_gradients) in differences(sides).items():
+        yield f"{name}: loss {of_loss:.1e} and gradients {of_gradients:.1e} from the reference's"
     del sides
 
     found = {}
@@ -372,7 +374,7 @@ def counted(side: Side) -> tuple[float, float]:
 
 
 def timed(
-    sides: list[Any], bench: Bench, budget: Budget, *, rounds: int | None = None
+    sides: Sequence[Side], bench: Bench, budget: Budget, *, rounds: int | None = None
 ) -> dict[str, list[float]]:
     """Seconds of a step by side, one figure a round; another side begins in every round.
 
@@ -383,7 +385,7 @@ def timed(
         if number and not budget.left:
             break
         turn = number % len(sides)
-        for side in sides[turn:] + sides[:turn]:
+        for side in (*sides[turn:], *sides[:turn]):
             torch.backends.cudnn.deterministic = isinstance(side, Ours)
             side.step()
             bench.synchronize()
@@ -400,7 +402,7 @@ def compile(bench: Bench, budget: Budget) -> Iterator[str]:
     torchs_defaults()
     mode = _mode(bench)
     eager, fast = bench.ours(mode), bench.ours(mode)
-    fast.model, fast.name = torch.compile(fast.model, dynamic=False), "compiled"
+    fast.model, fast.name = compiled(fast.model), "compiled"
     yield f"compiled, first step: {_seconds_of_a_step(fast, bench):.1f} s"
     vars(bench)["is_compiled"] = True
 
@@ -417,8 +419,13 @@ def first_step(bench: Bench) -> None:
     """Print the seconds of the first compiled step in a fresh process."""
     torchs_defaults()
     side = bench.ours(_mode(bench))
-    side.model = torch.compile(side.model, dynamic=False)
+    side.model = compiled(side.model)
     print(_seconds_of_a_step(side, bench))
+
+
+def compiled(model: nn.Module) -> nn.Module:
+    """As a trial compiles it."""
+    return cast(nn.Module, torch.compile(model, dynamic=False))
 
 
 def _seconds_of_a_step(side: Ours, bench: Bench) -> float:
@@ -444,13 +451,14 @@ def input_(bench: Bench, budget: Budget) -> Iterator[str]:
     }
     side = bench.ours(_mode(bench))
     if bench.is_compiled:
-        side.model = torch.compile(side.model, dynamic=False)  # this process has the code
+        side.model = compiled(side.model)  # this process has the code
         side.step()
         yield "the steps are compiled"
     size = 2 * bench.batch
     for name, make in loaders.items():
-        part, stalls, moving_s = budget.part(0.2 if name == "disk" else 0.25), [], []
-        loader = make()
+        part, loader = budget.part(0.2 if name == "disk" else 0.25), make()
+        stalls: list[float] = []
+        moving_s: list[float] = []
         while not stalls or (part.left and len(stalls) < bench.rounds):
             still = steps_on(side, resident_batches(bench), bench)
             moving = steps_on(side, (images for images, _ in augmented(loader, bench)), bench)
@@ -564,7 +572,7 @@ def epoch(bench: Bench, budget: Budget) -> Iterator[str]:
         )
     images, _ = _epochs(bench)
     model = build_model(bench.arch, images.num_classes, 3, bench.crop)
-    model.to(bench.device, memory_format=torch.channels_last)
+    model.to(bench.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # as in loop.train
     settings = settings_of(bench.spec(_precision(bench)), {})
     validate(model, images.source, settings, 1)
     started = time.perf_counter()

@@ -32,16 +32,22 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from machine import machine
-from peers.published_protocol import MEAN, STD, Photographs, loading, loading_and_augmenting
-from photographs import write_photographs
 from torch.utils.data import DataLoader
 
 ROOT = Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
-from lmoe_tune.data.augment import NUM_DRAWN, augment, augmentation_of  # noqa: E402 (after the checkout is on the path)
+from benchmarks.machine import machine  # noqa: E402 (after the checkout is on the path)
+from benchmarks.peers.published_protocol import (  # noqa: E402
+    MEAN,
+    STD,
+    Photographs,
+    loading,
+    loading_and_augmenting,
+)
+from benchmarks.photographs import write_photographs  # noqa: E402
+from lmoe_tune.data.augment import NUM_DRAWN, augment, augmentation_of  # noqa: E402
 from lmoe_tune.data.decoded_cache import CachedImages, DecodedCache, ImageFile  # noqa: E402
 from lmoe_tune.data.loaders import Crops, HostLoader  # noqa: E402
 from lmoe_tune.spec import AugmentSpec  # noqa: E402

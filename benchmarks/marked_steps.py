@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 from trainables.logit_mixoe import LogitMixOE
 
 if TYPE_CHECKING:
-    import numpy as np
     from torch import nn
 
     from lmoe_tune.data.batches import Batch
+    from lmoe_tune.data.streams import StepDraws
     from lmoe_tune.methods.objective import Objective, StepLoss
 
 LOG = Path(__file__).with_name("steps.log")
@@ -32,9 +32,9 @@ class MarkedSteps(LogitMixOE):
         from lmoe_tune.methods.logit_mixoe import LogitMixOE as Unmarked
 
         class Marked(Unmarked):
-            def loss(self, model: nn.Module, batch: Batch, rng: np.random.Generator) -> StepLoss:
+            def loss(self, model: nn.Module, batch: Batch, draws: StepDraws) -> StepLoss:
                 mark(self.mixing_alpha)
-                return super().loss(model, batch, rng)
+                return super().loss(model, batch, draws)
 
         return Marked(**vars(super().objective(params)))
 

@@ -195,11 +195,13 @@ def run(uri: str, load: Load) -> Measured:
 def check(uri: str, load: Load) -> None:
     """Raise where MLflow does not have each result once."""
     from mlflow import MlflowClient
+    from mlflow.entities import Run
 
     client = MlflowClient(uri)
     experiment = client.get_experiment_by_name("lag")
     assert experiment is not None
-    found, token = [], None
+    found: list[Run] = []
+    token: str | None = None
     while True:
         page = client.search_runs(
             [experiment.experiment_id], "tags.`lmoe_tune.kind` = 'trial'", page_token=token

@@ -27,15 +27,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from machine import machine
 
 ROOT = Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
-from lmoe_tune.data import SearchData, load_search_data  # noqa: E402 (after the checkout is on the path)
+from benchmarks.machine import machine  # noqa: E402 (after the checkout is on the path)
+from lmoe_tune.data import SearchData, load_search_data  # noqa: E402
 from lmoe_tune.data.batches import Batch, Epoch, PairedBatches  # noqa: E402
 from lmoe_tune.data.image_source import ImageSource  # noqa: E402
+from lmoe_tune.data.splits import IntArray  # noqa: E402
 from lmoe_tune.data.streams import EpochDraws, Per, StepDraws  # noqa: E402
 from lmoe_tune.methods.baseline import CrossEntropy  # noqa: E402
 from lmoe_tune.methods.objective import Objective  # noqa: E402
@@ -75,10 +76,12 @@ PAIRS: dict[str, tuple[Config, Config]] = {
 class BeforeBatches(PairedBatches):
     """The batches as they were: one generator for everything, with a state that goes on from epoch to epoch."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.rng = np.random.default_rng(kwargs["seed"])
-        self.ratio: float = kwargs["outlier_ratio"]
+    def __init__(
+        self, images: ImageSource, *, batch_size: int, outlier_ratio: float, seed: int
+    ) -> None:
+        super().__init__(images, batch_size=batch_size, outlier_ratio=outlier_ratio, seed=seed)
+        self.rng = np.random.default_rng(seed)
+        self.ratio = outlier_ratio
         self.order = np.zeros(0, dtype=np.int64)
 
     def epoch(self, number: int) -> Iterator[Batch]:
@@ -101,14 +104,14 @@ class BeforeBatches(PairedBatches):
             )
             yield from self._images.batches(one_step)
 
-    def next_outliers(self, count: int) -> Any:
+    def next_outliers(self, count: int) -> IntArray:
         while len(self.order) < count:
             again = self.rng.permutation(self._images.num_outliers)
             self.order = np.concatenate([self.order, again])
         taken, self.order = self.order[:count], self.order[count:]
         return taken
 
-    def draws(self, number: int) -> Any:
+    def draws(self, number: int) -> BeforeDraws:
         return BeforeDraws(self.rng)
 
 
@@ -165,7 +168,8 @@ def final_auroc(job: tuple[str, Config, int]) -> float:
     streams, config, seed = job
     start = baseline()
     torch.set_num_threads(1)
-    loop.PairedBatches = {"before": BeforeBatches, "after": PairedBatches}[streams]  # type: ignore[misc]
+    batches = {"before": BeforeBatches, "after": PairedBatches}[streams]
+    loop.PairedBatches = batches  # type: ignore[attr-defined]  # not a name that the loop exports
     images = ImageSource(digits(), torch.device("cpu"))
     model = build_model("small_cnn", digits().num_classes, 1)
     model.load_state_dict(start)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 SIZES = (
@@ -31,7 +32,7 @@ def write_photographs(folder: Path, count: int, *, seed: int = 0) -> list[Path]:
     return paths
 
 
-def photograph(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
+def photograph(rng: np.random.Generator, width: int, height: int) -> npt.NDArray[np.uint8]:
     """uint8 (H, W, 3): detail at all scales that falls off as in photographs, a few hard edges, some grain."""
     picture = np.zeros((height, width, 3))
     cells = 3
@@ -45,4 +46,5 @@ def photograph(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
         picture[top : top + height // 4, left : left + width // 4] += rng.normal(0, 12, 3)
     picture = (picture - picture.mean()) * (48 / picture.std()) + 120
     picture += rng.normal(0, 3.5, (height, width, 1))
-    return picture.clip(0, 255).astype(np.uint8)
+    pixels: npt.NDArray[np.uint8] = picture.clip(0, 255).astype(np.uint8)
+    return pixels

@@ -148,7 +148,7 @@ def search(spec: Spec, table: Table, rows: Sequence[Row]) -> tuple[int, float | 
 def judge(table: Table, rule: Rule, seeds: int) -> tuple[list[float], list[float]]:
     """The share of the epochs, and the regret, for each order."""
     spec, before = make_spec(table, rule), pruning.REDUCTION_FACTOR
-    pruning.REDUCTION_FACTOR = rule.factor  # type: ignore[misc]
+    pruning.REDUCTION_FACTOR = rule.factor
     shares, regrets = [], []
     try:
         for seed in range(seeds):
@@ -159,7 +159,7 @@ def judge(table: Table, rule: Rule, seeds: int) -> tuple[list[float], list[float
             if values:
                 regrets.append(max(values) - (0.0 if best is None else best))
     finally:
-        pruning.REDUCTION_FACTOR = before  # type: ignore[misc]
+        pruning.REDUCTION_FACTOR = before
     return shares, regrets
 
 
@@ -188,8 +188,8 @@ def record(name: str, count: int, home: Path) -> None:
         home: where the baseline and the images are kept; the same again goes on where it was stopped.
     """
     import optuna
-    import typefaces
 
+    from benchmarks import typefaces
     from lmoe_tune.sweep.sampling import make_distributions
     from lmoe_tune.training.baseline_record import read_baseline_record
 

@@ -24,14 +24,18 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from machine import machine
-from rungs import METRICS, Table, read_tables
 
-from lmoe_tune.spec import Spec, load_spec
-from lmoe_tune.sweep.folder import SweepFolder
-from lmoe_tune.sweep.ledger import Ledger
-from lmoe_tune.sweep.pruning import misses_of
-from trainables import declarations
+ROOT = Path(__file__).resolve().parents[1]
+if str(ROOT) not in sys.path:
+    sys.path.insert(0, str(ROOT))
+
+from benchmarks.machine import machine  # noqa: E402 (after the checkout is on the path)
+from benchmarks.rungs import METRICS, Table, read_tables  # noqa: E402
+from lmoe_tune.spec import Spec, load_spec  # noqa: E402
+from lmoe_tune.sweep.folder import SweepFolder  # noqa: E402
+from lmoe_tune.sweep.ledger import Ledger  # noqa: E402
+from lmoe_tune.sweep.pruning import misses_of  # noqa: E402
+from trainables import declarations  # noqa: E402
 
 Floats = npt.NDArray[np.float64]
 
@@ -101,7 +105,8 @@ def in_cube(params: Floats) -> Floats:
     for ends in (low, high):
         ends[LOGARITHMIC] = np.log(ends[LOGARITHMIC])
     values[:, LOGARITHMIC] = np.log(values[:, LOGARITHMIC])
-    return (values - low) / (high - low)
+    within: Floats = (values - low) / (high - low)
+    return within
 
 
 def make_spec(

@@ -183,13 +183,15 @@ def prepare_work(folder: Path) -> Work:
 
     spec = load_spec(ROOT / "search_spaces" / "digits.yaml", declarations=declarations()).spec
     data = load_search_data(spec.data)
+    assert data.is_embedded, "the digits are pixels"
+    pixels: dict[str, Any] = {name: part.pixels for name, part in data.parts().items()}
     np.savez(
         folder / "digits.npz",
         mean=data.mean,
         std=data.std,
         train_labels=data.train_labels,
         val_labels=data.val_labels,
-        **{name: part.pixels for name, part in data.parts().items()},
+        **pixels,
     )
     shared = {
         "momentum": spec.train.momentum,

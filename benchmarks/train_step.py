@@ -33,15 +33,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from machine import has_bf16, machine
-from peers.published_protocol import loss_of_three_forwards, optimizer_of
 from torch import Tensor, nn
 
 ROOT = Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
-from lmoe_tune.data.batches import Batch  # noqa: E402 (after the checkout is on the path)
+from benchmarks.machine import has_bf16, machine  # noqa: E402 (after the checkout is on the path)
+from benchmarks.peers.published_protocol import (  # noqa: E402
+    loss_of_three_forwards,
+    optimizer_of,
+)
+from lmoe_tune.data.batches import Batch  # noqa: E402
 from lmoe_tune.data.streams import EpochDraws  # noqa: E402
 from lmoe_tune.model import build_model  # noqa: E402
 from lmoe_tune.training.allocator import keep_freed_memory, return_freed_memory  # noqa: E402
@@ -199,7 +202,7 @@ def differences(sides: list[Side]) -> dict[str, tuple[float, float]]:
     """
     wanted_loss, wanted = gradients(sides[0])
     moved = copy.deepcopy(sides[0])
-    moved.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
+    moved.model.to(memory_format=torch.channels_last)
     moved_loss, moved_gradient = gradients(moved)
     found = {}
     for side in sides[1:]:
@@ -209,11 +212,9 @@ def differences(sides: list[Side]) -> dict[str, tuple[float, float]]:
             float((gradient - wanted).norm() / wanted.norm()),
         )
         found[side.name] = apart
-        is_same_maths = (
-            isinstance(side, Ours) and side.mode.batch_norm == "separate" and not side.mode.bf16
-        )
-        if not is_same_maths:
-            continue
+        if not isinstance(side, Ours) or side.mode.batch_norm != "separate" or side.mode.bf16:
+            continue  # other maths
+
         same = (moved_loss, moved_gradient) if side.mode.channels_last else (wanted_loss, wanted)
         apart = (
             abs(loss - same[0]) / abs(same[0]),

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from scipy.special import ndtri, stdtrit
 
 Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
 LOOKS = (5, 10, 20)
 """Seeds at each look at a question."""
 
@@ -82,17 +83,19 @@ def half_width(differences: Floats, noise: Noise, level: float) -> Floats:
     return half
 
 
-def is_better(differences: Floats, noise: Noise, level: float) -> npt.NDArray[np.bool_]:
+def is_better(differences: Floats, noise: Noise, level: float) -> Bools:
     """Real or small, at a one-sided level."""
-    return differences.mean(axis=(1, 2)) > half_width(differences, noise, 2 * level)
+    means: Floats = differences.mean(axis=(1, 2))
+    return means > half_width(differences, noise, 2 * level)
 
 
-def is_real(differences: Floats, noise: Noise, level: float) -> npt.NDArray[np.bool_]:
+def is_real(differences: Floats, noise: Noise, level: float) -> Bools:
     """Better, and by more than the noise floor."""
     repetitions = len(differences)
     spread = differences.reshape(repetitions, -1).var(axis=1, ddof=1)
-    floor = np.sqrt(spread + noise.images**2)
-    return is_better(differences, noise, level) & (differences.mean(axis=(1, 2)) > floor)
+    floor: Floats = np.sqrt(spread + noise.images**2)
+    means: Floats = differences.mean(axis=(1, 2))
+    return is_better(differences, noise, level) & (means > floor)
 
 
 # --- tables ---

@@ -17,7 +17,7 @@ import ray
 from ray import tune
 
 
-class OneStep(tune.Trainable):
+class OneStep(tune.Trainable):  # type: ignore[misc]
     def setup(self, config: dict[str, Any]) -> None:
         import torch
 

@@ -19,7 +19,7 @@ from torchvision import transforms
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-class Photographs(Dataset):
+class Photographs(Dataset[Tensor]):
     """Images of files, transformed whenever they are asked for."""
 
     def __init__(self, paths: Sequence[Path], transform: transforms.Compose) -> None:
@@ -32,7 +32,8 @@ class Photographs(Dataset):
     def __getitem__(self, index: int) -> Tensor:
         with open(self.paths[index], "rb") as file:
             image = Image.open(file).convert("RGB")
-        return self.transform(image)
+        transformed: Tensor = self.transform(image)
+        return transformed
 
 
 def loading(resize: int, crop: int) -> transforms.Compose:

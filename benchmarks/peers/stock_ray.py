@@ -16,12 +16,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-import bare_loop
 import ray
 import torch
 from ray import tune
 from ray.air.integrations.mlflow import MLflowLoggerCallback
 from ray.tune.search.optuna import OptunaSearch
+
+from benchmarks.peers import bare_loop
 
 METRICS = ("train_loss", "val_accuracy", "val_fine_auroc", "val_coarse_auroc", "val_auroc")
 
@@ -39,7 +40,7 @@ def trainable(config: dict[str, Any], work: dict[str, Any]) -> None:
         tune.report(metrics)
 
 
-class Trainable(tune.Trainable):
+class Trainable(tune.Trainable):  # type: ignore[misc]
     def setup(self, config: dict[str, Any], work: dict[str, Any]) -> None:
         self.work = work
         self.epochs = epochs(config, work)

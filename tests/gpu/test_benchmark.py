@@ -136,7 +136,7 @@ def test_what_computes_on_the_device_runs_on_a_pretended_gpu(alone: Alone, tmp_p
         gpu.prepared(None, None)
         told = []
         with PretendedGpu() as device:
-            import gpu_sections
+            from benchmarks import gpu_sections
             bench = gpu_sections.Bench.of(options, pathlib.Path(folder))
             names = options.only.split(",")
             ends = time.monotonic() + options.seconds
