@@ -154,6 +154,7 @@ answer(states=states, waited=sum("another search of this process" in text for te
     assert found == {"states": {"a": "complete", "b": "complete"}, "waited": 1}
 
 
+@pytest.mark.long
 def test_a_notebook_s_event_loop_and_a_ray_that_runs_are_used_and_left_alone(
     command: Command,
 ) -> None:

@@ -14,7 +14,7 @@ import pytest
 from tests.end_to_end.conftest import PATIENCE_S, Command
 from tests.end_to_end.test_images import SPEC, write_photos
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.ray, pytest.mark.long, pytest.mark.timeout(300)]
 
 NAMES = (
     *("asyncio", "csv", "json", "logging", "queue", "random", "select", "socket", "subprocess"),
@@ -74,7 +74,6 @@ def test_what_lies_beside_the_spec_hides_no_library_from_any_process(crowded: Co
     run(crowded, "doctor")
 
 
-@pytest.mark.long
 def test_the_user_interface_does_not_import_it_either(crowded: Command) -> None:
     run(crowded, "search", "photos.yaml")
     process = subprocess.Popen(
