@@ -55,14 +55,12 @@ class Reception:
             self.say(told["message"])
         if "refused" in told:
             self.refusal = told["refused"]
-            self.say(
-                f"{self.refusal}; trials continue, and MLflow gets their records once that is fixed"
-            )
+            self.say(f"{self.refusal}; no record is lost: MLflow gets them once that is fixed")
         if "away" in told and not self._is_away:
             self._is_away = True
             self._times_away += 1
             if self._times_away == 1:  # a server that comes and goes is not news
-                self.say(f"{told['away']}; trials continue, and MLflow gets their records later")
+                self.say(f"{told['away']}; no record is lost: MLflow gets them later")
         if "lines" in told:
             self._take_lines(told["lines"])
         if "left" in told:

@@ -85,12 +85,17 @@ def warm_started(spec: Spec, home: Path) -> tuple[Spec, list[Source]]:
         UsageError: there is no such sweep, or it was tuned on images that are sealed here.
         LedgerError: its records are damaged.
     """
-    points = [dict(point) for point in spec.search.start_from]
-    sources = []
+    folders, unknown = [], []
     for name in spec.warm_start:
-        ledger = read_sweep(find_sweep(home, name))
-        sources.append(_source(spec, ledger, points))
+        try:
+            folders.append(find_sweep(home, name))
+        except UsageError as error:
+            unknown.append(str(error))
+    if unknown:
+        raise UsageError("\n".join(unknown))
 
+    points = [dict(point) for point in spec.search.start_from]
+    sources = [_source(spec, read_sweep(folder), points) for folder in folders]
     search = spec.search.model_copy(update={"start_from": tuple(points)})
     return spec.model_copy(update={"search": search}), sources
 

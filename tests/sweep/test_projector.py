@@ -106,7 +106,7 @@ def test_a_server_that_is_away_is_said_once_and_waited_for(written: Ledger, serv
     reception, said = Reception(written.folder, hearing), hearing.said
     deliver(written, URI, reception.take, after(5))
     assert said == [
-        "MLflow cannot be reached; trials continue, and MLflow gets their records later",
+        "MLflow cannot be reached; no record is lost: MLflow gets them later",
         "MLflow is back",
     ]
     assert reception.delivered
