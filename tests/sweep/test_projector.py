@@ -192,7 +192,7 @@ def test_a_refusal_is_said_once_and_tried_again_now_and_then(
     reception, said = Reception(written.folder, hearing), hearing.said
     deliver(written, URI, reception.take, after(5))
     assert len(said) == 2
-    assert said[0].startswith("MLflow refuses: 403; ask for the right to write; trials continue")
+    assert said[0].startswith("MLflow refuses: 403; ask for the right to write; no record is lost")
     assert said[1] == "MLflow accepts the records again"
     assert reception.delivered and reception.refusal is None
 
