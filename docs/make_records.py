@@ -44,11 +44,14 @@ FILES = [
     ),
     ("sweeps/NAME/ledger.jsonl.damaged-TIME", "A damaged ledger that `doctor --rebuild` replaced."),
     ("sweeps/NAME/spec.yaml", "The spec as it was resolved and frozen at the start."),
-    ("sweeps/NAME/sweep.json", "A copy of what the ledger says of the sweep, to rebuild it from."),
+    (
+        "sweeps/NAME/sweep.json",
+        "A copy of what the ledger says about the sweep, to rebuild it from.",
+    ),
     ("sweeps/NAME/environment.json", "Versions, commit, hardware and data at the start."),
     ("sweeps/NAME/tracking.jsonl", "Ids of the runs in MLflow; `sync` finds them again."),
     ("sweeps/NAME/lock", "Held by the process that works on the sweep."),
-    ("sweeps/NAME/set-aside", "Says that `search --fresh` has put the sweep aside."),
+    ("sweeps/NAME/set-aside", "Says that `search --fresh` has set the sweep aside."),
     ("sweeps/NAME/trials/N/trial.json", "The record of a trial, see below."),
     ("sweeps/NAME/trials/N/metrics.jsonl", "Its epochs, a line each."),
     (
@@ -63,17 +66,17 @@ FILES = [
     ),
     (
         "sweeps/NAME/tuned/METHOD/",
-        "A method that the winner is compared with, tuned: again a study.",
+        "A method that the winner is compared with, tuned: a study as well.",
     ),
     ("sweeps/NAME/report/", "The report."),
 ]
 
 TAGS = {
-    "kind": "`sweep`, `trial`, `baseline`, `confirm`, `job`, `export`: what the run is",
+    "kind": "`sweep`, `trial`, `baseline`, `confirm`, `confirm_job`, `export`: what the run is",
     "sweep": "the sweep's name",
     "sweep_id": "its UUID",
     "trial": "the trial's number",
-    "job": "the number of a confirmation's job",
+    "confirm_job": "the number of a confirmation's job",
     "state": "`complete`, `pruned`, `failed`, `running`; of a sweep also `interrupted`",
     "method": "the method that was trained",
     "failure": "why a trial failed",
@@ -96,7 +99,7 @@ def page() -> str:
     """The whole page."""
     parts = [HEAD, "## Files", table(("file", "what it holds"), FILES)]
     parts += ["## The ledger", ledger_text(), "### The sweep", keys("sweep")]
-    parts += ["### A trial", keys("trial"), "Optuna keeps these of a trial besides:"]
+    parts += ["### A trial", keys("trial"), "Optuna also keeps these of a trial:"]
     parts.append(table(("system attribute", "what it is"), schema.OPTUNAS.items()))
     parts += [
         "## `trial.json` and `metrics.jsonl`",
@@ -118,9 +121,9 @@ def page() -> str:
 def ledger_text() -> str:
     return f"""\
 Schema {schema.SCHEMA}; a ledger of another one is refused by name. Each line has three keys besides Optuna's: `n`, its
-number, `left`, how many of its transaction follow, and `crc`. A transaction is written at once: an ask with all
+number, `left`, how many lines of its transaction follow, and `crc`. A transaction is written at once: an ask with all
 parameters, or an epoch with the decision on it and the trial's end. Lines without these keys are another program's,
-and are passed over.
+and are skipped.
 
 Names that end in NNNN are families, counted from 0; epochs from 1."""
 

@@ -99,10 +99,10 @@ CODE = Key[dict[str, str]](
 )
 WARM_START = Key[list[dict[str, Any]]](
     "warm_start", "sweep", "list of {sweep, sweep_id, digest, metric, origins, notes, seen}",
-    "ledger, at the start", "What it took of other sweeps: which of their trials it tries as which of its own.",
+    "ledger, at the start", "What it took from other sweeps: which of their trials it tries as which of its own.",
 )  # fmt: skip
 IMPORT_PATH = Key[str](
-    "import_path", "sweep", "path", "each run", "Where one's own trainables are imported from."
+    "import_path", "sweep", "path", "each run", "Where your own trainables are imported from."
 )
 RESUME_COMMAND = Key[str](
     "resume_command",
@@ -172,7 +172,11 @@ RETRY_OF = Key[int](
     "retry_of", "trial", "number", "when it is enqueued", "The failed trial that it tries again."
 )
 RETRIES = Key[int](
-    "retries", "trial", "number", "when its process dies", "How often it has, over all runs."
+    "retries",
+    "trial",
+    "number",
+    "when its process dies",
+    "How often that has happened, over all runs.",
 )
 HOST = Key[str](
     "host", "trial", "text", "when it begins on another machine", "The machine that it runs on."
