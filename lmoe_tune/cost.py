@@ -34,7 +34,7 @@ SMALL_CNN_GFLOP = 3.6e-3 / 64  # per pixel
 BACKWARD = 2.0  # times the forward pass
 STEP_S = 0.02  # of a step besides arithmetic: data, optimiser, Python
 CPU_SHARE = 0.4  # of the speed of a matrix product that training reaches
-GPU_FLOPS = 20e12  # what training reaches on a GPU of the middle class, such as an RTX 3090
+GPU_FLOPS = 20e12  # what training reaches on a mid-range GPU, such as an RTX 3090
 NUM_DIGITS, DIGITS_SIDE = 1797, 8
 
 
@@ -85,7 +85,7 @@ def estimate(spec: Spec, points: int | None = None) -> Cost | None:
     slots = max(1, slots_of([Capacity(cores, gpus)], spec.resources, spec.search.max_concurrent))
     if share > 0:
         baseline_speed, speed = GPU_FLOPS, GPU_FLOPS * min(gpus, math.ceil(slots * share))
-        device = f"{counted(gpus, 'GPU')} of the middle class (20 TFLOP/s in training)"
+        device = f"{counted(gpus, 'mid-range GPU')} (20 TFLOP/s in training)"
     else:
         speed = CPU_SHARE * _matmul_flops()
         baseline_speed = speed * min(1.0, spec.resources.cpu / cores)

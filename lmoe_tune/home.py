@@ -41,7 +41,7 @@ def resolve_home(given: str | Path | None = None, *, called: str = "home") -> Pa
         home = Path(text).expanduser().resolve()
     except RuntimeError as error:
         raise UsageError(
-            f"{called} is '{text}', but whose folder '{text.split('/')[0]}' is cannot be found out; "
+            f"{called} is '{text}', but the folder that '{text.split('/')[0]}' stands for is unknown; "
             "write the path in full"
         ) from error
     except (OSError, ValueError) as error:

@@ -220,7 +220,7 @@ class JsonProcess(subprocess.Popen[bytes]):
         self._reader.join(timeout=1.0)  # a grandchild may hold the pipe open
         last = [line for line in self._last_lines if line.strip()]
         if last:
-            return f"{ended}; it said last:\n  " + "\n  ".join(last)
+            return f"{ended}; its last lines:\n  " + "\n  ".join(last)
 
         return ended
 

@@ -187,7 +187,7 @@ def _wrong_head(source: str, state: State, own: State, head: str) -> str:
         has = f"no head named {head}"
     return (
         f"model.weights: {source} has {has}, but the search trains {len(own[key])}: with model.baseline.epochs: 0 it "
-        "is the baseline itself, so it must have been trained on just the classes that the search trains on "
+        "is the baseline itself, so it must have been trained on exactly the classes that the search trains on "
         f"({advice.inspect()} names them). Give it epochs to train a new head"
     )
 

@@ -202,7 +202,7 @@ def test_a_trial_leaves_the_users_process_as_it_was_and_goes_on_where_it_was(
     first = lt.train(spec, home=tmp_path, observer=observer)
     epochs = iter(first)
     assert next(epochs).epoch == 1
-    assert any("resources.epoch_timeout is not heeded here" in text for text in said)
+    assert any("resources.epoch_timeout is ignored here" in text for text in said)
     epochs.close()  # type: ignore[attr-defined]
     again = lt.train(spec, home=tmp_path)
     assert [epoch.epoch for epoch in again] == [2, 3]

@@ -500,7 +500,7 @@ def test_the_detectors_of_pytorch_ood_are_scores() -> None:
         UsageError, match="no logits detector 'Mahalanobis'; there are EnergyBased, "
     ):
         detector_score("Mahalanobis")
-    with pytest.raises(UsageError, match="KLMatching is fitted first"):
+    with pytest.raises(UsageError, match="KLMatching must be fitted"):
         detector_score("KLMatching")
 
 

@@ -55,7 +55,7 @@ def test_the_last_lines_of_a_dead_process_say_why(module: Path) -> None:
     module.write_text("def main():\n    raise RuntimeError('no such thing')\n", encoding="utf-8")
     process = JsonProcess("odd_child")
     said = process.how_it_ended()
-    assert said.startswith("ended with status 1; it said last:\n")
+    assert said.startswith("ended with status 1; its last lines:\n")
     assert said.endswith("RuntimeError: no such thing")
 
 

@@ -106,7 +106,7 @@ def load_method(name: str, folder: Path | None = None) -> Method:
     if METHOD in [parameter.name for parameter in found.declaration.parameters]:
         raise UsageError(
             f"'{module_name}': {class_name} declares a parameter '{METHOD}', which is what chooses among methods; "
-            "call it otherwise"
+            "rename it"
         )
     if found.loss is Method.loss and found.objective is Method.objective:
         raise UsageError(

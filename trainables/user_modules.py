@@ -94,7 +94,7 @@ def _is_namesake(name: str, module: ModuleType, place: str) -> bool:
 
 @cache
 def _installed() -> frozenset[str]:
-    """What the installed packages are called, those too that are installed from a checkout."""
+    """The names of the installed packages, those installed from a checkout included."""
     from importlib.metadata import packages_distributions  # 20 ms, for the rare case
 
     return frozenset({"lmoe_tune", "trainables", *packages_distributions()})

@@ -38,7 +38,7 @@ class SingleTrial:
 
     Started a second time, it continues after its last checkpoint, unless spec, parameters or code have
     changed since; epochs that were given before are in `epochs`. `resources` is a sweep's; its
-    `epoch_timeout`, which ends a process, is not heeded here, and the observer is told so.
+    `epoch_timeout`, which ends a process, is ignored here, and the observer is told so.
 
     Attributes:
         folder: its checkpoints and records.
@@ -103,7 +103,7 @@ class SingleTrial:
         say = observer.on_message
         refuse_unsound(spec.data, self._home, observer.on_work, None if self._epochs else say)
         if spec.resources.epoch_timeout is not None:
-            say("resources.epoch_timeout is not heeded here: it ends a process, and is for sweeps")
+            say("resources.epoch_timeout is ignored here: it ends a process, and is for sweeps")
         with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
         write_durably(self.folder / "spec.yaml", resolved_yaml(spec).encode())

@@ -155,7 +155,9 @@ def _sweeps(home: Path) -> list[Finding]:
     from lmoe_tune.sweep.folder import closed_sweeps, find_sweeps, sweeps_without_ledger
 
     closed = [
-        finding("warn", f"sweep {folder.name}", str(folder.closed), "have it made readable")
+        finding(
+            "warn", f"sweep {folder.name}", str(folder.closed), "ask its owner to make it readable"
+        )
         for folder in closed_sweeps(home)
     ]
     return [*closed, *map(_sweep, [*find_sweeps(home), *sweeps_without_ledger(home)])]

@@ -316,7 +316,7 @@ def variables() -> list[Finding]:
             continue
 
         if not value.strip():
-            found.append(finding("warn", name, "is set but empty", "taken as not set"))
+            found.append(finding("warn", name, "is set but empty", "treated as unset"))
         elif prefix is not None and known[prefix] and name not in known[prefix]:
             guess = did_you_mean(name, known[prefix]).removeprefix("; ")
             found.append(finding("warn", name, "is not a variable that is read", guess))

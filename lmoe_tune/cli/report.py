@@ -34,7 +34,7 @@ def compare(
     """
     distinct = list(dict.fromkeys(names))
     if len(distinct) < 2:
-        raise UsageError(f"compare needs two or more sweeps, and got '{distinct[0]}' only")
+        raise UsageError(f"compare needs two or more sweeps, but got only '{distinct[0]}'")
 
     from lmoe_tune.durable import write_durably
     from lmoe_tune.report import comparison

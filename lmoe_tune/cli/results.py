@@ -73,7 +73,7 @@ def status(
     where = resolve_home(home)
     if watch:
         if form != "table":
-            raise UsageError("--watch is for people: leave out --format")
+            raise UsageError("--watch does not go with --format: leave one of them out")
         with suppress(KeyboardInterrupt):  # which is how one stops looking
             _watch(where, name)
         return
@@ -190,7 +190,7 @@ def audit(name: NameArgument, form: FormatOption = "table", home: HomeOption = N
     if form == "table":
         result = "all as recorded"
         if found.differences:
-            result = f"{len(found.differences)} of them came out otherwise"
+            result = f"{len(found.differences)} of them came out differently"
         typer.echo(
             f"{found.suggestions} suggestions and {found.decisions} decisions on pruning computed again, "
             f"{found.given} given in advance: {result}"

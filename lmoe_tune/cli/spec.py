@@ -51,7 +51,7 @@ def init(
     if chosen == "digits":
         say(f"next: {advice.search(path)}")
     else:
-        say(f"next: say in it where your images are (each root), then: {advice.inspect(path)}")
+        say(f"next: set each root in it to where your images are, then: {advice.inspect(path)}")
 
 
 @app.command()

@@ -108,15 +108,15 @@ class Forecast:
             return found
         if self.source is None or self.spreads is None:
             found.append(
-                "nothing is known yet of how much pairs vary on these data: `--reseed 3` finds out on the validation "
-                "images; else the result says it from the first two pairs on"
+                "nothing is known yet about how much pairs vary on these data: `--reseed 3` measures it on the "
+                "validation images; else the result gives it from the first two pairs on"
             )
             return found
 
         pairs, sd = self.spreads.pairs, self.spreads.seed_sd
         found.append(
             f"in {self.source} the differences of {pairs} pairs varied by {sd:.4f} over seeds; planned with "
-            f"{self.seed_sd_at_most:.4f}, which they vary by at most in {SURE:.0%} of cases:"
+            f"{self.seed_sd_at_most:.4f}, the most by which they vary in {SURE:.0%} of cases:"
         )
         found += [
             f"  {seeds} seeds find {least:+.4f} in four of five cases"
@@ -125,7 +125,8 @@ class Forecast:
         found += needs_lines(self.needs, self.cannot_show)
         if self.spreads.seed_df < FEW_DF:
             found.append(
-                f"  {pairs} pairs say little of how much pairs vary: `--reseed 5` says more, on the validation images"
+                f"  {pairs} pairs say little about how much pairs vary: `--reseed 5` says more, on the "
+                "validation images"
             )
         return found
 

@@ -330,7 +330,7 @@ def _train(study: JobLedger, plan: Plan, how: _How) -> None:
     waiting = study.num_waiting(RESEED)
     if waiting:
         observer.on_message(
-            f"{counted(waiting, 'job')} of its reseeding, which has not ended, first"
+            f"first, {counted(waiting, 'job')} of its reseeding, which has not ended"
         )
     _run_jobs(study, plan, how)
 
@@ -362,7 +362,7 @@ def _reseed(sweep: Ledger, import_path: Path, how: _How, *, top: int, num_seeds:
     if waiting:
         confirmation = study.ledger.resume_command
         raise UsageError(
-            f"reseeding opens nothing, but {waiting} jobs of a confirmation wait that test; finish them first: "
+            f"reseeding opens nothing, but {counted(waiting, 'waiting job')} of a confirmation would; finish it first: "
             f"{confirmation}"
         )
 

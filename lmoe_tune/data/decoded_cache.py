@@ -269,7 +269,7 @@ class DecodedCache:
             file = (self.folder / "lock").open("w", encoding="utf-8")
         except OSError as error:
             raise UsageError(
-                f"{self.folder}: cannot be written in ({error.strerror}); set data.cache_dir to a folder that can"
+                f"{self.folder}: is not writable ({error.strerror}); set data.cache_dir to a folder that is"
             ) from error
         with file:
             try:

@@ -165,6 +165,6 @@ def _sklearn_file(name: str) -> Path:
     path = Path(found.submodule_search_locations[0]) / "datasets" / name
     if not path.is_file():
         raise UsageError(
-            f"{path}: this scikit-learn does not bring the file; reinstall it with: pip install -U scikit-learn"
+            f"{path}: this scikit-learn lacks the file; reinstall it with: pip install -U scikit-learn"
         )
     return path

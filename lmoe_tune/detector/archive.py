@@ -46,7 +46,7 @@ def refuse_code(content: bytes) -> None:
 def _check(archive: zipfile.ZipFile) -> None:
     names = archive.namelist()
     if len(set(names)) != len(names):
-        raise UnsafeArchiveError("it has a file twice")
+        raise UnsafeArchiveError("it holds a file twice")
     num_models = 0
     for name in names:
         _, _, place = name.partition("/")  # the first part is the archive's own name

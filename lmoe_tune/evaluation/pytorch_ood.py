@@ -41,7 +41,7 @@ def detector_score(
     detector = detectors[name](None, **settings)
     if detector.requires_fit:
         if logits is None or labels is None:
-            raise UsageError(f"{name} is fitted first: give it in-distribution logits and labels")
+            raise UsageError(f"{name} must be fitted: give it in-distribution logits and labels")
         detector.fit_logits(logits.double(), labels)
 
     def confidence(of: Tensor) -> Tensor:

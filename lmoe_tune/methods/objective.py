@@ -80,7 +80,7 @@ Terms = dict[str, tuple[float, Tensor]]
 
 
 def weighted_sum(id_loss: Tensor, terms: Terms) -> StepLoss:
-    """The in-distribution loss, and to it each of the terms times its weight; all are logged."""
+    """The in-distribution loss plus each term times its weight; all are logged."""
     total, logged = id_loss, {"id_loss": id_loss.detach()}
     for name, (weight, term) in terms.items():
         total, logged[name] = total + weight * term, term.detach()

@@ -411,7 +411,7 @@ def _rocs(sides: Sequence[tuple[str, Sequence[dict[str, Floats]]]]) -> Figure:
             text = f"{who}, {kind}: {what}{np.mean(of_kind):.4f}"
             axes.plot([], [], line, color=OF_SET.get(kind, GREY), label=text)
     if not axes.lines:
-        raise _NothingToDraw("the test scores are not kept any more")
+        raise _NothingToDraw("the test scores are no longer kept")
 
     axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=":")
     axes.set(xlabel="false positives (OOD taken as in-distribution)", ylabel="true positives")
@@ -446,7 +446,7 @@ def _scores_test(facts: Facts, compared: Compared) -> Figure:
         if sets:
             return _histograms(facts, [(f"{winner['name']}, seed {winner['seed']}", sets)])
 
-    raise _NothingToDraw("the test scores are not kept any more")
+    raise _NothingToDraw("the test scores are no longer kept")
 
 
 def _histograms(facts: Facts, sides: Sequence[tuple[str, dict[str, Floats]]]) -> Figure:

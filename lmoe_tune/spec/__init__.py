@@ -1,5 +1,8 @@
 """The search-space file, typed: every problem at once with its place. Imports neither torch nor
 Ray.
+
+`check.load_spec` does all of it. To add a setting: its field in `model`, and a check in `sections`
+where it depends on others.
 """
 
 from lmoe_tune.spec.architectures import ARCHITECTURES, TIMM

@@ -61,7 +61,7 @@ class Parameter:
 
     def __post_init__(self) -> None:
         own = self.name.rpartition(".")[2] if isinstance(self.name, str) else ""
-        self._refuse(not own.isidentifier(), "is no name for a parameter")
+        self._refuse(not own.isidentifier(), "is not a name for a parameter")
         self._refuse(self.kind not in KINDS, f"its kind must be one of {', '.join(KINDS)}")
         self._refuse(
             bool(self.choices) != (self.kind == "choice"), "choices go with the kind 'choice'"
@@ -180,7 +180,7 @@ class Declaration:
             if own.name in shared and (own.kind, own.default) != ("float", None):
                 raise UsageError(
                     f"{self.name}: '{own.name}' is the setting train.{own.name}: declare it as a float with the "
-                    "default None, or call the parameter otherwise"
+                    "default None, or rename the parameter"
                 )
             if own.name == "outlier_ratio" and own.kind not in ("float", "int"):
                 numbers = [one for one in own.choices if isinstance(one, int | float)]

@@ -68,7 +68,7 @@ def audit(ledger: Ledger) -> Audit:
             replay.take_in(transaction)
 
     cautions = [
-        f"run {number} went on with changes ({'; '.join(change['lines'])}): "
+        f"run {number} continued with changes ({'; '.join(change['lines'])}): "
         "what was suggested before may differ for that reason"
         for number, change in schema.CHANGE.all(ledger.attrs).items()
     ]

@@ -131,7 +131,7 @@ class SweepFolder:
             ):
                 raise cannot_write(lock, error) from error
             raise UsageError(
-                f"{self.path}: cannot be written in ({error.strerror}); make it writable, or copy the home elsewhere"
+                f"{self.path}: is not writable ({error.strerror}); make it writable, or copy the home elsewhere"
             ) from error
         with opened as file:
             patience_until = time.monotonic() + (LOCK_PATIENCE_S if wait_s is None else wait_s)
@@ -233,7 +233,9 @@ def refuse_unreadable(folder: SweepFolder) -> None:
     """Raises UsageError if the sweep is another user's, who has not let this one read it."""
     closed = folder.closed
     if closed is not None:
-        raise UsageError(f"{closed}; have it made readable, or choose another home with --home")
+        raise UsageError(
+            f"{closed}; ask its owner to make it readable, or choose another home with --home"
+        )
 
 
 def refuse_lost_ledger(folder: SweepFolder) -> None:
@@ -254,7 +256,7 @@ def _try_lock(descriptor: int, kind: int) -> bool:
     except OSError as error:  # a network file system without a lock service
         raise UsageError(
             f"the sweep cannot be locked against other processes ({error.strerror or error}): its file system must "
-            "support flock; choose another home with --home, or have its server's lock service started"
+            "support flock; choose another home with --home, or ask for its server's lock service to be started"
         ) from error
     return True
 

@@ -267,7 +267,7 @@ def refuse_unusable(home: Path) -> None:
             f"{home}: cannot be used as the home ({error.strerror}); choose another with --home"
         ) from error
     if not os.access(home, os.W_OK | os.X_OK):
-        raise UsageError(f"{home}: cannot be written in; choose another home with --home")
+        raise UsageError(f"{home}: is not writable; choose another home with --home")
 
 
 def environment(spec: Spec, home: Path) -> dict[str, Any]:

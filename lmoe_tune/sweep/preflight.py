@@ -72,7 +72,7 @@ def look_at_nodes(
     try:
         folder.mkdir(parents=True)
     except OSError as error:
-        raise LmoeTuneError(f"{folder}: cannot be made ({error.strerror})") from error
+        raise LmoeTuneError(f"{folder}: cannot be created ({error.strerror})") from error
 
     try:
         with started(address, lambda: sent(spec, import_path)):

@@ -53,7 +53,7 @@ def _about_the_space(spec: Spec) -> Iterator[str]:
 
     for name, entry in spec.space.items():
         if entry.choices is not None and len(entry.choices) == 1:
-            yield f"space.{name} has one choice, so it is not searched; the section fixed says that"
+            yield f"space.{name} has one choice, so it is not searched; put it under fixed"
 
         if entry.choices is not None and name.rpartition(".")[2] == OUTLIER_RATIO:
             yield from _about_same_counts(spec, name, [float(value) for value in entry.choices])

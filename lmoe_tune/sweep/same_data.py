@@ -23,7 +23,7 @@ def change_of_data(ledger: Ledger, data: DataSpec) -> str | None:
     if known is None or known == now["fingerprint"]:
         return None
 
-    different = "; ".join(_differences(_recorded(ledger), now)) or "other files in the same numbers"
+    different = "; ".join(_differences(_recorded(ledger), now)) or "other files, but as many"
     return f"data: {known} -> {now['fingerprint']} ({different})"
 
 

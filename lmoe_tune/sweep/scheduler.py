@@ -88,5 +88,5 @@ def _node_died(trial: Any) -> bool:
 def _how_it_died(trial: Any) -> str:
     """What Ray knows of a process that has died: it names no signal."""
     if isinstance(trial.get_pickled_error(), OutOfMemoryError):
-        return "Ray ended it, as its machine was running out of memory"
-    return "it was killed, perhaps as its machine ran out of memory, or it crashed"
+        return "Ray ended it because its machine was running out of memory"
+    return "it was killed, perhaps because its machine ran out of memory, or it crashed"

@@ -6,7 +6,7 @@ class TestCub200(ReaderCase):
     dataset = "cub200"
 
     def build(self, root: Path) -> Path:
-        ...  # a small tree of the original layout, a few images a class
+        ...  # a small tree in the original layout, a few images per class
         return root
 """
 
@@ -33,7 +33,7 @@ class ReaderCase:
     dataset: str
 
     def build(self, root: Path) -> Path:
-        """Lay a small tree of the original layout out in a folder that is not there yet; return
+        """Write a small tree in the original layout into a folder that does not exist yet; return
         its root."""
         raise NotImplementedError
 

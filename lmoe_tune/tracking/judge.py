@@ -42,7 +42,7 @@ _DRIVERS = {
 }
 _TO_MEND = {
     301: "give the address that it leads to",
-    302: "give the address that it leads to, or sign in as it wants",
+    302: "give the address that it leads to, or sign in as it requires",
     400: "see what it says",
     401: "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN",
     403: "ask its administrator for the right to write, or to add this host name to its --allowed-hosts",

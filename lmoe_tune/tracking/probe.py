@@ -107,12 +107,12 @@ def _open(uri: str, path: Path) -> None:
     if not path.exists():
         nearest = next(folder for folder in path.absolute().parents if folder.exists())
         if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
-            raise refusal(uri, f"{nearest} cannot be written in", "make it writable")
+            raise refusal(uri, f"{nearest} is not writable", "make it writable")
         return
     for place in (path, path.absolute().parent):  # SQLite keeps its journal beside the file
         if not os.access(place, os.W_OK):
             why = f"{place} cannot be written: it belongs to {owner_of(place)}"
-            raise refusal(uri, why, "have it made writable for you, or set tracking.uri")
+            raise refusal(uri, why, "ask its owner to make it writable, or set tracking.uri")
 
     address = f"file:{quote(str(path.absolute()))}?mode=rw"
     with translated(uri), closing(sqlite3.connect(address, uri=True, timeout=1)) as database:

@@ -191,8 +191,8 @@ def device_of(spec: Spec) -> torch.device:
         if capability < (8, 0):
             name = torch.cuda.get_device_name(device)
             raise UsageError(
-                f"train.precision is 'bf16', but {name} has no bf16 (compute capability "
-                f"{capability[0]}.{capability[1]}, it begins with 8.0); set train.precision: fp32"
+                f"train.precision is 'bf16', but {name} has no bf16 (its compute capability is "
+                f"{capability[0]}.{capability[1]}, bf16 needs 8.0); set train.precision: fp32"
             )
     lacking = lacking_compiler(device.type) if spec.train.compile else None
     if lacking is not None:

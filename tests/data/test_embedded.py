@@ -111,9 +111,7 @@ def test_patches_outside_training_do_not_overlap(photograph: Path) -> None:
 
 
 def test_a_scikit_learn_without_the_file_is_named() -> None:
-    with pytest.raises(
-        UsageError, match=r"nothing\.csv: this scikit-learn does not bring the file"
-    ):
+    with pytest.raises(UsageError, match=r"nothing\.csv: this scikit-learn lacks the file"):
         embedded._sklearn_file("data/nothing.csv")
 
 

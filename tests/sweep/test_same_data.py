@@ -66,7 +66,7 @@ def test_another_picture_in_the_place_of_one_is_said(ledger: Ledger, images: Pat
         trees.save(images / "cat" / f"img {number}.jpg", trees.picture(277 + number))
     in_another_process()
     changed = change_of_data(ledger, ledger.spec.data)
-    assert changed is not None and changed.endswith("(other files in the same numbers)")
+    assert changed is not None and changed.endswith("(other files, but as many)")
 
 
 def test_a_renamed_class_is_named(ledger: Ledger, images: Path) -> None:
