@@ -56,6 +56,9 @@ LOCAL_ENVIRONMENT = {
     "RAY_raylet_client_connect_timeout_milliseconds": "20",
     "RAY_raylet_client_num_connect_attempts": "500",
 }
+# How many workers start at a time, so also how many start before any is needed. Each of them holds .4 GB once torch
+# is imported, which on 64 cores would be 25 GB for however few trials.
+WORKERS_AT_ONCE = "RAY_worker_maximum_startup_concurrency"
 NAMESPACE = "lmoe-tune"  # of Ray's, for the names of sweeps
 ASKED_EVERY_S = 0.05
 START_PATIENCE_S = 10.0  # of a user who wants out; Ray takes 2 to 5 s
@@ -138,6 +141,7 @@ def started(
     address: str | None,
     sent: Callable[[], AbstractContextManager[dict[str, Any]]] | None = None,
     interrupted: Callable[[], bool] = lambda: False,
+    num_workers: int | None = None,
 ) -> Iterator[Cluster]:
     """Ray for the length of the block: joined at `address` (or RAY_ADDRESS), else started on this
     machine.
@@ -147,6 +151,8 @@ def started(
     Args:
         sent: gives the runtime environment of the workers of a cluster that is joined.
         interrupted: whether to give up; it is asked all the while Ray starts.
+        num_workers: how many processes a Ray that is started makes before it is asked for any; None is one
+            for each core.
 
     Raises:
         LmoeTuneError: Ray cannot be started or joined.
@@ -165,7 +171,7 @@ def started(
         refuse_unusable(address)
         address = address or os.environ.get("RAY_ADDRESS") or None
         _import_ray()  # not within its settings: it would read them once and for all
-        stack.enter_context(_environment(local=address is None))
+        stack.enter_context(_environment(local=address is None, num_workers=num_workers))
         folder = workers = None
         if address is None:
             stack.enter_context(_on_loopback())
@@ -176,12 +182,15 @@ def started(
 
 
 @contextmanager
-def _environment(*, local: bool) -> Iterator[None]:
+def _environment(*, local: bool, num_workers: int | None = None) -> Iterator[None]:
     """Ray's settings, for the length of the block; a variable that the user has set is kept, also
     one that is set meanwhile.
     """
     before = dict(os.environ)
-    for name, value in (ENVIRONMENT | LOCAL_ENVIRONMENT if local else ENVIRONMENT).items():
+    settings = ENVIRONMENT | LOCAL_ENVIRONMENT if local else ENVIRONMENT
+    if local and num_workers is not None:
+        settings = settings | {WORKERS_AT_ONCE: str(num_workers)}
+    for name, value in settings.items():
         os.environ.setdefault(name, value)
 
     if local:  # Ray's processes take our environment over

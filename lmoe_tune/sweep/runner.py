@@ -17,14 +17,16 @@ from typing import Any
 
 from lmoe_tune.durable import ADVICE, cannot_write
 from lmoe_tune.errors import LmoeTuneError, UsageError
+from lmoe_tune.spec import Spec
 from lmoe_tune.sweep import cluster, shipping
 from lmoe_tune.sweep.cluster import Cluster
 from lmoe_tune.sweep.control import SweepControl
 from lmoe_tune.sweep.delivery import PATIENCE_S
 from lmoe_tune.sweep.guard import guarded
 from lmoe_tune.sweep.ledger import Ledger
-from lmoe_tune.sweep.nodes import refuse_too_large
+from lmoe_tune.sweep.nodes import refuse_too_large, slots_of
 from lmoe_tune.sweep.projector import Projector
+from lmoe_tune.sweep.readiness import machine_for
 from lmoe_tune.sweep.settings import Leave, RunSettings
 from lmoe_tune.sweep.trial_files import mend_records
 
@@ -168,7 +170,9 @@ def _run_on_ray(
 
     with ExitStack() as stack:
         with control.heeding():
-            resources = stack.enter_context(cluster.started(settings.address, sent, interrupted))
+            slots = _slots_here(ledger.spec, settings.address)
+            ray = cluster.started(settings.address, sent, interrupted, num_workers=slots)
+            resources = stack.enter_context(ray)
         if resources.local:
             refuse_too_large(resources.capacities().values(), ledger.spec.resources)
         resources.show_presence(f"{ledger.sweep_id}-{run}")
@@ -177,6 +181,13 @@ def _run_on_ray(
             _tune(control, projector, resources, run, worker)
         if _end_run(control, run):
             projector.finish_soon()  # while Ray shuts down
+
+
+def _slots_here(spec: Spec, address: str | None) -> int | None:
+    """How many trials this machine runs at a time; None: they run on a cluster that is joined."""
+    if not cluster.is_local(address):
+        return None
+    return slots_of([machine_for(spec.resources)], spec.resources, spec.search.max_concurrent)
 
 
 def _end_run(control: SweepControl, run: int) -> bool:

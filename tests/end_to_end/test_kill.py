@@ -105,6 +105,8 @@ def test_a_worker_that_is_killed_continues_and_the_sweep_completes(
     driver = command.start(*SEARCH, *ONE_SLOT)
     driver.wait_until(lambda: an_epoch_is_recorded(command))
     (worker,) = driver.workers()
+    waiting = [name for name in driver.descendants().values() if name.startswith("ray::IDLE")]
+    assert not waiting, "a process that has imported torch for nothing, on each core"
     os.kill(worker, signal.SIGKILL)
     assert driver.process.wait(120) == 0, driver.output()
     assert re.search(
