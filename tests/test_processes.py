@@ -186,7 +186,7 @@ def test_a_user_without_name_and_home_gets_a_private_folder_and_is_called_somebo
     assert who().startswith("somebody@")
     assert machine._users_home()["state"] == "warn"
     assert resolve_home("runs").name == "runs"
-    with pytest.raises(UsageError, match="whose folder '~' is"):
+    with pytest.raises(UsageError, match="the folder that '~' stands for is unknown"):
         resolve_home("~/runs")
 
     settle_home()

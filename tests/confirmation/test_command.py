@@ -380,7 +380,7 @@ def test_a_reseeding_waits_for_a_confirmation_that_is_not_finished(
     jobs_end(how="interrupted")
     run("confirm", "small", "--top", "1", "--seeds", "2")
     with pytest.raises(
-        UsageError, match=r"12 jobs of a confirmation wait.*confirm small --seeds 2"
+        UsageError, match=r"12 waiting jobs of a confirmation.*confirm small --seeds 2"
     ):
         run("confirm", "small", "--reseed", "2")
 

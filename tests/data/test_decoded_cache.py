@@ -207,7 +207,7 @@ def test_broken_images_are_named_and_the_whole_ones_kept(
 
 def test_a_folder_that_cannot_be_made_is_refused(files: MakeFiles, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
-    with pytest.raises(UsageError, match="set data.cache_dir to a folder that can"):
+    with pytest.raises(UsageError, match="set data.cache_dir to a folder that is"):
         DecodedCache(tmp_path / "file", SIDE).acquire(files(1))
 
 
