@@ -439,7 +439,7 @@ def fault_of_folder(base: Path) -> str | None:
     if not base.is_dir():
         return "there is no such folder"
     if not os.access(base, os.W_OK | os.X_OK):
-        return "it cannot be written in"
+        return "it is not writable"
     if not _is_short(base / _own_name()):
         longest = MAX_SOCKET_BYTES - RAY_PATH_BYTES - len(_own_name()) - 1
         return f"its path must have {longest} characters at most, for Ray's sockets"
@@ -482,7 +482,7 @@ def _private_folder() -> Iterator[Path]:
         return
 
     raise UsageError(
-        f"Ray needs a folder with a short path for its sockets, and none of {', '.join(bases)} can be written in; "
+        f"Ray needs a folder with a short path for its sockets, and none of {', '.join(bases)} is writable; "
         "set RAY_TMPDIR to one"
     )
 

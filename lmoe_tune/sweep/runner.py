@@ -161,7 +161,7 @@ def _run_on_ray(
     def interrupted() -> bool:
         if control.interrupted and leave is not None:
             control.observer.on_message(
-                "interrupted: Ray is let start, and then shut down; a second Ctrl-C ends it at once"
+                "interrupted: Ray finishes its start and is then shut down; a second Ctrl-C ends it at once"
             )
         return control.interrupted
 
