@@ -89,7 +89,7 @@ def imagenet_file(arch: str) -> Path:
     path = folder / url.rpartition("/")[2]
     if not path.is_file():
         before = socket.getdefaulttimeout()
-        socket.setdefaulttimeout(NETWORK_TIMEOUT_S)  # torch.hub waits for ever
+        socket.setdefaulttimeout(NETWORK_TIMEOUT_S)  # torch.hub waits forever
         try:
             folder.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(

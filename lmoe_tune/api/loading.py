@@ -1,4 +1,4 @@
-"""Finding, reading and checking a search space."""
+"""Finding, reading and checking a spec."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def load_spec(
     bounded: bool = False,
     look_for_data: bool = True,
 ) -> LoadedSpec:
-    """Read and check a search space; starts nothing, and imports neither torch nor Ray.
+    """Read and check a spec; starts nothing, and imports neither torch nor Ray.
 
     >>> load_spec("digits", ["train.epochs=5"]).spec.train.epochs
     5

@@ -56,7 +56,7 @@ class Sweep:
 
     @property
     def spec(self) -> Spec:
-        """The search space, as it was resolved when the sweep was started."""
+        """The spec, as it was resolved when the sweep was started."""
         return self.ledger.spec
 
     @property

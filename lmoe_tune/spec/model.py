@@ -262,7 +262,7 @@ class ModelSpec(_Section):
     arch: Arch
     """Its architecture: small_cnn, one of torchvision's, or timm/NAME (needs `pip install lmoe-tune[timm]`)."""
     weights: Text = "none"
-    """Where it starts: `none` (random), `imagenet`, or the path of a checkpoint; a head for other classes is left."""
+    """Where it starts: `none` (random), `imagenet`, or a checkpoint's path; a head for other classes is not loaded."""
     baseline: BaselineSpec
     """How the baseline is trained."""
 

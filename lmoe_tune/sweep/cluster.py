@@ -248,7 +248,7 @@ def _ray(
     workers: dict[str, Any] | None,
     interrupted: Callable[[], bool],
 ) -> Iterator[Cluster]:
-    # An exception that a signal raises in the midst of Ray's start may leave a lock taken for ever,
+    # An exception that a signal raises in the midst of Ray's start may leave a lock taken forever,
     # so it starts in a thread, where none is raised; without that thread, its end would take 5 s.
     # Importing Tune takes a second of that time.
     local, over, given_up = address is None, threading.Event(), threading.Event()
