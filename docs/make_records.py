@@ -37,6 +37,8 @@ FILES = [
         "cache/",
         "Decoded images, what was found out about files, what `list` showed. Can be deleted at any time.",
     ),
+    ("questions.jsonl", "The questions that were asked of sealed test sets: docs/confirm.md."),
+    ("train/NAME-HASH/", "A trial that `train` has trained: its records and checkpoints."),
     ("sweeps/NAME/ledger.jsonl", "The ledger: a line for each of Optuna's records, see below."),
     (
         "sweeps/NAME/ledger.jsonl.foreign",
@@ -50,6 +52,7 @@ FILES = [
     ),
     ("sweeps/NAME/environment.json", "Versions, commit, hardware and data at the start."),
     ("sweeps/NAME/tracking.jsonl", "Ids of the runs in MLflow; `sync` finds them again."),
+    ("sweeps/NAME/run.json", "The marker of the last run, which workers look for."),
     ("sweeps/NAME/lock", "Held by the process that works on the sweep."),
     ("sweeps/NAME/set-aside", "Says that `search --fresh` has set the sweep aside."),
     ("sweeps/NAME/trials/N/trial.json", "The record of a trial, see below."),
@@ -58,6 +61,11 @@ FILES = [
         "sweeps/NAME/trials/N/checkpoints/",
         "The last two while it runs; the last one of the best trials after that.",
     ),
+    (
+        "sweeps/NAME/trials/N/validation.npz",
+        "What tells tied trials from others: docs/evaluation.md.",
+    ),
+    ("sweeps/NAME/confirm/trials/N/test.npz", "The scores of the test images, in a confirmation."),
     ("sweeps/NAME/confirm/", "The confirmation: a study of its own, with the same files."),
     ("sweeps/NAME/confirm/confirm.json", "What it found, as `confirm --format json` prints it."),
     (
