@@ -43,6 +43,7 @@ it.""",
 }
 CAUTIONS = ("say", "on_message")
 LISTS = ("notes", "cautions", "warnings", "remarks")
+WITH_FIX = ("LayoutError", "UnusableError")  # their second argument is what to do
 SEPARATORS = (", but must be ", "; ", ". ", ": ")
 
 
@@ -95,11 +96,12 @@ def cell(text: str) -> str:
 
 def messages(trees: Mapping[Path, ast.Module], errors: set[str]) -> Iterator[Message]:
     """All messages in the code."""
+    named_texts = constants(trees.values())
     for path, tree in trees.items():
         file = str(path.relative_to(HERE.parent))
         for function in ast.walk(tree):
             if isinstance(function, ast.FunctionDef):
-                texts = assigned(function)
+                texts = named_texts | assigned(function)
                 for kind, expression in spoken(function, errors):
                     for text in rendered(expression, texts):
                         if re.search(r"[a-z]{3}.* ", re.sub("‹.*?›", "", text)):
@@ -155,7 +157,7 @@ def spoken(function: ast.FunctionDef, errors: set[str]) -> Iterator[tuple[str, a
         if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
             name = ast.unparse(node.exc.func).rpartition(".")[2]
             if name in errors and node.exc.args:
-                yield name, joined(node.exc.args) if name == "UnusableError" else node.exc.args[0]
+                yield name, with_fix(node.exc.args) if name in WITH_FIX else node.exc.args[0]
         if isinstance(node, ast.Call):
             yield from called(node)
 
@@ -180,6 +182,13 @@ def joined(args: list[ast.expr]) -> ast.expr:
     for argument, between in zip(args[1:], (": ", "; "), strict=False):
         pieces += [ast.Constant(between), *parts(argument)]
     return ast.JoinedStr(pieces)
+
+
+def with_fix(args: list[ast.expr]) -> ast.expr:
+    """What is wrong, and its fix, as one message."""
+    if len(args) == 1:
+        return args[0]
+    return ast.JoinedStr([*parts(args[0]), ast.Constant("; "), *parts(args[1])])
 
 
 def parts(node: ast.expr) -> list[ast.expr]:
@@ -211,6 +220,19 @@ def assigned(function: ast.FunctionDef) -> dict[str, list[ast.expr]]:
         if isinstance(node.value, ast.JoinedStr | ast.Constant | ast.IfExp | ast.BinOp):
             found.setdefault(node.targets[0].id, []).append(node.value)
     return found
+
+
+def constants(trees: Iterable[ast.Module]) -> dict[str, list[ast.expr]]:
+    """The sentences that a module has given a name in capitals, such as UNPACK_AGAIN."""
+    return {
+        node.targets[0].id: [node.value]
+        for tree in trees
+        for node in tree.body
+        if isinstance(node, ast.Assign)
+        and isinstance(node.targets[0], ast.Name)
+        and isinstance(node.value, ast.Constant)
+        and " " in str(node.value.value)
+    }
 
 
 def rendered(node: ast.expr, texts: dict[str, list[ast.expr]]) -> Iterator[str]:

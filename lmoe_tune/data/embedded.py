@@ -141,7 +141,7 @@ def refuse_unreadable(data: DataSpec) -> None:
     if data.resize is not None or data.crop is not None or data.augment is not None:
         raise UnusableError(
             "the embedded sets are 8 x 8 pixels and not augmented",
-            "leave resize, crop, augment out",
+            "leave out resize, crop and augment",
             "data",
         )
 

@@ -10,7 +10,7 @@ from typing import Any
 from lmoe_tune.readers.layout import LayoutError
 from lmoe_tune.wording import shown
 
-ORIGINAL = "use the original files, all of one packing"
+ORIGINAL = "use the original files, all from one download"
 
 
 def read_mat(path: Path) -> dict[str, Any]:
