@@ -375,7 +375,7 @@ def verdict(
     if abs(own.difference) > own.noise_floor:
         return Verdict("real", f"Real: {winner} is better than {own.against} ({measured}).", paired)
     sentence = (
-        f"Small: {winner} is better than {own.against}, but by less than one seed is off by "
+        f"Small: {winner} is better than {own.against}, but by less than the noise floor "
         f"({measured})."
     )
     return Verdict("small", sentence, paired)
@@ -470,13 +470,13 @@ def _objection(
         fall = float(np.mean([run.metrics[accuracy] for run in theirs])) - mean
         if margin is not None and fall > margin:
             why = (
-                f"{winner} tells novelty better than {other}, but its test accuracy is lower by "
+                f"{winner} detects novelty better than {other}, but its test accuracy is lower by "
                 f"{fall:.4f}, more than the margin of {margin:g}"
             )
             return "worse", why
         if least is not None and mean < least:
             why = (
-                f"{winner} tells novelty better than {other}, but its test accuracy of {mean:.4f} "
+                f"{winner} detects novelty better than {other}, but its test accuracy of {mean:.4f} "
                 f"is below {least:g}"
             )
             return "worse", why

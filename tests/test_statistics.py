@@ -252,7 +252,9 @@ def test_beyond_doubt_but_below_the_noise_floor_is_small() -> None:
     )
     assert found.paired[0].p < 0.001
     assert found.name == "small"
-    assert found.sentence.startswith("Small: winner is better than defaults, but by less than one")
+    assert found.sentence.startswith(
+        "Small: winner is better than defaults, but by less than the noise"
+    )
 
 
 def test_other_comparators_cost_the_own_one_nothing() -> None:

@@ -85,7 +85,7 @@ def _rather_the_defaults(ledger: Ledger, method: str, out: Path) -> str:
     if trial is None:
         return f"{text}, which no complete trial had"
 
-    text = f"{text}; rather use these, trial {trial}"
+    text = f"{text}; use these instead, trial {trial}"
     if not any(ledger.folder.checkpoints(trial).glob("epoch-*.pt")):
         return f"{text}, whose weights are not kept: {advice.repeat(name, trial, home=home)}"
 

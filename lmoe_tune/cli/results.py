@@ -171,9 +171,9 @@ def best(name: NameArgument, form: FormatOption = "table", home: HomeOption = No
     if len(found["tied"]) > 1 and form != "json":
         others = [str(number) for number in found["tied"] if number != found["trial"]]
         say(
-            f"trial {found['trial']} is one of {len(found['tied'])} that cannot be told apart on these "
-            f"validation images with this seed (with trial{'s' if len(others) > 1 else ''} "
-            f"{', '.join(others)}), of those whose scores are kept"
+            f"of the trials whose scores are kept, trial {found['trial']} cannot be told apart from "
+            f"trial{'s' if len(others) > 1 else ''} {', '.join(others)} on these validation images "
+            "with this seed"
         )
     flat = {key: value for key, value in found.items() if key not in ("params", "metrics")}
     flat["tied"] = " ".join(map(str, found["tied"]))

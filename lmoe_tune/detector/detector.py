@@ -107,7 +107,7 @@ class Detector:
         cannot be read.
         """
         if isinstance(images, str | bytes | Path):
-            raise UsageError("each takes several images: call the detector itself for one")
+            raise UsageError("each takes several images: for one, call the detector itself")
         for some in _batches(images, BATCH):
             read = [self._read(image) for image in some]
             whole = [pixels for pixels in read if not isinstance(pixels, CorruptImageError)]

@@ -179,7 +179,7 @@ def check_train(findings: Findings) -> None:
         )
 
     if gpu > 1:
-        findings.refuse(("resources", "gpu"), "1 at most, as a trial trains on one GPU")
+        findings.refuse(("resources", "gpu"), "at most 1, as a trial trains on one GPU")
 
 
 def _learning_rates(findings: Findings) -> list[KeyPath]:

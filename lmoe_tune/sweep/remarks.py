@@ -76,7 +76,7 @@ def _about_same_counts(spec: Spec, name: str, ratios: list[float]) -> Iterator[s
         if len(same) > 1:
             yield (
                 f"space.{name}: {' and '.join(same)} are the same {counted(count, 'outlier')} beside "
-                f"{spec.train.batch_size} images, so those trials are the same but for their number"
+                f"{spec.train.batch_size} images, so those trials differ only in their number"
             )
 
 
