@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -49,14 +50,14 @@ def export(
     score, threshold.
     """
     sweep = lt.open_sweep(name, resolve_home(home))
-    if sweep.state != "complete":
-        say(f"the sweep '{name}' is not complete; this is the best so far")
     found = sweep.export(out, trial=trial, onnx=onnx, register=register)
     about, registered = found.document, found.registered
     if as_json:
         print_json({"folder": str(out), **about, "registered": registered})
         return
     typer.echo(str(out))
+    if trial is None and sweep.state != "complete":
+        say(f"the sweep '{name}' is not complete; this is the best so far")
     say(f"{about['name']} ({found.verdict or 'not confirmed'})")
     if about["caution"]:
         say(f"caution: {about['caution']}")
@@ -107,7 +108,7 @@ def predict(
     from lmoe_tune.data.decode import CorruptImageError
 
     detector = lt.load_detector(folder)
-    below = (_images_below(path) if path.is_dir() else [path] for path in images)
+    below = (_images_below(path) if os.path.isdir(path) else [path] for path in images)
     paths = [path for some in below for path in some]
     rows: list[dict[str, Any]] = []
     broken: list[str] = []

@@ -90,9 +90,9 @@ def _as_cut_rgb(picture: Picture, crop_bottom: int) -> Image:
 
     _refuse_other(picture)
     name = name_of(picture)
-    if isinstance(picture, Path | str) and Path(picture).is_fifo():  # it would be waited for
-        raise CorruptImageError(name, "is not a regular file")
     with _explained(name):
+        if isinstance(picture, Path | str) and Path(picture).is_fifo():  # it would be waited for
+            raise CorruptImageError(name, "is not a regular file")
         if isinstance(picture, np.ndarray):
             picture = Image.fromarray(picture)
 
@@ -153,7 +153,7 @@ def _explained(name: Path | str) -> Iterator[None]:
     except Image.DecompressionBombError:
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
         raise CorruptImageError(name, f"claims more than {limit:,} pixels") from None
-    except MemoryError:
+    except (MemoryError, CorruptImageError):
         raise
     except Exception as error:  # a broken file makes Pillow's plugins raise anything
         raise CorruptImageError(name, f"cannot be decoded ({error})") from error

@@ -21,7 +21,7 @@ from lmoe_tune.data.decode import CorruptImageError, Picture, UInt8Array
 from lmoe_tune.data.preprocessing import Preprocessing
 from lmoe_tune.detector.scoring import BATCH, is_ood, score_pixels
 from lmoe_tune.errors import UsageError
-from lmoe_tune.evaluation.scores import ScoreName
+from lmoe_tune.evaluation.scores import SCORES, ScoreName
 
 DEVICE = "LMOE_TUNE_DEVICE"
 """Environment variable: where detectors run. `cpu` by default, where they were measured; a GPU's
@@ -106,7 +106,7 @@ class Detector:
         """One answer per image, in order, a few images at a time; the error for an image that
         cannot be read.
         """
-        if isinstance(images, str | bytes | Path):
+        if isinstance(images, str | bytes | Path) or not isinstance(images, Iterable):
             raise UsageError("each takes several images: for one, call the detector itself")
         for some in _batches(images, BATCH):
             read = [self._read(image) for image in some]
@@ -123,8 +123,8 @@ class Detector:
             score: another score than the detector's own; it has no threshold.
 
         Raises:
-            UsageError: another shape, or not an array.
-            ValueError: a pixel that is not a finite number.
+            UsageError: another shape, not an array, no such score, or a pixel that is not a finite
+                number.
         """
         shape = self.preprocessing.shape
         if not hasattr(pixels, "ndim") or not hasattr(pixels, "shape"):
@@ -132,6 +132,9 @@ class Detector:
         if pixels.ndim != 4 or pixels.shape[1:] != shape:
             wanted = f"(N, {str(shape)[1:]}"
             raise UsageError(f"the images have the shape {pixels.shape}, but must be {wanted}")
+
+        if score is not None and score not in SCORES:
+            raise UsageError(f"score is {score!r}, but must be {', '.join(SCORES)} or None")
 
         found = score_pixels(self.network, pixels, score or self.score, self.device)
         scores = found.scores.numpy()

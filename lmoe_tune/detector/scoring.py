@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from lmoe_tune.errors import UsageError
 from lmoe_tune.evaluation.scores import Outputs, ScoreName, outputs
 
 BATCH = 8
@@ -30,7 +31,7 @@ def score_pixels(
     """Scores and predicted classes of images (N, C, H, W), values in 0-255, on the CPU.
 
     Raises:
-        ValueError: an image's logits are not finite, so it has no score.
+        UsageError: an image's logits are not finite, so it has no score.
     """
     chunks = []
     with torch.inference_mode():
@@ -43,7 +44,7 @@ def score_pixels(
         found = outputs(torch.cat(chunks) if chunks else torch.zeros(0, 1), score)
     if not found.finite:
         bad = int((~torch.cat(chunks).isfinite().all(dim=1)).nonzero()[0])
-        raise ValueError(
+        raise UsageError(
             f"image {bad} of the batch has no finite logits; pixels must be finite numbers in 0-255"
         )
     return found

@@ -168,6 +168,8 @@ def test_an_absent_image_and_one_that_is_all_banner_are_named(
 ) -> None:
     with pytest.raises(CorruptImageError, match="is not there"):
         decode_rgb(tmp_path / "no.jpg")
+    with pytest.raises(CorruptImageError, match="cannot be decoded .*File name too long"):
+        decode_rgb(tmp_path / f"{'x' * 300}.jpg")
     photo.save(tmp_path / "a.png")
     with pytest.raises(CorruptImageError, match="is 60 pixels high, but 60 are to be cut off"):
         decode_rgb(tmp_path / "a.png", 60)
