@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ _WORDS = {
     str: "a text",
     Path: "a path",
     int: "a whole number",
+    Integral: "a whole number",
     Mapping: "a mapping",
     Callable: "a function",
     type(None): "None",

@@ -245,9 +245,7 @@ def _searched(ledger: Ledger, number: int | None) -> Winner:
     name = ledger.folder.name
     trial = ledger.best() if number is None else view.trial_of(ledger, number)
     if trial is None:
-        raise UsageError(
-            f"the sweep '{name}' has no complete trial yet, so there is nothing to export"
-        )
+        view.refuse_without_best(ledger)
     state = checkpoint.load_newest(ledger.folder.checkpoints(trial.number))
     state = state or _repeated(ledger, trial)
     if state is None:

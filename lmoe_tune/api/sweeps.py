@@ -148,6 +148,7 @@ class Sweep:
         """
         from lmoe_tune.tracking import absolute, shown
 
+        refuse_other(tracking_uri, "tracking_uri", str, type(None))
         uri = address_of(self.folder, self.spec)
         if tracking_uri is not None:
             uri = absolute(tracking_uri, Path.cwd())
@@ -183,6 +184,8 @@ class Sweep:
         """
         from lmoe_tune.export import export
 
+        refuse_other(out, "out", str, Path)
+        refuse_other(register, "register", str, type(None))
         return export(self.ledger, Path(out), trial=trial, onnx=onnx, register=register)
 
     def write_report(self) -> Path:

@@ -164,7 +164,7 @@ def best(name: NameArgument, form: FormatOption = "table", home: HomeOption = No
     sweep = sweep_to_read(resolve_home(home), name)
     found = sweep.summary()["best"]
     if found is None:
-        raise UsageError(f"the sweep '{name}' has no complete trial yet")
+        view.refuse_without_best(sweep.ledger)
     _say_openings(sweep.test_openings)
     if found["checkpoint"] is None and not sweep.folder.repetition(found["trial"]).exists():
         say(view.without_weights(sweep.ledger, found["trial"]))

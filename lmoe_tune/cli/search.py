@@ -360,11 +360,13 @@ def _what_works_now(sweep: lt.Sweep) -> list[str]:
 
     name, home = sweep.name, sweep.folder.home
     used, found = sweep.ledger.exhausted(), list[str]()
-    if sweep.best is not None:
-        if not has_defaults(sweep.ledger, sweep.best):  # else there is no gain to confirm
-            found.append(advice.confirm(name, home=home))
+    if sweep.best is not None and not has_defaults(sweep.ledger, sweep.best):
+        found.append(advice.confirm(name, home=home))  # with the defaults there is no gain
+    if sweep.trials:
         found.append(advice.leaderboard(name, home=home))
-    if used is not None and used.extended_by is not None:
+    if sweep.best is None and sweep.ledger.standing.failed:  # others would fail as well
+        found.append(advice.resume(name, retry_failed=True, home=home))
+    elif used is not None and used.extended_by is not None:
         found.append(advice.resume(name, **used.extended_by, home=home))
     return found
 

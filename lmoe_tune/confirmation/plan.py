@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from lmoe_tune import advice
 from lmoe_tune.errors import LmoeTuneError, UsageError
 from lmoe_tune.questions import free_seeds, take_seeds
 from lmoe_tune.spec import (
@@ -25,7 +24,7 @@ from lmoe_tune.spec import (
 from lmoe_tune.spec.model import Budget
 from lmoe_tune.sweep import schema
 from lmoe_tune.sweep.folder import SweepFolder, find_sweeps
-from lmoe_tune.sweep.view import read_spec
+from lmoe_tune.sweep.view import read_spec, refuse_without_best
 from lmoe_tune.wording import counted
 from trainables import METHODS, configured, load_method
 
@@ -222,10 +221,7 @@ def _best_or_refused(
         if len(best) < top and not any(candidate.is_same(other.as_record()) for other in best):
             best.append(candidate)
     if not best:
-        raise UsageError(
-            f"the sweep '{ledger.folder.name}' has no complete trial, so there is nothing to confirm; "
-            f"see `{advice.leaderboard(ledger.folder.name, home=ledger.folder.home)}`"
-        )
+        refuse_without_best(ledger)
     if len(best) == top:
         return best, []
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from numbers import Integral
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from lmoe_tune import advice
+from lmoe_tune.arguments import refuse_other
 from lmoe_tune.durable import read_text
 from lmoe_tune.errors import SpecError, UsageError
 from lmoe_tune.questions import Question, read_questions
@@ -80,8 +82,17 @@ def without_weights(ledger: Ledger, number: int) -> str:
     )
 
 
+def refuse_without_best(ledger: Ledger) -> NoReturn:
+    """Raises UsageError that says where to see why no trial is complete."""
+    name, home = ledger.folder.name, ledger.folder.home
+    raise UsageError(
+        f"the sweep '{name}' has no complete trial yet; see `{advice.leaderboard(name, home=home)}`"
+    )
+
+
 def trial_of(ledger: Ledger, number: int) -> TrialRecord:
     """Raises UsageError if the sweep has no trial of that number."""
+    refuse_other(number, "trial", Integral)
     trials = {trial.number: trial for trial in ledger.trials()}
     if number in trials:
         return trials[number]

@@ -137,8 +137,10 @@ def test_one_image_and_many_give_the_same(detector: Detector, data: SearchData) 
 def test_another_shape_or_a_pixel_that_is_no_number_is_refused(detector: Detector) -> None:
     with pytest.raises(UsageError, match=r"\(2, 8, 8\).*must be \(N, 1, 8, 8\)"):
         detector.predict(np.zeros((2, 8, 8)))
-    with pytest.raises(ValueError, match="finite"):
+    with pytest.raises(UsageError, match="finite"):
         detector.predict(np.full((2, 1, 8, 8), np.nan))
+    with pytest.raises(UsageError, match="score is 'odin', but must be msp, max_logit, energy"):
+        detector.predict(np.zeros((2, 1, 8, 8)), score="odin")  # type: ignore[arg-type]
 
 
 def test_something_that_is_no_image_is_refused_by_its_type(
@@ -258,8 +260,13 @@ def test_images_that_have_changed_since_the_search_set_no_threshold(
 def test_a_sweep_without_a_complete_trial_has_nothing_to_export(
     sweep: Callable[..., Ledger],
 ) -> None:
-    with pytest.raises(UsageError, match="no complete trial yet"):
+    with pytest.raises(UsageError, match="no complete trial yet; see `lmoe-tune leaderboard empty"):
         export.winner_of(sweep("empty", None))
+
+
+def test_a_number_that_is_none_is_no_trial(ledger: Ledger) -> None:
+    with pytest.raises(UsageError, match="trial is True, but must be a whole number"):
+        export.winner_of(ledger, True)
 
 
 def test_the_confirmed_winner_goes_before_the_best_trial(ledger: Ledger, tmp_path: Path) -> None:
@@ -581,9 +588,9 @@ def test_export_and_predict_from_the_command_line(ledger: Ledger, cli: Any, tmp_
     grey = np.arange(64, dtype=np.uint8).reshape(8, 8)
     Image.fromarray(grey).save(tmp_path / "a.png")
     (tmp_path / "b.png").write_bytes(b"no image")
-    done = cli("predict", "det", "a.png", "b.png", "a.png", "--json")
+    done = cli("predict", "det", "a.png", "b.png", f"{'x' * 300}.png", "a.png", "--json")
     assert done.returncode == 2
-    assert "b.png: is not an image" in done.stderr
+    assert "b.png: is not an image" in done.stderr and "File name too long" in done.stderr
     expected = load_detector(tmp_path / "det")(tmp_path / "a.png")
     row = {
         "image": "a.png",

@@ -635,6 +635,18 @@ def test_best_without_a_complete_trial_says_so(cli: Cli, sweep: Callable[..., Le
     assert "no complete trial" in done.stderr and done.stdout == ""
 
 
+def test_where_every_trial_failed_the_next_step_is_to_see_why_and_to_try_them_again(
+    cli: Cli, sweep: Callable[..., Ledger]
+) -> None:
+    ledger = sweep("small", None, None, trials=2)
+    for number in (0, 1):
+        ledger.fail(number, "ValueError: a slip")
+    done = cli("resume", "small")
+    assert (
+        "next: lmoe-tune leaderboard small | lmoe-tune resume small --retry-failed\n" in done.stdout
+    )
+
+
 def test_the_home_may_stand_before_or_after_the_command_or_in_the_environment(
     cli: Cli, sweep: Callable[..., Ledger], tmp_path: Path
 ) -> None:

@@ -56,7 +56,7 @@ def test_fewer_complete_trials_than_asked_for_are_taken_and_that_is_said(sweep: 
 def test_a_sweep_without_a_complete_trial_has_nothing_to_confirm(
     make_ledger: Callable[..., Ledger],
 ) -> None:
-    with pytest.raises(UsageError, match="no complete trial, so there is nothing to confirm"):
+    with pytest.raises(UsageError, match="no complete trial yet; see `lmoe-tune leaderboard"):
         make_plan(make_ledger(), NOWHERE, top=3, num_seeds=5)
 
 
