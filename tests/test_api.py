@@ -77,6 +77,9 @@ def test_a_sweep_that_is_not_there_is_said_with_those_that_are(tmp_path: Path) -
         ({"wait_for_lock": "a while"}, "wait_for_lock is 'a while', but must be a duration"),
         ({"wait_for_lock": []}, "wait_for_lock is an empty list, but must be a duration"),
         ({"wait_for_lock": -3}, "wait_for_lock is -3, but must be a duration"),
+        ({"wait_for_lock": True}, "wait_for_lock is true, but must be a duration"),
+        ({"trials": "9" * 5000}, "trials is '9999.{,80}', but must be"),
+        ({"gpu_hours": "1e999"}, r"gpu_hours is '1e999', but must be \+N"),
         ({"tracking_uri": "http://ann:pw@host"}, "tracking_uri must not hold a password"),
         ({"tracking_uri": ""}, "tracking_uri: value is '', but must be text"),
         ({"tracking_uri": "mlruns"}, "tracking_uri: value is 'mlruns', but must be a URI"),
@@ -115,6 +118,7 @@ def test_a_wrong_argument_of_search_is_named_before_anything_is_made(
             lambda: lt.search(lt.load_spec("digits"), overrides=["train.lr=1"]),
             "overrides go with a spec that is not loaded yet",
         ),
+        (lambda: lt.train("digits", {"lr": 10**400}), "lr: value is 1000"),
         (lambda: lt.train("digits", {3: 1}), r"names of params\[0\] is 3, but must be a text"),
     ],
 )

@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 
 NUM_SEEDS = 5
 """Fresh seeds of a confirmation, unless the caller says how many."""
+MOST = 10_000
+"""Seeds, or best trials: a plan is held in memory whole."""
 
 
 class HasFolder(Protocol):
@@ -277,6 +279,8 @@ def _checked(
         refuse_other(count, called, int)
         if count < least:
             raise UsageError(f"{called} is {count}, but must be at least {least}{why}")
+        if count > MOST:
+            raise UsageError(f"{called} is {count}, but must be at most {MOST}")
 
     if splits is not None:
         refuse_other_items(splits, "splits", int)

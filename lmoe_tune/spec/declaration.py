@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
@@ -104,7 +105,7 @@ class Parameter:
         if self.kind == "bool":
             return isinstance(value, bool)
 
-        if not is_number(value, whole=self.kind == "int") or not math.isfinite(value):
+        if not is_number(value, whole=self.kind == "int") or not abs(value) <= sys.float_info.max:
             return False
         if self.low is not None and (value <= self.low if self.low_exclusive else value < self.low):
             return False

@@ -14,6 +14,7 @@ from lmoe_tune.spec.quantity import is_number
 from lmoe_tune.wording import shown
 
 START_FROM: KeyPath = ("search", "start_from")
+_MANY_STEPS = 1e15  # beyond them, neighbouring floats are the same step
 _TOLERANCE = 1e-9  # relative, of multiples of a step: 0.3 is three steps of 0.1
 
 
@@ -290,7 +291,7 @@ def _check_end(
 
 
 def _check_step(findings: Findings, path: KeyPath, low: float, high: float, step: float) -> None:
-    if not math.isfinite((high - low) / step):
+    if not (high - low) / step < _MANY_STEPS:
         findings.refuse(path, "larger: the range has too many steps to count")
     elif step > (high - low) * (1 + _TOLERANCE):
         findings.refuse(path, f"at most high - low, {high - low:g}")

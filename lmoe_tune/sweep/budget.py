@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,6 +12,7 @@ from typing import Any, Generic, Literal, TypeVar
 from lmoe_tune import advice
 from lmoe_tune.errors import UsageError
 from lmoe_tune.spec import Spec, duration_s
+from lmoe_tune.spec.quantity import is_number
 from lmoe_tune.wording import shown
 
 Number = TypeVar("Number", int, float)
@@ -246,12 +248,12 @@ def change_of(
 def _amount(called: str, given: str | float | None, kind: type[Number]) -> Amount[Number]:
     if given is None:
         return Amount()
-    number = r"\d+" if kind is int else r"(\d+\.?\d*|\.\d+)(e[+-]?\d+)?"
+    number = r"\d{1,10}" if kind is int else r"(\d+\.?\d*|\.\d+)(e[+-]?\d+)?"
     text = str(given).strip()
     found = re.fullmatch(rf"(\+?)({number})", text)
     least = 0 if called == "max_failed" and not text.startswith("+") else 1e-9
-    if found is None or float(found[2]) < least:
-        raise UsageError(f"{called} is '{given}', but must be +N (N more) or N (N in all)")
+    if found is None or not least <= float(found[2]) < math.inf:
+        raise UsageError(f"{called} is {shown(text)}, but must be +N (N more) or N (N in all)")
     return _read(found[1], kind(found[2]))
 
 
@@ -275,7 +277,7 @@ def seconds(value: str | float | None, called: str, *, more: str = "") -> float 
     """A duration in seconds: 90, "90s", "30m", "8h", "2d". Raises UsageError that names what was
     given, and says `more`.
     """
-    if value is None or (isinstance(value, int | float) and value >= 0):
+    if value is None or (is_number(value) and value >= 0):
         return value
     try:
         if not isinstance(value, str):

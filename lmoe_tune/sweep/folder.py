@@ -226,7 +226,8 @@ def _perhaps_elsewhere(home: Path, name: str) -> str:
 
 def is_name(text: str) -> bool:
     """Whether this can be a sweep's name: one folder in the home's `sweeps`, and not outside it."""
-    return text == Path(text).name and text not in ("", ".", "..")
+    is_short = len(os.fsencode(text)) <= 255  # bytes, as file systems have it
+    return is_short and text == Path(text).name and text not in ("", ".", "..")
 
 
 def refuse_unreadable(folder: SweepFolder) -> None:

@@ -444,6 +444,7 @@ def test_a_copied_sweep_is_not_confirmed(sweep: Ledger, run: Run) -> None:
         (("small", "--seeds", "1"), "seeds is 1, but must be at least 2"),
         (("small", "--top", "0"), "top is 0, but must be at least 1"),
         (("small", "--reseed", "1"), "reseed is 1, but must be at least 2"),
+        (("small", "--seeds", "1000000000"), "seeds is 1000000000, but must be at most 10000"),
         (
             ("small", "--reseed", "2", "--tuned-comparators", "--splits", "0"),
             "reseed does not go with splits, tuned_comparators",

@@ -177,6 +177,7 @@ def test_a_list_of_methods_under_trainable_is_told_where_it_goes(load, minimal):
             "does not reach high: it ends at 1.9, not 2",
         ),
         ("{mixing_alpha: {low: 1e-300, high: 1e308, step: 5e-324}}", "too many steps to count"),
+        ("{mixing_alpha: {low: 0.1, high: 1, step: 1e-300}}", "too many steps to count"),
         ("{mixing_alpha: {low: 1, high: 2, int: true}}", "int: mixing_alpha is not a whole number"),
         (
             "{num_groups: {low: 1.5, high: 4}}",
