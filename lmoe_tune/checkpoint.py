@@ -201,6 +201,20 @@ def load_newest(folder: Path, *, up_to: int | None = None) -> dict[str, Any] | N
     return None
 
 
+def load_after(folder: Path, epoch: int) -> dict[str, Any] | None:
+    """The checkpoint of this very epoch, or None; a damaged one is named in the log."""
+    for path in list_newest_first(folder):
+        if epoch_of(path) != epoch:
+            continue
+        try:
+            return load(path)
+        except FileNotFoundError:
+            continue  # the process that trains here has dropped it meanwhile
+        except ValueError as error:
+            log.warning("%s", error)
+    return None
+
+
 def list_newest_first(folder: Path) -> list[Path]:
     """The checkpoints of a folder."""
     if not folder.is_dir():

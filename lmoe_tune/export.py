@@ -246,7 +246,7 @@ def _searched(ledger: Ledger, number: int | None) -> Winner:
     trial = ledger.best() if number is None else view.trial_of(ledger, number)
     if trial is None:
         view.refuse_without_best(ledger)
-    state = checkpoint.load_newest(ledger.folder.checkpoints(trial.number))
+    state = checkpoint.load_after(ledger.folder.checkpoints(trial.number), len(trial.epochs))
     state = state or _repeated(ledger, trial)
     if state is None:
         raise UsageError(view.without_weights(ledger, trial.number))
@@ -269,8 +269,9 @@ def _searched(ledger: Ledger, number: int | None) -> Winner:
 
 def _repeated(ledger: Ledger, trial: TrialRecord) -> dict[str, Any] | None:
     """The last checkpoint of a repetition that went as the trial did."""
-    state = checkpoint.load_newest(ledger.folder.repetition(trial.number) / "checkpoints")
-    if state is None or state["epoch"] != len(trial.epochs):
+    folder = ledger.folder.repetition(trial.number) / "checkpoints"
+    state = checkpoint.load_after(folder, len(trial.epochs))
+    if state is None:
         return None
     for name in ledger.spec.objective.metrics:
         if abs(state["metrics"][name] - trial.metrics[name]) > _REPEATED_TO:

@@ -39,7 +39,7 @@ def compare_networks(ledger: Ledger, best: TrialRecord) -> Compared:
     """Run both over at most `MAX_IMAGES` of each validation set. Raises UsageError if the data
     cannot be read.
     """
-    state = checkpoint.load_newest(ledger.folder.checkpoints(best.number))
+    state = checkpoint.load_after(ledger.folder.checkpoints(best.number), len(best.epochs))
     if state is None:
         return Compared.without_weights(best)
     whose = f"trial {best.number}"

@@ -101,6 +101,8 @@ class SweepFolder:
     @property
     def closed(self) -> str | None:
         """Why this user cannot read the sweep's records; None if nothing keeps them from it."""
+        if not self.path.is_dir():
+            return None
         for path, rights in ((self.path, os.R_OK | os.X_OK), (self.ledger, os.R_OK)):
             if path.exists() and not os.access(path, rights):
                 return f"{path} cannot be read: it belongs to {owner_of(path)}"

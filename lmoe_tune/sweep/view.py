@@ -65,12 +65,13 @@ def without_weights(ledger: Ledger, number: int) -> str:
     count = ledger.spec.tracking.best_checkpoints
     ranked = [trial.number for trial in ledger.ranked()]
     if number in ranked[:count]:
-        why = f"it is among the best {count}, whose weights the search kept, but they were removed since"
+        why = f"it is among the best {count}, whose weights the search kept, but they were removed or damaged since"
     else:
         why = (
             f"a sweep keeps those of its best {counted(count, 'trial')} (tracking.best_checkpoints)"
         )
-    kept = [str(other) for other in ranked if checkpoint_of(ledger.folder, other) is not None]
+    others = [other for other in ranked if other != number]
+    kept = [str(other) for other in others if checkpoint_of(ledger.folder, other) is not None]
     if kept:
         there = f"there are those of trial {first_few(kept)} (export --trial)"
     else:

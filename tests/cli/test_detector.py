@@ -199,10 +199,25 @@ def test_a_trial_is_chosen_or_the_lack_of_its_weights_is_said(ledger: Ledger) ->
     ):
         export.winner_of(ledger, 0)
     shutil.rmtree(ledger.folder.checkpoints(BEST))
-    with pytest.raises(UsageError, match=r"among the best 3.*removed since.*no complete trial are"):
+    with pytest.raises(
+        UsageError, match=r"among the best 3.*or damaged since.*no complete trial are"
+    ):
         export.winner_of(ledger)
     with pytest.raises(UsageError, match="has no trial"):
         export.winner_of(ledger, 99)
+
+
+def test_weights_of_another_epoch_than_the_recorded_one_are_not_the_trials(ledger: Ledger) -> None:
+    folder = ledger.folder.checkpoints(BEST)  # the trial has one epoch
+    state = checkpoint.load_newest(folder)
+    assert state is not None
+    checkpoint.save(folder, 2, state | {"epoch": 2, "model": {}})
+    assert export.winner_of(ledger).weights.keys() == state["model"].keys()
+
+    for path in folder.glob("epoch-0001-*.pt"):
+        path.write_bytes(b"damaged")
+    with pytest.raises(UsageError, match="weights of trial 1 are not kept"):
+        export.winner_of(ledger)
 
 
 @pytest.mark.parametrize(

@@ -130,7 +130,8 @@ def test_a_name_that_there_is_not_is_answered_with_those_there_are(tmp_path: Pat
     sweep.path.mkdir(parents=True)
     sweep.ledger.write_bytes(b"")
     assert find_sweep(tmp_path, "digits") == sweep
-    for name in ("x", ".", "..", "../sweeps/digits", "digits/", "x" * 300):
+    (tmp_path / "sweeps" / "file").touch()
+    for name in ("x", ".", "..", "../sweeps/digits", "digits/", "x" * 300, "file"):
         with pytest.raises(UsageError, match="there are digits"):
             find_sweep(tmp_path, name)
 
