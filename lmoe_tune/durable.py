@@ -16,6 +16,7 @@ from typing import Any
 from lmoe_tune.errors import StorageError, UsageError
 
 WRITABLE = "make it writable"
+IN_THE_WAY = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR)
 ADVICE = {
     errno.ENOSPC: "make room on that disk",
     errno.EDQUOT: "make room: your quota there is used up",
@@ -92,12 +93,13 @@ def writing(path: Path) -> Iterator[None]:
 def cannot_write(path: Path, error: OSError) -> StorageError:
     """The error to raise if `path` cannot be written. The caller adds what to type then."""
     advice = ADVICE.get(error.errno or 0, "see what is wrong with that disk")
-    may_not = advice == WRITABLE
-    if may_not and not os.path.lexists(path):
+    if error.errno in IN_THE_WAY:
+        advice = "something else has that name: move it, or choose another place"
+    elif advice == WRITABLE and not os.path.lexists(path):
         there = next(folder for folder in path.absolute().parents if folder.exists())
         advice = f"make {there} writable"
     found = StorageError(f"{path}: cannot be written ({error.strerror or error}); {advice}")
-    if may_not:
+    if error.errno in IN_THE_WAY or ADVICE.get(error.errno or 0) == WRITABLE:
         found.exit_code = UsageError.exit_code  # the user chose that place
     return found
 

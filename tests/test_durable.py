@@ -65,4 +65,7 @@ def test_what_is_to_be_made_writable_is_there(tmp_path: Path) -> None:
     assert said.endswith(f"cannot be written (Permission denied); make {tmp_path} writable")
     assert str(cannot_write(tmp_path, error)).endswith("make it writable")
     assert cannot_write(tmp_path, error).exit_code == 2, "the user chose that place"
+    found = cannot_write(tmp_path / "file" / "report", NotADirectoryError(errno.ENOTDIR, "Not a"))
+    assert str(found).endswith("something else has that name: move it, or choose another place")
+    assert found.exit_code == 2
     assert cannot_write(tmp_path, OSError(errno.ENOSPC, "No space left on device")).exit_code == 1
