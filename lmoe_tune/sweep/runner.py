@@ -26,7 +26,7 @@ from lmoe_tune.sweep.guard import guarded
 from lmoe_tune.sweep.ledger import Ledger
 from lmoe_tune.sweep.nodes import refuse_too_large, slots_of
 from lmoe_tune.sweep.projector import Projector
-from lmoe_tune.sweep.readiness import machine_for
+from lmoe_tune.sweep.readiness import machine_for, num_gpus
 from lmoe_tune.sweep.settings import Leave, RunSettings
 from lmoe_tune.sweep.trial_files import mend_records
 
@@ -184,10 +184,13 @@ def _run_on_ray(
 
 
 def _slots_here(spec: Spec, address: str | None) -> int | None:
-    """How many trials this machine runs at a time; None: they run on a cluster that is joined."""
-    if not cluster.is_local(address):
+    """How many trials this machine runs at a time; None: only Ray finds out, on a cluster or where GPUs
+    have no device of NVIDIA's.
+    """
+    resources = spec.resources
+    if not cluster.is_local(address) or (resources.gpu and not num_gpus()):
         return None
-    return slots_of([machine_for(spec.resources)], spec.resources, spec.search.max_concurrent)
+    return slots_of([machine_for(resources)], resources, spec.search.max_concurrent)
 
 
 def _end_run(control: SweepControl, run: int) -> bool:

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from lmoe_tune.api.loading import load_spec
 from lmoe_tune.errors import UsageError
 from lmoe_tune.sweep import cluster
 from lmoe_tune.sweep.observer import Observer
-from lmoe_tune.sweep.runner import _turn
+from lmoe_tune.sweep.runner import _slots_here, _turn
 from lmoe_tune.sweep.settings import RunSettings
 
 PATIENCE_S = 60.0
@@ -55,6 +56,17 @@ def test_runs_of_several_threads_take_turns_and_a_waiting_one_can_be_stopped() -
         order.append("first")
     threads[0].join()
     assert order == ["stopped", "first", "second"]
+
+
+def test_ray_starts_as_many_workers_as_trials_unless_only_it_can_count_the_gpus(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    spec = load_spec("digits", ["search.max_concurrent=1"]).spec
+    assert _slots_here(spec, None) == 1
+    assert _slots_here(spec, "cluster:6379") is None
+    on_gpu = load_spec("digits", ["search.max_concurrent=1", "resources.gpu=1"]).spec
+    monkeypatch.setattr("lmoe_tune.sweep.runner.num_gpus", lambda: 0)
+    assert _slots_here(on_gpu, None) is None
 
 
 def test_an_observer_cannot_start_another_run() -> None:
