@@ -10,10 +10,11 @@ have taken are here too, so that no two of them share one.
 
 One JSON object a line:
 
-    {"kind": "question", "number": 1, "id": …, "about": {…}, "sweep": …, "sweep_id": …, "who": …,
-    "time_ms": …} {"kind": "look", "question": 1, "number": 1, "id": …, "pairs": 5, "sweep": …,
-        "sweep_id": …, "time_ms": …}
-    {"kind": "seeds", "sweep_id": …, "purpose": "confirm", "seeds": [1000, 1001], "time_ms": …}
+    {"kind": "question", "number": 1, "id": …, "about": {…}, "sweep": …, "sweep_id": …, "who": …, …}
+    {"kind": "look", "question": 1, "number": 1, "id": …, "pairs": 5, "sweep": …, "sweep_id": …, …}
+    {"kind": "seeds", "sweep_id": …, "purpose": "confirm", "seeds": [1000, 1001], …}
+
+Each ends with `time_ms`, when it was written.
 """
 
 from __future__ import annotations

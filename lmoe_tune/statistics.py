@@ -361,6 +361,13 @@ def verdict(
         )
         return Verdict("noise", sentence, paired)
 
+    if not in_order:
+        sentence = (
+            f"Not distinguishable from noise: {winner} is {own.against} itself, with its method's "
+            "defaults, so there is no difference to test."
+        )
+        return Verdict("noise", sentence, paired)
+
     is_beyond = own.p / 2 < asked.level
     if not is_beyond:
         sentence = f"Not distinguishable from noise: {winner} against {own.against} ({measured})."

@@ -36,7 +36,8 @@ class Exclusion:
     """What is left out of a table: `kept` (N,) per image, the excluded classes by reason, and
     entries that match nothing.
 
-    `unmatched` and `unmatched_paths` map an entry to the nearest class or path, "" if none is near.
+    `unmatched` and `unmatched_paths` map an entry to the nearest class or path, "" if none is near;
+    `empty` are the text files without a line.
     """
 
     kept: npt.NDArray[np.bool_]
@@ -44,6 +45,7 @@ class Exclusion:
     by_name: tuple[str, ...]
     unmatched: dict[str, str]
     unmatched_paths: dict[str, str]
+    empty: tuple[str, ...]
 
 
 def exclude(table: ImageTable, entries: Sequence[str], learnt: str | None) -> Exclusion:
@@ -57,7 +59,8 @@ def exclude(table: ImageTable, entries: Sequence[str], learnt: str | None) -> Ex
     Raises:
         LayoutError: a text file cannot be read.
     """
-    wanted = [name for entry in entries for name in _names(entry)]
+    named_by = {entry: _names(entry) for entry in entries}
+    wanted = [name for names in named_by.values() for name in names]
     paths = [name for name in wanted if is_image(path_key(name).rpartition("/")[2])]
     is_path = set(paths)
     by_name, unmatched = _classes_named(table, [name for name in wanted if name not in is_path])
@@ -83,6 +86,7 @@ def exclude(table: ImageTable, entries: Sequence[str], learnt: str | None) -> Ex
         by_name=tuple(sorted(by_name)),
         unmatched=unmatched,
         unmatched_paths=unmatched_paths,
+        empty=tuple(entry for entry, names in named_by.items() if not names),
     )
 
 

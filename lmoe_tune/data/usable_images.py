@@ -309,7 +309,10 @@ def _broken_findings(
 def _unmatched(where: str, exclusion: Exclusion) -> list[Finding]:
     """Findings about the entries of `exclude` that match nothing."""
     where = f"{where}.exclude"
-    found = []
+    found = [
+        Finding(where, f"{printable(entry)} is empty", "fill it, or leave it out", stops=False)
+        for entry in exclusion.empty
+    ]
     for entry, guess in exclusion.unmatched.items():
         # Its part of WebVision may not be unpacked, so a missing synset is not a mistake.
         is_synset = len(entry) == 9 and entry[0] == "n" and entry[1:].isdigit()

@@ -3,9 +3,15 @@
 B in-distribution images x with labels y over K classes, M outliers o, pairs (i, j), u = 1/K for
 every class:
 
-    z_id = f(x)    z_out = f(o)    z_mix = lam z_id[i] + (1 - lam) z_out[j]    z_in = f(lam x[i] + (1 - lam) o[j])
-    L = CE(z_id, y) + beta SoftCE(z_mix, lam onehot(y[i]) + (1 - lam) u) + gamma D(z_in, z_mix) [+
-    delta CE(z_out, u)]
+    z_id  = f(x)
+    z_out = f(o)
+    z_mix = lam z_id[i] + (1 - lam) z_out[j]
+    z_in  = f(lam x[i] + (1 - lam) o[j])
+
+    L = CE(z_id, y)
+        + beta SoftCE(z_mix, lam onehot(y[i]) + (1 - lam) u)
+        + gamma D(z_in, z_mix)
+        [+ delta CE(z_out, u)]
 
 with lam ~ Beta(alpha, alpha). Each term is a mean over its own rows. Only the paper's abstract is
 public to us: the form of D, the default weights, the BatchNorm modes and the side that the gradient

@@ -69,12 +69,16 @@ class Parameter:
         )
         self._refuse(len(set(self.choices)) < len(self.choices), "a choice is there twice")
         ends = [end for end in (self.low, self.high) if end is not None]
-        self._refuse(any(not math.isfinite(end) for end in ends), "its range must be finite")
+        self._refuse(
+            not all(is_number(end) and math.isfinite(end) for end in ends),
+            "low and high must be finite numbers, or None",
+        )
         self._refuse(len(ends) == 2 and ends[0] >= ends[1], "its range is empty")
         self._refuse(
             self.default is not None and not self.accepts(self.default),
             f"its default is {shown(self.default)}, but must be {self.must_be()}",
         )
+        self._refuse(not isinstance(self.tune, Range | None), "tune must be a Range, or None")
         self._refuse(
             self.tune is not None
             and not (self.accepts(self.tune.low) and self.accepts(self.tune.high)),
@@ -173,6 +177,9 @@ class Declaration:
     """What it logs, so that an objective on anything else is refused; None: not known."""
 
     def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name:
+            raise UsageError(f"a trainable is called {self.name!r}, but must have a name")
+
         names = [parameter.name for parameter in self.parameters]
         self._refuse_double(names, "parameter")
         self._refuse_double([term.name for term in self.terms or ()], "term")

@@ -381,19 +381,30 @@ def test_leaks_of_files_with_odd_names_are_listed_so_that_they_can_be_left_out(
     assert not inspect(cured, tmp_path / "home").problems
 
 
-def test_a_path_to_leave_out_that_matches_nothing_is_said(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ("huose/img 3.jpg", "huose/img 3.jpg (nearest: house/img 3.jpg)"),
+        ("{folder}/list.txt", "list.txt is empty"),
+    ],
+)
+def test_what_leaves_nothing_out_is_said(tmp_path: Path, entry: str, said: str) -> None:
     trees.class_folders(tmp_path / "id")
     trees.class_folders(tmp_path / "out", ("house", "tree"), per_class=20, seed=1)
+    (tmp_path / "list.txt").write_text("\n", encoding="utf-8")
+    outliers = Dataset(
+        dataset="folder",
+        root=str(tmp_path / "out"),
+        exclude=(entry.format(folder=tmp_path),),
+    )
     data = DataSpec(
         id=Dataset(dataset="folder", root=str(tmp_path / "id")),
-        outliers=Dataset(
-            dataset="folder", root=str(tmp_path / "out"), exclude=("huose/img 3.jpg",)
-        ),
+        outliers=outliers,
     )
     found = inspect(data, tmp_path / "home")
     (problem,) = found.problems
     assert problem.where == "data.outliers.exclude" and not problem.stops
-    assert "huose/img 3.jpg (nearest: house/img 3.jpg)" in problem.what
+    assert said in problem.what
 
 
 def test_near_duplicates_across_the_parts_are_reported_and_never_refused(tmp_path: Path) -> None:

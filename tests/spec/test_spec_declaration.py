@@ -83,7 +83,9 @@ def test_a_declared_lr_has_another_range_and_the_trainings_default():
         ({"kind": float}, "kind must be one of"),
         ({"name": "a b"}, "is not a name"),
         ({"name": 3}, "is not a name"),
-        ({"low": float("nan")}, "range must be finite"),
+        ({"low": float("nan")}, "low and high must be finite numbers"),
+        ({"high": "1"}, "low and high must be finite numbers"),
+        ({"tune": (0, 1)}, "tune must be a Range"),
         ({"low": 2, "high": 1}, "range is empty"),
         ({"kind": "choice", "choices": ("a", "a"), "default": "a"}, "a choice is there twice"),
         ({"choices": (1.0,)}, "choices go with the kind 'choice'"),
@@ -128,6 +130,12 @@ def test_a_parameter_that_cannot_be_is_refused_with_its_name(options, said):
 def test_a_declaration_that_contradicts_itself_is_refused(parameters, terms, said):
     with pytest.raises(UsageError, match=said):
         Declaration("own", "own", parameters, terms=terms)
+
+
+@pytest.mark.parametrize("name", ["", None])
+def test_a_trainable_has_a_name(name):
+    with pytest.raises(UsageError, match="but must have a name"):
+        Declaration(name, "x", ())
 
 
 @pytest.mark.parametrize("name", ["x y", "", "loss", 3])
