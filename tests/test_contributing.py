@@ -20,6 +20,16 @@ def test_every_file_that_the_recipes_name_exists() -> None:
         assert any(place.exists() for place in places), name
 
 
+def test_every_part_of_the_package_is_on_the_page_of_its_architecture() -> None:
+    text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    package = ROOT / "lmoe_tune"
+    folders = [f"{path.parent.name}/" for path in package.glob("*/__init__.py")]
+    files = [path.name for path in package.glob("*.py") if not path.name.startswith("_")]
+
+    for part in (*folders, *files):
+        assert f"`{part}`" in text, part
+
+
 def test_the_hooks_are_local_and_run_what_make_lint_runs() -> None:
     text = (ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8")
     (repository,) = yaml.safe_load(text)["repos"]
