@@ -177,7 +177,7 @@ def confirm(
         ledger = Ledger.writing(folder, view.read_spec(folder))
         refuse_copy(ledger)
         import_path = _import_path(ledger)
-        notes = _refuse_unfinished(ledger, allow_unfinished)
+        notes = _refuse_unfinished(ledger, allowed=allow_unfinished, opens=reseed is None)
         if reseed is not None:
             return _reseed(ledger, import_path, how, top=top, num_seeds=reseed)
         plan = make_plan(ledger, import_path, top=top, num_seeds=seeds, splits=splits)
@@ -303,13 +303,16 @@ def _unfinished(sweep: Ledger) -> list[str]:
     return [f"the search was not complete: {len(sweep.trials())} trials of {planned}"]
 
 
-def _refuse_unfinished(sweep: Ledger, allowed: bool) -> list[str]:
+def _refuse_unfinished(sweep: Ledger, *, allowed: bool, opens: bool) -> list[str]:
+    """What is to be said of a search that goes on; `opens`: the test set would be opened."""
     name, found = sweep.folder.name, _unfinished(sweep)
     if found and not allowed:
+        why = "so other trials may become its best"
+        if opens:
+            why = "and a test set that is opened in the middle of a search tempts you to search on by what it says"
         raise UsageError(
-            f"the sweep '{name}' is not complete, and a test set that is opened in the middle of a search tempts you "
-            f"to search on by what it says; finish the search with `{advice.resume(name, home=sweep.folder.home)}`, "
-            "or continue with --allow-unfinished"
+            f"the sweep '{name}' is not complete, {why}; finish the search with "
+            f"`{advice.resume(name, home=sweep.folder.home)}`, or continue with --allow-unfinished"
         )
     return found
 

@@ -478,6 +478,8 @@ def test_a_search_that_is_not_complete_is_refused_unless_that_is_allowed(
         match="not complete.*`lmoe-tune resume small --home .*`, or continue with --allow-unfinished",
     ):
         run("confirm", "small")
+    with pytest.raises(UsageError, match="not complete, so other trials may become its best"):
+        run("confirm", "small", "--reseed", "2")
     assert not ledger.folder.confirmation.path.exists() or not ledger.folder.confirmation.exists()
     jobs_end()
     done = run("confirm", "small", "--seeds", "3", "--allow-unfinished", "--format", "json")
