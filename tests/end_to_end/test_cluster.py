@@ -25,6 +25,8 @@ pytestmark = [
 ]
 QUICK = ("--set", "model.baseline.epochs=2", "--set", "search.pruner=none")
 PATIENCE_S = 240.0
+MORE_THAN_CAN_END = 1000
+"""Trials of a sweep that the test itself stops, however fast the machine is."""
 
 
 class Lab:
@@ -69,6 +71,10 @@ class Lab:
         paths = (self.home / "sweeps" / name / "trials").glob("*/metrics.jsonl")
         return sum(path.read_text(encoding="utf-8").count("\n") for path in paths)
 
+    def complete(self) -> set[int]:
+        """The numbers of the complete trials."""
+        return {trial["trial"] for trial in self.trials() if trial["state"] == "complete"}
+
     def hosts(self, name: str = "digits") -> set[str]:
         """Where trials ran, by their records."""
         return {str(trial["host"]) for trial in self.trials(name)}
@@ -87,6 +93,13 @@ def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
     output, errors = process.communicate(timeout=PATIENCE_S)
     assert "Traceback" not in errors, errors
     return process.returncode, output, errors
+
+
+def stopped(process: subprocess.Popen[str]) -> None:
+    """Stop the command as Ctrl-C does."""
+    os.kill(first_child(process.pid), signal.SIGINT)
+    code, _, errors = ended(process)
+    assert code == 130, errors
 
 
 @pytest.fixture
@@ -139,16 +152,17 @@ def test_a_node_that_is_switched_off_and_a_cable_that_is_pulled_lose_nothing(lab
 
 def test_a_node_that_joins_is_used_and_one_that_is_drained_is_missed(lab: Lab) -> None:
     lab.nodes.start("one", cpus=1)
-    driver = lab.start(*search(6, 12))
+    driver = lab.start(*search(MORE_THAN_CAN_END, 12))
     wait_until(lambda: lab.epochs() >= 1, driver)
     lab.nodes.start("late", cpus=1)
     wait_until(lambda: "late" in lab.hosts(), driver)
     lab.nodes.drain("one", deadline_s=5)
     time.sleep(5)
     lab.nodes.kill("one")
-    code, _, errors = ended(driver)
-    assert code == 0, errors
-    assert [trial["state"] for trial in lab.trials()] == ["complete"] * 6
+    begun = {trial["trial"] for trial in lab.trials()}
+    wait_until(lambda: begun <= lab.complete(), driver)  # what ran on the drained node as well
+    stopped(driver)
+    assert {trial["state"] for trial in lab.trials()} <= {"complete", "running"}
 
 
 def test_a_cluster_without_any_node_is_waited_for(lab: Lab) -> None:
@@ -310,12 +324,15 @@ def test_a_second_driver_of_the_same_sweep_is_refused_or_waits(lab: Lab) -> None
 def test_two_sweeps_share_a_cluster(lab: Lab) -> None:
     lab.nodes.start("one", cpus=1)
     lab.nodes.start("two", cpus=1)
-    first = lab.start(*search(4, 12), "--name", "first")
+    first = lab.start(*search(MORE_THAN_CAN_END, 12), "--name", "first")
     wait_until(lambda: lab.epochs("first") >= 2, first)
     second = lab.start(*search(2, 4), "--name", "second")
     wait_until(lambda: lab.epochs("second") >= 1, second)
     assert first.poll() is None  # it got its share while the other one still had work
     assert ended(second)[0] == 0
-    assert ended(first)[0] == 0
-    assert [trial["state"] for trial in lab.trials("first")] == ["complete"] * 4
     assert [trial["state"] for trial in lab.trials("second")] == ["complete"] * 2
+
+    before = lab.epochs("first")
+    wait_until(lambda: lab.epochs("first") > before, first)
+    stopped(first)
+    assert {trial["state"] for trial in lab.trials("first")} <= {"complete", "running"}
