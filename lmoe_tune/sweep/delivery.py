@@ -198,3 +198,6 @@ def main() -> None:
         why = str(error) if isinstance(error, LmoeTuneError) else type(error).__name__
         tell({"message": f"MLflow: {why}"})
         raise
+
+    sys.stderr.flush()
+    os._exit(0)  # the driver waits for the end, and taking MLflow down takes .8 s
