@@ -328,9 +328,9 @@ def verdict(
 
     `real`: beyond the level of what was asked, and by more than the noise floor. `small`: beyond
     the level, but by less. `worse`: beyond it on the other side, or better at the price of an
-    accuracy that the spec does not allow. Else `noise`: also when all differences are the same
-    number, when results are missing, and when the winner's trainings diverge more often than those
-    of its defaults.
+    accuracy that the spec does not allow. Else `noise`: also when the winner is its own defaults,
+    when all differences are the same number, when results are missing, and when the winner's
+    trainings diverge more often than those of its defaults.
 
     Args:
         comparators: the others that the winner is compared with in the same table. `own_defaults`

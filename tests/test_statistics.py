@@ -229,6 +229,7 @@ def test_differences_without_any_variance_are_noise(gain: float) -> None:
 
 
 def test_a_winner_that_is_the_defaults_is_noise() -> None:
+    assert verdict(runs_of(CLEAR), "winner", "winner").name == "noise"
     found = verdict(runs_of(CLEAR), "winner", "winner", in_order=False)
     assert found.name == "noise"
     assert "no difference to test" in found.sentence and "question" not in found.sentence

@@ -65,6 +65,11 @@ class Parameter:
         self._refuse(not own.isidentifier(), "is not a name for a parameter")
         self._refuse(self.kind not in KINDS, f"its kind must be one of {', '.join(KINDS)}")
         self._refuse(
+            not isinstance(self.choices, tuple | list)
+            or not all(isinstance(choice, Value) for choice in self.choices),
+            "choices must be a tuple of values",
+        )
+        self._refuse(
             bool(self.choices) != (self.kind == "choice"), "choices go with the kind 'choice'"
         )
         self._refuse(len(set(self.choices)) < len(self.choices), "a choice is there twice")
