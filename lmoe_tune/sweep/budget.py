@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
@@ -34,6 +34,11 @@ class Budget:
         budget = spec.budget
         return cls(budget.trials, budget.time, budget.gpu_hours, budget.max_failed)
 
+    def allows_more_than(self, other: Budget) -> bool:
+        """Whether a limit is above the other's."""
+        limits = zip(astuple(self), astuple(other), strict=True)
+        return any(limit > before for limit, before in limits if before is not None)
+
 
 @dataclass(frozen=True)
 class Usage:
@@ -41,6 +46,8 @@ class Usage:
 
     trials: int = 0
     """Trials that were started, without retries of failed ones."""
+    running: int = 0
+    """Trials that were started and have not ended."""
     failed: int = 0
     """Trials that failed and were not tried again, or failed again."""
     time_s: float = 0.0
@@ -192,10 +199,13 @@ def refuse_useless(
     name: str,
     home: Path,
 ) -> None:
-    """Raises UsageError if a sweep is complete, and the added budget does not change that."""
-    left = used_up(change.applied(budget, usage), usage, num_points)
+    """Raises UsageError if no further trial may start, and the added budget does not change that."""
+    after = change.applied(budget, usage)
+    left = used_up(after, usage, num_points)
     if left is None or change == BudgetChange():
         return
+    if usage.running and not after.allows_more_than(budget):
+        return  # what was started is to be ended, and no more
 
     before = used_up(budget, usage, num_points)  # which the change would have extended
     lacking = {one.budget: one for used in (left, before) if used for one in (used, *used.also)}

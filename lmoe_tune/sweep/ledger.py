@@ -369,6 +369,7 @@ class Ledger:
         standing = self.standing
         return Usage(
             trials=standing.num_started,
+            running=len(standing.running),
             failed=len(standing.failed),
             time_s=self.wall_s(),
             gpu_hours=self.gpu_hours(),

@@ -99,6 +99,17 @@ def test_a_limit_below_what_was_used_is_advised_with_what_was_used_up_before() -
         refuse_useless(change_of(time="2"), done, usage(trials=10), None, "cars", HOME)
 
 
+def test_a_sweep_may_be_cut_to_the_trials_that_have_been_started() -> None:
+    open_trials = usage(trials=6, running=2)
+    for cut in ("6", "3"):
+        refuse_useless(change_of(trials=cut), LIMITS, open_trials, None, "cars", HOME)
+    with pytest.raises(UsageError, match="all 10 trials have been started"):
+        refuse_useless(change_of(trials="10"), LIMITS, usage(trials=10), None, "cars", HOME)
+    late = usage(trials=6, running=2, time_s=7300.0)
+    with pytest.raises(UsageError, match="the time is used up"):
+        refuse_useless(change_of(trials="+3"), LIMITS, late, None, "cars", HOME)
+
+
 def test_what_cannot_help_is_refused_with_what_would() -> None:
     failed = usage(failed=2, trials=10)
     with pytest.raises(UsageError, match=r"2 trials failed, and budget.max_failed is 1; once the "
