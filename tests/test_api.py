@@ -190,14 +190,30 @@ def test_a_budget_that_a_new_sweep_is_given_counts_once(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_trial_leaves_the_users_process_as_it_was_and_goes_on_where_it_was(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
     import torch
+
+    from lmoe_tune.methods.objective import StepLoss
+    from lmoe_tune.training import loop
 
     spec = lt.load_spec(
         "digits", ["train.epochs=3", "model.baseline.epochs=1", "resources.epoch_timeout=0.001"]
     )
-    before = torch.backends.cudnn.deterministic
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    threads = torch.get_num_threads() + 1
+    request.addfinalizer(lambda: setattr(matmul, "allow_tf32", False))
+    request.addfinalizer(lambda: torch.set_num_threads(threads - 1))
+    torch.set_num_threads(threads)
+    matmul.fp32_precision = "tf32"  # after which allow_tf32 cannot be read
+    during = list[tuple[int, bool]]()
+    train_step = loop.checked
+
+    def noted(loss: StepLoss) -> StepLoss:
+        during.append((torch.get_num_threads(), cudnn.deterministic))
+        return train_step(loss)
+
+    monkeypatch.setattr(loop, "checked", noted)
     torch.manual_seed(5)
     expected = torch.rand(1)
     torch.manual_seed(5)
@@ -214,7 +230,10 @@ def test_a_trial_leaves_the_users_process_as_it_was_and_goes_on_where_it_was(
     assert [epoch.epoch for epoch in lt.train(spec, home=tmp_path)] == []
 
     assert torch.equal(torch.rand(1), expected)
-    assert torch.backends.cudnn.deterministic == before
+    assert set(during) == {(1, True)}, "every epoch has the trial's own settings"
+    assert torch.get_num_threads() == threads
+    assert not cudnn.deterministic and cudnn.allow_tf32
+    assert matmul.fp32_precision == "tf32"
 
 
 @pytest.mark.slow

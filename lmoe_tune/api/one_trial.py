@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,6 +74,7 @@ class SingleTrial:
         key = hashlib.sha256(identified.encode()).hexdigest()[:8]
         self.folder = folder or home / "train" / f"{self.spec.name}-{key}"
         self._epochs = _read_epochs(self.folder)
+        self._put_back_ours: Callable[[], None] | None = None
 
     @property
     def num_epochs(self) -> int:
@@ -136,13 +137,40 @@ class SingleTrial:
         """The next epoch; torch is left as the user's program had it."""
         import torch
 
-        before = torch.backends.cudnn.deterministic
+        put_back_users = _torch_settings()
+        if self._put_back_ours is not None:
+            self._put_back_ours()
         devices = [torch.cuda.current_device()] if self.spec.train.device == "cuda" else []
         try:
             with torch.random.fork_rng(devices):
                 return next(epochs, None)
         finally:
-            torch.backends.cudnn.deterministic = before
+            self._put_back_ours = _torch_settings()
+            put_back_users()
+
+
+def _torch_settings() -> Callable[[], None]:
+    """What a trial sets for the whole process, as it is now; to be called to have it so again."""
+    from torch import backends, get_num_threads, set_num_threads
+
+    threads, deterministic = get_num_threads(), backends.cudnn.deterministic
+    tf32 = [(library, *_tf32_of(library)) for library in (backends.cuda.matmul, backends.cudnn)]
+
+    def put_back() -> None:
+        set_num_threads(threads)
+        backends.cudnn.deterministic = deterministic
+        for library, name, value in tf32:
+            setattr(library, name, value)
+
+    return put_back
+
+
+def _tf32_of(library: Any) -> tuple[str, Any]:
+    """The setting and its value; the older one cannot be read where the newer one was set."""
+    try:
+        return "allow_tf32", library.allow_tf32
+    except RuntimeError:
+        return "fp32_precision", library.fp32_precision
 
 
 def train(
