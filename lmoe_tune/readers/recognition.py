@@ -338,12 +338,15 @@ def missing(dataset: str, root: str | None, *, labelled: bool = True) -> str | N
 
     assert root is not None, f"{dataset} needs a root"
     folder = Path(root)
-    if folder.is_dir():
-        try:
+    try:
+        if folder.is_dir():
             find_layout(dataset, folder, labelled=labelled)
-        except LayoutError as error:
-            return f"{reader.title} not found: {error.what}. To fix it: {error.fix}"
-        return None
+            return None
+    except LayoutError as error:
+        return f"{reader.title} not found: {error.what}. To fix it: {error.fix}"
+    except OSError as error:  # no right to look there, a name that is too long, a lost disk
+        what = f"{error.filename or folder} cannot be looked at ({error.strerror or error})"
+        return f"{reader.title} not found: {what}. Make it readable, or set this key to where it is"
 
     layouts = [", ".join(layout.holds) for layout in reader.layouts if not layout.fix]
     if dataset == "folder":

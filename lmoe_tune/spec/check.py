@@ -248,11 +248,11 @@ def _completed(
         filled.append((("trainable",), TRAINABLE))
         trainable = TRAINABLE
 
-    if dataset == "digits" or dataset not in READERS:
+    if not isinstance(dataset, str) or dataset == "digits" or dataset not in READERS:
         known = isinstance(trainable, str) and (trainable in declarations or ":" in trainable)
         filled += fill_in_digits(root, with_space=trainable == TRAINABLE or not known)
     else:
-        filled += fill_in_images(root, probe, str(dataset))
+        filled += fill_in_images(root, probe, dataset)
 
     apply_overrides(root, overrides, problems, methods=declarations)
     fold_objectives(root)

@@ -54,3 +54,8 @@ def test_a_missing_folder_of_outliers_may_hold_images_directly(tmp_path: Path) -
 def test_a_file_in_the_place_of_the_folder_is_not_the_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
     assert "there is no folder" in (missing("folder", str(tmp_path / "file")) or "")
+
+
+def test_a_folder_that_cannot_be_looked_at_is_said_to_be_so() -> None:
+    said = missing("folder", "/" + "a" * 300)
+    assert said is not None and "cannot be looked at (File name too long)" in said

@@ -68,6 +68,10 @@ search: {sampler: tpee, start_from: [{consistency_wieght: 1.0}]}
             ("mixing_alpha", "mixing_alfa"),
             "4:9 space.mixing_alfa: unknown parameter; did you mean 'mixing_alpha'?",
         ),
+        (
+            ("dataset: digits", "dataset: {name: digits}"),
+            "data.id.dataset: value is a mapping, but must be one of digits, photo_china",
+        ),
         (("name: x", "name: [x]"), "1:7 name: value is a list, but must be 1 to 64 letters"),
         (("log: true", "lgo: true"), "unknown key; did you mean 'log'?"),
         (("low: 0.1, high: 10", "min: 0.1, high: 10"), "unknown key; did you mean 'low'?"),
