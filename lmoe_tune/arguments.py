@@ -24,8 +24,12 @@ _WORDS = {
 def refuse_other(value: object, called: str, *kinds: Any) -> None:
     """Raises UsageError unless it is of one of these types; True and False are no numbers."""
     if not isinstance(value, kinds) or isinstance(value, bool):
-        must_be = " or ".join(_WORDS.get(kind, f"a {kind.__name__}") for kind in kinds)
+        must_be = " or ".join(_WORDS.get(kind) or _with_article(kind.__name__) for kind in kinds)
         raise UsageError(f"{called} is {reprlib.repr(value)}, but must be {must_be}")
+
+
+def _with_article(name: str) -> str:
+    return f"{'an' if name[0] in 'AEIOU' else 'a'} {name}"
 
 
 def refuse_other_items(values: Sequence[Any], called: str, *kinds: type) -> None:

@@ -15,8 +15,11 @@ from lmoe_tune.api import running
 from lmoe_tune.spec import resolved_yaml, spec_from_resolved
 from lmoe_tune.sweep.budget import change_of
 from lmoe_tune.sweep.folder import SweepFolder
+from lmoe_tune.sweep.ledger import Ledger
+from lmoe_tune.sweep.lifecycle import write_records
 from lmoe_tune.sweep.settings import RunSettings
 from lmoe_tune.training.platform import resolve_platform
+from tests.conftest import MakeSpec
 
 HEAVY = ("torch", "torchvision", "ray", "optuna", "mlflow", "numpy", "pydantic", "typer", "rich")
 
@@ -88,8 +91,8 @@ def test_a_sweep_that_is_not_there_is_said_with_those_that_are(tmp_path: Path) -
         ({"name": 3}, "name is 3, but must be a text or None"),
         ({"overrides": "train.epochs=1"}, "overrides is 'train.epochs=1', but must be a list"),
         ({"overrides": ["train.epochs=1", 3]}, r"overrides\[1\] is 3, but must be a text"),
-        ({"observer": print}, "observer is .*, but must be a Observer"),
-        ({"stop": 5}, "stop is 5, but must be a Event or None"),
+        ({"observer": print}, "observer is .*, but must be an Observer or None"),
+        ({"stop": 5}, "stop is 5, but must be an Event or None"),
         ({"leave": 5}, "leave is 5, but must be a function or None"),
         ({"address": 5}, "address is 5, but must be a text or None"),
     ],
@@ -114,6 +117,9 @@ def test_a_wrong_argument_of_search_is_named_before_anything_is_made(
         (lambda: lt.train("digits", [1]), r"params is \[1\], but must be a mapping"),
         (lambda: lt.load_detector(None), "folder is None, but must be a text or a path"),
         (lambda: lt.list_sweeps(5), "home is 5, but must be a text or a path"),
+        (lambda: lt.list_sweeps(observer=print), "observer is .*, but must be an Observer"),
+        (lambda: lt.inspect_data("digits", observer=print), "observer is .*, but must be"),
+        (lambda: lt.train("digits", observer=lt.Observer), "observer is .*, but must be"),
         (
             lambda: lt.search(lt.load_spec("digits"), overrides=["train.lr=1"]),
             "overrides go with a spec that is not loaded yet",
@@ -125,6 +131,33 @@ def test_a_wrong_argument_of_search_is_named_before_anything_is_made(
 def test_a_wrong_argument_is_named(call: Callable[[], object], said: str) -> None:
     with pytest.raises(lt.UsageError, match=said):
         call()
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda sweep: sweep.sync(5), "tracking_uri is 5, but must be a text or None"),
+        (lambda sweep: sweep.sync(observer=print), "observer is .*, but must be an Observer"),
+        (lambda sweep: sweep.deliver_report(5), "tracking_uri is 5, but must be a text or None"),
+        (lambda sweep: sweep.export(None), "out is None, but must be a text or a path"),
+        (lambda sweep: sweep.export("x", register=5), "register is 5, but must be a text or None"),
+        (lambda sweep: sweep.export("x", trial="0"), "trial is '0', but must be a whole number"),
+        (lambda sweep: sweep.checkpoint("0"), "trial is '0', but must be a whole number"),
+        (lambda sweep: sweep.prune_checkpoints("x"), "keep is 'x', but must be a whole number or"),
+        (lambda sweep: sweep.prune_checkpoints(-1), "keep is -1, but must be at least 0"),
+        (lambda sweep: sweep.resume(observer=print), "observer is .*, but must be an Observer"),
+        (lambda sweep: lt.confirm(sweep, address=5), "address is 5, but must be a text or None"),
+        (lambda sweep: lt.confirm(sweep, seeds=2.5), "seeds is 2.5, but must be a whole number"),
+    ],
+)
+def test_a_wrong_argument_of_a_sweep_is_named(
+    call: Callable[[lt.Sweep], object], said: str, make_spec: MakeSpec, tmp_path: Path
+) -> None:
+    folder, spec = SweepFolder(tmp_path, "digits"), make_spec()
+    write_records(folder, spec)
+    Ledger.writing(folder, spec)
+    with pytest.raises(lt.UsageError, match=said):
+        call(lt.open_sweep("digits", tmp_path))
 
 
 def test_a_sweep_without_its_spec_says_what_is_gone_or_damaged(tmp_path: Path) -> None:

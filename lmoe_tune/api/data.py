@@ -11,7 +11,7 @@ from lmoe_tune.data.rows import cache_of, decode_ahead
 from lmoe_tune.errors import UsageError
 from lmoe_tune.home import resolve_home
 from lmoe_tune.spec import DataSpec, LoadedSpec
-from lmoe_tune.sweep.observer import Observer
+from lmoe_tune.sweep.observer import Observer, hearing
 from lmoe_tune.wording import readable_size
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def inspect_data(
     """
     from lmoe_tune.data.inspection import inspect
 
-    observer = observer or Observer()
+    observer = hearing(observer)
     return inspect(_data_of(spec), resolve_home(home), observer.on_work)
 
 
@@ -54,7 +54,7 @@ def build_data(
     Raises:
         UsageError: the data are embedded, or `data.cache` is off.
     """
-    wanted, home, observer = _data_of(spec), resolve_home(home), observer or Observer()
+    wanted, home, observer = _data_of(spec), resolve_home(home), hearing(observer)
     data = load_search_data(wanted, home)
     if data.is_embedded:
         raise UsageError("data build: the embedded data need no decoding")

@@ -24,7 +24,7 @@ from lmoe_tune.spec import METHOD, METRICS, LoadedSpec, identity, load_params, r
 from lmoe_tune.sweep import schema, view
 from lmoe_tune.sweep.ledger import Ledger
 from lmoe_tune.sweep.lifecycle import refuse_unusable
-from lmoe_tune.sweep.observer import Observer
+from lmoe_tune.sweep.observer import Observer, hearing
 from lmoe_tune.sweep.same_data import refuse_other_data
 from lmoe_tune.training.platform import resolve_platform
 from trainables import Method, configured, declaration_of
@@ -201,7 +201,7 @@ def train(
         params = load_params(Path(params), declaration_of(spec.spec, spec.folder))
     where = resolve_home(home)
     refuse_unusable(where)
-    return SingleTrial(spec, params or {}, where, observer or Observer())
+    return SingleTrial(spec, params or {}, where, hearing(observer))
 
 
 def repeat(ledger: Ledger, number: int, *, observer: Observer | None = None) -> SingleTrial:
@@ -221,7 +221,7 @@ def repeat(ledger: Ledger, number: int, *, observer: Observer | None = None) -> 
         shutil.rmtree(folder, ignore_errors=True)
     import_path = ledger.get(schema.IMPORT_PATH) or "."
     loaded = LoadedSpec(ledger.spec, Path(import_path) / "spec.yaml")
-    return SingleTrial(loaded, recorded.params, home, observer or Observer(), folder=folder)
+    return SingleTrial(loaded, recorded.params, home, hearing(observer), folder=folder)
 
 
 def recorded_trial(ledger: Ledger, number: int) -> TrialRecord:

@@ -30,7 +30,7 @@ from lmoe_tune.sweep.cluster import is_local, refuse_unusable
 from lmoe_tune.sweep.folder import SweepFolder
 from lmoe_tune.sweep.ledger import Ledger
 from lmoe_tune.sweep.lifecycle import first_attrs, prepare, settle, write_records
-from lmoe_tune.sweep.observer import Observer
+from lmoe_tune.sweep.observer import Observer, hearing
 from lmoe_tune.sweep.readiness import refuse_unready
 from lmoe_tune.sweep.rebuild import behind, write_about
 from lmoe_tune.sweep.runner import run_sweep
@@ -96,7 +96,7 @@ def search(
         refuse_other(value, called, str, type(None))
     change = change_of(trials=trials, time=time, gpu_hours=gpu_hours)
     settings = RunSettings(
-        Observer() if observer is None else observer,
+        hearing(observer),
         allow_changes=allow_changes,
         address=address,
         wait_s=seconds(wait_for_lock, "wait_for_lock"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from numbers import Integral
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from lmoe_tune.sweep import view
 from lmoe_tune.sweep.budget import change_of, exceeded, seconds
 from lmoe_tune.sweep.folder import SweepFolder, closed_sweeps, find_sweep, find_sweeps, parts_of
 from lmoe_tune.sweep.ledger import Ledger
-from lmoe_tune.sweep.observer import Observer
+from lmoe_tune.sweep.observer import Observer, hearing
 from lmoe_tune.sweep.settings import RunSettings
 from lmoe_tune.sweep.tracked import address as address_of
 from lmoe_tune.sweep.tracked import page_of
@@ -125,9 +126,13 @@ class Sweep:
 
         Raises:
             SweepLockedError: a process works on it.
+            UsageError: `keep` is not a number of trials.
         """
         from lmoe_tune.sweep.disk import prune_checkpoints
 
+        refuse_other(keep, "keep", int, type(None))
+        if keep is not None and keep < 0:
+            raise UsageError(f"keep is {keep}, but must be at least 0")
         with self.folder.locked():
             return prune_checkpoints(Ledger.writing(self.folder, self.spec), keep)
 
@@ -152,7 +157,7 @@ class Sweep:
         uri = address_of(self.folder, self.spec)
         if tracking_uri is not None:
             uri = absolute(tracking_uri, Path.cwd())
-        hears = observer or Observer()
+        hears = hearing(observer)
         delivered = all(_synced(part, uri, hears) for part in (self.folder, *parts_of(self.folder)))
         if not (delivered and self.deliver_report(uri)):
             raise TrackingError(
@@ -211,6 +216,7 @@ class Sweep:
         """
         from lmoe_tune.tracking.uploads import upload_report
 
+        refuse_other(tracking_uri, "tracking_uri", str, type(None))
         report = self.folder.path / "report"
         if not (report / "index.html").is_file():
             return True
@@ -224,6 +230,7 @@ class Sweep:
 
     def checkpoint(self, trial: int) -> Path | None:
         """The newest checkpoint of a trial, if it was kept, as those of the best few are."""
+        refuse_other(trial, "trial", Integral)
         return view.checkpoint_of(self.folder, trial)
 
     def to_frame(self) -> pandas.DataFrame:
@@ -284,7 +291,7 @@ class Sweep:
 
         change = change_of(trials=trials, time=time, gpu_hours=gpu_hours, max_failed=max_failed)
         settings = RunSettings(
-            Observer() if observer is None else observer,
+            hearing(observer),
             allow_changes=allow_changes,
             address=address,
             wait_s=seconds(wait_for_lock, "wait_for_lock"),
@@ -332,7 +339,7 @@ def list_sweeps(
     from lmoe_tune.sweep.remembered import Remembered
 
     where = resolve_home(home)
-    say = (observer or Observer()).on_message
+    say = hearing(observer).on_message
     remembered, rows = Remembered(where), []
     for folder in find_sweeps(where):
         try:

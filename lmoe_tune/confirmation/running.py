@@ -32,7 +32,7 @@ from lmoe_tune.sweep.cluster import refuse_unusable
 from lmoe_tune.sweep.copies import refuse_copy
 from lmoe_tune.sweep.folder import SweepFolder
 from lmoe_tune.sweep.ledger import Ledger
-from lmoe_tune.sweep.observer import Observer
+from lmoe_tune.sweep.observer import Observer, hearing
 from lmoe_tune.sweep.runner import run_sweep
 from lmoe_tune.sweep.settings import Leave, RunSettings
 from lmoe_tune.sweep.tracked import address as address_of
@@ -151,6 +151,13 @@ def confirm(
             f"reseed does not go with {beside}: it trains on the spec's own split, tunes nothing, and says itself "
             "what a confirmation could find"
         )
+    settings = RunSettings(
+        hearing(observer),
+        allow_changes=allow_changes,
+        address=address,
+        stop=stop,
+        leave=leave,
+    )
     refuse_unusable(address)
     command = advice.confirm(
         folder.name,
@@ -161,13 +168,6 @@ def confirm(
         allow_unfinished=allow_unfinished,
         reseed=reseed,
         home=folder.home,
-    )
-    settings = RunSettings(
-        Observer() if observer is None else observer,
-        allow_changes=allow_changes,
-        address=address,
-        stop=stop,
-        leave=leave,
     )
     how = _How(settings, command)
     if stop is not None and stop.is_set():  # before an opening is recorded

@@ -133,7 +133,7 @@ class Detector:
             wanted = f"(N, {str(shape)[1:]}"
             raise UsageError(f"the images have the shape {pixels.shape}, but must be {wanted}")
 
-        if score is not None and score not in SCORES:
+        if score is not None and not (isinstance(score, str) and score in SCORES):
             raise UsageError(f"score is {score!r}, but must be {', '.join(SCORES)} or None")
 
         found = score_pixels(self.network, pixels, score or self.score, self.device)
@@ -162,7 +162,7 @@ def device_of(device: str | None) -> torch.device:
     try:
         found = torch.device(asked)
         torch.empty(1, device=found).cpu()  # which "meta" cannot
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
         why = str(error).splitlines()[0]
         raise UsageError(f"the device {asked!r} cannot be used here: {why}") from error
     return found

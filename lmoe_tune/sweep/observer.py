@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from lmoe_tune.arguments import refuse_other
 from lmoe_tune.records import TrialRecord
 
 if TYPE_CHECKING:
@@ -38,3 +39,11 @@ class Observer:
 
     def on_end(self, trial: TrialRecord) -> None:
         """A trial is complete, was pruned or failed."""
+
+
+def hearing(observer: Observer | None) -> Observer:
+    """The observer that a caller gave, or one that does nothing. Raises UsageError for anything
+    else, such as a function.
+    """
+    refuse_other(observer, "observer", Observer, type(None))
+    return Observer() if observer is None else observer

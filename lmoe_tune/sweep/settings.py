@@ -32,7 +32,6 @@ class RunSettings:
     """Ends the process at a second signal, or if Ray is dead and the run waits for it."""
 
     def __post_init__(self) -> None:
-        refuse_other(self.observer, "observer", Observer)
         refuse_other(self.address, "address", str, type(None))
         refuse_other(self.stop, "stop", Event, type(None))
         refuse_other(self.leave, "leave", Callable, type(None))

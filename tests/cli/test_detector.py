@@ -30,6 +30,7 @@ from lmoe_tune.data.search_data import validation_of_all_classes
 from lmoe_tune.description import KEY, ModelDescription
 from lmoe_tune.detector import Detector, load_detector
 from lmoe_tune.detector.archive import UnsafeArchiveError, refuse_code
+from lmoe_tune.detector.detector import device_of
 from lmoe_tune.detector.network import Network
 from lmoe_tune.errors import UsageError
 from lmoe_tune.evaluation import ScoreName, outputs, threshold_at_tpr
@@ -141,6 +142,14 @@ def test_another_shape_or_a_pixel_that_is_no_number_is_refused(detector: Detecto
         detector.predict(np.full((2, 1, 8, 8), np.nan))
     with pytest.raises(UsageError, match="score is 'odin', but must be msp, max_logit, energy"):
         detector.predict(np.zeros((2, 1, 8, 8)), score="odin")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=r"score is \['msp'\], but must be msp"):
+        detector.predict(np.zeros((2, 1, 8, 8)), score=["msp"])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("device", ["nosuch", "meta", 1.5])
+def test_a_device_that_cannot_be_used_is_refused(device: Any) -> None:
+    with pytest.raises(UsageError, match=f"the device {device!r} cannot be used here"):
+        device_of(device)
 
 
 def test_something_that_is_no_image_is_refused_by_its_type(
