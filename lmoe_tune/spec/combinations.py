@@ -14,12 +14,10 @@ from lmoe_tune.spec.declaration import Declaration
 from lmoe_tune.spec.document import KeyPath
 from lmoe_tune.spec.findings import Findings
 from lmoe_tune.spec.outliers import OUTLIER_RATIO, outliers_per_step
-from lmoe_tune.spec.sections import dataset_paths
 
 TERM = "train_"
 """Begins the names of the metrics that a method's loss gives."""
 VIT_PATCH = 16  # pixels: images of vit_b_16 are cut into squares of this side
-OF_IMAGE_FILES = ("resize", "crop", "augment")
 
 
 def check_combinations(findings: Findings, methods: Sequence[Declaration]) -> None:
@@ -38,47 +36,16 @@ def check_combinations(findings: Findings, methods: Sequence[Declaration]) -> No
 
 
 def _check_embedded(findings: Findings) -> None:
-    """The embedded sets go with one another, and with a network for small grey images."""
+    """The embedded sets go with a network for small grey images."""
     own = findings.plain(("data", "id", "dataset"))
-    if own is None:
-        return
-
-    embedded = READERS[own].is_embedded
-    for path in dataset_paths(findings):
-        name = findings.plain((*path, "dataset"))
-        if not findings.clean(path) or READERS[name].is_embedded == embedded:
-            continue
-
-        if embedded:
-            text = f"beside {own} there are photo_china and photo_flower only, not {name}"
-        else:
-            text = f"{name} is embedded, 8 x 8 pixels: it goes with digits only, not with {own}"
-        findings.add((*path, "dataset"), text)
-
-    if not embedded:
-        return
-
-    for key in OF_IMAGE_FILES:
-        if findings.plain(("data", key)) is not None:
-            text = "the embedded sets are 8 x 8 pixels and not augmented: leave it out"
-            findings.add(("data", key), text, at="key")
-
     arch = findings.plain(("model", "arch"), "small_cnn")
-    if arch != "small_cnn":
+    if own is not None and READERS[own].is_embedded and arch != "small_cnn":
         text = "small_cnn: the embedded images have one channel, the other networks take three"
         findings.refuse(("model", "arch"), text)
 
 
 def _check_sizes(findings: Findings) -> None:
-    """Numbers of classes and pixels that the data set and the network allow."""
-    own = findings.plain(("data", "id", "dataset"))
-    path: KeyPath = ("data", "num_id_classes")
-    classes = findings.plain(path)
-    if own is not None and classes is not None:
-        there_are = READERS[own].num_classes
-        if there_are is not None and classes > there_are:
-            findings.refuse(path, f"at most {there_are}, the classes of {own}")
-
+    """Numbers of pixels that the network allows."""
     if findings.plain(("model", "arch")) != "vit_b_16":
         return
 

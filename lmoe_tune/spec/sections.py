@@ -20,6 +20,7 @@ from lmoe_tune.wording import is_secret, masked, shown
 
 VAL_COARSE: KeyPath = ("data", "val_coarse")
 WEIGHTS = ("none", "imagenet")
+OF_IMAGE_FILES = ("resize", "crop", "augment")
 
 
 def absolute(path: str, spec_folder: Path) -> str:
@@ -104,6 +105,38 @@ def check_data(
             f"at most {num_id - 2}: of data.num_id_classes, {num_id}, two must remain to be learnt"
         )
         findings.refuse(("data", "num_val_novel"), text)
+
+    own = findings.plain(("data", "id", "dataset"))
+    if own is None:
+        return
+
+    there_are = READERS[own].num_classes
+    if num_id is not None and there_are is not None and num_id > there_are:
+        findings.refuse(("data", "num_id_classes"), f"at most {there_are}, the classes of {own}")
+    _check_embedded(findings, own)
+
+
+def _check_embedded(findings: Findings, own: str) -> None:
+    """The embedded sets go with one another, and their images are as they are."""
+    embedded = READERS[own].is_embedded
+    for path in dataset_paths(findings):
+        name = findings.plain((*path, "dataset"))
+        if not findings.clean(path) or READERS[name].is_embedded == embedded:
+            continue
+
+        if embedded:
+            text = f"beside {own} there are photo_china and photo_flower only, not {name}"
+        else:
+            text = f"{name} is embedded, 8 x 8 pixels: it goes with digits only, not with {own}"
+        findings.add((*path, "dataset"), text)
+
+    if not embedded:
+        return
+
+    for key in OF_IMAGE_FILES:
+        if findings.plain(("data", key)) is not None:
+            text = "the embedded sets are 8 x 8 pixels and not augmented: leave it out"
+            findings.add(("data", key), text, at="key")
 
 
 def check_exclusions(

@@ -154,6 +154,13 @@ def test_the_data_alone_need_nothing_else(tmp_path):
         load_data(path, declarations=DECLARATIONS, missing=None)
     assert [problem.key for problem in caught.value.problems] == ["data.id.root", "data.corp"]
 
+    path.write_text(
+        "data: {id: {dataset: folder, root: id}, outliers: {dataset: photo_china}}\n",
+        encoding="utf-8",
+    )
+    with pytest.raises(SpecError, match="photo_china is embedded, 8 x 8 pixels: it goes with"):
+        load_data(path, declarations=DECLARATIONS, missing=None)
+
 
 def test_the_baseline_needs_no_outliers(load):
     lines = [line for line in FULL.splitlines() if "outliers" not in line]
