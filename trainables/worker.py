@@ -268,7 +268,7 @@ def _free_memory() -> None:
 def num_recorded(trial: Path) -> int | None:
     """Epochs in the records of the trial in this folder; None if there are none."""
     try:
-        return (trial / "metrics.jsonl").read_text(encoding="utf-8").count("\n")
+        return (trial / "metrics.jsonl").read_bytes().count(b"\n")
     except FileNotFoundError:
         return None
 

@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 
 from lmoe_tune import advice
-from lmoe_tune.durable import cannot_write, owner_of, writing
+from lmoe_tune.durable import cannot_write, owner_of, read_object, writing
 from lmoe_tune.errors import LmoeTuneError, UsageError
 from lmoe_tune.home import DEFAULT, is_default
 from lmoe_tune.wording import did_you_mean, first_few, masked, printable
@@ -266,8 +266,7 @@ def _try_lock(descriptor: int, kind: int) -> bool:
 
 def _holder(path: Path) -> str:
     who = "another process"
-    with suppress(OSError, ValueError):
-        holder = json.loads(path.read_text(encoding="utf-8"))
+    if holder := read_object(path):
         who = f"process {holder.get('pid')} on {holder.get('host')}"
         if (holder.get("pid"), holder.get("host")) == (os.getpid(), socket.gethostname()):
             return f"{who}, which is this one: wait until that has ended"

@@ -139,8 +139,8 @@ def _with_epoch(
 
 def _record_agrees(folder: Path, state: dict[str, Any]) -> bool:
     try:
-        return bool((folder / RECORD).read_text(encoding="utf-8") == state["record"])
-    except FileNotFoundError:
+        return bool((folder / RECORD).read_bytes() == state["record"].encode())
+    except OSError:
         return False
 
 

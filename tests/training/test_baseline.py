@@ -18,7 +18,12 @@ from lmoe_tune.errors import TrainingError
 from lmoe_tune.spec import Spec, resolved_yaml
 from lmoe_tune.training import baseline
 from lmoe_tune.training.baseline import Baseline, acquire_baseline
-from lmoe_tune.training.baseline_record import baseline_folder, baseline_key, read_baseline_record
+from lmoe_tune.training.baseline_record import (
+    RECORD,
+    baseline_folder,
+    baseline_key,
+    read_baseline_record,
+)
 
 MakeSpec = Callable[..., Spec]
 TIMINGS = {"epoch_s", "images_per_s"}
@@ -224,6 +229,20 @@ def test_a_record_that_a_kill_left_behind_is_caught_up(
     assert record is not None
     assert [entry["epoch"] for entry in record["epochs"]] == [1, 2, 3]
     assert record["state"] == "complete"
+
+
+@pytest.mark.parametrize("damage", [None, b"", b"\xff\x00", b"{"])
+def test_a_record_that_is_gone_or_damaged_is_written_again(
+    damage: bytes | None, acquire: Callable[..., Baseline], tmp_path: Path
+) -> None:
+    first = acquire()
+    path = baseline_folder(tmp_path / "home", first.key) / RECORD
+    whole = path.read_bytes()
+    path.unlink()
+    if damage is not None:
+        path.write_bytes(damage)
+    assert same_bits(first, acquire())
+    assert path.read_bytes() == whole
 
 
 # --- several at once ---
