@@ -14,7 +14,6 @@ these.
 from __future__ import annotations
 
 import io
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from lmoe_tune.arrays import read_arrays
 from lmoe_tune.durable import write_aside
 from lmoe_tune.records import PLACEMENTS_FILE
 
@@ -123,9 +123,8 @@ def _averaged(several: Sequence[Mapping[str, Floats]]) -> dict[str, Floats]:
 def read_placements(folder: Path) -> Placements | None:
     """Those of a trial's folder; None if they were not kept."""
     try:
-        with np.load(folder / PLACEMENTS_FILE, allow_pickle=False) as arrays:
-            found = {name: arrays[name] for name in arrays}
-    except (OSError, ValueError, zipfile.BadZipFile):
+        found = read_arrays(folder / PLACEMENTS_FILE)
+    except (OSError, ValueError):
         return None
 
     kinds = [name.removeprefix("known_") for name in found if name.startswith("known_")]

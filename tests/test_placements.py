@@ -116,9 +116,19 @@ def test_they_are_kept_and_read_again(tmp_path: Path) -> None:
     assert again is not None
     assert again.is_alike(found)
     assert again.variance_of_difference(found, "val_auroc") == 0
-    (tmp_path / PLACEMENTS_FILE).write_bytes(b"damaged")
-    assert read_placements(tmp_path) is None
     assert read_placements(tmp_path / "nowhere") is None
+
+
+@pytest.mark.parametrize("damage", ["empty", "other", "cut", "flipped"])
+def test_a_damaged_file_of_them_counts_as_none(damage: str, tmp_path: Path) -> None:
+    path = tmp_path / PLACEMENTS_FILE
+    placements_of(*drawn(np.random.default_rng(0))).save(tmp_path)
+    whole = path.read_bytes()
+    middle = len(whole) // 2
+    flipped = whole[:middle] + bytes([whole[middle] ^ 255]) + whole[middle + 1 :]
+    content = {"empty": b"", "other": b"damaged", "cut": whole[:middle], "flipped": flipped}
+    path.write_bytes(content[damage])
+    assert read_placements(tmp_path) is None
 
 
 def test_only_aurocs_of_what_is_there_can_be_compared() -> None:

@@ -10,7 +10,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import Annotated, TextIO
+from typing import Annotated, TextIO, TypeVar
 
 import typer
 
@@ -31,6 +31,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # plain help cuts no option name, however narrow the terminal
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+Error = TypeVar("Error", bound=BaseException)
 DEBUG = "LMOE_TUNE_DEBUG"
 _SETTING = re.compile(
     r"(data|model|train|search|budget|space|fixed|objective|resources|tracking)\.\w[\w.]*="
@@ -114,8 +115,13 @@ def run(words: Sequence[str]) -> int:
         refuse_slips(words)
         app(words, prog_name="lmoe-tune")
     except SystemExit as exit_:
-        if _was_interrupted(exit_):  # Typer makes this of a KeyboardInterrupt
+        # What Typer makes of a KeyboardInterrupt, and of an EOFError: it says "Aborted!", not why.
+        if _cause(exit_, KeyboardInterrupt) is not None:
             return _interrupted()
+        if (fault := _cause(exit_, EOFError)) is not None:
+            message, code = _unforeseen(fault)
+            sys.stderr.write(f"error: {message}\n")
+            return code
         return exit_.code if isinstance(exit_.code, int) else 1
     except LmoeTuneError as error:
         _debug()
@@ -140,11 +146,12 @@ def _debug() -> None:
         traceback.print_exc()
 
 
-def _was_interrupted(error: BaseException | None) -> bool:
-    while error is not None and not isinstance(error, KeyboardInterrupt):
+def _cause(error: BaseException | None, kind: type[Error]) -> Error | None:
+    """The first error of this kind that led to this one."""
+    while error is not None and not isinstance(error, kind):
         hidden = error.__suppress_context__  # by who has said so already
         error = error.__cause__ or (None if hidden else error.__context__)
-    return error is not None
+    return error
 
 
 def _interrupted() -> int:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import json
-import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from lmoe_tune.arrays import read_arrays
 from lmoe_tune.confirmation import plain
 from lmoe_tune.confirmation.asking import ask, foresee, look
 from lmoe_tune.confirmation.cautions import accuracy_bounds, cautions_of
@@ -377,22 +376,22 @@ def _read(folder: SweepFolder, job: Job) -> _Tested:
     metrics = {name: value for name, value in found.items() if name.startswith("test_")}
     diverged = metrics.pop(DIVERGED, 0.0) > 0
     try:
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
-            resampled = {
-                name.removeprefix(RESAMPLED): arrays[name]
-                for name in arrays
-                if name.startswith(RESAMPLED)
-            }
-            by_class = zip(
-                arrays["novel_class"].tolist(),
-                arrays["novel_auroc"].tolist(),
-                arrays["novel_count"].tolist(),
-                strict=True,
-            )
-            novel = {one: (auroc, count) for one, auroc, count in by_class}
-            run = Run(job.row.name, job.split, job.seed, metrics, resampled, diverged)
-            return _Tested(job, run, str(arrays["fingerprint"]), novel)
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        arrays = read_arrays(path)
+        resampled = {
+            name.removeprefix(RESAMPLED): array
+            for name, array in arrays.items()
+            if name.startswith(RESAMPLED)
+        }
+        by_class = zip(
+            arrays["novel_class"].tolist(),
+            arrays["novel_auroc"].tolist(),
+            arrays["novel_count"].tolist(),
+            strict=True,
+        )
+        novel = {one: (auroc, count) for one, auroc, count in by_class}
+        run = Run(job.row.name, job.split, job.seed, metrics, resampled, diverged)
+        return _Tested(job, run, str(arrays["fingerprint"]), novel)
+    except (OSError, ValueError, KeyError) as error:
         raise LmoeTuneError(
             f"{path}: cannot be read ({error}); move {folder.path} aside and run the confirmation again"
         ) from error

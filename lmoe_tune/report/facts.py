@@ -4,7 +4,6 @@ drawn yet.
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from lmoe_tune.arrays import read_arrays
 from lmoe_tune.durable import read_object
 from lmoe_tune.records import TrialRecord
 from lmoe_tune.spec import Spec
@@ -37,15 +37,15 @@ class Confirmation:
     def scores(self, job: dict[str, Any]) -> dict[str, Floats]:
         """The test scores of a job by set: `id`, `fine`, `coarse_<set>`; empty if they are gone."""
         try:
-            with np.load(self.folder / job["scores"], allow_pickle=False) as arrays:
-                prefix = "scores_"
-                return {
-                    name.removeprefix(prefix): arrays[name]
-                    for name in arrays
-                    if name.startswith(prefix)
-                }
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+            arrays = read_arrays(self.folder / job["scores"])
+        except (OSError, ValueError, KeyError):
             return {}
+        prefix = "scores_"
+        return {
+            name.removeprefix(prefix): array
+            for name, array in arrays.items()
+            if name.startswith(prefix)
+        }
 
 
 @dataclass(frozen=True)

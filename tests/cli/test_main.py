@@ -19,7 +19,7 @@ import typer
 
 import lmoe_tune
 from lmoe_tune.cli import doctor
-from lmoe_tune.cli.main import _unforeseen, _was_interrupted, app, run
+from lmoe_tune.cli.main import _cause, _unforeseen, app, run
 from lmoe_tune.spec import load_spec
 from lmoe_tune.sweep.ledger import Ledger
 from lmoe_tune.sweep.lifecycle import write_records
@@ -814,7 +814,18 @@ def test_what_was_said_about_an_interrupt_is_said_once() -> None:
         except typer.Exit as exit_:
             return exit_
 
-    assert not _was_interrupted(told())
+    assert _cause(told(), KeyboardInterrupt) is None
+
+
+def test_a_file_that_ends_too_early_is_no_silent_abort(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def end_too_early(*_: object) -> None:
+        raise EOFError("no data left in file")
+
+    monkeypatch.setattr(lmoe_tune, "list_sweeps", end_too_early, raising=False)
+    assert run(["list"]) == 1
+    assert "error: EOFError: no data left in file" in capsys.readouterr().err
 
 
 def test_doctor_names_a_setting_that_ray_cannot_read(tmp_path: Path) -> None:
