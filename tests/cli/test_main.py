@@ -820,7 +820,7 @@ def test_what_was_said_about_an_interrupt_is_said_once() -> None:
 def test_a_file_that_ends_too_early_is_no_silent_abort(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def end_too_early(*_: object) -> None:
+    def end_too_early(*_: object, **__: object) -> None:
         raise EOFError("no data left in file")
 
     monkeypatch.setattr(lmoe_tune, "list_sweeps", end_too_early, raising=False)
