@@ -207,6 +207,15 @@ def test_a_term_of_ones_own_may_be_the_objective(tmp_path: Path) -> None:
         lt.load_spec(path, ["objective.metric=train_mix_loss"])
 
 
+def test_a_sweep_that_has_not_begun_is_not_resumed(make_spec: MakeSpec, tmp_path: Path) -> None:
+    folder = SweepFolder(tmp_path, "digits")
+    folder.path.mkdir(parents=True)
+    write_records(folder, make_spec())
+    folder.ledger.touch()
+    with pytest.raises(lt.UsageError, match="interrupted before it had begun: start it again"):
+        running.resume(folder, change_of(), RunSettings())
+
+
 def test_a_budget_that_a_new_sweep_is_given_counts_once(tmp_path: Path) -> None:
     loaded = lt.load_spec("digits", ["budget.trials=3"])
     change = change_of(trials="+2")
@@ -238,6 +247,8 @@ def test_a_trial_leaves_the_users_process_as_it_was_and_goes_on_where_it_was(
     request.addfinalizer(lambda: setattr(matmul, "allow_tf32", False))
     request.addfinalizer(lambda: torch.set_num_threads(threads - 1))
     torch.set_num_threads(threads)
+    monkeypatch.setattr(cudnn, "deterministic", False)
+    monkeypatch.setattr(cudnn, "allow_tf32", True)
     matmul.fp32_precision = "tf32"  # after which allow_tf32 cannot be read
     during = list[tuple[int, bool]]()
     train_step = loop.checked

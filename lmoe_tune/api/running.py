@@ -159,6 +159,11 @@ def resume(
 ) -> Sweep:
     """Continue a sweep, or extend it; see `Sweep.resume` and `search`."""
     refuse_unusable(settings.address)
+    if not folder.is_begun():
+        raise UsageError(
+            f"the sweep '{folder.name}' was interrupted before it had begun: start it again with "
+            "its spec"
+        )
     run = _Run(folder, view.read_spec(folder), change, settings, retry_failed=retry_failed)
     return run.to_the_end()
 

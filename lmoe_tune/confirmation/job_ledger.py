@@ -87,7 +87,7 @@ class JobLedger:
         self.import_path = import_path
         self._wanted_spec = spec_of(sweep.spec)
         self._ledger: Ledger | None = None
-        if self.folder.exists():
+        if self.folder.is_begun():
             open_ = Ledger.writing if is_writing else Ledger.reading
             self._ledger = open_(self.folder, view.read_spec(self.folder))
 

@@ -18,6 +18,7 @@ from lmoe_tune import advice
 from lmoe_tune.durable import cannot_write, owner_of, read_object, writing
 from lmoe_tune.errors import LmoeTuneError, UsageError
 from lmoe_tune.home import DEFAULT, is_default
+from lmoe_tune.sweep.lines import LedgerFile
 from lmoe_tune.wording import did_you_mean, first_few, masked, printable
 
 LOCK_PATIENCE_S = (
@@ -97,6 +98,16 @@ class SweepFolder:
 
     def exists(self) -> bool:
         return os.path.isfile(self.ledger)  # also where this user may not look
+
+    def is_begun(self) -> bool:
+        """Whether there is a ledger with a study, or one that has lost it: not what a kill at the very
+        beginning leaves.
+        """
+        if not self.exists():
+            return False
+        return (
+            bool(LedgerFile(self.ledger).pull()) or lost_ledger(self, "holds no study") is not None
+        )
 
     @property
     def closed(self) -> str | None:
@@ -191,7 +202,7 @@ def parts_of(folder: SweepFolder) -> list[SweepFolder]:
     return [
         part
         for part in (folder.confirmation, *sorted(tuned, key=lambda one: one.name))
-        if part.exists()
+        if part.is_begun()
     ]
 
 
@@ -242,13 +253,28 @@ def refuse_unreadable(folder: SweepFolder) -> None:
 
 
 def refuse_lost_ledger(folder: SweepFolder) -> None:
-    """Raises UsageError if a sweep has records but no ledger: a new ledger would bury them."""
-    if folder.about.exists() and not folder.exists():
-        raise UsageError(
-            f"{folder.ledger} is gone, but the sweep's records are there: rebuild it from them with "
+    """Raises UsageError if a sweep has records, but its ledger is gone."""
+    lost = lost_ledger(folder, "is gone")
+    if lost is not None:
+        raise UsageError(lost)
+
+
+def lost_ledger(folder: SweepFolder, how: str) -> str | None:
+    """What to do where a ledger has no study although it had one: a new one would bury the other
+    records, and MLflow would show both. None if there are no such records.
+    """
+    if folder != folder.whole and any(folder.trials.glob("[0-9]*")):  # a confirmation's
+        return (
+            f"{folder.ledger} {how}, but its trials are there: move {folder.path} aside and give "
+            "the same command again"
+        )
+    if folder == folder.whole and folder.about.exists():
+        return (
+            f"{folder.ledger} {how}, but the sweep's records are there: rebuild it from them with "
             f"`{advice.doctor(rebuild=folder.name, home=folder.home)}`, or start again with --fresh "
             "(the old records are set aside)"
         )
+    return None
 
 
 def _try_lock(descriptor: int, kind: int) -> bool:

@@ -24,7 +24,7 @@ from lmoe_tune.spec import Spec
 from lmoe_tune.sweep import schema
 from lmoe_tune.sweep.budget import Budget, Usage, UsedUp, used_up
 from lmoe_tune.sweep.contents import COMPLETE, FAIL, PRUNED, STATES, Contents, StoredTrial
-from lmoe_tune.sweep.folder import SweepFolder
+from lmoe_tune.sweep.folder import SweepFolder, lost_ledger
 from lmoe_tune.sweep.lines import LedgerError, LedgerFile
 from lmoe_tune.sweep.schema import SCHEMA, Key
 from lmoe_tune.sweep.standing import Standing, violation_of
@@ -504,6 +504,7 @@ class Ledger:
             self._refuse_unknown()
             self._written = OptunaStudy(self._journal, standing.waiting)
         else:
+            self._refuse_emptied()
             with self.transaction():
                 directions = self.spec.objective.directions
                 self._written = OptunaStudy(self._journal, standing.waiting, directions)
@@ -524,8 +525,15 @@ class Ledger:
             schema.BUDGET.name: vars(Budget.of(self.spec)),
         }
 
+    def _refuse_emptied(self) -> None:
+        """Raises LedgerError if this is a sweep's ledger, and it has held a study."""
+        lost = lost_ledger(self.folder, "holds no study")
+        if lost is not None and self._path == self.folder.ledger:
+            raise LedgerError(lost)
+
     def _refuse_unknown(self) -> None:
         if self._contents.attrs is None:
+            self._refuse_emptied()
             raise LedgerError(f"{self._path}: holds no study yet; start the sweep again")
         found = self.get(schema.VERSION)
         if found != SCHEMA:

@@ -24,6 +24,7 @@ from lmoe_tune.sweep import picture, view
 from lmoe_tune.sweep.control import SweepControl
 from lmoe_tune.sweep.folder import find_sweeps, parts_of
 from lmoe_tune.sweep.ledger import Ledger
+from lmoe_tune.sweep.lines import LedgerError
 from lmoe_tune.sweep.rebuild import rebuild
 
 NOWHERE = Path("/nowhere")
@@ -90,6 +91,22 @@ def test_openings_are_shown_ever_after_and_survive_a_rebuilt_ledger(
     sweep.folder.ledger.write_bytes(b"".join(lines[: len(lines) // 2]) + b"damaged\n")
     rebuild(sweep.folder, sweep.spec)
     assert len(view.test_openings(view.read_sweep(sweep.folder))) == 1
+
+
+def test_a_confirmation_that_has_lost_its_ledger_is_not_begun_anew(
+    sweep: Ledger, run_jobs: Callable[..., None]
+) -> None:
+    study, plan = JobLedger(sweep, NOWHERE), plan_of(sweep)
+    study.begin(plan, COMMAND)
+    study.folder.ledger.write_bytes(b"")  # a kill in the first transaction
+    again = JobLedger(sweep, NOWHERE)
+    assert not again.is_done(plan)
+    assert again.begin(plan, COMMAND) == 12
+    again.folder.trial(0).mkdir(parents=True)
+    again.folder.ledger.write_bytes(b"")
+    for is_writing in (True, False):
+        with pytest.raises(LedgerError, match=r"holds no study, but its trials are there: move"):
+            JobLedger(sweep, NOWHERE, is_writing=is_writing)
 
 
 def test_all_done_nothing_is_opened_again(

@@ -17,6 +17,7 @@ from lmoe_tune.sweep.budget import UsedUp, exceeded
 from lmoe_tune.sweep.folder import SweepFolder
 from lmoe_tune.sweep.ledger import Ledger
 from lmoe_tune.sweep.lines import LedgerError
+from lmoe_tune.sweep.rebuild import write_about
 from lmoe_tune.sweep.sampling import make_distributions
 from lmoe_tune.sweep.schema import SCHEMA
 
@@ -92,6 +93,23 @@ def test_reading_before_there_is_a_study_says_so(
     folder.ledger.write_bytes(b"")
     with pytest.raises(LedgerError, match="holds no study yet"):
         Ledger.reading(folder, spec())
+
+
+@pytest.mark.parametrize("content", [b"", b'{"op_code":0,"wor'])
+def test_a_ledger_that_has_lost_its_study_is_not_begun_anew(
+    content: bytes, ledger: MakeLedger, run_trial: RunTrial, folder: SweepFolder
+) -> None:
+    written = ledger()
+    run_trial(written)
+    write_about(written)
+    folder.ledger.write_bytes(content)
+    for open_ in (Ledger.reading, Ledger.writing):
+        with pytest.raises(LedgerError, match=r"holds no study, but .* doctor --rebuild"):
+            open_(folder, written.spec)
+    assert folder.is_begun() and content.startswith(folder.ledger.read_bytes())
+    folder.about.unlink()
+    assert not folder.is_begun(), "what a kill at the very beginning leaves"
+    assert Ledger.writing(folder, written.spec).trials() == []
 
 
 def test_a_ledger_of_another_schema_is_refused(ledger: MakeLedger) -> None:
