@@ -7,7 +7,7 @@ import io
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -19,6 +19,9 @@ from lmoe_tune.detector.detector import Detector, device_of
 from lmoe_tune.durable import read_object
 from lmoe_tune.errors import UsageError
 from lmoe_tune.evaluation.scores import ScoreName
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
 
 ABOUT, MODEL, ONNX = "detector.json", "model.pt2", "model.onnx"
 FORMAT, VERSION = "lmoe-tune detector", 3
@@ -52,7 +55,7 @@ def load_detector(folder: Path | str, device: str | None = None) -> Detector:
         ):
             raise ValueError("threshold must be a finite number")
         content = _checked(folder / MODEL, about["files"][MODEL]["sha256"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         what = f"{error} is missing" if isinstance(error, KeyError) else error
         raise UsageError(
             f"{folder / ABOUT}: is not as it was written ({what}); export the detector again"
@@ -60,7 +63,8 @@ def load_detector(folder: Path | str, device: str | None = None) -> Detector:
     where = device_of(device)
     try:
         refuse_code(content)
-        network = torch.export.load(io.BytesIO(content)).module()
+        program = torch.export.load(io.BytesIO(content))
+        network, width = program.module(), _num_logits(program)
     except UnsafeArchiveError as error:
         raise UsageError(
             f"{folder / MODEL}: is not loaded, {error}; export the detector again"
@@ -73,10 +77,20 @@ def load_detector(folder: Path | str, device: str | None = None) -> Detector:
             f"{folder / MODEL}: torch {torch.__version__} cannot load it ({type(error).__name__}: "
             f"{str(error).splitlines()[0] if str(error) else ''}); it was written by torch {written}"
         ) from error
+    if width != len(classes):
+        raise UsageError(
+            f"{folder / ABOUT}: is not as it was written ({len(classes)} classes, but {width} logits); "
+            "export the detector again"
+        )
     network.to(where)
     return Detector(
         tuple(classes), score, float(threshold), preprocessing, network, where, about, folder
     )
+
+
+def _num_logits(program: ExportedProgram) -> int:
+    (logits,) = program.graph.output_node().args[0]
+    return int(logits.meta["val"].shape[-1])
 
 
 def read_about(folder: Path) -> dict[str, Any]:

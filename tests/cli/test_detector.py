@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import json
+import math
 import os
 import pickle
 import re
@@ -483,6 +484,14 @@ print([name for name in sys.modules if any(name == one or name.startswith(one + 
 def test_a_damaged_model_and_a_strange_document_are_refused(folder: Path) -> None:
     model, about = folder / "model.pt2", folder / "detector.json"
     content, text = bytearray(model.read_bytes()), about.read_text(encoding="utf-8")
+    names = json.loads(text)["classes"]
+    fewer = {"classes": names[1:]}
+    about.write_text(json.dumps(json.loads(text) | fewer), encoding="utf-8")
+    with pytest.raises(UsageError, match=rf"{len(names) - 1} classes, but {len(names)} logits"):
+        load_detector(folder)
+    about.write_text(json.dumps(json.loads(text) | {"classes": names[::-1]}), encoding="utf-8")
+    assert load_detector(folder).classes == tuple(names[::-1]), "they may be called otherwise"
+
     content[len(content) // 2] ^= 1
     model.write_bytes(content)
     with pytest.raises(UsageError, match=r"model\.pt2: is damaged"):
@@ -492,6 +501,10 @@ def test_a_damaged_model_and_a_strange_document_are_refused(folder: Path) -> Non
         ({"format": "other"}, "not a description that an export has written"),
         ({"threshold": "high"}, "threshold must be a finite number"),
         ({"score": "odd"}, "score must be one of"),
+        (
+            {"preprocessing": json.loads(text)["preprocessing"] | {"crop_bottom": math.inf}},
+            "is not as it was written",
+        ),
     ):
         about.write_text(json.dumps(json.loads(text) | change), encoding="utf-8")
         with pytest.raises(UsageError, match=said):
