@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import pickle
 import socket
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from lmoe_tune import advice
 from lmoe_tune.errors import UsageError
 from lmoe_tune.model import Head, create_timm
 from lmoe_tune.spec.architectures import TIMM
-from lmoe_tune.wording import first_few
+from lmoe_tune.wording import first_few, shortened
 
 WRAPPERS = ("model", "state_dict", "model_state_dict", "net", "weights")
 """The names under which files keep weights beside other things."""
@@ -66,6 +67,7 @@ def load_weights(
         state = {name: value for name, value in state.items() if name not in head_keys}
         state |= {name: own[name] for name in head_keys}
     _refuse_other_network(source, arch, state, own)
+    _refuse_other_values(source, state, own)
     model.load_state_dict(state)
 
 
@@ -120,10 +122,9 @@ def _read(path: Path) -> State:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UsageError(f"model.weights: there is no file {path}") from None
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0]
+    except Exception as error:  # of a file that torch.save has not written, torch raises anything
         raise UsageError(
-            f"model.weights: {path} cannot be read as weights ({reason}); save them with "
+            f"model.weights: {path} cannot be read as weights ({_why_unreadable(path, error)}); save them with "
             "torch.save(model.state_dict(), path)"
         ) from error
     state = _state_in(content)
@@ -135,6 +136,21 @@ def _read(path: Path) -> State:
         if all(name.startswith(prefix) for name in state):
             state = {name.removeprefix(prefix): value for name, value in state.items()}
     return state
+
+
+def _why_unreadable(path: Path, error: Exception) -> str:
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    if not path.stat().st_size:
+        return "it is empty"
+    if not zipfile.is_zipfile(path):
+        return "torch.save has not written it"
+    if isinstance(error, pickle.UnpicklingError):
+        return "it holds more than tensors: a whole model, perhaps"
+    if "TorchScript" in str(error):
+        return "it is a TorchScript archive"
+    lines = str(error).splitlines() or [type(error).__name__]
+    return shortened(lines[0].partition(". ")[0], 120)
 
 
 def _state_in(content: Any) -> State | None:
@@ -181,7 +197,7 @@ def _fitted_positions(arch: str, state: State, model: nn.Module, image_size: int
 
 def _wrong_head(source: str, state: State, own: State, head: str) -> str:
     key = f"{head}.weight"
-    if key in state:
+    if key in state and state[key].ndim:
         has = f"{len(state[key])} classes"
     else:
         has = f"no head named {head}"
@@ -207,3 +223,27 @@ def _refuse_other_network(source: str, arch: str, state: State, own: State) -> N
         raise UsageError(
             f"model.weights: {source} does not fit {arch}: {told}. Is it for another network?"
         )
+
+
+def _refuse_other_values(source: str, state: State, own: State) -> None:
+    """Values that torch would round, cut or refuse when it copies them, and those that train to
+    nothing.
+    """
+    wanted = sorted(name for name, value in own.items() if value.is_floating_point())
+    other = [name for name in wanted if not _is_dense(state[name])]
+    if other:
+        raise UsageError(
+            f"model.weights: {source} has no plain floating-point numbers in {first_few(other, NUM_SHOWN)}: they are "
+            "integers, complex, sparse or quantized; save the weights as they were trained"
+        )
+
+    bad = [name for name in wanted if not state[name].isfinite().all()]
+    if bad:
+        raise UsageError(
+            f"model.weights: {source} has values that are not finite in {first_few(bad, NUM_SHOWN)}: its training has "
+            "diverged; take an earlier checkpoint"
+        )
+
+
+def _is_dense(value: Tensor) -> bool:
+    return value.is_floating_point() and value.layout == torch.strided and not value.is_quantized

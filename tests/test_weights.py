@@ -99,15 +99,44 @@ class Exploit:
         return print, ("this must not run",)
 
 
+OTHER_VALUES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "integers": torch.Tensor.int,
+    "complex": lambda value: value.to(torch.complex64),
+    "sparse": lambda value: value.to_sparse() if value.ndim > 1 else value,
+}
+
+
+@pytest.mark.parametrize("kind", OTHER_VALUES)
+@pytest.mark.filterwarnings("ignore:Validating sparse")
+def test_values_that_a_copy_would_round_or_refuse_are_refused(kind: str, save: Save) -> None:
+    state = {
+        name: OTHER_VALUES[kind](value) if value.is_floating_point() else value
+        for name, value in small().state_dict().items()
+    }
+    with pytest.raises(UsageError, match=r"no plain floating-point numbers in features\.0\.weight"):
+        load(small(), save(state))
+
+
+def test_half_precision_is_taken_and_what_is_not_finite_is_refused(save: Save) -> None:
+    state = small().state_dict()
+    load(small(), save({name: value.half() for name, value in state.items()}))
+    state["head.bias"][0] = torch.nan
+    with pytest.raises(UsageError, match=r"values that are not finite in head\.bias"):
+        load(small(), save(state))
+
+
 def test_files_that_hold_no_weights_are_refused_and_run_nothing(
     save: Save, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(UsageError, match="there is no file"):
         load(small(), str(tmp_path / "no.pt"))
-    (tmp_path / "text.pt").write_text("not weights", encoding="utf-8")
-    with pytest.raises(UsageError, match="cannot be read as weights"):
-        load(small(), str(tmp_path / "text.pt"))
-    with pytest.raises(UsageError, match="cannot be read as weights"):
+    for text, why in (("not weights", "torch.save has not written it"), ("", "it is empty")):
+        for start in ("", "h", "\x80"):  # as a pickle, each ends in another error
+            if text or not start:
+                (tmp_path / "text.pt").write_text(start + text, encoding="utf-8")
+                with pytest.raises(UsageError, match=rf"cannot be read as weights \({why}"):
+                    load(small(), str(tmp_path / "text.pt"))
+    with pytest.raises(UsageError, match="it holds more than tensors: a whole model, perhaps"):
         load(small(), save({"model": Exploit()}))
     assert "must not run" not in capsys.readouterr().out
     with pytest.raises(UsageError, match="holds no weights by name"):
