@@ -321,7 +321,7 @@ class _Segment:
             num_images = (self.folder / "images").stat().st_size // KEY_BYTES
             return (
                 self.pixels.stat().st_size == num_images * self.image_bytes
-                and self.journal.exists()
+                and self.journal.is_file()
             )
         except FileNotFoundError:
             return False

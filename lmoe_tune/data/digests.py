@@ -21,6 +21,7 @@ import numpy as np
 
 from lmoe_tune.data.decode import CorruptImageError, UInt8Array, decode_rgb
 from lmoe_tune.data.worker_processes import Progress, run_jobs, serve, unwatched
+from lmoe_tune.durable import writing
 
 THUMBNAIL = 8  # pixels, both sides
 VERSION = 1
@@ -201,7 +202,7 @@ class _Store:
         known: dict[str, tuple[tuple[int, int], Digest]] = {}
         if not self.path.exists():
             return known
-        with self.path.open(encoding="utf-8", errors="replace") as file:
+        with writing(self.path), self.path.open(encoding="utf-8", errors="replace") as file:
             for line in file:
                 try:
                     path, (size, changed), answer = json.loads(line)
@@ -211,11 +212,12 @@ class _Store:
         return known
 
     def add(self, lines: Sequence[Any]) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with writing(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
         text = "\n" + "".join(
             json.dumps(line) + "\n" for line in lines
         )  # starts on a new line, as the last one may be torn
-        with self.path.open("ab") as file:
+        with writing(self.path), self.path.open("ab") as file:
             file.write(text.encode())
 
 

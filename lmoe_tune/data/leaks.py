@@ -16,7 +16,7 @@ from pathlib import Path
 from lmoe_tune.data.copies import Pair, copies_between, copies_within
 from lmoe_tune.data.usable_images import UsableImages
 from lmoe_tune.data.worker_processes import Progress, unwatched
-from lmoe_tune.durable import read_text, write_durably
+from lmoe_tune.durable import write_durably, writing
 from lmoe_tune.wording import printable
 
 VERSION = 2
@@ -109,11 +109,14 @@ def _kept(
             digest.update(f"{path}\x1f{one.sha256}\x1e".encode(errors="surrogateescape"))
         digest.update(b"\x1d")
     record = home / "data" / "leaks" / f"{digest.hexdigest()[:16]}.json"
-    if record.exists():
-        return [Leak(*entry) for entry in json.loads(read_text(record))]
+    try:
+        return [Leak(*entry) for entry in json.loads(record.read_bytes())]
+    except (OSError, ValueError, TypeError):
+        pass  # there is none, or it is damaged
 
     leaks = find()
-    record.parent.mkdir(parents=True, exist_ok=True)
+    with writing(record):
+        record.parent.mkdir(parents=True, exist_ok=True)
     write_durably(record, json.dumps([astuple(leak) for leak in leaks]).encode())
     return leaks
 

@@ -172,6 +172,20 @@ def test_what_was_found_is_kept_as_long_as_the_files_are_the_same(
     assert len(find_leaks(learnt, more, home)) == 2
 
 
+@pytest.mark.parametrize("damage", [b"", b"[[1, 2]]", b"[]]", b"\xff", b"5"])
+def test_a_damaged_record_of_what_was_found_is_found_anew(
+    damage: bytes, learnt: UsableImages, outliers: Any, tmp_path: Path
+) -> None:
+    home = tmp_path / "home"
+    found = outliers(("copy.png", photograph("china"), {}))
+    first = find_leaks(learnt, found, home)
+    (record,) = (home / "data" / "leaks").iterdir()
+    whole = record.read_bytes()
+    record.write_bytes(damage)
+    assert find_leaks(learnt, found, home) == first
+    assert record.read_bytes() == whole
+
+
 @pytest.mark.parametrize("name", ["china", "flower"])
 @pytest.mark.parametrize("change", ["mirrored", "mirrored and half", "mirrored and q30"])
 def test_mirrored_copies_are_found(
