@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -113,12 +114,29 @@ def load_method(name: str, folder: Path | None = None) -> Method:
             f"'{module_name}': {class_name} is unfinished, it must define the method `loss`"
         )
     try:
-        return found()
+        method = found()
     except Exception as error:
         raise UsageError(
             f"'{module_name}': {class_name}() raises {type(error).__name__}: {error}; a method is made without "
             "arguments, its parameters come with each loss"
         ) from error
+    if not _takes_a_step(method.loss):
+        raise UsageError(
+            f"'{module_name}': {class_name}.loss takes {inspect.signature(method.loss)}, but is called with (model, "
+            "batch, draws, params)"
+        )
+    return method
+
+
+def _takes_a_step(loss: Callable[..., Any]) -> bool:
+    """Whether it can be called with what a step has; one that Python knows no signature of may be."""
+    try:
+        inspect.signature(loss).bind("model", "batch", "draws", "params")
+    except TypeError:
+        return False
+    except ValueError:
+        pass
+    return True
 
 
 def configured(

@@ -10,6 +10,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, TextIO, TypeVar
 
 import typer
@@ -178,8 +179,18 @@ def _unforeseen(error: Exception) -> tuple[str, int]:
     if isinstance(error, OSError) and error.errno in MENDABLE and error.filename is not None:
         return f"{printable(str(error.filename))}: {error.strerror}", 2
 
-    text = f"{type(error).__name__}: {error}"
+    text = f"{type(error).__name__}: {error}{_in_users_code(error)}"
     return f"{text}\n  (run it again with --debug to see where)", 1
+
+
+def _in_users_code(error: Exception) -> str:
+    """Where in a module of the user's own it was raised, if it was: their method, for instance."""
+    ours = (str(Path(__file__).resolve().parents[2] / "trainables"), str(Path(__file__).parents[1]))
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if frame.filename.startswith((*ours, sys.prefix, sys.base_prefix, "<")):
+            continue
+        return f" ({frame.filename}, line {frame.lineno})"
+    return ""
 
 
 def _message(error: LmoeTuneError) -> str:

@@ -144,6 +144,17 @@ def test_what_the_user_can_mend_in_a_path_is_said_without_the_name_of_an_excepti
     assert (found[0].startswith(message), found[1]) == (True, code)
 
 
+def test_an_error_in_a_users_own_module_is_said_with_its_place(tmp_path: Path) -> None:
+    own = tmp_path / "own.py"
+    own.write_text("def loss():\n    return int('x')\n", encoding="utf-8")
+    code = compile(own.read_text(encoding="utf-8"), str(own), "exec")
+    names: dict[str, Any] = {}
+    exec(code, names)
+    with pytest.raises(ValueError, match="invalid literal") as caught:
+        names["loss"]()
+    assert f"({own}, line 2)" in _unforeseen(caught.value)[0]
+
+
 def test_the_version_is_printed(cli: Cli) -> None:
     done = cli("--version")
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{lmoe_tune.__version__}\n", "")
@@ -210,7 +221,7 @@ def test_bad_usage_is_exit_code_2_with_a_message_on_stderr(
     ("error", "code", "said"),
     [
         (PermissionError(13, "Permission denied", "/x"), 2, "error: /x: Permission denied"),
-        (RuntimeError("no\nway"), 1, "error: RuntimeError: no\nway\n  (run it again with --debug"),
+        (RuntimeError("no\nway"), 1, f"error: RuntimeError: no\nway ({__file__}, line "),
         (UnicodeEncodeError("ascii", "é", 0, 1, "no"), 2, "error: 'é' cannot be written"),
         (KeyboardInterrupt(), 130, "\ninterrupted; the same command continues"),
     ],

@@ -217,6 +217,30 @@ def test_a_module_that_the_program_has_under_the_same_name_is_not_taken_for_the_
     assert sys.modules["my_numbers"] is programs
 
 
+@pytest.mark.parametrize(
+    ("takes", "is_right"),
+    [
+        ("self, model, batch, draws, params", True),
+        ("self, model, batch, draws, params, extra=1", True),
+        ("self, *what", True),
+        ("self, model, batch", False),
+        ("self, model, batch, draws, params, extra", False),
+    ],
+)
+def test_a_loss_that_cannot_be_called_is_refused_before_it_is(
+    takes: str, is_right: bool, folder: Path
+) -> None:
+    own = folder / "my_methods" / "own.py"
+    objective = "    def objective(self, params):"
+    text = dedent(OWN).replace(objective, f"    def loss({takes}): ...\n\n{objective}", 1)
+    own.write_text(text, encoding="utf-8")
+    if is_right:
+        load_method("my_methods.own:Mine", folder)
+    else:
+        with pytest.raises(UsageError, match=r"Mine\.loss takes \(model, batch"):
+            load_method("my_methods.own:Mine", folder)
+
+
 def test_a_method_that_takes_an_argument_or_a_reserved_name_is_refused(folder: Path) -> None:
     text = dedent(OWN)
     own = folder / "my_methods" / "own.py"
