@@ -120,10 +120,9 @@ def load_method(name: str, folder: Path | None = None) -> Method:
             f"'{module_name}': {class_name}() raises {type(error).__name__}: {error}; a method is made without "
             "arguments, its parameters come with each loss"
         ) from error
-    if not _takes_a_step(method.loss):
+    if found.objective is Method.objective and not _takes_a_step(method.loss):
         raise UsageError(
-            f"'{module_name}': {class_name}.loss takes {inspect.signature(method.loss)}, but is called with (model, "
-            "batch, draws, params)"
+            f"'{module_name}': {class_name}.loss cannot be called with (model, batch, draws, params), as it will be"
         )
     return method
 

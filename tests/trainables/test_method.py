@@ -231,14 +231,17 @@ def test_a_loss_that_cannot_be_called_is_refused_before_it_is(
     takes: str, is_right: bool, folder: Path
 ) -> None:
     own = folder / "my_methods" / "own.py"
-    objective = "    def objective(self, params):"
-    text = dedent(OWN).replace(objective, f"    def loss({takes}): ...\n\n{objective}", 1)
-    own.write_text(text, encoding="utf-8")
+    objective = "    def objective(self, params):\n        return CrossEntropy()\n"
+    loss = f"    def loss({takes}): ...\n"
+    text = dedent(OWN)
+    own.write_text(text.replace(objective, loss, 1), encoding="utf-8")
     if is_right:
         load_method("my_methods.own:Mine", folder)
     else:
-        with pytest.raises(UsageError, match=r"Mine\.loss takes \(model, batch"):
+        with pytest.raises(UsageError, match=r"Mine\.loss cannot be called with \(model, batch"):
             load_method("my_methods.own:Mine", folder)
+    own.write_text(text.replace(objective, f"{objective}\n{loss}", 1), encoding="utf-8")
+    load_method("my_methods.own:Mine", folder)  # its own objective calls it, or not
 
 
 def test_a_method_that_takes_an_argument_or_a_reserved_name_is_refused(folder: Path) -> None:
