@@ -34,6 +34,12 @@ from lmoe_tune.durable import sync_folder, writing
 from lmoe_tune.errors import UsageError
 
 FILE = "questions.jsonl"
+_KEYS = {
+    "question": {"number", "id", "about", "sweep_id"},
+    "look": {"question", "number", "id", "sweep"},
+    "seeds": {"sweep_id", "purpose", "seeds"},
+}
+"""What is read of each kind of line."""
 
 
 @dataclass(frozen=True)
@@ -193,15 +199,24 @@ def _records(content: bytes, home: Path) -> list[dict[str, Any]]:
     lines = content[: content.rfind(b"\n") + 1].splitlines()
     try:
         found = [json.loads(line) for line in lines]
-        if all(isinstance(one, dict) and "kind" in one for one in found):
+        if all(_KEYS[one["kind"]] <= one.keys() for one in found) and _are_counted(found):
             return found
-    except ValueError:
+    except (ValueError, KeyError, TypeError, AttributeError):
         pass
 
     raise UsageError(
         f"{home / FILE} is damaged, or another program has written it. It says what was asked of the "
         "sealed test sets, so nothing is confirmed without it: restore it from a backup, or start another home"
     )
+
+
+def _are_counted(records: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether questions, and the looks at each, are numbered from 1: none is missing."""
+    numbered: dict[Any, list[int]] = {}
+    for one in records:
+        if one["kind"] != "seeds":
+            numbered.setdefault(one.get("question"), []).append(one["number"])
+    return all(numbers == [*range(1, len(numbers) + 1)] for numbers in numbered.values())
 
 
 def _questions(records: Sequence[Mapping[str, Any]]) -> list[Question]:

@@ -75,6 +75,40 @@ def test_a_damaged_file_is_refused_by_name(tmp_path: Path) -> None:
             use(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ('"kind": "question", "number": 1', '"kind": "quesuion", "number": 1'),
+        ('"kind": "look"', '"kind": ["look"]'),
+        ('"sweep_id"', '"sweep_ie"'),
+        ('"number": 2, "id": "b"', '"number": 3, "id": "b"'),
+        ('"question": 1, "number": 1', '"question": 1, "number": 2'),
+        ('"number": 1, "id": "a"', '"number": "1", "id": "a"'),
+    ],
+)
+def test_a_line_that_would_hide_a_question_is_damage(
+    before: str, after: str, tmp_path: Path
+) -> None:
+    look(tmp_path, asked(tmp_path, "a"), "five seeds", 5, ASKER)
+    asked(tmp_path, "b")
+    path = tmp_path / FILE
+    text = path.read_text(encoding="utf-8")
+    assert before in text
+    path.write_text(text.replace(before, after, 1), encoding="utf-8")
+    with pytest.raises(UsageError, match=r"questions.jsonl is damaged, .* restore it"):
+        read_questions(tmp_path)
+
+
+def test_a_question_that_was_taken_out_is_missed(tmp_path: Path) -> None:
+    for ident in ("a", "b", "c"):
+        asked(tmp_path, ident)
+    path = tmp_path / FILE
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(lines[0] + lines[2])
+    with pytest.raises(UsageError, match=r"questions.jsonl is damaged, .* restore it"):
+        asked(tmp_path, "d")
+
+
 def _ask_many(home: Path, worker: int) -> None:
     for number in range(10):
         ask(home, f"{worker}, {number}", {}, ASKER)
