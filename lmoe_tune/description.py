@@ -79,7 +79,7 @@ class ModelDescription:
                 precision=cast(Precision, document["precision"]),
                 preprocessing=Preprocessing.of_document(document["preprocessing"]),
             )
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             what = f"'{error.args[0]}' is missing" if isinstance(error, KeyError) else error
             raise UsageError(
                 f"the checkpoint of {whose} does not say how images become the network's input ({what}), so "

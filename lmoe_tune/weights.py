@@ -123,8 +123,9 @@ def _read(path: Path) -> State:
     except FileNotFoundError:
         raise UsageError(f"model.weights: there is no file {path}") from None
     except Exception as error:  # of a file that torch.save has not written, torch raises anything
+        why = _why_unreadable(path, error)
         raise UsageError(
-            f"model.weights: {path} cannot be read as weights ({_why_unreadable(path, error)}); save them with "
+            f"model.weights: {path} cannot be read as weights ({why}); save them with "
             "torch.save(model.state_dict(), path)"
         ) from error
     state = _state_in(content)

@@ -137,7 +137,9 @@ class SingleTrial:
         """The next epoch; torch is left as the user's program had it."""
         import torch
 
-        put_back_users = _torch_settings()
+        from lmoe_tune.training.trial import settings_of_torch
+
+        put_back_users = settings_of_torch()
         if self._put_back_ours is not None:
             self._put_back_ours()
         devices = [torch.cuda.current_device()] if self.spec.train.device == "cuda" else []
@@ -145,32 +147,8 @@ class SingleTrial:
             with torch.random.fork_rng(devices):
                 return next(epochs, None)
         finally:
-            self._put_back_ours = _torch_settings()
+            self._put_back_ours = settings_of_torch()
             put_back_users()
-
-
-def _torch_settings() -> Callable[[], None]:
-    """What a trial sets for the whole process, as it is now; to be called to have it so again."""
-    from torch import backends, get_num_threads, set_num_threads
-
-    threads, deterministic = get_num_threads(), backends.cudnn.deterministic
-    tf32 = [(library, *_tf32_of(library)) for library in (backends.cuda.matmul, backends.cudnn)]
-
-    def put_back() -> None:
-        set_num_threads(threads)
-        backends.cudnn.deterministic = deterministic
-        for library, name, value in tf32:
-            setattr(library, name, value)
-
-    return put_back
-
-
-def _tf32_of(library: Any) -> tuple[str, Any]:
-    """The setting and its value; the older one cannot be read where the newer one was set."""
-    try:
-        return "allow_tf32", library.allow_tf32
-    except RuntimeError:
-        return "fp32_precision", library.fp32_precision
 
 
 def train(

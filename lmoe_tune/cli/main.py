@@ -185,11 +185,16 @@ def _unforeseen(error: Exception) -> tuple[str, int]:
 
 def _in_users_code(error: Exception) -> str:
     """Where in a module of the user's own it was raised, if it was: their method, for instance."""
-    ours = (str(Path(__file__).resolve().parents[2] / "trainables"), str(Path(__file__).parents[1]))
+    root = Path(__file__).parents[2]
+    others = (
+        *map(str, (root / "lmoe_tune", root / "trainables")),
+        sys.prefix,
+        sys.base_prefix,
+        "<",
+    )
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        if frame.filename.startswith((*ours, sys.prefix, sys.base_prefix, "<")):
-            continue
-        return f" ({frame.filename}, line {frame.lineno})"
+        if not frame.filename.startswith(others):
+            return f" ({frame.filename}, line {frame.lineno})"
     return ""
 
 

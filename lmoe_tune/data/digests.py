@@ -212,13 +212,13 @@ class _Store:
         return known
 
     def add(self, lines: Sequence[Any]) -> None:
-        with writing(self.path):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
         text = "\n" + "".join(
             json.dumps(line) + "\n" for line in lines
         )  # starts on a new line, as the last one may be torn
-        with writing(self.path), self.path.open("ab") as file:
-            file.write(text.encode())
+        with writing(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("ab") as file:
+                file.write(text.encode())
 
 
 def main() -> None:

@@ -146,12 +146,12 @@ class Preprocessing:
         """The inverse of `document`. Raises KeyError, TypeError or ValueError if it is not one."""
         resize = document["resize"]
         made = cls(
-            decoder=int(document["decoder"]),
-            crop_bottom=int(document["crop_bottom"]),
-            resize=None if resize is None else int(resize),
+            decoder=_whole(document["decoder"]),
+            crop_bottom=_whole(document["crop_bottom"]),
+            resize=None if resize is None else _whole(resize),
             crop=_pair(document["crop"]),
             corner=_pair(document["corner"]),
-            channels=int(document["channels"]),
+            channels=_whole(document["channels"]),
             mean=tuple(float(value) for value in document["mean"]),
             std=tuple(float(value) for value in document["std"]),
         )
@@ -177,7 +177,14 @@ def centre(side: int, crop: int) -> int:
 
 def _pair(values: Any) -> tuple[int, int]:
     first, second = values
-    return int(first), int(second)
+    return _whole(first), _whole(second)
+
+
+def _whole(value: Any) -> int:
+    try:
+        return int(value)
+    except OverflowError as error:  # of infinity, which JSON can hold
+        raise ValueError(f"{value} is no whole number") from error
 
 
 def _grey(pixels: UInt8Array) -> UInt8Array:

@@ -55,7 +55,7 @@ def load_detector(folder: Path | str, device: str | None = None) -> Detector:
         ):
             raise ValueError("threshold must be a finite number")
         content = _checked(folder / MODEL, about["files"][MODEL]["sha256"])
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         what = f"{error} is missing" if isinstance(error, KeyError) else error
         raise UsageError(
             f"{folder / ABOUT}: is not as it was written ({what}); export the detector again"

@@ -26,7 +26,7 @@ def check_combinations(findings: Findings, methods: Sequence[Declaration]) -> No
     Args:
         methods: what the trainable, or each of those that are searched, declares.
     """
-    _check_embedded(findings)
+    _check_network(findings)
     _check_sizes(findings)
     _check_searched_for_nothing(findings, methods)
 
@@ -35,7 +35,7 @@ def check_combinations(findings: Findings, methods: Sequence[Declaration]) -> No
             _check_given(findings, path, str(name), methods)
 
 
-def _check_embedded(findings: Findings) -> None:
+def _check_network(findings: Findings) -> None:
     """The embedded sets go with a network for small grey images."""
     own = findings.plain(("data", "id", "dataset"))
     arch = findings.plain(("model", "arch"), "small_cnn")

@@ -79,6 +79,7 @@ class SweepControl:
         self._keep = 0 if ledger.has_jobs else ledger.spec.tracking.best_checkpoints
         kept = ledger.folder.trials.glob("*/checkpoints")
         self._with_checkpoints = {int(path.parent.name) for path in kept}
+        self._drop_lost_checkpoints()
 
     @property
     def interrupted(self) -> bool:
@@ -334,6 +335,17 @@ class SweepControl:
         write_news(self.ledger.folder, trial, num_written)
         self._drop_checkpoints(trial.number)
         self.observer.on_end(trial)
+
+    def _drop_lost_checkpoints(self) -> None:
+        """Drop those of trials that the ledger has lost: the next trials of their numbers may have other
+        parameters, and would continue from them.
+        """
+        standing = self.ledger.standing
+        known = {one for one in self._with_checkpoints if one < standing.num_trials}
+        known -= standing.waiting.keys()
+        for lost in self._with_checkpoints - known:
+            shutil.rmtree(self.ledger.folder.checkpoints(lost), ignore_errors=True)
+        self._with_checkpoints = known
 
     def _drop_checkpoints(self, number: int) -> None:
         """Keep the last checkpoint of the best few trials, and nothing of the other finished ones."""

@@ -18,7 +18,7 @@ from lmoe_tune import advice
 from lmoe_tune.durable import cannot_write, owner_of, read_object, writing
 from lmoe_tune.errors import LmoeTuneError, UsageError
 from lmoe_tune.home import DEFAULT, is_default
-from lmoe_tune.sweep.lines import LedgerFile
+from lmoe_tune.sweep.lines import has_transaction
 from lmoe_tune.wording import did_you_mean, first_few, masked, printable
 
 LOCK_PATIENCE_S = (
@@ -105,9 +105,7 @@ class SweepFolder:
         """
         if not self.exists():
             return False
-        return (
-            bool(LedgerFile(self.ledger).pull()) or lost_ledger(self, "holds no study") is not None
-        )
+        return has_transaction(self.ledger) or lost_ledger(self, "holds no study") is not None
 
     @property
     def closed(self) -> str | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import zlib
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,22 @@ class LedgerFile:
 def _home_above(ledger: Path) -> Path | None:
     """The home of a ledger, which lies in HOME/sweeps/NAME."""
     return next((folder.parent for folder in ledger.parents if folder.name == "sweeps"), None)
+
+
+def has_transaction(path: Path) -> bool:
+    """Whether a ledger begins with a whole transaction, or is damaged there; reads no further.
+
+    Otherwise a kill has left it so while its study was made.
+    """
+    with path.open("rb") as file:
+        first = file.readline()
+        if not first.endswith(b"\n"):
+            return False
+        (record,) = _decode_lines([first[:-1]])
+        if record is None:
+            return True
+        rest = list(islice(file, record["left"]))
+    return len(rest) == record["left"] and all(line.endswith(b"\n") for line in rest)
 
 
 def as_text(record: Record) -> str:

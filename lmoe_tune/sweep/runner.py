@@ -116,8 +116,8 @@ def _run(
     tracking_uri: str,
     worker: type[Any] | None,
 ) -> Outcome:
-    mend_records(ledger.folder, ledger.trials())
     control = SweepControl(ledger, settings.observer, import_path=import_path, stop=settings.stop)
+    mend_records(ledger.folder, ledger.trials())
     run = ledger.begin_run(
         {"pid": os.getpid(), "resources": ledger.spec.resources.model_dump(mode="json")}
     )

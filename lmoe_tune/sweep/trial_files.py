@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -77,23 +76,13 @@ def read_record(path: Path) -> TrialRecord | None:
 
 
 def mend_records(folder: SweepFolder, trials: Iterable[TrialRecord]) -> None:
-    """Rewrite what does not agree with the ledger.
-
-    Checkpoints of a trial that the ledger has lost go: the next trial of that number may have other
-    parameters, and would continue from them.
-    """
-    known = set[str]()
+    """Rewrite what does not agree with the ledger."""
     for trial in trials:
         path = folder.trial(trial.number)
-        known.add(path.name)
         for torn in path.glob(".*.tmp"):  # a kill in the middle of a write left it
             torn.unlink(missing_ok=True)
         if recorded_extent(path) != (trial.state, len(trial.epochs)):
             write_record(folder, trial)
-
-    for checkpoints in folder.trials.glob("[0-9]*/checkpoints"):
-        if checkpoints.parent.name not in known:
-            shutil.rmtree(checkpoints, ignore_errors=True)
 
 
 def recorded_extent(path: Path) -> tuple[str, int] | None:

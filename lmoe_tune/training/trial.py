@@ -217,6 +217,29 @@ def _prepare_process(spec: Spec, home: Path) -> None:
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(home.resolve() / "compiled"))
 
 
+def settings_of_torch() -> Callable[[], None]:
+    """What `_prepare_process` sets of torch, as it is now; to be called to have it so again."""
+    backends = torch.backends
+    threads, deterministic = torch.get_num_threads(), backends.cudnn.deterministic
+    tf32 = [(library, *_tf32_of(library)) for library in (backends.cuda.matmul, backends.cudnn)]
+
+    def put_back() -> None:
+        torch.set_num_threads(threads)
+        backends.cudnn.deterministic = deterministic
+        for library, name, value in tf32:
+            setattr(library, name, value)
+
+    return put_back
+
+
+def _tf32_of(library: Any) -> tuple[str, Any]:
+    """The setting and its value; the older one cannot be read where the newer one was set."""
+    try:
+        return "allow_tf32", library.allow_tf32
+    except RuntimeError:
+        return "fp32_precision", library.fp32_precision
+
+
 _held: dict[tuple[Any, ...], ImageSource] = {}
 """The images that this process has open: a reused worker runs many trials on the same ones."""
 

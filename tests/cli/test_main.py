@@ -237,6 +237,7 @@ def test_an_error_that_nothing_foresaw_ends_in_the_same_way_with_debug(
     plain, debugged = cli("schema"), cli("--debug", "schema")
 
     assert said in plain.stderr and "Traceback" not in plain.stderr
+    assert (")\n  (run it again with --debug" in plain.stderr) == (code == 1)
     assert (plain.returncode, debugged.returncode) == (code, code)
     assert debugged.stderr.endswith(plain.stderr)
     assert ("Traceback" in debugged.stderr) == (code != 130)

@@ -196,6 +196,17 @@ def test_gpu_hours_that_are_used_up_end_the_running_trials(control: MakeControl)
     assert running.ledger.trial(0).ended_by is not None
 
 
+def test_the_checkpoints_of_a_trial_that_the_ledger_has_lost_are_not_continued_from(
+    control: MakeControl,
+) -> None:
+    before = control("search.start_from=[{mixing_alpha: 1.0}, {mixing_alpha: 2.0}]")
+    start(before)
+    known, waiting, lost = (put_checkpoint(before, number).parent for number in (0, 1, 7))
+    control("search.start_from=[{mixing_alpha: 1.0}, {mixing_alpha: 2.0}]")
+    assert known.is_dir() and not lost.exists()
+    assert not waiting.exists()
+
+
 def test_only_the_checkpoints_of_the_best_trials_stay(control: MakeControl) -> None:
     running = control("tracking.best_checkpoints=2")
     paths = []

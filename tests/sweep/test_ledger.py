@@ -16,7 +16,7 @@ from lmoe_tune.sweep import ledger as module
 from lmoe_tune.sweep.budget import UsedUp, exceeded
 from lmoe_tune.sweep.folder import SweepFolder
 from lmoe_tune.sweep.ledger import Ledger
-from lmoe_tune.sweep.lines import LedgerError
+from lmoe_tune.sweep.lines import LedgerError, LedgerFile, has_transaction
 from lmoe_tune.sweep.rebuild import write_about
 from lmoe_tune.sweep.sampling import make_distributions
 from lmoe_tune.sweep.schema import SCHEMA
@@ -95,6 +95,22 @@ def test_reading_before_there_is_a_study_says_so(
         Ledger.reading(folder, spec())
 
 
+def test_whether_a_study_was_begun_is_told_by_its_first_transaction(
+    ledger: MakeLedger, folder: SweepFolder
+) -> None:
+    ledger()
+    whole = folder.ledger.read_bytes()
+    ends = [place + 1 for place, byte in enumerate(whole) if byte == ord("\n")]
+    assert len(ends) > 2, "the first transaction has several lines"
+    for end in (0, 1, *ends[:-1], len(whole) - 1):
+        folder.ledger.write_bytes(whole[:end])
+        assert not has_transaction(folder.ledger)
+        assert LedgerFile(folder.ledger).pull() == []
+    for content in (whole, whole + b'{"torn', b"x" + whole):
+        folder.ledger.write_bytes(content)
+        assert has_transaction(folder.ledger)
+
+
 @pytest.mark.parametrize("content", [b"", b'{"op_code":0,"wor'])
 def test_a_ledger_that_has_lost_its_study_is_not_begun_anew(
     content: bytes, ledger: MakeLedger, run_trial: RunTrial, folder: SweepFolder
@@ -109,6 +125,7 @@ def test_a_ledger_that_has_lost_its_study_is_not_begun_anew(
     assert folder.is_begun() and content.startswith(folder.ledger.read_bytes())
     folder.about.unlink()
     assert not folder.is_begun(), "what a kill at the very beginning leaves"
+    assert not has_transaction(folder.ledger)
     assert Ledger.writing(folder, written.spec).trials() == []
 
 

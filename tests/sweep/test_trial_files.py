@@ -79,16 +79,6 @@ def test_a_failed_trial_says_why(written: Ledger) -> None:
     assert (written.folder.trial(2) / "metrics.jsonl").read_text(encoding="utf-8") == ""
 
 
-def test_the_checkpoints_of_a_trial_that_the_ledger_has_lost_are_not_continued_from(
-    written: Ledger,
-) -> None:
-    known, lost = written.folder.checkpoints(1), written.folder.checkpoints(7)
-    for path in (known, lost):
-        path.mkdir(parents=True)
-    mend_records(written.folder, written.trials())
-    assert known.is_dir() and not lost.exists()
-
-
 def test_what_a_kill_left_out_is_mended_and_the_rest_is_not_touched(written: Ledger) -> None:
     for trial in written.trials():
         write_record(written.folder, trial)
